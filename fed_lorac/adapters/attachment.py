@@ -1,0 +1,79 @@
+"""The note on a network: what LoRA-C attached, and where its parts are. Knows names in a network; alters nothing."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fed_lorac.adapters.factors import init_factors
+from fed_lorac.adapters.layers import LoraConv2d
+from fed_lorac.errors import FactorError
+
+__all__ = ["NOTE", "Attachment", "attachment", "base_of", "branch_of", "conv_of", "draw", "factors_of", "weight_of"]
+
+NOTE = "_lora_c"  # the attribute of the network that holds its Attachment
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """What was attached to a network, in plain values, so that it travels with deepcopy."""
+
+    rank: int  # r
+    alpha: float
+    rank_mode: str  # "r*k" or "r": "auto" is settled here
+    kernel_wise: bool
+    branches: tuple[str, ...]  # convolutions that carry factors
+    dense: tuple[str, ...]  # layers whose weight is trained as it is
+    required_grad: tuple[tuple[str, bool], ...]  # every parameter's flag before
+
+    @property
+    def scale(self) -> float:
+        """alpha / r, the factor of every branch."""
+        return self.alpha / self.rank
+
+
+def attachment(model: nn.Module) -> Attachment:
+    """What is attached to this network; FactorError when nothing is."""
+    note = getattr(model, NOTE, None)
+    if not isinstance(note, Attachment):
+        raise FactorError(f"This {type(model).__name__} carries no LoRA-C adapter. Call lora_c.attach first.")
+    return note
+
+
+def draw(model: nn.Module, note: Attachment, generator: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
+    """Fresh factors (A, B) of every branch, drawn in the network's order."""
+    return {
+        name: init_factors(
+            weight_of(model, name).shape, note.rank, note.rank_mode, generator, kernel_wise=note.kernel_wise
+        )
+        for name in note.branches
+    }
+
+
+def conv_of(model: nn.Module, name: str) -> nn.Conv2d:
+    """The convolution of that name."""
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Conv2d)
+    return layer
+
+
+def branch_of(model: nn.Module, name: str) -> LoraConv2d:
+    """The convolution of that name, with its branch."""
+    layer = model.get_submodule(name)
+    assert isinstance(layer, LoraConv2d)
+    return layer
+
+
+def factors_of(model: nn.Module, name: str) -> tuple[tuple[str, Tensor], tuple[str, Tensor]]:
+    """A branch's factors with their names in a state."""
+    return ("A", branch_of(model, name).lora_A), ("B", branch_of(model, name).lora_B)
+
+
+def weight_of(model: nn.Module, name: str) -> nn.Parameter:
+    """A layer's weight: frozen under a branch, else trained as it is."""
+    return model.get_parameter(f"{name}.weight")
+
+
+def base_of(model: nn.Module, name: str) -> Tensor:
+    """The value that a weight trained as it is had at the turn's start."""
+    return model.get_buffer(f"{name}.lora_base")

@@ -1,0 +1,70 @@
+"""The survey: what LoRA-C would do to a network. Knows layers' types, kernels and order; alters nothing.
+
+Everything that attach refuses is refused here, before the first layer is touched.
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from fed_lorac.errors import FactorError
+
+__all__ = ["Survey", "auto_rank_mode", "survey"]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Names of the modules LoRA-C touches, each in the network's own order (of registration)."""
+
+    branches: tuple[str, ...]  # convolutions that get a branch: every one but the first
+    first_conv: str
+    classifier: str | None  # the last nn.Linear; None where the network has none
+
+
+def auto_rank_mode(model: nn.Module) -> str:
+    """The paper's "auto": "r" for networks of bottleneck blocks (ResNet-50 and up), "r*k" for all others.
+
+    The paper draws the line at ResNet-50, where blocks turn from basic (3x3-3x3) to bottleneck (1x1-3x3-1x1). So the
+    block decides, not the depth or a name: one module whose own convolutions run 1x1, KxK, 1x1 makes it "r". CIFAR
+    ResNets (8 to 56 and deeper) have basic blocks, hence "r*k".
+    """
+    return "r" if any(_is_bottleneck(module) for module in model.modules()) else "r*k"
+
+
+def _is_bottleneck(block: nn.Module) -> bool:
+    sizes = [max(child.kernel_size) for child in block.children() if isinstance(child, nn.Conv2d)]
+    return any(a == 1 and b > 1 and c == 1 for a, b, c in zip(sizes, sizes[1:], sizes[2:], strict=False))
+
+
+def survey(model: nn.Module, *, need_classifier: bool) -> Survey:
+    """Find the first convolution, the branches and the classifier; FactorError names the first layer that cannot."""
+    convs = [(name, module) for name, module in model.named_modules() if isinstance(module, _ConvNd)]
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if len(convs) < 2:
+        raise FactorError(f"LoRA-C adapts every convolution but the first; this network has {len(convs)} in all.")
+    if need_classifier and not linears:
+        raise FactorError(
+            "LoRA-C trains the classifier, the last nn.Linear, as it is; this network has no nn.Linear. "
+            "Attach with train_classifier=False."
+        )
+    for name, conv in convs[1:]:
+        _refuse_unfit(name, conv)
+    return Survey(tuple(name for name, _ in convs[1:]), convs[0][0], linears[-1] if linears else None)
+
+
+def _refuse_unfit(name: str, conv: _ConvNd) -> None:
+    law = "A LoRA-C branch needs a plain nn.Conv2d with groups=1 and a square kernel"
+    if type(conv) is not nn.Conv2d:
+        raise FactorError(
+            f"{law}; layer {name!r} is a {type(conv).__name__}. Detach what was attached to it, or choose a network "
+            "of plain 2-D convolutions."
+        )
+    if conv.groups != 1:
+        raise FactorError(
+            f"{law}; layer {name!r} has groups={conv.groups}, so its filters see only {conv.in_channels // conv.groups}"
+            f" of {conv.in_channels} channels and B @ A would not fit them. Choose a network without grouped or "
+            "depthwise convolutions."
+        )
+    if conv.kernel_size[0] != conv.kernel_size[1]:
+        raise FactorError(f"{law}; layer {name!r} has a kernel of {conv.kernel_size}. Choose a network without it.")

@@ -1,0 +1,137 @@
+"""The base network that both ends start from, and whether it has seen the fleet's images. Knows models and data sets;
+not cameras, adapters or rounds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from fed_lorac import __version__
+from fed_lorac.config import Config
+from fed_lorac.data.datasets import Dataset
+from fed_lorac.data.store import cache_folder
+from fed_lorac.errors import DataError
+from fed_lorac.files import write_tensors
+from fed_lorac.models import build
+from fed_lorac.models.weights import Checkpoint, imagenet, load_into, read_checkpoint, shipped_path
+from fed_lorac.precision import resolved_precision
+from fed_lorac.pretrain import RECIPE, OnStep, pretrain
+from fed_lorac.running import fingerprint, named_tensors
+from fed_lorac.seeds import torch_stream
+
+__all__ = ["Base", "fresh_model", "load_base", "provenance", "train_base"]
+
+Saw = Literal["no", "yes", "unknown"]
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A plain network in eval mode, its fingerprint, where it came from, and if it was trained on the fleet's images."""
+
+    model: nn.Module
+    fingerprint: str
+    source: str
+    saw_fleet_images: Saw
+
+
+def fresh_model(config: Config, classes: int) -> nn.Module:
+    """The config's network with weights drawn from the run's seed."""
+    m = config.model
+    generator = torch_stream(config.run.seed, "model")
+    return build(m.name, num_classes=classes, width=m.width, norm=m.norm, shortcut=m.shortcut, generator=generator)
+
+
+def load_base(config: Config, data: Dataset) -> Base:
+    """The base that `model.weights` names, for the data set's classes.
+
+    Raises:
+        DataError: weights that are missing, damaged, or of another network.
+    """
+    model, weights = fresh_model(config, len(data.classes)), config.model.weights
+    saw: Saw = "no"
+    if weights == "imagenet":
+        imagenet(model, config.model.name)
+    elif weights != "none":
+        path = _checkpoint_path(config, data)
+        checkpoint = read_checkpoint(path)
+        load_into(model, checkpoint, path.name)
+        saw = saw_fleet_images(checkpoint.metadata, config, data)
+    return Base(model.eval(), fingerprint(named_tensors(model)), weights, saw)
+
+
+def _checkpoint_path(config: Config, data: Dataset) -> Path:
+    if config.model.weights == "shipped":
+        return shipped_path(config.model.name)
+    if config.model.weights != "pretrain":
+        return Path(config.model.weights).expanduser()
+    parts = [data.fingerprint, repr(config.model), str(config.run.seed), str(config.run.threads), config.run.precision]
+    name = fingerprint({"|".join(parts): torch.zeros(1)})
+    path = cache_folder() / f"base-{config.model.name}-{name}.safetensors"
+    if not path.is_file():
+        train_base(config, data, path)
+    return path
+
+
+def train_base(config: Config, data: Dataset, path: Path, on_step: OnStep | None = None) -> Mapping[str, str]:
+    """Train a base on the cloud's images, write it to `path` with its provenance, and return that."""
+    if not len(data.cloud):
+        raise DataError(f"A base is trained on the cloud's images; {data.name} keeps none for it. Set model.weights.")
+    model = fresh_model(config, len(data.classes))
+    precision = resolved_precision(config.run.precision)
+    result = pretrain(
+        model,
+        data,
+        epochs=config.model.pretrain_epochs,
+        seed=config.run.seed,
+        recipe=replace(RECIPE, precision=precision, augment=config.local.augment),
+        on_step=on_step or (lambda step, steps, loss: None),
+    )
+    said = provenance(config, data) | {"precision": precision, "test_accuracy": f"{result.test_accuracy:.4f}"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, model.state_dict(), said)
+    return said
+
+
+def provenance(config: Config, data: Dataset) -> dict[str, str]:
+    """What a checkpoint's metadata says of its training, as strings."""
+    m = config.model
+    return {
+        "model": m.name,
+        "width": str(m.width),
+        "norm": m.norm,
+        "shortcut": m.shortcut,
+        "classes": ",".join(data.classes),
+        "data": data.name,
+        "data_set": config.data.name,
+        "data_fingerprint": data.fingerprint,
+        "cloud_share": _share(data),
+        "epochs": str(m.pretrain_epochs),
+        "seed": str(config.run.seed),
+        "threads": str(config.run.threads),
+        "fed_lorac": __version__,
+        "torch": torch.__version__,
+    }
+
+
+def saw_fleet_images(metadata: Mapping[str, str], config: Config, data: Dataset) -> Saw:
+    """Whether a base with this provenance was trained on images that are now dealt to cameras.
+
+    Both splits go by rank within class in one order, so a base that took no larger share has seen none of them.
+    CIFAR-10-C is made of test images, which no base is trained on.
+    """
+    known = metadata.get("data_set"), metadata.get("cloud_share")
+    if None in known:
+        return "unknown"
+    if config.data.name == "cifar10c" and known[0] == "cifar10":
+        return "no"
+    same = metadata.get("data_fingerprint") == data.fingerprint or known[0] == config.data.name in ("cifar10", "cifar100")
+    if not same:
+        return "no" if {known[0], config.data.name} <= {"cifar10", "cifar100", "digits"} else "unknown"
+    return "no" if float(str(known[1])) <= float(_share(data)) else "yes"
+
+
+def _share(data: Dataset) -> str:
+    return f"{len(data.cloud) / (len(data.cloud) + len(data.fleet)):.6f}"

@@ -1,0 +1,108 @@
+"""The Flower ClientApp: one camera's messages. Knows Flower's records; what a camera does is in `camera`."""
+
+import math
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fed_lorac.camera import Memory, Scores, baseline, evaluate, fold, take_turn
+from fed_lorac.config import Config
+from fed_lorac.site import Site, site_of
+from fed_lorac.wire.meter import ARRAYS_KEY, frame_record
+from fed_lorac.wire.updates import read_updates
+
+__all__ = ["app", "make_client_app"]
+
+_KEPT = ("tensors", "factors", "statistics")
+
+
+def make_client_app(config: Config | None = None) -> ClientApp:
+    """The ClientApp of a config; without one, of the run-config that comes with each message's context."""
+    app = ClientApp()
+
+    def site(context: Context) -> Site:
+        return site_of(config or Config.from_flat(context.run_config))
+
+    @app.query()
+    def roll_call(message: Message, context: Context) -> Message:
+        """Which camera this node is."""
+        return _reply(message, MetricRecord({"camera": camera_of(context)}))
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        """Fold what came, take a turn, send its frame."""
+        here, memory, round = site(context), _recall(context), _round(message)
+        fold(here, memory, read_updates(message.content))
+        turn = take_turn(here, camera_of(context), round, memory)
+        _remember(context, memory)
+        metrics = {"num-examples": turn.num_examples, "train-loss": turn.train_loss}
+        return _reply(message, MetricRecord(metrics), frame_record(turn.frame))
+
+    @app.evaluate()
+    def measure(message: Message, context: Context) -> Message:
+        """Fold what came; where asked, measure the base as it comes (round 0) or the current model."""
+        here, memory, camera = site(context), _recall(context), camera_of(context)
+        fold(here, memory, read_updates(message.content))
+        asked = message.content.config_records["config"]
+        metrics: dict[str, int | float] = {
+            "num-examples": len(here.fleet.cameras[camera].evaluation),
+            "folded-round": memory.folded_round,
+        }
+        if asked.get("baseline"):
+            source, zero_byte = baseline(here, camera)
+            metrics |= _scores("source", source) | _scores("zero-byte", zero_byte)
+        elif asked.get("measure"):
+            metrics |= _scores("adapted", evaluate(here, camera, memory))
+        _remember(context, memory)
+        statistics = _record(memory.statistics) if asked.get("statistics") else None
+        return _reply(message, MetricRecord(metrics), statistics)
+
+    return app
+
+
+def camera_of(context: Context) -> int:
+    """The camera that a node plays: its partition id."""
+    return int(context.node_config["partition-id"])
+
+
+def _scores(name: str, scores: Scores) -> dict[str, float]:
+    both = {f"{name}-accuracy": scores.weather, f"{name}-accuracy-clean": scores.clean}
+    return {key: value for key, value in both.items() if not math.isnan(value)}
+
+
+def _round(message: Message) -> int:
+    return int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
+
+
+def _reply(message: Message, metrics: MetricRecord, arrays: ArrayRecord | None = None) -> Message:
+    records: dict[str, ArrayRecord | MetricRecord] = {"metrics": metrics}
+    if arrays is not None:
+        records[ARRAYS_KEY] = arrays
+    return Message(RecordDict(records), reply_to=message)
+
+
+def _recall(context: Context) -> Memory:
+    """The camera's memory, out of the state that Flower keeps for the node."""
+    state = context.state
+    memory = Memory(**{kind: _tensors(state.array_records.get(kind)) for kind in _KEPT})
+    if "memory" in state.config_records:
+        memory.folded_round = int(state.config_records["memory"]["folded-round"])  # type: ignore[arg-type]
+    return memory
+
+
+def _remember(context: Context, memory: Memory) -> None:
+    for kind in _KEPT:
+        context.state[kind] = _record(getattr(memory, kind))
+    context.state["memory"] = ConfigRecord({"folded-round": memory.folded_round})
+
+
+def _record(tensors: dict[str, torch.Tensor]) -> ArrayRecord:
+    return ArrayRecord({name: Array(tensor.numpy()) for name, tensor in sorted(tensors.items())})
+
+
+def _tensors(record: ArrayRecord | None) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array.numpy()) for name, array in (record or {}).items()}
+
+
+app = make_client_app()

@@ -1,0 +1,30 @@
+"""The config: sim_configs and Flower's run-config to frozen dataclasses, each value checked. Says no tensor."""
+
+from fed_lorac.config.load import load_config, shipped_configs
+from fed_lorac.config.sections import (
+    AdapterConfig,
+    BatchNormConfig,
+    CodecConfig,
+    DataConfig,
+    FleetConfig,
+    LocalConfig,
+    ModelConfig,
+    RunConfig,
+    StrategyConfig,
+)
+from fed_lorac.config.whole import Config
+
+__all__ = [
+    "AdapterConfig",
+    "BatchNormConfig",
+    "CodecConfig",
+    "Config",
+    "DataConfig",
+    "FleetConfig",
+    "LocalConfig",
+    "ModelConfig",
+    "RunConfig",
+    "StrategyConfig",
+    "load_config",
+    "shipped_configs",
+]

@@ -1,0 +1,99 @@
+"""Where a config comes from: a shipped name, a file, `-c key=value`. Knows files and TOML; not what a key means."""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from fed_lorac.config.rules import nearest
+from fed_lorac.config.whole import Config, rules
+from fed_lorac.errors import ConfigError
+
+__all__ = ["DEFAULT", "flatten", "load_config", "shipped_configs"]
+
+DEFAULT = "quickstart"
+# sim_configs/ stands beside fed_lorac/ in the source tree, in Flower's app bundle and in the wheel alike.
+_SHIPPED = Path(__file__).resolve().parents[2] / "sim_configs"
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The names that travel with the package, and their files."""
+    return {path.stem: path for path in sorted(_SHIPPED.glob("*.toml"))}
+
+
+def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The config of `source` (default: quickstart) with `overrides` (`key=value`, the last one wins) on top.
+
+    A `Path`, or text that holds a slash or ends in .toml, is a file; other text is the name of a shipped one.
+    Keys that it leaves out have the defaults. Raises `ConfigError`.
+    """
+    flat = _read(_find(DEFAULT if source is None else source))
+    for override in overrides:
+        key, value = _parse_override(override)
+        flat[key] = value
+    return Config.from_flat(flat)
+
+
+def flatten(tables: Mapping[str, object]) -> dict[str, object]:
+    """Nested tables to dotted keys; one key given twice, nested and dotted, is a `ConfigError`."""
+    flat: dict[str, object] = {}
+    for key, value in _walk(tables, ""):
+        if key in flat:
+            raise ConfigError(f"A key is given once; {key!r} comes nested and dotted. Remove one of the two.")
+        flat[key] = value
+    return flat
+
+
+def _walk(tables: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from _walk(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _find(source: str | Path) -> Path:
+    shipped = shipped_configs()
+    if isinstance(source, Path) or "/" in source or "\\" in source or source.endswith(".toml"):
+        return Path(source).expanduser()
+    if source in shipped:
+        return shipped[source]
+    raise ConfigError(
+        f"A config is a shipped name or a path that ends in .toml; got {source!r}. Shipped are: "
+        f"{', '.join(shipped) or f'none (is {_SHIPPED} missing?)'}."
+        + (f" Did you mean {nearest(source, shipped)!r}?" if shipped else "")
+    )
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        return flatten(tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:  # its message ends in "(at line 3, column 5)"
+        raise ConfigError(f"A config must be valid TOML; {path}: {error}. Mend that line.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"A config must be UTF-8 text; {path}: {error}. Save it as UTF-8.") from error
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"There is no config file {path}. Check the path, or name a shipped one: {', '.join(shipped_configs())}."
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"A config file must be readable; {path}: {error.strerror}. Name another file.") from error
+
+
+def _parse_override(text: str) -> tuple[str, object]:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not (key and equals):
+        raise ConfigError(f"An override is key=value, such as run.rounds=20; got {text!r}.")
+    rule = rules().get(key)
+    return key, _parse_value(value, text_wanted=rule is not None and rule.kind is str)
+
+
+def _parse_value(value: str, *, text_wanted: bool) -> object:
+    """`value` as the TOML scalar it is; a bare word, or what is not text where text is wanted, stays as typed."""
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        return value
+    scalar = parsed["value"]
+    if len(parsed) > 1 or not isinstance(scalar, bool | int | float | str):
+        return value
+    return value if text_wanted and not isinstance(scalar, str) else scalar

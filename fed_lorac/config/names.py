@@ -1,0 +1,89 @@
+"""The names a setting may take. Knows words; not what they do. Tests hold each tuple equal to its room's registry."""
+
+__all__ = [
+    "ADAPTERS",
+    "AUGMENTS",
+    "BATCH_NORMS",
+    "CODECS",
+    "CORRUPTIONS",
+    "DATASETS",
+    "DEVICES",
+    "DOWNLINKS",
+    "DOWNLOADABLE",
+    "ENGINES",
+    "LABEL_SKEWS",
+    "LINKS",
+    "MODELS",
+    "NORMS",
+    "PRECISIONS",
+    "RANK_MODES",
+    "SCHEDULES",
+    "SEVERITIES",
+    "SHORTCUTS",
+    "STRATEGIES",
+    "TORCHVISION_MODELS",
+    "WEIGHTS",
+    "WEIGHT_FILES",
+]
+
+PRECISIONS = ("auto", "fp32", "bf16")
+ENGINES = ("local", "flower")
+DEVICES = ("auto", "cpu", "cuda")
+
+CIFAR_MODELS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet56")
+TORCHVISION_MODELS = ("resnet18", "resnet34", "resnet50", "resnet101")
+MODELS = CIFAR_MODELS + TORCHVISION_MODELS
+NORMS = ("batch", "group")
+SHORTCUTS = ("projection", "identity")
+WEIGHTS = ("shipped", "none", "pretrain", "imagenet")
+WEIGHT_FILES = (".safetensors", ".pth", ".pt")
+
+DOWNLOADABLE = ("cifar10", "cifar100")
+DATASETS = (*DOWNLOADABLE, "folder", "digits", "cifar10c")
+
+# CIFAR-10-C's nineteen (Hendrycks & Dietterich 2019, arXiv 1903.12261), the four extra ones last.
+CORRUPTIONS = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+    "speckle_noise",
+    "gaussian_blur",
+    "spatter",
+    "saturate",
+)
+SEVERITIES = ("1", "2", "3", "4", "5")
+LABEL_SKEWS = ("iid", "dirichlet")
+LINKS = (
+    "lorawan-dr0",
+    "lorawan-dr1",
+    "lorawan-dr2",
+    "lorawan-dr3",
+    "lorawan-dr4",
+    "lorawan-dr5",
+    "nb-iot-nb1",
+    "nb-iot-nb2",
+    "lte-m",
+    "lte-cat-1",
+    "4g",
+)
+
+ADAPTERS = ("lora-c", "full")
+RANK_MODES = ("auto", "r*k", "r")
+SCHEDULES = ("cosine", "constant")
+AUGMENTS = ("crop_flip", "crop", "none")
+BATCH_NORMS = ("local", "frozen", "shared")
+STRATEGIES = ("merged", "factors", "full")
+DOWNLINKS = ("svd", "stack", "dense")
+CODECS = ("fp32", "fp16", "bf16")

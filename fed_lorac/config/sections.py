@@ -1,0 +1,193 @@
+"""The settings, section by section, with their defaults. Knows keys, types and ranges; not files, cameras or tensors.
+
+Every value is a scalar, because Flower's run-config carries no other. A setting whose branch is not chosen
+(`fleet.dirichlet_alpha` under iid, say) is ignored; choices that contradict one another are refused in `sense`.
+"""
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from fed_lorac.config import names
+from fed_lorac.config.rules import Rule, items, nearest, setting
+from fed_lorac.errors import ConfigError
+
+__all__ = [
+    "AdapterConfig",
+    "BatchNormConfig",
+    "CodecConfig",
+    "DataConfig",
+    "FleetConfig",
+    "LocalConfig",
+    "ModelConfig",
+    "RunConfig",
+    "Section",
+    "StrategyConfig",
+]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table of the config: checks each of its values as it is built, so no invalid one exists."""
+
+    section: ClassVar[str]
+
+    @classmethod
+    def rules(cls) -> dict[str, Rule]:
+        """Key (without the section) -> its rule, in the order of declaration."""
+        return {f.name: f.metadata["rule"] for f in fields(cls)}
+
+    def __post_init__(self) -> None:
+        for key, rule in self.rules().items():
+            value = rule.checked(f"{self.section}.{key}", getattr(self, key))
+            object.__setattr__(self, key, value)  # a whole number given for a float becomes one
+
+
+@dataclass(frozen=True)
+class RunConfig(Section):
+    """How long, on what, and where the record goes."""
+
+    section: ClassVar[str] = "run"
+    rounds: int = setting(10, "rounds of federated averaging", least=1)
+    seed: int = setting(0, "the one seed that every random stream descends from", least=0)
+    threads: int = setting(2, "CPU threads per worker; results repeat exactly at equal threads only", least=1)
+    precision: str = setting("auto", "arithmetic of training; auto is recorded", choices=names.PRECISIONS)
+    engine: str = setting("local", "who carries the messages", choices=names.ENGINES)
+    workers: int = setting(1, "processes that train cameras", least=1)
+    device: str = setting("cpu", "where cameras train", choices=names.DEVICES)
+    round_timeout_s: float = setting(600.0, "a reply later than this is left out", above=0)
+    evaluate_every: int = setting(1, "rounds between evaluations; the last round is always evaluated", least=1)
+    out: str = setting("", "the run's directory; empty: a new one")
+
+
+@dataclass(frozen=True)
+class ModelConfig(Section):
+    """The base network and its weights."""
+
+    section: ClassVar[str] = "model"
+    name: str = setting("resnet8", "the architecture", choices=names.MODELS)
+    width: int = setting(0, "channels of the first stage; 0: the model's own", least=0)
+    norm: str = setting("batch", "normalisation layers", choices=names.NORMS)
+    shortcut: str = setting("projection", "shortcuts where the shape changes", choices=names.SHORTCUTS)
+    weights: str = setting("pretrain", "shipped, none, pretrain, imagenet, or a path to a checkpoint")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights not in names.WEIGHTS and not self.weights.endswith(names.WEIGHT_FILES):
+            raise ConfigError(
+                f"model.weights must be one of {', '.join(names.WEIGHTS)} or a path that ends in "
+                f"{', '.join(names.WEIGHT_FILES)}; got {self.weights!r}. "
+                f"Did you mean {nearest(self.weights, names.WEIGHTS)!r}?"
+            )
+
+
+@dataclass(frozen=True)
+class DataConfig(Section):
+    """The images, before any weather."""
+
+    section: ClassVar[str] = "data"
+    name: str = setting("digits", "the data set", choices=names.DATASETS)
+    root: str = setting("", "its folder, from FED_LORAC_DATA where that is set, else from here")
+    download: bool = setting(False, "fetch it where it is missing (cifar10, cifar100)")
+    image_size: int = setting(32, "pixels a side, a multiple of 8", least=8, most=1024)
+    cloud_share: float = setting(0.6, "cloud's share of each class, where a data set has test files", above=0, below=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_size % 8:
+            raise ConfigError(
+                f"data.image_size must be a multiple of 8, or some weather does not fit it; got {self.image_size}. "
+                f"The nearest is {max(8, round(self.image_size / 8) * 8)}."
+            )
+
+
+@dataclass(frozen=True)
+class FleetConfig(Section):
+    """Who the cameras are, what they see, and how they are linked."""
+
+    section: ClassVar[str] = "fleet"
+    cameras: int = setting(12, "cameras in the fleet", least=1)
+    per_round: int = setting(12, "cameras drawn each round", least=1)
+    images: int = setting(0, "adaptation images a camera (their mean under dirichlet); 0: deal all", least=0)
+    eval_images: int = setting(0, "evaluation images a camera; 0: deal all", least=0)
+    corruptions: str = setting(
+        "fog, snow, gaussian_noise", "weathers, dealt round robin", choices=names.CORRUPTIONS, listed=True
+    )
+    severities: str = setting(
+        "3, 4, 5", "severities, dealt so that every weather meets each", choices=names.SEVERITIES, listed=True
+    )
+    label_skew: str = setting("iid", "how labels differ between cameras", choices=names.LABEL_SKEWS)
+    dirichlet_alpha: float = setting(0.5, "concentration under dirichlet: smaller is more skewed", least=0.001)
+    link: str = setting("lte-m", "radio classes, dealt round robin", choices=names.LINKS, listed=True)
+
+    @property
+    def corruption_names(self) -> tuple[str, ...]:
+        """`corruptions`, parsed."""
+        return items(self.corruptions)
+
+    @property
+    def severity_levels(self) -> tuple[int, ...]:
+        """`severities`, parsed: whole numbers from 1 to 5."""
+        return tuple(int(word) for word in items(self.severities))
+
+    @property
+    def link_names(self) -> tuple[str, ...]:
+        """`link`, parsed."""
+        return items(self.link)
+
+
+@dataclass(frozen=True)
+class AdapterConfig(Section):
+    """What a camera trains."""
+
+    section: ClassVar[str] = "adapter"
+    method: str = setting("lora-c", "the adapter", choices=names.ADAPTERS)
+    rank: int = setting(2, "the rank setting r", least=1)
+    alpha: float = setting(4.0, "the scale's numerator: delta = alpha / r * B A; the paper holds it at 2 r", above=0)
+    rank_mode: str = setting("auto", "what r means: R = r*K or R = r; auto as in the paper", choices=names.RANK_MODES)
+    kernel_wise: bool = setting(False, "the paper's ablation: a pair of factors per kernel")
+
+
+@dataclass(frozen=True)
+class LocalConfig(Section):
+    """A camera's turn."""
+
+    section: ClassVar[str] = "local"
+    epochs: int = setting(1, "passes over the camera's images a turn", least=1)
+    steps: int = setting(0, "optimizer steps a turn; 0: by epochs", least=0)
+    batch_size: int = setting(50, "images a step", least=1)
+    lr: float = setting(0.1, "learning rate of the first round", above=0)
+    momentum: float = setting(0.9, "of SGD", least=0, below=1)
+    weight_decay: float = setting(5e-4, "on matrices, none on vectors", least=0)
+    clip_norm: float = setting(5.0, "largest norm of the gradient; 0: no clipping", least=0)
+    schedule: str = setting("cosine", "the learning rate over the rounds", choices=names.SCHEDULES)
+    augment: str = setting("crop", "crop: 4 pixels of padding; flip: left to right", choices=names.AUGMENTS)
+
+
+@dataclass(frozen=True)
+class BatchNormConfig(Section):
+    """What becomes of batch-norm statistics."""
+
+    section: ClassVar[str] = "batch_norm"
+    mode: str = setting(
+        "local", "statistics stay with the camera, are fixed, or travel and are billed", choices=names.BATCH_NORMS
+    )
+
+
+@dataclass(frozen=True)
+class StrategyConfig(Section):
+    """What the server does with the replies."""
+
+    section: ClassVar[str] = "strategy"
+    name: str = setting("merged", "average merged deltas, factors apart, or the full network", choices=names.STRATEGIES)
+    downlink: str = setting("svd", "how merged's average goes down", choices=names.DOWNLINKS)
+    svd_rank: int = setting(0, "rank that svd sends; 0: the adapter's own", least=0)
+    quorum: float = setting(0.5, "share of the drawn cameras a round needs; at least one camera", least=0, most=1)
+
+
+@dataclass(frozen=True)
+class CodecConfig(Section):
+    """How numbers travel."""
+
+    section: ClassVar[str] = "codec"
+    up: str = setting("fp32", "from camera to server", choices=names.CODECS)
+    down: str = setting("fp32", "from server to camera", choices=names.CODECS)

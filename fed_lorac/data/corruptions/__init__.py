@@ -1,0 +1,92 @@
+"""Corruptions: the weather and wear of CIFAR-10-C, for whole batches. Knows names and severities; not data sets.
+
+The 19 corruptions of Hendrycks and Dietterich ("Benchmarking Neural Network Robustness to Common Corruptions and
+Perturbations", ICLR 2019) with the constants CIFAR-10-C itself was made with, which are not ImageNet-C's.
+Lengths are in pixels, as there, except in `elastic_transform` and `pixelate`, which scale with the image.
+"""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+import numpy as np
+
+from fed_lorac.data.corruptions._pixels import Images
+from fed_lorac.data.corruptions._textures import frost_textures
+from fed_lorac.data.corruptions.blur import defocus_blur, gaussian_blur, glass_blur, motion_blur, zoom_blur
+from fed_lorac.data.corruptions.digital import contrast, elastic_transform, jpeg_compression, pixelate, saturate
+from fed_lorac.data.corruptions.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
+from fed_lorac.data.corruptions.weather import brightness, fog, frost, snow, spatter
+from fed_lorac.errors import ConfigError, DataError
+
+__all__ = ["CORRUPTIONS", "Corruption", "corrupt", "frost_textures"]
+
+Corruption = Callable[[Images, int, np.random.Generator], Images]
+
+CORRUPTIONS: dict[str, Corruption] = {
+    "gaussian_noise": gaussian_noise,
+    "shot_noise": shot_noise,
+    "impulse_noise": impulse_noise,
+    "defocus_blur": defocus_blur,
+    "glass_blur": glass_blur,
+    "motion_blur": motion_blur,
+    "zoom_blur": zoom_blur,
+    "snow": snow,
+    "frost": frost,
+    "fog": fog,
+    "brightness": brightness,
+    "contrast": contrast,
+    "elastic_transform": elastic_transform,
+    "pixelate": pixelate,
+    "jpeg_compression": jpeg_compression,
+    "speckle_noise": speckle_noise,
+    "gaussian_blur": gaussian_blur,
+    "spatter": spatter,
+    "saturate": saturate,
+}
+
+_CHUNK_PIXELS = 128 * 32 * 32  # worked on at once: bounds memory, and stays in the processor's cache
+
+
+def corrupt(images: Images, name: str, severity: int, rng: np.random.Generator) -> Images:
+    """A corrupted copy of `images`, uint8 (batch, height, width, 3), height and width multiples of 8.
+
+    `name` is a key of CORRUPTIONS, `severity` 1 to 5. Each image gets randomness of its own from `rng`; the same state
+    of `rng` gives the same bytes. Raises ConfigError (name, severity, rng) or DataError (images).
+    """
+    _check_choice(name, severity, rng)
+    _check_images(images)
+    out = np.empty(images.shape, dtype=np.uint8)
+    step = max(1, _CHUNK_PIXELS // (images.shape[1] * images.shape[2]))
+    for start in range(0, len(images), step):
+        chunk = np.ascontiguousarray(images[start : start + step])
+        out[start : start + step] = CORRUPTIONS[name](chunk, int(severity), rng)
+    return out
+
+
+def _check_choice(name: str, severity: int, rng: np.random.Generator) -> None:
+    if name not in CORRUPTIONS:
+        nearest = get_close_matches(str(name), CORRUPTIONS, n=1, cutoff=0)[0]
+        raise ConfigError(
+            f"A corruption must be one of CIFAR-10-C's {len(CORRUPTIONS)}; got {name!r}. Did you mean {nearest!r}?"
+        )
+    if isinstance(severity, bool) or not isinstance(severity, int | np.integer) or not 1 <= severity <= 5:
+        raise ConfigError(
+            f"A severity must be a whole number from 1 to 5; got {severity!r}. For clean images use none."
+        )
+    if not isinstance(rng, np.random.Generator):
+        raise ConfigError(
+            f"Randomness must come from a numpy.random.Generator; got {type(rng).__name__}. "
+            "Take one from fed_lorac.seeds.stream(seed, ...)."
+        )
+
+
+def _check_images(images: Images) -> None:
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        came = getattr(images, "dtype", type(images).__name__)
+        raise DataError(f"Images must be a NumPy array of uint8; got {came}. Scale to 0..255 and convert first.")
+    if images.ndim != 4 or images.shape[3] != 3:
+        raise DataError(f"Images must have the shape (batch, height, width, 3); got {images.shape}. Transpose first.")
+    if any(side == 0 or side % 8 for side in images.shape[1:3]):
+        raise DataError(
+            f"Height and width must be multiples of 8; got {images.shape[1]} x {images.shape[2]}. Resize or crop first."
+        )

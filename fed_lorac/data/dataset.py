@@ -1,0 +1,65 @@
+"""What a data set is to the rest of the house: images, labels and three disjoint pools. Not where they came from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from fed_lorac.errors import DataError
+
+__all__ = ["Dataset", "checked"]
+
+
+def checked(indices: Int64[np.ndarray, " m"], count: int, name: str) -> Int64[np.ndarray, " m"]:
+    """The indices, if each names an image (a negative one would silently count from the end).
+
+    Raises:
+        DataError: an index below 0 or not below `count`.
+    """
+    indices = np.asarray(indices, np.int64)
+    if indices.size and (indices.min() < 0 or indices.max() >= count):
+        raise DataError(
+            f"An index into {name} must lie in 0..{count - 1}; got {indices.min()}..{indices.max()}. "
+            "Were the indices made for another data set?"
+        )
+    return indices
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images and labels, and who may use which: `cloud`, `fleet` and `evaluation` are disjoint indices into both.
+
+    `images` is mapped from a file that all processes share, and read-only. `fingerprint` is a sha256 over images,
+    labels and classes, the same wherever and however often the same pixels are loaded.
+    """
+
+    name: str
+    images: UInt8[np.ndarray, "n height width 3"]
+    labels: Int64[np.ndarray, " n"]
+    classes: tuple[str, ...]
+    cloud: Int64[np.ndarray, " n_cloud"]
+    fleet: Int64[np.ndarray, " n_fleet"]
+    evaluation: Int64[np.ndarray, " n_evaluation"]
+    fingerprint: str
+
+    def clean(self, indices: Int64[np.ndarray, " m"]) -> UInt8[np.ndarray, "m height width 3"]:
+        """A copy of these images as they are in fair weather.
+
+        Raises:
+            DataError: an index out of range.
+        """
+        return np.array(self.images[checked(indices, len(self.images), self.name)])
+
+    def weather(
+        self, indices: Int64[np.ndarray, " m"], corruption: str, severity: int, rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "m height width 3"]:
+        """A copy of these images under a corruption of severity 1 to 5, its randomness drawn from `rng`.
+
+        Raises:
+            DataError: an index out of range.
+            ConfigError: an unknown corruption or severity.
+        """
+        from fed_lorac.data.corruptions import corrupt  # noqa: PLC0415  (clean images need no SciPy)
+
+        stormy: np.ndarray = corrupt(self.clean(indices), corruption, severity, rng)
+        return stormy

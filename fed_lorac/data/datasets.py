@@ -1,0 +1,192 @@
+"""The data sets, by name. Knows where each looks for its files and who gets which image; not cameras or weather.
+
+Where there are test files they are the evaluation pool, and the training files are shared between the cloud and the
+fleet by rank within class. Where there are none, all images are shared between the three, again by rank.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fed_lorac.data import cifar, cifar10c, digits
+from fed_lorac.data.dataset import Dataset
+from fed_lorac.data.decode import decode_all, decode_settings
+from fed_lorac.data.image_folder import Listing, list_images
+from fed_lorac.data.splits import check_shares, split_by_rank
+from fed_lorac.data.store import Entry, cached
+from fed_lorac.errors import ConfigError, DataError
+
+__all__ = ["DATASETS", "Dataset", "data_root", "load"]
+
+SHARES = (0.5, 0.3, 0.2)  # cloud, fleet, evaluation, of a data set without test files
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `load` was asked for, checked and with its root resolved."""
+
+    root: Path
+    download: bool
+    image_size: int
+    cloud_share: float
+    shares: tuple[float, float, float] | None
+    cache_dir: Path | str | None
+    clean: Dataset | None
+
+
+def data_root(root: Path | str) -> Path:
+    """The root as an absolute path: a relative or empty one starts at $FED_LORAC_DATA, else at the current folder."""
+    return (Path(os.environ.get("FED_LORAC_DATA") or ".").expanduser() / Path(root).expanduser()).absolute()
+
+
+def load(
+    name: str,
+    root: Path | str = "",
+    *,
+    download: bool = False,
+    image_size: int = 32,
+    cloud_share: float = 0.6,
+    shares: tuple[float, float, float] | None = None,
+    cache_dir: Path | str | None = None,
+    clean: Dataset | None = None,
+) -> Dataset:
+    """Open a data set, decoding it into the shared cache on first use; a second start opens no image file.
+
+    Args:
+        name: `cifar10`, `cifar100`, `folder`, `digits` or `cifar10c`.
+        root: where its files are, see `data_root`; `digits` needs none.
+        download: fetch CIFAR from its authors when it is not there.
+        image_size: height and width in pixels, a multiple of 8 (CIFAR-10-C is 32 only).
+        cloud_share: of a data set with test files, the cloud's share of each class's training images.
+        shares: of a data set without them, the shares of cloud, fleet and evaluation; by default 50, 30 and 20 %,
+            and of CIFAR-10-C, which has nothing for the cloud, 0, 50 and 50 %.
+        cache_dir: see `fed_lorac.data.store.cache_folder`.
+        clean: for CIFAR-10-C without `_clean.npy`, the CIFAR-10 whose test images it was made from.
+
+    Raises:
+        ConfigError: an unknown name, or a size or share out of range.
+        DataError: files that are missing, damaged or do not fit together.
+    """
+    if name not in DATASETS:
+        near = difflib.get_close_matches(str(name), DATASETS, n=1, cutoff=0)
+        raise ConfigError(f"A data set must be one of {', '.join(DATASETS)}; got {name!r}. Did you mean {near[0]!r}?")
+    if image_size < 8 or image_size % 8:
+        raise ConfigError(f"image_size must be a multiple of 8 pixels; got {image_size}. The usual one is 32.")
+    check_shares((cloud_share, 1 - cloud_share))
+    check_shares(shares or SHARES)
+    ask = Request(data_root(root), download, image_size, cloud_share, shares, cache_dir, clean)
+    try:
+        return DATASETS[name](ask)
+    except OSError as error:  # what no room below has a better word for: permissions, a loop of links, a lost disk
+        raise DataError(
+            f"The files of {name} must be readable; {error}. Check {ask.root} and its permissions."
+        ) from error
+
+
+def _official(version: cifar.Official, ask: Request) -> Dataset:
+    if ask.download and not cifar.is_there(version, ask.root):
+        cifar.download(version, ask.root)
+    key = f"{version.name}; {ask.root}; {cifar.stamp(version, ask.root)}; {decode_settings(ask.image_size)}"
+    return _dataset(
+        version.name, cached(key, lambda: cifar.read(version, ask.root, ask.image_size), ask.cache_dir), ask
+    )
+
+
+def _cifar100(ask: Request) -> Dataset:
+    return _official(cifar.official("cifar100"), ask)
+
+
+def _cifar10(ask: Request) -> Dataset:
+    """The official files where they are or may be fetched, else a copy of CIFAR-10 as an image folder."""
+    if ask.download or (ask.root / "cifar-10-batches-py").is_dir():
+        return _official(cifar.official("cifar10"), ask)
+    folder = ask.root / "cifar10-jpeg" if (ask.root / "cifar10-jpeg").is_dir() else ask.root
+    if folder == ask.root and not (folder / "train").is_dir():
+        raise DataError(
+            f"cifar10 must be in its root; {ask.root} has neither cifar-10-batches-py/ nor cifar10-jpeg/. "
+            "Ask for download, or set the root or FED_LORAC_DATA."
+        )
+    listing = list_images(folder)
+    return _dataset(_copy_name(listing), _decoded(listing, ask), ask)
+
+
+def _copy_name(listing: Listing) -> str:
+    """The name to record for a CIFAR-10 that is not byte for byte its authors', once it has the ten classes."""
+    if listing.classes != cifar.CIFAR10_CLASSES or listing.train_count is None:
+        odd = sorted(set(listing.classes) ^ set(cifar.CIFAR10_CLASSES)) or ["train/ and test/ folders"]
+        raise DataError(
+            f"A copy of CIFAR-10 must have train/ and test/ with its ten classes; {listing.root} differs in "
+            f"{', '.join(odd)}. Unpack it again."
+        )
+    train, test = listing.train_count, len(listing.files) - listing.train_count
+    part = "" if (train, test) == (50_000, 10_000) else f", {train} + {test} of 50000 + 10000 images"
+    return f"cifar10 (JPEG re-encoding{part})"
+
+
+def _folder(ask: Request) -> Dataset:
+    return _dataset(f"folder ({ask.root.name})", _decoded(list_images(ask.root), ask), ask)
+
+
+def _digits(ask: Request) -> Dataset:
+    entry = cached(f"digits; {digits.stamp(ask.image_size)}", lambda: digits.read(ask.image_size), ask.cache_dir)
+    return _dataset("digits", entry, ask)
+
+
+def _cifar10c(ask: Request) -> Dataset:
+    if ask.image_size != cifar10c.SIDE:
+        raise ConfigError(f"CIFAR-10-C's images are 32 x 32; got image_size = {ask.image_size}. Leave it at 32.")
+    clean = ask.clean
+    folder = cifar10c.find(ask.root)
+    if clean is None and not (folder / "_clean.npy").exists() and (ask.root / "cifar-10-batches-py").is_dir():
+        clean = _official(cifar.official("cifar10"), ask)
+    return cifar10c.open_blocks(folder, shares=ask.shares or cifar10c.SHARES, clean=clean, cache_dir=ask.cache_dir)
+
+
+def _decoded(listing: Listing, ask: Request) -> Entry:
+    def build() -> dict[str, np.ndarray]:
+        images = decode_all(listing.files, ask.image_size, f"decoding {listing.root.name}")
+        arrays = {"images": images, "labels": np.array(listing.labels, np.int64), "classes": np.array(listing.classes)}
+        return arrays if listing.train_count is None else {**arrays, "test_start": np.array([listing.train_count])}
+
+    key = f"folder; {listing.root}; {len(listing.files)} files {listing.stamp}; {decode_settings(ask.image_size)}"
+    return cached(key, build, ask.cache_dir)
+
+
+def _dataset(name: str, entry: Entry, ask: Request) -> Dataset:
+    """Deal the images of a cache entry to cloud, fleet and evaluation."""
+    arrays = entry.arrays
+    labels, classes = np.array(arrays["labels"]), tuple(map(str, arrays["classes"]))
+    if "test_start" in arrays:
+        start = int(arrays["test_start"][0])
+        cloud, fleet = split_by_rank(labels[:start], (ask.cloud_share, 1 - ask.cloud_share))
+        evaluation = np.arange(start, len(labels))
+        wanted = (ask.cloud_share, 1 - ask.cloud_share, 1.0)
+    else:
+        wanted = ask.shares or SHARES
+        cloud, fleet, evaluation = split_by_rank(labels, wanted)
+    for pool, indices, share in zip(("cloud", "fleet", "evaluation"), (cloud, fleet, evaluation), wanted, strict=True):
+        lacking = sorted(set(range(len(classes))) - set(labels[indices].tolist()))
+        if share > 0 and lacking:
+            raise DataError(
+                f"Every class must have an image in the {pool}'s pool; {name} has too few of {classes[lacking[0]]!r} "
+                f"for a share of {share:.0%}. Add images, or change the shares."
+            )
+    for array in (labels, cloud, fleet, evaluation):
+        array.flags.writeable = False
+    fingerprint = hashlib.sha256(json.dumps([entry.sha256[part] for part in ("images", "labels", "classes")]).encode())
+    return Dataset(name, arrays["images"], labels, classes, cloud, fleet, evaluation, fingerprint.hexdigest())
+
+
+DATASETS: dict[str, Callable[[Request], Dataset]] = {
+    "cifar10": _cifar10,
+    "cifar100": _cifar100,
+    "folder": _folder,
+    "digits": _digits,
+    "cifar10c": _cifar10c,
+}

@@ -1,0 +1,148 @@
+"""Arrays on disk, built once and mapped by every process. Knows keys, files and locks; not what the arrays mean.
+
+An entry is a folder named after its key, with one `.npy` an array and `entry.json`. It is built in a folder beside
+its place, flushed to disk and renamed, so an entry is whole or absent, whenever the power goes. A lock (released by
+the kernel when its holder dies) lets one process build while the others wait for it; where the file system has no
+locks they all build, and the first to finish wins.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fed_lorac.data.disk import flush_folder, locked, map_array, sha256, write, writing
+from fed_lorac.errors import DataError
+
+__all__ = ["Entry", "cache_folder", "cached", "cached_arrays"]
+
+Build = Callable[[], Mapping[str, np.ndarray]]
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished entry: its arrays, mapped read-only, and the sha256 of each array's file, taken when it was built."""
+
+    folder: Path
+    arrays: dict[str, np.memmap]
+    sha256: dict[str, str]
+
+    def damage(self) -> list[str]:
+        """The names of the arrays whose bytes have changed since they were built (reads them all)."""
+        return [name for name, digest in self.sha256.items() if sha256(self.folder / f"{name}.npy") != digest]
+
+
+def cache_folder(cache_dir: Path | str | None = None) -> Path:
+    """The argument, else $FED_LORAC_CACHE, else $XDG_CACHE_HOME/fed-lorac, else ~/.cache/fed-lorac."""
+    if cache_dir or (cache_dir := os.environ.get("FED_LORAC_CACHE")):
+        return Path(cache_dir).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "fed-lorac"
+
+
+def cached_arrays(key: str, build: Build, cache_dir: Path | str | None = None) -> dict[str, np.memmap]:
+    """The arrays of `cached`, without their checksums."""
+    return cached(key, build, cache_dir).arrays
+
+
+def cached(key: str, build: Build, cache_dir: Path | str | None = None) -> Entry:
+    """The entry of this key, built on first use: a damaged or half-deleted one is built again.
+
+    Args:
+        key: everything that decides the arrays' values, in any text.
+        build: makes the arrays, by name; called only when there is no entry yet, and whatever it raises passes through.
+        cache_dir: see `cache_folder`.
+
+    Raises:
+        DataError: the cache cannot be written, or an array's name or type cannot be stored.
+    """
+    cache = cache_folder(cache_dir)
+    place = cache / hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
+    with contextlib.suppress(DataError):
+        return _open(place, key)
+    with writing(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+    with locked(cache / f"{place.name}.lock", wait=True) as alone:
+        with contextlib.suppress(DataError):  # another process built it while this one waited
+            return _open(place, key)
+        if alone:
+            _sweep(cache, place.name)
+        _build(place, key, build)
+    return _open(place, key)
+
+
+def _open(place: Path, key: str) -> Entry:
+    """Map a finished entry. Raises `DataError` when it is absent, another key's, or does not fit its description."""
+    try:
+        note = json.loads((place / "entry.json").read_text(encoding="utf-8"))
+        described = {name: (tuple(a["shape"]), a["dtype"]) for name, a in note["arrays"].items()}
+        if (note["format"], note["key"]) != (FORMAT, _printable(key)):
+            raise ValueError("made by another version, or for another key")
+        digests = {name: str(a["sha256"]) for name, a in note["arrays"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"A cache entry must have a readable entry.json; {place}: {error}. Delete it.") from error
+    arrays = {name: map_array(place / f"{name}.npy") for name in described}
+    for name, array in arrays.items():
+        if (array.shape, array.dtype.str) != described[name]:
+            raise DataError(f"A cached array must fit its entry.json; {place}/{name}.npy does not. Delete {place}.")
+    return Entry(place, arrays, digests)
+
+
+def _build(place: Path, key: str, build: Build) -> None:
+    work = place.with_name(f"{place.name}.tmp-{secrets.token_hex(4)}")
+    with writing(place.parent):
+        work.mkdir()
+    try:
+        made = build()
+        with writing(place.parent):
+            arrays = {name: _save(work, name, np.asarray(array, order="C")) for name, array in made.items()}
+            note = json.dumps({"format": FORMAT, "key": _printable(key), "arrays": arrays}, indent=1)
+            write(work / "entry.json", lambda file: file.write(note.encode()))
+            flush_folder(work)
+            _put(work, place, key)
+            flush_folder(place.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)  # after the rename there is nothing left to remove
+
+
+def _save(work: Path, name: str, array: np.ndarray) -> dict[str, Any]:
+    if not name.isidentifier() or array.dtype.hasobject:
+        raise DataError(f"A cached array must have a plain name and plain numbers; got {name!r} of {array.dtype}.")
+    path = work / f"{name}.npy"
+    write(path, lambda file: np.lib.format.write_array(file, array, allow_pickle=False))
+    return {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": sha256(path)}
+
+
+def _put(work: Path, place: Path, key: str) -> None:
+    """Rename into place. A whole entry that got there first stays; a damaged one gives way."""
+    try:
+        with contextlib.suppress(DataError):
+            _open(place, key)
+            return
+        shutil.rmtree(place, ignore_errors=True)
+        work.rename(place)
+    except OSError:
+        if not (place / "entry.json").exists():  # no other builder's entry: a real failure
+            raise
+
+
+def _sweep(cache: Path, mine: str) -> None:
+    """Remove what killed builders left: the folders of this key, whose lock the caller holds, and of any free one."""
+    for work in cache.glob("*.tmp-*"):
+        owner = work.name.partition(".")[0]
+        with contextlib.nullcontext(True) if owner == mine else locked(cache / f"{owner}.lock", wait=False) as is_free:
+            if is_free:
+                shutil.rmtree(work, ignore_errors=True)
+
+
+def _printable(key: str) -> str:
+    return key.encode(errors="backslashreplace").decode()

@@ -1,0 +1,27 @@
+"""One exception tree. Every message states the law, what came, and the remedy."""
+
+__all__ = ["ConfigError", "DataError", "FactorError", "FedLoracError", "FrameError", "RunError"]
+
+
+class FedLoracError(Exception):
+    """The root: catch this to catch everything this package raises on purpose."""
+
+
+class ConfigError(FedLoracError):
+    """A setting is unknown, ill-typed, out of range, or makes no sense beside another."""
+
+
+class DataError(FedLoracError):
+    """Images, labels or weights on disk are missing, damaged or do not fit together."""
+
+
+class FactorError(FedLoracError):
+    """Low-rank factors do not fit their convolution, or a layer cannot carry them."""
+
+
+class FrameError(FedLoracError):
+    """Bytes from the radio are not an intact frame for this base model."""
+
+
+class RunError(FedLoracError):
+    """A simulation cannot start or go on."""

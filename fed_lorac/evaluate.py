@@ -1,0 +1,60 @@
+"""How good a model is on one camera's images. Knows models and images; not rounds, bytes or Flower."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor, nn
+
+from fed_lorac.images import to_input
+from fed_lorac.precision import Precision, autocast
+
+__all__ = ["BATCH_NORMS", "accuracy", "batch_norms", "reestimate_statistics"]
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_BATCH = 250
+
+
+def batch_norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every batch norm with its name, found by module type: by name one would miss `downsample.1`."""
+    return ((name, m) for name, m in model.named_modules() if isinstance(m, BATCH_NORMS))
+
+
+@torch.no_grad()
+def reestimate_statistics(model: nn.Module, images: UInt8[Tensor, "n h w 3"], precision: Precision = "fp32") -> None:
+    """Reset every batch norm and set its statistics to the cumulative mean over `images` under this very model.
+
+    The zero-byte adaptation of Schneider et al. 2020 (arXiv 2006.16971) without the source prior.
+    """
+    was_training, momenta = model.training, {}
+    for name, norm in batch_norms(model):
+        momenta[name] = norm.momentum
+        norm.reset_running_stats()  # type: ignore[operator]
+        norm.momentum = None  # type: ignore[assignment]  # None: cumulative mean
+    model.train()
+    device = next(model.parameters()).device
+    # Equal batches, so that each image weighs the same in a mean of batch means.
+    for batch in images.tensor_split(max(1, -(-len(images) // _BATCH))):
+        with autocast(precision, device):
+            model(to_input(batch, device))
+    for name, norm in batch_norms(model):
+        norm.momentum = momenta[name]
+    model.train(was_training)
+
+
+@torch.no_grad()
+def accuracy(
+    model: nn.Module,
+    images: UInt8[Tensor, "n h w 3"],
+    labels: Int64[Tensor, " n"],
+    precision: Precision = "fp32",
+) -> float:
+    """The share of `images` whose largest logit is the label's, 0 to 1, in eval mode; the mode is put back."""
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    right = 0
+    for x, y in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):
+        with autocast(precision, device):
+            right += int((model(to_input(x, device)).argmax(1).cpu() == y).sum())
+    model.train(was_training)
+    return right / len(labels)

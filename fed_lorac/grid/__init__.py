@@ -1,0 +1,1 @@
+"""Who carries the messages: in this process, or Flower's own simulation runtime."""

@@ -1,0 +1,45 @@
+"""From stored images to a network's input. Knows pixels and random streams; not models or cameras."""
+
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+__all__ = ["AUGMENTS", "Augment", "augmented", "shuffled_batches", "to_input"]
+
+Augment = Literal["crop_flip", "crop", "none"]
+AUGMENTS: tuple[str, ...] = get_args(Augment)
+
+# CIFAR-10's channel means and deviations over its training images, in units of 0..1.
+_MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+_PADDING = 4
+
+
+def to_input(images: UInt8[Tensor, "n h w 3"], device: torch.device | str = "cpu") -> Float[Tensor, "n 3 h w"]:
+    """Stored images (N, H, W, 3), 0..255, to a normalised float32 batch (N, 3, H, W) in channels-last memory."""
+    mean, std = (torch.tensor(v, device=device) * 255 for v in (_MEAN, _STD))
+    return ((images.to(device).float() - mean) / std).permute(0, 3, 1, 2)
+
+
+def augmented(images: UInt8[Tensor, "n h w 3"], how: Augment, rng: np.random.Generator) -> UInt8[Tensor, "n h w 3"]:
+    """A random crop out of the image padded with 4 black pixels, and a mirrored half: LoRA-C's recipe."""
+    if how == "none":
+        return images
+    n, height, width, _ = images.shape
+    top, left = torch.from_numpy(rng.integers(0, 2 * _PADDING + 1, (2, n)))
+    rows = top[:, None] + torch.arange(height)
+    cols = left[:, None] + torch.arange(width)
+    if how == "crop_flip":
+        mirror = torch.from_numpy(rng.random(n) < 0.5)
+        cols = torch.where(mirror[:, None], cols.flip(1), cols)
+    padded = torch.nn.functional.pad(images, (0, 0, _PADDING, _PADDING, _PADDING, _PADDING))
+    return padded[torch.arange(n)[:, None, None], rows[:, :, None], cols[:, None, :]]
+
+
+def shuffled_batches(count: int, batch_size: int, rng: np.random.Generator) -> Iterator[Tensor]:
+    """Index batches of one epoch over `count` images, each image once; the last batch may be smaller."""
+    order = torch.from_numpy(rng.permutation(count))
+    yield from order.split(batch_size)

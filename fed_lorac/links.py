@@ -1,0 +1,64 @@
+"""Radio classes: how long a message occupies the air. Knows bits and seconds; not messages, cameras or rounds."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from fed_lorac.errors import ConfigError
+
+__all__ = ["LINKS", "Link", "air_time_s", "days_to_send", "elapsed_s", "link"]
+
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class Link:
+    """One radio class. `duty_cycle` is the share of time it may transmit, 1 where nothing limits it."""
+
+    name: str
+    uplink_kbit_s: float
+    duty_cycle: float
+    source: str
+
+
+_LORAWAN = "LoRaWAN Regional Parameters RP002, EU863-870, 125 kHz; duty cycle: ETSI EN 300 220-2, 868.0-868.6 MHz"
+
+# Physical peak rates: an upper bound on speed. Packet headers, fragmentation and repetition come on top of the bytes.
+LINKS: dict[str, Link] = {
+    row.name: row
+    for row in (
+        Link("lorawan-dr0", 0.25, 0.01, _LORAWAN),
+        Link("lorawan-dr1", 0.44, 0.01, _LORAWAN),
+        Link("lorawan-dr2", 0.98, 0.01, _LORAWAN),
+        Link("lorawan-dr3", 1.76, 0.01, _LORAWAN),
+        Link("lorawan-dr4", 3.125, 0.01, _LORAWAN),
+        Link("lorawan-dr5", 5.47, 0.01, _LORAWAN),
+        Link("nb-iot-nb1", 62.0, 1.0, "3GPP TS 36.306 Release 13, category NB1, multi-tone uplink"),
+        Link("nb-iot-nb2", 159.0, 1.0, "3GPP TS 36.306 Release 14, category NB2, uplink"),
+        Link("lte-m", 375.0, 1.0, "3GPP TS 36.306 Release 13, category M1, half duplex uplink"),
+        Link("lte-cat-1", 5_000.0, 1.0, "3GPP TS 36.306 Release 8, category 1, uplink"),
+        Link("4g", 20_000.0, 1.0, "a typical LTE uplink of a good cell, not a standard's peak"),
+    )
+}
+
+
+def link(name: str) -> Link:
+    """The radio class called `name`; ConfigError, naming the nearest, when there is none."""
+    if name in LINKS:
+        return LINKS[name]
+    near = get_close_matches(str(name).lower(), LINKS, n=1, cutoff=0.0)[0]
+    raise ConfigError(f"A link must be one of {', '.join(LINKS)}; got {name!r}. Did you mean {near!r}?")
+
+
+def air_time_s(n_bytes: int, over: Link) -> float:
+    """Seconds of transmission: 8 bits a byte over the link's rate (1 kbit = 1,000 bit)."""
+    return 8 * n_bytes / (1_000 * over.uplink_kbit_s)
+
+
+def elapsed_s(n_bytes: int, over: Link) -> float:
+    """Seconds on the clock: the air time stretched by the silence that the duty cycle demands."""
+    return air_time_s(n_bytes, over) / over.duty_cycle
+
+
+def days_to_send(n_bytes: int, over: Link) -> float:
+    """Days on the clock until `n_bytes` are sent, the duty cycle kept."""
+    return elapsed_s(n_bytes, over) / DAY_S

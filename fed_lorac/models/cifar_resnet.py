@@ -1,0 +1,104 @@
+"""CIFAR ResNets: three stages on 32x32 inputs. Knows layers; not adapters, cameras or files.
+
+He et al. 2016, "Deep Residual Learning for Image Recognition" (arXiv 1512.03385), section 4.2: depth 6n + 2.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fed_lorac.errors import ConfigError
+
+__all__ = ["NORMS", "SHORTCUTS", "CifarResNet"]
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "group": lambda channels: nn.GroupNorm(max(1, channels // 16), channels),
+}
+SHORTCUTS = ("projection", "identity")
+
+
+class IdentityShortcut(nn.Module):
+    """He's option A: subsample and pad the new channels with zeros; no parameters."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride, self.new_channels = stride, out_channels - in_channels
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
+        """Shape (N, in, H, W) to (N, out, H/stride, W/stride)."""
+        before = self.new_channels // 2
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.new_channels - before))
+
+
+def _shortcut(kind: str, norm: Callable[[int], nn.Module], c_in: int, c_out: int, stride: int) -> nn.Module | None:
+    if stride == 1 and c_in == c_out:
+        return None
+    if kind == "identity":
+        return IdentityShortcut(c_in, c_out, stride)
+    return nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), norm(c_out))
+
+
+class Block(nn.Module):
+    """conv - norm - relu - conv - norm, plus the shortcut, then relu."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, norm: Callable[[int], nn.Module], shortcut: str) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.bn1 = norm(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.bn2 = norm(c_out)
+        self.downsample = _shortcut(shortcut, norm, c_in, c_out, stride)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
+        """Shape (N, in, H, W) to (N, out, H/stride, W/stride)."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class CifarResNet(nn.Module):
+    """ResNet-(6n+2) of the given width: stages of `width`, 2 * `width` and 4 * `width` channels, n blocks each."""
+
+    def __init__(
+        self, depth: int, *, num_classes: int = 10, width: int = 16, norm: str = "batch", shortcut: str = "projection"
+    ) -> None:
+        super().__init__()
+        make_norm, blocks = _checked(depth, width, norm, shortcut), (depth - 2) // 6
+        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.bn1 = make_norm(width)
+        channels = width
+        for stage in range(3):
+            c_out, layers = width << stage, []
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                layers.append(Block(channels, c_out, stride, make_norm, shortcut))
+                channels = c_out
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+        self.fc = nn.Linear(channels, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
+        """Images (N, 3, H, W), normalised, to logits (N, classes)."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+
+
+def _checked(depth: int, width: int, norm: str, shortcut: str) -> Callable[[int], nn.Module]:
+    if (depth - 2) % 6 or depth < 8 or width < 1:
+        raise ConfigError(
+            f"A CIFAR ResNet has depth 6n + 2 (8, 14, 20, ...) and a width of at least 1; "
+            f"got depth {depth}, width {width}. Choose another depth or width."
+        )
+    if norm not in NORMS or shortcut not in SHORTCUTS:
+        raise ConfigError(
+            f"model.norm is one of {', '.join(NORMS)} and model.shortcut one of {', '.join(SHORTCUTS)}; "
+            f"got {norm!r} and {shortcut!r}."
+        )
+    return NORMS[norm]

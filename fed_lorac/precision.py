@@ -1,0 +1,31 @@
+"""Which arithmetic a device does well. Knows hardware; not models."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+__all__ = ["Precision", "autocast", "resolved_precision"]
+
+Precision = Literal["fp32", "bf16"]
+
+
+def resolved_precision(asked: str, device: torch.device | str = "cpu") -> Precision:
+    """`asked`, with "auto" settled: bf16 where the device multiplies bf16 in hardware, else fp32."""
+    if asked != "auto":
+        return "bf16" if asked == "bf16" else "fp32"
+    return "bf16" if _multiplies_bf16(torch.device(device)) else "fp32"
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("arm_bf16"))
+
+
+def autocast(precision: Precision, device: torch.device | str = "cpu") -> AbstractContextManager[object]:
+    """The context a forward pass runs in."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, torch.bfloat16)

@@ -1,0 +1,102 @@
+"""What a run found: its summary, and the adapter and model it made. Knows sites, updates and accuracies; not Flower."""
+
+import math
+from collections.abc import Iterable, Mapping
+from statistics import fmean
+from typing import Any
+
+from torch import Tensor
+
+from fed_lorac.adapters.changes import apply_changes
+from fed_lorac.camera import Memory
+from fed_lorac.data.corruptions import frost_textures
+from fed_lorac.ledger import Row
+from fed_lorac.links import air_time_s, link
+from fed_lorac.record import versions
+from fed_lorac.rounds import Measured
+from fed_lorac.running import named_tensors, running_fingerprint, shapes_of
+from fed_lorac.site import Site
+from fed_lorac.wire.codec import decode
+from strategies.arithmetic import DeltaSum, compressed, sum_states
+from strategies.base import Update
+
+__all__ = ["adapter_state", "model_state", "summary"]
+
+_TOTALS = ("uplink_message_bytes", "downlink_message_bytes", "full_uplink_message_bytes", "full_downlink_message_bytes")
+
+
+def adapter_state(site: Site, memory: Memory, updates: Iterable[Update]) -> dict[str, Tensor]:
+    """The run's adapter: the sum of its updates, as factors (scale folded in) where those are thinner than dense."""
+    states, before = [], 0
+    for update in updates:
+        states.append(decode(update.frame, base=running_fingerprint(site.base.fingerprint, before)))
+        before = update.round
+    if memory.factors:  # carried factors replace one another; only what is dense adds up
+        states = [{k: v for k, v in state.items() if k not in memory.factors} for state in states]
+    sums = sum_states(((state, 1.0) for state in states), shapes_of(site.base.model), 1.0)
+    for name, total in sum_states([(memory.factors, 1.0)], shapes_of(site.base.model), site.adapter.scale).items():
+        sums.setdefault(name, DeltaSum(total.shape)).add(total)
+    adapter: dict[str, Tensor] = {}
+    for name, total in sums.items():
+        adapter |= compressed(total, name, "stack", 0)
+    return adapter
+
+
+def model_state(site: Site, memory: Memory) -> dict[str, Tensor]:
+    """The merged model: the base's tensors with every update folded in, batch norm unfolded, the base's statistics."""
+    tensors = {name: tensor.clone() for name, tensor in site.base.model.state_dict().items()}
+    tensors |= memory.tensors
+    apply_changes({n: tensors[n] for n in named_tensors(site.base.model)}, memory.factors, site.adapter.scale)
+    return tensors
+
+
+def summary(
+    site: Site, rows: list[Row], source: Measured, zero_byte: Measured, adapted: Measured, *, interrupted: bool
+) -> dict[str, Any]:
+    """Everything a table needs, in plain numbers; accuracies are fleet means, 0 to 1."""
+    arms = {"source": source, "zero_byte": zero_byte, "adapted": adapted}
+    totals = {name: sum(int(row[name]) for row in rows) for name in _TOTALS}
+    ours = totals["uplink_message_bytes"] + totals["downlink_message_bytes"]
+    full = totals["full_uplink_message_bytes"] + totals["full_downlink_message_bytes"]
+    config = site.config
+    weathers = [camera.corruption for camera in site.fleet.cameras]
+    return {
+        **{f"{arm}_accuracy": measured.mean() for arm, measured in arms.items()},
+        "clean_accuracy": {arm: measured.mean_clean() for arm, measured in arms.items()},
+        "per_corruption": {weather: _means(site, arms, weather) for weather in dict.fromkeys(weathers)},
+        "total_bytes": ours,
+        "full_total_bytes": full,
+        "bytes": totals,
+        "air_time_s": _air_times(site, totals, config.fleet.cameras),
+        "rounds": len(rows),
+        "rounds_skipped": sum(bool(row["skipped"]) for row in rows),
+        "interrupted": interrupted,
+        "method": config.adapter.method,
+        "strategy": config.strategy.name,
+        "data": site.data.name,
+        "frost_textures": frost_textures() if "frost" in weathers else None,
+        "base": {"source": site.base.source, "fingerprint": site.base.fingerprint},
+        "base_saw_fleet_images": site.base.saw_fleet_images,
+        "precision": site.precision,
+        "device": str(site.device),
+        "seed": config.run.seed,
+        "seconds": math.fsum(row["seconds"] for row in rows),
+        "versions": versions(),
+    }
+
+
+def _means(site: Site, arms: Mapping[str, Measured], weather: str) -> dict[str, float | None]:
+    ids = {camera.id for camera in site.fleet.cameras if camera.corruption == weather}
+    found = {arm: [v for camera, v in measured.weather.items() if camera in ids] for arm, measured in arms.items()}
+    return {arm: fmean(values) if values else None for arm, values in found.items()}
+
+
+def _air_times(site: Site, totals: Mapping[str, int], cameras: int) -> dict[str, dict[str, float]]:
+    """Seconds on the air for one camera's mean uplink, by link class in the fleet: this method and full fine-tuning."""
+    return {
+        name: {
+            "adapter": air_time_s(round(totals["uplink_message_bytes"] / cameras), link(name)),
+            "full": air_time_s(round(totals["full_uplink_message_bytes"] / cameras), link(name)),
+        }
+        for name in site.config.fleet.link_names
+    }

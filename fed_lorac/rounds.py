@@ -1,0 +1,177 @@
+"""The rounds of a run over any Flower Grid: asks, waits, writes the ledger. Knows strategies and rows; not tensors."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from fed_lorac.errors import RunError
+from fed_lorac.fleet import Camera, Fleet
+from fed_lorac.ledger import Ledger, Row
+from fed_lorac.links import air_time_s, link
+from fed_lorac.wire.meter import Weight
+from strategies.base import FrameStrategy, RoundReport
+from strategies.replies import Reply
+
+__all__ = ["FullMessages", "Measured", "Watch", "measure_base", "roll_call", "run_round", "write_rows"]
+
+_REGISTRATION_S = 120.0
+
+
+@dataclass(frozen=True)
+class FullMessages:
+    """Bytes of full fine-tuning's messages for the same model, built and weighed once; `ask` carries no tensor."""
+
+    up: int
+    down: int
+    ask: int
+
+
+@dataclass
+class Measured:
+    """Accuracies by camera under one model, in its weather and in clear air."""
+
+    weather: dict[int, float] = field(default_factory=dict)
+    clean: dict[int, float] = field(default_factory=dict)
+
+    def mean(self) -> float | None:
+        """The fleet's mean, every camera alike."""
+        return fmean(self.weather.values()) if self.weather else None
+
+    def mean_clean(self) -> float | None:
+        """The fleet's mean in clear air."""
+        return fmean(self.clean.values()) if self.clean else None
+
+
+class Watch:
+    """Told how a run goes; this one says nothing."""
+
+    def phase(self, what: str, total: int) -> None:
+        """A phase begins that waits for `total` replies."""
+
+    def reply(self) -> None:
+        """One reply came."""
+
+    def round(self, row: Row, of: int) -> None:
+        """A round ended; `row` is what the ledger says of it."""
+
+
+def roll_call(grid: Grid, cameras: int) -> dict[int, int]:
+    """Node id -> camera, once every camera has registered; RunError where they do not within two minutes."""
+    deadline = time.monotonic() + _REGISTRATION_S
+    while len(nodes := sorted(grid.get_node_ids())) < cameras:
+        if time.monotonic() > deadline:
+            raise RunError(
+                f"A run needs a node for each of its {cameras} cameras; {len(nodes)} registered. "
+                f'Set num-supernodes={cameras} (flwr run . --federation-config "num-supernodes={cameras}") '
+                "or fleet.cameras."
+            )
+        time.sleep(0.1)
+    ask = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in nodes]
+    roster = {}
+    for reply in grid.send_and_receive(ask, timeout=_REGISTRATION_S):
+        if reply.has_content():
+            roster[reply.metadata.src_node_id] = int(reply.content.metric_records["metrics"]["camera"])  # type: ignore[arg-type]
+    roster = {node: camera for node, camera in roster.items() if camera < cameras}
+    if sorted(roster.values()) != list(range(cameras)):
+        missing = sorted(set(range(cameras)) - set(roster.values()))
+        raise RunError(f"Every camera answers the roll call; missing: {missing[:5]}. See the nodes' own log for why.")
+    return roster
+
+
+def measure_base(grid: Grid, strategy: FrameStrategy, watch: Watch, timeout: float) -> tuple[Measured, Measured]:
+    """The base as it comes (source) and under each camera's own statistics (zero-byte), before the first round."""
+    messages = list(strategy.configure_evaluate(0, ArrayRecord(), ConfigRecord({"baseline": True}), grid))
+    watch.phase("base", len(messages))
+    strategy.aggregate_evaluate(0, _watched(grid.send_and_receive(messages, timeout=timeout), watch))
+    return _measured(strategy, "source"), _measured(strategy, "zero-byte")
+
+
+def run_round(
+    grid: Grid,
+    strategy: FrameStrategy,
+    number: int,
+    *,
+    measure: bool,
+    last: bool,
+    timeout: float,
+    watch: Watch,
+) -> tuple[Measured, float]:
+    """One round: train, average, hand the update to everyone and, where asked, measure. Returns that and seconds."""
+    began = time.perf_counter()
+    nothing = ArrayRecord()
+    asked = list(strategy.configure_train(number, nothing, ConfigRecord(), grid))
+    watch.phase("train", len(asked))
+    strategy.aggregate_train(number, _watched(grid.send_and_receive(asked, timeout=timeout), watch))
+    config = ConfigRecord({"measure": measure, "statistics": last})
+    told = list(strategy.configure_evaluate(number, nothing, config, grid))
+    watch.phase("evaluate", len(told))
+    strategy.aggregate_evaluate(number, _watched(grid.send_and_receive(told, timeout=timeout), watch))
+    return _measured(strategy, "adapted"), time.perf_counter() - began
+
+
+def write_rows(
+    ledger: Ledger, report: RoundReport, fleet: Fleet, full: FullMessages, measured: Measured, seconds: float
+) -> None:
+    """Append the round, and every camera's part in it, to the ledger."""
+    up = sum((reply.weight for reply in report.replies), Weight())
+    down = sum(report.down.values(), Weight())
+    left_out = [reply for reply in report.replies if not reply.counted]
+    answered = sum(1 for reply in report.replies if reply.weight.message_bytes)
+    by_camera = {reply.camera: reply for reply in report.replies}
+    for camera in fleet.cameras:
+        _write_camera(ledger, report, camera, by_camera.get(camera.id))
+    ledger.round(
+        round=report.round,
+        cameras_counted=len(report.replies) - len(left_out),
+        cameras_left_out=len(left_out),
+        skipped=report.skipped,
+        reasons=Counter(reply.reason for reply in left_out),
+        accuracy=measured.mean(),
+        accuracy_clean=measured.mean_clean(),
+        **up.columns("uplink"),
+        **down.columns("downlink"),
+        full_uplink_message_bytes=answered * full.up,
+        full_downlink_message_bytes=len(report.replies) * full.ask + report.updates_sent * full.down,
+        aggregation_error=report.aggregation_error,
+        seconds=seconds,
+    )
+
+
+def _write_camera(ledger: Ledger, report: RoundReport, camera: Camera, reply: Reply | None) -> None:
+    sent = reply or Reply(camera.id, reason="")
+    status = "idle" if reply is None else "counted" if reply.counted else "left out"
+    ledger.camera(
+        round=report.round,
+        camera=camera.id,
+        corruption=camera.corruption,
+        severity=camera.severity,
+        link=camera.link,
+        status=status,
+        reason=sent.reason,
+        num_examples=sent.num_examples,
+        train_loss=sent.train_loss,
+        **sent.weight.columns("uplink"),
+        **report.down.get(camera.id, Weight()).columns("downlink"),
+        air_time_s=air_time_s(sent.weight.message_bytes, link(camera.link)),
+    )
+
+
+def _watched(replies: Iterable[Message], watch: Watch) -> Iterator[Message]:
+    for reply in replies:
+        watch.reply()
+        yield reply
+
+
+def _measured(strategy: FrameStrategy, name: str) -> Measured:
+    result = Measured()
+    for camera, content in sorted(strategy.evaluations.items()):
+        metrics = content.metric_records["metrics"]
+        for key, where in ((f"{name}-accuracy", result.weather), (f"{name}-accuracy-clean", result.clean)):
+            if key in metrics:
+                where[camera] = float(metrics[key])  # type: ignore[arg-type]
+    return result

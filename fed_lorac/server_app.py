@@ -1,0 +1,166 @@
+"""The Flower ServerApp: the composition root, where config, site, strategy, grid and record meet."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ConfigRecord, Context, MetricRecord, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from torch import Tensor
+
+from fed_lorac.camera import Memory, fold, statistics_of, uplink_template
+from fed_lorac.config import Config
+from fed_lorac.ledger import Row, read_rows
+from fed_lorac.record import RunFolder
+from fed_lorac.results import adapter_state, model_state, summary
+from fed_lorac.rounds import FullMessages, Measured, Watch, measure_base, roll_call, run_round, write_rows
+from fed_lorac.running import shapes_of
+from fed_lorac.site import Site, site_of
+from fed_lorac.wire.meter import full_message, message_bytes
+from strategies.base import FrameStrategy
+from strategies.factors import FactorFedAvg
+from strategies.full import FullFedAvg
+from strategies.merged import MergedFedAvg
+
+__all__ = ["STRATEGIES", "app", "conduct", "make_server_app", "strategy_of"]
+
+STRATEGIES: dict[str, Callable[..., FrameStrategy]] = {
+    "merged": MergedFedAvg,
+    "factors": FactorFedAvg,
+    "full": FullFedAvg,
+}
+"""strategy.name -> its class."""
+
+
+def strategy_of(site: Site, roster: Mapping[int, int] | None = None) -> FrameStrategy:
+    """The strategy that the config names, for this site's base and fleet."""
+    config = site.config
+    own = {"downlink": config.strategy.downlink, "svd_rank": config.strategy.svd_rank}
+    return STRATEGIES[config.strategy.name](
+        base=site.base.fingerprint,
+        shapes=shapes_of(site.base.model),
+        template=uplink_template(site),
+        scale=site.adapter.scale,
+        dtype=config.codec.down,
+        quorum=config.quorum_cameras,
+        roster=roster,
+        draw=site.fleet.drawn,
+        **(own if config.strategy.name == "merged" else {}),
+    )
+
+
+def full_messages(site: Site) -> FullMessages:
+    """Build and weigh, once, what full fine-tuning of the same model would send and be sent."""
+    tensors = {name: p.detach() for name, p in site.base.model.named_parameters()}
+    if site.config.batch_norm.mode == "shared":
+        tensors |= statistics_of(site.base.model)
+    metrics = MetricRecord({"num-examples": 1000, "train-loss": 1.0})
+    told = ConfigRecord({"measure": True, "statistics": False, "server-round": 1})
+    ask = RecordDict({"config": ConfigRecord({"server-round": 1})})
+    up = full_message(tensors, site.config.codec.up, {"metrics": metrics}, reply=True)
+    down = full_message(tensors, site.config.codec.down, {"config": told})
+    return FullMessages(up.message_bytes, down.message_bytes, message_bytes(ask))
+
+
+def make_server_app(config: Config | None = None, out: Path | None = None, watch: Watch | None = None) -> ServerApp:
+    """The ServerApp of a config; without one, of the run-config that comes with the context."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        """Run all rounds and leave a run's folder."""
+        asked = config or Config.from_flat(context.run_config)
+        folder = out or out_folder(asked, "flwr")
+        found = conduct(grid, asked, folder, watch or LogWatch())
+        logging.getLogger("flwr").info("%s\nThe run is in %s", json.dumps(found, indent=2), folder.absolute())
+
+    return app
+
+
+def out_folder(config: Config, name: str) -> Path:
+    """`run.out`, or a new folder under `runs/` with the name and the time."""
+    return Path(config.run.out) if config.run.out else Path("runs", f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+
+
+class LogWatch(Watch):
+    """Says in Flower's log what each round found."""
+
+    def round(self, row: Row, of: int) -> None:
+        """One line a round."""
+        logging.getLogger("flwr").info(
+            "round %d of %d: accuracy %s, %d cameras counted, %d left out, %d bytes up, %d down",
+            row["round"],
+            of,
+            "not measured" if row["accuracy"] is None else f"{row['accuracy']:.4f}",
+            row["cameras_counted"],
+            row["cameras_left_out"],
+            row["uplink_message_bytes"],
+            row["downlink_message_bytes"],
+        )
+
+
+def conduct(grid: Grid, config: Config, out: Path, watch: Watch) -> dict[str, Any]:
+    """Run all rounds over any grid, write the run's folder, return its summary.
+
+    Ctrl-C ends the run after the rows that are already written: the results are those of the rounds that were finished.
+    """
+    site, folder = site_of(config), RunFolder.create(out, config)
+    source, zero_byte, adapted = Measured(), Measured(), Measured()
+    strategy, interrupted = strategy_of(site), False
+    try:
+        strategy.roster = roll_call(grid, config.fleet.cameras)
+        source, zero_byte = measure_base(grid, strategy, watch, config.run.round_timeout_s)
+        full, rounds = full_messages(site), config.run.rounds
+        for number in range(1, rounds + 1):
+            last = number == rounds
+            measure = last or number % config.run.evaluate_every == 0
+            result, seconds = run_round(
+                grid, strategy, number, measure=measure, last=last, timeout=config.run.round_timeout_s, watch=watch
+            )
+            adapted = result if measure else adapted
+            write_rows(folder.ledger, strategy.report, site.fleet, full, result, seconds)
+            watch.round(read_rows(folder.path / "rounds.jsonl").rows[-1], rounds)
+    except KeyboardInterrupt:
+        interrupted = True
+    rows = read_rows(folder.path / "rounds.jsonl").rows
+    found = summary(site, rows, source, zero_byte, adapted, interrupted=interrupted)
+    _finish(folder, site, strategy, found)
+    if interrupted:
+        raise KeyboardInterrupt
+    return found
+
+
+def _finish(folder: RunFolder, site: Site, strategy: FrameStrategy, found: Mapping[str, Any]) -> None:
+    memory = Memory()
+    fold(site, memory, [(update.round, update.frame) for update in strategy.updates])
+    metadata = {
+        "base": site.base.fingerprint,
+        "folded_round": str(strategy.folded_round),
+        "method": site.config.adapter.method,
+        "data": site.data.name,
+        "seed": str(site.config.run.seed),
+    }
+    folder.finish(
+        found,
+        adapter=adapter_state(site, memory, strategy.updates),
+        model=model_state(site, memory),
+        cameras=_statistics(strategy),
+        metadata=metadata,
+    )
+
+
+def _statistics(strategy: FrameStrategy) -> dict[str, Tensor]:
+    """`camera-<id>.<batch norm>.running_mean` and so on, as the cameras sent them with the last evaluation."""
+    return {
+        f"camera-{camera}.{name}": torch.from_numpy(array.numpy())
+        for camera, content in strategy.evaluations.items()
+        for record in content.array_records.values()
+        for name, array in record.items()
+    }
+
+
+app = make_server_app()

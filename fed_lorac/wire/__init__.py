@@ -1,0 +1,1 @@
+"""What crosses the radio: frames as bytes, and what a message with one weighs."""

@@ -1,0 +1,31 @@
+"""Why a frame is refused. Knows reasons as short words for a ledger; not bytes, cameras or rounds."""
+
+from typing import Literal
+
+from fed_lorac.errors import FrameError
+
+__all__ = ["Reason", "RefusedFrameError"]
+
+Reason = Literal[
+    "truncated",
+    "trailing bytes",
+    "not a frame",
+    "other version",
+    "damaged",
+    "unknown dtype",
+    "other base",
+    "malformed table",
+    "non-finite",
+    "overflow",
+    "not encodable",
+    "malformed envelope",
+]
+
+
+class RefusedFrameError(FrameError):
+    """A FrameError that also carries its reason as one of a few words, fit for counting in a ledger."""
+
+    def __init__(self, message: str, reason: Reason = "damaged") -> None:
+        # The message alone goes into args, so that the error crosses process borders (pickle) unchanged.
+        super().__init__(message)
+        self.reason: Reason = reason

@@ -1,0 +1,26 @@
+"""The naive control: A and B averaged apart, as FLoCoRA (arXiv 2406.14082) and most LoRA-in-FL code do.
+
+`mean(B) @ mean(A)` is not the mean of the products, so the average is off by what the ledger's `aggregation_error`
+says. The averaged factors are carried over to the next round; only what is trained beside them is folded.
+"""
+
+from collections.abc import Iterable
+
+from strategies.arithmetic import DeltaSum, State, means_of_factors, sum_states
+from strategies.base import FrameStrategy
+
+__all__ = ["FactorFedAvg"]
+
+
+class FactorFedAvg(FrameStrategy):
+    """Inexact averaging of factors, for comparison; arguments as `FrameStrategy`'s."""
+
+    def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
+        """The mean of every tensor apart; beside it the mean it should have been."""
+        rows = list(states)  # factors only: small
+        return means_of_factors(rows), sum_states(rows, self.shapes, self.scale)
+
+    @property
+    def update_scale(self) -> float:  # type: ignore[override]
+        """The averaged factors stay factors: their product is scaled where it is used."""
+        return self.scale

@@ -1,0 +1,59 @@
+"""FedAvg over merged deltas: `M = sum_k w_k * delta_k`, exact whatever A and B the cameras end with.
+
+What goes down is another question. `dense`: M itself. `stack`: the cameras' factors side by side, M exactly, or dense
+where that is smaller. `svd`: the nearest change of a set rank to M + E, and what that leaves out is kept on the server
+as E for the next round, so nothing is lost, only late.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from fed_lorac.errors import ConfigError
+from strategies.arithmetic import DeltaSum, State, compressed, sum_states
+from strategies.base import FrameStrategy
+
+__all__ = ["DOWNLINKS", "MergedFedAvg"]
+
+DOWNLINKS = ("svd", "stack", "dense")
+
+
+class MergedFedAvg(FrameStrategy):
+    """Exact averaging of merged low-rank deltas; usable in any ServerApp.
+
+    Args:
+        downlink: "svd", "stack" or "dense".
+        svd_rank: rank rows that svd sends for each tensor; 0: as many as its factors had on the way up.
+        residual: keep what svd leaves out and add it to the next round's mean.
+        **common: see `FrameStrategy`.
+    """
+
+    def __init__(self, *, downlink: str = "svd", svd_rank: int = 0, residual: bool = True, **common: Any) -> None:
+        super().__init__(**common)
+        if downlink not in DOWNLINKS:
+            raise ConfigError(f"strategy.downlink is one of {', '.join(DOWNLINKS)}; got {downlink!r}.")
+        self.downlink, self.keeps_residual = downlink, residual
+        # Only what came as a layer's factors is truncated; what came dense is sent as it is.
+        self._ranks = {
+            f"{key.removesuffix('.A')}.weight": svd_rank or int(shape[0])
+            for key, shape in self.template.items()
+            if key.endswith(".A") and len(shape) == 2
+        }
+        self.residual: dict[str, DeltaSum] = {}
+        self._wanted: dict[str, DeltaSum] = {}
+
+    def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
+        """The mean delta, with the residual added and compressed for the way down."""
+        exact = sum_states(states, self.shapes, self.scale)
+        self._wanted = {name: DeltaSum(total.shape).add(total) for name, total in exact.items()}
+        for name, left in self.residual.items():
+            self._wanted[name].add(left)
+        update: State = {}
+        for name, total in self._wanted.items():
+            update |= compressed(total, name, self.downlink, self._ranks.get(name, 0))
+        return update, exact
+
+    def settle(self, sent: dict[str, DeltaSum]) -> None:
+        """`E <- M + E - D`, with D as the cameras decode it."""
+        if self.downlink == "svd" and self.keeps_residual:
+            self.residual = {name: total.add(sent[name], -1.0) for name, total in self._wanted.items()}
+        self._wanted = {}

@@ -1,0 +1,251 @@
+"""Laws of the config: one truth in three places, nothing invalid gets through, and errors name the nearest key."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fed_lorac.config import Config, FleetConfig, RunConfig, load_config, names, shipped_configs
+from fed_lorac.config.load import flatten
+from fed_lorac.config.whole import rules
+from fed_lorac.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULTS = Config().to_flat()
+# Keys whose every valid value makes sense beside every default.
+FREE = [
+    *("run.rounds", "run.seed", "run.precision", "run.round_timeout_s", "run.out", "data.root", "data.cloud_share"),
+    *("fleet.dirichlet_alpha", "fleet.label_skew", "fleet.corruptions", "fleet.severities", "fleet.link"),
+    *("adapter.rank", "adapter.alpha", "local.lr", "local.momentum", "strategy.quorum", "strategy.downlink"),
+]
+
+
+def typed(flat: dict[str, Any]) -> dict[str, tuple[type, Any]]:
+    return {key: (type(value), value) for key, value in flat.items()}
+
+
+def values(key: str) -> st.SearchStrategy[Any]:
+    rule = rules()[key]
+    if rule.listed:
+        return st.lists(st.sampled_from(rule.choices), min_size=1).map(", ".join)
+    if rule.choices:
+        return st.sampled_from(rule.choices)
+    if rule.kind is int:
+        return st.integers(int(rule.least), 2**63 - 1)
+    if rule.kind is float:
+        low, high = max(rule.least, rule.above, 0), min(rule.most, rule.below, 1e300)
+        floats = st.floats(low, high)
+        return floats.filter(lambda x: rule.above < x < rule.below)
+    return st.text()
+
+
+configs = st.fixed_dictionaries({}, optional={key: values(key) for key in FREE}).map(Config.from_flat)
+
+
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+# One truth
+
+
+def test_the_app_config_the_dataclasses_and_quickstart_are_equal() -> None:
+    app = flatten(pyproject()["tool"]["flwr"]["app"]["config"])
+    quickstart = flatten(tomllib.loads((ROOT / "sim_configs" / "quickstart.toml").read_text()))
+    assert typed(app) == typed(quickstart) == typed(DEFAULTS)
+
+
+def test_flower_accepts_the_app_sections() -> None:
+    from flwr.common.config import validate_config
+
+    assert validate_config(pyproject(), check_module=False)[:2] == (True, [])
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_flower_fuses_every_shipped_config_to_what_we_load(name: str) -> None:
+    from flwr.common.config import flatten_dict, fuse_dicts, parse_config_args
+
+    app = flatten_dict(pyproject()["tool"]["flwr"]["app"]["config"])
+    fused = fuse_dicts(app, parse_config_args([str(ROOT / "sim_configs" / f"{name}.toml")]))
+    assert Config.from_flat(fused) == load_config(name)
+
+
+def test_every_name_is_its_rooms_own() -> None:
+    from fed_lorac.data.corruptions import CORRUPTIONS
+    from fed_lorac.data.datasets import DATASETS
+    from fed_lorac.links import LINKS
+    from fed_lorac.models import MODELS
+    from fed_lorac.models.torchvision_resnet import TORCHVISION
+
+    assert set(names.CORRUPTIONS) == set(CORRUPTIONS)
+    assert set(names.DATASETS) == set(DATASETS)
+    assert set(names.LINKS) == set(LINKS)
+    assert set(names.MODELS) == set(MODELS)
+    assert set(names.TORCHVISION_MODELS) == set(TORCHVISION)
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert all(rule.meaning for rule in rules().values())
+
+
+# Round trips
+
+
+@given(configs)
+def test_flat_and_toml_round_trip(config: Config) -> None:
+    assert Config.from_flat(config.to_flat()) == config
+    assert typed(flatten(tomllib.loads(config.to_toml()))) == typed(config.to_flat())
+
+
+def test_absent_keys_have_the_defaults() -> None:
+    assert Config.from_flat({}) == Config() == load_config()
+    assert typed(Config.from_flat({"run.rounds": 3}).to_flat()) == typed(DEFAULTS | {"run.rounds": 3})
+
+
+def test_a_config_is_frozen_and_hashable() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().run.rounds = 3  # type: ignore[misc]
+    assert len({Config(), Config.from_flat({})}) == 1
+
+
+# Nothing invalid gets through
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+@pytest.mark.parametrize("value", [None, b"x", {}, 1.5j, [1, 2]])
+def test_what_is_no_scalar_is_refused(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=key):
+        Config.from_flat({key: value})
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_a_value_of_another_type_is_refused(key: str) -> None:
+    kind = rules()[key].kind
+    others: list[Any] = [v for v in (True, 1, 0, 1.0, "1") if type(v) is not kind]
+    if kind is float:  # a whole number is a number
+        others = [v for v in others if type(v) is not int]
+    if rules()[key].listed:  # 3 is a list of one
+        others = [True, 1.0]
+    for value in others:
+        with pytest.raises(ConfigError, match=key):
+            Config.from_flat({key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("run.rounds", 0),
+        ("run.seed", -1),
+        ("run.seed", 2**63),
+        ("run.round_timeout_s", 0.0),
+        ("run.precision", "fp64"),
+        ("model.weights", "shiped"),
+        ("data.cloud_share", 0.0),
+        ("data.cloud_share", 1),
+        ("data.image_size", 30),
+        ("fleet.corruptions", ""),
+        ("fleet.corruptions", " , "),
+        ("fleet.corruptions", "fog, hail"),
+        ("fleet.severities", "3, 6"),
+        ("fleet.severities", 0),
+        ("fleet.link", "pigeon"),
+        ("fleet.dirichlet_alpha", 0),
+        ("adapter.alpha", 0.0),
+        ("local.lr", float("nan")),
+        ("local.lr", float("inf")),
+        ("local.lr", 10**400),
+        ("local.momentum", 1.0),
+        ("local.weight_decay", -1e-9),
+        ("strategy.quorum", 1.01),
+        ("codec.up", "int7"),
+    ],
+)
+def test_a_value_out_of_range_or_choice_is_refused(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=key):
+        Config.from_flat({key: value})
+
+
+def test_whole_numbers_are_taken_where_numbers_are_wanted() -> None:
+    assert typed({"lr": Config.from_flat({"local.lr": 1}).local.lr}) == {"lr": (float, 1.0)}
+    assert Config.from_flat({"fleet.severities": 3}).fleet.severity_levels == (3,)
+
+
+def test_an_invalid_section_cannot_be_built_by_hand_either() -> None:
+    with pytest.raises(ConfigError, match=r"run\.rounds"):
+        RunConfig(rounds=0)
+    with pytest.raises(ConfigError, match=r"fleet\.cameras"):
+        dataclasses.replace(FleetConfig(), cameras=True)
+
+
+@pytest.mark.parametrize(
+    ("flat", "why"),
+    [
+        ({"fleet.per_round": 13}, "cannot draw more cameras"),
+        ({"adapter.method": "full"}, "Set both"),
+        ({"strategy.name": "full"}, "Set both"),
+        ({"adapter.method": "full", "strategy.name": "factors"}, "Set both"),
+        ({"adapter.method": "full", "strategy.name": "full", "adapter.kernel_wise": True}, "no factors"),
+        ({"adapter.kernel_wise": True, "adapter.rank_mode": "r*k"}, "rank is r itself"),
+        ({"model.name": "resnet18", "model.norm": "group"}, "torchvision's"),
+        ({"model.name": "resnet18", "model.width": 16}, "torchvision's"),
+        ({"model.weights": "imagenet"}, "ImageNet weights exist for"),
+        ({"batch_norm.mode": "shared", "model.norm": "group"}, "Only batch norm"),
+        ({"data.download": True}, "can be downloaded"),
+        ({"data.name": "folder"}, "must be named"),
+        ({"data.name": "cifar10c"}, "pretrained"),
+    ],
+)
+def test_choices_that_contradict_one_another_are_refused_and_say_why(flat: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        Config.from_flat(flat)
+
+
+def test_all_contradictions_are_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)draw more cameras.*Set both"):
+        Config.from_flat({"fleet.per_round": 13, "strategy.name": "full"})
+
+
+def test_full_fine_tuning_makes_sense() -> None:
+    config = Config.from_flat({"adapter.method": "full", "strategy.name": "full", "model.name": "resnet18"})
+    assert config.strategy.name == "full"
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("run.round", "run.rounds"),
+        ("rounds", "run.rounds"),
+        ("fleet.camera", "fleet.cameras"),
+        ("fleet.rank", "adapter.rank"),
+        ("local.learning_rate", "local."),
+        ("model.Name", "model.name"),
+        ("batchnorm.mode", "batch_norm.mode"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(key: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Did you mean '{near}"):
+        Config.from_flat({key: 1})
+
+
+def test_an_unknown_choice_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"'gausian_noise'.*Did you mean 'gaussian_noise'"):
+        Config.from_flat({"fleet.corruptions": "fog, gausian_noise"})
+
+
+@pytest.mark.parametrize(
+    ("share", "drawn", "needed"), [(0.5, 12, 6), (0.5, 5, 3), (0.0, 5, 1), (1.0, 7, 7), (0.1, 30, 3), (0.34, 3, 2)]
+)
+def test_a_quorum_is_the_share_of_the_drawn_rounded_up(share: float, drawn: int, needed: int) -> None:
+    flat = {"strategy.quorum": share, "fleet.per_round": drawn, "fleet.cameras": 30}
+    assert Config.from_flat(flat).quorum_cameras == needed
+
+
+def test_lists_are_parsed_to_tuples() -> None:
+    fleet = FleetConfig(corruptions="fog,snow , fog,", severities="5, 1", link="lte-m, 4g")
+    assert fleet.corruption_names == ("fog", "snow", "fog")
+    assert fleet.severity_levels == (5, 1)
+    assert fleet.link_names == ("lte-m", "4g")

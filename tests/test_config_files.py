@@ -1,0 +1,116 @@
+"""Laws of loading a config: names, files and overrides say the same thing, and what is broken is named."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fed_lorac.config import Config, load_config
+from fed_lorac.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULTS = Config().to_flat()
+
+
+def typed(flat: dict[str, Any]) -> dict[str, tuple[type, Any]]:
+    return {key: (type(value), value) for key, value in flat.items()}
+
+
+def test_a_config_written_to_a_file_loads_as_itself(tmp_path: Path) -> None:
+    config = load_config("fog_snow_noise", ['run.out=a "b" \\ ü', "run.seed=7"])
+    (tmp_path / "config.toml").write_text(config.to_toml(), encoding="utf-8")
+    assert load_config(tmp_path / "config.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("run.rounds=20", "run.rounds", 20),
+        (" run.rounds = 20 ", "run.rounds", 20),
+        ("local.lr=1e-2", "local.lr", 0.01),
+        ("local.lr=1", "local.lr", 1.0),
+        ("adapter.kernel_wise=true", "adapter.kernel_wise", True),
+        ("model.name=resnet20", "model.name", "resnet20"),
+        ('model.name="resnet20"', "model.name", "resnet20"),
+        ("model.name='resnet20'", "model.name", "resnet20"),
+        ("adapter.rank_mode=r*k", "adapter.rank_mode", "r*k"),
+        ("fleet.corruptions=fog, snow", "fleet.corruptions", "fog, snow"),
+        ("fleet.severities=3", "fleet.severities", "3"),
+        ("run.out=2026", "run.out", "2026"),
+        ("run.out=nan", "run.out", "nan"),
+        ("run.out=", "run.out", ""),
+        ("run.out=a=b", "run.out", "a=b"),
+        ("run.out=1\nx = 2", "run.out", "1\nx = 2"),
+        ("data.root=/a#b", "data.root", "/a#b"),
+    ],
+)
+def test_an_override_is_read_as_its_key_wants_it(override: str, key: str, value: object) -> None:
+    flat = load_config(overrides=[override]).to_flat()
+    assert typed(flat) == typed(DEFAULTS | {key: value})
+
+
+def test_the_last_override_wins() -> None:
+    assert load_config(None, ["run.rounds=2", "run.rounds=3"]).run.rounds == 3
+
+
+@pytest.mark.parametrize("override", ["run.rounds", "=3", "", "run.rounds=", "run.rounds=3.0", "run.rounds=[3]", "x=1"])
+def test_an_override_that_is_none_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError):
+        load_config(None, [override])
+
+
+def test_nested_and_dotted_keys_say_the_same(tmp_path: Path) -> None:
+    texts = ["[run]\nrounds = 3\n", "run.rounds = 3\n", '"run.rounds" = 3\n', "run = {rounds = 3}\n"]
+    for number, text in enumerate(texts):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(text)
+        assert load_config(str(path)) == Config.from_flat({"run.rounds": 3})
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"[run]\nrounds = = 3\n", r"broken\.toml.*line 2"),
+        (b"[run]\nout = '\xff'\n", r"broken\.toml.*UTF-8"),
+        (b'"run.rounds" = 3\n[run]\nrounds = 4\n', "'run.rounds' comes nested and dotted"),
+        (b"run.rounds = 3\nrun.rounds = 3\n", r"broken\.toml.*line 2"),
+        (b"fleet = 3\n", "no setting 'fleet'"),
+        (b"fleet.severities = [3, 4]\n", 'write the list as "3, 4"'),
+        (b"run.out = 2026-01-01\n", r"run\.out must be text"),
+        (b"[fleet.link]\nname = 'lte-m'\n", r"no setting 'fleet\.link\.name'"),
+    ],
+)
+def test_a_broken_file_is_refused_by_name_and_line(tmp_path: Path, content: bytes, why: str) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=why):
+        load_config(path)
+
+
+def test_a_missing_or_unreadable_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no config file"):
+        load_config(tmp_path / "absent.toml")
+    with pytest.raises(ConfigError, match="readable"):
+        load_config(tmp_path)
+    with pytest.raises(ConfigError, match="Did you mean 'quickstart'"):
+        load_config("quikstart")
+
+
+def test_a_name_is_found_from_any_folder_without_pytorch(tmp_path: Path) -> None:
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from fed_lorac.config import load_config\n"
+        "print(load_config('fog_snow_noise').data.name, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["cifar10", "False"]
+
+
+def test_fog_snow_noise_is_the_scenario_it_says() -> None:
+    config = load_config("fog_snow_noise")
+    assert (config.data.name, config.model.name, config.model.weights) == ("cifar10", "resnet20", "shipped")
+    assert (config.fleet.cameras, config.fleet.images) == (12, 1600)
+    assert config.fleet.severity_levels == (3, 4, 5)
+    assert {"fog", "snow"} < set(config.fleet.corruption_names)
