@@ -4,7 +4,7 @@ not cameras, adapters or rounds."""
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -15,21 +15,23 @@ from fed_lorac.data.datasets import Dataset
 from fed_lorac.data.store import cache_folder
 from fed_lorac.errors import DataError
 from fed_lorac.files import write_tensors
+from fed_lorac.images import Augment
 from fed_lorac.models import build
-from fed_lorac.models.weights import Checkpoint, imagenet, load_into, read_checkpoint, shipped_path
+from fed_lorac.models.weights import imagenet, load_into, read_checkpoint, shipped_path
 from fed_lorac.precision import resolved_precision
 from fed_lorac.pretrain import RECIPE, OnStep, pretrain
 from fed_lorac.running import fingerprint, named_tensors
 from fed_lorac.seeds import torch_stream
+from fed_lorac.training import Recipe
 
-__all__ = ["Base", "fresh_model", "load_base", "provenance", "train_base"]
+__all__ = ["Base", "fresh_model", "load_base", "train_base"]
 
 Saw = Literal["no", "yes", "unknown"]
 
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """A plain network in eval mode, its fingerprint, where it came from, and if it was trained on the fleet's images."""
+    """A plain network in eval mode, its fingerprint, its source, and if it was trained on the fleet's images."""
 
     model: nn.Module
     fingerprint: str
@@ -75,27 +77,37 @@ def _checkpoint_path(config: Config, data: Dataset) -> Path:
     return path
 
 
-def train_base(config: Config, data: Dataset, path: Path, on_step: OnStep | None = None) -> Mapping[str, str]:
-    """Train a base on the cloud's images, write it to `path` with its provenance, and return that."""
+def train_base(
+    config: Config,
+    data: Dataset,
+    path: Path,
+    *,
+    lr: float = RECIPE.lr,
+    weight_decay: float = RECIPE.weight_decay,
+    on_step: OnStep = lambda step, steps, loss: None,
+) -> Mapping[str, str]:
+    """Train a base on the cloud's images, write it to `path` with its provenance, and return that.
+
+    It starts from `model.weights` where that is a checkpoint or "imagenet", else from fresh weights.
+    """
     if not len(data.cloud):
         raise DataError(f"A base is trained on the cloud's images; {data.name} keeps none for it. Set model.weights.")
-    model = fresh_model(config, len(data.classes))
+    start, augment = _starting_point(config, data), cast(Augment, config.local.augment)
     precision = resolved_precision(config.run.precision)
+    recipe = replace(RECIPE, lr=lr, weight_decay=weight_decay, precision=precision, augment=augment)
     result = pretrain(
-        model,
-        data,
-        epochs=config.model.pretrain_epochs,
-        seed=config.run.seed,
-        recipe=replace(RECIPE, precision=precision, augment=config.local.augment),
-        on_step=on_step or (lambda step, steps, loss: None),
+        start.model, data, epochs=config.model.pretrain_epochs, seed=config.run.seed, recipe=recipe, on_step=on_step
     )
-    said = provenance(config, data) | {"precision": precision, "test_accuracy": f"{result.test_accuracy:.4f}"}
+    said = provenance(config, data, recipe) | {
+        "continued_from": start.fingerprint if start.source != "none" else "",
+        "test_accuracy": f"{result.test_accuracy:.4f}",
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, model.state_dict(), said)
+    write_tensors(path, start.model.state_dict(), said)
     return said
 
 
-def provenance(config: Config, data: Dataset) -> dict[str, str]:
+def provenance(config: Config, data: Dataset, recipe: Recipe) -> dict[str, str]:
     """What a checkpoint's metadata says of its training, as strings."""
     m = config.model
     return {
@@ -108,12 +120,22 @@ def provenance(config: Config, data: Dataset) -> dict[str, str]:
         "data_set": config.data.name,
         "data_fingerprint": data.fingerprint,
         "cloud_share": _share(data),
-        "epochs": str(m.pretrain_epochs),
+        "pretrain_epochs": str(m.pretrain_epochs),
+        "lr": str(recipe.lr),
+        "weight_decay": str(recipe.weight_decay),
+        "batch_size": str(recipe.batch_size),
+        "augment": recipe.augment,
+        "precision": recipe.precision,
         "seed": str(config.run.seed),
         "threads": str(config.run.threads),
         "fed_lorac": __version__,
         "torch": torch.__version__,
     }
+
+
+def _starting_point(config: Config, data: Dataset) -> Base:
+    goes_on = config.model.weights not in ("none", "shipped", "pretrain")
+    return load_base(config if goes_on else replace(config, model=replace(config.model, weights="none")), data)
 
 
 def saw_fleet_images(metadata: Mapping[str, str], config: Config, data: Dataset) -> Saw:
@@ -127,7 +149,10 @@ def saw_fleet_images(metadata: Mapping[str, str], config: Config, data: Dataset)
         return "unknown"
     if config.data.name == "cifar10c" and known[0] == "cifar10":
         return "no"
-    same = metadata.get("data_fingerprint") == data.fingerprint or known[0] == config.data.name in ("cifar10", "cifar100")
+    same = metadata.get("data_fingerprint") == data.fingerprint or known[0] == config.data.name in (
+        "cifar10",
+        "cifar100",
+    )
     if not same:
         return "no" if {known[0], config.data.name} <= {"cifar10", "cifar100", "digits"} else "unknown"
     return "no" if float(str(known[1])) <= float(_share(data)) else "yes"

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from fed_lorac import views
 from fed_lorac.adapters.changes import apply_changes, changed_names
 from fed_lorac.evaluate import accuracy, batch_norms, reestimate_statistics
+from fed_lorac.images import Augment
 from fed_lorac.running import named_tensors, running_fingerprint
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.site import Site
 from fed_lorac.training import Recipe, cosine, train
-from fed_lorac.wire.codec import decode, encode
+from fed_lorac.wire.codec import encode
+from fed_lorac.wire.updates import unfolded
 
 __all__ = ["Memory", "Scores", "Turn", "baseline", "evaluate", "fold", "statistics_of", "take_turn", "uplink_template"]
 
@@ -59,17 +61,14 @@ def carries_factors(site: Site) -> bool:
 
 
 def fold(site: Site, memory: Memory, updates: Iterable[tuple[int, bytes]]) -> None:
-    """`W <- W + D` for each (round, frame) after the last folded one, in order; FrameError or FactorError on a misfit."""
-    for round, frame in sorted(updates):
-        if round <= memory.folded_round:
-            continue  # sent again because a confirmation was lost
-        state = decode(frame, base=running_fingerprint(site.base.fingerprint, memory.folded_round))
-        if carries_factors(site):
-            memory.factors = {name: t for name, t in state.items() if name.endswith((".A", ".B"))}
-            state = {name: t for name, t in state.items() if name not in memory.factors}
-        starting = named_tensors(site.base.model)
-        tensors = {n: memory.tensors[n] if n in memory.tensors else starting[n].clone() for n in changed_names(state)}
-        apply_changes(tensors, state, 1.0)
+    """`W <- W + D` for each (round, frame) after the last folded one, in order; FrameError or FactorError."""
+    starting = named_tensors(site.base.model)
+    for round, update in unfolded(updates, site.base.fingerprint, memory.folded_round):
+        carried = {name for name in update if carries_factors(site) and name.endswith((".A", ".B"))}
+        memory.factors |= {name: update[name] for name in carried}
+        change = {name: tensor for name, tensor in update.items() if name not in carried}
+        tensors = {n: memory.tensors[n] if n in memory.tensors else starting[n].clone() for n in changed_names(change)}
+        apply_changes(tensors, change, 1.0)
         memory.tensors |= tensors
         memory.folded_round = round
 
@@ -113,7 +112,9 @@ def evaluate(site: Site, camera_id: int, memory: Memory) -> Scores:
     apply_changes(named_tensors(model), memory.factors, site.adapter.scale)
     local = site.config.batch_norm.mode == "local"
     clean = _score(site, model, views.clear(site.data, site.fleet.cameras[camera_id]), local)
-    weather = _score(site, model, views.in_weather(site.data, site.fleet.cameras[camera_id], site.config.run.seed), local)
+    weather = _score(
+        site, model, views.in_weather(site.data, site.fleet.cameras[camera_id], site.config.run.seed), local
+    )
     if local:
         memory.statistics = statistics_of(model)
     return Scores(weather, clean)
@@ -166,7 +167,7 @@ def _recipe(site: Site, round: int) -> Recipe:
         weight_decay=c.weight_decay,
         clip_norm=c.clip_norm or float("inf"),
         batch_size=c.batch_size,
-        augment=c.augment,  # type: ignore[arg-type]
+        augment=cast(Augment, c.augment),
         precision=site.precision,
     )
 

@@ -6,6 +6,7 @@ Flower's own processes set; a message is serialised by `flwr.common.serde`.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 from flwr.app import Message, Metadata, RecordDict
@@ -13,7 +14,7 @@ from flwr.app.message import make_message
 from flwr.common.serde import message_to_proto
 from flwr.supercore.task_identity import TaskIdentity
 
-__all__ = ["SERVER_NODE_ID", "fixed_message", "proto_bytes", "task_identity"]
+__all__ = ["SERVER_NODE_ID", "fixed_message", "numbered", "proto_bytes", "task_identity"]
 
 SERVER_NODE_ID = 1  # Flower's own number for the server's side
 
@@ -58,6 +59,13 @@ def fixed_message(content: RecordDict, message_type: str, *, reply: bool) -> Mes
         dst_task_id=_ID if reply else None,
     )
     return make_message(metadata, content)
+
+
+def numbered(message: Message, message_id: str) -> Message:
+    """The message under an id, which otherwise only a SuperLink gives; its content is the very same object."""
+    metadata = copy(message.metadata)
+    metadata.__dict__["_message_id"] = message_id
+    return make_message(metadata, message.content)
 
 
 def proto_bytes(message: Message) -> int:

@@ -10,12 +10,13 @@ from torch import Tensor
 
 __all__ = ["AUGMENTS", "Augment", "augmented", "shuffled_batches", "to_input"]
 
-Augment = Literal["crop_flip", "crop", "none"]
+Augment = Literal["crop_flip", "crop", "crop_flip_cutout", "none"]
 AUGMENTS: tuple[str, ...] = get_args(Augment)
 
 # CIFAR-10's channel means and deviations over its training images, in units of 0..1.
 _MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 _PADDING = 4
+_HOLE = 17  # odd: a square around its centre
 
 
 def to_input(images: UInt8[Tensor, "n h w 3"], device: torch.device | str = "cpu") -> Float[Tensor, "n 3 h w"]:
@@ -25,18 +26,32 @@ def to_input(images: UInt8[Tensor, "n h w 3"], device: torch.device | str = "cpu
 
 
 def augmented(images: UInt8[Tensor, "n h w 3"], how: Augment, rng: np.random.Generator) -> UInt8[Tensor, "n h w 3"]:
-    """A random crop out of the image padded with 4 black pixels, and a mirrored half: LoRA-C's recipe."""
+    """A random crop out of the image padded with 4 black pixels, and a mirrored half: LoRA-C's recipe.
+
+    "crop_flip_cutout" also greys out a square of 17 pixels around a random centre, as far as it is in the image
+    (cutout, arXiv 1708.04552).
+    """
     if how == "none":
         return images
     n, height, width, _ = images.shape
     top, left = torch.from_numpy(rng.integers(0, 2 * _PADDING + 1, (2, n)))
     rows = top[:, None] + torch.arange(height)
     cols = left[:, None] + torch.arange(width)
-    if how == "crop_flip":
+    if how.startswith("crop_flip"):
         mirror = torch.from_numpy(rng.random(n) < 0.5)
         cols = torch.where(mirror[:, None], cols.flip(1), cols)
     padded = torch.nn.functional.pad(images, (0, 0, _PADDING, _PADDING, _PADDING, _PADDING))
-    return padded[torch.arange(n)[:, None, None], rows[:, :, None], cols[:, None, :]]
+    cropped = padded[torch.arange(n)[:, None, None], rows[:, :, None], cols[:, None, :]]
+    return _cut_out(cropped, rng) if how.endswith("cutout") else cropped
+
+
+def _cut_out(images: UInt8[Tensor, "n h w 3"], rng: np.random.Generator) -> UInt8[Tensor, "n h w 3"]:
+    n, height, width, _ = images.shape
+    row, col = (torch.from_numpy(rng.integers(0, side, n)) for side in (height, width))
+    in_rows = (torch.arange(height) - row[:, None]).abs() * 2 < _HOLE
+    in_cols = (torch.arange(width) - col[:, None]).abs() * 2 < _HOLE
+    grey = torch.tensor([round(255 * mean) for mean in _MEAN], dtype=torch.uint8)
+    return torch.where((in_rows[:, :, None] & in_cols[:, None, :])[..., None], grey, images)
 
 
 def shuffled_batches(count: int, batch_size: int, rng: np.random.Generator) -> Iterator[Tensor]:

@@ -54,5 +54,5 @@ def pretrain(
         on_step=lambda step, loss: on_step(step, steps, loss),
     )
     model.eval()
-    test = (torch.from_numpy(a[dataset.evaluation]) for a in (dataset.images, dataset.labels))
-    return Pretrained(len(labels), steps, outcome.mean_loss, accuracy(model, *test))
+    test, test_labels = (torch.from_numpy(a[dataset.evaluation]) for a in (dataset.images, dataset.labels))
+    return Pretrained(len(labels), steps, outcome.mean_loss, accuracy(model, test, test_labels))

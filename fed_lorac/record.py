@@ -1,4 +1,4 @@
-"""A run's directory: what a run leaves behind, whole at any moment. Knows files and results; not how they came about."""
+"""A run's directory: what a run leaves behind, whole at any moment. Knows files; not how they came about."""
 
 import json
 import platform
@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 @dataclass
 class RunFolder:
-    """`config.toml`, `rounds.jsonl` and `cameras.jsonl` as the run goes; results at its end. Every file appears whole."""
+    """`config.toml`, `rounds.jsonl` and `cameras.jsonl` as the run goes; results at its end. Each appears whole."""
 
     path: Path
     ledger: Ledger = field(repr=False)
@@ -43,7 +43,9 @@ class RunFolder:
     def create(cls, path: Path, config: Config) -> "RunFolder":
         """Make the folder; RunError where it already holds a run, so that none is overwritten."""
         if (path / "rounds.jsonl").exists():
-            raise RunError(f"A run has a folder of its own; {path} already holds one. Choose another --out, or move it.")
+            raise RunError(
+                f"A run has a folder of its own; {path} already holds one. Choose another --out, or move it."
+            )
         ledger = Ledger(path)
         write_text(path / "config.toml", config.to_toml())
         return cls(path, ledger)

@@ -9,16 +9,17 @@ from torch import Tensor
 
 from fed_lorac.adapters.changes import apply_changes
 from fed_lorac.camera import Memory
+from fed_lorac.config import Config
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.ledger import Row
 from fed_lorac.links import air_time_s, link
 from fed_lorac.record import versions
 from fed_lorac.rounds import Measured
-from fed_lorac.running import named_tensors, running_fingerprint, shapes_of
+from fed_lorac.running import named_tensors, shapes_of
 from fed_lorac.site import Site
-from fed_lorac.wire.codec import decode
+from fed_lorac.wire.updates import unfolded
 from strategies.arithmetic import DeltaSum, compressed, sum_states
-from strategies.base import Update
+from strategies.outbox import Update
 
 __all__ = ["adapter_state", "model_state", "summary"]
 
@@ -27,10 +28,8 @@ _TOTALS = ("uplink_message_bytes", "downlink_message_bytes", "full_uplink_messag
 
 def adapter_state(site: Site, memory: Memory, updates: Iterable[Update]) -> dict[str, Tensor]:
     """The run's adapter: the sum of its updates, as factors (scale folded in) where those are thinner than dense."""
-    states, before = [], 0
-    for update in updates:
-        states.append(decode(update.frame, base=running_fingerprint(site.base.fingerprint, before)))
-        before = update.round
+    frames = [(update.round, update.frame) for update in updates]
+    states = [state for _, state in unfolded(frames, site.base.fingerprint, 0)]
     if memory.factors:  # carried factors replace one another; only what is dense adds up
         states = [{k: v for k, v in state.items() if k not in memory.factors} for state in states]
     sums = sum_states(((state, 1.0) for state in states), shapes_of(site.base.model), 1.0)
@@ -73,6 +72,7 @@ def summary(
         "interrupted": interrupted,
         "method": config.adapter.method,
         "strategy": config.strategy.name,
+        "label": _label(config),
         "data": site.data.name,
         "frost_textures": frost_textures() if "frost" in weathers else None,
         "base": {"source": site.base.source, "fingerprint": site.base.fingerprint},
@@ -83,6 +83,15 @@ def summary(
         "seconds": math.fsum(row["seconds"] for row in rows),
         "versions": versions(),
     }
+
+
+def _label(config: Config) -> str:
+    """A run's method in a few words, for tables."""
+    if config.strategy.name == "full":
+        return "full fine-tuning"
+    a, s = config.adapter, config.strategy
+    mode = "kernel-wise" if a.kernel_wise else a.rank_mode
+    return f"{a.method} r={a.rank} ({mode}), {s.name}{f' {s.downlink}' if s.name == 'merged' else ''}"
 
 
 def _means(site: Site, arms: Mapping[str, Measured], weather: str) -> dict[str, float | None]:

@@ -121,8 +121,8 @@ def conduct(grid: Grid, config: Config, out: Path, watch: Watch) -> dict[str, An
             result, seconds = run_round(
                 grid, strategy, number, measure=measure, last=last, timeout=config.run.round_timeout_s, watch=watch
             )
-            adapted = result if measure else adapted
             write_rows(folder.ledger, strategy.report, site.fleet, full, result, seconds)
+            adapted = result if measure else adapted
             watch.round(read_rows(folder.path / "rounds.jsonl").rows[-1], rounds)
     except KeyboardInterrupt:
         interrupted = True
@@ -136,17 +136,19 @@ def conduct(grid: Grid, config: Config, out: Path, watch: Watch) -> dict[str, An
 
 def _finish(folder: RunFolder, site: Site, strategy: FrameStrategy, found: Mapping[str, Any]) -> None:
     memory = Memory()
-    fold(site, memory, [(update.round, update.frame) for update in strategy.updates])
+    # An interrupted round may have made its update already, but has no row: it never was.
+    updates = [update for update in strategy.updates if update.round <= found["rounds"]]
+    fold(site, memory, [(update.round, update.frame) for update in updates])
     metadata = {
         "base": site.base.fingerprint,
-        "folded_round": str(strategy.folded_round),
+        "folded_round": str(memory.folded_round),
         "method": site.config.adapter.method,
         "data": site.data.name,
         "seed": str(site.config.run.seed),
     }
     folder.finish(
         found,
-        adapter=adapter_state(site, memory, strategy.updates),
+        adapter=adapter_state(site, memory, updates),
         model=model_state(site, memory),
         cameras=_statistics(strategy),
         metadata=metadata,

@@ -38,13 +38,13 @@ def open_data(config: Config) -> Dataset:
 
 def site_of(config: Config) -> Site:
     """The site of a config; the last two are kept, so that a worker builds each once."""
+    torch.set_num_threads(config.run.threads)  # results repeat at equal threads only
     return _site(tuple(sorted(config.to_flat().items())))
 
 
 @lru_cache(maxsize=2)
 def _site(flat: tuple[tuple[str, Scalar], ...]) -> Site:
     config = Config.from_flat(dict(flat))
-    torch.set_num_threads(config.run.threads)  # results repeat at equal threads only
     data = open_data(config)
     device = torch.device(_device(config.run.device))
     precision = resolved_precision(config.run.precision, device)

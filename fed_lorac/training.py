@@ -1,4 +1,4 @@
-"""Stochastic gradient descent on one set of images. Knows a model, a recipe and batches; not cameras, rounds or frames."""
+"""Stochastic gradient descent on one set of images. Knows a model, a recipe and batches; not cameras or rounds."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ __all__ = ["Outcome", "Recipe", "cosine", "decayed_groups", "train", "warm_cosin
 
 @dataclass(frozen=True)
 class Recipe:
-    """How steps are taken; defaults are LoRA-C's (arXiv 2410.16954, section V): SGD, decay on matrices, clipping at 5."""
+    """How steps are taken; defaults are LoRA-C's (arXiv 2410.16954): SGD, decay on matrices, clipping at 5."""
 
     lr: float = 0.1
     momentum: float = 0.9

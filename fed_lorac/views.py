@@ -1,4 +1,4 @@
-"""What a camera sees: its images, in its weather and in clear air. Knows data sets and cameras; not models or rounds."""
+"""What a camera sees: its images, in its weather and in clear air. Knows data and cameras; not models or rounds."""
 
 import hashlib
 from dataclasses import dataclass
@@ -35,9 +35,7 @@ def in_weather(data: Dataset, camera: Camera, seed: int) -> View:
 
     def build() -> dict[str, np.ndarray]:
         return {
-            part: data.weather(
-                indices, camera.corruption, camera.severity, stream(seed, "weather", camera.id, part)
-            )
+            part: data.weather(indices, camera.corruption, camera.severity, stream(seed, "weather", camera.id, part))
             for part, indices in (("train", camera.train), ("test", camera.evaluation))
         }
 

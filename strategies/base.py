@@ -6,35 +6,40 @@ camera at once, with the round's evaluation, and both ends fold it. A camera tha
 again with its next message, and so catches up.
 """
 
+import copy
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
-from torch import Size
+from torch import nn
 
-from fed_lorac.running import running_fingerprint
-from fed_lorac.wire.codec import decode, encode, inspect
-from fed_lorac.wire.meter import Weight, frame_record, message_bytes
-from fed_lorac.wire.updates import update_key
+from fed_lorac.adapters.changes import changed_names, check_state
+from fed_lorac.errors import RunError
+from fed_lorac.running import fingerprint, named_tensors, running_fingerprint, shapes_of
+from fed_lorac.seeds import torch_stream
+from fed_lorac.wire.codec import decode, encode
+from fed_lorac.wire.dtypes import by_name
+from fed_lorac.wire.faults import RefusedFrameError
+from fed_lorac.wire.meter import Weight
 from strategies.arithmetic import DeltaSum, State, relative_distance, sum_states
-from strategies.replies import Reply, judge
+from strategies.arrays import advanced, fitting
+from strategies.enrolment import enrolled
+from strategies.outbox import Outbox, Update
+from strategies.replies import Reply, judge, mean_metrics, weighted_mean
+
+if TYPE_CHECKING:
+    from fed_lorac.adapters.methods import Adapter
 
 __all__ = ["FrameStrategy", "RoundReport", "Update"]
 
-CONFIG_KEY = "config"  # Flower's own name in a message
-
-
-@dataclass(frozen=True)
-class Update:
-    """What a round added to the base, as it crosses the radio."""
-
-    round: int
-    frame: bytes = field(repr=False)
+_log = logging.getLogger("flwr")
 
 
 @dataclass
@@ -52,57 +57,111 @@ class RoundReport:
 class FrameStrategy(Strategy):
     """A Flower Strategy whose messages are frames; any ServerApp can `start` it.
 
+    What a camera is sent: the updates it has not confirmed (`wire.updates.unfolded` reads them) and Flower's record
+    "config" with `server-round`. What it answers when asked to train: one ArrayRecord, `wire.meter.frame_record` of
+    its frame, and one MetricRecord with `num-examples` and, as it likes, `train-loss`; when asked to evaluate: a
+    MetricRecord with `num-examples`, `folded-round` (the last round it has folded) and metrics of its own.
+
+    `start` keeps the arrays that it is given current, W_{t+1} = W_t + D: give it the starting base's state_dict, and
+    `evaluate_fn` and the result see the global model; give it none where cameras alone evaluate.
+
     Args:
-        base: fingerprint of the starting base, which both ends have.
+        base: fingerprint of the starting base, which both ends have (`running.fingerprint`).
         shapes: name -> shape of the base's tensors.
         template: name -> shape of the tensors in a camera's frame (`read_state` of a fresh adapter).
         scale: what a reply's factor products are multiplied by, alpha / r.
         dtype: of the frames down: fp32, fp16 or bf16.
         quorum: counted replies that a round needs; with fewer it is skipped and nothing changes.
-        roster: node id -> camera; None: the grid's nodes, ascending, are cameras 0, 1, 2, ...
+        roster: node id -> camera; None: the grid's nodes become cameras 0, 1, 2, ... as they register.
         draw: round -> the cameras to ask; None: all of them.
+
+    Raises:
+        FactorError: the template does not fit the shapes.
+        FrameError: no such dtype.
     """
 
-    update_scale = 1.0
-    """What an update's factor products are multiplied by when it is folded."""
+    wait_s = 120.0
+    """How long a round waits for a quorum of nodes to register, where there is no roster."""
 
     def __init__(
         self,
         *,
         base: str,
-        shapes: Mapping[str, Size],
-        template: Mapping[str, Size],
+        shapes: Mapping[str, Sequence[int]],
+        template: Mapping[str, Sequence[int]],
         scale: float = 1.0,
         dtype: str = "fp32",
         quorum: int = 1,
         roster: Mapping[int, int] | None = None,
         draw: Callable[[int], Sequence[int]] | None = None,
     ) -> None:
+        check_state({name: torch.empty(tuple(shape), device="meta") for name, shape in template.items()}, shapes)
         self.base, self.shapes, self.template, self.scale = base, shapes, template, scale
-        self.dtype, self.quorum, self.draw = dtype, quorum, draw
+        self.dtype, self.quorum, self.draw = by_name(dtype).name, max(1, quorum), draw
         self.roster: dict[int, int] = dict(roster or {})
-        self.updates: list[Update] = []
-        self.confirmed: dict[int, int] = {}  # camera -> the last round it says it has folded
+        self._enrols = False
+        self._outbox = Outbox()
+        self._arrays = ArrayRecord()
         self.evaluations: dict[int, RecordDict] = {}
         self.report = RoundReport(0, [])
 
+    @classmethod
+    def for_model(cls, model: nn.Module, adapter: "Adapter", **settings: Any) -> Self:
+        """A strategy for a plain network and the way that cameras adapt it, which is left as it is.
+
+        `MergedFedAvg.for_model(model, LoraC(rank=2, alpha=4.0), quorum=3)`, with `fed_lorac.adapters.methods.LoraC`.
+        """
+        twin = copy.deepcopy(model)
+        adapter.attach(twin, torch_stream(0, "template"))
+        template = {name: tensor.shape for name, tensor in adapter.read(twin).items()}
+        base = fingerprint(named_tensors(model))
+        return cls(base=base, shapes=shapes_of(model), template=template, scale=adapter.scale, **settings)
+
     @abstractmethod
     def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
-        """The round's update and the exact mean of its deltas, from (state, weight) in camera order; weights sum to 1."""
+        """The round's update and the exact mean of its deltas.
 
-    def settle(self, sent: dict[str, DeltaSum]) -> None:
-        """Told what cameras gain from the update as they decode it, by weight name; the round is final."""
+        From (state, weight) in camera order, given one by one; weights sum to 1.
+        """
+
+    def settle(self, sent: dict[str, DeltaSum]) -> dict[str, DeltaSum]:
+        """Told what the update says as cameras decode it, which makes it final; returns what their weights gain."""
+        return sent
+
+    @property
+    def update_scale(self) -> float:
+        """What an update's factor products are multiplied by."""
+        return 1.0
+
+    @property
+    def updates(self) -> list[Update]:
+        """Every update so far, the first round's first."""
+        return self._outbox.updates
+
+    @property
+    def confirmed(self) -> dict[int, int]:
+        """Camera -> the last round that it says it has folded."""
+        return self._outbox.confirmed
 
     @property
     def folded_round(self) -> int:
         """The round of the last update, 0 before the first."""
-        return self.updates[-1].round if self.updates else 0
+        return self._outbox.folded_round
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask the round's drawn cameras to train; `arrays` is not needed, each camera has its own running base."""
-        cameras = self._everyone(grid) if self.draw is None else sorted(self.draw(server_round))
+        """Ask the round's drawn cameras to train; each has its own running base, so `arrays` are not sent."""
+        if server_round <= self.folded_round:
+            raise RunError(
+                f"Rounds go up; round {server_round} was asked for after round {self.folded_round}. "
+                "Cameras have folded those: make a new strategy for a new run."
+            )
+        self._arrays = fitting(arrays, changed_names(self.template))
+        everyone = self._everyone(grid)
+        cameras = everyone if self.draw is None else sorted(self.draw(server_round))
+        if strangers := sorted(set(cameras) - set(everyone)):
+            raise RunError(f"A round draws cameras of its roster, {len(everyone)} here; it drew {strangers[:5]} too.")
         self.report = RoundReport(server_round, [Reply(camera) for camera in cameras])
         return self._messages(cameras, MessageType.TRAIN, server_round, config)
 
@@ -113,20 +172,17 @@ class FrameStrategy(Strategy):
         base, report = running_fingerprint(self.base, self.folded_round), self.report
         report.replies = judge(replies, self.roster, [r.camera for r in report.replies], base, self.template)
         counted = [reply for reply in report.replies if reply.counted]
-        self.confirmed |= {reply.camera: self.folded_round for reply in counted}
-        report.skipped = len(counted) < max(1, self.quorum)
-        if report.skipped:
+        for reply in counted:  # its frame is for the current base, so it has folded all
+            self._outbox.confirm(reply.camera, self.folded_round)
+        gained = self._advance(server_round, counted, base) if len(counted) >= self.quorum else None
+        report.skipped = gained is None
+        if gained is None:
             return None, None
-        examples = sum(reply.num_examples for reply in counted)
-        update, exact = self.combine((decode(r.frame, base=base), r.num_examples / examples) for r in counted)
-        frame = encode(update, dtype=self.dtype, base=base)
-        # Cameras fold what the codec left of the update, so the server goes on from that too.
-        sent = sum_states([(decode(frame, base=base), 1.0)], self.shapes, self.update_scale)
-        report.aggregation_error = relative_distance(sent, exact)
-        self.settle(sent)
-        self.updates.append(Update(server_round, frame))
-        loss = sum(reply.train_loss * reply.num_examples for reply in counted) / examples
-        return frame_record(frame), MetricRecord({"num-examples": examples, "train-loss": loss})
+        metrics = MetricRecord({"num-examples": sum(reply.num_examples for reply in counted)})
+        loss = weighted_mean((reply.train_loss, reply.num_examples) for reply in counted)
+        if math.isfinite(loss):
+            metrics["train-loss"] = loss
+        return advanced(self._arrays, gained), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -141,50 +197,47 @@ class FrameStrategy(Strategy):
             camera = self.roster.get(message.metadata.src_node_id)
             if camera is not None and message.has_content():
                 self.evaluations[camera] = message.content
-                self._confirm(camera, message.content)
-        contents = [self.evaluations[camera] for camera in sorted(self.evaluations)]
-        return aggregate_metricrecords(contents, "num-examples") if contents else None
+                for metrics in message.content.metric_records.values():
+                    self._outbox.confirm(camera, metrics.get("folded-round"))
+        return mean_metrics(self.evaluations[camera] for camera in sorted(self.evaluations))
 
     def summary(self) -> None:
-        """Nothing to log beyond the config that the run records."""
+        """Say in Flower's log what is averaged, and how it goes down."""
+        _log.info("\t├──> base %s, %d tensors in a frame up", self.base, len(self.template))
+        _log.info("\t└──> %s frames down, quorum %d", self.dtype, self.quorum)
+
+    def _advance(self, server_round: int, counted: Sequence[Reply], base: str) -> dict[str, DeltaSum] | None:
+        """The new update, made and put out; what weights gain by it. None, and nothing changed, where it cannot be."""
+        examples, report = sum(reply.num_examples for reply in counted), self.report
+        update, exact = self.combine((decode(r.frame, base=base), r.num_examples / examples) for r in counted)
+        try:
+            frame = encode(update, dtype=self.dtype, base=base)
+        except RefusedFrameError as error:  # a mean beyond fp16, for one
+            why = f"the update is refused: {error.reason}"
+            report.replies = [replace(r, counted=False, reason=why) if r.counted else r for r in report.replies]
+            return None
+        # Cameras fold what the codec left of the update, so the server goes on from that too.
+        sent = sum_states([(decode(frame, base=base), 1.0)], self.shapes, self.update_scale)
+        report.aggregation_error = relative_distance(sent, exact)
+        self._outbox.updates.append(Update(server_round, frame))
+        return self.settle(sent)
 
     def _everyone(self, grid: Grid) -> list[int]:
-        if not self.roster:
-            self.roster = {node: camera for camera, node in enumerate(sorted(grid.get_node_ids()))}
+        """Every camera of the roster; where none was given, nodes are enrolled as they register."""
+        if self._enrols or not self.roster:
+            self._enrols = True
+            self.roster = enrolled(grid, self.roster, at_least=self.quorum, wait_s=self.wait_s)
         return sorted(self.roster.values())
 
     def _messages(
         self, cameras: Collection[int], message_type: str, server_round: int, config: ConfigRecord
     ) -> list[Message]:
         config["server-round"] = server_round
-        nodes = {camera: node for node, camera in self.roster.items()}
-        # Cameras that have the same updates get the same content: built and weighed once.
-        contents = {have: self._content(have, config) for have in {self.confirmed.get(camera, 0) for camera in cameras}}
-        weights = {have: self._weight(have, content, message_type) for have, content in contents.items()}
+        nodes, report = {camera: node for node, camera in self.roster.items()}, self.report
         messages = []
-        for camera in cameras:
-            have = self.confirmed.get(camera, 0)
-            messages.append(Message(contents[have], dst_node_id=nodes[camera], message_type=message_type))
-            if message_type == MessageType.TRAIN or weights[have].frame_bytes:  # an evaluation alone is not billed
-                self.report.down[camera] = self.report.down.get(camera, Weight()) + weights[have]
-                self.report.updates_sent += len(self._missed(have))
+        for camera, parcel in self._outbox.parcels(cameras, config, message_type).items():
+            messages.append(Message(parcel.content, dst_node_id=nodes[camera], message_type=message_type))
+            report.updates_sent += parcel.updates
+            if message_type == MessageType.TRAIN or parcel.updates:  # an evaluation alone is not billed
+                report.down[camera] = report.down.get(camera, Weight()) + parcel.weight
         return messages
-
-    def _missed(self, have: int) -> list[Update]:
-        return [update for update in self.updates if update.round > have]
-
-    def _content(self, have: int, config: ConfigRecord) -> RecordDict:
-        content = RecordDict({update_key(update.round): frame_record(update.frame) for update in self._missed(have)})
-        content[CONFIG_KEY] = config
-        return content
-
-    def _weight(self, have: int, content: RecordDict, message_type: str) -> Weight:
-        frames = [update.frame for update in self._missed(have)]
-        payload = sum(inspect(frame).payload_bytes for frame in frames)
-        return Weight(payload, sum(map(len, frames)), message_bytes(content, message_type))
-
-    def _confirm(self, camera: int, content: RecordDict) -> None:
-        for record in content.metric_records.values():
-            folded = record.get("folded-round")
-            if isinstance(folded, int) and 0 <= folded <= self.folded_round:
-                self.confirmed[camera] = folded

@@ -5,9 +5,10 @@ where that is smaller. `svd`: the nearest change of a set rank to M + E, and wha
 as E for the next round, so nothing is lost, only late.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fed_lorac.adapters.changes import changed_names, pair_of
 from fed_lorac.errors import ConfigError
 from strategies.arithmetic import DeltaSum, State, compressed, sum_states
 from strategies.base import FrameStrategy
@@ -29,15 +30,13 @@ class MergedFedAvg(FrameStrategy):
 
     def __init__(self, *, downlink: str = "svd", svd_rank: int = 0, residual: bool = True, **common: Any) -> None:
         super().__init__(**common)
-        if downlink not in DOWNLINKS:
-            raise ConfigError(f"strategy.downlink is one of {', '.join(DOWNLINKS)}; got {downlink!r}.")
+        if downlink not in DOWNLINKS or svd_rank < 0:
+            raise ConfigError(
+                f"A downlink is one of {', '.join(DOWNLINKS)} and its rank 0 (as on the way up) or more; "
+                f"got {downlink!r} and {svd_rank}."
+            )
         self.downlink, self.keeps_residual = downlink, residual
-        # Only what came as a layer's factors is truncated; what came dense is sent as it is.
-        self._ranks = {
-            f"{key.removesuffix('.A')}.weight": svd_rank or int(shape[0])
-            for key, shape in self.template.items()
-            if key.endswith(".A") and len(shape) == 2
-        }
+        self._ranks = {name: _rank_down(self.template, name, svd_rank) for name in changed_names(self.template)}
         self.residual: dict[str, DeltaSum] = {}
         self._wanted: dict[str, DeltaSum] = {}
 
@@ -49,11 +48,20 @@ class MergedFedAvg(FrameStrategy):
             self._wanted[name].add(left)
         update: State = {}
         for name, total in self._wanted.items():
-            update |= compressed(total, name, self.downlink, self._ranks.get(name, 0))
+            update |= compressed(total, name, self.downlink, self._ranks[name])
         return update, exact
 
-    def settle(self, sent: dict[str, DeltaSum]) -> None:
+    def settle(self, sent: dict[str, DeltaSum]) -> dict[str, DeltaSum]:
         """`E <- M + E - D`, with D as the cameras decode it."""
         if self.downlink == "svd" and self.keeps_residual:
             self.residual = {name: total.add(sent[name], -1.0) for name, total in self._wanted.items()}
         self._wanted = {}
+        return sent
+
+
+def _rank_down(template: Mapping[str, Sequence[int]], name: str, svd_rank: int) -> int:
+    """Rank rows that svd sends for a tensor; 0, which is dense, for what came dense or kernel-wise with none set."""
+    if (pair := pair_of(template, name)) is None:
+        return 0
+    shape_of_a, _ = pair
+    return svd_rank or (shape_of_a[0] if len(shape_of_a) == 2 else 0)

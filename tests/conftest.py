@@ -1,9 +1,25 @@
-"""What every test shares: where the real images are, and a cache of its own."""
+"""What every test shares: where the real images are, a cache of its own, and no word to the outside."""
 
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# A deadline would measure the machine. CI draws the same examples every time; at home each run draws new ones.
+settings.register_profile("home", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "home")
+
+
+def pytest_report_header() -> str:
+    """Say which tests will be skipped, before they are."""
+    root = os.environ.get("FED_LORAC_DATA")
+    return f"real images: {root}" if root else "real images: none (FED_LORAC_DATA is not set; see CONTRIBUTING.md)"
 
 
 @pytest.fixture(scope="session")

@@ -62,9 +62,7 @@ def test_row_o_k_plus_p_of_the_product_fills_run_p_of_filter_o(seed: int, out: i
     dilation=st.integers(1, 2),
     dtype=st.sampled_from([torch.float64, torch.float32]),
 )
-def test_two_steps_are_the_dense_convolution(  # noqa: PLR0917
-    seed, out, in_, k, height, stride, padding, dilation, dtype
-):
+def test_two_steps_are_the_dense_convolution(seed, out, in_, k, height, stride, padding, dilation, dtype):
     A, B = (f.to(dtype) / math.sqrt(height * in_ * k) for f in pair_of(seed, (out, in_, k, k), height))
     x = normal(seed + 2, 2, in_, 11, 10, dtype=dtype)
     how = {"stride": stride, "padding": padding, "dilation": dilation}

@@ -151,7 +151,7 @@ shapes = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4))
     dtype=st.sampled_from([torch.float64, torch.float32]),
     batched=st.booleans(),
 )
-def test_both_routes_agree_in_output_and_gradients(  # noqa: PLR0917
+def test_both_routes_agree_in_output_and_gradients(
     shape, rank, stride, dilation, padding, padding_mode, bias, dtype, batched
 ):
     out, in_, k = shape
@@ -337,6 +337,7 @@ def test_folding_finds_every_batch_norm_by_type_and_leaves_what_it_must():
     )
     odd(x)  # one step in training mode, so that the statistics are not trivial
     folded = fold_batch_norm(odd.eval())
+    assert isinstance(folded, nn.Sequential)
     assert [isinstance(m, nn.Identity) for m in folded] == [False] * 5 + [True] + [False] * 2
     assert torch.allclose(folded(x), odd(x), atol=1e-5)
 
@@ -348,8 +349,8 @@ def test_a_convolution_whose_output_is_used_beside_its_norm_is_not_folded():
             self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
 
         def forward(self, x: Tensor) -> Tensor:
-            y = self.conv(x)
-            return y + self.norm(y)
+            y: Tensor = self.conv(x)
+            return y.add(self.norm(y))
 
     fork = Fork().eval()
     assert isinstance(fold_batch_norm(fork).norm, nn.BatchNorm2d)

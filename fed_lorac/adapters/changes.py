@@ -5,7 +5,7 @@ A state is a flat dict. "<name>.A" beside "<name>.B" is a factor pair that chang
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,16 +13,17 @@ from torch import Tensor
 from fed_lorac.adapters.factors import check_pair, delta
 from fed_lorac.errors import FactorError
 
-__all__ = ["State", "apply_changes", "changed_names", "check_state", "dense_change", "fold"]
+__all__ = ["State", "apply_changes", "changed_names", "check_state", "dense_change", "fold", "pair_of"]
 
 State = Mapping[str, Tensor]
+T = TypeVar("T")
 
 
 class _Network(Protocol):
     def state_dict(self) -> MutableMapping[str, Any]: ...
 
 
-def changed_names(state: State) -> tuple[str, ...]:
+def changed_names(state: Mapping[str, object]) -> tuple[str, ...]:
     """Sorted names of the tensors that a state changes ("layer1.0.conv1.weight"); FactorError on half a pair."""
     targets = [_target(key, state) for key in state if not key.endswith(".B") or f"{key[:-2]}.A" not in state]
     if len(set(targets)) != len(targets):
@@ -30,7 +31,7 @@ def changed_names(state: State) -> tuple[str, ...]:
     return tuple(sorted(targets))
 
 
-def _target(key: str, state: State) -> str:
+def _target(key: str, state: Mapping[str, object]) -> str:
     stem, _, kind = key.rpartition(".")
     if kind not in ("A", "B") or not stem:
         return key
@@ -39,7 +40,8 @@ def _target(key: str, state: State) -> str:
     return f"{stem}.weight"
 
 
-def _pair(state: State, name: str) -> tuple[Tensor, Tensor] | None:
+def pair_of(state: Mapping[str, T], name: str) -> tuple[T, T] | None:
+    """A and B of the tensor `name` ("conv1.weight"), or None where the state has no factors for it."""
     stem = name.removesuffix(".weight")
     return (state[f"{stem}.A"], state[f"{stem}.B"]) if stem != name and f"{stem}.A" in state else None
 
@@ -55,7 +57,7 @@ def check_state(state: State, shapes: Mapping[str, Sequence[int]]) -> None:
 
 
 def _check_one(state: State, name: str, shape: Sequence[int]) -> None:
-    pair = _pair(state, name)
+    pair = pair_of(state, name)
     if pair is not None:
         check_pair(*pair, shape, name)
     elif tuple(state[name].shape) != tuple(shape):
@@ -70,7 +72,7 @@ def dense_change(state: State, name: str, weight_shape: Sequence[int], scale: fl
     Factors are multiplied out with `scale`; a dense change comes back as it is (the very tensor, not a copy).
     FactorError if the state changes no such tensor, or does not fit it.
     """
-    pair = _pair(state, name)
+    pair = pair_of(state, name)
     if pair is None and name not in state:
         raise FactorError(f"A change was asked for {name!r}; the state changes {list(changed_names(state))}.")
     _check_one(state, name, weight_shape)

@@ -1,6 +1,6 @@
 """What a camera trains, by name. Knows how each method is attached and read; not cameras, rounds or bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -83,7 +83,7 @@ class Full:
         full.load_state(model, state)
 
 
-ADAPTERS = {
+ADAPTERS: dict[str, Callable[[AdapterConfig], Adapter]] = {
     "lora-c": lambda a: LoraC(a.rank, a.alpha, a.rank_mode, a.kernel_wise),
     "full": lambda a: Full(),
 }
@@ -92,5 +92,4 @@ ADAPTERS = {
 
 def adapter_of(config: AdapterConfig) -> Adapter:
     """The adapter that the config names."""
-    adapter: Adapter = ADAPTERS[config.method](config)
-    return adapter
+    return ADAPTERS[config.method](config)

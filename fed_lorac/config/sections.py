@@ -68,7 +68,8 @@ class ModelConfig(Section):
     width: int = setting(0, "channels of the first stage; 0: the model's own", least=0)
     norm: str = setting("batch", "normalisation layers", choices=names.NORMS)
     shortcut: str = setting("projection", "shortcuts where the shape changes", choices=names.SHORTCUTS)
-    weights: str = setting("pretrain", "shipped, none, pretrain, imagenet, or a path to a checkpoint")
+    weights: str = setting("shipped", "shipped, none, pretrain, imagenet, or a path to a checkpoint")
+    pretrain_epochs: int = setting(70, "passes over the cloud's images where a base is trained", least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

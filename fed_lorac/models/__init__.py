@@ -1,5 +1,6 @@
 """Base networks by name, and where their weights come from. Knows layers and files; not adapters or cameras."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -11,7 +12,7 @@ from fed_lorac.models.torchvision_resnet import TORCHVISION, torchvision_resnet
 
 __all__ = ["MODELS", "build"]
 
-MODELS = {
+MODELS: dict[str, tuple[int, Callable[..., nn.Module]]] = {
     **{f"resnet{depth}": (16, partial(CifarResNet, depth)) for depth in (8, 14, 20, 32, 56)},
     **{name: (64, partial(torchvision_resnet, name)) for name in TORCHVISION},
 }

@@ -70,15 +70,10 @@ class CifarResNet(nn.Module):
         make_norm, blocks = _checked(depth, width, norm, shortcut), (depth - 2) // 6
         self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
         self.bn1 = make_norm(width)
-        channels = width
-        for stage in range(3):
-            c_out, layers = width << stage, []
-            for block in range(blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                layers.append(Block(channels, c_out, stride, make_norm, shortcut))
-                channels = c_out
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
-        self.fc = nn.Linear(channels, num_classes)
+        self.layer1 = _stage(width, width, blocks, 1, make_norm, shortcut)
+        self.layer2 = _stage(width, 2 * width, blocks, 2, make_norm, shortcut)
+        self.layer3 = _stage(2 * width, 4 * width, blocks, 2, make_norm, shortcut)
+        self.fc = nn.Linear(4 * width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -87,7 +82,15 @@ class CifarResNet(nn.Module):
         """Images (N, 3, H, W), normalised, to logits (N, classes)."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        logits: Tensor = self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        return logits
+
+
+def _stage(
+    c_in: int, c_out: int, blocks: int, stride: int, norm: Callable[[int], nn.Module], shortcut: str
+) -> nn.Sequential:
+    first = Block(c_in, c_out, stride, norm, shortcut)
+    return nn.Sequential(first, *(Block(c_out, c_out, 1, norm, shortcut) for _ in range(blocks - 1)))
 
 
 def _checked(depth: int, width: int, norm: str, shortcut: str) -> Callable[[int], nn.Module]:

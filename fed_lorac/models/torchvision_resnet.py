@@ -25,7 +25,7 @@ def torchvision_resnet(name: str, *, num_classes: int, width: int, norm: str, sh
     if (width, norm, shortcut) != (64, "batch", "projection"):
         raise ConfigError(
             f"{name} is torchvision's: width 64, batch norm, projection shortcuts; "
-            f"got width {width}, norm {norm!r}, shortcut {shortcut!r}. Use a CIFAR ResNet (resnet8 ... resnet56) for these."
+            f"got width {width}, norm {norm!r}, shortcut {shortcut!r}. Use a CIFAR ResNet (resnet8 to resnet56)."
         )
     model = TORCHVISION[name](weights=None, num_classes=num_classes)
     model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)

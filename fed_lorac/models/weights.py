@@ -95,9 +95,11 @@ def load_into(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
 
 
 def imagenet(model: nn.Module, name: str) -> None:
-    """torchvision's ImageNet-1K weights, downloaded on first use, but for the stem and the classifier (LoRA-C's start)."""
+    """torchvision's ImageNet-1K weights, downloaded on first use; the stem and the classifier stay fresh."""
     if name not in TORCHVISION:
-        raise DataError(f"ImageNet weights exist for {', '.join(TORCHVISION)}; model.name is {name!r}. Choose one of these.")
+        raise DataError(
+            f"ImageNet weights exist for {', '.join(TORCHVISION)}; model.name is {name!r}. Choose one of these."
+        )
     try:
         weights = TORCHVISION[name](weights="IMAGENET1K_V1").state_dict()
     except OSError as cause:

@@ -1,10 +1,15 @@
-"""Updates in a message to a camera: one record a round. Knows Flower's records; not what an update holds."""
+"""Updates in a message to a camera: one record a round. Knows Flower's records and rounds; not what an update holds."""
+
+from collections.abc import Iterable, Iterator
 
 from flwr.app import RecordDict
+from torch import Tensor
 
+from fed_lorac.running import running_fingerprint
+from fed_lorac.wire.codec import decode
 from fed_lorac.wire.meter import read_frame
 
-__all__ = ["read_updates", "update_key"]
+__all__ = ["read_updates", "unfolded", "update_key"]
 
 _PREFIX = "update-"
 
@@ -21,3 +26,24 @@ def read_updates(content: RecordDict) -> list[tuple[int, bytes]]:
         for key, record in content.array_records.items()
         if key.startswith(_PREFIX)
     ]
+
+
+def unfolded(
+    updates: Iterable[tuple[int, bytes]], base: str, folded_round: int
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """(round, change) of every update after `folded_round`, in order, for a camera to fold one by one.
+
+    An update that came before, because its confirmation was lost, is passed over: folding is idempotent.
+
+    Args:
+        updates: (round, frame) in any order, as from `read_updates`.
+        base: fingerprint of the starting base.
+        folded_round: the last round that this camera has folded, 0 at first.
+
+    Raises:
+        FrameError: a frame is not intact, or not for the base that the camera has by then.
+    """
+    for round, frame in sorted(updates):
+        if round > folded_round:
+            yield round, decode(frame, base=running_fingerprint(base, folded_round))
+            folded_round = round

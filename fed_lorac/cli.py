@@ -1,0 +1,179 @@
+"""The command line: words in, exit codes out. Knows typer and rich; what is done is in the rooms it calls.
+
+Exit codes: 0 done, 1 the run or the data failed, 2 the command or the config is wrong, 130 interrupted.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fed_lorac import __version__
+from fed_lorac.errors import ConfigError, FedLoracError, RunError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Simulate a fleet of cameras that adapt a shared CNN over a thin radio, and measure every byte.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out, err = Console(), Console(stderr=True)
+
+Source = Annotated[str | None, typer.Argument(help="A name in sim_configs, or a TOML file. [default: quickstart]")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", "-c", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Every command imports what it needs, so that help comes at once."""
+    if version:
+        out.print(f"fed-lorac {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    config: Source = None,
+    overrides: Overrides = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="The run's folder. [default: runs/NAME-TIME]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a simulation and print what it found."""
+    from fed_lorac.config import load_config  # noqa: PLC0415
+    from fed_lorac.grid.engines import run as run_on_engine  # noqa: PLC0415
+    from fed_lorac.progress import RichWatch  # noqa: PLC0415
+    from fed_lorac.report import show_run  # noqa: PLC0415
+    from fed_lorac.server_app import out_folder  # noqa: PLC0415
+
+    settings = load_config(config, overrides or [])
+    target = folder or out_folder(settings, Path(config or "quickstart").stem)
+    try:
+        with RichWatch(err, settings.run.rounds) as watch:
+            run_on_engine(settings, target, watch)
+    finally:
+        if (target / "summary.json").is_file():
+            summary = json.loads((target / "summary.json").read_text(encoding="utf-8"))
+            if as_json:
+                sys.stdout.write(json.dumps(summary, indent=2) + "\n")
+            else:
+                show_run(out, summary)
+            err.print(f"The run is in {target}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def show(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+    """Print a finished run's tables again."""
+    from fed_lorac.report import show_run  # noqa: PLC0415
+
+    show_run(out, _summary(folder))
+
+
+@app.command()
+def compare(folders: Annotated[list[Path], typer.Argument(help="Folders of runs over one fleet.")]) -> None:
+    """Print several runs side by side as Markdown, with the share of full fine-tuning's gain that each recovers."""
+    from fed_lorac.comparison import compared  # noqa: PLC0415
+
+    sys.stdout.write(compared([_summary(folder) for folder in folders]) + "\n")
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise RunError(f"A finished run has a summary.json; {folder}: {cause}. Give the folder of --out.") from None
+    return found
+
+
+@app.command()
+def pretrain(
+    config: Source = None,
+    overrides: Overrides = None,
+    lr: Annotated[float, typer.Option(help="The highest learning rate.", min=0.0)] = 0.2,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay, on matrices.", min=0.0)] = 5e-4,
+    checkpoint: Annotated[Path, typer.Option("--out", help="Where to write the checkpoint.")] = Path(
+        "base.safetensors"
+    ),
+) -> None:
+    """Train a base network on the cloud's clean images and write it as safetensors, with its provenance.
+
+    Epochs, network, data and augmentation are settings (model.pretrain_epochs, local.augment ...). Training goes on
+    from model.weights where that is a checkpoint or "imagenet".
+    """
+    import torch  # noqa: PLC0415
+
+    from fed_lorac.base import train_base  # noqa: PLC0415
+    from fed_lorac.config import load_config  # noqa: PLC0415
+    from fed_lorac.site import open_data  # noqa: PLC0415
+
+    settings = load_config(config, overrides or [])
+    if checkpoint.suffix != ".safetensors":
+        raise ConfigError(f"A checkpoint is written as .safetensors; --out is {checkpoint}. Change its ending.")
+    torch.set_num_threads(settings.run.threads)
+    data = open_data(settings)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task(f"training {settings.model.name} on {data.name}", total=None)
+        said = train_base(
+            settings,
+            data,
+            checkpoint,
+            lr=lr,
+            weight_decay=weight_decay,
+            on_step=lambda step, steps, loss: progress.update(
+                task, total=steps, completed=step + 1, description=f"training {settings.model.name}, loss {loss:.3f}"
+            ),
+        )
+    out.print(f"{checkpoint}: clean test accuracy {100 * float(said['test_accuracy']):.2f} %", highlight=False)
+
+
+@app.command()
+def sizes(
+    model: Annotated[str | None, typer.Option(help="A network; without it, LoRA-C's own table.")] = None,
+    method: Annotated[str, typer.Option(help="An adapter method.")] = "lora-c",
+    rank: Annotated[list[int] | None, typer.Option(help="The rank setting r; may be repeated.")] = None,
+    rank_mode: Annotated[str, typer.Option(help="r*k, r or auto.")] = "auto",
+    classes: Annotated[int, typer.Option(help="Classes of the classifier.", min=2)] = 10,
+    dtype: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
+    as_json: AsJson = False,
+) -> None:
+    """Print trainable parameters and message bytes, built and weighed, per method and rank."""
+    from fed_lorac.report import sizes_table  # noqa: PLC0415
+    from fed_lorac.sizes import PAPER_TABLE  # noqa: PLC0415
+    from fed_lorac.sizes import sizes as weighed  # noqa: PLC0415
+
+    asked = PAPER_TABLE if model is None else [(model, method, r, rank_mode) for r in rank or [1, 4, 16]]
+    rows = [weighed(*row, classes=classes, dtype=dtype) for row in asked]
+    if as_json:
+        sys.stdout.write(json.dumps([row.as_dict() for row in rows], indent=2) + "\n")
+    else:
+        out.print(sizes_table(rows))
+
+
+def main() -> None:
+    """The entry point: errors of ours are one message, not a traceback."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)]
+    )
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # a simulation has nothing to report home
+    try:
+        app()
+    except FedLoracError as error:
+        err.print(
+            f"[bold red]{type(error).__name__}[/bold red]:", str(error), markup=True, highlight=False, soft_wrap=True
+        )
+        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+    except KeyboardInterrupt:
+        err.print("Interrupted.")
+        raise SystemExit(130) from None

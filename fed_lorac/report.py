@@ -1,0 +1,103 @@
+"""Tables for people, out of a run's summary and of sizes. Knows numbers and rich; not models, cameras or messages."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from fed_lorac.sizes import Sizes
+
+__all__ = ["accuracy_table", "bytes_table", "show_run", "sizes_table"]
+
+ARMS = {"source": "source", "zero_byte": "zero-byte", "adapted": "adapted"}
+
+
+def show_run(console: Console, summary: Mapping[str, Any]) -> None:
+    """Everything a run's user wants at its end: accuracies, bytes, and what to know before trusting them."""
+    console.print(accuracy_table(summary), bytes_table(summary))
+    for line in notes(summary):
+        console.print(line)
+
+
+def accuracy_table(summary: Mapping[str, Any]) -> RenderableType:
+    """Accuracy in per cent by corruption, the fleet's mean, and in clear air."""
+    table = Table(title=f"Accuracy, % ({escape(summary['data'])}, {summary['rounds']} rounds)")
+    table.add_column("corruption")
+    for arm in ARMS.values():
+        table.add_column(arm, justify="right")
+    for weather, means in summary["per_corruption"].items():
+        table.add_row(weather, *(_percent(means[arm]) for arm in ARMS))
+    table.add_section()
+    table.add_row("fleet mean", *(_percent(summary[f"{arm}_accuracy"]) for arm in ARMS), style="bold")
+    table.add_row("clear air", *(_percent(summary["clean_accuracy"][arm]) for arm in ARMS))
+    return table
+
+
+def bytes_table(summary: Mapping[str, Any]) -> RenderableType:
+    """Bytes of all Flower messages, up and down, beside full fine-tuning's."""
+    table = Table(title="Bytes over the radio (Flower messages, all cameras and rounds)")
+    for column in ("", summary["label"], "full fine-tuning", "share"):
+        table.add_column(column, justify="right" if column else "left")
+    found = summary["bytes"]
+    rows = {
+        "up": (found["uplink_message_bytes"], found["full_uplink_message_bytes"]),
+        "down": (found["downlink_message_bytes"], found["full_downlink_message_bytes"]),
+        "total": (summary["total_bytes"], summary["full_total_bytes"]),
+    }
+    for name, (ours, full) in rows.items():
+        table.add_row(
+            name, f"{ours:,}", f"{full:,}", f"{ours / full:.2%}" if full else "", style="bold" * (name == "total")
+        )
+    for link, seconds in summary["air_time_s"].items():
+        table.add_row(f"air time up, a camera, {link}", _clock(seconds["adapter"]), _clock(seconds["full"]))
+    return table
+
+
+def notes(summary: Mapping[str, Any]) -> Iterable[str]:
+    """What a reader must know beside the numbers."""
+    saw = summary["base_saw_fleet_images"]
+    if saw == "yes":
+        yield "[yellow]The base was trained on images that the cameras adapt on: its accuracies flatter it.[/yellow]"
+    if saw == "unknown":
+        yield "[yellow]It is not known whether the base was trained on the cameras' images.[/yellow]"
+    if summary["frost_textures"] == "stand-in":
+        yield "[yellow]Frost used the stand-in, not CIFAR-10-C's textures: install fed-lorac\\[frost].[/yellow]"
+    if summary["rounds_skipped"]:
+        yield f"[yellow]{summary['rounds_skipped']} rounds were skipped below the quorum; see rounds.jsonl.[/yellow]"
+    if summary["interrupted"]:
+        yield "[yellow]The run was interrupted; the numbers are those of the rounds that were finished.[/yellow]"
+
+
+def sizes_table(rows: Iterable[Sizes]) -> RenderableType:
+    """Trainable parameters and bytes of one uplink, beside full fine-tuning's."""
+    table = Table(title="What a camera trains and sends up in a round")
+    left = ("model", "method", "rank", "rows of A")
+    right = ("trainable", "of full", "frame bytes", "message bytes", "full message", "share")
+    for column in (*left, *right):
+        table.add_column(column, justify="left" if column in left else "right")
+    for row in rows:
+        table.add_row(
+            row.model,
+            row.method,
+            str(row.rank),
+            row.rank_mode,
+            f"{row.trainable_parameters:,}",
+            f"{row.trainable_parameters / row.full_parameters:.2%}",
+            f"{row.frame_bytes:,}",
+            f"{row.message_bytes:,}",
+            f"{row.full_message_bytes:,}",
+            f"{row.message_bytes / row.full_message_bytes:.2%}",
+        )
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

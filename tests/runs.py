@@ -1,0 +1,46 @@
+"""Small whole runs for tests: scanned digits, a ResNet-8 of width 4 with drawn weights, a second or two a run."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from fed_lorac.config import Config, load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY = {
+    "model.weights": "none",
+    "model.width": 4,
+    "run.rounds": 2,
+    "run.threads": 1,
+    "run.workers": 2,
+    "run.precision": "fp32",
+    "fleet.cameras": 4,
+    "fleet.per_round": 3,
+    "fleet.images": 50,
+    "fleet.eval_images": 40,
+    "fleet.severities": "3",
+}
+
+
+def tiny(**changes: object) -> Config:
+    """The config of a small run; `run__rounds=3` sets `run.rounds`."""
+    return load_config(None, words(**changes))
+
+
+def words(**changes: object) -> list[str]:
+    """The same as `key=value`, for a command line."""
+    settings = TINY | {key.replace("__", "."): value for key, value in changes.items()}
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+def rows(path: Path, *without: str) -> list[dict[str, Any]]:
+    """A ledger file's rows, less some columns."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in without} for line in lines]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment for a process of its own that runs this source tree."""
+    return os.environ | {"PYTHONPATH": str(ROOT)} | extra

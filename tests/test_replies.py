@@ -1,0 +1,174 @@
+"""Laws of judging replies: who is counted, who is left out and why, and what either is billed."""
+
+import logging
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from cameras import BASE, TEMPLATE, answer, frame, reply, roster, state
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
+
+from fed_lorac.running import running_fingerprint
+from fed_lorac.wire.codec import encode, inspect
+from fed_lorac.wire.meter import Weight, frame_record, message_bytes
+from strategies.replies import Reply, judge, mean_metrics
+
+NOW = running_fingerprint(BASE, 3)
+GOOD = frame(1, 3)
+
+
+def verdicts(messages: list[Message], cameras: int = 3) -> list[Reply]:
+    return judge(messages, roster(cameras), range(cameras), NOW, TEMPLATE)
+
+
+def flipped(at: int, frame: bytes = GOOD) -> bytes:
+    return frame[:at] + bytes([frame[at] ^ 0x10]) + frame[at + 1 :]
+
+
+def with_nan() -> bytes:
+    return resealed(np.float32(np.nan))
+
+
+def resealed(value: np.float32) -> bytes:
+    """A frame of a sender that does not look at its numbers: intact but for one value."""
+    from frames import sealed
+
+    return sealed(GOOD[: -4 - 4] + value.tobytes())
+
+
+def less(name: str) -> bytes:
+    return encode({k: t for k, t in state(1).items() if k != name}, dtype="fp32", base=NOW)
+
+
+def records(**changes: ArrayRecord | MetricRecord) -> RecordDict:
+    return RecordDict({**answer(GOOD), **changes})
+
+
+REFUSED: dict[str, tuple[Callable[[], RecordDict], str]] = {
+    "truncated": (lambda: answer(GOOD[:-9]), "truncated"),
+    "cut to nothing": (lambda: answer(b""), "truncated"),
+    "trailing": (lambda: answer(GOOD + b"\0"), "trailing bytes"),
+    "bit-flipped header": (lambda: answer(flipped(8)), "damaged"),
+    "bit-flipped values": (lambda: answer(flipped(len(GOOD) - 40)), "damaged"),
+    "other version": (lambda: answer(flipped(4)), "other version"),
+    "not a frame": (lambda: answer(b"hello, this is not a frame"), "not a frame"),
+    "non-finite": (lambda: answer(with_nan()), "non-finite"),
+    "beyond range": (lambda: answer(frame(1, 3, **{"fc.bias": torch.full((5,), 1e38)})), "the change of fc.bias is"),
+    "product beyond range": (
+        lambda: answer(frame(1, 3, **{"conv.A": torch.full((2, 12), 1e20), "conv.B": torch.full((18, 2), 1e20)})),
+        "the change of conv.weight is beyond",
+    ),
+    "wrong shape": (
+        lambda: answer(frame(1, 3, **{"fc.bias": torch.zeros(6)})),
+        "wrong shape of fc.bias: (6,), not (5,)",
+    ),
+    "other rank": (lambda: answer(encode(state(1, 3), dtype="fp32", base=NOW)), "wrong shape of conv.A: (3, 12)"),
+    "missing tensor": (lambda: answer(less("fc.weight")), "missing tensor fc.weight"),
+    "half a pair": (lambda: answer(less("conv.B")), "missing tensor conv.B"),
+    "extra tensor": (lambda: answer(frame(1, 3, more=torch.zeros(2))), "unknown tensor 'more'"),
+    "stale": (lambda: answer(frame(1, 2)), "other base"),
+    "stranger's base": (lambda: answer(encode(state(1), dtype="fp32", base="else@3")), "other base"),
+    "no examples": (lambda: answer(GOOD, num_examples=0), "num-examples is not"),
+    "negative examples": (lambda: answer(GOOD, num_examples=-5), "num-examples is not"),
+    "fractional examples": (lambda: answer(GOOD, num_examples=1.5), "num-examples is not"),
+    "examples unsaid": (lambda: records(metrics=MetricRecord({"loss": 1.0})), "num-examples is not"),
+    "no arrays": (lambda: RecordDict({"metrics": MetricRecord({"num-examples": 1})}), "0 ArrayRecords instead of one"),
+    "two arrays": (lambda: records(more=frame_record(GOOD)), "2 ArrayRecords instead of one"),
+    "no metrics": (lambda: RecordDict({"arrays": frame_record(GOOD)}), "0 MetricRecords instead of one"),
+    "two metrics": (lambda: records(more=MetricRecord({"num-examples": 1})), "2 MetricRecords instead of one"),
+    "plain tensors": (lambda: records(arrays=ArrayRecord({"w": Array(np.zeros(3))})), "malformed envelope"),
+    "nothing at all": (RecordDict, "0 ArrayRecords"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_reply_that_cannot_be_counted_is_left_out_with_its_reason_and_billed(case: str):
+    make, reason = REFUSED[case]
+    content = make()
+    first, second, third = verdicts([reply(0, answer(GOOD)), reply(1, content), reply(2, answer(GOOD))])
+    assert first.counted and third.counted and not second.counted
+    assert second.reason.startswith(reason) and len(second.reason) < 120
+    assert second.weight.message_bytes == message_bytes(content, reply=True) > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "frame_bytes", "payload_bytes"),
+    [
+        (answer(GOOD), len(GOOD), inspect(GOOD).payload_bytes),
+        (answer(frame(1, 2)), len(GOOD), inspect(GOOD).payload_bytes),  # stale, but whole
+        (answer(GOOD[:-9]), len(GOOD) - 9, 0),  # nobody can say what of it is payload
+        (records(more=frame_record(GOOD)), 0, 0),
+    ],
+)
+def test_what_is_refused_was_sent_and_is_billed_as_far_as_it_can_be_read(
+    content: RecordDict, frame_bytes: int, payload_bytes: int
+):
+    [found] = verdicts([reply(0, content)], 1)
+    assert found.weight == Weight(payload_bytes, frame_bytes, message_bytes(content, reply=True))
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "reason"),
+    [
+        (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "ValueError: boom", "raised: ValueError: boom"),
+        (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "Traceback:\n  File x\nKeyError: 'y'\n", "raised: KeyError: 'y'"),
+        (ErrorCode.CLIENT_APP_CRASHED, "", "raised: no reason given"),
+        (ErrorCode.NODE_UNAVAILABLE, "gone", "no reply"),
+        (ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "expired", "no reply"),
+    ],
+)
+def test_a_camera_that_raised_or_was_lost_is_left_out_and_sent_nothing(code: int, text: str, reason: str):
+    [found] = verdicts([reply(0, error=Error(code, text))], 1)
+    assert (found.counted, found.reason, found.weight) == (False, reason, Weight())
+
+
+def test_a_camera_that_says_nothing_in_time_is_left_out():
+    assert [r.reason for r in verdicts([reply(1, answer(GOOD))])] == ["no reply", "", "no reply"]
+
+
+def test_replies_come_out_in_camera_order_whatever_order_they_arrive_in():
+    messages = [reply(camera, answer(frame(camera, 3))) for camera in range(6)]
+    messages += [reply(3, answer(GOOD)), reply(4, answer(GOOD[:-1])), reply(5, answer(frame(5, 3)))]
+    expected = verdicts(messages, 6)
+    assert [r.camera for r in expected] == list(range(6))
+    for seed in range(10):
+        random.Random(seed).shuffle(messages)
+        drawn = random.Random(seed).sample(range(6), 6)
+        assert judge(messages, roster(6), drawn, NOW, TEMPLATE) == expected
+
+
+def test_an_equal_second_reply_is_ignored_and_billed():
+    once, twice = verdicts([reply(0, answer(GOOD)), reply(1, answer(GOOD)), reply(1, answer(GOOD))], 2)
+    assert once.counted and twice.counted and twice.frame == once.frame
+    assert twice.reason == "a second reply was ignored"
+    assert twice.weight == once.weight + once.weight
+
+
+def test_replies_that_differ_are_left_out():
+    [found] = verdicts([reply(0, answer(GOOD)), reply(0, answer(frame(2, 3)))], 1)
+    assert not found.counted and found.reason == "several replies that differ"
+    [heavier] = verdicts([reply(0, answer(GOOD)), reply(0, answer(GOOD, num_examples=10_000))], 1)
+    assert not heavier.counted
+
+
+def test_a_good_reply_beside_a_refused_one_is_counted():
+    [found] = verdicts([reply(0, answer(GOOD[:-1])), reply(0, answer(GOOD))], 1)
+    assert found.counted and found.weight.frame_bytes == 2 * len(GOOD) - 1
+
+
+def test_replies_of_those_who_were_not_asked_are_ignored_and_logged(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING):
+        found = judge([reply(9, answer(GOOD)), reply(1, answer(GOOD))], roster(2), [0], NOW, TEMPLATE)
+    assert [(r.camera, r.reason) for r in found] == [(0, "no reply")]
+    assert "node 1009" in caplog.text and "camera 1" in caplog.text
+
+
+def test_metrics_are_averaged_over_those_who_report_them():
+    rows = [{"num-examples": 10, "a": 1.0, "folded-round": 2}, {"num-examples": 30, "a": 2.0, "b": 5.0}]
+    rows += [{"num-examples": 0, "a": 9.0}, {"a": 9.0}, {"num-examples": 4, "a": float("nan")}]
+    found = mean_metrics(RecordDict({"metrics": MetricRecord(row)}) for row in rows)
+    assert found is not None and dict(found) == {"a": 1.75, "b": 5.0}
+    assert mean_metrics([]) is None and mean_metrics([RecordDict()]) is None
