@@ -85,10 +85,12 @@ def _catches_up(here: Site, memory: Memory, message: Message) -> bool:
 
 
 def _answer_errors(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """A camera that fails says why itself, so that the server reads the same words on every engine."""
+    """A camera that fails forgets the turn and says why, in the same words on every engine."""
+    kept = RecordDict(dict(context.state))
     try:
         return call_next(message, context)
     except Exception as error:
+        context.state = kept
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if reason not in _shown:
             _shown.add(reason)

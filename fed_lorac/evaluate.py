@@ -33,8 +33,10 @@ def reestimate_statistics(model: nn.Module, images: UInt8[Tensor, "n h w 3"], pr
         norm.momentum = None  # type: ignore[assignment]  # None: cumulative mean
     model.train()
     device = next(model.parameters()).device
-    # Equal batches, so that each image weighs the same in a mean of batch means.
-    for batch in images.tensor_split(max(1, -(-len(images) // _BATCH))):
+    # Strided batches: near equal in size, so that images weigh alike, and of all classes where images come class by
+    # class, or the spread between classes would be missing from every batch's variance.
+    parts = max(1, -(-len(images) // _BATCH))
+    for batch in (images[part::parts] for part in range(parts)):
         with autocast(precision, device):
             model(to_input(batch, device))
     for name, norm in batch_norms(model):

@@ -5,12 +5,12 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 __all__ = ["AUGMENTS", "Augment", "augmented", "shuffled_batches", "to_input"]
 
-Augment = Literal["crop_flip", "crop", "crop_flip_cutout", "none"]
+Augment = Literal["reflect_flip", "crop_flip", "crop", "crop_flip_cutout", "none"]
 AUGMENTS: tuple[str, ...] = get_args(Augment)
 
 # CIFAR-10's channel means and deviations over its training images, in units of 0..1.
@@ -26,10 +26,12 @@ def to_input(images: UInt8[Tensor, "n h w 3"], device: torch.device | str = "cpu
 
 
 def augmented(images: UInt8[Tensor, "n h w 3"], how: Augment, rng: np.random.Generator) -> UInt8[Tensor, "n h w 3"]:
-    """A random crop out of the image padded with 4 black pixels, and a mirrored half: LoRA-C's recipe.
+    """A random crop out of the image padded by 4 pixels, and in the "flip" ones a mirrored half.
 
-    "crop_flip_cutout" also greys out a square of 17 pixels around a random centre, as far as it is in the image
-    (cutout, arXiv 1708.04552).
+    "crop", "crop_flip": the padding is black, LoRA-C's recipe and torchvision's. "crop_flip_cutout": a square of 17
+    pixels around a random centre is grey besides, as far as it is in the image (cutout, arXiv 1708.04552).
+    "reflect_flip": the padding mirrors the image. Black borders raise the first batch norm's variance by a quarter, so
+    statistics that are estimated afterwards, on whole images, do not fit a network that was trained on them.
     """
     if how == "none":
         return images
@@ -37,12 +39,21 @@ def augmented(images: UInt8[Tensor, "n h w 3"], how: Augment, rng: np.random.Gen
     top, left = torch.from_numpy(rng.integers(0, 2 * _PADDING + 1, (2, n)))
     rows = top[:, None] + torch.arange(height)
     cols = left[:, None] + torch.arange(width)
-    if how.startswith("crop_flip"):
+    if "flip" in how:
         mirror = torch.from_numpy(rng.random(n) < 0.5)
         cols = torch.where(mirror[:, None], cols.flip(1), cols)
+    each = torch.arange(n)[:, None, None]
+    if how == "reflect_flip":
+        return images[each, _reflected(rows, height)[:, :, None], _reflected(cols, width)[:, None, :]]
     padded = torch.nn.functional.pad(images, (0, 0, _PADDING, _PADDING, _PADDING, _PADDING))
-    cropped = padded[torch.arange(n)[:, None, None], rows[:, :, None], cols[:, None, :]]
-    return _cut_out(cropped, rng) if how.endswith("cutout") else cropped
+    cropped = padded[each, rows[:, :, None], cols[:, None, :]]
+    return _cut_out(cropped, rng) if how == "crop_flip_cutout" else cropped
+
+
+def _reflected(padded: Int64[Tensor, "n side"], side: int) -> Int64[Tensor, "n side"]:
+    """Positions in an image padded by reflection to positions in the image itself."""
+    inside = (padded - _PADDING).abs()
+    return side - 1 - (side - 1 - inside).abs()
 
 
 def _cut_out(images: UInt8[Tensor, "n h w 3"], rng: np.random.Generator) -> UInt8[Tensor, "n h w 3"]:

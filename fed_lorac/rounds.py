@@ -19,7 +19,7 @@ from strategies.replies import Reply
 
 __all__ = ["FullMessages", "Measured", "Watch", "measure_base", "roll_call", "run_round", "write_rows"]
 
-_REGISTRATION_S = 120.0
+_REGISTRATION_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,35 @@ class Watch:
         """A round ended; `row` is what the ledger says of it."""
 
 
-def roll_call(grid: Grid, cameras: int) -> dict[int, int]:
-    """Node id -> camera, once every camera has registered; RunError where they do not within two minutes."""
-    deadline = time.monotonic() + _REGISTRATION_S
-    while len(nodes := sorted(grid.get_node_ids())) < cameras:
+def roll_call(grid: Grid, cameras: int, timeout: float) -> dict[int, int]:
+    """Node id -> camera, once every camera has registered.
+
+    Raises:
+        RunError: too few nodes, and no new one in half a minute; or a camera without an answer in `timeout` seconds.
+    """
+    ask = [
+        Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in _registered(grid, cameras)
+    ]
+    roster, errors = {}, ["none"]
+    for reply in grid.send_and_receive(ask, timeout=timeout):
+        if reply.has_content():
+            roster[reply.metadata.src_node_id] = int(reply.content.metric_records["metrics"]["camera"])  # type: ignore[arg-type]
+        else:
+            errors.append(str(reply.error.reason).strip().splitlines()[-1])
+    roster = {node: camera for node, camera in roster.items() if camera < cameras}
+    if sorted(roster.values()) != list(range(cameras)):
+        missing = sorted(set(range(cameras)) - set(roster.values()))
+        raise RunError(
+            f"Every camera answers the roll call in {timeout:g} s; missing: {missing[:5]}, last error: {errors[-1]}. "
+            "See the workers' log for why, or raise run.round_timeout_s where they are slow to start."
+        )
+    return roster
+
+
+def _registered(grid: Grid, cameras: int) -> list[int]:
+    """All nodes, ascending, as soon as there is one for each camera."""
+    nodes, deadline = sorted(grid.get_node_ids()), time.monotonic() + _REGISTRATION_S
+    while len(nodes) < cameras:
         if time.monotonic() > deadline:
             raise RunError(
                 f"A run needs a node for each of its {cameras} cameras; {len(nodes)} registered. "
@@ -71,16 +96,10 @@ def roll_call(grid: Grid, cameras: int) -> dict[int, int]:
                 "or fleet.cameras."
             )
         time.sleep(0.1)
-    ask = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in nodes]
-    roster = {}
-    for reply in grid.send_and_receive(ask, timeout=_REGISTRATION_S):
-        if reply.has_content():
-            roster[reply.metadata.src_node_id] = int(reply.content.metric_records["metrics"]["camera"])  # type: ignore[arg-type]
-    roster = {node: camera for node, camera in roster.items() if camera < cameras}
-    if sorted(roster.values()) != list(range(cameras)):
-        missing = sorted(set(range(cameras)) - set(roster.values()))
-        raise RunError(f"Every camera answers the roll call; missing: {missing[:5]}. See the nodes' own log for why.")
-    return roster
+        before, nodes = nodes, sorted(grid.get_node_ids())
+        if nodes != before:
+            deadline = time.monotonic() + _REGISTRATION_S
+    return nodes
 
 
 def measure_base(grid: Grid, strategy: FrameStrategy, watch: Watch, timeout: float) -> tuple[Measured, Measured]:

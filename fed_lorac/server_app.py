@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flwr.app import ConfigRecord, Context, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from fed_lorac.results import adapter_state, model_state, summary
 from fed_lorac.rounds import FullMessages, Measured, Watch, measure_base, roll_call, run_round, write_rows
 from fed_lorac.running import shapes_of
 from fed_lorac.site import Site, site_of
-from fed_lorac.wire.meter import full_message, message_bytes
+from fed_lorac.wire.meter import full_message, message_bytes, reply_records
 from strategies.base import FrameStrategy
 from strategies.factors import FactorFedAvg
 from strategies.full import FullFedAvg
@@ -58,10 +58,9 @@ def full_messages(site: Site) -> FullMessages:
     tensors = {name: p.detach() for name, p in site.base.model.named_parameters()}
     if site.config.batch_norm.mode == "shared":
         tensors |= statistics_of(site.base.model)
-    metrics = MetricRecord({"num-examples": 1000, "train-loss": 1.0})
     told = ConfigRecord({"measure": True, "statistics": False, "server-round": 1})
     ask = RecordDict({"config": ConfigRecord({"server-round": 1})})
-    up = full_message(tensors, site.config.codec.up, {"metrics": metrics}, reply=True)
+    up = full_message(tensors, site.config.codec.up, reply_records(), reply=True)
     down = full_message(tensors, site.config.codec.down, {"config": told})
     return FullMessages(up.message_bytes, down.message_bytes, message_bytes(ask))
 
@@ -112,7 +111,7 @@ def conduct(grid: Grid, config: Config, out: Path, watch: Watch) -> dict[str, An
     source, zero_byte, adapted = Measured(), Measured(), Measured()
     strategy, interrupted = strategy_of(site), False
     try:
-        strategy.roster = roll_call(grid, config.fleet.cameras)
+        strategy.roster = roll_call(grid, config.fleet.cameras, config.run.round_timeout_s)
         source, zero_byte = measure_base(grid, strategy, watch, config.run.round_timeout_s)
         full, rounds = full_messages(site), config.run.rounds
         for number in range(1, rounds + 1):

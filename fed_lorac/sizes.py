@@ -3,16 +3,14 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from flwr.app import MetricRecord
-
 from fed_lorac.adapters.lora_c import trainable_parameters
 from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.adapters.survey import auto_rank_mode
 from fed_lorac.config import AdapterConfig
 from fed_lorac.models import build
+from fed_lorac.seeds import torch_stream
 from fed_lorac.wire.codec import encode, payload_bytes
-from fed_lorac.wire.meter import full_message, weigh
+from fed_lorac.wire.meter import full_message, reply_records, weigh
 
 __all__ = ["PAPER_TABLE", "Sizes", "sizes"]
 
@@ -57,13 +55,13 @@ def sizes(
     """Attach `method` to `model`, encode what a camera would send, and weigh it; nothing is estimated."""
     network = build(model, num_classes=classes)
     mode = auto_rank_mode(network) if rank_mode == "auto" else rank_mode
-    metrics = {"metrics": MetricRecord({"num-examples": 1000, "train-loss": 1.0})}
+    beside = reply_records()
     parameters = {name: p.detach() for name, p in network.named_parameters()}
-    full, full_count = full_message(parameters, dtype, metrics, reply=True), sum(p.numel() for p in parameters.values())
+    full, full_count = full_message(parameters, dtype, beside, reply=True), sum(p.numel() for p in parameters.values())
     adapter = adapter_of(AdapterConfig(method=method, rank=rank, alpha=2.0 * rank, rank_mode=mode))
-    adapter.attach(network, torch.Generator())
+    adapter.attach(network, torch_stream(0, "sizes"))
     state = adapter.read(network)
-    own = weigh(encode(state, dtype=dtype, base=""), payload_bytes(state, dtype), metrics, reply=True)
+    own = weigh(encode(state, dtype=dtype, base=""), payload_bytes(state, dtype), beside, reply=True)
     return Sizes(
         model,
         method,

@@ -137,13 +137,13 @@ def test_the_recovered_share_is_of_full_fine_tunings_gain() -> None:
 def test_runs_compare_only_over_one_fleet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, changes in {
+    runs: dict[str, dict[str, object]] = {
         "lora": {},
-        "full": {"adapter.method": "full", "strategy.name": "full"},
-        "other": {"run.seed": 1},
-    }.items():
-        settings = {"run.rounds": 1} | changes
-        asked = [p for word in words(**{k.replace(".", "__"): v for k, v in settings.items()}) for p in ("-c", word)]
+        "full": {"adapter__method": "full", "strategy__name": "full"},
+        "other": {"run__seed": 1},
+    }
+    for name, changes in runs.items():
+        asked = [part for word in words(run__rounds=1, **changes) for part in ("-c", word)]
         assert called(monkeypatch, "run", *asked, "--out", str(tmp_path / name)) == 0
     capsys.readouterr()
     assert called(monkeypatch, "compare", str(tmp_path / "lora"), str(tmp_path / "full")) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 from flwr.app import Context, Message
-from flwr.clientapp.typing import ClientAppCallable
+from flwr.clientapp.typing import ClientAppCallable, Mod
 from runs import rows, tiny
 
 from fed_lorac.config.sections import RunConfig
@@ -39,7 +39,7 @@ class Heard(logging.Handler):
         self.words.append(record.getMessage())
 
 
-def failing(camera: int) -> list:
+def failing(camera: int) -> list[Mod]:
     """A mod under which one camera fails to train. A closure, so that it travels to workers by value."""
 
     def fail(message: Message, context: Context, call_next: ClientAppCallable) -> Message:

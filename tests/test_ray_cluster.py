@@ -49,6 +49,7 @@ def test_cameras_run_on_both_nodes_and_give_what_one_process_gives(two_nodes: Cl
     notes.mkdir()
     run(tiny(**settings, run__engine="flower"), tmp_path / "flower", Watch(), [noting(notes)])
     turns = [path.name.split() for path in notes.iterdir()]
+    assert two_nodes.head_node is not None
     assert {node for _, node, _ in turns} == {two_nodes.head_node.node_id, *(n.node_id for n in two_nodes.worker_nodes)}
     assert sorted(int(camera) for camera, _, _ in turns) == sorted([*range(CAMERAS)] * 2)
 

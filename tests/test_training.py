@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fed_lorac.evaluate import accuracy, batch_norms, reestimate_statistics
-from fed_lorac.images import augmented, shuffled_batches, to_input
+from fed_lorac.images import Augment, augmented, shuffled_batches, to_input
 from fed_lorac.models import build
 from fed_lorac.precision import autocast, resolved_precision
 from fed_lorac.seeds import stream, torch_stream
@@ -37,13 +37,24 @@ def test_streams_of_other_names_differ_and_of_equal_names_do_not() -> None:
 
 def test_an_augmented_image_is_a_window_of_the_padded_one() -> None:
     images = photos(20)
-    padded = np.pad(images.numpy(), ((0, 0), (4, 4), (4, 4), (0, 0)))
-    for how in ("crop", "crop_flip"):
-        for image, frame in zip(augmented(images, how, stream(0, how)).numpy(), padded, strict=True):
+    for how, border in (("crop", "constant"), ("crop_flip", "constant"), ("reflect_flip", "reflect")):
+        padded = np.pad(images.numpy(), ((0, 0), (4, 4), (4, 4), (0, 0)), mode=border)  # type: ignore[call-overload]
+        for image, frame in zip(augmented(images, cast(Augment, how), stream(0, how)).numpy(), padded, strict=True):
             windows = [frame[i : i + 32, j : j + 32] for i in range(9) for j in range(9)]
-            mirrored = [w[:, ::-1] for w in windows] if how == "crop_flip" else []
+            mirrored = [w[:, ::-1] for w in windows] if "flip" in how else []
             assert any(np.array_equal(image, w) for w in windows + mirrored)
     assert augmented(images, "none", stream(0, "n")) is images
+
+
+def test_cutout_greys_one_square_and_leaves_the_rest() -> None:
+    images = photos(50)
+    whole, cut = (augmented(images, how, stream(0, "c")) for how in ("crop_flip", "crop_flip_cutout"))  # type: ignore[arg-type]
+    for before, after in zip(whole, cut, strict=True):
+        rows, cols, _ = torch.nonzero(before != after, as_tuple=True)
+        hole = after[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1]
+        assert torch.equal(hole, torch.tensor([125, 123, 114], dtype=torch.uint8).expand_as(hole))
+        assert max(hole.shape[:2]) <= 17
+        assert min(hole.shape[:2]) >= 8
 
 
 def test_half_the_images_are_mirrored() -> None:
@@ -125,7 +136,7 @@ def test_reestimated_statistics_are_the_mean_of_the_batches_under_this_very_mode
     reestimate_statistics(model, images)
     seen = model.conv1(to_input(images))
     assert torch.allclose(model.bn1.running_mean, seen.mean((0, 2, 3)), atol=1e-4)
-    halves = torch.stack([half.var((0, 2, 3)) for half in seen.split(250)])
+    halves = torch.stack([half.var((0, 2, 3)) for half in (seen[::2], seen[1::2])])
     assert torch.allclose(model.bn1.running_var, halves.mean(0), atol=1e-4)
     assert (model.training, model.bn1.momentum) == (False, 0.3)
 
@@ -156,3 +167,12 @@ def test_auto_precision_is_settled_and_autocast_follows_it() -> None:
         assert conv(x).dtype == torch.bfloat16
     with autocast("fp32"):
         assert conv(x).dtype == torch.float32
+
+
+def test_statistics_do_not_suffer_from_images_that_come_class_by_class() -> None:
+    dark, bright = photos(300) // 8, 200 + photos(300) // 8
+    model, shuffled = build("resnet8", width=4).eval(), build("resnet8", width=4).eval()
+    images = torch.cat([dark, bright])
+    reestimate_statistics(model, images)
+    reestimate_statistics(shuffled, images[torch.from_numpy(stream(0, "order").permutation(600))])
+    assert torch.allclose(model.bn1.running_var, shuffled.bn1.running_var, rtol=0.05)  # type: ignore[operator, arg-type]

@@ -13,7 +13,16 @@ from fed_lorac.flower_private import fixed_message, proto_bytes
 from fed_lorac.wire.codec import encode, payload_bytes
 from fed_lorac.wire.faults import RefusedFrameError
 
-__all__ = ["FRAME_KEY", "Weight", "frame_record", "full_message", "message_bytes", "read_frame", "weigh"]
+__all__ = [
+    "FRAME_KEY",
+    "Weight",
+    "frame_record",
+    "full_message",
+    "message_bytes",
+    "read_frame",
+    "reply_records",
+    "weigh",
+]
 
 Record = ArrayRecord | ConfigRecord | MetricRecord
 
@@ -98,6 +107,11 @@ def weigh(
     """
     content = RecordDict({ARRAYS_KEY: frame_record(frame), **(records or {})})
     return Weight(payload, len(frame), message_bytes(content, message_type, reply=reply))
+
+
+def reply_records() -> dict[str, Record]:
+    """What travels beside the frame in a camera's reply, with sample numbers: their size does not depend on them."""
+    return {"metrics": MetricRecord({"num-examples": 1000, "train-loss": 1.0})}
 
 
 def full_message(
