@@ -40,7 +40,7 @@ class RichWatch(Watch):
     def round(self, row: Row, of: int) -> None:
         """A line that stays above the bars."""
         self._progress.advance(self._rounds)
-        self._progress.console.print(round_line(row, of), highlight=False)
+        self._progress.console.print(round_line(row, of), highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._progress.start()

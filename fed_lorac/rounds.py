@@ -20,6 +20,7 @@ from strategies.replies import Reply
 __all__ = ["FullMessages", "Measured", "Watch", "measure_base", "roll_call", "run_round", "write_rows"]
 
 _REGISTRATION_S = 30.0
+_ROLL_CALL_S = 600.0  # the first message to a worker waits until it has started and imported PyTorch
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,17 @@ class Watch:
         """A round ended; `row` is what the ledger says of it."""
 
 
-def roll_call(grid: Grid, cameras: int, timeout: float) -> dict[int, int]:
+def roll_call(grid: Grid, cameras: int) -> dict[int, int]:
     """Node id -> camera, once every camera has registered.
 
     Raises:
-        RunError: too few nodes, and no new one in half a minute; or a camera without an answer in `timeout` seconds.
+        RunError: too few nodes, and no new one in half a minute; or a camera without an answer in ten minutes.
     """
     ask = [
         Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in _registered(grid, cameras)
     ]
     roster, errors = {}, ["none"]
-    for reply in grid.send_and_receive(ask, timeout=timeout):
+    for reply in grid.send_and_receive(ask, timeout=_ROLL_CALL_S):
         if reply.has_content():
             roster[reply.metadata.src_node_id] = int(reply.content.metric_records["metrics"]["camera"])  # type: ignore[arg-type]
         else:
@@ -79,8 +80,8 @@ def roll_call(grid: Grid, cameras: int, timeout: float) -> dict[int, int]:
     if sorted(roster.values()) != list(range(cameras)):
         missing = sorted(set(range(cameras)) - set(roster.values()))
         raise RunError(
-            f"Every camera answers the roll call in {timeout:g} s; missing: {missing[:5]}, last error: {errors[-1]}. "
-            "See the workers' log for why, or raise run.round_timeout_s where they are slow to start."
+            f"Every camera answers the roll call in {_ROLL_CALL_S:g} s; missing: {missing[:5]}, "
+            f"last error: {errors[-1]}. See the workers' log for why."
         )
     return roster
 

@@ -111,7 +111,7 @@ def conduct(grid: Grid, config: Config, out: Path, watch: Watch) -> dict[str, An
     source, zero_byte, adapted = Measured(), Measured(), Measured()
     strategy, interrupted = strategy_of(site), False
     try:
-        strategy.roster = roll_call(grid, config.fleet.cameras, config.run.round_timeout_s)
+        strategy.roster = roll_call(grid, config.fleet.cameras)
         source, zero_byte = measure_base(grid, strategy, watch, config.run.round_timeout_s)
         full, rounds = full_messages(site), config.run.rounds
         for number in range(1, rounds + 1):

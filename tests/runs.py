@@ -16,6 +16,8 @@ TINY = {
     "run.threads": 1,
     "run.workers": 2,
     "run.precision": "fp32",
+    "local.epochs": 1,
+    "local.batch_size": 25,
     "fleet.cameras": 4,
     "fleet.per_round": 3,
     "fleet.images": 50,

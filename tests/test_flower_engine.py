@@ -137,7 +137,7 @@ def test_a_camera_that_ends_its_turn_too_late_is_left_out_and_comes_back(tmp_pat
             (tmp_path / "through").touch()
         return reply
 
-    config = tiny(run__engine="flower", run__rounds=3, run__round_timeout_s=15, fleet__cameras=3)
+    config = tiny(run__engine="flower", run__rounds=3, run__round_timeout_s=25, fleet__cameras=3)
     run(config, tmp_path / "run", Releasing(tmp_path), [dawdle])
     assert [row["reasons"] for row in rows(tmp_path / "run" / "rounds.jsonl")] == [
         {"no reply": 1},

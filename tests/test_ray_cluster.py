@@ -50,7 +50,8 @@ def test_cameras_run_on_both_nodes_and_give_what_one_process_gives(two_nodes: Cl
     run(tiny(**settings, run__engine="flower"), tmp_path / "flower", Watch(), [noting(notes)])
     turns = [path.name.split() for path in notes.iterdir()]
     assert two_nodes.head_node is not None
-    assert {node for _, node, _ in turns} == {two_nodes.head_node.node_id, *(n.node_id for n in two_nodes.worker_nodes)}
+    ids = {node["NodeID"] for node in two_nodes.global_state.node_table()}
+    assert len(ids) == 2 and {node for _, node, _ in turns} == ids
     assert sorted(int(camera) for camera, _, _ in turns) == sorted([*range(CAMERAS)] * 2)
 
     run(tiny(**settings), tmp_path / "local", Watch())

@@ -153,15 +153,15 @@ class LocalConfig(Section):
     """A camera's turn."""
 
     section: ClassVar[str] = "local"
-    epochs: int = setting(2, "passes over the camera's images a turn", least=1)
+    epochs: int = setting(5, "passes over the camera's images a turn", least=1)
     steps: int = setting(0, "optimizer steps a turn; 0: by epochs", least=0)
     batch_size: int = setting(15, "images a step", least=1)
-    lr: float = setting(0.1, "learning rate of the first round", above=0)
+    lr: float = setting(0.05, "learning rate of the first round", above=0)
     momentum: float = setting(0.9, "of SGD", least=0, below=1)
     weight_decay: float = setting(5e-4, "on matrices, none on vectors", least=0)
     clip_norm: float = setting(5.0, "largest norm of the gradient; 0: no clipping", least=0)
     schedule: str = setting("cosine", "the learning rate over the rounds", choices=names.SCHEDULES)
-    augment: str = setting("crop", "crop: 4 pixels of padding; flip: left to right", choices=names.AUGMENTS)
+    augment: str = setting("none", "random crops, mirroring and the like; see fed_lorac.images", choices=names.AUGMENTS)
 
 
 @dataclass(frozen=True)
