@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flwr.app import ConfigRecord, Context, RecordDict
+from flwr.app import ConfigRecord, Context, MessageType
 from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
@@ -20,11 +20,13 @@ from fed_lorac.results import adapter_state, model_state, summary
 from fed_lorac.rounds import FullMessages, Measured, Watch, measure_base, roll_call, run_round, write_rows
 from fed_lorac.running import shapes_of
 from fed_lorac.site import Site, site_of
-from fed_lorac.wire.meter import full_message, message_bytes, reply_records
+from fed_lorac.wire.codec import encode
+from fed_lorac.wire.meter import full_message, reply_records
 from strategies.base import FrameStrategy
 from strategies.factors import FactorFedAvg
 from strategies.full import FullFedAvg
 from strategies.merged import MergedFedAvg
+from strategies.outbox import Outbox, Update
 
 __all__ = ["STRATEGIES", "app", "conduct", "make_server_app", "strategy_of"]
 
@@ -59,10 +61,13 @@ def full_messages(site: Site) -> FullMessages:
     if site.config.batch_norm.mode == "shared":
         tensors |= statistics_of(site.base.model)
     told = ConfigRecord({"measure": True, "statistics": False, "server-round": 1})
-    ask = RecordDict({"config": ConfigRecord({"server-round": 1})})
-    up = full_message(tensors, site.config.codec.up, reply_records(), reply=True)
-    down = full_message(tensors, site.config.codec.down, {"config": told})
-    return FullMessages(up.message_bytes, down.message_bytes, message_bytes(ask))
+    examples = max(len(camera.train) for camera in site.fleet.cameras)
+    up = full_message(tensors, site.config.codec.up, reply_records(examples), reply=True)
+    # Put together as the strategy does it, so that the two arms differ in the frame alone.
+    update = Outbox([Update(1, encode(tensors, dtype=site.config.codec.down, base=""))])
+    down = update.parcels([0], told, MessageType.EVALUATE)[0].weight
+    ask = Outbox().parcels([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].weight
+    return FullMessages(up.message_bytes, down.message_bytes, ask.message_bytes)
 
 
 def make_server_app(config: Config | None = None, out: Path | None = None, watch: Watch | None = None) -> ServerApp:

@@ -196,7 +196,7 @@ def test_an_invalid_section_cannot_be_built_by_hand_either() -> None:
         ({"batch_norm.mode": "shared", "model.norm": "group"}, "Only batch norm"),
         ({"data.download": True}, "can be downloaded"),
         ({"data.name": "folder"}, "must be named"),
-        ({"data.name": "cifar10c"}, "pretrained"),
+        ({"data.name": "cifar10c", "model.weights": "pretrain"}, "pretrained"),
     ],
 )
 def test_choices_that_contradict_one_another_are_refused_and_say_why(flat: dict[str, Any], why: str) -> None:

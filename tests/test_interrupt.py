@@ -22,7 +22,15 @@ def interrupted(out: Path, log: Path, *settings: str) -> int:
     changes = [word for setting in settings for word in ("-c", setting)]
     command = [sys.executable, "-m", "fed_lorac", "run", *changes, "--out", str(out)]
     with log.open("wb") as said:
-        process = subprocess.Popen(command, env=environment(), cwd=log.parent, stdout=said, stderr=said)
+        # A shell that runs the tests in the background has them ignore SIGINT, and a child would inherit that.
+        process = subprocess.Popen(
+            command,
+            env=environment(),
+            cwd=log.parent,
+            stdout=said,
+            stderr=said,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (it starts no thread)
+        )
         try:
             deadline = time.monotonic() + PATIENCE_S
             while not (out / "rounds.jsonl").exists() or len(rows(out / "rounds.jsonl")) < 2:

@@ -109,9 +109,9 @@ def weigh(
     return Weight(payload, len(frame), message_bytes(content, message_type, reply=reply))
 
 
-def reply_records() -> dict[str, Record]:
-    """What travels beside the frame in a camera's reply, with sample numbers: their size does not depend on them."""
-    return {"metrics": MetricRecord({"num-examples": 1000, "train-loss": 1.0})}
+def reply_records(num_examples: int = 1000) -> dict[str, Record]:
+    """What travels beside the frame in a camera's reply; the number of examples moves its size by a byte or so."""
+    return {"metrics": MetricRecord({"num-examples": num_examples, "train-loss": 1.0})}
 
 
 def full_message(
