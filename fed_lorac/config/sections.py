@@ -49,7 +49,7 @@ class RunConfig(Section):
     section: ClassVar[str] = "run"
     rounds: int = setting(10, "rounds of federated averaging", least=1)
     seed: int = setting(0, "the one seed that every random stream descends from", least=0)
-    threads: int = setting(2, "CPU threads per worker; results repeat exactly at equal threads only", least=1)
+    threads: int = setting(1, "CPU threads per worker; results repeat exactly at equal threads only", least=1)
     precision: str = setting("auto", "arithmetic of training; auto is recorded", choices=names.PRECISIONS)
     engine: str = setting("local", "who carries the messages", choices=names.ENGINES)
     workers: int = setting(1, "processes that train cameras", least=1)
