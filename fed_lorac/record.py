@@ -42,7 +42,8 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, config: Config) -> "RunFolder":
         """Make the folder; RunError where it already holds a run, so that none is overwritten."""
-        if (path / "rounds.jsonl").exists():
+        rounds = path / "rounds.jsonl"
+        if rounds.exists() and rounds.stat().st_size:  # one that failed before its first round may be tried again
             raise RunError(
                 f"A run has a folder of its own; {path} already holds one. Choose another --out, or move it."
             )

@@ -74,7 +74,7 @@ def summary(
         "strategy": config.strategy.name,
         "label": _label(config),
         "data": site.data.name,
-        "frost_textures": frost_textures() if "frost" in weathers else None,
+        "frost_textures": frost_textures() if "frost" in weathers and config.data.name != "cifar10c" else None,
         "base": {"source": site.base.source, "fingerprint": site.base.fingerprint},
         "base_saw_fleet_images": site.base.saw_fleet_images,
         "precision": site.precision,
