@@ -176,4 +176,7 @@ def main() -> None:
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
     except KeyboardInterrupt:
         err.print("Interrupted.")
-        raise SystemExit(130) from None
+        sys.stdout.flush()
+        # All of ours is written. Flower's pool may hold a thread that waits for a Ray that is gone, and Python would
+        # wait for that thread for ever.
+        os._exit(130)
