@@ -53,6 +53,8 @@ def decode(path: Path | str, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
+            if image.format == "JPEG" and b"\xff\xd9" not in Path(path).read_bytes():
+                raise ValueError("image file is truncated, its end marker is missing")  # which Pillow may overlook
             if image.mode in EIGHT_BIT:
                 return resize(_rgb(image), size)
             mode = image.mode
