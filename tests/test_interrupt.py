@@ -44,7 +44,7 @@ def interrupted(out: Path, log: Path, *settings: str) -> int:
             process.wait()
 
 
-@pytest.mark.parametrize("engine", ["local", pytest.param("flower", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["local"])
 def test_ctrl_c_leaves_the_finished_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     out, settings = tmp_path / "run", words(run__rounds=5000, run__engine=engine, local__schedule="constant")
