@@ -175,13 +175,13 @@ class _File:
         except OSError as cause:
             raise RunError(f"A ledger must be writable; {path}: {cause.strerror}. Choose another folder.") from None
 
-    def append(self, values: Mapping[str, object]) -> None:
+    def append(self, values: Mapping[str, object]) -> Row:
         row = _row(self.path.name, self.columns, values)
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
         end = self.file.seek(0, os.SEEK_END)
         try:
             if self.file.write(line) == len(line):
-                return
+                return row
             trouble = "the disk took half a line"
         except OSError as cause:
             trouble = str(cause.strerror)
@@ -204,9 +204,9 @@ class Ledger:
         self._rounds = _File(folder / "rounds.jsonl", ROUND_COLUMNS)
         self._cameras = _File(folder / "cameras.jsonl", CAMERA_COLUMNS)
 
-    def round(self, **columns: object) -> None:
-        """Append one round; RunError unless the columns are exactly those of `ROUND_COLUMNS`, of their kinds."""
-        self._rounds.append(columns)
+    def round(self, **columns: object) -> Row:
+        """Append one round, return its row; RunError unless its columns are those of `ROUND_COLUMNS`, by kind too."""
+        return self._rounds.append(columns)
 
     def camera(self, **columns: object) -> None:
         """Append one camera's round; RunError unless the columns are exactly those of `CAMERA_COLUMNS`."""

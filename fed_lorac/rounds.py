@@ -136,8 +136,8 @@ def run_round(
 
 def write_rows(
     ledger: Ledger, report: RoundReport, fleet: Fleet, full: FullMessages, measured: Measured, seconds: float
-) -> None:
-    """Append the round, and every camera's part in it, to the ledger."""
+) -> Row:
+    """Append every camera's part in the round, and the round, to the ledger; return the round's row."""
     up = sum((reply.weight for reply in report.replies), Weight())
     down = sum(report.down.values(), Weight())
     left_out = [reply for reply in report.replies if not reply.counted]
@@ -145,7 +145,7 @@ def write_rows(
     by_camera = {reply.camera: reply for reply in report.replies}
     for camera in fleet.cameras:
         _write_camera(ledger, report, camera, by_camera.get(camera.id))
-    ledger.round(
+    return ledger.round(
         round=report.round,
         cameras_counted=len(report.replies) - len(left_out),
         cameras_left_out=len(left_out),

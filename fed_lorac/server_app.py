@@ -125,9 +125,9 @@ def conduct(grid: Grid, config: Config, out: Path, watch: Watch) -> dict[str, An
             result, seconds = run_round(
                 grid, strategy, number, measure=measure, last=last, timeout=config.run.round_timeout_s, watch=watch
             )
-            write_rows(folder.ledger, strategy.report, site.fleet, full, result, seconds)
+            row = write_rows(folder.ledger, strategy.report, site.fleet, full, result, seconds)
             adapted = result if measure else adapted
-            watch.round(read_rows(folder.path / "rounds.jsonl").rows[-1], rounds)
+            watch.round(row, rounds)
     except KeyboardInterrupt:
         interrupted = True
     rows = read_rows(folder.path / "rounds.jsonl").rows
