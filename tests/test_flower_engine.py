@@ -18,7 +18,7 @@ from fed_lorac.grid.engines import run
 from fed_lorac.ledger import Row
 from fed_lorac.rounds import Watch
 
-ENGINES = ("local", "flower")
+ENGINES = ("fleet", "flower")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,7 +95,7 @@ def test_ray_is_shut_down_after_the_run(both: tuple[Path, list[str]]) -> None:
 
 def test_an_error_of_the_server_comes_out_as_itself(both: tuple[Path, list[str]]) -> None:
     with pytest.raises(RunError, match="already holds one"):
-        run(tiny(run__engine="flower"), both[0] / "local", Watch())
+        run(tiny(run__engine="flower"), both[0] / "fleet", Watch())
     assert not ray.is_initialized()
 
 

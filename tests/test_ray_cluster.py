@@ -54,10 +54,10 @@ def test_cameras_run_on_both_nodes_and_give_what_one_process_gives(two_nodes: Cl
     assert len(ids) == 2 and {node for _, node, _ in turns} == ids
     assert sorted(int(camera) for camera, _, _ in turns) == sorted([*range(CAMERAS)] * 2)
 
-    run(tiny(**settings), tmp_path / "local", Watch())
+    run(tiny(**settings), tmp_path / "fleet", Watch())
     for name in ("adapter.safetensors", "model.safetensors", "cameras.safetensors", "cameras.jsonl"):
-        assert (tmp_path / "flower" / name).read_bytes() == (tmp_path / "local" / name).read_bytes(), name
-    flower, local = (rows(tmp_path / engine / "rounds.jsonl", "seconds") for engine in ("flower", "local"))
+        assert (tmp_path / "flower" / name).read_bytes() == (tmp_path / "fleet" / name).read_bytes(), name
+    flower, local = (rows(tmp_path / engine / "rounds.jsonl", "seconds") for engine in ("flower", "fleet"))
     assert flower == local
 
 

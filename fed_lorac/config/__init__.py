@@ -9,6 +9,7 @@ from fed_lorac.config.sections import (
     FleetConfig,
     LocalConfig,
     ModelConfig,
+    RayConfig,
     RunConfig,
     StrategyConfig,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "FleetConfig",
     "LocalConfig",
     "ModelConfig",
+    "RayConfig",
     "RunConfig",
     "StrategyConfig",
     "load_config",

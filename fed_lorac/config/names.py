@@ -22,12 +22,13 @@ __all__ = [
     "SHORTCUTS",
     "STRATEGIES",
     "TORCHVISION_MODELS",
+    "TURN_STATISTICS",
     "WEIGHTS",
     "WEIGHT_FILES",
 ]
 
 PRECISIONS = ("auto", "fp32", "bf16")
-ENGINES = ("local", "flower")
+ENGINES = ("fleet", "flower")
 DEVICES = ("auto", "cpu", "cuda")
 
 CIFAR_MODELS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet56")
@@ -84,6 +85,7 @@ RANK_MODES = ("auto", "r*k", "r")
 SCHEDULES = ("cosine", "constant")
 AUGMENTS = ("reflect_flip", "crop_flip", "crop", "crop_flip_cutout", "none")
 BATCH_NORMS = ("local", "frozen", "shared")
+TURN_STATISTICS = ("moving", "fixed")
 STRATEGIES = ("merged", "factors", "full")
 DOWNLINKS = ("svd", "stack", "dense")
 CODECS = ("fp32", "fp16", "bf16")

@@ -19,6 +19,7 @@ __all__ = [
     "FleetConfig",
     "LocalConfig",
     "ModelConfig",
+    "RayConfig",
     "RunConfig",
     "Section",
     "StrategyConfig",
@@ -51,12 +52,22 @@ class RunConfig(Section):
     seed: int = setting(0, "the one seed that every random stream descends from", least=0)
     threads: int = setting(1, "CPU threads per worker; results repeat exactly at equal threads only", least=1)
     precision: str = setting("auto", "arithmetic of training; auto is recorded", choices=names.PRECISIONS)
-    engine: str = setting("local", "who carries the messages", choices=names.ENGINES)
-    workers: int = setting(1, "processes that train cameras", least=1)
+    engine: str = setting("fleet", "who carries the messages: our grid, or Flower's runtime", choices=names.ENGINES)
+    workers: int = setting(1, "processes that train cameras; 1: this one, without Ray", least=1)
+    cohort_size: int = setting(0, "cameras that train side by side; 0: by the rule for model and images", least=0)
+    cohort_timeout_s: float = setting(600.0, "a worker that is longer at one cohort is replaced", above=0)
     device: str = setting("cpu", "where cameras train", choices=names.DEVICES)
-    round_timeout_s: float = setting(600.0, "a reply later than this is left out", above=0)
+    round_timeout_s: float = setting(3600.0, "a reply later than this is left out", above=0)
     evaluate_every: int = setting(1, "rounds between evaluations; the last round is always evaluated", least=1)
     out: str = setting("", "the run's directory; empty: a new one")
+
+
+@dataclass(frozen=True)
+class RayConfig(Section):
+    """The cluster, where there are several workers."""
+
+    section: ClassVar[str] = "ray"
+    address: str = setting("", "a running cluster's host:port; empty: RAY_ADDRESS, or a Ray of this run's own")
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,8 @@ class FleetConfig(Section):
     )
     label_skew: str = setting("iid", "how labels differ between cameras", choices=names.LABEL_SKEWS)
     dirichlet_alpha: float = setting(0.5, "concentration under dirichlet: smaller is more skewed", least=0.001)
+    availability: float = setting(1.0, "chance that a camera can be reached in a round", above=0, most=1)
+    dropout: float = setting(0.0, "chance that an asked camera's reply is lost", least=0, below=1)
     link: str = setting("lte-m", "radio classes, dealt round robin", choices=names.LINKS, listed=True)
 
     @property
@@ -171,6 +184,9 @@ class BatchNormConfig(Section):
     section: ClassVar[str] = "batch_norm"
     mode: str = setting(
         "local", "statistics stay with the camera, are fixed, or travel and are billed", choices=names.BATCH_NORMS
+    )
+    in_turn: str = setting(
+        "moving", "statistics in a turn: of each batch, or the camera's own, fixed", choices=names.TURN_STATISTICS
     )
 
 

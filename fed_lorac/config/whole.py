@@ -15,6 +15,7 @@ from fed_lorac.config.sections import (
     FleetConfig,
     LocalConfig,
     ModelConfig,
+    RayConfig,
     RunConfig,
     Section,
     StrategyConfig,
@@ -26,6 +27,7 @@ __all__ = ["SECTIONS", "Config", "rules"]
 
 SECTIONS: dict[str, type[Section]] = {
     "run": RunConfig,
+    "ray": RayConfig,
     "model": ModelConfig,
     "data": DataConfig,
     "fleet": FleetConfig,
@@ -47,6 +49,7 @@ class Config:
     """Everything a run is asked. An invalid or contradictory one cannot be built: `ConfigError`."""
 
     run: RunConfig = field(default_factory=RunConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)

@@ -29,7 +29,7 @@ def _flower(config: Config, out: Path, watch: Watch, mods: Sequence[Mod]) -> Non
     simulate(config, out, watch, mods)
 
 
-ENGINES: dict[str, Engine] = {"local": _local, "flower": _flower}
+ENGINES: dict[str, Engine] = {"fleet": _local, "flower": _flower}
 """run.engine -> how it runs."""
 
 

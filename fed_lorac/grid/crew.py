@@ -1,0 +1,67 @@
+"""What a fleet's grid asks of those who do the work: cohorts in, answers out. Knows nodes and messages; not what they
+say, nor who works where."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flwr.app import Message, RecordDict
+
+__all__ = ["Answer", "CohortApp", "Crew", "Job", "Visit"]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One node's part in a cohort: what it was sent, what it remembers, and which camera it plays.
+
+    `state` is the node's own memory. Nobody alters it: an `Answer` brings the one that takes its place.
+    """
+
+    camera: int
+    message: Message
+    state: RecordDict
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a node replies, and what it remembers from now on (where it failed: what it remembered before)."""
+
+    reply: Message
+    state: RecordDict
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cohort: nodes whose turns are taken together, in one process.
+
+    `shared` is what all of them need besides, the same object for every job of a round; workers on other machines get
+    it once.
+    """
+
+    visits: tuple[Visit, ...]
+    shared: Any = None
+
+
+class CohortApp(Protocol):
+    """What the nodes run. One lives in each working process, for as long as that does."""
+
+    def answer(self, visits: Sequence[Visit], shared: Any) -> list[Answer]:
+        """One answer for each visit, in their order.
+
+        What a single node did wrong is an `Answer` with an error in it. An exception is the whole cohort's failure:
+        the crew then asks camera by camera, and who raises alone is left out.
+        """
+
+
+class Crew(Protocol):
+    """Who does the work: this process, or workers on Ray. Leaves no one unanswered."""
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[list[Answer]]:
+        """Yield each job's answers in the order of the jobs, whatever the order they are done in.
+
+        Jobs are taken from the iterable as there is room for them, never all at once. A node that cannot be brought to
+        answer has an error for a reply and keeps its state.
+        """
+
+    def close(self) -> None:
+        """Let everyone go, without waiting for anyone who hangs."""
