@@ -2,7 +2,7 @@
 
 A round's mean is `M = sum_k w_k * delta_k`. A delta arrives as a factor pair, which the sum keeps stacked while the
 stack is thinner than the dense matrix, or as a dense change. Averaging the products is exact; averaging A and B apart
-is not (`means_of_factors`).
+is not. Sums are kept in float64 where they are dense: in float32, ten thousand terms would be off by more than 1e-6.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 from fed_lorac.adapters.changes import changed_names, pair_of
 from fed_lorac.adapters.factors import delta, stack, to_view, truncate, truncate_dense, view_of
 
-__all__ = ["DeltaSum", "State", "compressed", "means_of_factors", "relative_distance", "sum_states"]
+__all__ = ["DeltaSum", "Mean", "State", "compressed", "relative_distance", "sum_states"]
 
 State = dict[str, Tensor]
 """`<name>.A` and `<name>.B` change `<name>.weight` by their product; any other key is a dense change of that tensor."""
@@ -45,14 +45,21 @@ class DeltaSum:
             return self.add_dense(delta(A, B, self.shape, 1.0), weight)
         self._pairs.append((A, weight * B))
         if self.rows >= min(view_of(self.shape)):
-            self._dense, self._pairs = self.dense(), []
+            self._dense, self._pairs = self._multiplied_out(), []
         return self
 
     def add_dense(self, change: Tensor, weight: float) -> Self:
         """Add `weight * change`."""
         if self._dense is None:
-            self._dense = torch.zeros(self.shape)
+            self._dense = torch.zeros(self.shape, dtype=torch.float64)
         self._dense.add_(change, alpha=weight)
+        return self
+
+    def scaled(self, factor: float) -> Self:
+        """The sum times `factor`, in place."""
+        if self._dense is not None:
+            self._dense.mul_(factor)
+        self._pairs = [(A, factor * B) for A, B in self._pairs]
         return self
 
     def add(self, other: "DeltaSum", weight: float = 1.0) -> Self:
@@ -69,8 +76,7 @@ class DeltaSum:
 
     def dense(self) -> Tensor:
         """The sum as a float32 tensor of the full shape, in memory of its own."""
-        total = torch.zeros(self.shape) if self._dense is None else self._dense.clone()
-        return total.add_(delta(*self._stacked(), self.shape, 1.0)) if self._pairs else total
+        return self._multiplied_out().to(torch.float32, copy=True)
 
     def truncated(self, rank: int) -> tuple[Tensor, Tensor]:
         """The nearest pair of at most `rank` rows: from the stack where there is no more, else from the dense view."""
@@ -80,9 +86,29 @@ class DeltaSum:
     def norm(self) -> float:
         """The Frobenius norm, in float64; ||B A|| = ||R_B R_A'|| by QR of both where the sum is a stack."""
         if (pair := self.factors()) is None:
-            return float(torch.linalg.vector_norm(self.dense(), dtype=torch.float64))
+            return float(torch.linalg.vector_norm(self._multiplied_out()))
         right, left = (torch.linalg.qr(side.double(), mode="r").R for side in (pair[0].T, pair[1]))
         return float(torch.linalg.vector_norm(left @ right.T))
+
+    def parts(self) -> dict[str, Tensor]:
+        """The sum as it stands, for a checkpoint: "dense", and "A<i>" and "B<i>" of the stack."""
+        found = {} if self._dense is None else {"dense": self._dense}
+        for i, (A, B) in enumerate(self._pairs):
+            found |= {f"A{i}": A, f"B{i}": B}
+        return found
+
+    @classmethod
+    def of_parts(cls, shape: Sequence[int], parts: Mapping[str, Tensor]) -> Self:
+        """The sum whose `parts` these are: what is added to it from here on gives the same bytes."""
+        total = cls(shape)
+        total._dense = parts.get("dense")
+        total._pairs = [(parts[f"A{i}"], parts[f"B{i}"]) for i in range(sum(key.startswith("A") for key in parts))]
+        return total
+
+    def _multiplied_out(self) -> Tensor:
+        """All of the sum, dense, in float64; the very tensor that is kept where there is no stack."""
+        total = torch.zeros(self.shape, dtype=torch.float64) if self._dense is None else self._dense
+        return total + delta(*self._stacked(), self.shape, 1.0) if self._pairs else total
 
     def _stacked(self) -> tuple[Tensor, Tensor]:
         return stack(self._pairs, [1.0] * len(self._pairs))
@@ -95,14 +121,43 @@ def sum_states(
 ) -> dict[str, DeltaSum]:
     """`sum_k w_k * delta_k` by weight name, over (state, w_k); `scale` (alpha / r) multiplies factor pairs only.
 
-    States are consumed one after another in the order given, so the sum is a fixed function of that order; what
-    `states` makes one by one (a generator) is let go before the next is asked for, save for stacked factors.
+    States are consumed one after another in the order given, so the sum is a fixed function of that order.
     """
     sums: dict[str, DeltaSum] = {}
     for state, weight in states:
         _add_state(sums, state, weight, shapes, scale)
         del state  # else it would live on while the next one is decoded
     return sums
+
+
+class Mean:
+    """The weighted mean of deltas, state by state as they come; no total of the weights is needed beforehand.
+
+    With `apart` the mean of every tensor for itself is kept too, A and B apart: the naive average that FLoCoRA
+    (arXiv 2406.14082) and others use.
+    """
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]], scale: float, *, apart: bool = False) -> None:
+        self._shapes, self._scale, self._apart = shapes, scale, apart
+        self._sums: dict[str, DeltaSum] = {}
+        self._tensors: dict[str, DeltaSum] = {}
+        self._weight = 0.0
+
+    def add(self, state: Mapping[str, Tensor], weight: float) -> None:
+        """One camera's state with its weight, above 0; the state is not kept, save for stacked factors."""
+        _add_state(self._sums, state, weight, self._shapes, self._scale)
+        for key, value in state.items() if self._apart else ():
+            self._tensors.setdefault(key, DeltaSum(value.shape)).add_dense(value, weight)
+        self._weight += weight
+
+    def deltas(self) -> dict[str, DeltaSum]:
+        """`sum_k w_k delta_k / sum_k w_k` by weight name. Ends the mean: the sums are scaled in place."""
+        sums, self._sums = self._sums, {}
+        return {name: total.scaled(1 / self._weight) for name, total in sums.items()}
+
+    def tensors(self) -> State:
+        """The mean of every tensor for itself."""
+        return {key: total.scaled(1 / self._weight).dense() for key, total in self._tensors.items()}
 
 
 def _add_state(
@@ -134,15 +189,6 @@ def compressed(total: DeltaSum, name: str, downlink: str, rank: int) -> State:
         return {name: total.dense()}
     stem = name.removesuffix(".weight")
     return {f"{stem}.A": pair[0], f"{stem}.B": pair[1]}
-
-
-def means_of_factors(states: Iterable[tuple[Mapping[str, Tensor], float]]) -> State:
-    """`sum_k w_k * t_k` for every tensor apart, A and B too: the naive average that FLoCoRA and others use."""
-    mean: State = {}
-    for state, weight in states:
-        for key, value in state.items():
-            mean.setdefault(key, torch.zeros_like(value)).add_(value, alpha=weight)
-    return mean
 
 
 def relative_distance(sent: Mapping[str, DeltaSum], exact: Mapping[str, DeltaSum]) -> float:

@@ -10,8 +10,9 @@ import copy
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -28,11 +29,11 @@ from fed_lorac.wire.codec import decode, encode
 from fed_lorac.wire.dtypes import by_name
 from fed_lorac.wire.faults import RefusedFrameError
 from fed_lorac.wire.meter import Weight
-from strategies.arithmetic import DeltaSum, State, relative_distance, sum_states
+from strategies.arithmetic import DeltaSum, Mean, State, relative_distance, sum_states
 from strategies.arrays import advanced, fitting
 from strategies.enrolment import enrolled
 from strategies.outbox import Outbox, Update
-from strategies.replies import Reply, judge, mean_metrics, weighted_mean
+from strategies.replies import Jury, Reply, mean_metrics, weighted_mean
 
 if TYPE_CHECKING:
     from fed_lorac.adapters.methods import Adapter
@@ -44,7 +45,7 @@ _log = logging.getLogger("flwr")
 
 @dataclass
 class RoundReport:
-    """One round in numbers: replies in camera order, what went down to each camera, the average's error."""
+    """One round in numbers: replies in the order of the draw, what went down to each camera, the average's error."""
 
     round: int
     replies: list[Reply]
@@ -73,7 +74,8 @@ class FrameStrategy(Strategy):
         dtype: of the frames down: fp32, fp16 or bf16.
         quorum: counted replies that a round needs; with fewer it is skipped and nothing changes.
         roster: node id -> camera; None: the grid's nodes become cameras 0, 1, 2, ... as they register.
-        draw: round -> the cameras to ask; None: all of them.
+        draw: round -> the cameras to ask, in the order in which they are asked and summed; None: all of them.
+        away: round -> the cameras that cannot be reached in it: they are told nothing and catch up later; None: none.
 
     Raises:
         FactorError: the template does not fit the shapes.
@@ -94,12 +96,15 @@ class FrameStrategy(Strategy):
         quorum: int = 1,
         roster: Mapping[int, int] | None = None,
         draw: Callable[[int], Sequence[int]] | None = None,
+        away: Callable[[int], Collection[int]] | None = None,
     ) -> None:
         check_state({name: torch.empty(tuple(shape), device="meta") for name, shape in template.items()}, shapes)
         self.base, self.shapes, self.template, self.scale = base, shapes, template, scale
         self.dtype, self.quorum, self.draw = by_name(dtype).name, max(1, quorum), draw
+        self.away = away
         self.roster: dict[int, int] = dict(roster or {})
         self._enrols = False
+        self.kept: dict[str, DeltaSum] = {}
         self._outbox = Outbox()
         self._arrays = ArrayRecord()
         self.evaluations: dict[int, RecordDict] = {}
@@ -117,12 +122,29 @@ class FrameStrategy(Strategy):
         base = fingerprint(named_tensors(model))
         return cls(base=base, shapes=shapes_of(model), template=template, scale=adapter.scale, **settings)
 
+    def resume(self, updates: Iterable[Update], confirmed: Mapping[int, int], kept: Mapping[str, DeltaSum]) -> None:
+        """Go on where another object of this class stood: its `updates`, what was `confirmed`, and what it `kept`.
+
+        `kept` are sums that outlive a round, by tensor name: svd's residual, carried factors.
+        """
+        self._outbox = Outbox(list(updates), dict(confirmed))
+        self.kept = dict(kept)
+
     @abstractmethod
     def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
-        """The round's update and the exact mean of its deltas.
+        """The round's update and the exact mean of its deltas, from (state, weight) given one by one as they come.
 
-        From (state, weight) in camera order, given one by one; weights sum to 1.
+        There is at least one, and weights are above 0; they sum to anything. Changes nothing that a round which is
+        skipped after all would miss: that is for `settle`.
         """
+
+    def mean_of(self, states: Iterable[tuple[State, float]], *, apart: bool = False) -> Mean:
+        """The weighted mean of the states' deltas, each let go before the next is asked for."""
+        mean = Mean(self.shapes, self.scale, apart=apart)
+        for state, weight in states:
+            mean.add(state, weight)
+            del state  # else it would live on while the next one is decoded
+        return mean
 
     def settle(self, sent: dict[str, DeltaSum]) -> dict[str, DeltaSum]:
         """Told what the update says as cameras decode it, which makes it final; returns what their weights gain."""
@@ -159,7 +181,7 @@ class FrameStrategy(Strategy):
             )
         self._arrays = fitting(arrays, changed_names(self.template))
         everyone = self._everyone(grid)
-        cameras = everyone if self.draw is None else sorted(self.draw(server_round))
+        cameras = everyone if self.draw is None else list(self.draw(server_round))
         if strangers := sorted(set(cameras) - set(everyone)):
             raise RunError(f"A round draws cameras of its roster, {len(everyone)} here; it drew {strangers[:5]} too.")
         self.report = RoundReport(server_round, [Reply(camera) for camera in cameras])
@@ -168,13 +190,15 @@ class FrameStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Judge the replies and make the round's update; (None, None) where the quorum is not met."""
+        """Judge the replies as they come and make the round's update; (None, None) where the quorum is not met."""
         base, report = running_fingerprint(self.base, self.folded_round), self.report
-        report.replies = judge(replies, self.roster, [r.camera for r in report.replies], base, self.template)
+        jury = Jury(self.roster, [reply.camera for reply in report.replies], base, self.template)
+        made = self._combined(jury.states(replies))
+        report.replies = list(jury.verdicts.values())
         counted = [reply for reply in report.replies if reply.counted]
         for reply in counted:  # its frame is for the current base, so it has folded all
             self._outbox.confirm(reply.camera, self.folded_round)
-        gained = self._advance(server_round, counted, base) if len(counted) >= self.quorum else None
+        gained = self._advance(server_round, *made, base) if made and len(counted) >= self.quorum else None
         report.skipped = gained is None
         if gained is None:
             return None, None
@@ -184,12 +208,20 @@ class FrameStrategy(Strategy):
             metrics["train-loss"] = loss
         return advanced(self._arrays, gained), metrics
 
+    def _combined(self, states: Iterator[tuple[State, int]]) -> tuple[State, dict[str, DeltaSum]] | None:
+        """The update of these states; None where there is not one."""
+        if (first := next(states, None)) is None:
+            return None
+        return self.combine(chain([first], states))
+
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send every camera what it has not confirmed, this round's update first of all, and ask it to evaluate."""
         self.evaluations = {}
-        return self._messages(self._everyone(grid), MessageType.EVALUATE, server_round, config)
+        away = self.away(server_round) if self.away and server_round else ()
+        cameras = [camera for camera in self._everyone(grid) if camera not in away]
+        return self._messages(cameras, MessageType.EVALUATE, server_round, config)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """The examples-weighted mean of the cameras' metrics; each camera's own are kept in `evaluations`."""
@@ -206,10 +238,11 @@ class FrameStrategy(Strategy):
         _log.info("\t├──> base %s, %d tensors in a frame up", self.base, len(self.template))
         _log.info("\t└──> %s frames down, quorum %d", self.dtype, self.quorum)
 
-    def _advance(self, server_round: int, counted: Sequence[Reply], base: str) -> dict[str, DeltaSum] | None:
-        """The new update, made and put out; what weights gain by it. None, and nothing changed, where it cannot be."""
-        examples, report = sum(reply.num_examples for reply in counted), self.report
-        update, exact = self.combine((decode(r.frame, base=base), r.num_examples / examples) for r in counted)
+    def _advance(
+        self, server_round: int, update: State, exact: dict[str, DeltaSum], base: str
+    ) -> dict[str, DeltaSum] | None:
+        """The update put out; what weights gain by it. None, and nothing changed, where it cannot be sent."""
+        report = self.report
         try:
             frame = encode(update, dtype=self.dtype, base=base)
         except RefusedFrameError as error:  # a mean beyond fp16, for one
@@ -234,10 +267,12 @@ class FrameStrategy(Strategy):
     ) -> list[Message]:
         config["server-round"] = server_round
         nodes, report = {camera: node for node, camera in self.roster.items()}, self.report
-        messages = []
-        for camera, parcel in self._outbox.parcels(cameras, config, message_type).items():
-            messages.append(Message(parcel.content, dst_node_id=nodes[camera], message_type=message_type))
+        parcels = self._outbox.parcels(cameras, config, message_type)
+        for camera, parcel in parcels.items():
             report.updates_sent += parcel.updates
             if message_type == MessageType.TRAIN or parcel.updates:  # an evaluation alone is not billed
                 report.down[camera] = report.down.get(camera, Weight()) + parcel.weight
-        return messages
+        return [
+            Message(parcel.content, dst_node_id=nodes[camera], message_type=message_type)
+            for camera, parcel in parcels.items()
+        ]

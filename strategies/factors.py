@@ -5,10 +5,9 @@ says. The averaged factors are carried over to the next round; only what is trai
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 from fed_lorac.adapters.changes import pair_of
-from strategies.arithmetic import DeltaSum, State, means_of_factors, sum_states
+from strategies.arithmetic import DeltaSum, State
 from strategies.base import FrameStrategy
 
 __all__ = ["FactorFedAvg"]
@@ -17,21 +16,17 @@ __all__ = ["FactorFedAvg"]
 class FactorFedAvg(FrameStrategy):
     """Inexact averaging of factors, for comparison; arguments as `FrameStrategy`'s."""
 
-    def __init__(self, **common: Any) -> None:
-        super().__init__(**common)
-        self._carried: dict[str, DeltaSum] = {}
-
     def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
         """The mean of every tensor apart; beside it the mean it should have been."""
-        rows = list(states)  # factors, not dense deltas: small
-        return means_of_factors(rows), sum_states(rows, self.shapes, self.scale)
+        mean = self.mean_of(states, apart=True)
+        return mean.tensors(), mean.deltas()
 
     def settle(self, sent: dict[str, DeltaSum]) -> dict[str, DeltaSum]:
         """New factors take the place of the old: their products' difference is what weights gain."""
         gained = {name: DeltaSum(total.shape).add(total) for name, total in sent.items()}
-        for name, total in self._carried.items():
+        for name, total in self.kept.items():
             gained[name].add(total, -1.0)
-        self._carried = {name: total for name, total in sent.items() if pair_of(self.template, name) is not None}
+        self.kept = {name: total for name, total in sent.items() if pair_of(self.template, name) is not None}
         return gained
 
     @property

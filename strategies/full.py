@@ -5,7 +5,7 @@ Every parameter's change goes up, the mean change goes down: FedAvg (McMahan et 
 
 from collections.abc import Iterable
 
-from strategies.arithmetic import DeltaSum, State, sum_states
+from strategies.arithmetic import DeltaSum, State
 from strategies.base import FrameStrategy
 
 __all__ = ["FullFedAvg"]
@@ -16,5 +16,5 @@ class FullFedAvg(FrameStrategy):
 
     def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
         """The mean change of every tensor."""
-        exact = sum_states(states, self.shapes, self.scale)
+        exact = self.mean_of(states).deltas()
         return {name: total.dense() for name, total in exact.items()}, exact

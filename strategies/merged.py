@@ -10,7 +10,7 @@ from typing import Any
 
 from fed_lorac.adapters.changes import changed_names, pair_of
 from fed_lorac.errors import ConfigError
-from strategies.arithmetic import DeltaSum, State, compressed, sum_states
+from strategies.arithmetic import DeltaSum, State, compressed
 from strategies.base import FrameStrategy
 
 __all__ = ["DOWNLINKS", "MergedFedAvg"]
@@ -37,12 +37,16 @@ class MergedFedAvg(FrameStrategy):
             )
         self.downlink, self.keeps_residual = downlink, residual
         self._ranks = {name: _rank_down(self.template, name, svd_rank) for name in changed_names(self.template)}
-        self.residual: dict[str, DeltaSum] = {}
         self._wanted: dict[str, DeltaSum] = {}
+
+    @property
+    def residual(self) -> dict[str, DeltaSum]:
+        """What svd has left out so far, by tensor name."""
+        return self.kept
 
     def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
         """The mean delta, with the residual added and compressed for the way down."""
-        exact = sum_states(states, self.shapes, self.scale)
+        exact = self.mean_of(states).deltas()
         self._wanted = {name: DeltaSum(total.shape).add(total) for name, total in exact.items()}
         for name, left in self.residual.items():
             self._wanted[name].add(left)
@@ -54,7 +58,7 @@ class MergedFedAvg(FrameStrategy):
     def settle(self, sent: dict[str, DeltaSum]) -> dict[str, DeltaSum]:
         """`E <- M + E - D`, with D as the cameras decode it."""
         if self.downlink == "svd" and self.keeps_residual:
-            self.residual = {name: total.add(sent[name], -1.0) for name, total in self._wanted.items()}
+            self.kept = {name: total.add(sent[name], -1.0) for name, total in self._wanted.items()}
         self._wanted = {}
         return sent
 

@@ -2,8 +2,7 @@
 
 import logging
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -13,12 +12,12 @@ from flwr.common.constant import ErrorCode
 from torch import Tensor
 
 from fed_lorac.adapters.changes import changed_names, pair_of
-from fed_lorac.errors import FrameError
 from fed_lorac.wire.codec import decode, inspect
-from fed_lorac.wire.faults import RefusedFrameError
+from fed_lorac.wire.faults import DROPPED_OUT, RefusedFrameError
 from fed_lorac.wire.meter import Weight, message_bytes, read_frame
+from strategies.arithmetic import State
 
-__all__ = ["Reply", "judge", "mean_metrics", "weighted_mean"]
+__all__ = ["Jury", "Reply", "mean_metrics", "weighted_mean"]
 
 Record = TypeVar("Record", ArrayRecord, MetricRecord)
 
@@ -29,12 +28,11 @@ _NOT_MEASURED = ("num-examples", "folded-round")
 
 @dataclass(frozen=True)
 class Reply:
-    """One camera's answer in one round: counted with a frame and examples, or left out with a reason."""
+    """One camera's answer in one round: counted, or left out with a reason."""
 
     camera: int
     counted: bool = False
     reason: str = "no reply"
-    frame: bytes = field(default=b"", repr=False)
     num_examples: int = 0
     train_loss: float = math.nan
     weight: Weight = field(default_factory=Weight)
@@ -44,79 +42,97 @@ class _RefusedError(Exception):
     """A reply to leave out; its text is the reason, a few words for the ledger."""
 
 
-def judge(
-    replies: Iterable[Message],
-    roster: Mapping[int, int],
-    drawn: Collection[int],
-    base: str,
-    template: Mapping[str, Sequence[int]],
-) -> list[Reply]:
-    """One `Reply` for each drawn camera, in camera order, the same in whatever order the messages arrive.
+class Jury:
+    """Judges one round's replies as they come and hands out the states that count, in the order of the draw.
+
+    A state is kept only until those of the cameras drawn before it have come: a grid that replies in the order of its
+    messages never has two of them in memory. The sum over `states` is the same whatever the order of arrival. A
+    camera's first reply is its reply; what it sends after that is billed and ignored.
 
     Args:
-        replies: consumed once, as they come.
         roster: node id -> camera; messages of other nodes, or of cameras that were not drawn, are ignored and logged.
-        drawn: the cameras that were asked.
+        drawn: the cameras that were asked, in order.
         base: fingerprint of the base that this round's frames must be for.
         template: name -> shape of every tensor of a frame.
     """
-    came: dict[int, list[Reply]] = {camera: [] for camera in sorted(drawn)}
-    for message in replies:
-        camera = roster.get(message.metadata.src_node_id)
-        if camera in came:
-            came[camera].append(_read(message, camera, base, template))
-        else:
-            who = f"node {message.metadata.src_node_id}" if camera is None else f"camera {camera}"
-            logging.getLogger(__name__).warning("A reply of %s is ignored: it was not asked in this round.", who)
-    return [_settled(camera, answers) for camera, answers in came.items()]
+
+    def __init__(
+        self, roster: Mapping[int, int], drawn: Iterable[int], base: str, template: Mapping[str, Sequence[int]]
+    ) -> None:
+        self._roster, self._base, self._template = roster, base, template
+        self.verdicts = {camera: Reply(camera) for camera in drawn}
+        self._heard: set[int] = set()
+
+    def states(self, replies: Iterable[Message]) -> Iterator[tuple[State, int]]:
+        """(state, examples) of each reply that counts; `verdicts` is complete when this has ended."""
+        waiting: dict[int, State | None] = {}
+        due = iter(self.verdicts)
+        camera = next(due, None)
+        for message in replies:
+            if (who := self._asked(message)) is None:
+                continue
+            if who in self._heard:
+                self._bill_again(who, message)
+                continue
+            self._heard.add(who)
+            self.verdicts[who], waiting[who] = _read(message, who, self._base, self._template)
+            while camera in waiting:
+                yield from self._counted(camera, waiting.pop(camera))
+                camera = next(due, None)
+        for late in [camera, *due] if camera is not None else []:
+            yield from self._counted(late, waiting.pop(late, None))
+
+    def _counted(self, camera: int, state: State | None) -> Iterator[tuple[State, int]]:
+        if state is not None:
+            yield state, self.verdicts[camera].num_examples
+
+    def _asked(self, message: Message) -> int | None:
+        camera = self._roster.get(message.metadata.src_node_id)
+        if camera in self.verdicts:
+            return camera
+        who = f"node {message.metadata.src_node_id}" if camera is None else f"camera {camera}"
+        logging.getLogger(__name__).warning("A reply of %s is ignored: it was not asked in this round.", who)
+        return None
+
+    def _bill_again(self, camera: int, message: Message) -> None:
+        first, (extra, _) = self.verdicts[camera], _read(message, camera, self._base, self._template)
+        reason = "a second reply was ignored" if first.counted else first.reason
+        self.verdicts[camera] = replace(first, reason=reason, weight=first.weight + extra.weight)
 
 
-def _settled(camera: int, answers: Sequence[Reply]) -> Reply:
-    """One verdict on all that a camera sent; every byte of it is billed."""
-    if len(answers) < 2:
-        return answers[0] if answers else Reply(camera)
-    weight = sum((answer.weight for answer in answers), Weight())
-    counted = {(a.frame, a.num_examples, repr(a.train_loss)): a for a in answers if a.counted}
-    if len(counted) > 1:
-        return Reply(camera, reason="several replies that differ", weight=weight)
-    if not counted:
-        return replace(min(answers, key=lambda answer: answer.reason), weight=weight)
-    return replace(*counted.values(), weight=weight, reason="a second reply was ignored")
-
-
-def _read(message: Message, camera: int, base: str, template: Mapping[str, Sequence[int]]) -> Reply:
+def _read(
+    message: Message, camera: int, base: str, template: Mapping[str, Sequence[int]]
+) -> tuple[Reply, State | None]:
     if not message.has_content():
-        return Reply(camera, reason=_trouble(message.error))
-    weight = _weight(message)
+        return Reply(camera, reason=_trouble(message.error)), None
+    weight = Weight(message_bytes=_size(message))
     try:
-        frame, examples, loss = _checked(message.content, base, template)
-    except _RefusedError as refusal:
-        return Reply(camera, reason=str(refusal), weight=weight)
-    except RefusedFrameError as error:
-        return Reply(camera, reason=error.reason, weight=weight)
-    return Reply(camera, True, "", frame, examples, loss, weight)
-
-
-def _weight(message: Message) -> Weight:
-    """What a reply weighs, as far as it can be read: what is refused was sent all the same."""
-    frame_bytes = payload_bytes = 0
-    with suppress(_RefusedError, FrameError):
         frame = read_frame(_one(message.content, ArrayRecord))
-        frame_bytes = len(frame)
-        payload_bytes = inspect(frame).payload_bytes
-    size = message_bytes(message.content, message.metadata.message_type, reply=True)
-    return Weight(payload_bytes, frame_bytes, size)
+        weight = replace(weight, frame_bytes=len(frame))
+        facts = inspect(frame)
+        weight = replace(weight, payload_bytes=facts.payload_bytes)
+        metrics = _one(message.content, MetricRecord)
+        _check_shapes(facts.shapes, template)
+        state = decode(frame, base=base)
+        _check_range(state)
+        examples, loss = _numbers(metrics)
+    except _RefusedError as refusal:
+        return Reply(camera, reason=str(refusal), weight=weight), None
+    except RefusedFrameError as error:
+        return Reply(camera, reason=error.reason, weight=weight), None
+    return Reply(camera, True, "", examples, loss, weight), state
 
 
-def _checked(content: RecordDict, base: str, template: Mapping[str, Sequence[int]]) -> tuple[bytes, int, float]:
-    """The frame, examples and loss of a reply that can be counted."""
-    frame, metrics = read_frame(_one(content, ArrayRecord)), _one(content, MetricRecord)
-    _check_shapes(inspect(frame).shapes, template)
-    _check_range(decode(frame, base=base))
+def _size(message: Message) -> int:
+    return message_bytes(message.content, message.metadata.message_type, reply=True)
+
+
+def _numbers(metrics: MetricRecord) -> tuple[int, float]:
+    """Examples and loss of a reply."""
     examples, loss = metrics.get("num-examples"), metrics.get("train-loss")
     if not isinstance(examples, int) or examples < 1:
         raise _RefusedError("num-examples is not a positive integer")
-    return frame, examples, float(loss) if isinstance(loss, int | float) else math.nan
+    return examples, float(loss) if isinstance(loss, int | float) else math.nan
 
 
 def _one(content: RecordDict, kind: type[Record]) -> Record:
@@ -145,9 +161,10 @@ def _check_range(state: Mapping[str, Tensor]) -> None:
 
 def _trouble(error: Error) -> str:
     if error.code in _LOST:
-        return "no reply"
+        return DROPPED_OUT if error.reason == DROPPED_OUT else "no reply"
     lines = [line.strip() for line in (error.reason or "").splitlines() if line.strip()]
-    return f"raised: {lines[-1][:200] if lines else 'no reason given'}"  # of a traceback, the exception's own line
+    said = lines[-1][:200] if lines else "no reason given"  # of a traceback, the exception's own line
+    return said if error.code == ErrorCode.CLIENT_APP_CRASHED else f"raised: {said}"
 
 
 def weighted_mean(pairs: Iterable[tuple[float, float]]) -> float:

@@ -9,7 +9,7 @@ from flwr.app.message import make_message
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from fed_lorac.grid.in_process import InProcessGrid
+from fed_lorac.grid.in_process import in_process
 from fed_lorac.running import running_fingerprint
 from fed_lorac.wire.codec import decode, encode
 from fed_lorac.wire.meter import frame_record
@@ -19,7 +19,7 @@ BASE = "5f1a"
 SHAPES = {"conv.weight": (6, 4, 3, 3), "fc.bias": (5,), "fc.weight": (5, 6)}
 VIEW = (18, 12)  # of conv.weight
 TEMPLATE = {"conv.A": (2, 12), "conv.B": (18, 2), "fc.bias": (5,), "fc.weight": (5, 6)}
-GRID = InProcessGrid(ClientApp(), 0)  # nobody lives there: rosters are given
+GRID = in_process(ClientApp(), 0)  # nobody lives there: rosters are given
 
 State = dict[str, Tensor]
 Dense = dict[str, np.ndarray]

@@ -2,7 +2,7 @@
 
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fed_lorac.errors import FactorError
 from strategies import arithmetic
-from strategies.arithmetic import DeltaSum, State, compressed, means_of_factors, relative_distance, sum_states
+from strategies.arithmetic import DeltaSum, Mean, State, compressed, relative_distance, sum_states
 
 
 def fleet(cameras: int, rank: int = 2) -> list[tuple[State, float]]:
@@ -47,6 +47,46 @@ def test_equal_cameras_are_a_fixed_point(cameras: int):
     assert relative_distance(found, alone) < 1e-6
 
 
+def apart(states: Iterable[tuple[State, float]]) -> State:
+    """The mean of every tensor for itself, A and B too."""
+    mean = Mean(SHAPES, 1.0, apart=True)
+    for one, weight in states:
+        mean.add(one, weight)
+    return mean.tensors()
+
+
+@settings(max_examples=20, deadline=None)
+@given(cameras=st.integers(1, 9), scale=st.floats(0.1, 4))
+def test_a_mean_that_learns_its_total_last_is_the_mean(cameras: int, scale: float):
+    rows = [(state(seed), float(1 + 7 * seed)) for seed in range(cameras)]
+    mean = Mean(SHAPES, scale)
+    for one, weight in rows:
+        mean.add(one, weight)
+    total = sum(weight for _, weight in rows)
+    expected = float64_mean([(one, weight / total) for one, weight in rows], scale)
+    assert off({name: found.dense().numpy() for name, found in mean.deltas().items()}, expected) < 1e-6
+
+
+def test_ten_thousand_changes_are_summed_to_a_millionth():
+    total, exact = DeltaSum((50,)), np.zeros(50)
+    for seed in range(10_000):
+        change = np.random.default_rng(seed).standard_normal(50).astype(np.float32)
+        total.add_dense(torch.from_numpy(change), 1e-4)
+        exact += 1e-4 * change.astype(np.float64)
+    assert np.linalg.norm(total.dense().numpy() - exact) < 1e-6 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 9])
+def test_a_sum_goes_on_from_its_parts_with_the_same_bytes(seeds: int):
+    total = DeltaSum(SHAPES["conv.weight"])
+    for seed in range(seeds):
+        total.add_pair(state(seed)["conv.A"], state(seed)["conv.B"], 0.3)
+    again = DeltaSum.of_parts(total.shape, {name: part.clone() for name, part in total.parts().items()})
+    for one in (total, again):
+        one.add_pair(state(77)["conv.A"], state(77)["conv.B"], 0.7)
+    assert torch.equal(total.dense(), again.dense()) and total.rows == again.rows
+
+
 def test_weights_matter():
     a, b = state(1), state(2)
     found = [sum_states([(a, w), (b, 1 - w)], SHAPES, 1.0) for w in (0.25, 0.75)]
@@ -56,7 +96,7 @@ def test_weights_matter():
 
 def test_mean_of_deltas_is_not_delta_of_means():
     states = fleet(4)
-    naive = sum_states([(means_of_factors(states), 1.0)], SHAPES, 1.0)
+    naive = sum_states([(apart(states), 1.0)], SHAPES, 1.0)
     exact = sum_states(states, SHAPES, 1.0)
     assert relative_distance(naive, exact) > 0.3
     assert relative_distance({"fc.weight": naive["fc.weight"]}, {"fc.weight": exact["fc.weight"]}) < 1e-6
@@ -65,7 +105,7 @@ def test_mean_of_deltas_is_not_delta_of_means():
 def test_mean_of_deltas_is_delta_of_means_where_a_is_shared():
     shared = state(0)["conv.A"]
     states = [({**s, "conv.A": shared}, w) for s, w in fleet(4)]
-    naive = sum_states([(means_of_factors(states), 1.0)], SHAPES, 1.0)
+    naive = sum_states([(apart(states), 1.0)], SHAPES, 1.0)
     assert relative_distance(naive, sum_states(states, SHAPES, 1.0)) < 1e-6
 
 
@@ -94,7 +134,7 @@ def test_adding_writes_to_no_tensor_that_came():
     kept = [{name: t.clone() for name, t in s.items()} for s in came]
     total = sum_states([(s, 0.5) for s in came], SHAPES, 2.0)
     DeltaSum(SHAPES["conv.weight"]).add(total["conv.weight"]).add(total["conv.weight"], -1.0)
-    means_of_factors([(s, 0.5) for s in came])
+    apart([(s, 0.5) for s in came])
     assert all(torch.equal(s[name], k[name]) for s, k in zip(came, kept, strict=True) for name in s)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -14,14 +14,21 @@ from flwr.common.constant import ErrorCode
 from fed_lorac.running import running_fingerprint
 from fed_lorac.wire.codec import encode, inspect
 from fed_lorac.wire.meter import Weight, frame_record, message_bytes
-from strategies.replies import Reply, judge, mean_metrics
+from strategies.arithmetic import State
+from strategies.replies import Jury, Reply, mean_metrics
 
 NOW = running_fingerprint(BASE, 3)
 GOOD = frame(1, 3)
 
 
+def judged(messages: Iterable[Message], cameras: int, drawn: Iterable[int]) -> tuple[list[Reply], list[State]]:
+    jury = Jury(roster(cameras), drawn, NOW, TEMPLATE)
+    states = [state for state, _ in jury.states(messages)]
+    return list(jury.verdicts.values()), states
+
+
 def verdicts(messages: list[Message], cameras: int = 3) -> list[Reply]:
-    return judge(messages, roster(cameras), range(cameras), NOW, TEMPLATE)
+    return judged(messages, cameras, range(cameras))[0]
 
 
 def flipped(at: int, frame: bytes = GOOD) -> bytes:
@@ -115,9 +122,11 @@ def test_what_is_refused_was_sent_and_is_billed_as_far_as_it_can_be_read(
     [
         (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "ValueError: boom", "raised: ValueError: boom"),
         (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "Traceback:\n  File x\nKeyError: 'y'\n", "raised: KeyError: 'y'"),
-        (ErrorCode.CLIENT_APP_CRASHED, "", "raised: no reason given"),
+        (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "", "raised: no reason given"),
+        (ErrorCode.CLIENT_APP_CRASHED, "worker died", "worker died"),
         (ErrorCode.NODE_UNAVAILABLE, "gone", "no reply"),
         (ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "expired", "no reply"),
+        (ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "dropped out", "dropped out"),
     ],
 )
 def test_a_camera_that_raised_or_was_lost_is_left_out_and_sent_nothing(code: int, text: str, reason: str):
@@ -129,39 +138,52 @@ def test_a_camera_that_says_nothing_in_time_is_left_out():
     assert [r.reason for r in verdicts([reply(1, answer(GOOD))])] == ["no reply", "", "no reply"]
 
 
-def test_replies_come_out_in_camera_order_whatever_order_they_arrive_in():
-    messages = [reply(camera, answer(frame(camera, 3))) for camera in range(6)]
-    messages += [reply(3, answer(GOOD)), reply(4, answer(GOOD[:-1])), reply(5, answer(frame(5, 3)))]
-    expected = verdicts(messages, 6)
-    assert [r.camera for r in expected] == list(range(6))
+def test_states_come_out_in_the_order_of_the_draw_whatever_order_replies_arrive_in():
+    drawn = [4, 1, 5, 0, 3]  # 2 was not asked
+    messages = [reply(camera, answer(frame(camera, 3))) for camera in (0, 1, 4, 5)] + [reply(3, answer(GOOD[:-1]))]
+    expected, states = judged(messages, 6, drawn)
+    assert [r.camera for r in expected] == drawn and [r.counted for r in expected] == [True] * 4 + [False]
+    assert all(torch.equal(s["fc.bias"], state(k)["fc.bias"]) for s, k in zip(states, drawn, strict=False))
     for seed in range(10):
         random.Random(seed).shuffle(messages)
-        drawn = random.Random(seed).sample(range(6), 6)
-        assert judge(messages, roster(6), drawn, NOW, TEMPLATE) == expected
+        again, others = judged(messages, 6, drawn)
+        assert again == expected
+        assert all(torch.equal(a[name], b[name]) for a, b in zip(states, others, strict=True) for name in a)
 
 
-def test_an_equal_second_reply_is_ignored_and_billed():
-    once, twice = verdicts([reply(0, answer(GOOD)), reply(1, answer(GOOD)), reply(1, answer(GOOD))], 2)
-    assert once.counted and twice.counted and twice.frame == once.frame
-    assert twice.reason == "a second reply was ignored"
-    assert twice.weight == once.weight + once.weight
+def test_a_state_is_handed_out_as_soon_as_those_drawn_before_it_have_come():
+    taken = 0
+
+    def arriving() -> Iterator[Message]:
+        nonlocal taken
+        for camera in (0, 2, 1, 3):
+            taken += 1
+            yield reply(camera, answer(frame(camera, 3)))
+
+    states = Jury(roster(4), range(4), NOW, TEMPLATE).states(arriving())
+    assert [taken for _ in states] == [1, 3, 3, 4]
 
 
-def test_replies_that_differ_are_left_out():
-    [found] = verdicts([reply(0, answer(GOOD)), reply(0, answer(frame(2, 3)))], 1)
-    assert not found.counted and found.reason == "several replies that differ"
-    [heavier] = verdicts([reply(0, answer(GOOD)), reply(0, answer(GOOD, num_examples=10_000))], 1)
-    assert not heavier.counted
+def test_the_first_reply_counts_and_a_second_is_ignored_and_billed():
+    for second, size in (
+        (answer(GOOD), len(GOOD)),
+        (answer(frame(2, 3)), len(GOOD)),
+        (answer(GOOD[:-1]), len(GOOD) - 1),
+    ):
+        once, twice = verdicts([reply(0, answer(GOOD)), reply(1, answer(GOOD)), reply(1, second)], 2)
+        assert once.counted and twice.counted and once.reason == ""
+        assert twice.reason == "a second reply was ignored"
+        assert twice.weight.frame_bytes == once.weight.frame_bytes + size
 
 
-def test_a_good_reply_beside_a_refused_one_is_counted():
+def test_a_good_reply_does_not_mend_a_refused_one():
     [found] = verdicts([reply(0, answer(GOOD[:-1])), reply(0, answer(GOOD))], 1)
-    assert found.counted and found.weight.frame_bytes == 2 * len(GOOD) - 1
+    assert not found.counted and found.reason == "truncated" and found.weight.frame_bytes == 2 * len(GOOD) - 1
 
 
 def test_replies_of_those_who_were_not_asked_are_ignored_and_logged(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
-        found = judge([reply(9, answer(GOOD)), reply(1, answer(GOOD))], roster(2), [0], NOW, TEMPLATE)
+        found, _ = judged([reply(9, answer(GOOD)), reply(1, answer(GOOD))], 2, [0])
     assert [(r.camera, r.reason) for r in found] == [(0, "no reply")]
     assert "node 1009" in caplog.text and "camera 1" in caplog.text
 

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 from fed_lorac.errors import ConfigError, FactorError, FrameError, RunError
 from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.in_process import InProcessGrid
+from fed_lorac.grid.in_process import in_process
 from fed_lorac.running import running_fingerprint
 from fed_lorac.wire.codec import decode, encode, inspect
 from strategies.base import FrameStrategy
@@ -195,11 +195,11 @@ def test_a_draw_beyond_the_roster_is_refused():
 
 
 def test_nodes_become_cameras_as_they_register():
-    grid = InProcessGrid(ClientApp(), 3)
-    late = grid.contexts.pop(1000)
+    grid = in_process(ClientApp(), 3)
+    late = grid.states.pop(1000)
     strategy = merged(0)
     assert len(list(strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid))) == 2
-    grid.contexts[1000] = late
+    grid.states[1000] = late
     assert len(list(strategy.configure_evaluate(1, ArrayRecord(), ConfigRecord(), grid))) == 3
     assert strategy.roster == {1001: 0, 1002: 1, 1000: 2}
     given_one = merged(2)

@@ -14,7 +14,7 @@ from fed_lorac.adapters import lora_c
 from fed_lorac.adapters.changes import fold
 from fed_lorac.adapters.methods import LoraC
 from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.in_process import InProcessGrid
+from fed_lorac.grid.in_process import in_process
 from fed_lorac.running import fingerprint, named_tensors, running_fingerprint
 from fed_lorac.wire.codec import encode
 from fed_lorac.wire.meter import frame_record
@@ -99,7 +99,7 @@ def exact_model(turns: Deltas) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("downlink", ["dense", "stack", "svd"])
 def test_the_stock_start_averages_a_users_cameras_exactly(downlink: str):
     turns: Deltas = []
-    grid = InProcessGrid(users_app(turns), 4)
+    grid = in_process(users_app(turns), 4)
     strategy = MergedFedAvg.for_model(small_model(), LoraC(rank=1, alpha=2.0), downlink=downlink, quorum=3)
     with task_identity():
         result = strategy.start(grid, initial_arrays=ArrayRecord(small_model().state_dict()), num_rounds=3)
@@ -114,13 +114,13 @@ def test_the_stock_start_averages_a_users_cameras_exactly(downlink: str):
 
 
 def test_every_camera_holds_the_model_that_the_result_says():
-    grid = InProcessGrid(users_app([]), 3)
+    grid = in_process(users_app([]), 3)
     strategy = MergedFedAvg.for_model(small_model(), LoraC(rank=1, alpha=2.0))
     with task_identity():
         result = strategy.start(grid, initial_arrays=ArrayRecord(small_model().state_dict()), num_rounds=3)
     expected = result.arrays.to_torch_state_dict()
-    for context in grid.contexts.values():
-        held = context.state.array_records["model"].to_torch_state_dict()
+    for state in grid.states.values():
+        held = state.array_records["model"].to_torch_state_dict()
         assert all(torch.allclose(held[name], expected[name], atol=1e-6) for name in expected)
 
 
@@ -133,7 +133,7 @@ def test_it_starts_without_arrays_and_central_evaluation_sees_none(make: type[Fr
 
     with task_identity():
         strategy = make.for_model(small_model(), LoraC(rank=1, alpha=2.0))
-        result = strategy.start(InProcessGrid(users_app([]), 2), ArrayRecord(), num_rounds=1, evaluate_fn=evaluate_fn)
+        result = strategy.start(in_process(users_app([]), 2), ArrayRecord(), num_rounds=1, evaluate_fn=evaluate_fn)
     assert seen == [0, 0] and len(strategy.updates) == 1
     assert result.train_metrics_clientapp[1]["num-examples"] == 30
 
@@ -158,12 +158,12 @@ def fails_once(app: ClientApp, camera: int, kind: str) -> ClientApp:
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
 def test_a_camera_whose_radio_broke_down_catches_up(kind: str):
     turns: Deltas = []
-    grid = InProcessGrid(fails_once(users_app(turns), 1, kind), 3)
+    grid = in_process(fails_once(users_app(turns), 1, kind), 3)
     strategy = MergedFedAvg.for_model(small_model(), LoraC(rank=1, alpha=2.0))
     with task_identity():
         result = strategy.start(grid, ArrayRecord(small_model().state_dict()), num_rounds=3)
     expected = result.arrays.to_torch_state_dict()
     assert strategy.confirmed == {0: 3, 1: 3, 2: 3}
-    for context in grid.contexts.values():
-        held = context.state.array_records["model"].to_torch_state_dict()
+    for state in grid.states.values():
+        held = state.array_records["model"].to_torch_state_dict()
         assert all(torch.allclose(held[name], expected[name], atol=1e-6) for name in expected)
