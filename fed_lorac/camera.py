@@ -1,50 +1,42 @@
-"""One camera's life: folding updates, a turn of training, being measured. Knows models and frames; not Flower."""
+"""What cameras do: a turn of training, side by side in a cohort, and being measured. Knows models and frames; not
+Flower, and not what a camera remembers: statistics come in and go out."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from fed_lorac import views
-from fed_lorac.adapters.changes import apply_changes, changed_names
+from fed_lorac.adapters.changes import apply_changes
+from fed_lorac.bases import RunningBase, carries_factors, running_model
 from fed_lorac.evaluate import accuracy, batch_norms, reestimate_statistics
 from fed_lorac.images import Augment
-from fed_lorac.running import named_tensors, running_fingerprint
+from fed_lorac.running import named_tensors
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.site import Site
-from fed_lorac.training import Recipe, cosine, train
+from fed_lorac.training import Recipe, Task, cosine, train
 from fed_lorac.wire.codec import encode
-from fed_lorac.wire.updates import unfolded
 
-__all__ = ["Memory", "Scores", "Turn", "baseline", "evaluate", "fold", "statistics_of", "take_turn", "uplink_template"]
+__all__ = ["Scores", "Statistics", "Turn", "baseline", "evaluate", "statistics_of", "take_turns", "uplink_template"]
 
-STATISTICS = ("running_mean", "running_var")
+Statistics = Mapping[str, Tensor]
+"""A camera's own batch norm: running means and variances by name; empty: the base's."""
 
-
-@dataclass
-class Memory:
-    """What a camera keeps from round to round; the starting base is pre-installed and not part of it.
-
-    `tensors` are those of the running base that updates have changed; `factors` the carried ones (strategy "factors"
-    only); `statistics` its own batch norm's.
-    """
-
-    folded_round: int = 0
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    factors: dict[str, Tensor] = field(default_factory=dict)
-    statistics: dict[str, Tensor] = field(default_factory=dict)
+_STATISTICS = ("running_mean", "running_var")
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What a turn gives: the frame to send, and what stands beside it in the reply."""
+    """What a turn gives: the frame to send, what stands beside it in the reply, and the camera's statistics after."""
 
     frame: bytes = field(repr=False)
     num_examples: int
     train_loss: float
+    statistics: Statistics = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -55,78 +47,124 @@ class Scores:
     clean: float
 
 
-def carries_factors(site: Site) -> bool:
-    """Whether averaged factors live on unfolded: the naive strategy's way."""
-    return site.config.strategy.name == "factors"
+def take_turns(
+    site: Site, running: RunningBase, round: int, cameras: Sequence[int], statistics: Sequence[Statistics]
+) -> list[Turn]:
+    """Train every camera's adapter on its own images, side by side, and encode what each uploads."""
+    config = site.config
+    seen = [views.in_weather(site.data, site.fleet.cameras[camera], config.run.seed) for camera in cameras]
+    models = _bench(site, running, round).models(statistics)
+    if config.batch_norm.mode == "local" and config.batch_norm.in_turn == "fixed":
+        _estimate_first(site, models, seen, statistics)
+    before = [statistics_of(model) for model in models]
+    tasks = [
+        Task(view.train, view.train_labels, _steps(site, view), stream(config.run.seed, "camera", k, "round", round))
+        for k, view in zip(cameras, seen, strict=True)
+    ]
+    outcomes = train(models, tasks, recipe=_recipe(site, round))
+    base = running.fingerprint(site.base.fingerprint)
+    return [
+        Turn(
+            encode(_uplink(site, model, was), dtype=config.codec.up, base=base),
+            len(task.labels),
+            outcome.mean_loss,
+            statistics_of(model) if config.batch_norm.mode == "local" else {},
+        )
+        for model, task, was, outcome in zip(models, tasks, before, outcomes, strict=True)
+    ]
 
 
-def fold(site: Site, memory: Memory, updates: Iterable[tuple[int, bytes]]) -> None:
-    """`W <- W + D` for each (round, frame) after the last folded one, in order; FrameError or FactorError."""
-    starting = named_tensors(site.base.model)
-    for round, update in unfolded(updates, site.base.fingerprint, memory.folded_round):
-        carried = {name for name in update if carries_factors(site) and name.endswith((".A", ".B"))}
-        memory.factors |= {name: update[name] for name in carried}
-        change = {name: tensor for name, tensor in update.items() if name not in carried}
-        tensors = {n: memory.tensors[n] if n in memory.tensors else starting[n].clone() for n in changed_names(change)}
-        apply_changes(tensors, change, 1.0)
-        memory.tensors |= tensors
-        memory.folded_round = round
-
-
-def take_turn(site: Site, camera_id: int, round: int, memory: Memory) -> Turn:
-    """Train one camera's adapter on its own images, from its running base, and encode what it uploads."""
-    config, camera = site.config, site.fleet.cameras[camera_id]
-    view = views.in_weather(site.data, camera, config.run.seed)
-    model = _running_model(site, memory)
-    before = statistics_of(model)
-    _attach(site, model, memory, round)
-    _set_training_mode(model, frozen_statistics=config.batch_norm.mode == "frozen")
-    steps = config.local.steps or config.local.epochs * -(-len(view.train) // config.local.batch_size)
-    rng = stream(config.run.seed, "camera", camera_id, "round", round)
-    outcome = train(model, view.train, view.train_labels, recipe=_recipe(site, round), steps=steps, rng=rng)
-    state = _uplink(site, model, before)
-    if config.batch_norm.mode == "local":
-        memory.statistics = statistics_of(model)
-    base = running_fingerprint(site.base.fingerprint, memory.folded_round)
-    return Turn(encode(state, dtype=config.codec.up, base=base), len(view.train), outcome.mean_loss)
-
-
-def uplink_template(site: Site) -> dict[str, torch.Size]:
+def uplink_template(site: Site) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor in a camera's frame, read off a network that was attached and not trained."""
     model = copy.deepcopy(site.base.model)
-    _attach(site, model, Memory(), 0)
-    return {name: tensor.shape for name, tensor in _uplink(site, model, statistics_of(model)).items()}
+    _attach(site, model, RunningBase(), 0)
+    return {name: tuple(tensor.shape) for name, tensor in _uplink(site, model, statistics_of(model)).items()}
 
 
-def _uplink(site: Site, model: nn.Module, before: dict[str, Tensor]) -> dict[str, Tensor]:
+def evaluate(site: Site, running: RunningBase, camera_id: int, statistics: Statistics) -> tuple[Scores, Statistics]:
+    """Measure the camera's current model; under local batch norm, with the statistics of its own weather, returned."""
+    model = running_model(site, running, statistics)
+    apply_changes(named_tensors(model), running.factors, site.adapter.scale)
+    camera, local = site.fleet.cameras[camera_id], site.config.batch_norm.mode == "local"
+    clean = _score(site, model, views.clear(site.data, camera), local)
+    weather = _score(site, model, views.in_weather(site.data, camera, site.config.run.seed), local)
+    return Scores(weather, clean), statistics_of(model) if local else {}
+
+
+def baseline(site: Site, camera_id: int) -> tuple[Scores, Scores]:
+    """The starting base as it comes (source), and with statistics re-estimated by each camera (zero-byte)."""
+    camera, model = site.fleet.cameras[camera_id], running_model(site, RunningBase(), {})
+    seen = (views.in_weather(site.data, camera, site.config.run.seed), views.clear(site.data, camera))
+    source = [_score(site, model, view, False) for view in seen]
+    zero_byte = [_score(site, model, view, True) for view in seen]
+    return Scores(*source), Scores(*zero_byte)
+
+
+def statistics_of(model: nn.Module) -> dict[str, Tensor]:
+    """Every batch norm's running mean and variance by name, as copies on the CPU."""
+    found = {}
+    for name, norm in batch_norms(model):
+        for statistic in _STATISTICS:
+            value = cast(Tensor | None, getattr(norm, statistic))
+            if value is not None:
+                found[f"{name}.{statistic}"] = value.detach().to("cpu", copy=True)
+    return found
+
+
+class _Bench:
+    """Networks that a round's turns start from: made once and filled anew for each cohort, as copies take longer."""
+
+    def __init__(self, site: Site, running: RunningBase, round: int) -> None:
+        model = running_model(site, running, {})
+        _attach(site, model, running, round)
+        _set_training_mode(site, model)
+        self._models = [model]
+        self._fresh = {name: value.detach().clone() for name, value in _moving(model)}
+
+    @torch.no_grad()
+    def models(self, statistics: Sequence[Statistics]) -> list[nn.Module]:
+        """One network for each of these cameras' statistics, in training mode, its adapter attached."""
+        self._models += [copy.deepcopy(self._models[0]) for _ in statistics[len(self._models) :]]
+        models = self._models[: len(statistics)]
+        for model, own in zip(models, statistics, strict=True):
+            for name, value in _moving(model):
+                value.copy_(own.get(name, self._fresh[name]))
+        return models
+
+
+@lru_cache(maxsize=1)
+def _bench(site: Site, running: RunningBase, round: int) -> _Bench:
+    """The bench of the round at hand; all cameras of a fleet share it, as they share the running base."""
+    return _Bench(site, running, round)
+
+
+def _moving(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What a turn changes: trained parameters and buffers."""
+    yield from ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+    yield from model.named_buffers()
+
+
+def _estimate_first(
+    site: Site, models: Sequence[nn.Module], seen: Sequence[views.View], statistics: Sequence[Statistics]
+) -> None:
+    """Who trains under statistics of its own, fixed, has some from the start."""
+    for model, view, own in zip(models, seen, statistics, strict=True):
+        if not own:
+            reestimate_statistics(model, view.train, site.precision)
+            _set_training_mode(site, model)
+
+
+def _steps(site: Site, view: views.View) -> int:
+    local = site.config.local
+    return local.steps or local.epochs * -(-len(view.train) // local.batch_size)
+
+
+def _uplink(site: Site, model: nn.Module, before: Statistics) -> dict[str, Tensor]:
     """The adapter's state and, where statistics are shared, their change since `before`."""
     state = site.adapter.read(model)
     if site.config.batch_norm.mode == "shared":
         state |= {name: after - before[name] for name, after in statistics_of(model).items()}
     return state
-
-
-def evaluate(site: Site, camera_id: int, memory: Memory) -> Scores:
-    """Measure the camera's current model; under local batch norm it keeps the statistics of its own weather."""
-    model = _running_model(site, memory)
-    apply_changes(named_tensors(model), memory.factors, site.adapter.scale)
-    local = site.config.batch_norm.mode == "local"
-    clean = _score(site, model, views.clear(site.data, site.fleet.cameras[camera_id]), local)
-    weather = _score(
-        site, model, views.in_weather(site.data, site.fleet.cameras[camera_id], site.config.run.seed), local
-    )
-    if local:
-        memory.statistics = statistics_of(model)
-    return Scores(weather, clean)
-
-
-def baseline(site: Site, camera_id: int) -> tuple[Scores, Scores]:
-    """The starting base as it comes (source), and with statistics re-estimated by each camera (zero-byte)."""
-    camera, model = site.fleet.cameras[camera_id], _running_model(site, Memory())
-    seen = (views.in_weather(site.data, camera, site.config.run.seed), views.clear(site.data, camera))
-    source = [_score(site, model, view, False) for view in seen]
-    zero_byte = [_score(site, model, view, True) for view in seen]
-    return Scores(*source), Scores(*zero_byte)
 
 
 def _score(site: Site, model: nn.Module, view: views.View | None, reestimated: bool) -> float:
@@ -137,23 +175,17 @@ def _score(site: Site, model: nn.Module, view: views.View | None, reestimated: b
     return accuracy(model, view.test, view.test_labels, site.precision)
 
 
-def _running_model(site: Site, memory: Memory) -> nn.Module:
-    model = copy.deepcopy(site.base.model)
-    model.load_state_dict({**memory.tensors, **memory.statistics}, strict=False)
-    return model.to(site.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def _attach(site: Site, model: nn.Module, memory: Memory, round: int) -> None:
+def _attach(site: Site, model: nn.Module, running: RunningBase, round: int) -> None:
     # Every camera draws the same A: a mean of B_k A_k is then nearest to low rank, and svd down loses least.
-    carried = carries_factors(site)
-    site.adapter.attach(model, torch_stream(site.config.run.seed, "adapter", 0 if carried else round))
-    if memory.factors:
-        site.adapter.load(model, {**site.adapter.read(model), **memory.factors})
+    drawn = 0 if carries_factors(site) else round
+    site.adapter.attach(model, torch_stream(site.config.run.seed, "adapter", drawn))
+    if running.factors:
+        site.adapter.load(model, {**site.adapter.read(model), **running.factors})
 
 
-def _set_training_mode(model: nn.Module, *, frozen_statistics: bool) -> None:
+def _set_training_mode(site: Site, model: nn.Module) -> None:
     model.train()
-    if frozen_statistics:
+    if site.config.batch_norm.mode == "frozen" or site.config.batch_norm.in_turn == "fixed":
         for _, norm in batch_norms(model):
             norm.eval()
 
@@ -170,14 +202,3 @@ def _recipe(site: Site, round: int) -> Recipe:
         augment=cast(Augment, c.augment),
         precision=site.precision,
     )
-
-
-def statistics_of(model: nn.Module) -> dict[str, Tensor]:
-    """Every batch norm's running mean and variance by name, as copies on the CPU."""
-    found = {}
-    for name, norm in batch_norms(model):
-        for statistic in STATISTICS:
-            value = cast(Tensor | None, getattr(norm, statistic))
-            if value is not None:
-                found[f"{name}.{statistic}"] = value.detach().to("cpu", copy=True)
-    return found

@@ -8,8 +8,9 @@ Three deals, each from a stream of its own, so that one never moves another:
   skew, so that accuracies are of the same images at every skew.
 - weather: with C corruptions and S severities, camera i has corruption i mod C and severity (i div C) mod S, so every
   corruption meets every severity once in C * S cameras; links go round robin, i mod L.
-- rounds: each camera draws a number from the round's stream and the lowest `per_round` take part, so that one camera
-  more takes at most one other's place.
+- rounds: each camera draws a number from the round's stream and, of those that can be reached, the lowest `per_round`
+  take part, so that one camera more takes at most one other's place. Who is away, and whose reply is lost, is drawn
+  from two streams more.
 """
 
 import warnings
@@ -77,11 +78,28 @@ class Fleet:
     cameras: tuple[Camera, ...]
     per_round: int
     seed: int
+    availability: float = 1.0
+    dropout: float = 0.0
 
     def drawn(self, round: int) -> tuple[int, ...]:
-        """The ids of the cameras that take part in `round`, ascending."""
+        """The ids of the cameras that are asked in `round`: those with most images first, so that no one waits long
+        for the last; equals ascending."""
         lots = stream(self.seed, "sample", round).random(len(self.cameras))
-        return tuple(sorted(int(i) for i in np.argsort(lots, kind="stable")[: self.per_round]))
+        away = self.away(round)
+        here = [int(i) for i in np.argsort(lots, kind="stable") if int(i) not in away]
+        return tuple(sorted(here[: self.per_round], key=lambda i: (-len(self.cameras[i].train), i)))
+
+    def away(self, round: int) -> frozenset[int]:
+        """The cameras that cannot be reached in `round`: they are neither asked nor told its update."""
+        return self._lots("availability", round, 1 - self.availability)
+
+    def dropped(self, round: int) -> frozenset[int]:
+        """The cameras whose reply would be lost in `round`, asked or not."""
+        return self._lots("dropout", round, self.dropout)
+
+    def _lots(self, name: str, round: int, chance: float) -> frozenset[int]:
+        lots = stream(self.seed, name, round).random(len(self.cameras))
+        return frozenset(int(i) for i in np.flatnonzero(lots < chance))
 
 
 def build_fleet(config: FleetConfig, data: ImagePools, seed: int) -> Fleet:
@@ -104,7 +122,7 @@ def build_fleet(config: FleetConfig, data: ImagePools, seed: int) -> Fleet:
         )
         for i in range(config.cameras)
     )
-    return Fleet(cameras, config.per_round, seed)
+    return Fleet(cameras, config.per_round, seed, config.availability, config.dropout)
 
 
 def _check_disjoint(data: ImagePools) -> None:

@@ -1,6 +1,7 @@
 """From stored images to a network's input. Knows pixels and random streams; not models or cameras."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-__all__ = ["AUGMENTS", "Augment", "augmented", "shuffled_batches", "to_input"]
+__all__ = ["AUGMENTS", "Augment", "Crops", "augmented", "cropped", "drawn_crops", "shuffled_batches", "to_input"]
 
 Augment = Literal["reflect_flip", "crop_flip", "crop", "crop_flip_cutout", "none"]
 AUGMENTS: tuple[str, ...] = get_args(Augment)
@@ -19,10 +20,22 @@ _PADDING = 4
 _HOLE = 17  # odd: a square around its centre
 
 
-def to_input(images: UInt8[Tensor, "n h w 3"], device: torch.device | str = "cpu") -> Float[Tensor, "n 3 h w"]:
-    """Stored images (N, H, W, 3), 0..255, to a normalised float32 batch (N, 3, H, W) in channels-last memory."""
-    mean, std = (torch.tensor(v, device=device) * 255 for v in (_MEAN, _STD))
-    return ((images.to(device).float() - mean) / std).permute(0, 3, 1, 2)
+def to_input(images: UInt8[Tensor, "n h w c"], device: torch.device | str = "cpu") -> Float[Tensor, "n c h w"]:
+    """Stored images (N, H, W, 3), 0..255, to a normalised float32 batch (N, 3, H, W) in channels-last memory.
+
+    Several cameras' images side by side, (N, H, W, cameras*3), become (N, cameras*3, H, W).
+    """
+    mean, std = (torch.tensor(v * (images.shape[-1] // 3), device=device) * 255 for v in (_MEAN, _STD))
+    return images.to(device).float().sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """What was drawn for the images of one batch: rows and columns of the padded image, and where a hole is."""
+
+    rows: Int64[Tensor, "n h"]
+    cols: Int64[Tensor, "n w"]
+    hole: Int64[Tensor, "n 2"] | None
 
 
 def augmented(images: UInt8[Tensor, "n h w 3"], how: Augment, rng: np.random.Generator) -> UInt8[Tensor, "n h w 3"]:
@@ -33,21 +46,34 @@ def augmented(images: UInt8[Tensor, "n h w 3"], how: Augment, rng: np.random.Gen
     "reflect_flip": the padding mirrors the image. Black borders raise the first batch norm's variance by a quarter, so
     statistics that are estimated afterwards, on whole images, do not fit a network that was trained on them.
     """
+    return cropped(images, how, drawn_crops(len(images), images.shape[1], images.shape[2], how, rng))
+
+
+def drawn_crops(count: int, height: int, width: int, how: Augment, rng: np.random.Generator) -> Crops | None:
+    """The random part of `augmented` for `count` images; None where nothing is drawn."""
     if how == "none":
-        return images
-    n, height, width, _ = images.shape
-    top, left = torch.from_numpy(rng.integers(0, 2 * _PADDING + 1, (2, n)))
+        return None
+    top, left = torch.from_numpy(rng.integers(0, 2 * _PADDING + 1, (2, count)))
     rows = top[:, None] + torch.arange(height)
     cols = left[:, None] + torch.arange(width)
     if "flip" in how:
-        mirror = torch.from_numpy(rng.random(n) < 0.5)
+        mirror = torch.from_numpy(rng.random(count) < 0.5)
         cols = torch.where(mirror[:, None], cols.flip(1), cols)
-    each = torch.arange(n)[:, None, None]
+    centre = [torch.from_numpy(rng.integers(0, side, count)) for side in (height, width)] if "cutout" in how else None
+    return Crops(rows, cols, None if centre is None else torch.stack(centre, 1))
+
+
+def cropped(images: UInt8[Tensor, "n h w 3"], how: Augment, crops: Crops | None) -> UInt8[Tensor, "n h w 3"]:
+    """The rest of `augmented`: the crops cut out, on the images' device."""
+    if crops is None:
+        return images
+    (n, height, width, _), device = images.shape, images.device
+    rows, cols, each = crops.rows.to(device), crops.cols.to(device), torch.arange(n, device=device)[:, None, None]
     if how == "reflect_flip":
         return images[each, _reflected(rows, height)[:, :, None], _reflected(cols, width)[:, None, :]]
     padded = torch.nn.functional.pad(images, (0, 0, _PADDING, _PADDING, _PADDING, _PADDING))
-    cropped = padded[each, rows[:, :, None], cols[:, None, :]]
-    return _cut_out(cropped, rng) if how == "crop_flip_cutout" else cropped
+    cut = padded[each, rows[:, :, None], cols[:, None, :]]
+    return cut if crops.hole is None else _cut_out(cut, crops.hole.to(device))
 
 
 def _reflected(padded: Int64[Tensor, "n side"], side: int) -> Int64[Tensor, "n side"]:
@@ -56,13 +82,14 @@ def _reflected(padded: Int64[Tensor, "n side"], side: int) -> Int64[Tensor, "n s
     return side - 1 - (side - 1 - inside).abs()
 
 
-def _cut_out(images: UInt8[Tensor, "n h w 3"], rng: np.random.Generator) -> UInt8[Tensor, "n h w 3"]:
-    n, height, width, _ = images.shape
-    row, col = (torch.from_numpy(rng.integers(0, side, n)) for side in (height, width))
-    in_rows = (torch.arange(height) - row[:, None]).abs() * 2 < _HOLE
-    in_cols = (torch.arange(width) - col[:, None]).abs() * 2 < _HOLE
-    grey = torch.tensor([round(255 * mean) for mean in _MEAN], dtype=torch.uint8)
-    return torch.where((in_rows[:, :, None] & in_cols[:, None, :])[..., None], grey, images)
+def _cut_out(images: UInt8[Tensor, "n h w 3"], centre: Int64[Tensor, "n 2"]) -> UInt8[Tensor, "n h w 3"]:
+    _, height, width, _ = images.shape
+    near = [
+        (torch.arange(side, device=images.device) - at[:, None]).abs() * 2 < _HOLE
+        for side, at in ((height, centre[:, 0]), (width, centre[:, 1]))
+    ]
+    grey = torch.tensor([round(255 * mean) for mean in _MEAN], dtype=torch.uint8, device=images.device)
+    return torch.where((near[0][:, :, None] & near[1][:, None, :])[..., None], grey, images)
 
 
 def shuffled_batches(count: int, batch_size: int, rng: np.random.Generator) -> Iterator[Tensor]:

@@ -9,7 +9,7 @@ from torch import nn
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.evaluate import accuracy
 from fed_lorac.seeds import stream
-from fed_lorac.training import Recipe, train, warm_cosine
+from fed_lorac.training import Recipe, Task, train, warm_cosine
 
 __all__ = ["RECIPE", "OnStep", "Pretrained", "pretrain"]
 
@@ -43,13 +43,10 @@ def pretrain(
     images, labels = (torch.from_numpy(a[dataset.cloud]) for a in (dataset.images, dataset.labels))
     model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     steps = epochs * -(-len(labels) // recipe.batch_size)
-    outcome = train(
-        model,
-        images,
-        labels,
+    (outcome,) = train(
+        [model],
+        [Task(images, labels, steps, stream(seed, "pretrain"))],
         recipe=recipe,
-        steps=steps,
-        rng=stream(seed, "pretrain"),
         lr_factor=warm_cosine,
         on_step=lambda step, loss: on_step(step, steps, loss),
     )

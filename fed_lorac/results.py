@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fed_lorac.adapters.changes import apply_changes
-from fed_lorac.camera import Memory
+from fed_lorac.bases import RunningBase
 from fed_lorac.config import Config
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.ledger import Row
@@ -26,14 +26,14 @@ __all__ = ["adapter_state", "model_state", "summary"]
 _TOTALS = ("uplink_message_bytes", "downlink_message_bytes", "full_uplink_message_bytes", "full_downlink_message_bytes")
 
 
-def adapter_state(site: Site, memory: Memory, updates: Iterable[Update]) -> dict[str, Tensor]:
+def adapter_state(site: Site, running: RunningBase, updates: Iterable[Update]) -> dict[str, Tensor]:
     """The run's adapter: the sum of its updates, as factors (scale folded in) where those are thinner than dense."""
     frames = [(update.round, update.frame) for update in updates]
     states = [state for _, state in unfolded(frames, site.base.fingerprint, 0)]
-    if memory.factors:  # carried factors replace one another; only what is dense adds up
-        states = [{k: v for k, v in state.items() if k not in memory.factors} for state in states]
+    if running.factors:  # carried factors replace one another; only what is dense adds up
+        states = [{k: v for k, v in state.items() if k not in running.factors} for state in states]
     sums = sum_states(((state, 1.0) for state in states), shapes_of(site.base.model), 1.0)
-    for name, total in sum_states([(memory.factors, 1.0)], shapes_of(site.base.model), site.adapter.scale).items():
+    for name, total in sum_states([(running.factors, 1.0)], shapes_of(site.base.model), site.adapter.scale).items():
         sums.setdefault(name, DeltaSum(total.shape)).add(total)
     adapter: dict[str, Tensor] = {}
     for name, total in sums.items():
@@ -41,11 +41,11 @@ def adapter_state(site: Site, memory: Memory, updates: Iterable[Update]) -> dict
     return adapter
 
 
-def model_state(site: Site, memory: Memory) -> dict[str, Tensor]:
+def model_state(site: Site, running: RunningBase) -> dict[str, Tensor]:
     """The merged model: the base's tensors with every update folded in, batch norm unfolded, the base's statistics."""
     tensors = {name: tensor.clone() for name, tensor in site.base.model.state_dict().items()}
-    tensors |= memory.tensors
-    apply_changes({n: tensors[n] for n in named_tensors(site.base.model)}, memory.factors, site.adapter.scale)
+    tensors |= running.tensors
+    apply_changes({n: tensors[n] for n in named_tensors(site.base.model)}, running.factors, site.adapter.scale)
     return tensors
 
 

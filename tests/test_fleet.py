@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fed_lorac.config import Config, FleetConfig
 from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.fleet import Fleet, build_fleet
+from fed_lorac.fleet import Camera, Fleet, build_fleet
 
 Indices = NDArray[np.int64]
 
@@ -144,20 +144,52 @@ def test_every_weather_meets_every_severity() -> None:
     assert [camera.link for camera in fleet.cameras[:3]] == ["4g", "lte-m", "4g"]
 
 
+def equals(cameras: int, per_round: int, seed: int, **chances: float) -> Fleet:
+    """A fleet of cameras that differ in nothing but their number."""
+    return Fleet(tuple(with_images(i, 5) for i in range(cameras)), per_round, seed, **chances)
+
+
+def with_images(camera: int, images: int) -> Camera:
+    return Camera(camera, "fog", 3, np.arange(images), np.arange(1), {}, "4g")
+
+
+def test_those_with_most_images_are_asked_first() -> None:
+    fleet = Fleet(tuple(with_images(i, n) for i, n in enumerate([3, 9, 3, 12, 9])), 5, 0)
+    assert fleet.drawn(1) == (3, 1, 4, 0, 2)
+
+
+@settings(max_examples=50)
+@given(seed=st.integers(0, 99), round=st.integers(1, 1000), chance=st.floats(0.05, 1))
+def test_who_is_away_is_not_drawn(seed: int, round: int, chance: float) -> None:
+    fleet = equals(20, 20, seed, availability=chance)
+    assert sorted(fleet.drawn(round)) == sorted(set(range(20)) - fleet.away(round))
+    assert fleet.away(round) == equals(20, 3, seed, availability=chance, dropout=0.5).away(round)
+
+
+@pytest.mark.parametrize("chance", [0.1, 0.5, 0.9])
+def test_cameras_are_away_and_drop_out_as_often_as_was_said(chance: float) -> None:
+    fleet = equals(50, 50, 3, availability=1 - chance, dropout=chance)
+    for lots in (fleet.away, fleet.dropped):
+        share = sum(len(lots(round)) for round in range(400)) / 20_000
+        assert abs(share - chance) < 4.5 * np.sqrt(chance * (1 - chance) / 20_000)
+    assert [fleet.away(round) for round in range(9)] != [fleet.dropped(round) for round in range(9)]
+    assert not equals(9, 9, 0).away(1) and not equals(9, 9, 0).dropped(1)
+
+
 @settings(max_examples=50)
 @given(cameras=st.integers(1, 60), share=st.floats(0, 1), seed=st.integers(0, 99), round=st.integers(0, 1000))
 def test_a_round_draws_distinct_cameras_in_order(cameras: int, share: float, seed: int, round: int) -> None:
     per_round = max(1, int(share * cameras))
-    drawn = Fleet((None,) * cameras, per_round, seed).drawn(round)  # type: ignore[arg-type]
+    drawn = equals(cameras, per_round, seed).drawn(round)
     assert len(set(drawn)) == len(drawn) == per_round
     assert list(drawn) == sorted(drawn)
     assert set(drawn) <= set(range(cameras))
-    wider = Fleet((None,) * (cameras + 1), per_round, seed).drawn(round)  # type: ignore[arg-type]
+    wider = equals(cameras + 1, per_round, seed).drawn(round)
     assert len(set(drawn) - set(wider)) <= 1
 
 
 def test_every_camera_is_drawn_equally_often() -> None:
-    fleet = Fleet((None,) * 10, 3, 0)  # type: ignore[arg-type]
+    fleet = equals(10, 3, 0)
     counts = Counter(camera for round in range(2000) for camera in fleet.drawn(round))
     spread = np.sqrt(2000 * 0.3 * 0.7)
     assert all(abs(counts[camera] - 600) < 4.5 * spread for camera in range(10))

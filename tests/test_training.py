@@ -14,7 +14,7 @@ from fed_lorac.images import Augment, augmented, shuffled_batches, to_input
 from fed_lorac.models import build
 from fed_lorac.precision import autocast, resolved_precision
 from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.training import Recipe, cosine, decayed_groups, train, warm_cosine
+from fed_lorac.training import Recipe, Task, cosine, decayed_groups, train, warm_cosine
 
 
 def photos(count: int, seed: int = 0) -> torch.Tensor:
@@ -94,7 +94,7 @@ def test_a_step_of_training_is_sgd_by_hand() -> None:
     model, twin = (nn.Sequential(nn.Flatten(), nn.Linear(3072, 3)) for _ in range(2))
     twin.load_state_dict(model.state_dict())
     recipe = Recipe(lr=0.01, augment="none", batch_size=8, clip_norm=float("inf"), weight_decay=0.1)
-    train(model, images, labels, recipe=recipe, steps=1, rng=stream(0, "s"))
+    train([model], [Task(images, labels, 1, stream(0, "s"))], recipe=recipe)
     nn.functional.cross_entropy(twin(to_input(images)), labels).backward()
     for p, decay in zip(twin.parameters(), (0.1, 0.0), strict=True):
         assert p.grad is not None
@@ -108,7 +108,7 @@ def test_a_gradient_is_clipped_to_its_largest_norm() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 3))
     before = torch.cat([p.detach().flatten() for p in model.parameters()])
     recipe = Recipe(lr=1.0, augment="none", batch_size=8, clip_norm=0.25, weight_decay=0.0)
-    train(model, images, labels, recipe=recipe, steps=1, rng=stream(0, "s"))
+    train([model], [Task(images, labels, 1, stream(0, "s"))], recipe=recipe)
     after = torch.cat([p.detach().flatten() for p in model.parameters()])
     assert (after - before).norm() == pytest.approx(0.25, rel=1e-3)
 
@@ -119,7 +119,7 @@ def test_training_repeats_bit_for_bit_and_learns() -> None:
     runs = []
     for _ in range(2):
         model: Any = build("resnet8", width=4, num_classes=2).train()
-        outcome = train(model, images, labels, recipe=Recipe(batch_size=16), steps=12, rng=stream(3, "r"))
+        (outcome,) = train([model], [Task(images, labels, 12, stream(3, "r"))], recipe=Recipe(batch_size=16))
         runs.append((model.fc.weight.detach().clone(), outcome))
     assert torch.equal(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]

@@ -7,6 +7,7 @@ follows something other than a convolution (pre-activation networks) and one wit
 """
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 from torch import fx, nn
@@ -15,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fed_lorac.errors import FactorError
 
-__all__ = ["fold_batch_norm"]
+__all__ = ["fold_batch_norm", "foldable"]
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
@@ -25,7 +26,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     """
     folded = copy.deepcopy(model).eval()
     modules = dict(folded.named_modules())
-    for conv_name, norm_name in _foldable(folded):
+    for conv_name, norm_name in foldable(folded):
         _fold_pair(modules[conv_name], modules[norm_name])
         parent, _, child = norm_name.rpartition(".")
         setattr(modules[parent], child, nn.Identity().eval())
@@ -47,8 +48,11 @@ def _trace(model: nn.Module) -> fx.Graph:
         ) from error
 
 
-def _foldable(model: nn.Module) -> list[tuple[str, str]]:
-    """(convolution, batch norm) pairs by dataflow: conv -> norm, both called once, the conv's output used once."""
+def foldable(model: nn.Module, kinds: Collection[type[nn.Module]] = (nn.Conv2d,)) -> list[tuple[str, str]]:
+    """(convolution, batch norm) pairs by dataflow: conv -> norm, both called once, the conv's output used once.
+
+    A convolution is of one of `kinds`. FactorError where torch.fx cannot trace the network.
+    """
     modules: dict[Any, nn.Module] = dict(model.named_modules())
     calls = [node for node in _trace(model).nodes if node.op == "call_module"]
     count = {id(modules[n.target]): sum(modules[m.target] is modules[n.target] for m in calls) for n in calls}
@@ -59,7 +63,7 @@ def _foldable(model: nn.Module) -> list[tuple[str, str]]:
             continue
         layer, bn = modules[conv.target], modules[norm.target]
         once = count[id(layer)] == count[id(bn)] == 1
-        if once and type(layer) is nn.Conv2d and isinstance(bn, _BatchNorm) and bn.running_mean is not None:
+        if once and type(layer) in kinds and isinstance(bn, _BatchNorm) and bn.running_mean is not None:
             pairs.append((str(conv.target), str(norm.target)))
     return pairs
 

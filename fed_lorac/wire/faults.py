@@ -1,10 +1,13 @@
-"""Why a frame is refused. Knows reasons as short words for a ledger; not bytes, cameras or rounds."""
+"""Why nothing good came: reasons as short words for a ledger. Knows no bytes, cameras or rounds."""
 
 from typing import Literal
 
 from fed_lorac.errors import FrameError
 
-__all__ = ["Reason", "RefusedFrameError"]
+__all__ = ["DROPPED_OUT", "Reason", "RefusedFrameError"]
+
+DROPPED_OUT = "dropped out"
+"""The reason in the Flower `Error` that stands for a reply which is lost by design (`fleet.dropout`)."""
 
 Reason = Literal[
     "truncated",
