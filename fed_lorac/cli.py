@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,20 +49,28 @@ def run(
     config: Source = None,
     overrides: Overrides = None,
     folder: Annotated[Path | None, typer.Option("--out", help="The run's folder. [default: runs/NAME-TIME]")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Go on with the run in DIR, from its newest checkpoint.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a simulation and print what it found."""
-    from fed_lorac.config import load_config  # noqa: PLC0415
+    from fed_lorac.config import load_config, resumed_config  # noqa: PLC0415
     from fed_lorac.grid.engines import run as run_on_engine  # noqa: PLC0415
     from fed_lorac.progress import RichWatch  # noqa: PLC0415
     from fed_lorac.report import show_run  # noqa: PLC0415
     from fed_lorac.server_app import out_folder  # noqa: PLC0415
 
-    settings = load_config(config, overrides or [])
-    target = folder or out_folder(settings, Path(config or "quickstart").stem)
+    if resume is not None and folder not in (None, resume):
+        raise ConfigError(f"A run goes on in its own folder; --resume is {resume}, --out {folder}. Leave --out away.")
+    if resume is None:
+        settings = load_config(config, overrides or [])
+        target = folder or out_folder(settings, Path(config or "quickstart").stem)
+    else:
+        settings, target = resumed_config(resume, config, overrides or []), resume
     try:
         with RichWatch(err, settings.run.rounds) as watch:
-            run_on_engine(settings, target, watch)
+            run_on_engine(settings, target, watch, resume=resume is not None)
     finally:
         if (target / "summary.json").is_file():
             summary = json.loads((target / "summary.json").read_text(encoding="utf-8"))
@@ -70,6 +79,26 @@ def run(
             else:
                 show_run(out, summary)
             err.print(f"The run is in {target}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def doctor(config: Source = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Examine this machine and every node of the cluster for a config: versions, data, device, memory.
+
+    Exit code 1 where one of them is not fit to take part.
+    """
+    from fed_lorac.config import load_config  # noqa: PLC0415
+    from fed_lorac.grid.examination import checkup  # noqa: PLC0415
+    from fed_lorac.report import show_checkup  # noqa: PLC0415
+
+    with err.status("examining"):
+        found = checkup(load_config(config, overrides or []))
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
+    else:
+        show_checkup(out, found)
+    if found.complaints:
+        raise typer.Exit(1)
 
 
 @app.command()

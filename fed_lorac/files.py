@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-__all__ = ["tensor_bytes", "write_bytes", "write_tensors", "write_text"]
+__all__ = ["clear_litter", "tensor_bytes", "write_bytes", "write_tensors", "write_text"]
 
 
 def _sync_folder(folder: Path) -> None:
@@ -43,6 +43,12 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
         raise
     _sync_folder(path.parent)
     return path
+
+
+def clear_litter(folder: Path) -> None:
+    """Remove what a killed process left half-written beside the files of a folder."""
+    for litter in folder.glob(".*.tmp"):
+        litter.unlink()
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -11,10 +11,11 @@ from typing import Any
 
 from flwr.app import Message, Metadata, RecordDict
 from flwr.app.message import make_message
-from flwr.common.serde import message_to_proto
+from flwr.common.serde import message_to_proto, recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-__all__ = ["SERVER_NODE_ID", "fixed_message", "numbered", "proto_bytes", "task_identity"]
+__all__ = ["SERVER_NODE_ID", "fixed_message", "numbered", "proto_bytes", "record_bytes", "record_of", "task_identity"]
 
 SERVER_NODE_ID = 1  # Flower's own number for the server's side
 
@@ -66,6 +67,16 @@ def numbered(message: Message, message_id: str) -> Message:
     metadata = copy(message.metadata)
     metadata.__dict__["_message_id"] = message_id
     return make_message(metadata, message.content)
+
+
+def record_bytes(records: RecordDict) -> bytes:
+    """Records as protobuf, for `record_of` to read."""
+    return bytes(recorddict_to_proto(records).SerializeToString())
+
+
+def record_of(data: bytes) -> RecordDict:
+    """The records in these bytes; protobuf runs no code from them."""
+    return recorddict_from_proto(ProtoRecordDict.FromString(data))
 
 
 def proto_bytes(message: Message) -> int:

@@ -175,6 +175,19 @@ class _File:
         except OSError as cause:
             raise RunError(f"A ledger must be writable; {path}: {cause.strerror}. Choose another folder.") from None
 
+    def size(self) -> int:
+        """The bytes of all rows, forced to the disk."""
+        os.fsync(self.file.fileno())
+        return self.file.seek(0, os.SEEK_END)
+
+    def cut(self, size: int) -> None:
+        if self.file.seek(0, os.SEEK_END) < size:
+            raise RunError(
+                f"A ledger holds what its run has measured; {self.path} has lost rows: it ends before byte {size}. "
+                "Restore it, or start the run again in another folder."
+            )
+        self.file.truncate(size)
+
     def append(self, values: Mapping[str, object]) -> Row:
         row = _row(self.path.name, self.columns, values)
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
@@ -211,6 +224,15 @@ class Ledger:
     def camera(self, **columns: object) -> None:
         """Append one camera's round; RunError unless the columns are exactly those of `CAMERA_COLUMNS`."""
         self._cameras.append(columns)
+
+    def position(self) -> dict[str, int]:
+        """How far both files are written, in bytes, now on the disk: what `cut` goes back to."""
+        return {"rounds": self._rounds.size(), "cameras": self._cameras.size()}
+
+    def cut(self, position: Mapping[str, int]) -> None:
+        """Take away every row after this position; RunError where rows before it are missing."""
+        self._rounds.cut(position["rounds"])
+        self._cameras.cut(position["cameras"])
 
     def close(self) -> None:
         """Close both files; rows are already written."""

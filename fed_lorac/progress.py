@@ -33,6 +33,11 @@ class RichWatch(Watch):
         """Begin the phase's bar anew."""
         self._progress.reset(self._phase, total=total, description=_PHASES[what])
 
+    def resumed(self, rounds: int) -> None:
+        """The rounds that are done already."""
+        self._progress.advance(self._rounds, rounds)
+        self._progress.console.print(f"going on after round {rounds}", highlight=False)
+
     def reply(self) -> None:
         """One more camera."""
         self._progress.advance(self._phase)

@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from fed_lorac import __version__
+from fed_lorac.checkpoint import Checkpoints
 from fed_lorac.config import Config
 from fed_lorac.errors import RunError
-from fed_lorac.files import write_tensors, write_text
+from fed_lorac.files import clear_litter, write_tensors, write_text
 from fed_lorac.ledger import Ledger
 
 __all__ = ["RunFolder", "versions"]
@@ -38,6 +39,7 @@ class RunFolder:
 
     path: Path
     ledger: Ledger = field(repr=False)
+    checkpoints: Checkpoints = field(repr=False)
 
     @classmethod
     def create(cls, path: Path, config: Config) -> "RunFolder":
@@ -49,7 +51,13 @@ class RunFolder:
             )
         ledger = Ledger(path)
         write_text(path / "config.toml", config.to_toml())
-        return cls(path, ledger)
+        return cls(path, ledger, Checkpoints(path))
+
+    @classmethod
+    def reopen(cls, path: Path) -> "RunFolder":
+        """The folder of a run that was killed or interrupted, to go on in."""
+        clear_litter(path)
+        return cls(path, Ledger(path), Checkpoints(path))
 
     def finish(
         self,

@@ -54,6 +54,9 @@ class Watch:
     def phase(self, what: str, total: int) -> None:
         """A phase begins that waits for `total` replies."""
 
+    def resumed(self, rounds: int) -> None:
+        """The run goes on after so many rounds that an earlier process finished."""
+
     def reply(self) -> None:
         """One reply came."""
 

@@ -1,6 +1,7 @@
 """The config: sim_configs and Flower's run-config to frozen dataclasses, each value checked. Says no tensor."""
 
 from fed_lorac.config.load import load_config, shipped_configs
+from fed_lorac.config.resumed import resumed_config
 from fed_lorac.config.sections import (
     AdapterConfig,
     BatchNormConfig,
@@ -28,5 +29,6 @@ __all__ = [
     "RunConfig",
     "StrategyConfig",
     "load_config",
+    "resumed_config",
     "shipped_configs",
 ]

@@ -59,6 +59,7 @@ class RunConfig(Section):
     device: str = setting("cpu", "where cameras train", choices=names.DEVICES)
     round_timeout_s: float = setting(3600.0, "a reply later than this is left out", above=0)
     evaluate_every: int = setting(1, "rounds between evaluations; the last round is always evaluated", least=1)
+    checkpoint_every: int = setting(1, "rounds between checkpoints, for --resume; 0: none", least=0)
     out: str = setting("", "the run's directory; empty: a new one")
 
 

@@ -1,0 +1,209 @@
+"""A whole run over any Flower Grid: the base measured, round after round, the folder written, gone on with after a
+kill. Knows strategies, rounds, records and checkpoints; not apps, nor who works where."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from flwr.app import RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fed_lorac.bases import RunningBase, folded
+from fed_lorac.checkpoint import Checkpoint
+from fed_lorac.config import Config
+from fed_lorac.flower_private import record_bytes, record_of
+from fed_lorac.ledger import read_rows
+from fed_lorac.nodes import STATISTICS_KEY, recalled
+from fed_lorac.record import RunFolder, versions
+from fed_lorac.results import adapter_state, model_state, summary
+from fed_lorac.rounds import Measured, Watch, measure_base, roll_call, run_round, write_rows
+from fed_lorac.site import Site, site_of
+from fed_lorac.strategy import full_messages, strategy_of
+from strategies.arithmetic import DeltaSum
+from strategies.base import FrameStrategy
+from strategies.outbox import Update
+
+__all__ = ["Memories", "conduct"]
+
+
+class Memories(Protocol):
+    """What a fleet's nodes remember, where that can be saved: our own grid's."""
+
+    def states(self) -> Mapping[int, RecordDict]:
+        """Each node's memory, by node id."""
+
+    def restore(self, states: Mapping[int, RecordDict], updates: Sequence[tuple[int, bytes]]) -> None:
+        """Put memories back, and fold the updates so far, (round, frame), into the fleet's base."""
+
+
+@dataclass
+class _Standing:
+    """How far a run is, and what it last measured."""
+
+    round: int = 0
+    measured: dict[str, Measured] = field(
+        default_factory=lambda: {arm: Measured() for arm in ("source", "zero_byte", "adapted")}
+    )
+
+
+def conduct(
+    grid: Grid, config: Config, out: Path, watch: Watch, *, memories: Memories | None = None, resume: bool = False
+) -> dict[str, Any]:
+    """Run all rounds over any grid, write the run's folder, return its summary.
+
+    With `memories` every `run.checkpoint_every` rounds leave a checkpoint, and `resume` goes on from the newest in
+    `out`. Ctrl-C ends the run after the rows that are already written: the results are those of the rounds that were
+    finished.
+    """
+    run = _Run(grid, config, RunFolder.reopen(out) if resume else RunFolder.create(out, config), watch, memories)
+    interrupted = False
+    try:
+        run.begin(resume=resume)
+        while run.standing.round < config.run.rounds:
+            run.round()
+    except KeyboardInterrupt:
+        interrupted = True
+    found = run.finish(interrupted=interrupted)
+    if interrupted:
+        raise KeyboardInterrupt
+    return found
+
+
+class _Run:
+    """One run as it goes."""
+
+    def __init__(self, grid: Grid, config: Config, folder: RunFolder, watch: Watch, memories: Memories | None) -> None:
+        self._grid, self._config, self._folder, self._watch, self._memories = grid, config, folder, watch, memories
+        self._site: Site = site_of(config)
+        self._strategy: FrameStrategy = strategy_of(self._site)
+        self._full = full_messages(self._site)
+        self.standing = _Standing()
+
+    def begin(self, *, resume: bool) -> None:
+        """Call the roll; then go on where the newest checkpoint stands, or measure the base."""
+        self._strategy.roster = roll_call(self._grid, self._config.fleet.cameras)
+        kept = self._folder.checkpoints.newest() if resume else None
+        if kept is not None:
+            self._restore(kept)
+            self._watch.resumed(kept.round)
+            return
+        self._folder.ledger.cut({"rounds": 0, "cameras": 0})
+        timeout = self._config.run.round_timeout_s
+        source, zero_byte = measure_base(self._grid, self._strategy, self._watch, timeout)
+        self.standing.measured |= {"source": source, "zero_byte": zero_byte}
+        self._save()
+
+    def round(self) -> None:
+        """One round, its rows, its checkpoint."""
+        run, number = self._config.run, self.standing.round + 1
+        last = number == run.rounds
+        measure = last or number % run.evaluate_every == 0
+        found, seconds = run_round(
+            self._grid,
+            self._strategy,
+            number,
+            measure=measure,
+            last=last,
+            timeout=run.round_timeout_s,
+            watch=self._watch,
+        )
+        ledger, report = self._folder.ledger, self._strategy.report
+        row = write_rows(ledger, report, self._site.fleet, self._full, found, seconds)
+        self.standing.round = number
+        if measure:
+            self.standing.measured["adapted"] = found
+        if last or (run.checkpoint_every and number % run.checkpoint_every == 0):
+            self._save()
+        self._watch.round(row, run.rounds)
+
+    def finish(self, *, interrupted: bool) -> dict[str, Any]:
+        """Write the results of the rounds that have rows; return the summary."""
+        rows = read_rows(self._folder.path / "rounds.jsonl").rows
+        found = summary(self._site, rows, **self.standing.measured, interrupted=interrupted)
+        # An interrupted round may have made its update already, but has no row: it never was.
+        updates = [update for update in self._strategy.updates if update.round <= found["rounds"]]
+        running = folded(self._site, RunningBase(), [(update.round, update.frame) for update in updates])
+        metadata = {
+            "base": self._site.base.fingerprint,
+            "folded_round": str(running.round),
+            "method": self._config.adapter.method,
+            "data": self._site.data.name,
+            "seed": str(self._config.run.seed),
+        }
+        self._folder.finish(
+            found,
+            adapter=adapter_state(self._site, running, updates),
+            model=model_state(self._site, running),
+            cameras=self._statistics(),
+            metadata=metadata,
+        )
+        return found
+
+    def _statistics(self) -> dict[str, Tensor]:
+        """`camera-<id>.<batch norm>.running_mean` and so on: from memories, or as sent with the last evaluation."""
+        roster = self._strategy.roster
+        said = {node: self._strategy.evaluations.get(camera, RecordDict()) for node, camera in roster.items()}
+        states = said if self._memories is None else self._memories.states()
+        return {
+            f"camera-{roster[node]}.{name}": value
+            for node, state in states.items()
+            if node in roster and STATISTICS_KEY in state.array_records
+            for name, value in recalled(state).items()
+        }
+
+    def _save(self) -> None:
+        """Leave a checkpoint, where nodes can be saved and it was asked for."""
+        if self._memories is None or not self._config.run.checkpoint_every:
+            return
+        strategy = self._strategy
+        facts = {
+            "versions": versions(),
+            "seed": self._config.run.seed,  # every stream is a function of the seed and its own names
+            "ledger": self._folder.ledger.position(),
+            "confirmed": strategy.confirmed,
+            "measured": {arm: vars(measured) for arm, measured in self.standing.measured.items()},
+        }
+        tensors = {f"node {node}": _bytes(state) for node, state in self._memories.states().items()}
+        for name, total in strategy.kept.items():
+            tensors |= {f"kept {name} {part}": tensor for part, tensor in total.parts().items()}
+        updates = {update.round: update.frame for update in strategy.updates}
+        self._folder.checkpoints.write(Checkpoint(self.standing.round, facts, tensors, updates))
+
+    def _restore(self, kept: Checkpoint) -> None:
+        if self._memories is None:
+            raise AssertionError("only a grid whose nodes can be saved has checkpoints")
+        if (then := kept.facts["versions"]) != versions():
+            changed = sorted(name for name, version in versions().items() if then.get(name) != version)
+            logging.getLogger(__name__).warning(
+                "The run began under other versions of %s: the rest may differ in the last bits.", ", ".join(changed)
+            )
+        self._folder.ledger.cut(kept.facts["ledger"])
+        self.standing.round = kept.round
+        for arm, measured in kept.facts["measured"].items():
+            by_camera = {kind: {int(camera): v for camera, v in values.items()} for kind, values in measured.items()}
+            self.standing.measured[arm] = Measured(**by_camera)
+        updates = sorted(kept.updates.items())
+        states = {int(name.split()[1]): _record(t) for name, t in kept.tensors.items() if name.startswith("node ")}
+        self._memories.restore(states, updates)
+        confirmed = {int(camera): round for camera, round in kept.facts["confirmed"].items()}
+        self._strategy.resume([Update(*update) for update in updates], confirmed, self._kept(kept.tensors))
+
+    def _kept(self, tensors: Mapping[str, Tensor]) -> dict[str, DeltaSum]:
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            if key.startswith("kept "):
+                _, name, part = key.split(" ")
+                parts.setdefault(name, {})[part] = tensor
+        return {name: DeltaSum.of_parts(self._strategy.shapes[name], found) for name, found in parts.items()}
+
+
+def _bytes(state: RecordDict) -> Tensor:
+    return torch.frombuffer(bytearray(record_bytes(state)), dtype=torch.uint8)
+
+
+def _record(data: Tensor) -> RecordDict:
+    return record_of(data.numpy().tobytes())

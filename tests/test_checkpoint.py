@@ -1,0 +1,111 @@
+"""Laws of checkpoints: what was written comes back, two are kept, a damaged one is passed over and named."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fed_lorac.checkpoint import Checkpoint, Checkpoints
+from fed_lorac.errors import RunError
+
+
+def at(round: int) -> Checkpoint:
+    """A run after that many rounds; round 2 was skipped."""
+    updates = {r: f"update of round {r}".encode() for r in range(1, round + 1) if r != 2}
+    tensors = {
+        "kept fc.weight dense": torch.full((3,), float(round), dtype=torch.float64),
+        "node 1000": torch.arange(9),
+    }
+    return Checkpoint(round, {"ledger": {"rounds": 10 * round}, "confirmed": {"0": round}}, tensors, updates)
+
+
+def equal(a: Checkpoint, b: Checkpoint) -> bool:
+    same = all(torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors)
+    return same and (a.round, a.facts, a.updates, a.tensors.keys()) == (b.round, b.facts, b.updates, b.tensors.keys())
+
+
+def written(folder: Path, rounds: int) -> Checkpoints:
+    kept = Checkpoints(folder)
+    for round in range(rounds + 1):
+        kept.write(at(round))
+    return kept
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted((folder / "checkpoints").glob("round-*"))
+
+
+def newest(folder: Path) -> Checkpoint:
+    found = Checkpoints(folder).newest()
+    assert found is not None
+    return found
+
+
+def test_what_was_written_comes_back(tmp_path: Path):
+    assert Checkpoints(tmp_path).newest() is None
+    for round in range(4):
+        written(tmp_path / str(round), round)
+        assert equal(newest(tmp_path / str(round)), at(round))
+
+
+def test_two_are_kept(tmp_path: Path):
+    written(tmp_path, 5)
+    assert [path.name.split("-")[1] for path in files(tmp_path)] == ["000004", "000005"]
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2 + 4  # and the four updates
+
+
+def test_a_run_goes_on_writing_after_it_was_read(tmp_path: Path):
+    written(tmp_path, 3)
+    again = Checkpoints(tmp_path)
+    again.newest()
+    again.write(at(4))
+    assert equal(newest(tmp_path), at(4))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 1, exclude_max=True), how=st.sampled_from(["flip", "cut", "empty"]))
+def test_a_damaged_newest_falls_back_to_the_one_before_and_says_so(
+    tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture, where: float, how: str
+):
+    folder = tmp_path_factory.mktemp("run")
+    written(folder, 3)
+    path = files(folder)[-1]
+    data = bytearray(path.read_bytes())
+    at_byte = int(where * len(data))
+    if how == "flip":
+        data[at_byte] ^= 1 << at_byte % 8
+    path.write_bytes(data[: {"flip": len(data), "cut": at_byte, "empty": 0}[how]])
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert equal(newest(folder), at(2))
+    assert path.name in caplog.text and "the one before" in caplog.text
+    assert not path.exists() and equal(newest(folder), at(2))
+
+
+@pytest.mark.parametrize("how", ["changed", "missing"])
+def test_a_checkpoint_whose_update_is_damaged_is_damaged(tmp_path: Path, how: str):
+    written(tmp_path, 3)
+    update = tmp_path / "checkpoints" / "update-000003.frame"
+    if how == "changed":
+        update.write_bytes(b"x" + update.read_bytes()[1:])
+    else:
+        update.unlink()
+    assert equal(newest(tmp_path), at(2))
+
+
+def test_where_all_are_damaged_the_run_must_be_started_again(tmp_path: Path):
+    written(tmp_path, 3)
+    for path in files(tmp_path):
+        path.write_bytes(b"")
+    with pytest.raises(RunError, match="all 2"):
+        Checkpoints(tmp_path).newest()
+
+
+def test_what_a_killed_writer_left_is_cleared(tmp_path: Path):
+    written(tmp_path, 1)
+    litter = tmp_path / "checkpoints" / ".round-000002-ab.safetensors.77-aa.tmp"
+    litter.write_bytes(b"half")
+    assert equal(newest(tmp_path), at(1)) and not litter.exists()
