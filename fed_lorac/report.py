@@ -1,7 +1,7 @@
 """Tables for people, out of a run's summary and of sizes. Knows numbers and rich; not models, cameras or messages."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
@@ -9,7 +9,11 @@ from rich.table import Table
 
 from fed_lorac.sizes import Sizes
 
-__all__ = ["accuracy_table", "bytes_table", "show_run", "sizes_table"]
+if TYPE_CHECKING:
+    from fed_lorac.doctor import Facts
+    from fed_lorac.grid.examination import Checkup
+
+__all__ = ["accuracy_table", "bytes_table", "show_checkup", "show_run", "sizes_table"]
 
 ARMS = {"source": "source", "zero_byte": "zero-byte", "adapted": "adapted"}
 
@@ -101,3 +105,35 @@ def _clock(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def show_checkup(console: Console, found: "Checkup") -> None:
+    """What the doctor found: a column a machine, then what must be mended, then what to know."""
+    machines = (found.driver, *found.nodes)
+    table = Table(title="Fit to take part?")
+    table.add_column("")
+    for facts in machines:
+        table.add_column(escape(facts.node))
+    for name, values in _ROWS.items():
+        table.add_row(name, *(escape(values(facts)) for facts in machines))
+    console.print(table)
+    for text in found.complaints:
+        console.print(f"[bold red]unfit[/bold red] {escape(text)}", highlight=False, soft_wrap=True)
+    for text in found.remarks:
+        console.print(f"[yellow]note[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
+    if not found.complaints:
+        console.print("All are fit to take part." if found.nodes else "This machine is fit.", highlight=False)
+
+
+_ROWS: "dict[str, Callable[[Facts], str]]" = {
+    "fed-lorac": lambda f: f.fed_lorac,
+    "Python": lambda f: f.python,
+    "PyTorch": lambda f: f"{f.torch}, torchvision {f.torchvision}",
+    "Flower, Ray": lambda f: f"{f.flwr}, {f.ray}",
+    "CPU": lambda f: f"{f.cpus} x {f.cpu}" if f.cpu else "",
+    "trains on": lambda f: f"{f.device}, {f.precision}, {f.threads} threads a worker" if f.device else "",
+    "free memory": lambda f: f"{f.free_memory_bytes / 2**30:.1f} GiB",
+    "data": lambda f: f.data[:12],
+    "base": lambda f: f.base[:12],
+    "cache": lambda f: f.cache + ("" if f.cache_writable else " (cannot be written)"),
+}

@@ -14,7 +14,7 @@ TINY = {
     "model.width": 4,
     "run.rounds": 2,
     "run.threads": 1,
-    "run.workers": 2,
+    "run.workers": 1,
     "run.precision": "fp32",
     "local.epochs": 1,
     "local.batch_size": 25,

@@ -163,7 +163,7 @@ def test_runs_compare_only_over_one_fleet(
 def test_every_adapter_in_the_config_has_an_implementation() -> None:
     from fed_lorac.adapters.methods import ADAPTERS
     from fed_lorac.grid.engines import ENGINES
-    from fed_lorac.server_app import STRATEGIES
+    from fed_lorac.strategy import STRATEGIES
 
     assert set(ADAPTERS) == set(names.ADAPTERS)
     assert set(STRATEGIES) == set(names.STRATEGIES)

@@ -1,16 +1,18 @@
-"""Laws of the grid in this process: who answers, what survives, what is late."""
+"""Laws of the fleet's grid in this process: who answers, what survives, what is late."""
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
-from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.in_process import InProcessGrid
+from fed_lorac.flower_private import record_bytes, record_of, task_identity
+from fed_lorac.grid.crew import Answer, Job, Visit
+from fed_lorac.grid.fleet import FleetGrid
+from fed_lorac.grid.in_process import in_process
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +42,7 @@ def counting() -> ClientApp:
     return app
 
 
-def asked(grid: InProcessGrid, **config: int | float) -> list[Message]:
+def asked(grid: FleetGrid, **config: int | float) -> list[Message]:
     content = RecordDict({"config": ConfigRecord(dict(config))})
     return [Message(content, dst_node_id=node, message_type=MessageType.TRAIN) for node in grid.get_node_ids()]
 
@@ -50,7 +52,7 @@ def numbers(replies: list[Message]) -> list[tuple[int, int]]:
 
 
 def test_nodes_answer_in_order_and_remember():
-    grid = InProcessGrid(counting(), 3)
+    grid = in_process(counting(), 3)
     for turn in (1, 2):
         replies = list(grid.send_and_receive(asked(grid)))
         assert numbers(replies) == [(0, turn), (1, turn), (2, turn)]
@@ -61,14 +63,14 @@ def test_nodes_answer_in_order_and_remember():
 def test_two_grids_are_the_same():
     runs = []
     for _ in range(2):
-        grid = InProcessGrid(counting(), 3)
+        grid = in_process(counting(), 3)
         replies = [reply for _ in range(3) for reply in grid.send_and_receive(asked(grid))]
         runs.append([(r.metadata.src_node_id, r.metadata.reply_to_message_id, dict(r.content)) for r in replies])
     assert runs[0] == runs[1]
 
 
 def test_a_node_that_raises_says_so_and_keeps_its_state(caplog: pytest.LogCaptureFixture):
-    grid = InProcessGrid(counting(), 3)
+    grid = in_process(counting(), 3)
     list(grid.send_and_receive(asked(grid)))
     with caplog.at_level(logging.ERROR):
         for _ in range(2):
@@ -76,35 +78,35 @@ def test_a_node_that_raises_says_so_and_keeps_its_state(caplog: pytest.LogCaptur
     assert [reply.has_error() for reply in replies] == [False, True, False]
     assert replies[1].error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
     assert replies[1].error.reason == "ValueError: boom"
-    assert list(grid.contexts[1001].state) == ["seen"]
+    assert list(grid.states[1001]) == ["seen"]
     assert numbers(list(grid.send_and_receive(asked(grid)))) == [(0, 4), (1, 2), (2, 4)]
     assert caplog.text.count("Traceback") == 1 and "boom" in caplog.text
 
 
 def test_a_node_cannot_alter_what_the_next_one_is_sent():
-    grid = InProcessGrid(counting(), 2)
+    grid = in_process(counting(), 2)
     messages = asked(grid, **{"raise": 0})
     list(grid.send_and_receive(messages))
     assert messages[1].content.config_records["config"]["raise"] == 0
 
 
 def test_replies_after_the_timeout_are_lost():
-    grid = InProcessGrid(counting(), 3)
+    grid = in_process(counting(), 3)
     assert list(grid.send_and_receive(asked(grid, sleep=0.05), timeout=0.01)) == []
     assert len(list(grid.send_and_receive(asked(grid), timeout=60))) == 3
-    assert [int(context.state.metric_records["seen"]["n"]) for context in grid.contexts.values()] == [2, 1, 1]  # type: ignore[arg-type]
+    assert numbers(list(grid.send_and_receive(asked(grid)))) == [(0, 2), (1, 2), (2, 2)]
 
 
 def test_no_node_begins_after_the_timeout():
-    grid = InProcessGrid(counting(), 2)
+    grid = in_process(counting(), 2)
     replies = grid.send_and_receive(asked(grid), timeout=0.5)
     next(iter(replies))
     time.sleep(0.6)
-    assert list(replies) == [] and not grid.contexts[1001].state
+    assert list(replies) == [] and not grid.states[1001]
 
 
 def test_pushed_messages_are_pulled_once_by_their_ids():
-    grid = InProcessGrid(counting(), 3)
+    grid = in_process(counting(), 3)
     first, second = list(grid.push_messages(asked(grid))), list(grid.push_messages(asked(grid)))
     assert len({*first, *second}) == 6
     assert numbers(list(grid.pull_messages(second[1:]))) == [(1, 2), (2, 2)]
@@ -115,17 +117,73 @@ def test_pushed_messages_are_pulled_once_by_their_ids():
 
 
 def test_a_node_that_is_not_there_is_unavailable():
-    grid = InProcessGrid(counting(), 1)
+    grid = in_process(counting(), 1)
     [reply] = grid.send_and_receive([Message(RecordDict(), dst_node_id=7, message_type=MessageType.TRAIN)])
     assert reply.error.code == ErrorCode.NODE_UNAVAILABLE and reply.metadata.src_node_id == 7
 
 
 def test_nodes_know_their_number_and_the_runs_config():
-    grid = InProcessGrid(counting(), 2, {"lr": 0.1})
-    assert [context.node_config for context in grid.contexts.values()] == [
-        {"partition-id": 0, "num-partitions": 2},
-        {"partition-id": 1, "num-partitions": 2},
-    ]
-    assert all(context.run_config == {"lr": 0.1} for context in grid.contexts.values())
+    app, told = ClientApp(), []
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        told.append((context.node_config, context.run_config))
+        return Message(RecordDict(), reply_to=message)
+
+    grid = in_process(app, 2, {"lr": 0.1})
+    list(grid.send_and_receive(asked(grid)))
+    assert told == [({"partition-id": k, "num-partitions": 2}, {"lr": 0.1}) for k in range(2)]
     assert grid.create_message(RecordDict(), MessageType.TRAIN, 1000, "3").metadata.group_id == "3"
     assert grid.run.run_id == 1
+
+
+class Cohorts:
+    """A crew that notes the jobs it is given and answers each node with its camera's number."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def run(self, jobs: Iterable[Job]) -> Generator[list[Answer], None, None]:
+        for job in jobs:
+            self.jobs.append(job)
+            yield [self._answer(visit) for visit in job.visits]
+
+    def _answer(self, visit: Visit) -> Answer:
+        state = RecordDict({"seen": MetricRecord({"camera": visit.camera})})
+        return Answer(Message(RecordDict(), reply_to=visit.message), state)
+
+    def close(self) -> None:
+        pass
+
+
+def test_cohorts_are_consecutive_messages_and_share_what_is_made_once_for_them():
+    crew, made = Cohorts(), []
+
+    def shared(messages: list[Message]) -> object:
+        made.append(object())
+        return made[-1]
+
+    grid = FleetGrid(crew, 7, cohort_size=3, shared=shared)
+    order = [6, 0, 5, 1, 4, 2, 3]
+    messages = [Message(RecordDict(), dst_node_id=1000 + k, message_type=MessageType.TRAIN) for k in order]
+    replies = [reply.metadata.src_node_id - 1000 for reply in grid.send_and_receive(messages)]
+    assert replies == order
+    assert [[visit.camera for visit in job.visits] for job in crew.jobs] == [[6, 0, 5], [1, 4, 2], [3]]
+    assert len(made) == 1 and all(job.shared is made[0] for job in crew.jobs)
+    assert [state.metric_records["seen"]["camera"] for state in grid.states.values()] == list(range(7))
+
+
+def test_jobs_are_handed_out_as_replies_are_taken():
+    crew = Cohorts()
+    grid = FleetGrid(crew, 100, cohort_size=2)
+    replies = grid.send_and_receive(asked(grid))
+    for _ in range(5):
+        next(replies)
+    assert len(crew.jobs) == 3
+
+
+def test_what_nodes_remember_can_be_put_into_another_grid():
+    first, second = in_process(counting(), 3), in_process(counting(), 3)
+    list(first.send_and_receive(asked(first)))
+    second.restore({node: record_of(record_bytes(state)) for node, state in first.states.items()})
+    assert numbers(list(second.send_and_receive(asked(second)))) == [(0, 2), (1, 2), (2, 2)]

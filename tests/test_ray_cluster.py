@@ -12,6 +12,7 @@ from runs import rows, tiny
 
 from fed_lorac.errors import RunError
 from fed_lorac.grid.engines import run
+from fed_lorac.grid.simulation import simulate
 from fed_lorac.rounds import Watch
 
 CAMERAS = 6
@@ -45,9 +46,12 @@ def noting(folder: Path) -> Mod:
 
 
 def test_cameras_run_on_both_nodes_and_give_what_one_process_gives(two_nodes: Cluster, tmp_path: Path) -> None:
-    notes, settings = tmp_path / "notes", {"fleet__cameras": CAMERAS, "fleet__per_round": CAMERAS}
+    notes, settings = (
+        tmp_path / "notes",
+        {"fleet__cameras": CAMERAS, "fleet__per_round": CAMERAS, "run__cohort_size": 1},
+    )
     notes.mkdir()
-    run(tiny(**settings, run__engine="flower"), tmp_path / "flower", Watch(), [noting(notes)])
+    simulate(tiny(**settings, run__engine="flower"), tmp_path / "flower", Watch(), [noting(notes)])
     turns = [path.name.split() for path in notes.iterdir()]
     assert two_nodes.head_node is not None
     ids = {node["NodeID"] for node in two_nodes.global_state.node_table()}

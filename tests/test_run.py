@@ -44,6 +44,7 @@ def test_a_run_leaves_every_file_and_no_other(done: Done) -> None:
         "adapter.safetensors",
         "cameras.jsonl",
         "cameras.safetensors",
+        "checkpoints",
         "config.toml",
         "model.safetensors",
         "rounds.jsonl",

@@ -1,7 +1,7 @@
 """What a fleet's grid asks of those who do the work: cohorts in, answers out. Knows nodes and messages; not what they
 say, nor who works where."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -56,7 +56,7 @@ class CohortApp(Protocol):
 class Crew(Protocol):
     """Who does the work: this process, or workers on Ray. Leaves no one unanswered."""
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[list[Answer]]:
+    def run(self, jobs: Iterable[Job]) -> Generator[list[Answer], None, None]:
         """Yield each job's answers in the order of the jobs, whatever the order they are done in.
 
         Jobs are taken from the iterable as there is room for them, never all at once. A node that cannot be brought to

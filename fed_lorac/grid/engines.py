@@ -1,38 +1,83 @@
-"""The engines that a run can go on, by name. Knows apps and grids; not what a run computes."""
+"""The engines that a run can go on, by name. Knows apps, crews and grids; not what a run computes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
-from flwr.clientapp.typing import Mod
+from flwr.app import RecordDict
 
-from fed_lorac.client_app import make_client_app
+# RULE
+from fed_lorac.conduct import conduct
 from fed_lorac.config import Config
+from fed_lorac.errors import ConfigError
 from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.in_process import InProcessGrid
+from fed_lorac.grid.cohort_app import Bases, FleetApp
+from fed_lorac.grid.crew import CohortApp, Crew
+from fed_lorac.grid.fleet import FleetGrid
+from fed_lorac.grid.here import Here
 from fed_lorac.rounds import Watch
-from fed_lorac.server_app import conduct
+from fed_lorac.site import Site, site_of
 
-__all__ = ["ENGINES", "run"]
+__all__ = ["ENGINES", "Fleet", "run"]
 
-Engine = Callable[[Config, Path, Watch, Sequence[Mod]], None]
-
-
-def _local(config: Config, out: Path, watch: Watch, mods: Sequence[Mod]) -> None:
-    with task_identity():
-        conduct(InProcessGrid(make_client_app(config, mods), config.fleet.cameras), config, out, watch)
+Engine = Callable[[Config, Path, Watch, bool], None]
 
 
-def _flower(config: Config, out: Path, watch: Watch, mods: Sequence[Mod]) -> None:
-    # Ray takes seconds to import, and the local engine needs none of it.
+def _hire(config: Config, app: Callable[[], CohortApp]) -> Crew:
+    """This process where one worker is asked for, else workers on Ray."""
+    if config.run.workers == 1 and not config.ray.address:
+        return Here(app())
+    # Ray takes seconds to import, and one process needs none of it.
+    from fed_lorac.grid.workers import RayCrew  # noqa: PLC0415
+
+    return RayCrew(config, app)
+
+
+class Fleet:
+    """Our grid with the cameras of a config, and what they remember."""
+
+    def __init__(self, config: Config, app: Callable[[], CohortApp] | None = None) -> None:
+        self.site: Site = site_of(config)
+        self._bases = Bases(self.site)
+        self.crew = _hire(config, app or partial(FleetApp, config.to_flat()))
+        size = config.run.cohort_size or 1
+        self.grid = FleetGrid(self.crew, config.fleet.cameras, cohort_size=size, shared=self._bases.after)
+
+    def states(self) -> Mapping[int, RecordDict]:
+        """Each node's memory, by node id."""
+        return self.grid.states
+
+    def restore(self, states: Mapping[int, RecordDict], updates: Sequence[tuple[int, bytes]]) -> None:
+        """Put memories back, and fold the updates so far into the fleet's base."""
+        self.grid.restore(states)
+        self._bases.restore(updates)
+
+    def close(self) -> None:
+        """Let the crew go."""
+        self.crew.close()
+
+
+def _fleet(config: Config, out: Path, watch: Watch, resume: bool) -> None:
+    with task_identity(), closing(Fleet(config)) as fleet:
+        conduct(fleet.grid, config, out, watch, memories=fleet, resume=resume)
+
+
+def _flower(config: Config, out: Path, watch: Watch, resume: bool) -> None:
+    if resume:
+        raise ConfigError(
+            'Only the engine "fleet" leaves checkpoints: Flower\'s runtime loses what its nodes remember. '
+            'Got run.engine = "flower"; start the run again.'
+        )
     from fed_lorac.grid.simulation import simulate  # noqa: PLC0415
 
-    simulate(config, out, watch, mods)
+    simulate(config, out, watch)
 
 
-ENGINES: dict[str, Engine] = {"fleet": _local, "flower": _flower}
+ENGINES: dict[str, Engine] = {"fleet": _fleet, "flower": _flower}
 """run.engine -> how it runs."""
 
 
-def run(config: Config, out: Path, watch: Watch, mods: Sequence[Mod] = ()) -> None:
-    """Run a config on its engine, into the folder `out`; `mods` are Flower's, around every message to a camera."""
-    ENGINES[config.run.engine](config, out.absolute(), watch, mods)
+def run(config: Config, out: Path, watch: Watch, *, resume: bool = False) -> None:
+    """Run a config on its engine, into the folder `out`; with `resume`, go on with the run that is there."""
+    ENGINES[config.run.engine](config, out.absolute(), watch, resume)

@@ -1,123 +1,53 @@
-"""A Flower Grid whose nodes live in this process, one after another. Knows messages and contexts; not what they say.
+"""A fleet in this process for anyone's ClientApp, one node after another. Knows contexts; not what an app does."""
 
-No server, no sockets, no Ray: a run starts at once and every message is still a Flower Message with its metadata.
-"""
+import copy
+from collections.abc import Mapping, Sequence
 
-import logging
-import time
-import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
-from itertools import count
-from typing import cast
-
-from flwr.app import ArrayRecord, Context, Error, Message, RecordDict, UserConfig
+from flwr.app import ArrayRecord, Context, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import ErrorCode
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
-from fed_lorac.flower_private import numbered
+from fed_lorac.config.rules import Scalar
+from fed_lorac.grid.crew import Answer, Visit
+from fed_lorac.grid.fleet import FleetGrid
+from fed_lorac.grid.here import Here
 
-__all__ = ["InProcessGrid"]
-
-_FIRST_NODE = 1000  # far from 1, which is the server
+__all__ = ["ClientAppCohort", "in_process"]
 
 
-class InProcessGrid(Grid):
-    """`cameras` nodes that run `client_app` in this process; node ids are fixed, so every run is the same.
+def in_process(client_app: ClientApp, nodes: int, run_config: Mapping[str, Scalar] | None = None) -> FleetGrid:
+    """A Flower Grid of `nodes` nodes that run `client_app` one after another, without server, sockets or Ray.
 
-    Replies are made as they are asked for, in the order of the messages. A node that raises answers with an error and
-    keeps the state it had before. A reply that is made after the timeout is lost, and no node begins after it.
+    Node ids are fixed, so every run is the same. A node that raises answers with an error and keeps the state it had
+    before. Enter `fed_lorac.flower_private.task_identity()` around its use, outside a Flower process.
     """
+    return FleetGrid(Here(ClientAppCohort(client_app, nodes, run_config)), nodes)
 
-    def __init__(self, client_app: ClientApp, cameras: int, run_config: Mapping[str, object] | None = None) -> None:
-        self._app = client_app
-        self._shown: set[str] = set()
-        self._ids = count(1)
-        self._replies: dict[str, Message] = {}
-        config = cast(UserConfig, dict(run_config or {}))
-        self.contexts = {
-            _FIRST_NODE + camera: Context(
-                run_id=1,
-                node_id=_FIRST_NODE + camera,
-                node_config={"partition-id": camera, "num-partitions": cameras},
-                state=RecordDict(),
-                run_config=config,
-            )
-            for camera in range(cameras)
-        }
 
-    def set_run(self, run: Run) -> None:
-        """There is one run only."""
+class ClientAppCohort:
+    """Anyone's ClientApp: each node's message by itself, with a context of its own."""
 
-    @property
-    def run(self) -> Run:
-        """The one run, without an app bundle."""
-        return Run.create_empty(run_id=1)
+    def __init__(self, app: ClientApp, nodes: int, run_config: Mapping[str, Scalar] | None = None) -> None:
+        self._app, self._nodes, self._config = app, nodes, dict(run_config or {})
 
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """A message to a node, as `Message(...)` makes it."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+    def answer(self, visits: Sequence[Visit], shared: object) -> list[Answer]:
+        """What the app makes of each message; nodes share no memory, so each has copies of its own."""
+        return [self._answer(visit) for visit in visits]
 
-    def get_node_ids(self) -> Iterable[int]:
-        """All nodes, ascending by camera."""
-        return list(self.contexts)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Run the messages now; their replies wait under the returned ids."""
-        replies = [self._deliver(message) for message in messages]
-        self._replies |= {reply.metadata.reply_to_message_id: reply for reply in replies}
-        return [reply.metadata.reply_to_message_id for reply in replies]
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies to these messages, each handed out once."""
-        return [self._replies.pop(key) for key in list(message_ids) if key in self._replies]
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """Yield each node's reply as it is made, until `timeout` seconds have passed."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        for message in list(messages):
-            if _passed(deadline):
-                return
-            reply = self._deliver(message)
-            if _passed(deadline):
-                return
-            yield reply
-
-    def _deliver(self, message: Message) -> Message:
-        arrived, context = (
-            numbered(message, f"message-{next(self._ids)}"),
-            self.contexts.get(message.metadata.dst_node_id),
+    def _answer(self, visit: Visit) -> Answer:
+        context = Context(
+            run_id=1,
+            node_id=visit.message.metadata.dst_node_id,
+            node_config={"partition-id": visit.camera, "num-partitions": self._nodes},
+            state=_copied(visit.state),
+            run_config=dict(self._config),
         )
-        if context is None:
-            return Message(Error(ErrorCode.NODE_UNAVAILABLE, "no such node"), reply_to=arrived)
-        before = _copied(context.state)
-        try:
-            # Nodes do not share memory: what one does to its message, no other sees.
-            arrived.content = _copied(message.content)
-            return self._app(arrived, context)
-        except Exception as error:
-            context.state = before
-            self._show(error)
-            code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-            return Message(Error(code, f"{type(error).__name__}: {error}"), reply_to=arrived)
-
-    def _show(self, error: Exception) -> None:
-        """A node's traceback, once for each kind of trouble."""
-        if (text := f"{type(error).__name__}: {error}") not in self._shown:
-            self._shown.add(text)
-            logging.getLogger(__name__).error("A camera raised:\n%s", "".join(traceback.format_exception(error)))
-
-
-def _passed(deadline: float | None) -> bool:
-    return deadline is not None and time.monotonic() > deadline
+        message = copy.copy(visit.message)
+        message.content = _copied(visit.message.content)
+        return Answer(self._app(message, context), context.state)
 
 
 def _copied(records: RecordDict) -> RecordDict:
     """Records of its own; an array's bytes, which nobody can alter, are shared."""
     return RecordDict(
-        {key: ArrayRecord(dict(r)) if isinstance(r, ArrayRecord) else deepcopy(r) for key, r in records.items()}
+        {key: ArrayRecord(dict(r)) if isinstance(r, ArrayRecord) else copy.deepcopy(r) for key, r in records.items()}
     )

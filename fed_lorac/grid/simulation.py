@@ -17,13 +17,13 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
 from fed_lorac.client_app import make_client_app
+from fed_lorac.conduct import conduct
 from fed_lorac.config import Config
 from fed_lorac.errors import RunError
 from fed_lorac.flower_private import task_identity
 from fed_lorac.grid.cluster import joined
 from fed_lorac.grid.live import LiveGrid
 from fed_lorac.rounds import Watch
-from fed_lorac.server_app import conduct
 from fed_lorac.site import site_of
 
 __all__ = ["simulate"]
@@ -36,7 +36,7 @@ def simulate(config: Config, out: Path, watch: Watch, mods: Sequence[Mod] = ()) 
     """
     site_of(config)  # so that bad data or a bad base is found before Ray starts
     conductor = _Conductor(config, out, watch)
-    with task_identity(), joined(config.run) as share, _without_deprecation():
+    with task_identity(), joined(config.run, config.ray.address) as share, _without_deprecation():
         try:
             run_simulation(
                 server_app=conductor.app,

@@ -1,0 +1,203 @@
+"""What a node is fit for: its versions, data, device and memory, and how they differ from the driver's. Knows this
+machine and the config; not clusters.
+
+Nothing ships code or data to a node, and whoever works must compute what the driver would. So each examines itself,
+and the driver compares.
+"""
+
+import os
+import platform
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from fed_lorac import __version__
+from fed_lorac.config import Config
+from fed_lorac.data.store import cache_folder
+from fed_lorac.errors import FedLoracError, RunError
+from fed_lorac.precision import resolved_precision
+from fed_lorac.site import site_of
+
+__all__ = ["WORKER_BYTES", "Facts", "complaints", "examine", "examine_driver", "remarks"]
+
+WORKER_BYTES = 1 << 30
+"""Memory that must be free for each worker: Python, PyTorch, a base network and a cohort's activations."""
+
+_MUST_EQUAL = ("fed_lorac", "python", "torch", "torchvision", "flwr", "ray", "numpy")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an examination found. Plain values, each with a default: another version's may lack some."""
+
+    node: str = ""  # its name, as a person would look for it
+    fed_lorac: str = ""
+    python: str = ""
+    torch: str = ""
+    torchvision: str = ""
+    flwr: str = ""
+    ray: str = ""
+    numpy: str = ""
+    cpu: str = ""
+    cpus: int = 0
+    threads: int = 0  # of one worker
+    device: str = ""  # where cameras would train: cpu or cuda
+    precision: str = ""
+    free_memory_bytes: int = 0
+    data: str = ""  # fingerprints; empty where there is `trouble`
+    base: str = ""
+    cache: str = ""
+    cache_writable: bool = False
+    trouble: str = ""  # why it cannot train: no such device, no data, or the node could not be asked
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The facts among these values, whatever else another version has sent."""
+        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+
+
+def examine(config: Config, node: str = "") -> Facts:
+    """Examine this machine for a config, opening data and base as a worker does; what fails is in `trouble`."""
+    free = free_memory_bytes()  # before data and base are opened
+    device = precision = data = base = trouble = ""
+    try:
+        device = _device(config.run.device)
+        precision = resolved_precision(config.run.precision, device)
+        site = site_of(config)
+        data, base = site.data.fingerprint, site.base.fingerprint
+    except FedLoracError as error:
+        trouble = f"{type(error).__name__}: {error}"
+    cache = cache_folder()
+    return Facts(
+        node=node or socket.gethostname(),
+        fed_lorac=__version__,
+        python=platform.python_version(),
+        **{name: _version(name) for name in ("torch", "torchvision", "flwr", "ray", "numpy")},
+        cpu=_cpu(),
+        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=config.run.threads,
+        device=device,
+        precision=precision,
+        free_memory_bytes=free,
+        data=data,
+        base=base,
+        cache=str(cache),
+        cache_writable=_writable(cache),
+        trouble=trouble,
+    )
+
+
+def examine_driver(config: Config) -> Facts:
+    """Examine this machine as the one that drives the run."""
+    return examine(config, f"{socket.gethostname()} (driver)")
+
+
+def complaints(driver: Facts, node: Facts, workers: int = 1) -> list[str]:
+    """Why a node must not take part, each naming it; none where it may. `workers`: how many it is to carry."""
+    if node.trouble:
+        return [f"Node {node.node}: {node.trouble}"]
+    found = [
+        f"Node {node.node} must have the driver's {name}: it has {getattr(node, name) or 'none'}, the driver "
+        f"{getattr(driver, name)}. Install the same version."
+        for name in _MUST_EQUAL
+        if _release(name, node) != _release(name, driver)
+    ]
+    for what, here, there in (("images", driver.data, node.data), ("base network", driver.base, node.base)):
+        if here and here != there:
+            found.append(
+                f"Node {node.node} must have the driver's {what}: its fingerprint is {there[:12]}, the driver's "
+                f"{here[:12]}. Copy the driver's files to it."
+            )
+    return [*found, *_means(driver, node, workers)]
+
+
+def _means(driver: Facts, node: Facts, workers: int) -> list[str]:
+    found = []
+    if node.device != driver.device:
+        found.append(
+            f"Node {node.node} must train where the driver would: it has {node.device}, the driver {driver.device}. "
+            "Set run.device, which is the same for all."
+        )
+    if node.free_memory_bytes < (need := workers * WORKER_BYTES):
+        found.append(
+            f"Node {node.node} must have 1 GiB free for each worker: it has {node.free_memory_bytes / 2**30:.1f} GiB "
+            f"for {need >> 30}. Lower run.workers, or free some."
+        )
+    if not node.cache_writable:
+        found.append(f"Node {node.node} must be able to write its cache {node.cache}. Set FED_LORAC_CACHE there.")
+    return found
+
+
+def remarks(driver: Facts, node: Facts) -> list[str]:
+    """What lets a node take part, but may give results that differ from the driver's."""
+    found: list[str] = []
+    if node.trouble:
+        return found
+    if node.precision != driver.precision:
+        found.append(
+            f"Node {node.node} trains in {node.precision}, the driver in {driver.precision}: results will depend on "
+            "who trains which camera. Set run.precision."
+        )
+    if node.cpu != driver.cpu:
+        found.append(
+            f"Node {node.node} has another CPU ({node.cpu}) than the driver ({driver.cpu}): results may differ in "
+            "their last bits."
+        )
+    return found
+
+
+def _release(name: str, facts: Facts) -> str:
+    """A version as far as it matters: of Python, the minor one."""
+    text: str = getattr(facts, name)
+    return text.rpartition(".")[0] if name == "python" else text
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
+
+
+def _device(asked: str) -> str:
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise RunError('A node must have the device that run.device names; it is "cuda", and PyTorch finds none here.')
+    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _cpu() -> str:
+    """The CPU's model, which decides the last bits of a float."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def free_memory_bytes() -> int:
+    """What a new process may take: the kernel's estimate, or less where a container has less left."""
+    try:
+        table = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
+        free = int(table["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (int((group / f"memory.{name}").read_text(encoding="utf-8")) for name in ("max", "current"))
+        # Cached files count as used, but are given up on demand.
+        stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
+        return min(free, limit - used + int(stat.get("inactive_file", 0)))
+    except (OSError, ValueError):  # no such group, or "max": no limit
+        return free
+
+
+def _writable(folder: Path) -> bool:
+    """Whether a folder, or the nearest that exists above it, can be written."""
+    there = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
+    return os.access(there, os.W_OK | os.X_OK)

@@ -1,0 +1,90 @@
+"""What our fleet's nodes run: cameras in cohorts, over one running base. Knows memories; not who works where."""
+
+from collections.abc import Mapping, Sequence
+
+from flwr.app import Message, MessageType
+
+from fed_lorac.bases import RunningBase, folded
+from fed_lorac.camera import Statistics
+from fed_lorac.config import Config
+from fed_lorac.config.rules import Scalar
+from fed_lorac.errors import FrameError
+from fed_lorac.grid.crew import Answer, Visit
+from fed_lorac.nodes import Node, answers, folded_round, raised, remembered, told_round
+from fed_lorac.running import running_fingerprint
+from fed_lorac.site import Site, site_of
+from fed_lorac.wire.codec import inspect
+from fed_lorac.wire.header import base_tag
+from fed_lorac.wire.updates import read_updates
+
+__all__ = ["Bases", "FleetApp"]
+
+
+class Bases:
+    """The running base that messages lead to, folded once for the whole fleet."""
+
+    def __init__(self, site: Site) -> None:
+        self._site, self._latest = site, RunningBase()
+
+    def restore(self, updates: Sequence[tuple[int, bytes]]) -> None:
+        """Go on where these (round, frame) lead to."""
+        self._latest = folded(self._site, RunningBase(), updates)
+
+    def after(self, messages: Sequence[Message]) -> RunningBase:
+        """The base of a camera that has folded all that is in `messages`."""
+        contents = {id(message.content): message.content for message in messages}
+        new = {
+            round: frame
+            for content in contents.values()
+            for round, frame in read_updates(content)
+            if round > self._latest.round
+        }
+        self._latest = folded(self._site, self._latest, new.items())
+        return self._latest
+
+
+class FleetApp:
+    """Our cameras. `shared` is the running base that the round's messages lead to.
+
+    Args:
+        flat: the run's config as plain values, which cross process borders.
+    """
+
+    def __init__(self, flat: Mapping[str, Scalar]) -> None:
+        self._site = site_of(Config.from_flat(flat))
+
+    def answer(self, visits: Sequence[Visit], shared: RunningBase) -> list[Answer]:
+        """Cameras that lack an update say so, the others answer together."""
+        chains: dict[tuple[int, int], int] = {}
+        able = {visit.camera for visit in visits if self._reached(visit, chains) == shared.round}
+        nodes = [Node(visit.camera, visit.message, visit.state) for visit in visits if visit.camera in able]
+        said = iter(answers(self._site, shared, nodes) if nodes else ())
+        return [_answered(visit, shared, *next(said)) if visit.camera in able else _behind(visit) for visit in visits]
+
+    def _reached(self, visit: Visit, chains: dict[tuple[int, int], int]) -> int:
+        """The round that a camera has folded once it has folded what it was sent; -1 where something is missing."""
+        content, folded = visit.message.content, folded_round(visit.state)
+        key = (id(content), folded)  # cameras that were sent the same share it
+        if key not in chains:
+            chains[key] = _chain(read_updates(content), self._site.base.fingerprint, folded)
+        return chains[key]
+
+
+def _chain(updates: Sequence[tuple[int, bytes]], base: str, folded: int) -> int:
+    for round, frame in sorted(updates):
+        if round > folded:
+            if inspect(frame).base_tag != base_tag(running_fingerprint(base, folded)):
+                return -1
+            folded = round
+    return folded
+
+
+def _answered(visit: Visit, shared: RunningBase, reply: Message, statistics: Statistics | None) -> Answer:
+    return Answer(reply, remembered(visit.state, shared.round, statistics))
+
+
+def _behind(visit: Visit) -> Answer:
+    if visit.message.metadata.message_type == MessageType.EVALUATE:
+        return Answer(told_round(visit.message, visit.state), visit.state)
+    lack = FrameError("A camera that trains has folded every update; this one lacks some. Send it what it missed.")
+    return Answer(raised(visit.message, lack), visit.state)

@@ -1,0 +1,164 @@
+"""A cohort app that misbehaves on demand, importable by workers. What cameras are to do, and what was done, is on the
+disk, where every process sees it."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+
+from fed_lorac.grid.crew import Answer, Job, Visit
+
+SEEN = "seen"
+
+
+@dataclass(frozen=True)
+class Naughty:
+    """Answers with the camera, how often it was visited, and the cohort's size, unless it is told to do otherwise.
+
+    A deed is "kill", "raise", "hang", "spin", "stop", "slow" or "few"; with " once" it is done the first time only,
+    with " alone" or " together" in cohorts of that kind only.
+    """
+
+    home: Path
+
+    def told(self, deeds: Mapping[int, str]) -> "Naughty":
+        """Forget what was done, and do this from now on."""
+        for path in self.home.iterdir():
+            path.unlink()
+        (self.home / "deeds.json").write_text(json.dumps(deeds))
+        return self
+
+    def answer(self, visits: Sequence[Visit], shared: Any) -> list[Answer]:
+        self._note(f"{'-'.join(str(visit.camera) for visit in visits)} {os.getpid()} {id(shared)} {node_id()}")
+        told = self.home / "deeds.json"
+        deeds = {int(camera): deed for camera, deed in json.loads(told.read_text()).items()} if told.exists() else {}
+        for visit in visits:
+            self._do(deeds.get(visit.camera, ""), visit.camera, len(visits))
+        if any(deeds.get(visit.camera) == "few" for visit in visits):
+            return []
+        return [_answered(visit, len(visits), shared) for visit in visits]
+
+    def attempts(self) -> list[list[int]]:
+        """The cohorts that were begun, sorted."""
+        return sorted([int(camera) for camera in words[0].split("-")] for words in self.notes())
+
+    def notes(self) -> list[list[str]]:
+        """Of each attempt: its cameras, the process, what was shared, the node, when."""
+        return sorted((path.name.split() for path in self.home.glob("* * *")), key=lambda words: int(words[-1]))
+
+    def processes(self) -> set[str]:
+        """Who has worked."""
+        return {words[1] for words in self.notes()}
+
+    def _note(self, what: str) -> None:
+        (self.home / f"{what} {time.monotonic_ns()}").touch()
+
+    def _do(self, deed: str, camera: int, size: int) -> None:
+        what, _, when = deed.partition(" ")
+        done = self.home / f"done-{camera}"
+        if (when, size > 1) in (("alone", True), ("together", False)) or (when == "once" and done.exists()):
+            return
+        if what in DEEDS:
+            done.touch()
+            DEEDS[what]()
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _stop() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _raise() -> None:
+    raise ValueError("the lens\nis dirty")
+
+
+def _spin() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    while True:
+        pass
+
+
+DEEDS = {
+    "kill": _kill,
+    "raise": _raise,
+    "hang": lambda: time.sleep(1e6),
+    "spin": _spin,
+    "stop": _stop,
+    "slow": lambda: time.sleep(0.5),
+}
+
+
+def _answered(visit: Visit, size: int, shared: Any) -> Answer:
+    before = visit.state.metric_records.get(SEEN)
+    count = int(before["n"]) + 1 if before else 1  # type: ignore[call-overload]
+    said = {"camera": visit.camera, "n": count, "size": size, "shared": int(shared or 0)}
+    reply = Message(RecordDict({"metrics": MetricRecord(said)}), reply_to=visit.message)
+    return Answer(reply, RecordDict({SEEN: MetricRecord({"n": count})}))
+
+
+def node_id() -> str:
+    """Ray's id of this node; nothing outside of Ray."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id() if ray.is_initialized() else "here"
+
+
+def threads(visits: Sequence[Visit], shared: Any) -> list[Answer]:
+    """An app's `answer` that tells PyTorch's threads in place of the cohort's size."""
+    import torch
+
+    return [_answered(visit, torch.get_num_threads(), shared) for visit in visits]
+
+
+@dataclass(frozen=True)
+class Threads:
+    """An app of `threads`."""
+
+    def answer(self, visits: Sequence[Visit], shared: Any) -> list[Answer]:
+        return threads(visits, shared)
+
+
+def broken() -> Naughty:
+    """A factory that fails."""
+    raise OSError("no app today")
+
+
+def visit(camera: int, state: RecordDict | None = None) -> Visit:
+    message = Message(RecordDict({"config": ConfigRecord({"n": 1})}), 1000 + camera, MessageType.TRAIN)
+    return Visit(camera, message, state or RecordDict())
+
+
+def jobs(cameras: int, size: int, shared: Any = None, pulled: list[int] | None = None) -> Iterator[Job]:
+    """Jobs of `size` cameras each; which have been pulled is noted."""
+    for first in range(0, cameras, size):
+        if pulled is not None:
+            pulled.append(first // size)
+        yield Job(tuple(visit(camera) for camera in range(first, min(first + size, cameras))), shared)
+
+
+def said(answers: Iterable[list[Answer]]) -> dict[int, dict[str, Any] | str]:
+    """Camera -> what it said, or why it did not, in the order of the answers."""
+    return {
+        answer.reply.metadata.src_node_id - 1000: (
+            dict(answer.reply.content.metric_records["metrics"])
+            if answer.reply.has_content()
+            else str(answer.reply.error.reason)
+        )
+        for answered in answers
+        for answer in answered
+    }
+
+
+def sizes(answers: Iterable[list[Answer]]) -> dict[int, int | str]:
+    """Camera -> the size of the cohort in which it answered, or why it did not."""
+    return {camera: words if isinstance(words, str) else words["size"] for camera, words in said(answers).items()}

@@ -1,0 +1,206 @@
+"""Laws of the crew on Ray, each with the real fault: processes killed, hung and stopped."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import pytest
+import ray
+from crew_apps import SEEN, Naughty, Threads, broken, jobs, said, sizes, visit
+from flwr.app import MetricRecord, RecordDict
+from runs import ROOT, tiny
+
+from fed_lorac.errors import RunError
+from fed_lorac.flower_private import task_identity
+from fed_lorac.grid.crew import Crew, Job
+from fed_lorac.grid.here import Here
+from fed_lorac.grid.posts import Doing, Patience
+from fed_lorac.grid.workers import RayCrew
+
+WORKERS, CPUS, TIMEOUT_S = 2, 4, 3.0
+ALL = {camera: 3 for camera in range(6)}
+
+
+@pytest.fixture(scope="module")
+def a_ray() -> Iterator[None]:
+    """One Ray for all tests; crews stay in the one that their process has joined."""
+    with pytest.MonkeyPatch.context() as patch, task_identity():
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT)]))
+        ray.init("local", num_cpus=CPUS, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def staff(a_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayCrew, Naughty]]:
+    app = Naughty(tmp_path_factory.mktemp("deeds"))
+    config = tiny(run__workers=WORKERS, run__cohort_timeout_s=TIMEOUT_S)
+    crew = RayCrew(config, partial(Naughty, app.home), examined=False)
+    yield crew, app
+    crew.close()
+
+
+@pytest.fixture(autouse=True)
+def all_is_well_in_the_end(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every test of the staff, the crew has all its workers, and a later run is untouched."""
+    yield
+    if "staff" in request.fixturenames:
+        crew, app = request.getfixturevalue("staff")
+        app.told({})
+        assert sizes(crew.run(jobs(6, 3))) == ALL
+        assert app.attempts() == [[0, 1, 2], [3, 4, 5]]
+        deadline = time.monotonic() + 120
+        while any(post.doing is not Doing.FREE for post in crew._posts):
+            assert time.monotonic() < deadline
+            list(crew.run(jobs(1, 1)))
+            time.sleep(0.05)
+        assert len({ray.get(post._actor.ping.remote()) for post in crew._posts}) == WORKERS
+
+
+def test_workers_say_what_one_process_says(staff: tuple[RayCrew, Naughty]):
+    crew, app = staff
+    crews: list[Crew] = [crew, Here(app)]
+    assert said(crews[0].run(jobs(7, 3, shared=5))) == said(crews[1].run(jobs(7, 3, shared=5)))
+    remembered = RecordDict({SEEN: MetricRecord({"n": 41})})
+    [[answer]] = crew.run([Job((visit(0, remembered),))])
+    assert answer.reply.content.metric_records["metrics"]["n"] == 42 == answer.state.metric_records[SEEN]["n"]
+    assert remembered.metric_records[SEEN]["n"] == 41
+
+
+def test_no_jobs_no_answers(staff: tuple[RayCrew, Naughty]):
+    assert list(staff[0].run([])) == []
+
+
+def test_answers_come_in_the_order_of_the_jobs_though_others_finish_first(staff: tuple[RayCrew, Naughty]):
+    crew, app = staff
+    app.told({0: "slow", 6: "slow"})
+    assert list(said(crew.run(jobs(10, 1)))) == list(range(10))
+    first_slow = app.notes()[0]
+    overtook = [words[0] for words in app.notes() if words[1] != first_slow[1]]
+    assert len(app.processes()) == WORKERS and set(overtook) >= {"1", "2", "3"}
+
+
+def test_jobs_are_taken_as_there_is_room(staff: tuple[RayCrew, Naughty]):
+    crew, app = staff
+    app.told({0: "slow"})
+    pulled: list[int] = []
+    for done, _ in enumerate(crew.run(jobs(40, 1, pulled=pulled)), start=1):
+        assert len(pulled) <= done + 2 * WORKERS
+    assert len(pulled) == 40
+
+
+def test_what_is_shared_is_put_once_and_fetched_once(staff: tuple[RayCrew, Naughty], monkeypatch: pytest.MonkeyPatch):
+    crew, app = staff
+    app.told({})
+    puts, put = list[object](), ray.put
+    monkeypatch.setattr(ray, "put", lambda value: puts.append(value) or put(value))  # counts, and puts
+    base = np.array(1)
+    for _ in range(2):
+        list(crew.run(jobs(20, 1, shared=base)))
+    assert len(puts) == 1 and puts[0] is base
+    seen_by = {pid: {words[2] for words in app.notes() if words[1] == pid} for pid in app.processes()}
+    assert all(len(objects) == 1 for objects in seen_by.values())
+    told = said(crew.run(jobs(4, 1, shared=np.array(3))))
+    assert [words["shared"] for words in told.values()] == [3] * 4 and len(puts) == 2  # type: ignore[index]
+
+
+def test_a_worker_killed_in_mid_cohort_is_replaced_and_its_cohort_retried_as_it_was(
+    staff: tuple[RayCrew, Naughty], caplog: pytest.LogCaptureFixture
+):
+    crew, app = staff
+    app.told({4: "kill once"})
+    assert sizes(crew.run(jobs(6, 3))) == ALL
+    assert app.attempts() == [[0, 1, 2], [3, 4, 5], [3, 4, 5]]
+
+
+def test_a_camera_that_always_kills_is_left_out_alone(staff: tuple[RayCrew, Naughty]):
+    crew, app = staff
+    app.told({1: "kill"})
+    assert sizes(crew.run(jobs(6, 3))) == ALL | {0: 1, 1: "worker died", 2: 1}
+    assert app.attempts() == [[0], [0, 1, 2], [0, 1, 2], [1], [2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("how", ["hang", "spin", "stop"])
+def test_a_worker_that_hangs_is_replaced_at_the_deadline(staff: tuple[RayCrew, Naughty], how: str):
+    crew, app = staff
+    app.told({4: f"{how} once"})
+    before = time.monotonic()
+    assert sizes(crew.run(jobs(6, 3))) == ALL
+    assert time.monotonic() - before > TIMEOUT_S
+    assert app.attempts() == [[0, 1, 2], [3, 4, 5], [3, 4, 5]]
+
+
+def test_a_camera_that_always_hangs_is_left_out_alone(staff: tuple[RayCrew, Naughty]):
+    crew, app = staff
+    app.told({1: "hang"})
+    assert sizes(crew.run(jobs(6, 3))) == ALL | {0: 1, 1: "no reply within 3 s", 2: 1}
+
+
+def test_a_camera_that_raises_is_left_out_and_its_own_traceback_shown_once(
+    staff: tuple[RayCrew, Naughty], caplog: pytest.LogCaptureFixture
+):
+    crew, app = staff
+    app.told({1: "raise", 5: "raise"})
+    dirty = "ValueError: the lens is dirty"
+    assert sizes(crew.run(jobs(6, 3))) == {0: 1, 1: dirty, 2: 1, 3: 1, 4: 1, 5: dirty}
+    assert app.attempts() == [[0], [0, 1, 2], [1], [2], [3], [3, 4, 5], [4], [5]]
+    assert caplog.text.count("Traceback") == 1 and "in _raise" in caplog.text and "RayTaskError" not in caplog.text
+
+
+def test_a_worker_that_died_between_runs_costs_nobody_a_try(staff: tuple[RayCrew, Naughty]):
+    crew, app = staff
+    app.told({})
+    for post in crew._posts:
+        os.kill(ray.get(post._actor.ping.remote()), signal.SIGKILL)
+    time.sleep(0.5)
+    assert sizes(crew.run(jobs(6, 3))) == ALL
+    assert app.attempts() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_run_that_is_left_early_does_not_disturb_the_next(staff: tuple[RayCrew, Naughty]):
+    crew, app = staff
+    app.told({1: "slow"})
+    left = crew.run(jobs(9, 1))
+    next(left)
+    assert sizes(crew.run(jobs(6, 3))) == ALL
+    with pytest.raises(RunError, match="one run at a time"):
+        next(left)
+
+
+def test_a_run_without_jobs_waits_for_nobody(staff: tuple[RayCrew, Naughty]):
+    crew, app = staff
+    app.told({0: "slow", 1: "slow", 2: "slow"})
+    next(crew.run(jobs(3, 1)))
+    before = time.monotonic()
+    assert list(crew.run([])) == [] and time.monotonic() - before < 0.4
+
+
+def test_threads_are_the_configs(a_ray: None):
+    crew = RayCrew(tiny(run__workers=1, run__threads=2), Threads, examined=False)
+    try:
+        assert sizes(crew.run(jobs(1, 1))) == {0: 2}
+    finally:
+        crew.close()
+
+
+def test_a_cluster_without_room_for_all_workers_is_a_run_error(a_ray: None):
+    with pytest.raises(
+        RunError, match=r"has 4 CPUs and 0 GPUs.*room for 4 workers, and run.workers = 5. Set run.workers = 4"
+    ):
+        RayCrew(tiny(run__workers=5), Threads, examined=False)
+
+
+def test_an_app_that_cannot_be_built_is_a_run_error_that_names_the_node(a_ray: None):
+    with pytest.raises(RunError, match=r"Node \S+ \([\d.]+, \w{8}\) could not build .*OSError: no app today"):
+        RayCrew(tiny(run__workers=1), broken, examined=False)
+
+
+def test_workers_that_never_come_up_are_given_up(a_ray: None, caplog: pytest.LogCaptureFixture):
+    impatient = Patience(arrive_s=0.01, starts=2)
+    with pytest.raises(RunError, match=r"none is left.*found no place within 0.01 s: .* of its 4 CPUs are free"):
+        RayCrew(tiny(run__workers=1), Threads, examined=False, patience=impatient)
