@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fed_lorac import views
 from fed_lorac.adapters.changes import apply_changes
 from fed_lorac.bases import RunningBase, carries_factors, running_model
+from fed_lorac.cohort.rule import cohort_size
 from fed_lorac.evaluate import accuracy, batch_norms, reestimate_statistics
 from fed_lorac.images import Augment
 from fed_lorac.running import named_tensors
@@ -21,7 +22,17 @@ from fed_lorac.site import Site
 from fed_lorac.training import Recipe, Task, cosine, train
 from fed_lorac.wire.codec import encode
 
-__all__ = ["Scores", "Statistics", "Turn", "baseline", "evaluate", "statistics_of", "take_turns", "uplink_template"]
+__all__ = [
+    "Scores",
+    "Statistics",
+    "Turn",
+    "baseline",
+    "cohort_size_of",
+    "evaluate",
+    "statistics_of",
+    "take_turns",
+    "uplink_template",
+]
 
 Statistics = Mapping[str, Tensor]
 """A camera's own batch norm: running means and variances by name; empty: the base's."""
@@ -72,6 +83,24 @@ def take_turns(
         )
         for model, task, was, outcome in zip(models, tasks, before, outcomes, strict=True)
     ]
+
+
+def cohort_size_of(site: Site) -> int:
+    """How many cameras train side by side: as set, or by `cohort.rule`; one under Flower's runtime."""
+    config = site.config
+    if config.run.engine == "flower":
+        return 1
+    if config.run.cohort_size:
+        return config.run.cohort_size
+    model = copy.deepcopy(site.base.model)
+    _attach(site, model, RunningBase(), 0)
+    return cohort_size(
+        model,
+        image_size=config.data.image_size,
+        batch_size=config.local.batch_size,
+        precision=site.precision,
+        device=site.device.type,
+    )
 
 
 def uplink_template(site: Site) -> dict[str, tuple[int, ...]]:

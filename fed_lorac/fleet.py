@@ -13,9 +13,11 @@ Three deals, each from a stream of its own, so that one never moves another:
   from two streams more.
 """
 
+import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +30,7 @@ from fed_lorac.seeds import stream
 __all__ = ["Camera", "Fleet", "ImagePools", "build_fleet"]
 
 Indices = NDArray[np.int64]
+Remember = Callable[[str, Callable[[], dict[str, Indices]]], Mapping[str, Indices]]
 
 
 class ImagePools(Protocol):
@@ -102,13 +105,18 @@ class Fleet:
         return frozenset(int(i) for i in np.flatnonzero(lots < chance))
 
 
-def build_fleet(config: FleetConfig, data: ImagePools, seed: int) -> Fleet:
+def build_fleet(
+    config: FleetConfig, data: ImagePools, seed: int, remember: Remember = lambda key, build: build()
+) -> Fleet:
     """The fleet that `config` and `seed` describe; the same on every process.
+
+    `remember` may answer a key from an earlier time instead of building anew: the libraries that deal images take two
+    seconds to import.
 
     Raises `ConfigError` where there are too few images for the cameras asked for, `DataError` where the pools overlap.
     """
     _check_disjoint(data)
-    train, evaluation = _deal_train(config, data, seed), _deal_evaluation(config, data, seed)
+    train, evaluation = _deal_train(config, data, seed, remember), _deal_evaluation(config, data, seed)
     weathers, levels, links = config.corruption_names, config.severity_levels, config.link_names
     cameras = tuple(
         Camera(
@@ -139,13 +147,22 @@ def _label_mix(data: ImagePools, indices: Indices) -> dict[str, float]:
     return {name: float(count / len(indices)) for name, count in zip(data.classes, counts, strict=True)}
 
 
-def _deal_train(config: FleetConfig, data: ImagePools, seed: int) -> list[Indices]:
+def _deal_train(config: FleetConfig, data: ImagePools, seed: int, remember: Remember) -> list[Indices]:
     ask = _Ask(config.cameras, config.images, "fleet.images", f"fleet's pool of {data.name}")
     taken = _take(data.fleet, ask, stream(seed, "fleet", "train"))
     labels = data.labels[taken]
-    if config.label_skew == "iid":
-        return _deal_iid(taken, labels, config.cameras)
-    return _deal_dirichlet(taken, labels, config, int(stream(seed, "fleet", "dirichlet").integers(2**63)))
+
+    def deal() -> dict[str, Indices]:
+        if config.label_skew == "iid":
+            parts = _deal_iid(taken, labels, config.cameras)
+        else:
+            parts = _deal_dirichlet(taken, labels, config, int(stream(seed, "fleet", "dirichlet").integers(2**63)))
+        return {"dealt": np.concatenate(parts), "ends": np.cumsum([len(part) for part in parts])}
+
+    pool = hashlib.sha256(taken.tobytes() + labels.tobytes()).hexdigest()
+    how = (config.cameras, config.label_skew, config.dirichlet_alpha, seed, version("flwr-datasets"))
+    dealt = remember(f"deal {how} {pool}", deal)
+    return [np.array(part) for part in np.split(dealt["dealt"], dealt["ends"][:-1])]
 
 
 def _deal_evaluation(config: FleetConfig, data: ImagePools, seed: int) -> list[Indices]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fed_lorac.adapters.changes import apply_changes
 from fed_lorac.bases import RunningBase
+from fed_lorac.camera import cohort_size_of
 from fed_lorac.config import Config
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.ledger import Row
@@ -78,6 +79,7 @@ def summary(
         "base": {"source": site.base.source, "fingerprint": site.base.fingerprint},
         "base_saw_fleet_images": site.base.saw_fleet_images,
         "precision": site.precision,
+        "cohort_size": cohort_size_of(site),
         "device": str(site.device),
         "seed": config.run.seed,
         "seconds": math.fsum(row["seconds"] for row in rows),

@@ -11,6 +11,7 @@ from fed_lorac.base import Base, load_base
 from fed_lorac.config import Config
 from fed_lorac.config.rules import Scalar
 from fed_lorac.data.datasets import Dataset, load
+from fed_lorac.data.store import cached_arrays
 from fed_lorac.fleet import Fleet, build_fleet
 from fed_lorac.precision import Precision, resolved_precision
 
@@ -48,7 +49,7 @@ def _site(flat: tuple[tuple[str, Scalar], ...]) -> Site:
     data = open_data(config)
     device = torch.device(_device(config.run.device))
     precision = resolved_precision(config.run.precision, device)
-    fleet, base = build_fleet(config.fleet, data, config.run.seed), load_base(config, data)
+    fleet, base = build_fleet(config.fleet, data, config.run.seed, cached_arrays), load_base(config, data)
     return Site(config, data, fleet, base, adapter_of(config.adapter), device, precision)
 
 

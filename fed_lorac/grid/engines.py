@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
-# RULE
+from fed_lorac.camera import cohort_size_of
 from fed_lorac.conduct import conduct
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
@@ -41,7 +41,7 @@ class Fleet:
         self.site: Site = site_of(config)
         self._bases = Bases(self.site)
         self.crew = _hire(config, app or partial(FleetApp, config.to_flat()))
-        size = config.run.cohort_size or 1
+        size = cohort_size_of(self.site)
         self.grid = FleetGrid(self.crew, config.fleet.cameras, cohort_size=size, shared=self._bases.after)
 
     def states(self) -> Mapping[int, RecordDict]:

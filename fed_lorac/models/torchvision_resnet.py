@@ -3,21 +3,14 @@
 LoRA-C (arXiv 2410.16954), section V: the 7x7 stride-2 stem becomes 3x3 stride 1, the max-pool goes.
 """
 
-from collections.abc import Callable
-
-import torchvision
 from torch import nn
 
 from fed_lorac.errors import ConfigError
 
 __all__ = ["TORCHVISION", "torchvision_resnet"]
 
-TORCHVISION: dict[str, Callable[..., nn.Module]] = {
-    "resnet18": torchvision.models.resnet18,
-    "resnet34": torchvision.models.resnet34,
-    "resnet50": torchvision.models.resnet50,
-    "resnet101": torchvision.models.resnet101,
-}
+TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101")
+"""Functions of `torchvision.models`, which takes a second to import: only who builds one waits for it."""
 
 
 def torchvision_resnet(name: str, *, num_classes: int, width: int, norm: str, shortcut: str) -> nn.Module:
@@ -27,7 +20,9 @@ def torchvision_resnet(name: str, *, num_classes: int, width: int, norm: str, sh
             f"{name} is torchvision's: width 64, batch norm, projection shortcuts; "
             f"got width {width}, norm {norm!r}, shortcut {shortcut!r}. Use a CIFAR ResNet (resnet8 to resnet56)."
         )
-    model = TORCHVISION[name](weights=None, num_classes=num_classes)
+    from torchvision import models  # noqa: PLC0415
+
+    model: nn.Module = getattr(models, name)(weights=None, num_classes=num_classes)
     model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
     model.maxpool = nn.Identity()
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")

@@ -100,8 +100,10 @@ def imagenet(model: nn.Module, name: str) -> None:
         raise DataError(
             f"ImageNet weights exist for {', '.join(TORCHVISION)}; model.name is {name!r}. Choose one of these."
         )
+    import torchvision  # noqa: PLC0415  (slow to import, and no other weights need it)
+
     try:
-        weights = TORCHVISION[name](weights="IMAGENET1K_V1").state_dict()
+        weights = getattr(torchvision.models, name)(weights="IMAGENET1K_V1").state_dict()
     except OSError as cause:
         raise DataError(
             f"torchvision downloads ImageNet weights on first use, which failed: {cause}. "
