@@ -68,6 +68,10 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
         yield "[yellow]It is not known whether the base was trained on the cameras' images.[/yellow]"
     if summary["frost_textures"] == "stand-in":
         yield "[yellow]Frost used the stand-in, not CIFAR-10-C's textures: install fed-lorac\\[frost].[/yellow]"
+    if "cohort_size" in summary:
+        size = summary["cohort_size"]
+        together = f"{size} cameras side by side" if size > 1 else "one camera at a time"
+        yield f"Trained on {summary['device']} in {summary['precision']}, {together}."
     if summary["rounds_skipped"]:
         yield f"[yellow]{summary['rounds_skipped']} rounds were skipped below the quorum; see rounds.jsonl.[/yellow]"
     if summary["interrupted"]:
