@@ -1,8 +1,8 @@
 """Which exact route of LoRA-C is faster, by shape: the figures behind `fed_lorac.adapters.routes.faster_route`.
 
 Times one training step (forward and backward, the input's gradient included) of one layer, by the dense route and the
-two-step route in turn, channels-last, and prints the median of the ratios of neighbours: two-step / dense, below 1
-where the two-step route wins. Neighbours share whatever else the machine was doing, so the ratio holds on a busy one.
+thin route in turn, channels-last, and prints the median of the ratios of neighbours: thin / dense, below 1 where the
+thin route wins. Neighbours share whatever else the machine was doing, so the ratio holds on a busy one.
 
     python benchmarks/lora_c_routes.py [--json FILE] [--threads 1] [--device cpu] [--seconds 0.5] [--batch 50 128]
 """
@@ -74,17 +74,17 @@ def step_s(layer: LoraConv2d, x: Tensor, bf16: bool) -> float:
 
 
 def compare(layer: LoraConv2d, x: Tensor, bf16: bool, seconds: float) -> dict[str, float]:
-    times: dict[str, list[float]] = {"dense": [], "two-step": []}
+    times: dict[str, list[float]] = {"dense": [], "thin": []}
     started = time.perf_counter()
     while len(times["dense"]) < 4 or time.perf_counter() - started < seconds:
-        for route in ("dense", "two-step"):
+        for route in ("dense", "thin"):
             layer.lora_route = route
             times[route].append(step_s(layer, x, bf16))
-    del times["dense"][0], times["two-step"][0]  # the first pair warms up
-    ratios = [two / one for one, two in zip(times["dense"], times["two-step"], strict=True)]
+    del times["dense"][0], times["thin"][0]  # the first pair warms up
+    ratios = [thin / dense for dense, thin in zip(times["dense"], times["thin"], strict=True)]
     return {
         "dense_ms": 1e3 * statistics.median(times["dense"]),
-        "two_step_ms": 1e3 * statistics.median(times["two-step"]),
+        "thin_ms": 1e3 * statistics.median(times["thin"]),
         "ratio": statistics.median(ratios),
     }
 
@@ -114,7 +114,7 @@ def measure(
         row["rule"] = faster_route(layer.weight.shape, height, args.device)
         print(
             f"{network} {shape!s:>22} batch {batch:>3} {row['dtype']} R {height:>2}  dense {row['dense_ms']:8.2f} ms  "
-            f"two-step {row['two_step_ms']:8.2f} ms  ratio {row['ratio']:5.2f}  rule {row['rule']}",
+            f"thin {row['thin_ms']:8.2f} ms  ratio {row['ratio']:5.2f}  rule {row['rule']}",
             flush=True,
         )
         found.append(row)
@@ -138,7 +138,7 @@ def machine(device: str) -> dict[str, Any]:
 def regret(found: list[dict[str, Any]]) -> str:
     """What the rule loses: the geometric mean and the worst of (time by the rule / time by the faster route)."""
     lost = [
-        max(1.0, row["ratio"]) / min(1.0, row["ratio"]) if (row["ratio"] < 1) != (row["rule"] == "two-step") else 1.0
+        max(1.0, row["ratio"]) / min(1.0, row["ratio"]) if (row["ratio"] < 1) != (row["rule"] == "thin") else 1.0
         for row in found
     ]
     right = sum(value == 1.0 for value in lost)

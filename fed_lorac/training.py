@@ -108,6 +108,7 @@ def train(
             if on_step is not None:
                 on_step(step, float(loss.mean()))
         turn.dismiss(None)
+        turn.side.clear()
     return turn.outcomes()
 
 

@@ -127,7 +127,7 @@ def test_kernel_wise_counts_two_r_k_in_out_numbers_a_convolution():
 
 @pytest.mark.parametrize(
     ("route", "kernel_wise"),
-    [("auto", False), ("dense", False), ("two-step", False), ("auto", True), ("dense", True)],
+    [("auto", False), ("dense", False), ("two-step", False), ("thin", False), ("auto", True), ("dense", True)],
 )
 def test_a_fresh_adapter_changes_no_output(route: str, kernel_wise: bool):
     model, x = net(), images()
@@ -151,7 +151,7 @@ shapes = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4))
     dtype=st.sampled_from([torch.float64, torch.float32]),
     batched=st.booleans(),
 )
-def test_both_routes_agree_in_output_and_gradients(
+def test_all_routes_agree_in_output_and_gradients(
     shape, rank, stride, dilation, padding, padding_mode, bias, dtype, batched
 ):
     out, in_, k = shape
@@ -167,7 +167,7 @@ def test_both_routes_agree_in_output_and_gradients(
     assert isinstance(conv, LoraConv2d)
     x = torch.randn((2, in_, 9, 10) if batched else (in_, 9, 10), generator=generator).to(dtype)
     results = []
-    for route in ("dense", "two-step"):
+    for route in ("dense", "two-step", "thin"):
         conv.lora_route = route  # type: ignore[assignment]
         x = x.detach().requires_grad_()
         y = conv(x)
@@ -179,23 +179,25 @@ def test_both_routes_agree_in_output_and_gradients(
     plain.load_state_dict({"weight": conv.weight + conv.delta(), **({"bias": conv.bias} if bias else {})})
     close = 1e-10 if dtype == torch.float64 else 1e-5
     assert torch.allclose(plain(x), results[0][0], rtol=0, atol=close)
-    for one, two in zip(*results, strict=True):
-        assert (one - two).abs().max() <= close * max(1.0, one.abs().max().item())
+    for one, *others in zip(*results, strict=True):
+        for other in others:
+            assert (one - other).abs().max() <= close * max(1.0, one.abs().max().item())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_both_routes_agree_on_a_whole_network(dtype: torch.dtype):
+def test_all_routes_agree_on_a_whole_network(dtype: torch.dtype):
     x, outputs = images(dtype=dtype), []
-    for route in ("dense", "two-step"):
+    for route in ("dense", "two-step", "thin"):
         model = net().to(dtype)
         lora_c.attach(model, rank=2, alpha=4, route=route)  # type: ignore[arg-type]
         disturb(model)
         outputs.append(model(x))
     scale = outputs[0].abs().max()
-    assert (outputs[0] - outputs[1]).abs().max() < scale * (1e-10 if dtype == torch.float64 else 1e-5)
+    for output in outputs[1:]:
+        assert (outputs[0] - output).abs().max() < scale * (1e-10 if dtype == torch.float64 else 1e-5)
 
 
-@pytest.mark.parametrize(("route", "base_convs", "branches"), [("two-step", 2, 3), ("dense", 3, 0)])
+@pytest.mark.parametrize(("route", "base_convs", "branches"), [("two-step", 2, 3), ("thin", 2, 2), ("dense", 3, 0)])
 def test_each_route_does_its_own_arithmetic_and_no_more(route: str, base_convs: int, branches: int):
     """In units of one convolution: a frozen one runs forward and back to its input, a trained one to its weight too."""
     conv = nn.Conv2d(16, 12, 3, padding=1, bias=False)
@@ -205,19 +207,20 @@ def test_each_route_does_its_own_arithmetic_and_no_more(route: str, base_convs: 
     with FlopCounterMode(display=False) as counter:
         conv(x).sum().backward()
     counts = counter.get_flop_counts()["Global"]
-    pixels, products = 2 * 2 * 8 * 8, 3 * 2 * (36 * 2 * 48)
+    pixels, product = 2 * 2 * 8 * 8, 2 * (36 * 2 * 48)
+    products = {"two-step": 0, "thin": 1, "dense": 3}  # B @ A, forward; by A and by B
     unit, branch = pixels * 12 * 16 * 9, pixels * (6 * 16 * 9 + 12 * 6)
-    assert sum(counts.values()) == base_convs * unit + branches * branch + (products if route == "dense" else 0)
+    assert sum(counts.values()) == base_convs * unit + branches * branch + products[route] * product
 
 
 def test_the_rule_reads_shapes_and_device_type_alone():
     assert faster_route((16, 16, 3, 3), 2) == "dense"
-    assert faster_route((512, 512, 3, 3), 3) == "two-step"
+    assert faster_route((512, 512, 3, 3), 3) == "thin"
     assert faster_route((512, 512, 3, 3), 512) == "dense"  # wider than it is worth
     assert faster_route((512, 512, 3, 3), 3, "cuda") == "dense"  # until measured there
     layer = nn.Conv2d(512, 512, 3)
     dress(layer, torch.zeros(3, 1536), torch.zeros(1536, 3), 1.0)
-    assert isinstance(layer, LoraConv2d) and layer.route() == "two-step"
+    assert isinstance(layer, LoraConv2d) and layer.route() == "thin"
     with torch.no_grad():
         assert layer.route() == "dense"  # no backward pass: one convolution is cheapest
 
@@ -455,7 +458,7 @@ def test_a_dense_change_of_a_branch_is_the_layers_own_delta():
     assert torch.allclose(change, layer.delta(), atol=1e-7) and note.scale == 2.0
 
 
-@pytest.mark.parametrize("route", ["dense", "two-step"])
+@pytest.mark.parametrize("route", ["dense", "two-step", "thin"])
 def test_bf16_autocast_and_channels_last_work_forward_and_back(route: str):
     model, x = net().to(memory_format=torch.channels_last), images().to(memory_format=torch.channels_last)
     lora_c.attach(model, rank=2, alpha=4, route=route)  # type: ignore[arg-type]
@@ -513,6 +516,7 @@ def test_networks_and_settings_that_make_no_sense_are_refused():
         lambda: lora_c.attach(net(), rank=1, alpha=float("nan")),
         lambda: lora_c.attach(net(), rank=1, alpha=1, rank_mode="k"),
         lambda: lora_c.attach(net(), rank=1, alpha=1, kernel_wise=True, route="two-step"),
+        lambda: lora_c.attach(net(), rank=1, alpha=1, kernel_wise=True, route="thin"),
         lambda: lora_c.detach(net()),
         lambda: lora_c.read_state(net()),
         lambda: lora_c.merge(net()),

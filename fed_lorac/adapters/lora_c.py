@@ -8,6 +8,7 @@ its state_dict holds, beside its own keys, "<conv>.lora_A", "<conv>.lora_B" and,
 """
 
 import copy
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -198,8 +199,8 @@ def _refuse_unfit_settings(
         raise FactorError(f"LoRA-C needs a rank of at least 1 and alpha above 0; came rank {rank}, alpha {alpha}.")
     if rank_mode not in ("auto", "r*k", "r"):
         raise FactorError(f"A rank mode is 'auto', 'r*k' or 'r'; came {rank_mode!r}.")
-    if route not in ("auto", "dense", "two-step") or (kernel_wise and route == "two-step"):
-        raise FactorError(f"A route is 'auto', 'dense' or, layer-wise only, 'two-step'; came {route!r}.")
+    if route not in get_args(RouteChoice) or (kernel_wise and route in ("two-step", "thin")):
+        raise FactorError(f"A route is 'auto', 'dense' or, layer-wise only, 'two-step' or 'thin'; came {route!r}.")
 
 
 def _trained_as_they_are(found: Survey, first_conv: bool, classifier: bool) -> tuple[str, ...]:

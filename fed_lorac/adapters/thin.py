@@ -34,7 +34,7 @@ def thin_conv2d(
 ) -> Float[Tensor, "n out i j"]:
     """`conv2d(x, weight, bias)`, where `weight` is taken to hold outer @ inner: x, inner and outer get its gradient.
 
-    All of one dtype. Neither `weight` nor `bias` gets a gradient: they are frozen but for what the factors make of them.
+    All of one dtype. Neither `weight` nor `bias` gets a gradient: frozen, but for what the factors make of them.
     """
     y: Tensor = _Thin.apply(x, weight.detach(), bias, inner, outer, (list(stride), list(padding), list(dilation)))
     return y
@@ -42,7 +42,9 @@ def thin_conv2d(
 
 class _Thin(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, inner: Tensor, outer: Tensor, how: Any) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, inner: Tensor, outer: Tensor, how: Any
+    ) -> Tensor:
         ctx.save_for_backward(x, weight, inner, outer)
         ctx.how = how
         return F.conv2d(x, weight, bias, *how)

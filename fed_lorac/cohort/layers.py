@@ -6,7 +6,7 @@ groups. A layer's own tensors are kept under their own names with the cameras' a
 
 An adapter joins by giving its layer (a subclass of nn.Conv2d or nn.Linear) one method,
 `effective_weight(own) -> Tensor`: the weight (..., *weight.shape) as a function of the layer's tensors by name, each
-with any axes in front. See `LoraConv2d`.
+with any axes in front. See `LoraConv2d`. Its settings (a scale) must show in `extra_repr`, by which equals are known.
 """
 
 from collections.abc import Callable, Mapping, Sequence

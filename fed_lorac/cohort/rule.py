@@ -29,15 +29,19 @@ def cohort_size(
     1 where they cannot (`why_apart`). On a CPU: 1 where the narrowest convolution fills a vector; else as many as keep
     the largest activation of all together within 2**20 numbers, at most 8. From `benchmarks/cohorts.py`: time per
     camera and step over that of one at a time, set-up included, LoRA-C (r = 2) and full fine-tuning, 32x32 images,
-    1 thread of a busy 2-core AMD EPYC with AVX-512 and bf16, torch 2.15.0, 2026-11-21; * is the rule's choice:
+    1 thread of a busy 2-core AMD EPYC with AVX-512 and bf16, torch 2.15.0, 2026-11-21; network and batch size, * is the
+    rule's choice where it is not 1:
 
-        network, batch          N=2 bf16  N=4 bf16  N=8 bf16    N=2 fp32  N=4 fp32  N=8 fp32
-        resnet8 width 4, 15     0.7       0.5       0.4 to 0.5* 0.6       0.4 to 0.6 0.4 to 0.5*  (16: 0.4; 0.4 to 0.5)
-        resnet8 width 4, 50     0.8       0.6*      0.5         0.6, 0.8  0.4, 0.6*  0.7 to 0.8
-        resnet8, 15             0.9       0.7, 0.8* 0.8 to 0.9  1.0, 1.2  1.0, 1.2   1.1 to 1.2
-        resnet8, 50             0.8, 1.0  1.2                   1.0, 1.3  1.3, 1.6
-        resnet20, 15            0.9       0.8, 0.9*             0.9, 1.0  1.0, 1.2
-        resnet20, 50            1.1 to 1.2                      1.2
+                                bf16, N = 2   4             8             fp32, N = 2   4             8
+        resnet8 width 4, 15     0.68 to 0.69  0.48 to 0.51  0.43 to 0.49* 0.60 to 0.75  0.44 to 0.58  0.40 to 0.50*
+        resnet8 width 4, 50     0.80 to 0.84  0.56*         0.54 to 0.55  0.57 to 0.75  0.44 to 0.62* 0.69 to 0.77
+        resnet8, 15             0.90 to 0.92  0.66 to 0.80* 0.84 to 0.89  0.98 to 1.20  1.04 to 1.18  1.14 to 1.23
+        resnet8, 50             0.76 to 1.01  1.17 to 1.19                1.04 to 1.28  1.25 to 1.57
+        resnet20, 15            0.90 to 0.92  0.84 to 0.86*               0.93 to 0.99  0.96 to 1.22
+        resnet20, 50            1.09 to 1.12                              1.21 to 1.23
+        resnet18, 15            1.45
+
+    N = 16 gave 0.37 to 0.41 (bf16) and 0.43 to 0.54 (fp32) for the first row: no more than N = 8 within its scatter.
     LoRA-C's two rank modes and full fine-tuning share the rule: their ratios differ by no more than they scatter.
     No GPU was at hand. There a step of a small network is bound by the launches of its kernels, which a cohort shares,
     so "cuda" gets as many as keep the largest activation within 2**26 numbers (some GiB for a whole ResNet), at most

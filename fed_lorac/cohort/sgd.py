@@ -35,9 +35,9 @@ class Sgd:
         tensors, grads = [tensor for _, tensor, _ in live], [grad for _, _, grad in live]
         if not math.isinf(self.clip_norm):
             _clip(grads, self.clip_norm)
-        decayed = [(g, p * self.decays[place]) for place, p, g in live if self.decays[place]]
-        if decayed:
-            torch._foreach_add_([g for g, _ in decayed], [d for _, d in decayed])
+        for decay in sorted({self.decays[place] for place, _, _ in live} - {0.0}):
+            decayed = [(grad, tensor) for place, tensor, grad in live if self.decays[place] == decay]
+            torch._foreach_add_([grad for grad, _ in decayed], [tensor for _, tensor in decayed], alpha=decay)
         if self.momentum:
             grads = self._moved([place for place, _, _ in live], grads)
         if len(set(lrs)) == 1:

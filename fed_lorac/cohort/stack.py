@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from fed_lorac.cohort.layers import Side, side_of
@@ -19,14 +18,8 @@ from fed_lorac.models.cifar_resnet import Block, CifarResNet
 
 __all__ = ["Alone", "Stack", "check_equal", "why_apart"]
 
-_CONTAINERS = (
-    nn.Sequential,
-    CifarResNet,
-    Block,
-    torchvision.models.ResNet,
-    torchvision.models.resnet.BasicBlock,
-    torchvision.models.resnet.Bottleneck,
-)
+_CONTAINERS = (nn.Sequential, CifarResNet, Block)
+_TORCHVISIONS = ("ResNet", "BasicBlock", "Bottleneck")  # by name: torchvision takes a second to import
 _ELEMENTWISE = (nn.Identity, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish)
 _CHANNELWISE = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
@@ -139,11 +132,16 @@ _OWN = frozenset(vars(nn.Module()))
 
 def _parts(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """What containers are made of, in their order; a container with parameters of its own counts as a layer."""
-    if type(model) in _CONTAINERS and not list(model.parameters(recurse=False)):
+    if _contains(model) and not list(model.parameters(recurse=False)):
         for child_name, child in model.named_children():
             yield from _parts(child, f"{name}.{child_name}" if name else child_name)
     else:
         yield name, model
+
+
+def _contains(module: nn.Module) -> bool:
+    kind = type(module)
+    return kind in _CONTAINERS or (kind.__module__ == "torchvision.models.resnet" and kind.__name__ in _TORCHVISIONS)
 
 
 def _likeness(model: nn.Module) -> list[tuple[object, ...]]:

@@ -1,0 +1,306 @@
+"""A cohort gives each camera what it would have had alone."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fed_lorac.adapters.lora_c import attach
+from fed_lorac.adapters.methods import ADAPTERS
+from fed_lorac.cohort import cohort_size, why_apart
+from fed_lorac.cohort.rule import shape_of_work
+from fed_lorac.config import AdapterConfig
+from fed_lorac.errors import DataError, RunError
+from fed_lorac.evaluate import batch_norms
+from fed_lorac.models import build
+from fed_lorac.seeds import stream, torch_stream
+from fed_lorac.training import Recipe, Task, train
+
+METHODS = {
+    "lora-c r": AdapterConfig("lora-c", rank_mode="r"),
+    "lora-c r*k": AdapterConfig("lora-c", rank_mode="r*k"),
+    "lora-c kernel-wise": AdapterConfig("lora-c", kernel_wise=True),
+    "full": AdapterConfig("full"),
+}
+RAGGED = [(7, 4), (8, 2), (5, 4), (9, 0), (3, 3)]  # images, steps: batches of 4 and a rest, some finish early
+RECIPE = Recipe(lr=0.05, batch_size=4, clip_norm=0.5, weight_decay=5e-3)
+
+
+def networks(
+    method: str,
+    count: int,
+    *,
+    norm: str = "batch",
+    shortcut: str = "projection",
+    fixed: bool = False,
+    dtype: Any = torch.float64,
+) -> list[nn.Module]:
+    """Networks of different cameras: other statistics and classifiers, one frozen base."""
+    base = build("resnet8", width=4, norm=norm, shortcut=shortcut, num_classes=3).to(dtype)
+    made = []
+    for k in range(count):
+        model = copy.deepcopy(base)
+        ADAPTERS[METHODS[method].method](METHODS[method]).attach(model, torch_stream(0, "A"))
+        model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        draw = torch_stream(k, "camera")
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.requires_grad:
+                    p.add_(0.05 * torch.randn(p.shape, generator=draw, dtype=dtype))
+            for _, one in batch_norms(model):
+                cast(Tensor, one.running_var).uniform_(0.5, 2.0, generator=draw)
+                cast(Tensor, one.running_mean).normal_(0.0, 0.3, generator=draw)
+                one.train(not fixed)
+        made.append(model)
+    return made
+
+
+def tasks(sizes: Sequence[tuple[int, int]], first: int = 0) -> list[Task]:
+    made = []
+    for k, (count, steps) in enumerate(sizes, first):
+        draw = stream(k, "images")
+        images = torch.from_numpy(draw.integers(0, 256, (count, 8, 8, 3), np.uint8))
+        made.append(Task(images, torch.from_numpy(draw.integers(0, 3, count)), steps, stream(k, "turn")))
+    return made
+
+
+def apart(models: Sequence[nn.Module], work: Sequence[Task], recipe: Recipe, **how: Any) -> list[Any]:
+    return [train([m], [t], recipe=recipe, **how)[0] for m, t in zip(models, work, strict=True)]
+
+
+def furthest(a: nn.Module, b: nn.Module) -> float:
+    """The largest difference between two networks' parameters and statistics."""
+    one, other = a.state_dict(), b.state_dict()
+    assert one.keys() == other.keys()
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["moving", "fixed"])
+@pytest.mark.parametrize("shortcut", ["projection", "identity"])
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_cohort_gives_each_camera_what_it_would_have_had_alone(
+    method: str, norm: str, shortcut: str, fixed: bool
+) -> None:
+    kind: dict[str, Any] = {"norm": norm, "shortcut": shortcut, "fixed": fixed}
+    together, alone = (networks(method, len(RAGGED), **kind) for _ in range(2))
+    said = train(together, tasks(RAGGED), recipe=RECIPE)
+    for one, other, a, b in zip(together, alone, said, apart(alone, tasks(RAGGED), RECIPE), strict=True):
+        assert furthest(one, other) < 1e-10
+        assert (a.images_seen, a.steps) == (b.images_seen, b.steps)
+        assert a.mean_loss == pytest.approx(b.mean_loss, abs=1e-10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_in_float32_a_cohort_agrees_to_rounding(method: str) -> None:
+    together, alone = (networks(method, 5, dtype=torch.float32) for _ in range(2))
+    train(together, tasks(RAGGED), recipe=RECIPE)
+    apart(alone, tasks(RAGGED), RECIPE)
+    assert max(furthest(a, b) for a, b in zip(together, alone, strict=True)) < 2e-4
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_cohort_twice_is_the_same_bit_for_bit(method: str) -> None:
+    runs = [networks(method, 5, dtype=torch.float32) for _ in range(2)]
+    said = [train(models, tasks(RAGGED), recipe=RECIPE) for models in runs]
+    assert said[0] == said[1]
+    for one, other in zip(*runs, strict=True):
+        assert all(
+            torch.equal(x, y) for x, y in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+        )
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.permutations(range(4)),
+    st.integers(1, 4),
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=4, max_size=4),
+)
+def test_who_else_is_in_the_cohort_does_not_matter(order: list[int], count: int, sizes: list[tuple[int, int]]) -> None:
+    if any(n % 4 == 1 for n, _ in sizes):
+        sizes = [(n + 1 if n % 4 == 1 else n, s) for n, s in sizes]  # one image is no batch for a batch norm
+    chosen = order[:count]
+    models, alone = networks("lora-c r", 4), networks("lora-c r", 4)
+    train([models[k] for k in chosen], [tasks(sizes)[k] for k in chosen], recipe=RECIPE)
+    apart(alone, tasks(sizes), RECIPE)
+    assert max(furthest(models[k], alone[k]) for k in chosen) < 1e-10
+
+
+def test_a_camera_that_has_taken_its_steps_moves_no_more() -> None:
+    models, before = networks("full", 3), networks("full", 3)
+    train(models, tasks([(8, 0), (8, 3), (8, 1)]), recipe=RECIPE)
+    assert furthest(models[0], before[0]) == 0.0
+    assert furthest(models[2], before[2]) > 0.0
+    assert [int(m.bn1.num_batches_tracked) for m in models] == [0, 3, 1]  # type: ignore[union-attr, arg-type]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("fixed", [False, True], ids=["moving", "fixed"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_camera_that_comes_to_nothing_takes_no_one_along(method: str, fixed: bool, precision: Any) -> None:
+    """A network of NaN among others: their channels are neighbours in memory, and must not be in arithmetic."""
+    well, ill = (networks(method, 5, fixed=fixed, dtype=torch.float32) for _ in range(2))
+    cast(Any, ill[2]).conv1.weight.data.fill_(torch.nan)
+    recipe = replace(RECIPE, precision=precision)
+    train(well, tasks(RAGGED), recipe=recipe)
+    train(ill, tasks(RAGGED), recipe=recipe)
+    for k in (0, 1, 3, 4):
+        assert furthest(well[k], ill[k]) == 0.0
+    assert bool(cast(Any, ill[2]).fc.weight.isnan().any())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_under_bf16_a_cohort_repeats_bit_for_bit_and_agrees_to_its_rounding(method: str) -> None:
+    recipe = replace(RECIPE, precision="bf16")
+    together, again, alone = (networks(method, 5, dtype=torch.float32) for _ in range(3))
+    train(together, tasks(RAGGED), recipe=recipe)
+    train(again, tasks(RAGGED), recipe=recipe)
+    apart(alone, tasks(RAGGED), recipe)
+    assert max(furthest(a, b) for a, b in zip(together, again, strict=True)) == 0.0
+    assert max(furthest(a, b) for a, b in zip(together, alone, strict=True)) < 0.1
+
+
+def test_each_camera_is_clipped_by_its_own_norm() -> None:
+    models, alone = networks("full", 2), networks("full", 2)
+    for pair in (models, alone):
+        cast(Any, pair[0]).fc.weight.data *= 1e4  # its gradients are huge
+    recipe = Recipe(lr=0.01, batch_size=4, clip_norm=1.0)
+    train(models, tasks([(8, 2), (8, 2)]), recipe=recipe)
+    apart(alone, tasks([(8, 2), (8, 2)]), recipe)
+    assert max(furthest(a, b) for a, b in zip(models, alone, strict=True)) < 1e-8
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.9, False), (0.0, False)])
+def test_a_step_of_each_camera_is_pytorchs_own(momentum: float, nesterov: bool) -> None:
+    """The second route: torch.optim.SGD, clip_grad_norm_ and the plain network, batches cut by hand."""
+    models, twins = networks("full", 2), networks("full", 2)
+    recipe = Recipe(0.1, momentum, nesterov, weight_decay=0.1, clip_norm=0.7, batch_size=4, augment="none")
+    train(models, tasks([(4, 3), (4, 3)]), recipe=recipe)
+    for twin, task in zip(twins, tasks([(4, 3), (4, 3)]), strict=True):
+        by_hand(twin, task, recipe)
+    assert max(furthest(a, b) for a, b in zip(models, twins, strict=True)) < 1e-10
+
+
+def by_hand(model: nn.Module, task: Task, recipe: Recipe) -> None:
+    from fed_lorac.images import to_input
+    from fed_lorac.training import decayed_groups
+
+    sgd = torch.optim.SGD(
+        decayed_groups(model, recipe.weight_decay), recipe.lr, recipe.momentum, nesterov=recipe.nesterov
+    )
+    for _ in range(task.steps):
+        order = torch.from_numpy(task.rng.permutation(len(task.labels)))
+        sgd.zero_grad()
+        nn.functional.cross_entropy(model(to_input(task.images[order]).double()), task.labels[order]).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        sgd.step()
+
+
+def test_learning_rates_follow_each_cameras_own_number_of_steps() -> None:
+    models, alone = networks("lora-c r", 2), networks("lora-c r", 2)
+    falling: Callable[[int, int], float] = lambda step, steps: 1 - step / steps  # noqa: E731
+    train(models, tasks([(8, 2), (8, 5)]), recipe=RECIPE, lr_factor=falling)
+    apart(alone, tasks([(8, 2), (8, 5)]), RECIPE, lr_factor=falling)
+    assert max(furthest(a, b) for a, b in zip(models, alone, strict=True)) < 1e-10
+
+
+def test_fixed_statistics_stay_and_folding_leaves_no_trace() -> None:
+    models, before = networks("lora-c r", 2, fixed=True), networks("lora-c r", 2, fixed=True)
+    train(models, tasks([(8, 2), (8, 2)]), recipe=RECIPE)
+    train(models[:1], tasks([(8, 2)]), recipe=RECIPE)
+    for model, old in zip(models, before, strict=True):
+        for (_, norm), (_, was) in zip(batch_norms(model), batch_norms(old), strict=True):
+            assert torch.equal(cast(Tensor, norm.running_var), cast(Tensor, was.running_var))
+        assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_fixed_batch_norm_gives_the_gradients_it_gives_as_a_layer() -> None:
+    folded, plain = (networks("full", 1, fixed=True)[0] for _ in range(2))
+    recipe = Recipe(lr=0.1, batch_size=4, clip_norm=0.7, weight_decay=0.1, nesterov=True, augment="none")
+    train([folded], tasks([(4, 3)]), recipe=recipe)
+    by_hand(plain, tasks([(4, 3)])[0], recipe)
+    assert furthest(folded, plain) < 1e-10
+
+
+def test_a_cohorts_networks_are_of_one_kind() -> None:
+    models, work = networks("full", 2), tasks([(8, 1), (8, 1)])
+    with pytest.raises(RunError, match="one task for each"):
+        train(models, work[:1], recipe=RECIPE)
+    with pytest.raises(RunError, match=r"number 1 differs.*conv1"):
+        train([models[0], build("resnet8", width=8, num_classes=3).double()], work, recipe=RECIPE)
+    models[1].get_parameter("fc.bias").requires_grad_(False)
+    with pytest.raises(RunError, match=r"number 1 differs.*fc"):
+        train(models, work, recipe=RECIPE)
+    with pytest.raises(DataError, match="has none"):
+        train(models[:1], tasks([(0, 2)]), recipe=RECIPE)
+
+
+class Odd(nn.Module):
+    """A layer with a parameter that nothing here can put side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+def test_networks_that_cannot_stand_side_by_side_are_trained_one_at_a_time() -> None:
+    make = [
+        nn.Sequential(nn.Conv2d(3, 4, 3).double(), Odd(), nn.Flatten(), nn.Linear(144, 3).double()) for _ in range(2)
+    ]
+    twins = copy.deepcopy(make)
+    assert "1, a Odd" in why_apart(make[0])
+    train(make, tasks([(8, 2), (8, 3)]), recipe=RECIPE)
+    apart(twins, tasks([(8, 2), (8, 3)]), RECIPE)
+    assert all(furthest(a, b) == 0.0 for a, b in zip(make, twins, strict=True))
+
+
+def test_torchvisions_networks_stand_side_by_side() -> None:
+    model = build("resnet18", num_classes=3)
+    attach(model, rank=1, alpha=1.0)
+    assert why_apart(model) == ""
+    assert why_apart(build("resnet50")) == ""
+
+
+def test_the_size_of_a_cohort_is_a_rule_of_shapes() -> None:
+    small, own, wide = build("resnet8", width=4), build("resnet8"), build("resnet18")
+    for model, batch, precision, size in (
+        (small, 15, "bf16", 8),
+        (small, 15, "fp32", 8),
+        (small, 50, "bf16", 4),
+        (own, 15, "bf16", 4),
+        (own, 15, "fp32", 1),
+        (own, 50, "bf16", 1),
+        (wide, 15, "bf16", 1),
+    ):
+        assert cohort_size(model, image_size=32, batch_size=batch, precision=precision) == size  # type: ignore[arg-type]
+        attached = copy.deepcopy(model)
+        attach(attached, rank=2, alpha=4.0)
+        assert cohort_size(attached, image_size=32, batch_size=batch, precision=precision) == size  # type: ignore[arg-type]
+    assert cohort_size(small, image_size=32, batch_size=10_000, precision="bf16") == 1
+    assert cohort_size(own, image_size=32, batch_size=50, device="cuda:0") == 64
+    assert cohort_size(Odd(), image_size=32, batch_size=1) == 1
+
+
+def test_shapes_are_those_of_the_networks_own_forward() -> None:
+    assert shape_of_work(build("resnet20"), 32) == (16 * 32 * 32, 16)
+    assert shape_of_work(build("resnet50"), 32) == (256 * 32 * 32, 64)
+    assert shape_of_work(nn.Flatten(), 8) == (3 * 8 * 8, 3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("method", METHODS)
+def test_on_a_gpu_a_cohort_agrees_with_the_cpus(method: str) -> None:
+    on_gpu, on_cpu = networks(method, 5), networks(method, 5)
+    train([model.to("cuda") for model in on_gpu], tasks(RAGGED), recipe=RECIPE)
+    apart(on_cpu, tasks(RAGGED), RECIPE)
+    assert max(furthest(a.cpu(), b) for a, b in zip(on_gpu, on_cpu, strict=True)) < 1e-8
