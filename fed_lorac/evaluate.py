@@ -6,13 +6,15 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
+from fed_lorac.cohort import fixed_norms_folded
 from fed_lorac.images import to_input
 from fed_lorac.precision import Precision, autocast
 
 __all__ = ["BATCH_NORMS", "accuracy", "batch_norms", "reestimate_statistics"]
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_BATCH = 250
+_BATCH = 250  # for statistics, which it is part of
+_SCORED = 125  # for scores, which it changes by rounding at most: a quarter faster on a CPU than 250
 
 
 def batch_norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -55,8 +57,8 @@ def accuracy(
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     right = 0
-    for x, y in zip(images.split(_BATCH), labels.split(_BATCH), strict=True):
-        with autocast(precision, device):
+    with fixed_norms_folded(model, model), autocast(precision, device):
+        for x, y in zip(images.split(_SCORED), labels.split(_SCORED), strict=True):
             right += int((model(to_input(x, device)).argmax(1).cpu() == y).sum())
     model.train(was_training)
     return right / len(labels)

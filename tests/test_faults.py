@@ -24,8 +24,14 @@ REASONS = {
 
 
 def six(**changes: object) -> Config:
-    """Six cameras, all asked in every round."""
-    fleet = {"fleet__cameras": 6, "fleet__per_round": 6, "fleet__images": 25, "fleet__eval_images": 10}
+    """Six cameras, all asked in every round; trained alone, so that a failure regroups nobody."""
+    fleet = {
+        "fleet__cameras": 6,
+        "fleet__per_round": 6,
+        "fleet__images": 25,
+        "fleet__eval_images": 10,
+        "run__cohort_size": 1,
+    }
     return tiny(**{"run__workers": 1, **fleet, **changes})
 
 
