@@ -32,7 +32,7 @@ def _die_at(write: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         forced(handle)
 
-    os.fsync = fsync
+    os.fsync = fsync  # type: ignore[assignment]
 
 
 def killed_after(seconds: float, settings: list[str], out: Path, *, resume: bool) -> bool:

@@ -90,6 +90,7 @@ def test_the_doctor_names_the_node_that_is_not_fit(cluster: Cluster, monkeypatch
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "fake"), CODE]))
     add(cluster)
     monkeypatch.setenv("PYTHONPATH", CODE)
+    monkeypatch.chdir(tmp_path)  # Ray puts the driver's current folder first on a worker's path
 
     small = {"fleet__cameras": 2, "fleet__per_round": 2, "fleet__images": 2, "fleet__eval_images": 2}
     config = on(cluster, data__name="folder", data__root="images", data__image_size=8, **small)

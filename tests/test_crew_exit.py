@@ -30,8 +30,8 @@ with task_identity():
     try:
         answers = crew.run(jobs(6, 1))
         next(answers)
-        while leaves and len(list(home.glob("done-*"))) < 2:
-            list(crew.run([])), time.sleep(0.1)
+        while leaves and not list(home.glob("done-*")):
+            time.sleep(0.1)
         leaves or list(answers)
     except KeyboardInterrupt:
         print("pressed")
@@ -64,7 +64,7 @@ def test_a_process_ends_at_once_though_its_workers_hang(tmp_path: Path, how: str
     )
     try:
         deadline = time.monotonic() + PATIENCE_S
-        while len(list(tmp_path.glob("done-*"))) < 2:
+        while len(list(tmp_path.glob("done-*"))) < (2 if how == "press" else 1):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)

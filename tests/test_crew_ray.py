@@ -51,14 +51,14 @@ def all_is_well_in_the_end(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "staff" in request.fixturenames:
         crew, app = request.getfixturevalue("staff")
+        deadline = time.monotonic() + 120
+        while any(post.doing not in (Doing.FREE, Doing.ASKED) for post in crew._posts):
+            assert time.monotonic() < deadline
+            list(crew.run(jobs(1, 1)))  # a crew looks after its workers while it runs
+            time.sleep(0.05)
         app.told({})
         assert sizes(crew.run(jobs(6, 3))) == ALL
         assert app.attempts() == [[0, 1, 2], [3, 4, 5]]
-        deadline = time.monotonic() + 120
-        while any(post.doing is not Doing.FREE for post in crew._posts):
-            assert time.monotonic() < deadline
-            list(crew.run(jobs(1, 1)))
-            time.sleep(0.05)
         assert len({ray.get(post._actor.ping.remote()) for post in crew._posts}) == WORKERS
 
 
@@ -98,7 +98,12 @@ def test_what_is_shared_is_put_once_and_fetched_once(staff: tuple[RayCrew, Naugh
     crew, app = staff
     app.told({})
     puts, put = list[object](), ray.put
-    monkeypatch.setattr(ray, "put", lambda value: puts.append(value) or put(value))  # counts, and puts
+
+    def counted(value: object) -> object:
+        puts.append(value)
+        return put(value)
+
+    monkeypatch.setattr(ray, "put", counted)
     base = np.array(1)
     for _ in range(2):
         list(crew.run(jobs(20, 1, shared=base)))
@@ -125,7 +130,7 @@ def test_a_camera_that_always_kills_is_left_out_alone(staff: tuple[RayCrew, Naug
     assert app.attempts() == [[0], [0, 1, 2], [0, 1, 2], [1], [2], [3, 4, 5]]
 
 
-@pytest.mark.parametrize("how", ["hang", "spin", "stop"])
+@pytest.mark.parametrize("how", ["spin", *(pytest.param(how, marks=pytest.mark.slow) for how in ("hang", "stop"))])
 def test_a_worker_that_hangs_is_replaced_at_the_deadline(staff: tuple[RayCrew, Naughty], how: str):
     crew, app = staff
     app.told({4: f"{how} once"})
@@ -135,6 +140,7 @@ def test_a_worker_that_hangs_is_replaced_at_the_deadline(staff: tuple[RayCrew, N
     assert app.attempts() == [[0, 1, 2], [3, 4, 5], [3, 4, 5]]
 
 
+@pytest.mark.slow
 def test_a_camera_that_always_hangs_is_left_out_alone(staff: tuple[RayCrew, Naughty]):
     crew, app = staff
     app.told({1: "hang"})

@@ -44,10 +44,10 @@ def interrupted(out: Path, log: Path, *settings: str) -> int:
             process.wait()
 
 
-@pytest.mark.parametrize("engine", ["fleet"])
-def test_ctrl_c_leaves_the_finished_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_ctrl_c_leaves_the_finished_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    out, settings = tmp_path / "run", words(run__rounds=5000, run__engine=engine, local__schedule="constant")
+    out, settings = tmp_path / "run", words(run__rounds=5000, run__workers=workers, local__schedule="constant")
     assert interrupted(out, tmp_path / "log", *settings) == 130, (tmp_path / "log").read_text()
 
     done = rows(out / "rounds.jsonl")
@@ -65,7 +65,7 @@ def test_ctrl_c_leaves_the_finished_rounds(tmp_path: Path, monkeypatch: pytest.M
 
     # The same number of rounds run to their end: the interrupted round has left no trace.
     whole = tmp_path / "whole"
-    run(load_config(None, [*settings, f"run.rounds={len(done)}", "run.engine=fleet"]), whole, Watch())
+    run(load_config(None, [*settings, f"run.rounds={len(done)}", "run.workers=1"]), whole, Watch())
     for name in ("adapter.safetensors", "model.safetensors"):
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
     assert rows(out / "rounds.jsonl", "seconds") == rows(whole / "rounds.jsonl", "seconds")

@@ -43,9 +43,9 @@ def cohort_size(
 
     N = 16 gave 0.37 to 0.41 (bf16) and 0.43 to 0.54 (fp32) for the first row: no more than N = 8 within its scatter.
     LoRA-C's two rank modes and full fine-tuning share the rule: their ratios differ by no more than they scatter.
-    Side by side means grouped convolutions over every camera's own weight. The other form, one base convolution over the
-    joined batch and grouped branches, takes 2.8 times as long at 16 channels, 1.6 at 32, 1.1 at 64 and 128, and less
-    (0.6 to 0.8, 0.2) only at 256 and 512 (`benchmarks/cohort_forms.py`, 8 cameras), where cameras train alone anyway.
+    Side by side means grouped convolutions over every camera's own weight. The other form, one base convolution over
+    the joined batch and grouped branches, takes 2.8 times as long at 16 channels, 1.6 at 32, 1.1 to 1.3 at 64 and 128,
+    and less (0.6 to 0.8, 0.2) only at 256 and 512, where cameras train alone anyway (`benchmarks/cohort_forms.py`).
 
     No GPU was at hand. There a step of a small network is bound by the launches of its kernels, which a cohort shares,
     so "cuda" gets as many as keep the largest activation within 2**26 numbers (some GiB for a whole ResNet), at most

@@ -126,7 +126,8 @@ def _law(share: Share) -> str:
 
 def free_room() -> str:
     """What of the cluster nobody holds at the moment, in words."""
-    free, all_of_it = ray.available_resources(), ray.cluster_resources()
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    all_of_it: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     kinds = [kind for kind in ("CPU", "GPU") if all_of_it.get(kind)]
     said = " and ".join(f"{free.get(kind, 0):g} of its {all_of_it[kind]:g} {kind}s" for kind in kinds)
     return f"{said or 'nothing'} are free in the cluster. Is it in use by others?"

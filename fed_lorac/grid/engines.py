@@ -10,14 +10,14 @@ from flwr.app import RecordDict
 from fed_lorac.camera import cohort_size_of
 from fed_lorac.conduct import conduct
 from fed_lorac.config import Config
-from fed_lorac.errors import ConfigError
+from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.flower_private import task_identity
 from fed_lorac.grid.cohort_app import Bases, FleetApp
 from fed_lorac.grid.crew import CohortApp, Crew
 from fed_lorac.grid.fleet import FleetGrid
 from fed_lorac.grid.here import Here
 from fed_lorac.rounds import Watch
-from fed_lorac.site import Site, site_of
+from fed_lorac.site import site_of
 
 __all__ = ["ENGINES", "Fleet", "run"]
 
@@ -38,10 +38,15 @@ class Fleet:
     """Our grid with the cameras of a config, and what they remember."""
 
     def __init__(self, config: Config, app: Callable[[], CohortApp] | None = None) -> None:
-        self.site: Site = site_of(config)
-        self._bases = Bases(self.site)
-        self.crew = _hire(config, app or partial(FleetApp, config.to_flat()))
-        size = cohort_size_of(self.site)
+        # Workers first: they come up while this process opens data and base for itself.
+        try:
+            self.crew = _hire(config, app or partial(FleetApp, config.to_flat()))
+        except RunError:
+            site_of(config)  # where the trouble is this process's too, it comes out as itself
+            raise
+        site = site_of(config)
+        self._bases = Bases(site)
+        size = cohort_size_of(site)
         self.grid = FleetGrid(self.crew, config.fleet.cameras, cohort_size=size, shared=self._bases.after)
 
     def states(self) -> Mapping[int, RecordDict]:

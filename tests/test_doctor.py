@@ -1,0 +1,114 @@
+"""Laws of the doctor: what it finds is so, and what differs from the driver is said with the node's name."""
+
+import os
+import platform
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from runs import tiny
+
+from fed_lorac.doctor import WORKER_BYTES, Facts, complaints, examine, examine_driver, free_memory_bytes, remarks
+from fed_lorac.grid.examination import checkup, examine_cluster
+from fed_lorac.site import site_of
+
+
+@pytest.fixture(scope="module")
+def driver() -> Facts:
+    return replace(examine_driver(tiny()), free_memory_bytes=64 * WORKER_BYTES)
+
+
+def test_an_examination_tells_what_is_so():
+    config, facts = tiny(), examine(tiny(), "n1")
+    site = site_of(config)
+    assert (facts.node, facts.data, facts.base) == ("n1", site.data.fingerprint, site.base.fingerprint)
+    assert (facts.device, facts.precision, facts.threads) == ("cpu", "fp32", 1)
+    assert (facts.ray, facts.python) == (version("ray"), platform.python_version())
+    assert torch.__version__.partition("+")[0] == facts.torch
+    assert facts.cpus >= 1 and facts.cpu and facts.trouble == "" and facts.cache_writable
+    assert 0 < facts.free_memory_bytes <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_free_memory_goes_down_by_what_is_taken():
+    before = free_memory_bytes()
+    taken = bytearray(os.urandom(1)) * (400 << 20)
+    assert before - free_memory_bytes() > len(taken) // 4  # others take and give back meanwhile
+
+
+def test_a_node_like_the_driver_is_fit(driver: Facts):
+    node = replace(driver, node="n1", cpus=96, cache="/elsewhere", free_memory_bytes=8 * WORKER_BYTES)
+    assert complaints(driver, node, 8) == [] == remarks(driver, node)
+
+
+@pytest.mark.parametrize(
+    ("difference", "problem"),
+    [
+        ({"fed_lorac": "0.0.9"}, "must have the driver's fed_lorac: it has 0.0.9"),
+        ({"torch": ""}, "must have the driver's torch: it has none"),
+        ({"ray": "2.54.0"}, "must have the driver's ray"),
+        ({"python": "3.9.1"}, "must have the driver's python"),
+        ({"data": "f" * 64}, "must have the driver's images: its fingerprint is ffffffffffff"),
+        ({"base": "f" * 16}, "must have the driver's base network"),
+        ({"device": "cuda"}, "must train where the driver would: it has cuda, the driver cpu"),
+        ({"free_memory_bytes": WORKER_BYTES * 3 // 2}, "1 GiB free for each worker: it has 1.5 GiB for 2"),
+        ({"cache_writable": False}, "must be able to write its cache"),
+        ({"trouble": "DataError: no images. Copy them.", "data": ""}, "DataError: no images"),
+    ],
+)
+def test_what_makes_a_node_unfit_is_one_complaint_that_names_it(
+    driver: Facts, difference: dict[str, object], problem: str
+):
+    node = replace(driver, node="n1", **difference)  # type: ignore[arg-type]
+    [told] = complaints(driver, node, workers=2)
+    assert told.startswith("Node n1") and problem in told
+
+
+@pytest.mark.parametrize(
+    ("difference", "problem"),
+    [({"cpu": "Other CPU"}, "another CPU (Other CPU)"), ({"precision": "bf16"}, "trains in bf16, the driver in fp32")],
+)
+def test_what_may_change_results_is_a_remark(driver: Facts, difference: dict[str, str], problem: str):
+    node = replace(driver, node="n1", **difference)  # type: ignore[arg-type]
+    [told] = remarks(driver, node)
+    assert told.startswith("Node n1") and problem in told and complaints(driver, node) == []
+
+
+def test_pythons_patch_level_does_not_matter(driver: Facts):
+    minor = driver.python.rpartition(".")[0]
+    assert complaints(driver, replace(driver, python=f"{minor}.99")) == []
+
+
+def test_missing_data_is_trouble_and_no_exception(tmp_path: Path):
+    facts = examine(tiny(data__name="folder", data__root=str(tmp_path / "none")), "n1")
+    assert "DataError" in facts.trouble and str(tmp_path) in facts.trouble and facts.data == ""
+    [told] = complaints(facts, facts)
+    assert told == f"Node n1: {facts.trouble}"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_trouble_and_no_exception():
+    facts = examine(tiny(run__device="cuda", run__precision="auto"), "n1")
+    assert 'it is "cuda", and PyTorch finds none' in facts.trouble
+    assert examine(tiny(run__device="auto")).device == "cpu"
+
+
+@given(st.dictionaries(st.sampled_from(["node", "torch", "news"]), st.text()))
+def test_facts_of_another_version_are_read_as_far_as_they_go(values: dict[str, str]):
+    facts = Facts.of(values)
+    assert (facts.node, facts.torch) == (values.get("node", ""), values.get("torch", ""))
+
+
+def test_facts_cross_process_borders_as_plain_values(driver: Facts):
+    assert Facts.of(asdict(driver)) == driver
+    assert {type(value) for value in asdict(driver).values()} <= {str, int, bool}
+
+
+def test_one_process_is_examined_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert examine_cluster(tiny(run__workers=1)) == []
+    found = checkup(tiny(run__workers=1))
+    assert found.nodes == () and found.complaints == () and found.driver.node.endswith("(driver)")
