@@ -9,7 +9,6 @@ import datetime
 import json
 import os
 import platform
-import resource
 import shlex
 import statistics
 import sys
@@ -19,7 +18,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ROOT", "alternating_s", "arguments", "deliver", "header", "median_ratio", "peak_rss_mib", "require", "say"]
+__all__ = [
+    "ROOT",
+    "alternating_s",
+    "arguments",
+    "deliver",
+    "header",
+    "median_ratio",
+    "peak_mib",
+    "require",
+    "reset_peak",
+    "say",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,9 +112,19 @@ def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:
     return statistics.median(x / y for x, y in zip(over, under, strict=True))
 
 
-def peak_rss_mib() -> float:
-    """The most memory that this process has had resident so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def reset_peak() -> bool:
+    """Let the kernel's high-water mark of resident memory start again from now; False where it cannot."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_mib() -> float:
+    """The most memory that this process has had resident since `reset_peak`, or since its start."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def _shown(path: Path) -> Path:

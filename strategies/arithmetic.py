@@ -33,19 +33,17 @@ class DeltaSum:
         self.shape = tuple(shape)
         self._pairs: list[tuple[Tensor, Tensor]] = []
         self._dense: Tensor | None = None
-
-    @property
-    def rows(self) -> int:
+        self.rows = 0
         """Rank rows in the stack."""
-        return sum(A.shape[0] for A, _ in self._pairs)
 
     def add_pair(self, A: Tensor, B: Tensor, weight: float) -> Self:
         """Add `weight * B @ A`, by layer-wise or kernel-wise factors."""
         if A.ndim != 2:  # the kernel-wise ablation has no stack
             return self.add_dense(delta(A, B, self.shape, 1.0), weight)
         self._pairs.append((A, weight * B))
+        self.rows += A.shape[0]
         if self.rows >= min(view_of(self.shape)):
-            self._dense, self._pairs = self._multiplied_out(), []
+            self._dense, self._pairs, self.rows = self._multiplied_out(), [], 0
         return self
 
     def add_dense(self, change: Tensor, weight: float) -> Self:
@@ -59,7 +57,9 @@ class DeltaSum:
         """The sum times `factor`, in place."""
         if self._dense is not None:
             self._dense.mul_(factor)
-        self._pairs = [(A, factor * B) for A, B in self._pairs]
+        if self._pairs:  # side by side from now on: one pair is faster to add, and to keep in a checkpoint
+            A, B = self._stacked()
+            self._pairs = [(A, factor * B)]
         return self
 
     def add(self, other: "DeltaSum", weight: float = 1.0) -> Self:
@@ -84,8 +84,9 @@ class DeltaSum:
         return truncate_dense(to_view(self.dense()), rank) if pair is None else truncate(*pair, rank)
 
     def norm(self) -> float:
-        """The Frobenius norm, in float64; ||B A|| = ||R_B R_A'|| by QR of both where the sum is a stack."""
-        if (pair := self.factors()) is None:
+        """The Frobenius norm, in float64; ||B A|| = ||R_B R_A'|| by QR of both where the sum is a thin stack."""
+        pair = self.factors()
+        if pair is None or self.rows * sum(view_of(self.shape)) > math.prod(self.shape):
             return float(torch.linalg.vector_norm(self._multiplied_out()))
         right, left = (torch.linalg.qr(side.double(), mode="r").R for side in (pair[0].T, pair[1]))
         return float(torch.linalg.vector_norm(left @ right.T))
@@ -102,6 +103,7 @@ class DeltaSum:
         """The sum whose `parts` these are: what is added to it from here on gives the same bytes."""
         total = cls(shape)
         total._dense = parts.get("dense")
+        total.rows = sum(part.shape[0] for key, part in parts.items() if key.startswith("A"))
         total._pairs = [(parts[f"A{i}"], parts[f"B{i}"]) for i in range(sum(key.startswith("A") for key in parts))]
         return total
 

@@ -1,0 +1,103 @@
+"""What FleetGrid itself costs a camera: cameras that do nothing, in this process. No training, no images.
+
+- ms_a_camera: one message there and one reply back through the grid (Flower messages made, numbered, visited, answered,
+  settled). The reply is a frame of LoRA-C r = 2 (R = r) on ResNet-20, made once. Plain Flower's Ray runtime takes 5 to
+  7 ms.
+- round_ms_a_camera: a whole round under `MergedFedAvg` with svd down: cameras asked, replies checked, decoded and
+  averaged, the update sent to everyone, confirmations taken. What all cameras share (the averaging's svd) is in it.
+
+    python benchmarks/overhead.py --json [--cameras 1000] [--cohort-size 8] [--repeats 5]
+"""
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from common import arguments, deliver, header, say, seconds_of
+from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+
+from fed_lorac.adapters.methods import LoraC
+from fed_lorac.flower_private import task_identity
+from fed_lorac.grid.crew import Answer, Visit
+from fed_lorac.grid.fleet import FIRST_NODE, FleetGrid
+from fed_lorac.grid.here import Here
+from fed_lorac.models import build
+from fed_lorac.rounds import Watch, run_round
+from fed_lorac.running import fingerprint, named_tensors, running_fingerprint
+from fed_lorac.seeds import torch_stream
+from fed_lorac.wire.codec import encode
+from fed_lorac.wire.meter import frame_record
+from strategies.merged import MergedFedAvg
+
+MODEL, ADAPTER = build("resnet20"), LoraC(rank=2, alpha=4.0, rank_mode="r")
+BASE = fingerprint(named_tensors(MODEL))
+
+
+class Idle:
+    """Cameras that answer at once: with the same frame when asked to train, with a word when told an update."""
+
+    def __init__(self) -> None:
+        twin = build("resnet20")
+        ADAPTER.attach(twin, torch_stream(0, "overhead"))
+        self._state = ADAPTER.read(twin)
+        self._frames: dict[int, RecordDict] = {}
+
+    def answer(self, visits: Sequence[Visit], shared: Any) -> list[Answer]:
+        """The same to everyone."""
+        return [Answer(Message(self._content(visit.message), reply_to=visit.message), visit.state) for visit in visits]
+
+    def _content(self, message: Message) -> RecordDict:
+        number = int(message.content.config_records["config"]["server-round"])  # type: ignore[call-overload]
+        if message.metadata.message_type == MessageType.EVALUATE:
+            return RecordDict({"metrics": MetricRecord({"num-examples": 1, "folded-round": number})})
+        if number not in self._frames:
+            frame = encode(self._state, dtype="fp32", base=running_fingerprint(BASE, number - 1))
+            self._frames[number] = RecordDict({"arrays": frame_record(frame)})
+        metrics = MetricRecord({"num-examples": 100, "train-loss": 1.0})
+        return RecordDict({"arrays": self._frames[number]["arrays"], "metrics": metrics})
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--cameras", type=int, default=1000)
+    parser.add_argument("--cohort-size", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    head = header()
+    with task_identity():
+        found = measured(args)
+    deliver(found, head, as_json=args.json)
+
+
+def measured(args: argparse.Namespace) -> dict[str, Any]:
+    cameras = args.cameras
+    grid = FleetGrid(Here(Idle()), cameras, cohort_size=args.cohort_size)
+    roster = {FIRST_NODE + camera: camera for camera in range(cameras)}
+    strategy = MergedFedAvg.for_model(MODEL, ADAPTER, roster=roster)
+
+    def one_trip() -> None:
+        content = RecordDict({"config": ConfigRecord({"server-round": 1})})
+        asked = [Message(content, dst_node_id=node, message_type=MessageType.TRAIN) for node in grid.get_node_ids()]
+        replies = list(grid.send_and_receive(asked))
+        assert len(replies) == cameras and all(reply.has_content() for reply in replies)
+
+    def one_round() -> None:
+        number = strategy.folded_round + 1
+        run_round(grid, strategy, number, measure=False, last=False, timeout=600.0, watch=Watch())
+        assert not strategy.report.skipped and all(reply.counted for reply in strategy.report.replies)
+
+    one_trip()
+    one_round()
+    pairs = [(seconds_of(one_trip), seconds_of(one_round)) for _ in range(args.repeats)]
+    trip, whole = (1e3 * statistics.median(times) / cameras for times in zip(*pairs, strict=True))
+    say(f"{cameras} idle cameras: {trip:.4f} ms a trip and camera, {whole:.4f} ms a round and camera")
+    return {
+        "ms_a_camera": round(trip, 4),
+        "round_ms_a_camera": round(whole, 4),
+        "scenario": {"cameras": cameras, "cohort_size": args.cohort_size, "repeats": args.repeats},
+    }
+
+
+if __name__ == "__main__":
+    main()
