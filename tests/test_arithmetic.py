@@ -188,7 +188,7 @@ def test_nothing_is_multiplied_out_where_the_stack_is_thinner(monkeypatch: pytes
     def never(*_: object) -> Tensor:
         raise AssertionError("a dense matrix was built")
 
-    states = [({key: t for key, t in s.items() if key.startswith("conv")}, w) for s, w in fleet(4)]
+    states = [({key: t for key, t in s.items() if key.startswith("conv")}, w) for s, w in fleet(2)]
     monkeypatch.setattr(arithmetic, "delta", never)
     monkeypatch.setattr(arithmetic, "truncate_dense", never)
     monkeypatch.setattr(DeltaSum, "dense", never)
