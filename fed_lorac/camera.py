@@ -38,6 +38,7 @@ Statistics = Mapping[str, Tensor]
 """A camera's own batch norm: running means and variances by name; empty: the base's."""
 
 _STATISTICS = ("running_mean", "running_var")
+_FIXED_BY = 125  # images at most, evenly picked, that fix a turn's statistics
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def take_turns(
     seen = [views.in_weather(site.data, site.fleet.cameras[camera], config.run.seed) for camera in cameras]
     models = _bench(site, running, round).models(statistics)
     if config.batch_norm.mode == "local" and config.batch_norm.in_turn == "fixed":
-        _estimate_first(site, models, seen, statistics)
+        _fix_statistics(site, models, seen)
     before = [statistics_of(model) for model in models]
     tasks = [
         Task(view.train, view.train_labels, _steps(site, view), stream(config.run.seed, "camera", k, "round", round))
@@ -173,14 +174,12 @@ def _moving(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers()
 
 
-def _estimate_first(
-    site: Site, models: Sequence[nn.Module], seen: Sequence[views.View], statistics: Sequence[Statistics]
-) -> None:
-    """Who trains under statistics of its own, fixed, has some from the start."""
-    for model, view, own in zip(models, seen, statistics, strict=True):
-        if not own:
-            reestimate_statistics(model, view.train, site.precision)
-            _set_training_mode(site, model)
+def _fix_statistics(site: Site, models: Sequence[nn.Module], seen: Sequence[views.View]) -> None:
+    """Statistics that stay for a turn are those of this round's model: older ones ruin it within a few rounds."""
+    for model, view in zip(models, seen, strict=True):
+        every = -(-len(view.train) // _FIXED_BY)
+        reestimate_statistics(model, view.train[::every], site.precision)
+        _set_training_mode(site, model)
 
 
 def _steps(site: Site, view: views.View) -> int:

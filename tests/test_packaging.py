@@ -146,10 +146,11 @@ def imports(*folders: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("folders", "extras"), [(("fed_lorac", "strategies"), ()), (("tests", "benchmarks"), ("test", "frost"))]
+    ("folders", "extras"), [(("fed_lorac", "strategies"), ()), (("tests", "benchmarks"), ("test", "frost", "benchmark"))]
 )
 def test_every_import_is_a_declared_dependency(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
-    local = {*PACKAGES, *(file.stem for file in (ROOT / "tests").glob("*.py"))}
+    own = [path for folder in ("tests", "benchmarks") for path in (ROOT / folder).iterdir()]
+    local = {*PACKAGES, *(path.stem for path in own if path.suffix == ".py" or path.is_dir())}
     outside = set(imports(*folders)) - sys.stdlib_module_names - local
     dists = packages_distributions()
     missing = {name for name in outside if not {normal(dist) for dist in dists.get(name, [])} & declared(*extras)}

@@ -187,7 +187,9 @@ class BatchNormConfig(Section):
         "local", "statistics stay with the camera, are fixed, or travel and are billed", choices=names.BATCH_NORMS
     )
     in_turn: str = setting(
-        "moving", "statistics in a turn: of each batch, or the camera's own, fixed", choices=names.TURN_STATISTICS
+        "moving",
+        "statistics in a turn: of each batch, or fixed by a few images first",
+        choices=names.TURN_STATISTICS,
     )
 
 
