@@ -114,3 +114,17 @@ def test_fog_snow_noise_is_the_scenario_it_says() -> None:
     assert (config.fleet.cameras, config.fleet.images) == (12, 1600)
     assert config.fleet.severity_levels == (3, 4, 5)
     assert {"fog", "snow"} < set(config.fleet.corruption_names)
+
+
+def test_a_key_without_its_section_is_taken_where_one_section_alone_has_it(tmp_path: Path) -> None:
+    assert load_config(None, ["workers=2", "rank=4"]).run.workers == 2
+    (tmp_path / "short.toml").write_text("workers = 3\n[adapter]\nrank = 4\n")
+    config = load_config(tmp_path / "short.toml")
+    assert (config.run.workers, config.adapter.rank) == (3, 4)
+    (tmp_path / "twice.toml").write_text("workers = 3\n[run]\nworkers = 4\n")
+    with pytest.raises(ConfigError, match="'workers' comes with its section too"):
+        load_config(tmp_path / "twice.toml")
+    with pytest.raises(ConfigError, match=r"model\.name, data\.name, strategy\.name"):
+        load_config(None, ["name=full"])
+    with pytest.raises(ConfigError, match="no setting 'worker'"):
+        load_config(None, ["worker=2"])

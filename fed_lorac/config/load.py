@@ -24,9 +24,14 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
     """The config of `source` (default: quickstart) with `overrides` (`key=value`, the last one wins) on top.
 
     A `Path`, or text that holds a slash or ends in .toml, is a file; other text is the name of a shipped one.
-    Keys that it leaves out have the defaults. Raises `ConfigError`.
+    Keys that it leaves out have the defaults. A key without its section is taken where only one section has it:
+    `workers=2` is `run.workers=2`. Raises `ConfigError`.
     """
-    flat = _read(_find(DEFAULT if source is None else source))
+    came = _read(_find(DEFAULT if source is None else source))
+    flat = {_whole(key): value for key, value in came.items()}
+    if len(flat) < len(came):
+        twice = next(key for key in came if _whole(key) != key and _whole(key) in came)
+        raise ConfigError(f"A key is given once; {twice!r} comes with its section too. Remove one of the two.")
     for override in overrides:
         key, value = _parse_override(override)
         flat[key] = value
@@ -83,8 +88,17 @@ def _parse_override(text: str) -> tuple[str, object]:
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals):
         raise ConfigError(f"An override is key=value, such as run.rounds=20; got {text!r}.")
+    key = _whole(key)
     rule = rules().get(key)
     return key, _parse_value(value, text_wanted=rule is not None and rule.kind is str)
+
+
+def _whole(key: str) -> str:
+    """The key with its section, where it came without and one section alone has it; else as it came."""
+    found = [known for known in rules() if known.partition(".")[2] == key]
+    if len(found) > 1:
+        raise ConfigError(f"A key names one setting; {key!r} may be any of {', '.join(found)}. Write its section too.")
+    return found[0] if found else key
 
 
 def _parse_value(value: str, *, text_wanted: bool) -> object:
