@@ -154,7 +154,7 @@ def fleet_of(cameras: int) -> dict[str, Any]:
 def one_round(grid: FleetGrid, strategy: MergedFedAvg, fleet: Fleet, ledger: Ledger, number: int) -> None:
     """A round with its rows."""
     measured, seconds = run_round(grid, strategy, number, measure=False, last=False, timeout=3600.0, watch=Watch())
-    row = write_rows(ledger, strategy.report, fleet, FullMessages(1, 1, 1), measured, seconds)
+    row = write_rows(ledger, strategy.report, fleet, FullMessages(1, 1, 1, 1), measured, seconds)
     assert row["cameras_counted"] == len(fleet.cameras), row
 
 

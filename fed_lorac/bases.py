@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.changes import apply_changes, changed_names
-from fed_lorac.running import named_tensors, running_fingerprint
+from fed_lorac.running import named_tensors, running_fingerprint, whole_fingerprint
 from fed_lorac.site import Site
+from fed_lorac.wire.codec import decode, encode
 from fed_lorac.wire.updates import unfolded
 
-__all__ = ["RunningBase", "carries_factors", "folded", "running_model"]
+__all__ = ["RunningBase", "carries_factors", "caught_up", "folded", "running_model", "whole_frame"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,32 @@ def folded(site: Site, running: RunningBase, updates: Iterable[tuple[int, bytes]
         factors = {**running.factors, **{name: update[name] for name in carried}}
         running = RunningBase(round, {**running.tensors, **tensors}, factors)
     return running
+
+
+def whole_frame(site: Site, running: RunningBase) -> bytes:
+    """All that updates have made of the starting base as one frame of float32: what a camera that missed much is sent.
+
+    Values and not their change: a sum of changes would be rounded otherwise than folding them one by one, and whoever
+    takes this over has bit for bit the base of those who folded.
+    """
+    tag = whole_fingerprint(site.base.fingerprint, running.round)
+    return encode({**running.tensors, **running.factors}, dtype="fp32", base=tag)
+
+
+def caught_up(
+    site: Site, running: RunningBase, whole: tuple[int, bytes] | None, updates: Iterable[tuple[int, bytes]]
+) -> RunningBase:
+    """The running base after what a message holds: a whole base as (round, frame), which takes the place of an older
+    one, and updates to fold. Raises as `folded`."""
+    if whole is not None and whole[0] > running.round:
+        running = _taken_over(site, *whole)
+    return folded(site, running, updates)
+
+
+def _taken_over(site: Site, round: int, frame: bytes) -> RunningBase:
+    state = decode(frame, base=whole_fingerprint(site.base.fingerprint, round))
+    factors = {n: t for n, t in state.items() if carries_factors(site) and n.endswith((".A", ".B"))}
+    return RunningBase(round, {n: t for n, t in state.items() if n not in factors}, factors)
 
 
 def running_model(site: Site, running: RunningBase, statistics: Mapping[str, Tensor]) -> nn.Module:

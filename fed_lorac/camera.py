@@ -20,7 +20,7 @@ from fed_lorac.running import named_tensors
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.site import Site
 from fed_lorac.training import Recipe, Task, cosine, train
-from fed_lorac.wire.codec import encode
+from fed_lorac.wire.feedback import encode_with_feedback
 
 __all__ = [
     "Scores",
@@ -43,12 +43,16 @@ _FIXED_BY = 125  # images at most, evenly picked, that fix a turn's statistics
 
 @dataclass(frozen=True)
 class Turn:
-    """What a turn gives: the frame to send, what stands beside it in the reply, and the camera's statistics after."""
+    """What a turn gives: the frame to send, what stands beside it in the reply, and what is the camera's own after.
+
+    `lost` is what the codec left out of the frame, and of those before: empty without error feedback.
+    """
 
     frame: bytes = field(repr=False)
     num_examples: int
     train_loss: float
     statistics: Statistics = field(repr=False)
+    lost: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,19 @@ class Scores:
 
 
 def take_turns(
-    site: Site, running: RunningBase, round: int, cameras: Sequence[int], statistics: Sequence[Statistics]
+    site: Site,
+    running: RunningBase,
+    round: int,
+    cameras: Sequence[int],
+    statistics: Sequence[Statistics],
+    lost: Sequence[Mapping[str, Tensor]],
 ) -> list[Turn]:
-    """Train every camera's adapter on its own images, side by side, and encode what each uploads."""
+    """Train every camera's adapter on its own images, side by side, and encode what each uploads.
+
+    `lost` is each camera's `Turn.lost` of its turn before, empty at first.
+    """
     config = site.config
-    seen = [views.in_weather(site.data, site.fleet.cameras[camera], config.run.seed) for camera in cameras]
+    seen = [_seen(site, camera, round) for camera in cameras]
     models = _bench(site, running, round).models(statistics)
     if config.batch_norm.mode == "local" and config.batch_norm.in_turn == "fixed":
         _fix_statistics(site, models, seen)
@@ -75,14 +87,26 @@ def take_turns(
     ]
     outcomes = train(models, tasks, recipe=_recipe(site, round))
     base = running.fingerprint(site.base.fingerprint)
+    frames = [
+        encode_with_feedback(
+            _uplink(site, model, was),
+            had if config.codec.error_feedback else None,
+            dtype=config.codec.up,
+            base=base,
+            rng=stream(config.run.seed, "codec", k, round),
+            topk_share=config.codec.topk_share,
+        )
+        for k, model, was, had in zip(cameras, models, before, lost, strict=True)
+    ]
     return [
         Turn(
-            encode(_uplink(site, model, was), dtype=config.codec.up, base=base),
+            frame,
             len(task.labels),
             outcome.mean_loss,
             statistics_of(model) if config.batch_norm.mode == "local" else {},
+            losing,
         )
-        for model, task, was, outcome in zip(models, tasks, before, outcomes, strict=True)
+        for model, task, outcome, (frame, losing) in zip(models, tasks, outcomes, frames, strict=True)
     ]
 
 
@@ -111,23 +135,54 @@ def uplink_template(site: Site) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in _uplink(site, model, statistics_of(model)).items()}
 
 
-def evaluate(site: Site, running: RunningBase, camera_id: int, statistics: Statistics) -> tuple[Scores, Statistics]:
-    """Measure the camera's current model; under local batch norm, with the statistics of its own weather, returned."""
+def evaluate(
+    site: Site, running: RunningBase, round: int, camera_id: int, statistics: Statistics
+) -> tuple[Scores, Statistics]:
+    """Measure the camera's current model in the round's weather, and under local batch norm with that weather's
+    statistics, which are returned."""
     model = running_model(site, running, statistics)
     apply_changes(named_tensors(model), running.factors, site.adapter.scale)
-    camera, local = site.fleet.cameras[camera_id], site.config.batch_norm.mode == "local"
-    clean = _score(site, model, views.clear(site.data, camera), local)
-    weather = _score(site, model, views.in_weather(site.data, camera, site.config.run.seed), local)
+    local = site.config.batch_norm.mode == "local"
+    clean = _score(site, model, _seen_clear(site, camera_id, round), local)
+    weather = _score(site, model, _seen(site, camera_id, round), local)
     return Scores(weather, clean), statistics_of(model) if local else {}
 
 
-def baseline(site: Site, camera_id: int) -> tuple[Scores, Scores]:
-    """The starting base as it comes (source), and with statistics re-estimated by each camera (zero-byte)."""
-    camera, model = site.fleet.cameras[camera_id], running_model(site, RunningBase(), {})
-    seen = (views.in_weather(site.data, camera, site.config.run.seed), views.clear(site.data, camera))
+def baseline(site: Site, round: int, camera_id: int) -> tuple[Scores, Scores]:
+    """The starting base as it comes (source), and with statistics re-estimated by each camera (zero-byte), in the
+    round's weather."""
+    model = running_model(site, RunningBase(), {})
+    seen = (_seen(site, camera_id, round), _seen_clear(site, camera_id, round))
     source = [_score(site, model, view, False) for view in seen]
     zero_byte = [_score(site, model, view, True) for view in seen]
     return Scores(*source), Scores(*zero_byte)
+
+
+def _seen(site: Site, camera: int, round: int) -> views.View:
+    """A camera's images in the round's weather."""
+    weather = site.fleet.weather(camera, round)
+    return _as_they_come(
+        site, camera, round, views.in_weather(site.data, site.fleet.cameras[camera], site.config.run.seed, weather)
+    )
+
+
+def _seen_clear(site: Site, camera: int, round: int) -> views.View | None:
+    """The same images in clear air; None where the data set has none."""
+    view = views.clear(site.data, site.fleet.cameras[camera])
+    return None if view is None else _as_they_come(site, camera, round, view)
+
+
+def _as_they_come(site: Site, camera: int, round: int, view: views.View) -> views.View:
+    """A view in its order in time, which is drawn only where it matters: batches are shuffled otherwise."""
+    correlated = site.config.fleet.stream == "correlated"
+    if not (correlated or site.config.batch_norm.window):
+        return view
+    return views.in_stream_order(view, stream(site.config.run.seed, "stream", camera, round), correlated=correlated)
+
+
+def _recent(site: Site, view: views.View) -> Tensor:
+    """The images that a camera's statistics are taken from: the latest of its window, or all."""
+    return view.train[-site.config.batch_norm.window :]  # -0: all
 
 
 def statistics_of(model: nn.Module) -> dict[str, Tensor]:
@@ -177,8 +232,9 @@ def _moving(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _fix_statistics(site: Site, models: Sequence[nn.Module], seen: Sequence[views.View]) -> None:
     """Statistics that stay for a turn are those of this round's model: older ones ruin it within a few rounds."""
     for model, view in zip(models, seen, strict=True):
-        every = -(-len(view.train) // _FIXED_BY)
-        reestimate_statistics(model, view.train[::every], site.precision)
+        recent = _recent(site, view)
+        every = -(-len(recent) // _FIXED_BY)
+        reestimate_statistics(model, recent[::every], site.precision)
         _set_training_mode(site, model)
 
 
@@ -199,7 +255,7 @@ def _score(site: Site, model: nn.Module, view: views.View | None, reestimated: b
     if view is None:
         return float("nan")
     if reestimated:
-        reestimate_statistics(model, view.train, site.precision)
+        reestimate_statistics(model, _recent(site, view), site.precision)
     return accuracy(model, view.test, view.test_labels, site.precision)
 
 
@@ -229,4 +285,6 @@ def _recipe(site: Site, round: int) -> Recipe:
         batch_size=c.batch_size,
         augment=cast(Augment, c.augment),
         precision=site.precision,
+        prox_mu=c.prox_mu,
+        shuffled=site.config.fleet.stream == "iid",
     )

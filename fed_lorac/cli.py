@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fed_lorac import __version__
@@ -126,6 +127,40 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 
 @app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
+    kind: Annotated[str, typer.Option("--format", help="safetensors, onnx, torchscript, or adapter: that alone.")],
+    camera: Annotated[
+        int | None, typer.Option(help="Put this camera's own batch-norm statistics in. [default: the base's]")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--out", help="The file to write. [default: RUN/exported-network.ENDING]")
+    ] = None,
+    fold: Annotated[bool, typer.Option("--fold/--no-fold", help="Fold batch norm into convolutions.")] = True,
+) -> None:
+    """Write a finished run's network for a device: adapter merged, batch norm folded; pixels go in, logits out."""
+    from fed_lorac.export import export_run  # noqa: PLC0415
+
+    written = export_run(folder, kind, camera=camera, out=file, fold=fold)
+    out.print(f"{written.path}: {written.file_bytes:,} bytes", highlight=False, soft_wrap=True)
+    for key, value in written.metadata.items():
+        out.print(f"  {key}: {value}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def methods(as_json: AsJson = False) -> None:
+    """List every adapter, strategy, codec and link with its source, and whether a strategy's mean is exact."""
+    from fed_lorac.catalogue import catalogue  # noqa: PLC0415
+    from fed_lorac.report import methods_tables  # noqa: PLC0415
+
+    found = catalogue()
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        out.print(*methods_tables(found))
+
+
+@app.command()
 def pretrain(
     config: Source = None,
     overrides: Overrides = None,
@@ -199,9 +234,7 @@ def main() -> None:
     try:
         app()
     except FedLoracError as error:
-        err.print(
-            f"[bold red]{type(error).__name__}[/bold red]:", str(error), markup=True, highlight=False, soft_wrap=True
-        )
+        err.print(f"[bold red]{type(error).__name__}[/bold red]:", escape(str(error)), highlight=False, soft_wrap=True)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
     except KeyboardInterrupt:
         err.print("Interrupted.")

@@ -11,12 +11,12 @@ from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fed_lorac.bases import RunningBase, folded
+from fed_lorac.bases import RunningBase, caught_up
 from fed_lorac.config import Config
 from fed_lorac.nodes import Node, answers, folded_round, raised, remembered, told_round
 from fed_lorac.site import Site, site_of
 from fed_lorac.wire.faults import RefusedFrameError
-from fed_lorac.wire.updates import read_updates
+from fed_lorac.wire.updates import read_base, read_updates
 
 __all__ = ["app", "make_client_app"]
 
@@ -42,14 +42,14 @@ def make_client_app(config: Config | None = None, mods: Sequence[Mod] = ()) -> C
     def train(message: Message, context: Context) -> Message:
         """Fold what came, take a turn, send its frame."""
         here = site(context)
-        return _answered(here, folded(here, _recall(context), read_updates(message.content)), message, context)
+        return _answered(here, _told(here, message, context), message, context)
 
     @app.evaluate()
     def measure(message: Message, context: Context) -> Message:
         """Fold what came; where asked, measure."""
         here = site(context)
         try:
-            running = folded(here, _recall(context), read_updates(message.content))
+            running = _told(here, message, context)
         except RefusedFrameError as refusal:
             if refusal.reason != "other base":
                 raise
@@ -70,10 +70,10 @@ def _node(message: Message, context: Context) -> Node:
 
 
 def _answered(site: Site, running: RunningBase, message: Message, context: Context) -> Message:
-    [(reply, statistics)] = answers(site, running, [_node(message, context)])
-    own = remembered(context.state, running.round, statistics)
-    own["tensors"], own["factors"] = _record(running.tensors), _record(running.factors)
-    context.state = own
+    [(reply, own)] = answers(site, running, [_node(message, context)])
+    state = remembered(context.state, running.round, own.statistics, own.lost)
+    state["tensors"], state["factors"] = _record(running.tensors), _record(running.factors)
+    context.state = state
     return reply
 
 
@@ -81,6 +81,12 @@ def _recall(context: Context) -> RunningBase:
     """The running base, out of the state that Flower keeps for the node."""
     arrays = context.state.array_records
     return RunningBase(folded_round(context.state), _tensors(arrays.get("tensors")), _tensors(arrays.get("factors")))
+
+
+def _told(site: Site, message: Message, context: Context) -> RunningBase:
+    """The running base once what a message brings is in it."""
+    content = message.content
+    return caught_up(site, _recall(context), read_base(content), read_updates(content))
 
 
 def _record(tensors: Mapping[str, torch.Tensor]) -> ArrayRecord:

@@ -25,7 +25,7 @@ def compared(summaries: Sequence[Summary]) -> str:
     first = summaries[0]
     _check_alike(summaries)
     weathers = list(first["per_corruption"])
-    full = next((s["adapted_accuracy"] for s in summaries if s["strategy"] == "full"), None)
+    full = next((s["adapted_accuracy"] for s in summaries if s["method"] == "full"), None)
     header = ["", *weathers, "fleet mean", "clear air", "bytes up + down", "of full", "gain recovered"]
     lines = [_row(header), _row(["---", *["---:"] * (len(header) - 1)])]
     for arm, name in (("source", "source"), ("zero_byte", "local batch norm, nothing sent")):

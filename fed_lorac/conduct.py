@@ -1,6 +1,7 @@
 """A whole run over any Flower Grid: the base measured, round after round, the folder written, gone on with after a
 kill. Knows strategies, rounds, records and checkpoints; not apps, nor who works where."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,14 @@ from torch import Tensor
 
 from fed_lorac.bases import RunningBase, folded
 from fed_lorac.checkpoint import Checkpoint
+from fed_lorac.clock import Clock
 from fed_lorac.config import Config
 from fed_lorac.flower_private import record_bytes, record_of
 from fed_lorac.ledger import read_rows
 from fed_lorac.nodes import STATISTICS_KEY, recalled
 from fed_lorac.record import RunFolder, versions
 from fed_lorac.results import adapter_state, model_state, summary
-from fed_lorac.rounds import Measured, Watch, measure_base, roll_call, run_round, write_rows
+from fed_lorac.rounds import Measured, Watch, measure_base, measured_base, roll_call, run_round, write_rows
 from fed_lorac.site import Site, site_of
 from fed_lorac.strategy import full_messages, strategy_of
 from strategies.arithmetic import DeltaSum
@@ -79,7 +81,8 @@ class _Run:
     def __init__(self, grid: Grid, config: Config, folder: RunFolder, watch: Watch, memories: Memories | None) -> None:
         self._grid, self._config, self._folder, self._watch, self._memories = grid, config, folder, watch, memories
         self._site: Site = site_of(config)
-        self._strategy: FrameStrategy = strategy_of(self._site)
+        self._clock = Clock(self._site.fleet, config.fleet, config.local)
+        self._strategy: FrameStrategy = strategy_of(self._site, clock=self._clock)
         self._full = full_messages(self._site)
         self.standing = _Standing()
 
@@ -112,10 +115,14 @@ class _Run:
             watch=self._watch,
         )
         ledger, report = self._folder.ledger, self._strategy.report
-        row = write_rows(ledger, report, self._site.fleet, self._full, found, seconds)
-        self.standing.round = number
+        measured = self.standing.measured
         if measure:
-            self.standing.measured["adapted"] = found
+            measured["adapted"] = found
+        if measure and self._site.fleet.changing:
+            measured["source"], measured["zero_byte"] = measured_base(self._strategy)
+        base = {arm: measured[arm] for arm in ("source", "zero_byte") if measure}
+        row = write_rows(ledger, report, self._site.fleet, self._full, found, seconds, clock=self._clock, **base)
+        self.standing.round = number
         if last or (run.checkpoint_every and number % run.checkpoint_every == 0):
             self._save()
         self._watch.round(row, run.rounds)
@@ -132,6 +139,8 @@ class _Run:
             "folded_round": str(running.round),
             "method": self._config.adapter.method,
             "data": self._site.data.name,
+            "data_fingerprint": self._site.data.fingerprint,
+            "classes": json.dumps(self._site.data.classes),
             "seed": str(self._config.run.seed),
         }
         self._folder.finish(
@@ -164,6 +173,7 @@ class _Run:
             "versions": versions(),
             "seed": self._config.run.seed,  # every stream is a function of the seed and its own names
             "ledger": self._folder.ledger.position(),
+            "clock": self._clock.state(),
             "confirmed": strategy.confirmed,
             "measured": {arm: vars(measured) for arm, measured in self.standing.measured.items()},
         }
@@ -182,6 +192,7 @@ class _Run:
                 "The run began under other versions of %s: the rest may differ in the last bits.", ", ".join(changed)
             )
         self._folder.ledger.cut(kept.facts["ledger"])
+        self._clock.restore(**kept.facts.get("clock", {}))
         self.standing.round = kept.round
         for arm, measured in kept.facts["measured"].items():
             by_camera = {kind: {int(camera): v for camera, v in values.items()} for kind, values in measured.items()}
@@ -198,7 +209,9 @@ class _Run:
             if key.startswith("kept "):
                 _, name, part = key.split(" ")
                 parts.setdefault(name, {})[part] = tensor
-        return {name: DeltaSum.of_parts(self._strategy.shapes[name], found) for name, found in parts.items()}
+        return {
+            key: DeltaSum.of_parts(self._strategy.shapes[key.partition("/")[2]], found) for key, found in parts.items()
+        }
 
 
 def _bytes(state: RecordDict) -> Tensor:

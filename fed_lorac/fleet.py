@@ -7,7 +7,8 @@ Three deals, each from a stream of its own, so that one never moves another:
   image that any camera trains on is evaluated anywhere. Evaluation images are dealt in equal parts whatever the label
   skew, so that accuracies are of the same images at every skew.
 - weather: with C corruptions and S severities, camera i has corruption i mod C and severity (i div C) mod S, so every
-  corruption meets every severity once in C * S cameras; links go round robin, i mod L.
+  corruption meets every severity once in C * S cameras; links and speeds go round robin, i mod L, or links are drawn,
+  each camera's from a stream of its own.
 - rounds: each camera draws a number from the round's stream and, of those that can be reached, the lowest `per_round`
   take part, so that one camera more takes at most one other's place. Who is away, and whose reply is lost, is drawn
   from two streams more.
@@ -16,7 +17,7 @@ Three deals, each from a stream of its own, so that one never moves another:
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from fed_lorac.config import FleetConfig
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.seeds import stream
+from fed_lorac.weather import Climate, Weather, weather
 
 __all__ = ["Camera", "Fleet", "ImagePools", "build_fleet"]
 
@@ -59,7 +61,11 @@ class ImagePools(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """One camera: its weather, its images by index into the data set (ascending), the share of each class, its link."""
+    """One camera: its weather, its images by index into the data set (ascending), the share of each class, its link,
+    and how many times as fast as the slowest processor it trains.
+
+    `corruption` and `severity` are its own weather: what it stands in round by round says `Fleet.weather`.
+    """
 
     id: int
     corruption: str
@@ -68,6 +74,7 @@ class Camera:
     evaluation: Indices
     label_mix: Mapping[str, float]
     link: str
+    speed: float = 1.0
 
     def __post_init__(self) -> None:
         for indices in (self.train, self.evaluation):
@@ -83,6 +90,17 @@ class Fleet:
     seed: int
     availability: float = 1.0
     dropout: float = 0.0
+    climate: Climate = field(default_factory=Climate)
+
+    def weather(self, camera: int, round: int) -> Weather:
+        """What this camera stands in in `round`; round 0 is before the first."""
+        own = self.cameras[camera]
+        return weather(self.climate, camera, Weather(own.corruption, own.severity), round)
+
+    @property
+    def changing(self) -> bool:
+        """Whether any camera's weather may differ from round to round."""
+        return self.climate.schedule != "constant"
 
     def drawn(self, round: int) -> tuple[int, ...]:
         """The ids of the cameras that are asked in `round`: those with most images first, so that no one waits long
@@ -117,7 +135,7 @@ def build_fleet(
     """
     _check_disjoint(data)
     train, evaluation = _deal_train(config, data, seed, remember), _deal_evaluation(config, data, seed)
-    weathers, levels, links = config.corruption_names, config.severity_levels, config.link_names
+    weathers, levels, speeds = config.corruption_names, config.severity_levels, config.speed_factors
     cameras = tuple(
         Camera(
             id=i,
@@ -126,11 +144,19 @@ def build_fleet(
             train=train[i],
             evaluation=evaluation[i],
             label_mix=_label_mix(data, train[i]),
-            link=links[i % len(links)],
+            link=_deal_link(config, seed, i),
+            speed=speeds[i % len(speeds)],
         )
         for i in range(config.cameras)
     )
-    return Fleet(cameras, config.per_round, seed, config.availability, config.dropout)
+    climate = Climate(config.schedule, config.period, config.lag, weathers, max(levels), seed)
+    return Fleet(cameras, config.per_round, seed, config.availability, config.dropout, climate)
+
+
+def _deal_link(config: FleetConfig, seed: int, camera: int) -> str:
+    links = config.link_names
+    at = camera if config.link_deal == "robin" else int(stream(seed, "link", camera).integers(len(links)))
+    return links[at % len(links)]
 
 
 def _check_disjoint(data: ImagePools) -> None:

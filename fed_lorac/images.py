@@ -9,13 +9,24 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-__all__ = ["AUGMENTS", "Augment", "Crops", "augmented", "cropped", "drawn_crops", "shuffled_batches", "to_input"]
+__all__ = [
+    "AUGMENTS",
+    "MEAN",
+    "STD",
+    "Augment",
+    "Crops",
+    "augmented",
+    "cropped",
+    "drawn_crops",
+    "shuffled_batches",
+    "to_input",
+]
 
 Augment = Literal["reflect_flip", "crop_flip", "crop", "crop_flip_cutout", "none"]
 AUGMENTS: tuple[str, ...] = get_args(Augment)
 
 # CIFAR-10's channel means and deviations over its training images, in units of 0..1.
-_MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 _PADDING = 4
 _HOLE = 17  # odd: a square around its centre
 
@@ -25,7 +36,7 @@ def to_input(images: UInt8[Tensor, "n h w c"], device: torch.device | str = "cpu
 
     Several cameras' images side by side, (N, H, W, cameras*3), become (N, cameras*3, H, W).
     """
-    mean, std = (torch.tensor(v * (images.shape[-1] // 3), device=device) * 255 for v in (_MEAN, _STD))
+    mean, std = (torch.tensor(v * (images.shape[-1] // 3), device=device) * 255 for v in (MEAN, STD))
     return images.to(device).float().sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
@@ -88,7 +99,7 @@ def _cut_out(images: UInt8[Tensor, "n h w 3"], centre: Int64[Tensor, "n 2"]) -> 
         (torch.arange(side, device=images.device) - at[:, None]).abs() * 2 < _HOLE
         for side, at in ((height, centre[:, 0]), (width, centre[:, 1]))
     ]
-    grey = torch.tensor([round(255 * mean) for mean in _MEAN], dtype=torch.uint8, device=images.device)
+    grey = torch.tensor([round(255 * mean) for mean in MEAN], dtype=torch.uint8, device=images.device)
     return torch.where((near[0][:, :, None] & near[1][:, None, :])[..., None], grey, images)
 
 

@@ -75,6 +75,8 @@ ROUND_COLUMNS: dict[str, Kind] = {
     "reasons": COUNTS,
     "accuracy": NUMBER,
     "accuracy_clean": NUMBER,
+    "accuracy_source": NUMBER,
+    "accuracy_zero_byte": NUMBER,
     "uplink_payload_bytes": INTEGER,
     "uplink_frame_bytes": INTEGER,
     "uplink_message_bytes": INTEGER,
@@ -84,6 +86,7 @@ ROUND_COLUMNS: dict[str, Kind] = {
     "full_uplink_message_bytes": INTEGER,
     "full_downlink_message_bytes": INTEGER,
     "aggregation_error": NUMBER,
+    "round_time_s": NUMBER,
     "seconds": NUMBER,
 }
 
@@ -104,6 +107,10 @@ CAMERA_COLUMNS: dict[str, Kind] = {
     "downlink_frame_bytes": INTEGER,
     "downlink_message_bytes": INTEGER,
     "air_time_s": NUMBER,
+    "downlink_time_s": NUMBER,
+    "elapsed_s": NUMBER,
+    "compute_s": NUMBER,
+    "reply_s": NUMBER,
 }
 
 

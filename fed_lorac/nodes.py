@@ -1,15 +1,17 @@
 """What nodes answer to messages, a cohort at a time. Knows Flower's records; what a camera does is in `camera`.
 
-Of its own a camera remembers little: the round it has folded up to and its batch-norm statistics. The running base is
-the same for all who have folded as much (`bases`), so whoever calls this brings it.
+Of its own a camera remembers little: the round it has folded up to, its batch-norm statistics and, under error
+feedback, what its codec left out. The running base is the same for all who have folded as much (`bases`), so whoever
+calls this brings it.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
+from torch import Tensor
 
 from fed_lorac.bases import RunningBase
 from fed_lorac.camera import Scores, Statistics, Turn, baseline, evaluate, take_turns
@@ -19,8 +21,10 @@ from fed_lorac.wire.faults import DROPPED_OUT
 from fed_lorac.wire.meter import ARRAYS_KEY, frame_record, read_frame
 
 __all__ = [
+    "LOST_KEY",
     "STATISTICS_KEY",
     "Node",
+    "Own",
     "Said",
     "answers",
     "folded_round",
@@ -31,10 +35,20 @@ __all__ = [
 ]
 
 STATISTICS_KEY = "statistics"
+LOST_KEY = "lost"
 _MEMORY_KEY = "memory"
 
-Said = tuple[Message, Statistics | None]
-"""A node's reply, and its camera's statistics from now on; None: as they were."""
+
+@dataclass(frozen=True)
+class Own:
+    """What is a camera's own from now on: its statistics, and what its codec left out; None: as it was."""
+
+    statistics: Statistics | None = None
+    lost: Mapping[str, Tensor] | None = None
+
+
+Said = tuple[Message, Own]
+"""A node's reply, and what is its camera's own from now on."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +72,23 @@ def folded_round(state: RecordDict) -> int:
     return int(memory["folded-round"]) if memory else 0  # type: ignore[arg-type]
 
 
-def recalled(state: RecordDict) -> Statistics:
-    """A camera's statistics, out of its node's memory."""
-    kept = state.array_records.get(STATISTICS_KEY)
+def recalled(state: RecordDict, key: str = STATISTICS_KEY) -> Statistics:
+    """A camera's statistics, or under another key what else is its own, out of its node's memory."""
+    kept = state.array_records.get(key)
     return decode(read_frame(kept), base="") if kept else {}
 
 
-def remembered(before: RecordDict, folded_round: int, statistics: Statistics | None) -> RecordDict:
-    """What a node keeps from now on, as `folded_round` and `recalled` read it."""
+def remembered(
+    before: RecordDict,
+    folded_round: int,
+    statistics: Statistics | None,
+    lost: Mapping[str, Tensor] | None = None,
+) -> RecordDict:
+    """What a node keeps from now on, as `folded_round` and `recalled` read it; None: what it kept before."""
     state = RecordDict({_MEMORY_KEY: ConfigRecord({"folded-round": folded_round})})
-    kept = before.array_records.get(STATISTICS_KEY) if statistics is None else statistics and _packed(statistics)
-    if kept:
-        state[STATISTICS_KEY] = kept
+    for key, new in ((STATISTICS_KEY, statistics), (LOST_KEY, lost)):
+        if kept := before.array_records.get(key) if new is None else new and _packed(new):
+            state[key] = kept
     return state
 
 
@@ -87,49 +106,58 @@ def raised(message: Message, error: Exception) -> Message:
 
 def _roll_call(site: Site, running: RunningBase, nodes: Sequence[Node]) -> list[Said]:
     """Which camera each is."""
-    return [(_reply(node, MetricRecord({"camera": node.camera})), None) for node in nodes]
+    return [(_reply(node, MetricRecord({"camera": node.camera})), Own()) for node in nodes]
 
 
 def _train(site: Site, running: RunningBase, nodes: Sequence[Node]) -> list[Said]:
-    """Take a turn, send its frame; a camera whose reply will be lost spares itself the turn."""
+    """Take a turn, send its frame; a camera whose reply will be lost spares itself the turn.
+
+    It is then as if the turn had not been: its statistics stay as they were, and so does what its codec left out of the
+    last frame that did arrive.
+    """
     [round] = {int(_asked(node)["server-round"]) for node in nodes}  # type: ignore[arg-type]
     dropped = site.fleet.dropped(round)
     able = [node for node in nodes if node.camera not in dropped]
     cameras, statistics = [node.camera for node in able], [recalled(node.state) for node in able]
-    turns = take_turns(site, running, round, cameras, statistics) if able else []
+    lost = [recalled(node.state, LOST_KEY) for node in able]
+    turns = take_turns(site, running, round, cameras, statistics, lost) if able else []
     taken = dict(zip(cameras, turns, strict=True))
     return [_turned(node, taken[node.camera]) if node.camera in taken else _dropped(node) for node in nodes]
 
 
 def _turned(node: Node, turn: Turn) -> Said:
     metrics = MetricRecord({"num-examples": turn.num_examples, "train-loss": turn.train_loss})
-    return _reply(node, metrics, frame_record(turn.frame)), turn.statistics
+    return _reply(node, metrics, frame_record(turn.frame)), Own(turn.statistics, turn.lost)
 
 
 def _dropped(node: Node) -> Said:
     lost = Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, DROPPED_OUT)
-    return Message(lost, reply_to=node.message), None
+    return Message(lost, reply_to=node.message), Own()
 
 
 def _measure(site: Site, running: RunningBase, nodes: Sequence[Node]) -> list[Said]:
-    """Where asked, measure the base as it comes (round 0) or the current model."""
+    """Where asked, measure the base as it comes (round 0) or the current model, each in the round's weather.
+
+    Where weather changes, the base is measured again beside every model: only what stood in one weather compares.
+    """
     return [_measured(site, running, node) for node in nodes]
 
 
 def _measured(site: Site, running: RunningBase, node: Node) -> Said:
     asked, statistics = _asked(node), None
+    round, measure = int(asked["server-round"]), bool(asked.get("measure"))  # type: ignore[arg-type]
     examples = len(site.fleet.cameras[node.camera].evaluation)
     metrics = MetricRecord({"num-examples": examples, "folded-round": running.round})
-    if asked.get("baseline"):
-        source, zero_byte = baseline(site, node.camera)
+    if asked.get("baseline") or (measure and site.fleet.changing):
+        source, zero_byte = baseline(site, round, node.camera)
         metrics.update(_scores("source", source) | _scores("zero-byte", zero_byte))
-    elif asked.get("measure"):
-        scores, statistics = evaluate(site, running, node.camera, recalled(node.state))
+    if measure:
+        scores, statistics = evaluate(site, running, round, node.camera, recalled(node.state))
         metrics.update(_scores("adapted", scores))
     reply = _reply(node, metrics)
     if asked.get("statistics") and statistics:
         reply.content[STATISTICS_KEY] = _packed(statistics)
-    return reply, statistics
+    return reply, Own(statistics)
 
 
 _ANSWERS: dict[str, Callable[[Site, RunningBase, Sequence[Node]], list[Said]]] = {
@@ -149,7 +177,7 @@ def _scores(name: str, scores: Scores) -> dict[str, float]:
 
 
 def _packed(statistics: Statistics) -> ArrayRecord:
-    """Statistics as one frame: every array of a record weighs half a kilobyte of objects, whatever is in it."""
+    """Tensors as one frame: every array of a record weighs half a kilobyte of objects, whatever is in it."""
     return frame_record(encode(statistics, dtype="fp32", base=""))
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fed_lorac.doctor import Facts
     from fed_lorac.grid.examination import Checkup
 
-__all__ = ["accuracy_table", "bytes_table", "show_checkup", "show_run", "sizes_table"]
+__all__ = ["accuracy_table", "bytes_table", "methods_tables", "show_checkup", "show_run", "sizes_table"]
 
 ARMS = {"source": "source", "zero_byte": "zero-byte", "adapted": "adapted"}
 
@@ -36,6 +36,8 @@ def accuracy_table(summary: Mapping[str, Any]) -> RenderableType:
     table.add_section()
     table.add_row("fleet mean", *(_percent(summary[f"{arm}_accuracy"]) for arm in ARMS), style="bold")
     table.add_row("clear air", *(_percent(summary["clean_accuracy"][arm]) for arm in ARMS))
+    if summary.get("schedule", "constant") != "constant":
+        table.add_row("mean over rounds", *(_percent(summary["over_rounds"][arm]) for arm in ARMS))
     return table
 
 
@@ -56,6 +58,11 @@ def bytes_table(summary: Mapping[str, Any]) -> RenderableType:
         )
     for link, seconds in summary["air_time_s"].items():
         table.add_row(f"air time up, a camera, {link}", _clock(seconds["adapter"]), _clock(seconds["full"]))
+    for link, days in summary.get("days", {}).items():
+        table.add_row(f"days to send that, {link}", f"{days['adapter']:.3g}", f"{days['full']:.3g}")
+    if target := summary.get("target"):
+        ours, full = (f"{n:,}" if n is not None else "not reached" for n in (target["bytes"], target["full_bytes"]))
+        table.add_row(f"bytes until {target['accuracy']:.1%}", ours, f"{full} in as many rounds")
     return table
 
 
@@ -99,6 +106,21 @@ def sizes_table(rows: Iterable[Sizes]) -> RenderableType:
             f"{row.message_bytes / row.full_message_bytes:.2%}",
         )
     return table
+
+
+def methods_tables(found: Mapping[str, list[dict[str, Any]]]) -> Iterable[RenderableType]:
+    """A table a kind of method: names, sources, and of strategies whether their mean is exact."""
+    for kind, entries in found.items():
+        table = Table(title=kind.capitalize(), title_justify="left")
+        for column in entries[0]:
+            table.add_column(column, no_wrap=column == "name")
+        for entry in entries:
+            table.add_row(*(escape(_worded(value)) for value in entry.values()))
+        yield table
+
+
+def _worded(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _percent(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """What a run found: its summary, and the adapter and model it made. Knows sites, updates and accuracies; not Flower."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -10,10 +10,10 @@ from torch import Tensor
 from fed_lorac.adapters.changes import apply_changes
 from fed_lorac.bases import RunningBase
 from fed_lorac.camera import cohort_size_of
-from fed_lorac.config import Config
+from fed_lorac.config import Config, names
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.ledger import Row
-from fed_lorac.links import air_time_s, link
+from fed_lorac.links import air_time_s, days_to_send, link
 from fed_lorac.record import versions
 from fed_lorac.rounds import Measured
 from fed_lorac.running import named_tensors, shapes_of
@@ -24,6 +24,7 @@ from strategies.outbox import Update
 
 __all__ = ["adapter_state", "model_state", "summary"]
 
+_ACCURACIES = {"source": "accuracy_source", "zero_byte": "accuracy_zero_byte", "adapted": "accuracy"}
 _TOTALS = ("uplink_message_bytes", "downlink_message_bytes", "full_uplink_message_bytes", "full_downlink_message_bytes")
 
 
@@ -59,15 +60,20 @@ def summary(
     ours = totals["uplink_message_bytes"] + totals["downlink_message_bytes"]
     full = totals["full_uplink_message_bytes"] + totals["full_downlink_message_bytes"]
     config = site.config
-    weathers = [camera.corruption for camera in site.fleet.cameras]
+    weathers = _weathers(site, len(rows))
     return {
         **{f"{arm}_accuracy": measured.mean() for arm, measured in arms.items()},
         "clean_accuracy": {arm: measured.mean_clean() for arm, measured in arms.items()},
-        "per_corruption": {weather: _means(site, arms, weather) for weather in dict.fromkeys(weathers)},
+        "per_corruption": {weather: _means(weathers, arms, weather) for weather in dict.fromkeys(weathers)},
+        "schedule": config.fleet.schedule,
+        "over_rounds": {arm: _over_rounds(rows, column) for arm, column in _ACCURACIES.items()},
         "total_bytes": ours,
         "full_total_bytes": full,
         "bytes": totals,
         "air_time_s": _air_times(site, totals, config.fleet.cameras),
+        "days": _days(site, totals),
+        "target": _target(config.run.target_accuracy, rows),
+        "simulated_s": math.fsum(row["round_time_s"] for row in rows),
         "rounds": len(rows),
         "rounds_skipped": sum(bool(row["skipped"]) for row in rows),
         "interrupted": interrupted,
@@ -75,7 +81,7 @@ def summary(
         "strategy": config.strategy.name,
         "label": _label(config),
         "data": site.data.name,
-        "frost_textures": frost_textures() if "frost" in weathers and config.data.name != "cifar10c" else None,
+        "frost_textures": frost_textures() if _frost(site) and config.data.name != "cifar10c" else None,
         "base": {"source": site.base.source, "fingerprint": site.base.fingerprint},
         "base_saw_fleet_images": site.base.saw_fleet_images,
         "precision": site.precision,
@@ -89,17 +95,69 @@ def summary(
 
 def _label(config: Config) -> str:
     """A run's method in a few words, for tables."""
-    if config.strategy.name == "full":
-        return "full fine-tuning"
     a, s = config.adapter, config.strategy
+    if a.method == "full":
+        return "full fine-tuning"
+    how = f"{s.name}{f' {s.downlink}' if s.name == 'merged' else ''}"
+    if a.method not in names.FACTORED:
+        return f"{a.method}, {how}"
     mode = "kernel-wise" if a.kernel_wise else a.rank_mode
-    return f"{a.method} r={a.rank} ({mode}), {s.name}{f' {s.downlink}' if s.name == 'merged' else ''}"
+    return f"{a.method} r={a.rank}{f' ({mode})' if a.method == 'lora-c' else ''}, {how}"
 
 
-def _means(site: Site, arms: Mapping[str, Measured], weather: str) -> dict[str, float | None]:
-    ids = {camera.id for camera in site.fleet.cameras if camera.corruption == weather}
+def _weathers(site: Site, round: int) -> list[str]:
+    """What each camera stands in, by corruption."""
+    found = [site.fleet.weather(camera.id, round) for camera in site.fleet.cameras]
+    return [weather.corruption if weather.severity else "clear" for weather in found]
+
+
+def _frost(site: Site) -> bool:
+    """Whether any camera may have stood in frost."""
+    own = (camera.corruption for camera in site.fleet.cameras)
+    return "frost" in (site.fleet.climate.corruptions if site.config.fleet.schedule == "walk" else own)
+
+
+def _over_rounds(rows: Iterable[Row], column: str) -> float | None:
+    """The mean over the rounds that were measured."""
+    found = [row[column] for row in rows if row[column] is not None]
+    return fmean(found) if found else None
+
+
+def _means(weathers: Sequence[str], arms: Mapping[str, Measured], weather: str) -> dict[str, float | None]:
+    ids = {camera for camera, its in enumerate(weathers) if its == weather}
     found = {arm: [v for camera, v in measured.weather.items() if camera in ids] for arm, measured in arms.items()}
     return {arm: fmean(values) if values else None for arm, values in found.items()}
+
+
+def _days(site: Site, totals: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """Days that a camera's mean uplink of the whole run takes, silence that a duty cycle demands included, by link
+    class in the fleet: this method and full fine-tuning."""
+    columns = {"adapter": "uplink_message_bytes", "full": "full_uplink_message_bytes"}
+    each = {arm: round(totals[column] / len(site.fleet.cameras)) for arm, column in columns.items()}
+    return {
+        name: {arm: days_to_send(sent, link(name)) for arm, sent in each.items()}
+        for name in dict.fromkeys(camera.link for camera in site.fleet.cameras)
+    }
+
+
+def _target(accuracy: float, rows: Sequence[Row]) -> dict[str, float | None] | None:
+    """What it took until a measured round first reached `accuracy`: rounds, bytes, those of full fine-tuning's messages
+    in the same rounds, and simulated seconds; each None where it was never reached. None: no target."""
+    if not accuracy:
+        return None
+    at = next((i for i, row in enumerate(rows) if (row["accuracy"] or 0.0) >= accuracy), None)
+    until = [] if at is None else rows[: at + 1]
+
+    def total(*columns: str) -> float | None:
+        return sum(row[column] for row in until for column in columns) if until else None
+
+    return {
+        "accuracy": accuracy,
+        "rounds": len(until) or None,
+        "bytes": total(*_TOTALS[:2]),
+        "full_bytes": total(*_TOTALS[2:]),
+        "simulated_s": total("round_time_s"),
+    }
 
 
 def _air_times(site: Site, totals: Mapping[str, int], cameras: int) -> dict[str, dict[str, float]]:

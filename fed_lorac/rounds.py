@@ -9,15 +9,17 @@ from statistics import fmean
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from fed_lorac.clock import Clock
 from fed_lorac.errors import RunError
 from fed_lorac.fleet import Camera, Fleet
 from fed_lorac.ledger import Ledger, Row
-from fed_lorac.links import air_time_s, link
+from fed_lorac.links import air_time_s, downlink_time_s, elapsed_s, link
+from fed_lorac.weather import Weather
 from fed_lorac.wire.meter import Weight
 from strategies.base import FrameStrategy, RoundReport
 from strategies.replies import Reply
 
-__all__ = ["FullMessages", "Measured", "Watch", "measure_base", "roll_call", "run_round", "write_rows"]
+__all__ = ["FullMessages", "Measured", "Watch", "measure_base", "measured_base", "roll_call", "run_round", "write_rows"]
 
 _REGISTRATION_S = 30.0
 _ROLL_CALL_S = 600.0  # the first message to a worker waits until it has started and imported PyTorch
@@ -25,11 +27,19 @@ _ROLL_CALL_S = 600.0  # the first message to a worker waits until it has started
 
 @dataclass(frozen=True)
 class FullMessages:
-    """Bytes of full fine-tuning's messages for the same model, built and weighed once; `ask` carries no tensor."""
+    """Bytes of full fine-tuning's messages for the same model, built and weighed once.
+
+    `down` has an update, `ask` no tensor, `whole` the model itself: for who missed more updates than weigh less.
+    """
 
     up: int
     down: int
     ask: int
+    whole: int
+
+    def told(self, updates: int) -> int:
+        """What a camera that lacks so many updates is sent."""
+        return min(updates * self.down, self.whole) if updates else 0
 
 
 @dataclass
@@ -111,6 +121,11 @@ def measure_base(grid: Grid, strategy: FrameStrategy, watch: Watch, timeout: flo
     messages = list(strategy.configure_evaluate(0, ArrayRecord(), ConfigRecord({"baseline": True}), grid))
     watch.phase("base", len(messages))
     strategy.aggregate_evaluate(0, _watched(grid.send_and_receive(messages, timeout=timeout), watch))
+    return measured_base(strategy)
+
+
+def measured_base(strategy: FrameStrategy) -> tuple[Measured, Measured]:
+    """What cameras last said of the base: as it comes (source), and under their own statistics (zero-byte)."""
     return _measured(strategy, "source"), _measured(strategy, "zero-byte")
 
 
@@ -138,16 +153,31 @@ def run_round(
 
 
 def write_rows(
-    ledger: Ledger, report: RoundReport, fleet: Fleet, full: FullMessages, measured: Measured, seconds: float
+    ledger: Ledger,
+    report: RoundReport,
+    fleet: Fleet,
+    full: FullMessages,
+    measured: Measured,
+    seconds: float,
+    *,
+    source: Measured | None = None,
+    zero_byte: Measured | None = None,
+    clock: Clock | None = None,
 ) -> Row:
-    """Append every camera's part in the round, and the round, to the ledger; return the round's row."""
+    """Append every camera's part in the round, and the round, to the ledger; return the round's row.
+
+    `source` and `zero_byte` are the base's scores in this round's weather, where they were measured; `clock` ends its
+    round.
+    """
     up = sum((reply.weight for reply in report.replies), Weight())
     down = sum(report.down.values(), Weight())
     left_out = [reply for reply in report.replies if not reply.counted]
     answered = sum(1 for reply in report.replies if reply.weight.message_bytes)
     by_camera = {reply.camera: reply for reply in report.replies}
     for camera in fleet.cameras:
-        _write_camera(ledger, report, camera, by_camera.get(camera.id))
+        _write_camera(ledger, report, camera, by_camera.get(camera.id), fleet.weather(camera.id, report.round), clock)
+    heard = {camera: weight.message_bytes for camera, weight in report.down.items()}
+    counted = [reply.camera for reply in report.replies if reply.counted]
     return ledger.round(
         round=report.round,
         cameras_counted=len(report.replies) - len(left_out),
@@ -156,31 +186,42 @@ def write_rows(
         reasons=Counter(reply.reason for reply in left_out),
         accuracy=measured.mean(),
         accuracy_clean=measured.mean_clean(),
+        accuracy_source=source and source.mean(),
+        accuracy_zero_byte=zero_byte and zero_byte.mean(),
         **up.columns("uplink"),
         **down.columns("downlink"),
         full_uplink_message_bytes=answered * full.up,
-        full_downlink_message_bytes=len(report.replies) * full.ask + report.updates_sent * full.down,
+        full_downlink_message_bytes=len(report.replies) * full.ask
+        + sum(full.told(updates) * messages for updates, messages in report.caught_up.items()),
         aggregation_error=report.aggregation_error,
+        round_time_s=clock and clock.end(counted, heard),
         seconds=seconds,
     )
 
 
-def _write_camera(ledger: Ledger, report: RoundReport, camera: Camera, reply: Reply | None) -> None:
-    sent = reply or Reply(camera.id, reason="")
+def _write_camera(
+    ledger: Ledger, report: RoundReport, camera: Camera, reply: Reply | None, weather: Weather, clock: Clock | None
+) -> None:
+    sent, over = reply or Reply(camera.id, reason=""), link(camera.link)
+    down, trip = report.down.get(camera.id, Weight()), clock and clock.trips.get(camera.id)
     status = "idle" if reply is None else "counted" if reply.counted else "left out"
     ledger.camera(
         round=report.round,
         camera=camera.id,
-        corruption=camera.corruption,
-        severity=camera.severity,
+        corruption=weather.corruption,
+        severity=weather.severity,
         link=camera.link,
         status=status,
         reason=sent.reason,
         num_examples=sent.num_examples,
         train_loss=sent.train_loss,
         **sent.weight.columns("uplink"),
-        **report.down.get(camera.id, Weight()).columns("downlink"),
-        air_time_s=air_time_s(sent.weight.message_bytes, link(camera.link)),
+        **down.columns("downlink"),
+        air_time_s=air_time_s(sent.weight.message_bytes, over),
+        downlink_time_s=downlink_time_s(down.message_bytes, over),
+        elapsed_s=elapsed_s(sent.weight.message_bytes, over),
+        compute_s=trip and trip.compute_s,
+        reply_s=trip and trip.reply_s,
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fed_lorac.errors import FactorError
 
-__all__ = ["fingerprint", "named_tensors", "running_fingerprint", "shapes_of"]
+__all__ = ["fingerprint", "named_tensors", "running_fingerprint", "shapes_of", "whole_fingerprint"]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -40,3 +40,8 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 def running_fingerprint(base: str, folded_round: int) -> str:
     """The identity of `base` after the update of round `folded_round` (0: none yet) was folded in."""
     return f"{base}@{folded_round}"
+
+
+def whole_fingerprint(base: str, folded_round: int) -> str:
+    """The same for a frame that holds that base itself, not a change of it."""
+    return f"{base}=@{folded_round}"

@@ -50,6 +50,8 @@ def _site(flat: tuple[tuple[str, Scalar], ...]) -> Site:
     device = torch.device(_device(config.run.device))
     precision = resolved_precision(config.run.precision, device)
     fleet, base = build_fleet(config.fleet, data, config.run.seed, cached_arrays), load_base(config, data)
+    if fleet.changing:
+        data.clean(fleet.cameras[0].train[:1])  # some time the air is clear: a data set without such images says so
     return Site(config, data, fleet, base, adapter_of(config.adapter), device, precision)
 
 

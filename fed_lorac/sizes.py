@@ -8,7 +8,7 @@ from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.adapters.survey import auto_rank_mode
 from fed_lorac.config import AdapterConfig
 from fed_lorac.models import build
-from fed_lorac.seeds import torch_stream
+from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.wire.codec import encode, payload_bytes
 from fed_lorac.wire.meter import full_message, reply_records, weigh
 
@@ -61,7 +61,8 @@ def sizes(
     adapter = adapter_of(AdapterConfig(method=method, rank=rank, alpha=2.0 * rank, rank_mode=mode))
     adapter.attach(network, torch_stream(0, "sizes"))
     state = adapter.read(network)
-    own = weigh(encode(state, dtype=dtype, base=""), payload_bytes(state, dtype), beside, reply=True)
+    frame = encode(state, dtype=dtype, base="", rng=stream(0, "weighed"))
+    own = weigh(frame, payload_bytes(state, dtype), beside, reply=True)
     return Sizes(
         model,
         method,

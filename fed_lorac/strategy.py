@@ -1,34 +1,44 @@
 """The strategy that a config names, and what full fine-tuning would send instead. Knows sites and strategies; not
 rounds or records."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 from flwr.app import ConfigRecord, MessageType
 
+from fed_lorac.bases import RunningBase, folded, whole_frame
 from fed_lorac.camera import statistics_of, uplink_template
+from fed_lorac.clock import Clock
+from fed_lorac.config import StrategyConfig
 from fed_lorac.rounds import FullMessages
 from fed_lorac.running import shapes_of
+from fed_lorac.seeds import stream
 from fed_lorac.site import Site
 from fed_lorac.wire.codec import encode
-from fed_lorac.wire.meter import full_message, reply_records
+from fed_lorac.wire.meter import Weight, full_message, reply_records
 from strategies.base import FrameStrategy
+from strategies.centres import Centre
 from strategies.factors import FactorFedAvg
-from strategies.full import FullFedAvg
 from strategies.merged import MergedFedAvg
+from strategies.optimizers import ServerOptimizer
 from strategies.outbox import Outbox, Update
+from strategies.plain import PlainFedAvg
+from strategies.replies import Reply
 
 __all__ = ["STRATEGIES", "full_messages", "strategy_of"]
 
 STRATEGIES: dict[str, Callable[..., FrameStrategy]] = {
     "merged": MergedFedAvg,
     "factors": FactorFedAvg,
-    "full": FullFedAvg,
+    "plain": PlainFedAvg,
+    "full": PlainFedAvg,
 }
 """strategy.name -> its class."""
 
 
-def strategy_of(site: Site, roster: Mapping[int, int] | None = None) -> FrameStrategy:
-    """The strategy that the config names, for this site's base and fleet."""
+def strategy_of(site: Site, roster: Mapping[int, int] | None = None, clock: Clock | None = None) -> FrameStrategy:
+    """The strategy that the config names, for this site's base and fleet; by a clock, late replies are left out."""
     config = site.config
     own = {"downlink": config.strategy.downlink, "svd_rank": config.strategy.svd_rank}
     return STRATEGIES[config.strategy.name](
@@ -37,12 +47,51 @@ def strategy_of(site: Site, roster: Mapping[int, int] | None = None) -> FrameStr
         template=uplink_template(site),
         scale=site.adapter.scale,
         dtype=config.codec.down,
+        topk_share=config.codec.topk_share,
+        seed=config.run.seed,
+        server=_server(config.strategy),
+        centre=_centre(config.strategy),
         quorum=config.quorum_cameras,
         roster=roster,
         draw=site.fleet.drawn,
         away=site.fleet.away,
+        whole=_Whole(site),
+        **({} if clock is None else {"judge": partial(_by_the_clock, clock)}),
         **(own if config.strategy.name == "merged" else {}),
     )
+
+
+def _server(config: StrategyConfig) -> ServerOptimizer:
+    return ServerOptimizer(
+        config.server, config.server_lr, config.server_momentum, config.server_beta2, config.server_tau
+    )
+
+
+def _by_the_clock(clock: Clock, reply: Reply, asked: Weight) -> Reply:
+    """Left out where it is late, and not billed where it was never sent."""
+    if not reply.weight.message_bytes:
+        return reply  # nothing came
+    trip = clock.trip(reply.camera, asked.message_bytes, reply.weight.message_bytes)
+    if not trip.late:
+        return reply
+    weight = reply.weight if trip.sent else Weight()
+    return replace(reply, counted=False, reason="late" if reply.counted else reply.reason, weight=weight)
+
+
+def _centre(config: StrategyConfig) -> Centre:
+    return Centre(config.centre, config.trim, config.faulty, config.clip_norm, config.noise)
+
+
+class _Whole:
+    """The running base as one frame; kept, so that each update is folded once."""
+
+    def __init__(self, site: Site) -> None:
+        self._site, self._running = site, RunningBase()
+
+    def __call__(self, updates: Sequence[Update]) -> bytes:
+        new = [(update.round, update.frame) for update in updates if update.round > self._running.round]
+        self._running = folded(self._site, self._running, new)
+        return whole_frame(self._site, self._running)
 
 
 def full_messages(site: Site) -> FullMessages:
@@ -52,9 +101,15 @@ def full_messages(site: Site) -> FullMessages:
         tensors |= statistics_of(site.base.model)
     told = ConfigRecord({"measure": True, "statistics": False, "server-round": 1})
     examples = max(len(camera.train) for camera in site.fleet.cameras)
-    up = full_message(tensors, site.config.codec.up, reply_records(examples), reply=True)
+    codec = site.config.codec
+    up = full_message(tensors, codec.up, reply_records(examples), reply=True, topk_share=codec.topk_share)
     # Put together as the strategy does it, so that the two arms differ in the frame alone.
-    update = Outbox([Update(1, encode(tensors, dtype=site.config.codec.down, base=""))])
+    rng = stream(0, "weighed")
+    frame = encode(tensors, dtype=codec.down, base="", rng=rng, topk_share=codec.topk_share)
+    update = Outbox([Update(1, frame)])
     down = update.parcels([0], told, MessageType.EVALUATE)[0].weight
+    whole = (
+        Outbox([Update(1, encode(tensors, dtype="fp32", base=""))]).parcels([0], told, MessageType.EVALUATE)[0].weight
+    )
     ask = Outbox().parcels([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].weight
-    return FullMessages(up.message_bytes, down.message_bytes, ask.message_bytes)
+    return FullMessages(up.message_bytes, down.message_bytes, ask.message_bytes, whole.message_bytes)

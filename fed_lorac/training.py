@@ -31,6 +31,8 @@ class Recipe:
     batch_size: int = 128
     augment: Augment = "crop_flip"
     precision: Precision = "fp32"
+    prox_mu: float = 0.0
+    shuffled: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +121,9 @@ class _Turn:
         self.tasks, self.recipe, self.live = tasks, recipe, list(range(len(models)))
         self.side = Alone(models[0]) if len(models) == 1 else Stack(models)
         trained = [p for p in models[0].parameters() if p.requires_grad]
-        self.sgd = Sgd(_decays(trained, recipe.weight_decay), recipe.momentum, recipe.nesterov, recipe.clip_norm)
+        self.sgd = Sgd(
+            _decays(trained, recipe.weight_decay), recipe.momentum, recipe.nesterov, recipe.clip_norm, recipe.prox_mu
+        )
         self.like = trained[0]
         self.feed = Feed(
             [task.images for task in tasks],
@@ -127,6 +131,7 @@ class _Turn:
             [task.rng for task in tasks],
             batch_size=recipe.batch_size,
             augment=recipe.augment,
+            shuffled=recipe.shuffled,
             device=self.like.device,
         )
         self.seen, self.losses = [0] * len(tasks), torch.zeros(len(tasks), dtype=torch.float64, device=self.like.device)

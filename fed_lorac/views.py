@@ -1,7 +1,7 @@
 """What a camera sees: its images, in its weather and in clear air. Knows data and cameras; not models or rounds."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from fed_lorac.data.datasets import Dataset
 from fed_lorac.data.store import cached_arrays
 from fed_lorac.fleet import Camera
 from fed_lorac.seeds import stream
+from fed_lorac.weather import CLEAR, Weather
 
-__all__ = ["View", "clear", "in_weather"]
+__all__ = ["View", "clear", "in_stream_order", "in_weather"]
 
 # Raised when a corruption's pixels change, so that older cache entries are not taken for new ones.
 _WEATHER_VERSION = 1
@@ -30,18 +31,24 @@ class View:
     test_labels: Int64[Tensor, " m"]
 
 
-def in_weather(data: Dataset, camera: Camera, seed: int) -> View:
-    """The camera's images under its own corruption: drawn once from its stream, then mapped from the shared cache."""
+def in_weather(data: Dataset, camera: Camera, seed: int, weather: Weather | None = None) -> View:
+    """The camera's images in a weather, its own where none is given: drawn once, then mapped from the shared cache.
+
+    The same weather is the same pixels in whatever round. Severity 0 is clear air; DataError where there is none.
+    """
+    weather = weather or Weather(camera.corruption, camera.severity)
+    if weather.severity == CLEAR:
+        return _view(data, camera, data.clean(camera.train), data.clean(camera.evaluation))
 
     def build() -> dict[str, np.ndarray]:
         return {
-            part: data.weather(indices, camera.corruption, camera.severity, stream(seed, "weather", camera.id, part))
+            part: data.weather(indices, weather.corruption, weather.severity, stream(seed, "weather", camera.id, part))
             for part, indices in (("train", camera.train), ("test", camera.evaluation))
         }
 
     dealt = hashlib.sha256(camera.train.tobytes() + b"|" + camera.evaluation.tobytes()).hexdigest()
-    texture = frost_textures() if camera.corruption == "frost" else ""
-    key = f"weather {_WEATHER_VERSION} {data.fingerprint} {camera.corruption} {camera.severity} {texture} "
+    texture = frost_textures() if weather.corruption == "frost" else ""
+    key = f"weather {_WEATHER_VERSION} {data.fingerprint} {weather.corruption} {weather.severity} {texture} "
     arrays = cached_arrays(f"{key}{camera.id} {seed} {dealt}", build)
     return _view(data, camera, arrays["train"], arrays["test"])
 
@@ -51,6 +58,16 @@ def clear(data: Dataset, camera: Camera) -> View | None:
     if not len(data.images):
         return None
     return _view(data, camera, data.clean(camera.train), data.clean(camera.evaluation))
+
+
+def in_stream_order(view: View, rng: np.random.Generator, *, correlated: bool) -> View:
+    """The images to adapt on as they come in time, the latest last: shuffled, or class by class where correlated."""
+    order = rng.permutation(len(view.train))
+    if correlated:
+        labels = view.train_labels.numpy()[order]
+        turn = rng.permutation(labels.max() + 1)  # which class comes when
+        order = order[np.argsort(turn[labels], kind="stable")]
+    return replace(view, train=view.train[order], train_labels=view.train_labels[order])
 
 
 def _view(data: Dataset, camera: Camera, train: np.ndarray, test: np.ndarray) -> View:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fed_lorac.adapters.changes import changed_names, pair_of
-from fed_lorac.adapters.factors import delta, stack, to_view, truncate, truncate_dense, view_of
+from fed_lorac.adapters.factors import delta, stack, truncate, truncate_dense, view_of
 
 __all__ = ["DeltaSum", "Mean", "State", "compressed", "relative_distance", "sum_states"]
 
@@ -31,6 +31,7 @@ class DeltaSum:
 
     def __init__(self, shape: Sequence[int]) -> None:
         self.shape = tuple(shape)
+        self._view: tuple[int, int] | None = None  # of the pairs that came
         self._pairs: list[tuple[Tensor, Tensor]] = []
         self._dense: Tensor | None = None
         self.rows = 0
@@ -40,9 +41,10 @@ class DeltaSum:
         """Add `weight * B @ A`, by layer-wise or kernel-wise factors."""
         if A.ndim != 2:  # the kernel-wise ablation has no stack
             return self.add_dense(delta(A, B, self.shape, 1.0), weight)
+        self._view = (B.shape[0], A.shape[1])
         self._pairs.append((A, weight * B))
         self.rows += A.shape[0]
-        if self.rows >= min(view_of(self.shape)):
+        if self.rows >= min(self._view):
             self._dense, self._pairs, self.rows = self._multiplied_out(), [], 0
         return self
 
@@ -64,6 +66,7 @@ class DeltaSum:
 
     def add(self, other: "DeltaSum", weight: float = 1.0) -> Self:
         """Add `weight` times another sum over the same tensor."""
+        self._view = self._view or other._view
         if other._dense is not None:
             self.add_dense(other._dense, weight)
         for A, B in other._pairs:
@@ -78,22 +81,28 @@ class DeltaSum:
         """The sum as a float32 tensor of the full shape, in memory of its own."""
         return self._multiplied_out().to(torch.float32, copy=True)
 
+    def dense64(self) -> Tensor:
+        """The sum as a float64 tensor of the full shape, in memory of its own."""
+        return self._multiplied_out().clone()
+
     def truncated(self, rank: int) -> tuple[Tensor, Tensor]:
         """The nearest pair of at most `rank` rows: from the stack where there is no more, else from the dense view."""
         pair = self.factors()
-        return truncate_dense(to_view(self.dense()), rank) if pair is None else truncate(*pair, rank)
+        if pair is not None:
+            return truncate(*pair, rank)
+        return truncate_dense(self.dense().reshape(self._view or view_of(self.shape)), rank)
 
     def norm(self) -> float:
         """The Frobenius norm, in float64; ||B A|| = ||R_B R_A'|| by QR of both where the sum is a thin stack."""
         pair = self.factors()
-        if pair is None or self.rows * sum(view_of(self.shape)) > math.prod(self.shape):
+        if pair is None or self.rows * (pair[0].shape[1] + pair[1].shape[0]) > math.prod(self.shape):
             return float(torch.linalg.vector_norm(self._multiplied_out()))
         right, left = (torch.linalg.qr(side.double(), mode="r").R for side in (pair[0].T, pair[1]))
         return float(torch.linalg.vector_norm(left @ right.T))
 
     def parts(self) -> dict[str, Tensor]:
-        """The sum as it stands, for a checkpoint: "dense", and "A<i>" and "B<i>" of the stack."""
-        found = {} if self._dense is None else {"dense": self._dense}
+        """The sum as it stands, for a checkpoint: "dense" (in its pairs' view), and "A<i>" and "B<i>" of the stack."""
+        found = {} if self._dense is None else {"dense": self._dense.reshape(self._view or self.shape)}
         for i, (A, B) in enumerate(self._pairs):
             found |= {f"A{i}": A, f"B{i}": B}
         return found
@@ -102,9 +111,14 @@ class DeltaSum:
     def of_parts(cls, shape: Sequence[int], parts: Mapping[str, Tensor]) -> Self:
         """The sum whose `parts` these are: what is added to it from here on gives the same bytes."""
         total = cls(shape)
-        total._dense = parts.get("dense")
+        if (dense := parts.get("dense")) is not None:
+            total._dense = dense.reshape(total.shape)
+            total._view = (dense.shape[0], dense.shape[1]) if dense.shape != total.shape else None
         total.rows = sum(part.shape[0] for key, part in parts.items() if key.startswith("A"))
         total._pairs = [(parts[f"A{i}"], parts[f"B{i}"]) for i in range(sum(key.startswith("A") for key in parts))]
+        if total._pairs:
+            A, B = total._pairs[0]
+            total._view = (B.shape[0], A.shape[1])
         return total
 
     def _multiplied_out(self) -> Tensor:
@@ -145,9 +159,12 @@ class Mean:
         self._tensors: dict[str, DeltaSum] = {}
         self._weight = 0.0
 
-    def add(self, state: Mapping[str, Tensor], weight: float) -> None:
-        """One camera's state with its weight, above 0; the state is not kept, save for stacked factors."""
-        _add_state(self._sums, state, weight, self._shapes, self._scale)
+    def add(self, state: Mapping[str, Tensor], weight: float, *, factor: float = 1.0) -> None:
+        """One camera's state with its weight, above 0; the state is not kept, save for stacked factors.
+
+        `factor` multiplies its delta, and not its weight.
+        """
+        _add_state(self._sums, state, weight * factor, self._shapes, self._scale)
         for key, value in state.items() if self._apart else ():
             self._tensors.setdefault(key, DeltaSum(value.shape)).add_dense(value, weight)
         self._weight += weight

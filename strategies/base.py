@@ -11,9 +11,9 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -24,16 +24,18 @@ from torch import nn
 from fed_lorac.adapters.changes import changed_names, check_state
 from fed_lorac.errors import RunError
 from fed_lorac.running import fingerprint, named_tensors, running_fingerprint, shapes_of
-from fed_lorac.seeds import torch_stream
-from fed_lorac.wire.codec import decode, encode
-from fed_lorac.wire.dtypes import by_name
+from fed_lorac.seeds import stream, torch_stream
+from fed_lorac.wire.codec import TOPK_SHARE, by_name, decode, encode
 from fed_lorac.wire.faults import RefusedFrameError
 from fed_lorac.wire.meter import Weight
-from strategies.arithmetic import DeltaSum, Mean, State, relative_distance, sum_states
+from strategies.arithmetic import DeltaSum, State, relative_distance, sum_states
 from strategies.arrays import advanced, fitting
+from strategies.centres import Centre
 from strategies.enrolment import enrolled
-from strategies.outbox import Outbox, Update
+from strategies.optimizers import ServerOptimizer
+from strategies.outbox import Outbox, Update, Whole
 from strategies.replies import Jury, Reply, mean_metrics, weighted_mean
+from strategies.report import RoundReport
 
 if TYPE_CHECKING:
     from fed_lorac.adapters.methods import Adapter
@@ -43,22 +45,11 @@ __all__ = ["FrameStrategy", "RoundReport", "Update"]
 _log = logging.getLogger("flwr")
 
 
-@dataclass
-class RoundReport:
-    """One round in numbers: replies in the order of the draw, what went down to each camera, the average's error."""
-
-    round: int
-    replies: list[Reply]
-    down: dict[int, Weight] = field(default_factory=dict)
-    updates_sent: int = 0
-    skipped: bool = False
-    aggregation_error: float = math.nan
-
-
 class FrameStrategy(Strategy):
     """A Flower Strategy whose messages are frames; any ServerApp can `start` it.
 
-    What a camera is sent: the updates it has not confirmed (`wire.updates.unfolded` reads them) and Flower's record
+    What a camera is sent: the updates it has not confirmed (`wire.updates.unfolded` reads them), or with `whole` the
+    base itself in the stead of several, and Flower's record
     "config" with `server-round`. What it answers when asked to train: one ArrayRecord, `wire.meter.frame_record` of
     its frame, and one MetricRecord with `num-examples` and, as it likes, `train-loss`; when asked to evaluate: a
     MetricRecord with `num-examples`, `folded-round` (the last round it has folded) and metrics of its own.
@@ -71,16 +62,27 @@ class FrameStrategy(Strategy):
         shapes: name -> shape of the base's tensors.
         template: name -> shape of the tensors in a camera's frame (`read_state` of a fresh adapter).
         scale: what a reply's factor products are multiplied by, alpha / r.
-        dtype: of the frames down: fp32, fp16 or bf16.
+        dtype: of the frames down: a name in `wire.codecs.CODECS`.
+        topk_share, seed: of those frames: what topk sends, and whose ("codec", "server", round) others draw from.
         quorum: counted replies that a round needs; with fewer it is skipped and nothing changes.
         roster: node id -> camera; None: the grid's nodes become cameras 0, 1, 2, ... as they register.
         draw: round -> the cameras to ask, in the order in which they are asked and summed; None: all of them.
         away: round -> the cameras that cannot be reached in it: they are told nothing and catch up later; None: none.
+        server, centre: how the server steps by the mean, or what else stands for it; None: takes it as it is.
+        whole: the base that all updates lead to, as one frame that cameras know to read (`bases.whole_frame`): sent to
+            who missed several updates, where it is smaller than they are; None: updates alone.
+        judge: (a reply, what its camera was asked with) -> the reply as it counts, the late ones left out.
 
     Raises:
         FactorError: the template does not fit the shapes.
         FrameError: no such dtype.
     """
+
+    source: ClassVar[str]
+    """Where the strategy is from: a paper with its arXiv id."""
+
+    exact: ClassVar[bool]
+    """Whether its mean is that of the decoded deltas, for every adapter that it accepts, before the downlink codec."""
 
     wait_s = 120.0
     """How long a round waits for a quorum of nodes to register, where there is no roster."""
@@ -93,19 +95,26 @@ class FrameStrategy(Strategy):
         template: Mapping[str, Sequence[int]],
         scale: float = 1.0,
         dtype: str = "fp32",
+        topk_share: float = TOPK_SHARE,
+        seed: int = 0,
         quorum: int = 1,
         roster: Mapping[int, int] | None = None,
         draw: Callable[[int], Sequence[int]] | None = None,
         away: Callable[[int], Collection[int]] | None = None,
+        server: ServerOptimizer | None = None,
+        centre: Centre | None = None,
+        whole: Whole | None = None,
+        judge: Callable[[Reply, Weight], Reply] = lambda reply, asked: reply,
     ) -> None:
         check_state({name: torch.empty(tuple(shape), device="meta") for name, shape in template.items()}, shapes)
         self.base, self.shapes, self.template, self.scale = base, shapes, template, scale
         self.dtype, self.quorum, self.draw = by_name(dtype).name, max(1, quorum), draw
-        self.away = away
+        self.away, self.judge, self.topk_share, self.seed = away, judge, topk_share, seed
+        self.server, self.centre = server or ServerOptimizer(), centre or Centre()
         self.roster: dict[int, int] = dict(roster or {})
         self._enrols = False
         self.kept: dict[str, DeltaSum] = {}
-        self._outbox = Outbox()
+        self._outbox = Outbox(whole=whole)
         self._arrays = ArrayRecord()
         self.evaluations: dict[int, RecordDict] = {}
         self.report = RoundReport(0, [])
@@ -125,9 +134,9 @@ class FrameStrategy(Strategy):
     def resume(self, updates: Iterable[Update], confirmed: Mapping[int, int], kept: Mapping[str, DeltaSum]) -> None:
         """Go on where another object of this class stood: its `updates`, what was `confirmed`, and what it `kept`.
 
-        `kept` are sums that outlive a round, by tensor name: svd's residual, carried factors.
+        `kept` are sums that outlive a round, by "<kind>/<tensor>": svd's residual, carried factors, moments.
         """
-        self._outbox = Outbox(list(updates), dict(confirmed))
+        self._outbox = Outbox(list(updates), dict(confirmed), self._outbox.whole)
         self.kept = dict(kept)
 
     @abstractmethod
@@ -138,13 +147,10 @@ class FrameStrategy(Strategy):
         skipped after all would miss: that is for `settle`.
         """
 
-    def mean_of(self, states: Iterable[tuple[State, float]], *, apart: bool = False) -> Mean:
-        """The weighted mean of the states' deltas, each let go before the next is asked for."""
-        mean = Mean(self.shapes, self.scale, apart=apart)
-        for state, weight in states:
-            mean.add(state, weight)
-            del state  # else it would live on while the next one is decoded
-        return mean
+    def centre_of(self, states: Iterable[tuple[State, float]]) -> dict[str, DeltaSum]:
+        """What stands for the states' deltas, by tensor name."""
+        noise = ("noise", self.report.round)
+        return self.centre.of(states, self.shapes, self.scale, lambda: torch_stream(self.seed, *noise))
 
     def settle(self, sent: dict[str, DeltaSum]) -> dict[str, DeltaSum]:
         """Told what the update says as cameras decode it, which makes it final; returns what their weights gain."""
@@ -192,7 +198,7 @@ class FrameStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Judge the replies as they come and make the round's update; (None, None) where the quorum is not met."""
         base, report = running_fingerprint(self.base, self.folded_round), self.report
-        jury = Jury(self.roster, [reply.camera for reply in report.replies], base, self.template)
+        jury = Jury(self.roster, [reply.camera for reply in report.replies], base, self.template, self._judged)
         made = self._combined(jury.states(replies))
         report.replies = list(jury.verdicts.values())
         counted = [reply for reply in report.replies if reply.counted]
@@ -207,6 +213,9 @@ class FrameStrategy(Strategy):
         if math.isfinite(loss):
             metrics["train-loss"] = loss
         return advanced(self._arrays, gained), metrics
+
+    def _judged(self, reply: Reply) -> Reply:
+        return self.judge(reply, self.report.down.get(reply.camera, Weight()))
 
     def _combined(self, states: Iterator[tuple[State, int]]) -> tuple[State, dict[str, DeltaSum]] | None:
         """The update of these states; None where there is not one."""
@@ -244,7 +253,8 @@ class FrameStrategy(Strategy):
         """The update put out; what weights gain by it. None, and nothing changed, where it cannot be sent."""
         report = self.report
         try:
-            frame = encode(update, dtype=self.dtype, base=base)
+            rng = stream(self.seed, "codec", "server", server_round)
+            frame = encode(update, dtype=self.dtype, base=base, rng=rng, topk_share=self.topk_share)
         except RefusedFrameError as error:  # a mean beyond fp16, for one
             why = f"the update is refused: {error.reason}"
             report.replies = [replace(r, counted=False, reason=why) if r.counted else r for r in report.replies]
@@ -269,7 +279,7 @@ class FrameStrategy(Strategy):
         nodes, report = {camera: node for node, camera in self.roster.items()}, self.report
         parcels = self._outbox.parcels(cameras, config, message_type)
         for camera, parcel in parcels.items():
-            report.updates_sent += parcel.updates
+            report.caught_up[parcel.updates] += 1
             if message_type == MessageType.TRAIN or parcel.updates:  # an evaluation alone is not billed
                 report.down[camera] = report.down.get(camera, Weight()) + parcel.weight
         return [

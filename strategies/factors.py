@@ -7,26 +7,34 @@ says. The averaged factors are carried over to the next round; only what is trai
 from collections.abc import Iterable
 
 from fed_lorac.adapters.changes import pair_of
-from strategies.arithmetic import DeltaSum, State
+from strategies.arithmetic import DeltaSum, Mean, State
 from strategies.base import FrameStrategy
 
 __all__ = ["FactorFedAvg"]
 
 
+_CARRIED = "carried/"  # before a tensor's name in what is kept
+
+
 class FactorFedAvg(FrameStrategy):
     """Inexact averaging of factors, for comparison; arguments as `FrameStrategy`'s."""
 
+    source = "FLoCoRA, arXiv 2406.14082"
+    exact = False
+
     def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
         """The mean of every tensor apart; beside it the mean it should have been."""
-        mean = self.mean_of(states, apart=True)
+        mean = Mean(self.shapes, self.scale, apart=True)
+        for state, weight in states:
+            mean.add(state, weight)
         return mean.tensors(), mean.deltas()
 
     def settle(self, sent: dict[str, DeltaSum]) -> dict[str, DeltaSum]:
         """New factors take the place of the old: their products' difference is what weights gain."""
         gained = {name: DeltaSum(total.shape).add(total) for name, total in sent.items()}
-        for name, total in self.kept.items():
-            gained[name].add(total, -1.0)
-        self.kept = {name: total for name, total in sent.items() if pair_of(self.template, name) is not None}
+        for key, total in self.kept.items():
+            gained[key.removeprefix(_CARRIED)].add(total, -1.0)
+        self.kept = {_CARRIED + name: total for name, total in sent.items() if pair_of(self.template, name) is not None}
         return gained
 
     @property

@@ -15,6 +15,7 @@ from strategies.base import FrameStrategy
 
 __all__ = ["DOWNLINKS", "MergedFedAvg"]
 
+_RESIDUAL = "residual/"  # before a tensor's name in what is kept
 DOWNLINKS = ("svd", "stack", "dense")
 
 
@@ -28,6 +29,9 @@ class MergedFedAvg(FrameStrategy):
         **common: see `FrameStrategy`.
     """
 
+    source = "FedAvg, arXiv 1602.05629, of merged low-rank deltas"
+    exact = True
+
     def __init__(self, *, downlink: str = "svd", svd_rank: int = 0, residual: bool = True, **common: Any) -> None:
         super().__init__(**common)
         if downlink not in DOWNLINKS or svd_rank < 0:
@@ -38,28 +42,30 @@ class MergedFedAvg(FrameStrategy):
         self.downlink, self.keeps_residual = downlink, residual
         self._ranks = {name: _rank_down(self.template, name, svd_rank) for name in changed_names(self.template)}
         self._wanted: dict[str, DeltaSum] = {}
+        self._moments: dict[str, DeltaSum] = {}
 
     @property
     def residual(self) -> dict[str, DeltaSum]:
         """What svd has left out so far, by tensor name."""
-        return self.kept
+        return {key.removeprefix(_RESIDUAL): left for key, left in self.kept.items() if key.startswith(_RESIDUAL)}
 
     def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
-        """The mean delta, with the residual added and compressed for the way down."""
-        exact = self.mean_of(states).deltas()
-        self._wanted = {name: DeltaSum(total.shape).add(total) for name, total in exact.items()}
+        """The server's step by the mean delta, with the residual added and compressed for the way down."""
+        steps, self._moments = self.server.step(self.centre_of(states), self.kept)
+        self._wanted = {name: DeltaSum(total.shape).add(total) for name, total in steps.items()}
         for name, left in self.residual.items():
             self._wanted[name].add(left)
         update: State = {}
         for name, total in self._wanted.items():
             update |= compressed(total, name, self.downlink, self._ranks[name])
-        return update, exact
+        return update, steps
 
     def settle(self, sent: dict[str, DeltaSum]) -> dict[str, DeltaSum]:
         """`E <- M + E - D`, with D as the cameras decode it."""
+        self.kept = dict(self._moments)
         if self.downlink == "svd" and self.keeps_residual:
-            self.kept = {name: total.add(sent[name], -1.0) for name, total in self._wanted.items()}
-        self._wanted = {}
+            self.kept |= {_RESIDUAL + name: total.add(sent[name], -1.0) for name, total in self._wanted.items()}
+        self._wanted, self._moments = {}, {}
         return sent
 
 

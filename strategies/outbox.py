@@ -1,16 +1,16 @@
 """What each camera has still to be told, and what telling weighs. Knows updates as frames and Flower's records; not
 how an update came about, nor which nodes there are."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, RecordDict
 
 from fed_lorac.wire.codec import inspect
 from fed_lorac.wire.meter import Weight, frame_record, message_bytes
-from fed_lorac.wire.updates import update_key
+from fed_lorac.wire.updates import base_key, update_key
 
-__all__ = ["Outbox", "Parcel", "Update"]
+__all__ = ["Outbox", "Parcel", "Update", "Whole"]
 
 CONFIG_KEY = "config"  # Flower's own name in a message
 
@@ -23,9 +23,13 @@ class Update:
     frame: bytes = field(repr=False)
 
 
+Whole = Callable[[Sequence[Update]], bytes]
+"""All updates so far -> the base that they lead to, as one frame."""
+
+
 @dataclass(frozen=True)
 class Parcel:
-    """A message's content, what it weighs, and how many updates are in it."""
+    """A message's content, what it weighs, and how many updates it makes up for, be they in it or in a whole base."""
 
     content: RecordDict
     weight: Weight
@@ -34,10 +38,15 @@ class Parcel:
 
 @dataclass
 class Outbox:
-    """All updates so far, and the last round that each camera says it has folded (0 for one that said nothing)."""
+    """All updates so far, and the last round that each camera says it has folded (0 for one that said nothing).
+
+    With `whole`, who missed several updates is sent the base itself where that is smaller.
+    """
 
     updates: list[Update] = field(default_factory=list)
     confirmed: dict[int, int] = field(default_factory=dict)
+    whole: Whole | None = None
+    _base: tuple[int, bytes] | None = field(default=None, init=False, repr=False)
 
     @property
     def folded_round(self) -> int:
@@ -60,8 +69,19 @@ class Outbox:
 
     def _parcel(self, folded: int, config: ConfigRecord, message_type: str) -> Parcel:
         missed = [update for update in self.updates if update.round > folded]
-        content = RecordDict({update_key(update.round): frame_record(update.frame) for update in missed})
+        frames = self._smallest(missed)
+        content = RecordDict({key: frame_record(frame) for key, frame in frames.items()})
         content[CONFIG_KEY] = config
-        payload = sum(inspect(update.frame).payload_bytes for update in missed)
-        frames = sum(len(update.frame) for update in missed)
-        return Parcel(content, Weight(payload, frames, message_bytes(content, message_type)), len(missed))
+        payload = sum(inspect(frame).payload_bytes for frame in frames.values())
+        size = sum(map(len, frames.values()))
+        return Parcel(content, Weight(payload, size, message_bytes(content, message_type)), len(missed))
+
+    def _smallest(self, missed: Sequence[Update]) -> dict[str, bytes]:
+        """Frames by key: the updates that were missed, or the base that they lead to, whichever is smaller."""
+        updates = {update_key(update.round): update.frame for update in missed}
+        if self.whole is None or len(missed) < 2:  # one update is all there is to tell
+            return updates
+        if self._base is None or self._base[0] != self.folded_round:
+            self._base = self.folded_round, self.whole(self.updates)
+        round, frame = self._base
+        return {base_key(round): frame} if len(frame) < sum(map(len, updates.values())) else updates

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -54,14 +54,21 @@ class Jury:
         drawn: the cameras that were asked, in order.
         base: fingerprint of the base that this round's frames must be for.
         template: name -> shape of every tensor of a frame.
+        judge: has the last word on a reply that came, and may leave it out.
     """
 
     def __init__(
-        self, roster: Mapping[int, int], drawn: Iterable[int], base: str, template: Mapping[str, Sequence[int]]
+        self,
+        roster: Mapping[int, int],
+        drawn: Iterable[int],
+        base: str,
+        template: Mapping[str, Sequence[int]],
+        judge: Callable[[Reply], Reply] = lambda reply: reply,
     ) -> None:
         self._roster, self._base, self._template = roster, base, template
         self.verdicts = {camera: Reply(camera) for camera in drawn}
         self._heard: set[int] = set()
+        self._judge = judge
 
     def states(self, replies: Iterable[Message]) -> Iterator[tuple[State, int]]:
         """(state, examples) of each reply that counts; `verdicts` is complete when this has ended."""
@@ -75,7 +82,9 @@ class Jury:
                 self._bill_again(who, message)
                 continue
             self._heard.add(who)
-            self.verdicts[who], waiting[who] = _read(message, who, self._base, self._template)
+            reply, state = _read(message, who, self._base, self._template)
+            self.verdicts[who] = self._judge(reply)
+            waiting[who] = state if self.verdicts[who].counted else None
             while camera in waiting:
                 yield from self._counted(camera, waiting.pop(camera))
                 camera = next(due, None)

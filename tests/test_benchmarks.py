@@ -55,6 +55,13 @@ def test_overhead_is_given_in_ms_a_camera() -> None:
     assert positive(found["ms_a_camera"], found["round_ms_a_camera"])
 
 
+def test_export_latency_compares_runtimes_and_counts_the_same_operations() -> None:
+    found = ran("export_latency", "--network", "resnet8", "--repeats", "2", "--calls", "1")
+    assert found["latency_ratio"].keys() == {"torch", "torchscript", "onnxruntime"}
+    assert positive(found["attached_ratio"], *found["latency_ratio"].values())
+    assert found["operations"]["exported"] == found["operations"]["plain"]
+
+
 def test_scale_compares_fleets() -> None:
     found = ran("scale", "--cameras", "4", "8")
     assert positive(found["time_ratio"], found["memory_ratio"])

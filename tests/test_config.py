@@ -185,10 +185,13 @@ def test_an_invalid_section_cannot_be_built_by_hand_either() -> None:
     ("flat", "why"),
     [
         ({"fleet.per_round": 13}, "cannot draw more cameras"),
-        ({"adapter.method": "full"}, "Set both"),
-        ({"strategy.name": "full"}, "Set both"),
-        ({"adapter.method": "full", "strategy.name": "factors"}, "Set both"),
-        ({"adapter.method": "full", "strategy.name": "full", "adapter.kernel_wise": True}, "no factors"),
+        ({"adapter.method": "full"}, "sends the network itself"),
+        ({"strategy.name": "full"}, "Set strategy.name to 'merged' or 'factors'"),
+        ({"strategy.name": "plain"}, "averaged as products"),
+        ({"adapter.method": "full", "strategy.name": "factors"}, "Set strategy.name to 'full' or 'plain'"),
+        ({"adapter.method": "bn-affine", "strategy.name": "factors"}, "has no factors"),
+        ({"adapter.method": "linear-probe", "strategy.name": "full"}, "Set strategy.name to 'plain' or 'merged'"),
+        ({"adapter.method": "full", "strategy.name": "full", "adapter.kernel_wise": True}, "ablation of lora-c"),
         ({"adapter.kernel_wise": True, "adapter.rank_mode": "r*k"}, "rank is r itself"),
         ({"model.name": "resnet18", "model.norm": "group"}, "torchvision's"),
         ({"model.name": "resnet18", "model.width": 16}, "torchvision's"),
@@ -205,7 +208,7 @@ def test_choices_that_contradict_one_another_are_refused_and_say_why(flat: dict[
 
 
 def test_all_contradictions_are_told_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"(?s)draw more cameras.*Set both"):
+    with pytest.raises(ConfigError, match=r"(?s)draw more cameras.*averaged as products"):
         Config.from_flat({"fleet.per_round": 13, "strategy.name": "full"})
 
 

@@ -31,10 +31,13 @@ def a_round(**changes: object) -> dict[str, object]:
         "reasons": {"truncated": 1},
         "accuracy": 0.75,
         "accuracy_clean": None,
+        "accuracy_source": 0.5,
+        "accuracy_zero_byte": None,
         **BYTES,
         "full_uplink_message_bytes": 100,
         "full_downlink_message_bytes": 100,
         "aggregation_error": 0.0,
+        "round_time_s": 2.0,
         "seconds": 2,
     } | changes
 
@@ -52,6 +55,10 @@ def a_camera(**changes: object) -> dict[str, object]:
         "train_loss": 0.5,
         **BYTES,
         "air_time_s": 1.5,
+        "downlink_time_s": 0.5,
+        "elapsed_s": 1.5,
+        "compute_s": 0.0,
+        "reply_s": None,
     } | changes
 
 

@@ -34,8 +34,8 @@ from fed_lorac.running import running_fingerprint
 from fed_lorac.wire.codec import decode, encode, inspect
 from strategies.base import FrameStrategy
 from strategies.factors import FactorFedAvg
-from strategies.full import FullFedAvg
 from strategies.merged import DOWNLINKS, MergedFedAvg
+from strategies.plain import PlainFedAvg
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -117,7 +117,7 @@ def test_arrival_order_does_not_matter_to_the_last_bit(downlink: str, order: lis
 
 def test_naive_averaging_is_off_and_says_so():
     naive, exact = (
-        make(base=BASE, shapes=SHAPES, template=TEMPLATE, roster=roster(3)) for make in (FactorFedAvg, FullFedAvg)
+        make(base=BASE, shapes=SHAPES, template=TEMPLATE, roster=roster(3)) for make in (FactorFedAvg, PlainFedAvg)
     )
     for strategy in (naive, exact):
         train(strategy, 1, {0: 4, 1: 5, 2: 6})
@@ -134,7 +134,7 @@ def test_full_is_numpys_average_of_the_parameters():
     states = [
         {n: torch.randn(s, generator=torch.Generator().manual_seed(k)) for n, s in shapes.items()} for k in range(4)
     ]
-    strategy = FullFedAvg(base=BASE, shapes=shapes, template=shapes, roster=roster(4))
+    strategy = PlainFedAvg(base=BASE, shapes=shapes, template=shapes, roster=roster(4))
     list(strategy.configure_train(1, ArrayRecord(), ConfigRecord(), GRID))
     base, examples = running_fingerprint(BASE, 0), [5, 10, 20, 65]
     frames = [encode(s, dtype="fp32", base=base) for s in states]

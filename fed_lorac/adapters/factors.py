@@ -4,6 +4,9 @@ A convolution's weight (out, in, K, K) is seen as a matrix of out*K rows and in*
 "view". Layer-wise factors A: (R, in*K) and B: (out*K, R) change it by `scale * reshape(B @ A)` with scale = alpha / r
 (LoRA-C, arXiv 2410.16954, section III). The kernel-wise ablation has one pair a kernel, A: (out, in, r, K) and
 B: (out, in, K, r), and the same product. A matrix (a linear layer's weight) is its own view.
+
+The "filter" view has out rows and in*K*K columns, and factors A: (R, in*K*K), B: (out, R): r filters and a 1x1 mapper,
+which is how PEFT's and FLoCoRA's conv LoRA and LoRAE are parametrised. The product and its reshape are the same.
 """
 
 import math
@@ -33,20 +36,32 @@ __all__ = [
 ]
 
 
+RANK_MODES = ("r*k", "r", "filter")
+
+
 def rank_rows(rank: int, kernel_size: int, rank_mode: str) -> int:
     """Rows R of A for a K x K kernel: `rank * K` in rank mode "r*k", `rank` in "r" (the paper's two settings)."""
     if rank < 1 or kernel_size < 1:
         raise FactorError(f"A rank and a kernel size must be at least 1; came rank {rank}, kernel size {kernel_size}.")
-    if rank_mode not in ("r*k", "r"):
+    if rank_mode not in RANK_MODES:
         raise FactorError(
-            f"A rank mode must be 'r*k' (R = r*K rows) or 'r' (R = r rows); came {rank_mode!r}. "
+            f"A rank mode must be 'r*k' (R = r*K rows), 'r' (R = r rows) or 'filter' (r rows); came {rank_mode!r}. "
             "'auto' is settled for a whole network at attach."
         )
     return rank * kernel_size if rank_mode == "r*k" else rank
 
 
-def view_of(weight_shape: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of a weight's matrix view: (out*K, in*K) for (out, in, K, K), itself for a matrix."""
+def view_of(weight_shape: Sequence[int], rank_mode: str = "r") -> tuple[int, int]:
+    """Rows and columns of a weight's matrix view: (out*K, in*K) for (out, in, K, K), itself for a matrix.
+
+    In rank mode "filter": (out, in*K*K).
+    """
+    rows, cols = _view_of(weight_shape)
+    k = int(weight_shape[2]) if rank_mode == "filter" and len(weight_shape) == 4 else 1
+    return rows // k, cols * k
+
+
+def _view_of(weight_shape: Sequence[int]) -> tuple[int, int]:
     shape = tuple(int(n) for n in weight_shape)
     if len(shape) == 2:
         return shape[0], shape[1]
@@ -59,7 +74,7 @@ def view_of(weight_shape: Sequence[int]) -> tuple[int, int]:
 
 
 def to_view(weight: Tensor) -> Float[Tensor, "out_k in_k"]:
-    """A weight, or a dense change of one, in its matrix view."""
+    """A weight, or a dense change of one, in LoRA-C's matrix view."""
     return weight.reshape(view_of(weight.shape))
 
 
@@ -83,10 +98,11 @@ def init_factors(
 ) -> tuple[Tensor, Tensor]:
     """Fresh float32 factors (A, B) on the CPU: B zero, so delta = 0; A as nn.Linear's weight, Kaiming with a = sqrt(5).
 
-    That is uniform within 1 / sqrt(columns of A). Layer-wise A: (R, in*K), B: (out*K, R) with R = `rank_rows`;
+    That is uniform within 1 / sqrt(columns of A). Layer-wise A: (R, in*K), B: (out*K, R) with R = `rank_rows`; in rank
+    mode "filter" A: (r, in*K*K), B: (out, r);
     kernel-wise A: (out, in, r, K), B: (out, in, K, r), whatever the rank mode.
     """
-    rows, cols = view_of(weight_shape)
+    rows, cols = view_of(weight_shape, rank_mode)
     kernel_size = int(weight_shape[2]) if len(weight_shape) == 4 else 1
     height = rank_rows(rank, kernel_size, rank_mode)
     a_shape: tuple[int, ...] = (height, cols)
@@ -103,7 +119,8 @@ def check_pair(A: Tensor, B: Tensor, weight_shape: Sequence[int], name: str = "t
     """Raise FactorError unless A and B, layer-wise or kernel-wise, multiply to a change of a weight of this shape."""
     rows, cols = view_of(weight_shape)
     if A.ndim == 2 and B.ndim == 2:
-        fits = A.shape[1] == cols and B.shape[0] == rows and A.shape[0] == B.shape[1]
+        views = (view_of(weight_shape, mode) for mode in RANK_MODES)
+        fits = (B.shape[0], A.shape[1]) in views and A.shape[0] == B.shape[1]
     elif A.ndim == 4 and B.ndim == 4 and len(weight_shape) == 4:
         out, in_, k, _ = weight_shape
         fits = tuple(A.shape) == (out, in_, A.shape[2], k) and tuple(B.shape) == (out, in_, k, A.shape[2])
@@ -111,15 +128,17 @@ def check_pair(A: Tensor, B: Tensor, weight_shape: Sequence[int], name: str = "t
         fits = False
     if not fits:
         raise FactorError(
-            f"The factors of {name}, weight {tuple(weight_shape)}, are A (R, {cols}) and B ({rows}, R), or one such "
-            f"pair a kernel; came A {tuple(A.shape)} and B {tuple(B.shape)}. Were they made for another layer or rank?"
+            f"The factors of {name}, weight {tuple(weight_shape)}, are A (R, {cols}) and B ({rows}, R), or of its "
+            f"filter view, or one such pair a kernel; came A {tuple(A.shape)} and B {tuple(B.shape)}. Were they made "
+            "for another layer or rank?"
         )
 
 
 def delta(A: Tensor, B: Tensor, weight_shape: Sequence[int], scale: float) -> Tensor:
     """The dense change `scale * reshape(B @ A, weight_shape)`, row-major (LoRA-C's equation for delta W).
 
-    A: (R, in*K) and B: (out*K, R), or kernel-wise A: (out, in, r, K) and B: (out, in, K, r). FactorError on a misfit.
+    A: (R, in*K) and B: (out*K, R), or A: (R, in*K*K) and B: (out, R), or kernel-wise A: (out, in, r, K) and
+    B: (out, in, K, r). FactorError on a misfit.
     """
     check_pair(A, B, weight_shape)
     return ((scale * B) @ A).reshape(tuple(weight_shape))  # B is smaller than the product
@@ -131,14 +150,15 @@ def two_step_kernels(
     """A' and B' of the exact two-step form: conv(x, reshape(B @ A)) = conv1x1(conv(x, A'), B').
 
     Row o*K + p of B @ A fills the p-th run of in*K entries of filter o, so A' repeats A, shifted by one run for each
-    p: a block diagonal. The dense delta is never built.
+    p: a block diagonal. In the filter view A' is A itself, R filters. The dense delta is never built.
     """
     check_pair(A, B, weight_shape)
     if A.ndim != 2:
         raise FactorError("The two-step form is of layer-wise factors; kernel-wise ones came. Use the dense delta.")
     out, in_, k, _ = weight_shape
-    inner: Tensor = torch.block_diag(*[A] * k)  # type: ignore[no-untyped-call]
-    return inner.view(k * A.shape[0], in_, k, k), B.view(out, k * A.shape[0], 1, 1)
+    runs = B.shape[0] // out  # K, and 1 in the filter view
+    inner: Tensor = torch.block_diag(*[A] * runs)  # type: ignore[no-untyped-call]
+    return inner.view(runs * A.shape[0], in_, k, k), B.view(out, runs * A.shape[0], 1, 1)
 
 
 def two_step(

@@ -34,8 +34,8 @@ class LoraConv2d(nn.Conv2d):
     notice) and `undress` turns it back. `train()` and `eval()` alter no weight.
     """
 
-    lora_A: nn.Parameter  # noqa: N815  (R, in*K), or kernel-wise (out, in, r, K)
-    lora_B: nn.Parameter  # noqa: N815  (out*K, R), or kernel-wise (out, in, K, r)
+    lora_A: nn.Parameter  # noqa: N815  (R, in*K), in the filter view (R, in*K*K), or kernel-wise (out, in, r, K)
+    lora_B: nn.Parameter  # noqa: N815  (out*K, R), in the filter view (out, R), or kernel-wise (out, in, K, r)
     lora_scale: float  # alpha / r
     lora_route: RouteChoice
 
@@ -57,7 +57,8 @@ class LoraConv2d(nn.Conv2d):
             return self.lora_route
         if self.lora_A.ndim == 4 or not torch.is_grad_enabled():
             return "dense"  # kernel-wise has no thin form; without a backward pass there is nothing to spare
-        return faster_route(self.weight.shape, self.lora_A.shape[0], self.weight.device.type)
+        runs = self.lora_B.shape[0] // self.out_channels  # K, and 1 in the filter view
+        return faster_route(self.weight.shape, self.lora_A.shape[0], self.weight.device.type, runs=runs)
 
     def forward(self, input: Tensor) -> Tensor:
         """The convolution with its change, by the route that the rule picks."""

@@ -25,7 +25,7 @@ from fed_lorac.adapters.attachment import (
     weight_of,
 )
 from fed_lorac.adapters.changes import State, apply_changes, check_state
-from fed_lorac.adapters.factors import delta
+from fed_lorac.adapters.factors import RANK_MODES, delta
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.adapters.layers import RouteChoice, dress, undress
 from fed_lorac.adapters.survey import Survey, auto_rank_mode, survey
@@ -197,8 +197,8 @@ def _refuse_unfit_settings(
         raise FactorError("A network carries one LoRA-C adapter at a time; this one has one. Call lora_c.detach first.")
     if rank < 1 or not alpha > 0:
         raise FactorError(f"LoRA-C needs a rank of at least 1 and alpha above 0; came rank {rank}, alpha {alpha}.")
-    if rank_mode not in ("auto", "r*k", "r"):
-        raise FactorError(f"A rank mode is 'auto', 'r*k' or 'r'; came {rank_mode!r}.")
+    if rank_mode not in ("auto", *RANK_MODES):
+        raise FactorError(f"A rank mode is 'auto', 'r*k', 'r' or 'filter'; came {rank_mode!r}.")
     if route not in get_args(RouteChoice) or (kernel_wise and route in ("two-step", "thin")):
         raise FactorError(f"A route is 'auto', 'dense' or, layer-wise only, 'two-step' or 'thin'; came {route!r}.")
 

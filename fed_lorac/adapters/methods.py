@@ -1,16 +1,17 @@
 """What a camera trains, by name. Knows how each method is attached and read; not cameras, rounds or bytes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters import full, lora_c
+from fed_lorac.adapters import dense, lora_c
 from fed_lorac.config import AdapterConfig
 
-__all__ = ["ADAPTERS", "Adapter", "adapter_of"]
+__all__ = ["ADAPTERS", "SOURCES", "Adapter", "adapter_of"]
 
 
 class Adapter(Protocol):
@@ -38,6 +39,8 @@ class LoraC:
     alpha: float
     rank_mode: str = "auto"
     kernel_wise: bool = False
+    train_first_conv: bool = True
+    train_classifier: bool = True
 
     @property
     def scale(self) -> float:
@@ -53,6 +56,8 @@ class LoraC:
             rank_mode=self.rank_mode,
             kernel_wise=self.kernel_wise,
             generator=generator,
+            train_first_conv=self.train_first_conv,
+            train_classifier=self.train_classifier,
         )
 
     def read(self, model: nn.Module) -> dict[str, Tensor]:
@@ -65,29 +70,52 @@ class LoraC:
 
 
 @dataclass(frozen=True)
-class Full:
-    """Full fine-tuning, see `fed_lorac.adapters.full`."""
+class Dense:
+    """Parameters trained as they are, see `fed_lorac.adapters.dense`; `select` names those of a network."""
 
+    select: Callable[[nn.Module], Collection[str]]
     scale: float = 1.0
 
     def attach(self, model: nn.Module, generator: torch.Generator) -> None:
-        """Every parameter is trained."""
-        full.attach(model)
+        """The selected parameters are trained, and no other."""
+        dense.attach(model, self.select(model))
 
     def read(self, model: nn.Module) -> dict[str, Tensor]:
-        """Every parameter's change."""
-        return full.read_state(model)
+        """Every trained parameter's change."""
+        return dense.read_state(model)
 
     def load(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Every parameter's change, added to where it began."""
-        full.load_state(model, state)
+        """Every trained parameter's change, added to where it began."""
+        dense.load_state(model, state)
+
+
+def _factors(a: AdapterConfig, alpha: float, rank_mode: str) -> LoraC:
+    return LoraC(a.rank, alpha, rank_mode, a.kernel_wise, a.train_first_conv, a.train_classifier)
+
+
+def _bn_affine(a: AdapterConfig) -> Dense:
+    return Dense(partial(dense.norms_and_ends, first_conv=a.train_first_conv, classifier=a.train_classifier))
 
 
 ADAPTERS: dict[str, Callable[[AdapterConfig], Adapter]] = {
-    "lora-c": lambda a: LoraC(a.rank, a.alpha, a.rank_mode, a.kernel_wise),
-    "full": lambda a: Full(),
+    "lora-c": lambda a: _factors(a, a.alpha, a.rank_mode),
+    "lorae": lambda a: _factors(a, float(a.rank), "filter"),  # no scale: alpha = r
+    "conv-lora": lambda a: _factors(a, a.alpha, "filter"),
+    "bn-affine": _bn_affine,
+    "linear-probe": lambda a: Dense(dense.probe),
+    "full": lambda a: Dense(dense.everything),
 }
 """adapter.method -> its maker, given the config's section."""
+
+SOURCES = {
+    "lora-c": "LoRA-C, arXiv 2410.16954",
+    "lorae": "LoRAE, Low-rank adaptation for edge AI, doi 10.1038/s41598-025-16794-9",
+    "conv-lora": "LoRA, arXiv 2106.09685, on convolutions as PEFT and FLoCoRA (arXiv 2406.14082) have it",
+    "bn-affine": "Training BatchNorm and only BatchNorm, arXiv 2003.00152",
+    "linear-probe": "Linear classifier probes, arXiv 1610.01644",
+    "full": "FedAvg of every parameter, arXiv 1602.05629",
+}
+"""adapter.method -> where it is from."""
 
 
 def adapter_of(config: AdapterConfig) -> Adapter:

@@ -15,7 +15,9 @@ _PASSES = 40
 _LANES = 16
 
 
-def faster_route(weight_shape: Sequence[int], rank_rows: int, device: str = "cpu") -> Literal["dense", "thin"]:
+def faster_route(
+    weight_shape: Sequence[int], rank_rows: int, device: str = "cpu", *, runs: int = 0
+) -> Literal["dense", "thin"]:
     """The faster exact route of one training step for a weight (out, in, K, K) and R = `rank_rows` rows of A.
 
     Thin where what it spares, the gradient of a dense weight, exceeds what it adds (both in multiplications per pixel):
@@ -43,6 +45,6 @@ def faster_route(weight_shape: Sequence[int], rank_rows: int, device: str = "cpu
     Only the CPU was measured: on other devices the route is the dense one, which launches fewest kernels.
     """
     out, in_, k, _ = (int(n) for n in weight_shape)
-    spared, height = out * in_ * k * k, -(-k * rank_rows // _LANES) * _LANES
+    spared, height = out * in_ * k * k, -(-(runs or k) * rank_rows // _LANES) * _LANES
     added = 2 * height * (in_ * k * k + out) + _PASSES * (in_ + out)
     return "thin" if device == "cpu" and spared > added else "dense"

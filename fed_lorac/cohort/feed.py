@@ -18,7 +18,10 @@ __all__ = ["Feed"]
 
 
 class Feed:
-    """Batches without end, in shuffled epochs of each camera's own; the last of an epoch may be smaller."""
+    """Batches without end, in epochs of each camera's own; the last of an epoch may be smaller.
+
+    Epochs are shuffled, each anew, or run through the images as they come.
+    """
 
     def __init__(
         self,
@@ -29,12 +32,13 @@ class Feed:
         batch_size: int,
         augment: Augment,
         device: torch.device,
+        shuffled: bool = True,
     ) -> None:
         one, counts = len(images) == 1, [len(own) for own in labels]
         self._images = (images[0] if one else torch.cat(list(images))).to(device)
         self._labels = (labels[0] if one else torch.cat(list(labels))).to(device)
         self._first = [sum(counts[:camera]) for camera in range(len(counts))]
-        self._orders = [_endless(count, batch_size, rng) for count, rng in zip(counts, rngs, strict=True)]
+        self._orders = [_endless(count, batch_size, rng, shuffled) for count, rng in zip(counts, rngs, strict=True)]
         self._rngs, self._augment = rngs, augment
 
     def drawn(self, camera: int) -> Int64[Tensor, " b"]:
@@ -55,9 +59,9 @@ class Feed:
         return x, self._labels[index].view(len(cameras), -1).T
 
 
-def _endless(count: int, batch_size: int, rng: np.random.Generator) -> Iterator[Tensor]:
+def _endless(count: int, batch_size: int, rng: np.random.Generator, shuffled: bool) -> Iterator[Tensor]:
     while True:
-        yield from shuffled_batches(count, batch_size, rng)
+        yield from shuffled_batches(count, batch_size, rng) if shuffled else torch.arange(count).split(batch_size)
 
 
 def _joined(crops: Sequence[Crops | None]) -> Crops | None:

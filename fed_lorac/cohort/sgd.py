@@ -16,15 +16,21 @@ __all__ = ["Sgd"]
 
 @dataclass(eq=False)
 class Sgd:
-    """Momentum (Nesterov's or not), decay and clipping as torch.optim.SGD and clip_grad_norm_ do them, row by row."""
+    """Momentum (Nesterov's or not), decay and clipping as torch.optim.SGD and clip_grad_norm_ do them, row by row.
+
+    `prox`: FedProx's mu (arXiv 1812.06127, equation 2): the loss has mu/2 ||w - w_0||^2 besides, w_0 being where each
+    tensor was at the first step.
+    """
 
     decays: Sequence[float]
     momentum: float
     nesterov: bool
     clip_norm: float
+    prox: float = 0.0
 
     def __post_init__(self) -> None:
         self._moving: list[Tensor | None] = [None] * len(self.decays)
+        self._starts: list[Tensor | None] = [None] * len(self.decays)
 
     @torch.no_grad()
     def step(self, trained: Sequence[tuple[Tensor, Tensor | None]], lrs: Sequence[float]) -> None:
@@ -33,6 +39,8 @@ class Sgd:
         if not live:
             return
         tensors, grads = [tensor for _, tensor, _ in live], [grad for _, _, grad in live]
+        if self.prox:
+            self._pull(live)
         if not math.isinf(self.clip_norm):
             _clip(grads, self.clip_norm)
         for decay in sorted({self.decays[place] for place, _, _ in live} - {0.0}):
@@ -48,7 +56,16 @@ class Sgd:
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only."""
-        self._moving = [None if m is None else m.index_select(0, rows.to(m.device)) for m in self._moving]
+        for kept in (self._moving, self._starts):
+            kept[:] = [None if t is None else t.index_select(0, rows.to(t.device)) for t in kept]
+
+    def _pull(self, live: Sequence[tuple[int, Tensor, Tensor]]) -> None:
+        """Add mu (w - w_0) to the gradients."""
+        for place, tensor, grad in live:
+            if (start := self._starts[place]) is None:
+                self._starts[place] = tensor.clone()  # here w is w_0
+            else:
+                grad.add_(tensor - start, alpha=self.prox)
 
     def _moved(self, places: Sequence[int], grads: list[Tensor]) -> list[Tensor]:
         for place, grad in zip(places, grads, strict=True):

@@ -4,6 +4,7 @@ __all__ = [
     "ADAPTERS",
     "AUGMENTS",
     "BATCH_NORMS",
+    "CENTRES",
     "CODECS",
     "CORRUPTIONS",
     "DATASETS",
@@ -11,18 +12,25 @@ __all__ = [
     "DOWNLINKS",
     "DOWNLOADABLE",
     "ENGINES",
+    "FACTORED",
+    "FIXED_BASIS",
     "LABEL_SKEWS",
     "LINKS",
+    "LINK_DEALS",
+    "LOSSLESS",
     "MODELS",
     "NORMS",
     "PRECISIONS",
     "RANK_MODES",
     "SCHEDULES",
+    "SERVERS",
     "SEVERITIES",
     "SHORTCUTS",
     "STRATEGIES",
+    "STREAMS",
     "TORCHVISION_MODELS",
     "TURN_STATISTICS",
+    "WEATHER_SCHEDULES",
     "WEIGHTS",
     "WEIGHT_FILES",
 ]
@@ -66,6 +74,9 @@ CORRUPTIONS = (
 )
 SEVERITIES = ("1", "2", "3", "4", "5")
 LABEL_SKEWS = ("iid", "dirichlet")
+WEATHER_SCHEDULES = ("constant", "front", "daily", "walk")
+STREAMS = ("iid", "correlated")
+LINK_DEALS = ("robin", "drawn")
 LINKS = (
     "lorawan-dr0",
     "lorawan-dr1",
@@ -80,12 +91,18 @@ LINKS = (
     "4g",
 )
 
-ADAPTERS = ("lora-c", "full")
+FACTORED = ("lora-c", "lorae", "conv-lora")
+# What their states say means the same in every round, under any strategy.
+FIXED_BASIS = ("bn-affine", "linear-probe", "full")
+ADAPTERS = (*FACTORED, "bn-affine", "linear-probe", "full")
 RANK_MODES = ("auto", "r*k", "r")
 SCHEDULES = ("cosine", "constant")
 AUGMENTS = ("reflect_flip", "crop_flip", "crop", "crop_flip_cutout", "none")
 BATCH_NORMS = ("local", "frozen", "shared")
 TURN_STATISTICS = ("moving", "fixed")
-STRATEGIES = ("merged", "factors", "full")
+STRATEGIES = ("merged", "factors", "plain", "full")
+CENTRES = ("mean", "clipped", "median", "trimmed", "krum")
+SERVERS = ("average", "momentum", "adam", "yogi")
 DOWNLINKS = ("svd", "stack", "dense")
-CODECS = ("fp32", "fp16", "bf16")
+CODECS = ("fp32", "fp16", "bf16", "int8", "int4", "drive", "topk")
+LOSSLESS = ("fp32",)

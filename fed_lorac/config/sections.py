@@ -4,6 +4,7 @@ Every value is a scalar, because Flower's run-config carries no other. A setting
 (`fleet.dirichlet_alpha` under iid, say) is ignored; choices that contradict one another are refused in `sense`.
 """
 
+import re
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -24,6 +25,9 @@ __all__ = [
     "Section",
     "StrategyConfig",
 ]
+
+
+_POSITIVE = re.compile(r"\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class RunConfig(Section):
     cohort_timeout_s: float = setting(600.0, "a worker that is longer at one cohort is replaced", above=0)
     device: str = setting("cpu", "where cameras train", choices=names.DEVICES)
     round_timeout_s: float = setting(3600.0, "a reply later than this is left out", above=0)
+    target_accuracy: float = setting(0.0, "the summary says what it took to reach it; 0: none", least=0, below=1)
     evaluate_every: int = setting(1, "rounds between evaluations; the last round is always evaluated", least=1)
     checkpoint_every: int = setting(1, "rounds between checkpoints, for --resume; 0: none", least=0)
     out: str = setting("", "the run's directory; empty: a new one")
@@ -128,11 +133,30 @@ class FleetConfig(Section):
     severities: str = setting(
         "3, 4, 5", "severities, dealt so that every weather meets each", choices=names.SEVERITIES, listed=True
     )
+    schedule: str = setting("constant", "how weather goes from round to round", choices=names.WEATHER_SCHEDULES)
+    period: int = setting(6, "rounds of a front over a camera, of a day, between a walk's corruptions", least=2)
+    lag: float = setting(1.0, "rounds that a front takes from one camera to the next", least=0)
+    stream: str = setting("iid", "a camera's images in time: shuffled, or class by class", choices=names.STREAMS)
     label_skew: str = setting("iid", "how labels differ between cameras", choices=names.LABEL_SKEWS)
     dirichlet_alpha: float = setting(0.5, "concentration under dirichlet: smaller is more skewed", least=0.001)
     availability: float = setting(1.0, "chance that a camera can be reached in a round", above=0, most=1)
     dropout: float = setting(0.0, "chance that an asked camera's reply is lost", least=0, below=1)
     link: str = setting("lte-m", "radio classes, dealt round robin", choices=names.LINKS, listed=True)
+    link_deal: str = setting("robin", "how they are dealt: in turn, or drawn by lot", choices=names.LINK_DEALS)
+    image_time_s: float = setting(0.0, "simulated seconds that training on one image takes at speed 1", least=0)
+    speeds: str = setting("1", "how many times as fast cameras train, dealt round robin", listed=True)
+    round_s: float = setting(0.0, "simulated seconds after which a reply is late; 0: none is", least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for word in items(self.speeds):
+            if not _POSITIVE.fullmatch(word) or not float(word) > 0:
+                raise ConfigError(f'fleet.speeds must be numbers above 0, such as "1, 2.5"; got {word!r}.')
+
+    @property
+    def speed_factors(self) -> tuple[float, ...]:
+        """`speeds`, parsed."""
+        return tuple(float(word) for word in items(self.speeds))
 
     @property
     def corruption_names(self) -> tuple[str, ...]:
@@ -160,6 +184,8 @@ class AdapterConfig(Section):
     alpha: float = setting(4.0, "the scale's numerator: delta = alpha / r * B A; the paper holds it at 2 r", above=0)
     rank_mode: str = setting("auto", "what r means: R = r*K or R = r; auto as in the paper", choices=names.RANK_MODES)
     kernel_wise: bool = setting(False, "the paper's ablation: a pair of factors per kernel")
+    train_first_conv: bool = setting(True, "the first convolution's weight is trained, and sent, as it is")
+    train_classifier: bool = setting(True, "the classifier's weight is trained, and sent, as it is")
 
 
 @dataclass(frozen=True)
@@ -174,6 +200,7 @@ class LocalConfig(Section):
     momentum: float = setting(0.9, "of SGD", least=0, below=1)
     weight_decay: float = setting(5e-4, "on matrices, none on vectors", least=0)
     clip_norm: float = setting(5.0, "largest norm of the gradient; 0: no clipping", least=0)
+    prox_mu: float = setting(0.0, "FedProx's pull towards where the turn began; 0: none", least=0)
     schedule: str = setting("cosine", "the learning rate over the rounds", choices=names.SCHEDULES)
     augment: str = setting("none", "random crops, mirroring and the like; see fed_lorac.images", choices=names.AUGMENTS)
 
@@ -191,6 +218,7 @@ class BatchNormConfig(Section):
         "statistics in a turn: of each batch, or fixed by a few images first",
         choices=names.TURN_STATISTICS,
     )
+    window: int = setting(0, "a camera's latest images, its statistics come from these; 0: from all", least=0)
 
 
 @dataclass(frozen=True)
@@ -201,6 +229,16 @@ class StrategyConfig(Section):
     name: str = setting("merged", "average merged deltas, factors apart, or the full network", choices=names.STRATEGIES)
     downlink: str = setting("svd", "how merged's average goes down", choices=names.DOWNLINKS)
     svd_rank: int = setting(0, "rank that svd sends; 0: the adapter's own", least=0)
+    centre: str = setting("mean", "what stands for the cameras' deltas", choices=names.CENTRES)
+    trim: float = setting(0.1, "trimmed: share of cameras cut off on each side of every entry", least=0, below=0.5)
+    faulty: int = setting(1, "krum: bad cameras that it reckons with", least=0)
+    clip_norm: float = setting(1.0, "clipped: the largest norm of a camera's delta", above=0)
+    noise: float = setting(0.0, "clipped: deviation of the noise, over clip_norm / cameras", least=0)
+    server: str = setting("average", "how the server steps by the mean delta", choices=names.SERVERS)
+    server_lr: float = setting(1.0, "the server's learning rate", above=0)
+    server_momentum: float = setting(0.9, "beta of momentum, beta_1 of adam and yogi", least=0, below=1)
+    server_beta2: float = setting(0.99, "beta_2 of adam and yogi", least=0, below=1)
+    server_tau: float = setting(1e-3, "adam's and yogi's floor under the root", above=0)
     quorum: float = setting(0.5, "share of the drawn cameras a round needs; at least one camera", least=0, most=1)
 
 
@@ -211,3 +249,5 @@ class CodecConfig(Section):
     section: ClassVar[str] = "codec"
     up: str = setting("fp32", "from camera to server", choices=names.CODECS)
     down: str = setting("fp32", "from server to camera", choices=names.CODECS)
+    topk_share: float = setting(0.05, "topk: share of each tensor's values that is sent", least=0.001, most=1)
+    error_feedback: bool = setting(False, "cameras add to a frame what the codec left out of the one before")

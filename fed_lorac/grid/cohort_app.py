@@ -4,18 +4,17 @@ from collections.abc import Mapping, Sequence
 
 from flwr.app import Message, MessageType
 
-from fed_lorac.bases import RunningBase, folded
-from fed_lorac.camera import Statistics
+from fed_lorac.bases import RunningBase, caught_up, folded
 from fed_lorac.config import Config
 from fed_lorac.config.rules import Scalar
 from fed_lorac.errors import FrameError
 from fed_lorac.grid.crew import Answer, Visit
-from fed_lorac.nodes import Node, answers, folded_round, raised, remembered, told_round
-from fed_lorac.running import running_fingerprint
+from fed_lorac.nodes import Node, Own, answers, folded_round, raised, remembered, told_round
+from fed_lorac.running import running_fingerprint, whole_fingerprint
 from fed_lorac.site import Site, site_of
 from fed_lorac.wire.codec import inspect
 from fed_lorac.wire.header import base_tag
-from fed_lorac.wire.updates import read_updates
+from fed_lorac.wire.updates import read_base, read_updates
 
 __all__ = ["Bases", "FleetApp"]
 
@@ -39,7 +38,9 @@ class Bases:
             for round, frame in read_updates(content)
             if round > self._latest.round
         }
-        self._latest = folded(self._site, self._latest, new.items())
+        wholes = [whole for content in contents.values() if (whole := read_base(content)) is not None]
+        # All whole bases of one round are one; with it come no updates, and it is needed where nobody was sent those.
+        self._latest = caught_up(self._site, self._latest, max(wholes, default=None), new.items())
         return self._latest
 
 
@@ -66,11 +67,15 @@ class FleetApp:
         content, folded = visit.message.content, folded_round(visit.state)
         key = (id(content), folded)  # cameras that were sent the same share it
         if key not in chains:
-            chains[key] = _chain(read_updates(content), self._site.base.fingerprint, folded)
+            chains[key] = _chain(read_base(content), read_updates(content), self._site.base.fingerprint, folded)
         return chains[key]
 
 
-def _chain(updates: Sequence[tuple[int, bytes]], base: str, folded: int) -> int:
+def _chain(whole: tuple[int, bytes] | None, updates: Sequence[tuple[int, bytes]], base: str, folded: int) -> int:
+    if whole is not None and whole[0] > folded:
+        folded, frame = whole
+        if inspect(frame).base_tag != base_tag(whole_fingerprint(base, folded)):
+            return -1
     for round, frame in sorted(updates):
         if round > folded:
             if inspect(frame).base_tag != base_tag(running_fingerprint(base, folded)):
@@ -79,8 +84,8 @@ def _chain(updates: Sequence[tuple[int, bytes]], base: str, folded: int) -> int:
     return folded
 
 
-def _answered(visit: Visit, shared: RunningBase, reply: Message, statistics: Statistics | None) -> Answer:
-    return Answer(reply, remembered(visit.state, shared.round, statistics))
+def _answered(visit: Visit, shared: RunningBase, reply: Message, own: Own) -> Answer:
+    return Answer(reply, remembered(visit.state, shared.round, own.statistics, own.lost))
 
 
 def _behind(visit: Visit) -> Answer:

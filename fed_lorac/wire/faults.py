@@ -4,7 +4,7 @@ from typing import Literal
 
 from fed_lorac.errors import FrameError
 
-__all__ = ["DROPPED_OUT", "Reason", "RefusedFrameError"]
+__all__ = ["DROPPED_OUT", "Reason", "RefusedFrameError", "malformed"]
 
 DROPPED_OUT = "dropped out"
 """The reason in the Flower `Error` that stands for a reply which is lost by design (`fleet.dropout`)."""
@@ -18,6 +18,7 @@ Reason = Literal[
     "unknown dtype",
     "other base",
     "malformed table",
+    "malformed payload",
     "non-finite",
     "overflow",
     "not encodable",
@@ -32,3 +33,12 @@ class RefusedFrameError(FrameError):
         # The message alone goes into args, so that the error crosses process borders (pickle) unchanged.
         super().__init__(message)
         self.reason: Reason = reason
+
+
+def malformed(what: str) -> RefusedFrameError:
+    """The refusal of values that no codec packs."""
+    return RefusedFrameError(
+        f"A frame's values must be in their codec's canonical form; {what}. "
+        "The sender is not this codec: encode with fed_lorac.wire.codec.encode.",
+        "malformed payload",
+    )

@@ -10,7 +10,8 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from fed_lorac.flower_private import fixed_message, proto_bytes
-from fed_lorac.wire.codec import encode, payload_bytes
+from fed_lorac.seeds import stream
+from fed_lorac.wire.codec import TOPK_SHARE, encode, payload_bytes
 from fed_lorac.wire.faults import RefusedFrameError
 
 __all__ = [
@@ -120,11 +121,13 @@ def full_message(
     records: Mapping[str, Record] | None = None,
     *,
     reply: bool = False,
+    topk_share: float = TOPK_SHARE,
 ) -> Weight:
     """Build and weigh the message that full fine-tuning would send, with the same codec and the same other records.
 
-    `model_state` holds every parameter of the model, and its running statistics only where those are sent. The
-    fingerprint of the base does not matter here: its tag always takes 8 bytes.
+    The same codec with the same settings on both sides: a method under int4 is held against full fine-tuning under
+    int4. `model_state` holds every parameter of the model, and its running statistics only where those are sent.
+    Neither its values nor the fingerprint of the base matter here: a frame's size follows from shapes and settings.
     """
-    frame = encode(model_state, dtype=dtype, base="")
-    return weigh(frame, payload_bytes(model_state, dtype), records, reply=reply)
+    frame = encode(model_state, dtype=dtype, base="", rng=stream(0, "weighed"), topk_share=topk_share)
+    return weigh(frame, payload_bytes(model_state, dtype, topk_share), records, reply=reply)

@@ -10,8 +10,8 @@ one table for a set of names and shapes, and the reader refuses every other spel
 from collections.abc import Sequence
 from math import prod
 
-from fed_lorac.wire.dtypes import Shape
 from fed_lorac.wire.faults import Reason, RefusedFrameError
+from fed_lorac.wire.slot import Shape
 
 __all__ = ["MAX_NAME_BYTES", "MAX_NUMBERS", "MAX_TENSORS", "pack_table", "read_table"]
 

@@ -1,4 +1,5 @@
-"""Updates in a message to a camera: one record a round. Knows Flower's records and rounds; not what an update holds."""
+"""Updates in a message to a camera: one record a round, or one whole base in their stead. Knows Flower's records and
+rounds; not what an update holds."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,14 +10,26 @@ from fed_lorac.running import running_fingerprint
 from fed_lorac.wire.codec import decode
 from fed_lorac.wire.meter import read_frame
 
-__all__ = ["read_updates", "unfolded", "update_key"]
+__all__ = ["base_key", "read_base", "read_updates", "unfolded", "update_key"]
 
 _PREFIX = "update-"
+_BASE_PREFIX = "base-"
 
 
 def update_key(round: int) -> str:
     """The name of the record with this round's update; sorts by round."""
     return f"{_PREFIX}{round:06d}"
+
+
+def base_key(round: int) -> str:
+    """The name of the record with the whole base after this round's update."""
+    return f"{_BASE_PREFIX}{round:06d}"
+
+
+def read_base(content: RecordDict) -> tuple[int, bytes] | None:
+    """The whole base in a message as (round, frame), where there is one; FrameError where its envelope is off."""
+    found = [key for key in content.array_records if key.startswith(_BASE_PREFIX)]
+    return (int(found[-1].removeprefix(_BASE_PREFIX)), read_frame(content.array_records[found[-1]])) if found else None
 
 
 def read_updates(content: RecordDict) -> list[tuple[int, bytes]]:

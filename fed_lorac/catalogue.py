@@ -1,0 +1,33 @@
+"""Every method by name, with its source: adapters, strategies, codecs, links. Knows registries; not what is in them.
+
+An entry's source stands beside it in its registry, and a strategy's exactness; what is added there shows up by itself.
+"""
+
+from typing import Any
+
+from fed_lorac.adapters.methods import ADAPTERS, SOURCES
+from fed_lorac.links import LINKS
+from fed_lorac.strategy import STRATEGIES
+from fed_lorac.wire.codecs import CODECS
+
+__all__ = ["Entry", "catalogue"]
+
+Entry = dict[str, Any]
+
+
+def catalogue() -> dict[str, list[Entry]]:
+    """Kind -> its entries in their registry's order: `name`, `source` (a paper or a standard), strategies' `exact`."""
+    return {
+        "adapters": [{"name": name, "source": SOURCES[name]} for name in ADAPTERS],
+        "strategies": [
+            {"name": name, "source": _said(row, "source"), "exact": _said(row, "exact")}
+            for name, row in STRATEGIES.items()
+        ],
+        "codecs": [{"name": name, "source": row.source} for name, row in CODECS.items()],
+        "links": [{"name": name, "source": row.source} for name, row in LINKS.items()],
+    }
+
+
+def _said(row: object, what: str) -> Any:
+    """What a strategy's class says; a registry may hold it with settings bound."""
+    return getattr(getattr(row, "func", row), what)

@@ -1,0 +1,78 @@
+"""To the device: one file out of a finished run's folder. Knows runs that are done, networks and file formats; not how
+a run goes, nor the messages in it.
+
+A network goes out with the adapter merged and, on request, a camera's own batch-norm statistics, batch norm folded into
+the convolutions: the plain network's operations, no more. The adapter goes out alone, and back onto its base.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fed_lorac.errors import ConfigError, RunError
+from fed_lorac.export.adapter import adapter_file, load_adapter
+from fed_lorac.export.deployed import Deployed, load_network
+from fed_lorac.export.facts import network_facts
+from fed_lorac.export.finished import OWN_FILES, Finished, finished_run, network_of
+from fed_lorac.export.formats import FORMATS, needed
+from fed_lorac.files import write_bytes
+
+__all__ = ["KINDS", "Deployed", "Exported", "export_run", "load_adapter", "load_network"]
+
+KINDS = (*FORMATS, "adapter")
+"""What `--format` may be."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written, its size, and the metadata in it."""
+
+    path: Path
+    file_bytes: int
+    metadata: Mapping[str, str]
+
+
+def export_run(
+    folder: Path, kind: str, *, camera: int | None = None, out: Path | None = None, fold: bool = True
+) -> Exported:
+    """Write the run in `folder` as one file of `kind`, atomically; `out` defaults to a name in that folder.
+
+    `camera`: that camera's own batch-norm statistics; None: the base's. `fold`: batch norm into convolutions.
+
+    Raises:
+        ConfigError: no such kind or camera, or a file name that does not fit.
+        RunError: the folder holds no finished run, the camera left no statistics, or a package is missing.
+        FactorError: torch.fx cannot follow the network to fold its batch norm.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"A format is one of {', '.join(KINDS)}; got {kind!r}. Choose one of these.")
+    suffix = FORMATS[kind].suffix if kind in FORMATS else ".safetensors"
+    if kind in FORMATS:
+        needed(kind)
+    run = finished_run(folder)
+    path = _place(run, kind, suffix, camera, out)
+    data, facts = adapter_file(run, camera) if kind == "adapter" else _network_file(run, kind, camera, fold)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, data)
+    except OSError as cause:
+        raise RunError(
+            f"An export is written where one may write; {path}: {cause.strerror}. Name another --out."
+        ) from None
+    return Exported(path, len(data), facts)
+
+
+def _network_file(run: Finished, kind: str, camera: int | None, fold: bool) -> tuple[bytes, Mapping[str, str]]:
+    deployed = Deployed.of(network_of(run, camera), fold=fold)
+    facts, side = network_facts(run, camera, deployed), run.config.data.image_size
+    return FORMATS[kind].encode(deployed, side, facts), facts
+
+
+def _place(run: Finished, kind: str, suffix: str, camera: int | None, out: Path | None) -> Path:
+    stem = ("adapter" if kind == "adapter" else "network") + ("" if camera is None else f"-camera-{camera}")
+    path = run.folder / f"exported-{stem}{suffix}" if out is None else out
+    if path.suffix != suffix:
+        raise ConfigError(f"A file of the format {kind} ends in {suffix}; --out is {path}. Change its ending.")
+    if path.resolve() in {(run.folder / name).resolve() for name in OWN_FILES}:
+        raise ConfigError(f"An export leaves the run's own files alone; --out is {path}. Choose another name.")
+    return path

@@ -1,0 +1,55 @@
+"""The adapter alone, as a file, and back onto its base. Knows changes and fingerprints; not networks' formats.
+
+The file holds a state (see `fed_lorac.adapters.changes`), scale folded in: factor pairs and dense changes of the base's
+own tensors, and with a camera the changes of its batch-norm statistics among them. Base + file is the run's merged
+model to float32 rounding (tested to 1e-6 + 1e-5 of each number): the run added its updates one by one, the file is
+their sum.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from fed_lorac.adapters.changes import fold
+from fed_lorac.errors import DataError, FactorError
+from fed_lorac.export.facts import adapter_facts
+from fed_lorac.export.finished import Finished, statistics_of_camera
+from fed_lorac.files import tensor_bytes
+from fed_lorac.models.weights import read_checkpoint
+from fed_lorac.running import fingerprint, named_tensors
+
+__all__ = ["adapter_file", "load_adapter"]
+
+
+def adapter_file(run: Finished, camera: int | None) -> tuple[bytes, Mapping[str, str]]:
+    """The run's adapter and, where `camera` is given, what its statistics differ by from the base's."""
+    facts = adapter_facts(run, camera)
+    return tensor_bytes({**run.adapter.tensors, **_statistics(run, camera)}, facts), facts
+
+
+def load_adapter(model: nn.Module, path: Path) -> Mapping[str, str]:
+    """Fold an exported adapter into the plain base network that it was made on, IN PLACE; returns the file's metadata.
+
+    Raises:
+        DataError: the file is no adapter, or is damaged.
+        FactorError: the network is another base, or not a plain one; nothing is altered.
+    """
+    if not path.is_file():
+        raise DataError(f"An adapter is a file that `fed-lorac export --format adapter` wrote; {path} is not there.")
+    checkpoint = read_checkpoint(path)
+    said, own = checkpoint.metadata, fingerprint(named_tensors(model))
+    if said.get("holds") != "adapter":
+        raise DataError(f"An adapter is a file that `fed-lorac export --format adapter` wrote; {path} is not one.")
+    if said["base"] != own:
+        raise FactorError(
+            f"An adapter fits the base that it was trained on, {said['base']}; this network is {own}. "
+            "Load that base's weights first, with nothing folded into them yet."
+        )
+    fold(model, checkpoint.tensors)
+    return said
+
+
+def _statistics(run: Finished, camera: int | None) -> dict[str, Tensor]:
+    # The merged model has the base's statistics wherever a camera has its own.
+    return {name: own - run.model.tensors[name] for name, own in statistics_of_camera(run, camera).items()}

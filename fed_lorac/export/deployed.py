@@ -1,0 +1,68 @@
+"""The network as a device runs it: stored pixels in, logits out. Knows layers; not runs or file formats."""
+
+import json
+from pathlib import Path
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fed_lorac.adapters.fold_bn import fold_batch_norm
+from fed_lorac.errors import DataError
+from fed_lorac.evaluate import batch_norms
+from fed_lorac.images import MEAN, STD
+from fed_lorac.models import build
+from fed_lorac.models.weights import load_into, read_checkpoint
+
+__all__ = ["FOLDED", "Deployed", "load_network"]
+
+FOLDED = "folded"
+
+
+class Deployed(nn.Module):
+    """A plain network behind its own normalisation: it takes pixels as an image file holds them, 0 to 255.
+
+    `images.to_input` and the network give the same numbers, bit for bit. It is no part of the first convolution: that
+    pads with zeros after it, and a zero of before would be another pixel at the border.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, batch_norm: str) -> None:
+        super().__init__()
+        self.network, self.batch_norm = network, batch_norm
+        for name, values in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, (torch.tensor(values) * 255).view(3, 1, 1), persistent=False)
+
+    @classmethod
+    def of(cls, network: nn.Module, *, fold: bool) -> Self:
+        """A copy of `network`, in eval mode and without gradients, its batch norm folded where that is asked for."""
+        plain = (fold_batch_norm(network) if fold else network).eval().requires_grad_(False)
+        kept = any(True for _ in batch_norms(plain))
+        had = any(True for _ in batch_norms(network))
+        return cls(plain, "kept" if kept else FOLDED if had else "none").eval()
+
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
+        """RGB images (N, 3, H, W), float32, 0 to 255, to logits (N, classes)."""
+        logits: Tensor = self.network((images - self.mean) / self.std)
+        return logits
+
+
+def load_network(path: Path) -> Deployed:
+    """The network out of an exported .safetensors file; DataError where the file is not one, or is damaged."""
+    checkpoint = read_checkpoint(path)
+    said = checkpoint.metadata
+    if said.get("holds") != "network":
+        raise DataError(f"A network is read from what `fed-lorac export --format safetensors` wrote; {path} is not.")
+    network = build(
+        said["model"],
+        num_classes=len(json.loads(said["classes"])),
+        width=int(said["width"]),
+        norm=said["norm"],
+        shortcut=said["shortcut"],
+    )
+    deployed = Deployed.of(network, fold=said["batch_norm"] == FOLDED)
+    load_into(deployed.network, checkpoint, str(path))
+    return deployed

@@ -1,0 +1,63 @@
+"""What an exported file says of itself, as strings: the same keys in every format. Knows runs; not formats."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import torch
+
+from fed_lorac import __version__
+from fed_lorac.export.deployed import Deployed
+from fed_lorac.export.finished import Finished, statistics_of_camera
+from fed_lorac.running import fingerprint
+
+__all__ = ["adapter_facts", "network_facts"]
+
+
+def network_facts(run: Finished, camera: int | None, deployed: Deployed) -> dict[str, str]:
+    """What goes in and comes out, and where the network is from."""
+    m, side = run.config.model, run.config.data.image_size
+    return {
+        **_origin(run, camera),
+        "holds": "network",
+        "model": m.name,
+        "width": str(m.width),
+        "norm": m.norm,
+        "shortcut": m.shortcut,
+        "batch_norm": deployed.batch_norm,
+        "classes": json.dumps(run.classes),
+        "input": f"images: float32 (N, 3, {side}, {side}), RGB, 0 to 255",
+        "input_shape": json.dumps(["N", 3, side, side]),
+        "input_mean": json.dumps(_numbers(deployed.mean)),
+        "input_std": json.dumps(_numbers(deployed.std)),
+        "output": f"logits: float32 (N, {len(run.classes)})",
+    }
+
+
+def adapter_facts(run: Finished, camera: int | None) -> dict[str, str]:
+    """What the factors belong to."""
+    return {**_origin(run, camera), "holds": "adapter", "method": run.config.adapter.method}
+
+
+def _origin(run: Finished, camera: int | None) -> dict[str, str]:
+    said = run.metadata
+    return {
+        "fed_lorac": __version__,
+        "run": _fingerprint(run),
+        "base": said["base"],
+        "folded_round": said["folded_round"],
+        "data": said["data"],
+        "data_fingerprint": said.get("data_fingerprint", ""),
+        "statistics": f"camera {camera}" if statistics_of_camera(run, camera) else "base",
+    }
+
+
+def _fingerprint(run: Finished) -> str:
+    """A run's identity: 16 hex digits over what it was asked and the merged model that it made."""
+    floats = {name: tensor for name, tensor in run.model.tensors.items() if tensor.is_floating_point()}
+    told: Mapping[str, object] = {**run.config.to_flat(), "run.out": "", "ray.address": ""}
+    return hashlib.sha256(f"{json.dumps(told, sort_keys=True)}{fingerprint(floats)}".encode()).hexdigest()[:16]
+
+
+def _numbers(values: torch.Tensor) -> list[float]:
+    return [round(float(value), 4) for value in values.flatten()]

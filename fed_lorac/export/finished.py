@@ -1,0 +1,88 @@
+"""A finished run, read from its folder again. Knows the folder's files and the config in it; not formats."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from fed_lorac.base import fresh_model
+from fed_lorac.config import Config, load_config
+from fed_lorac.errors import ConfigError, RunError
+from fed_lorac.evaluate import batch_norms
+from fed_lorac.models.weights import Checkpoint, load_into, read_checkpoint
+from fed_lorac.site import open_data
+
+__all__ = ["OWN_FILES", "Finished", "finished_run", "network_of", "statistics_of_camera"]
+
+_TENSORS = ("model.safetensors", "adapter.safetensors", "cameras.safetensors")
+OWN_FILES = (*_TENSORS, "config.toml", "summary.json", "rounds.jsonl", "cameras.jsonl")
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A run that is done: its config, its classes' names, and the three tensor files that it left."""
+
+    folder: Path
+    config: Config
+    classes: tuple[str, ...]
+    model: Checkpoint
+    adapter: Checkpoint
+    cameras: Checkpoint
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the run says of itself: base, folded round, data and so on."""
+        return self.model.metadata
+
+
+def finished_run(folder: Path) -> Finished:
+    """Read the run in `folder`; RunError where none was finished there, DataError where a file is damaged."""
+    missing = [name for name in ("config.toml", "summary.json", *_TENSORS) if not (folder / name).is_file()]
+    if missing:
+        raise RunError(
+            f"What is exported is a finished run; {folder} has no {missing[0]}. Give the folder of a run's --out, "
+            f"or finish it with `fed-lorac run --resume {folder}`."
+        )
+    config = load_config(folder / "config.toml")
+    model, adapter, cameras = (read_checkpoint(folder / name) for name in _TENSORS)
+    return Finished(folder, config, _classes(config, model.metadata), model, adapter, cameras)
+
+
+def network_of(run: Finished, camera: int | None) -> nn.Module:
+    """The plain network with the adapter merged and, where `camera` is given, its own statistics, in eval mode."""
+    model = fresh_model(run.config, len(run.classes))
+    load_into(model, run.model, str(run.folder / "model.safetensors"))
+    model.load_state_dict(dict(statistics_of_camera(run, camera)), strict=False)
+    return model.eval()
+
+
+def statistics_of_camera(run: Finished, camera: int | None) -> Mapping[str, Tensor]:
+    """The camera's own running means and variances by name; empty where it has none but the base's.
+
+    ConfigError where the fleet has no such camera, RunError where it should have left statistics and did not.
+    """
+    if camera is None:
+        return {}
+    cameras = run.config.fleet.cameras
+    if not 0 <= camera < cameras:
+        raise ConfigError(f"This run's cameras are 0 to {cameras - 1}; got --camera {camera}. Choose one of these.")
+    prefix = f"camera-{camera}."
+    own = {k.removeprefix(prefix): v for k, v in run.cameras.tensors.items() if k.startswith(prefix)}
+    if not own and run.config.batch_norm.mode == "local" and _has_batch_norm(run):
+        raise RunError(
+            f"A camera's own statistics are those it had at the run's end; camera {camera} left none in {run.folder} "
+            "(was it never reached?). Choose another camera, or leave --camera away for the base's."
+        )
+    return own
+
+
+def _has_batch_norm(run: Finished) -> bool:
+    return any(True for _ in batch_norms(fresh_model(run.config, len(run.classes))))
+
+
+def _classes(config: Config, metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """The classes' names, by index; runs of before they were written down have to open their data for them."""
+    told = metadata.get("classes")
+    return tuple(json.loads(told)) if told else open_data(config).classes

@@ -1,0 +1,44 @@
+"""The catalogue: every method that a config can name is in it, with a source."""
+
+import json
+from typing import Any
+
+import pytest
+from test_cli import called
+
+from fed_lorac.adapters.methods import ADAPTERS, SOURCES
+from fed_lorac.catalogue import catalogue
+from fed_lorac.config import names
+
+KINDS = {"adapters": names.ADAPTERS, "strategies": names.STRATEGIES, "codecs": names.CODECS, "links": names.LINKS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_name_that_a_config_may_say_has_an_entry_with_a_source(kind: str) -> None:
+    entries = catalogue()[kind]
+    assert [entry["name"] for entry in entries] == list(dict.fromkeys(entry["name"] for entry in entries))
+    assert {entry["name"] for entry in entries} == set(KINDS[kind])
+    for entry in entries:
+        assert entry.keys() == {"name", "source", *(["exact"] if kind == "strategies" else [])}
+        assert isinstance(entry["source"], str) and len(entry["source"]) > 3, entry
+
+
+def test_no_source_is_of_an_adapter_that_is_not_there() -> None:
+    assert SOURCES.keys() == ADAPTERS.keys()
+
+
+def test_a_strategy_is_exact_or_not() -> None:
+    exact = {entry["name"]: entry["exact"] for entry in catalogue()["strategies"]}
+    assert all(isinstance(value, bool) for value in exact.values())
+    assert (exact["merged"], exact["full"], exact["factors"]) == (True, True, False)
+
+
+def test_the_command_prints_the_catalogue_as_json_and_as_tables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, "methods", "--json") == 0
+    found: dict[str, list[dict[str, Any]]] = json.loads(capsys.readouterr().out)
+    assert found == catalogue()
+    assert called(monkeypatch, "methods") == 0
+    shown = capsys.readouterr().out
+    assert all(entry["name"] in shown for entries in found.values() for entry in entries)
