@@ -59,7 +59,7 @@ def bytes_table(summary: Mapping[str, Any]) -> RenderableType:
     for link, seconds in summary["air_time_s"].items():
         table.add_row(f"air time up, a camera, {link}", _clock(seconds["adapter"]), _clock(seconds["full"]))
     for link, days in summary.get("days", {}).items():
-        table.add_row(f"days to send that, {link}", f"{days['adapter']:.3g}", f"{days['full']:.3g}")
+        table.add_row(f"with the duty cycle, {link}", *(_clock(86_400 * days[arm]) for arm in ("adapter", "full")))
     if target := summary.get("target"):
         ours, full = (f"{n:,}" if n is not None else "not reached" for n in (target["bytes"], target["full_bytes"]))
         table.add_row(f"bytes until {target['accuracy']:.1%}", ours, f"{full} in as many rounds")
@@ -130,7 +130,9 @@ def _percent(value: float | None) -> str:
 def _clock(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    if seconds < 7_200:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3_600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
 
 
 def show_checkup(console: Console, found: "Checkup") -> None:

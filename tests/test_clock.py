@@ -213,7 +213,7 @@ def test_a_target_that_is_not_reached_says_so(tmp_path: Path) -> None:
     console = Console(record=True, width=160)
     show_run(console, summary)
     told = console.export_text()
-    assert "not reached" in told and "days to send that, lte-m" in told
+    assert "not reached" in told and "with the duty cycle, lte-m" in told
 
 
 def test_a_resumed_run_keeps_simulated_time(folder: Path, tmp_path: Path) -> None:
