@@ -17,23 +17,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from common import arguments, deliver, header, median_ratio, require, say, seconds_of
 
 from fed_lorac import views
 from fed_lorac.bases import RunningBase, running_model
-from fed_lorac.camera import cohort_size_of
+from fed_lorac.camera import cohort_size_of, recipe_of
 from fed_lorac.config import Config, load_config
 from fed_lorac.evaluate import batch_norms, reestimate_statistics
 from fed_lorac.grid import engines
-from fed_lorac.images import Augment
 from fed_lorac.ledger import Row
 from fed_lorac.rounds import Watch
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.site import Site, site_of
-from fed_lorac.training import Recipe, Task, train
+from fed_lorac.training import Task, train
 
 
 class EnoughError(Exception):
@@ -140,7 +139,7 @@ def bare_loop(site: Site, networks: int) -> Callable[[], object]:
             for _, norm in batch_norms(model):
                 norm.eval()
         models.append(model)
-    recipe = recipe_of(site)
+    recipe = recipe_of(site, 1)
 
     def loop() -> None:
         parts = range(networks)
@@ -150,20 +149,6 @@ def bare_loop(site: Site, networks: int) -> Callable[[], object]:
         train(models, tasks, recipe=recipe)
 
     return loop
-
-
-def recipe_of(site: Site) -> Recipe:
-    """The first round's recipe, as cameras have it."""
-    local = site.config.local
-    return Recipe(
-        lr=local.lr,
-        momentum=local.momentum,
-        weight_decay=local.weight_decay,
-        clip_norm=local.clip_norm or float("inf"),
-        batch_size=local.batch_size,
-        augment=cast(Augment, local.augment),
-        precision=site.precision,
-    )
 
 
 def found(site: Site, watch: Alternating, args: argparse.Namespace) -> Mapping[str, Any]:

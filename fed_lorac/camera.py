@@ -29,6 +29,7 @@ __all__ = [
     "baseline",
     "cohort_size_of",
     "evaluate",
+    "recipe_of",
     "statistics_of",
     "take_turns",
     "uplink_template",
@@ -85,7 +86,7 @@ def take_turns(
         Task(view.train, view.train_labels, _steps(site, view), stream(config.run.seed, "camera", k, "round", round))
         for k, view in zip(cameras, seen, strict=True)
     ]
-    outcomes = train(models, tasks, recipe=_recipe(site, round))
+    outcomes = train(models, tasks, recipe=recipe_of(site, round))
     base = running.fingerprint(site.base.fingerprint)
     frames = [
         encode_with_feedback(
@@ -117,10 +118,8 @@ def cohort_size_of(site: Site) -> int:
         return 1
     if config.run.cohort_size:
         return config.run.cohort_size
-    model = copy.deepcopy(site.base.model)
-    _attach(site, model, RunningBase(), 0)
     return cohort_size(
-        model,
+        _untrained(site),
         image_size=config.data.image_size,
         batch_size=config.local.batch_size,
         precision=site.precision,
@@ -130,9 +129,15 @@ def cohort_size_of(site: Site) -> int:
 
 def uplink_template(site: Site) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor in a camera's frame, read off a network that was attached and not trained."""
+    model = _untrained(site)
+    return {name: tuple(tensor.shape) for name, tensor in _uplink(site, model, statistics_of(model)).items()}
+
+
+def _untrained(site: Site) -> nn.Module:
+    """A network with the adapter attached, to read shapes off."""
     model = copy.deepcopy(site.base.model)
     _attach(site, model, RunningBase(), 0)
-    return {name: tuple(tensor.shape) for name, tensor in _uplink(site, model, statistics_of(model)).items()}
+    return model
 
 
 def evaluate(
@@ -274,7 +279,8 @@ def _set_training_mode(site: Site, model: nn.Module) -> None:
             norm.eval()
 
 
-def _recipe(site: Site, round: int) -> Recipe:
+def recipe_of(site: Site, round: int) -> Recipe:
+    """How cameras take their steps in a round."""
     c = site.config.local
     factor = cosine(round - 1, site.config.run.rounds) if c.schedule == "cosine" else 1.0
     return Recipe(

@@ -20,7 +20,7 @@ from fed_lorac import __version__
 from fed_lorac.config import Config
 from fed_lorac.data.store import cache_folder
 from fed_lorac.errors import FedLoracError, RunError
-from fed_lorac.precision import resolved_precision
+from fed_lorac.precision import resolved_device, resolved_precision
 from fed_lorac.site import site_of
 
 __all__ = ["WORKER_BYTES", "Facts", "complaints", "examine", "examine_driver", "remarks"]
@@ -167,7 +167,7 @@ def _version(distribution: str) -> str:
 def _device(asked: str) -> str:
     if asked == "cuda" and not torch.cuda.is_available():
         raise RunError('A node must have the device that run.device names; it is "cuda", and PyTorch finds none here.')
-    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+    return resolved_device(asked)
 
 
 def _cpu() -> str:

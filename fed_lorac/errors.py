@@ -1,6 +1,6 @@
 """One exception tree. Every message states the law, what came, and the remedy."""
 
-__all__ = ["ConfigError", "DataError", "FactorError", "FedLoracError", "FrameError", "RunError"]
+__all__ = ["ConfigError", "DataError", "FactorError", "FedLoracError", "FrameError", "RunError", "one_line"]
 
 
 class FedLoracError(Exception):
@@ -25,3 +25,8 @@ class FrameError(FedLoracError):
 
 class RunError(FedLoracError):
     """A simulation cannot start or go on."""
+
+
+def one_line(error: BaseException) -> str:
+    """What was raised, kind and text, on one line: fit for a ledger and for a reply."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

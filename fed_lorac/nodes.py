@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fed_lorac.bases import RunningBase
 from fed_lorac.camera import Scores, Statistics, Turn, baseline, evaluate, take_turns
+from fed_lorac.errors import one_line
 from fed_lorac.site import Site
 from fed_lorac.wire.codec import decode, encode
 from fed_lorac.wire.faults import DROPPED_OUT
@@ -100,8 +101,7 @@ def told_round(message: Message, state: RecordDict) -> Message:
 
 def raised(message: Message, error: Exception) -> Message:
     """The reply of a camera that failed, on one line."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, one_line(error)), reply_to=message)
 
 
 def _roll_call(site: Site, running: RunningBase, nodes: Sequence[Node]) -> list[Said]:

@@ -5,9 +5,16 @@ from typing import Literal
 
 import torch
 
-__all__ = ["Precision", "autocast", "resolved_precision"]
+__all__ = ["Precision", "autocast", "resolved_device", "resolved_precision"]
 
 Precision = Literal["fp32", "bf16"]
+
+
+def resolved_device(asked: str) -> str:
+    """`asked`, with "auto" settled: cuda where PyTorch finds one, else cpu."""
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return asked
 
 
 def resolved_precision(asked: str, device: torch.device | str = "cpu") -> Precision:

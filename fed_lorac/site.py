@@ -13,7 +13,7 @@ from fed_lorac.config.rules import Scalar
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.data.store import cached_arrays
 from fed_lorac.fleet import Fleet, build_fleet
-from fed_lorac.precision import Precision, resolved_precision
+from fed_lorac.precision import Precision, resolved_device, resolved_precision
 
 __all__ = ["Site", "open_data", "site_of"]
 
@@ -47,15 +47,9 @@ def site_of(config: Config) -> Site:
 def _site(flat: tuple[tuple[str, Scalar], ...]) -> Site:
     config = Config.from_flat(dict(flat))
     data = open_data(config)
-    device = torch.device(_device(config.run.device))
+    device = torch.device(resolved_device(config.run.device))
     precision = resolved_precision(config.run.precision, device)
     fleet, base = build_fleet(config.fleet, data, config.run.seed, cached_arrays), load_base(config, data)
     if fleet.changing:
         data.clean(fleet.cameras[0].train[:1])  # some time the air is clear: a data set without such images says so
     return Site(config, data, fleet, base, adapter_of(config.adapter), device, precision)
-
-
-def _device(asked: str) -> str:
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return asked

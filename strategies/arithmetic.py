@@ -16,10 +16,14 @@ from torch import Tensor
 from fed_lorac.adapters.changes import changed_names, pair_of
 from fed_lorac.adapters.factors import delta, stack, truncate, truncate_dense, view_of
 
-__all__ = ["DeltaSum", "Mean", "State", "compressed", "relative_distance", "sum_states"]
+__all__ = ["DeltaSum", "Mean", "State", "Sums", "compressed", "relative_distance", "sum_states"]
 
 State = dict[str, Tensor]
 """`<name>.A` and `<name>.B` change `<name>.weight` by their product; any other key is a dense change of that tensor."""
+
+
+Sums = dict[str, "DeltaSum"]
+"""Sums of changes by tensor name."""
 
 
 class DeltaSum:

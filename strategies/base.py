@@ -28,7 +28,7 @@ from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.wire.codec import TOPK_SHARE, by_name, decode, encode
 from fed_lorac.wire.faults import RefusedFrameError
 from fed_lorac.wire.meter import Weight
-from strategies.arithmetic import DeltaSum, State, relative_distance, sum_states
+from strategies.arithmetic import DeltaSum, State, Sums, relative_distance, sum_states
 from strategies.arrays import advanced, fitting
 from strategies.centres import Centre
 from strategies.enrolment import enrolled
@@ -113,7 +113,8 @@ class FrameStrategy(Strategy):
         self.server, self.centre = server or ServerOptimizer(), centre or Centre()
         self.roster: dict[int, int] = dict(roster or {})
         self._enrols = False
-        self.kept: dict[str, DeltaSum] = {}
+        self.kept: Sums = {}
+        self._moments: Sums = {}
         self._outbox = Outbox(whole=whole)
         self._arrays = ArrayRecord()
         self.evaluations: dict[int, RecordDict] = {}
@@ -147,13 +148,16 @@ class FrameStrategy(Strategy):
         skipped after all would miss: that is for `settle`.
         """
 
-    def centre_of(self, states: Iterable[tuple[State, float]]) -> dict[str, DeltaSum]:
-        """What stands for the states' deltas, by tensor name."""
+    def stepped(self, states: Iterable[tuple[State, float]]) -> Sums:
+        """The server's step by what stands for the states' deltas; its moments are kept once `settle` is told."""
         noise = ("noise", self.report.round)
-        return self.centre.of(states, self.shapes, self.scale, lambda: torch_stream(self.seed, *noise))
+        found = self.centre.of(states, self.shapes, self.scale, lambda: torch_stream(self.seed, *noise))
+        steps, self._moments = self.server.step(found, self.kept)
+        return steps
 
-    def settle(self, sent: dict[str, DeltaSum]) -> dict[str, DeltaSum]:
+    def settle(self, sent: Sums) -> Sums:
         """Told what the update says as cameras decode it, which makes it final; returns what their weights gain."""
+        self.kept, self._moments = self._moments, {}
         return sent
 
     @property

@@ -15,11 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from fed_lorac.errors import ConfigError
-from strategies.arithmetic import DeltaSum, Mean, State, sum_states
+from strategies.arithmetic import DeltaSum, Mean, State, Sums, sum_states
 
-__all__ = ["CENTRES", "Centre", "Sums"]
+__all__ = ["CENTRES", "Centre"]
 
-Sums = dict[str, DeltaSum]
 Weighted = Iterable[tuple[State, float]]
 
 

@@ -42,7 +42,6 @@ class MergedFedAvg(FrameStrategy):
         self.downlink, self.keeps_residual = downlink, residual
         self._ranks = {name: _rank_down(self.template, name, svd_rank) for name in changed_names(self.template)}
         self._wanted: dict[str, DeltaSum] = {}
-        self._moments: dict[str, DeltaSum] = {}
 
     @property
     def residual(self) -> dict[str, DeltaSum]:
@@ -51,7 +50,7 @@ class MergedFedAvg(FrameStrategy):
 
     def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
         """The server's step by the mean delta, with the residual added and compressed for the way down."""
-        steps, self._moments = self.server.step(self.centre_of(states), self.kept)
+        steps = self.stepped(states)
         self._wanted = {name: DeltaSum(total.shape).add(total) for name, total in steps.items()}
         for name, left in self.residual.items():
             self._wanted[name].add(left)
@@ -62,10 +61,10 @@ class MergedFedAvg(FrameStrategy):
 
     def settle(self, sent: dict[str, DeltaSum]) -> dict[str, DeltaSum]:
         """`E <- M + E - D`, with D as the cameras decode it."""
-        self.kept = dict(self._moments)
+        super().settle(sent)
         if self.downlink == "svd" and self.keeps_residual:
             self.kept |= {_RESIDUAL + name: total.add(sent[name], -1.0) for name, total in self._wanted.items()}
-        self._wanted, self._moments = {}, {}
+        self._wanted = {}
         return sent
 
 

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from fed_lorac.errors import ConfigError
-from strategies.arithmetic import DeltaSum
+from strategies.arithmetic import DeltaSum, Sums
 
-__all__ = ["OPTIMIZERS", "ServerOptimizer", "Sums"]
-
-Sums = dict[str, DeltaSum]
+__all__ = ["OPTIMIZERS", "ServerOptimizer"]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ the mean of changes is the change of the mean. Over all parameters it is the bas
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 from strategies.arithmetic import DeltaSum, State
 from strategies.base import FrameStrategy
@@ -19,16 +18,7 @@ class PlainFedAvg(FrameStrategy):
     source = "FedAvg, arXiv 1602.05629, of changes"
     exact = True
 
-    def __init__(self, **common: Any) -> None:
-        super().__init__(**common)
-        self._moments: dict[str, DeltaSum] = {}
-
     def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
         """The server's step by the mean change of every tensor."""
-        steps, self._moments = self.server.step(self.centre_of(states), self.kept)
+        steps = self.stepped(states)
         return {name: total.dense() for name, total in steps.items()}, steps
-
-    def settle(self, sent: dict[str, DeltaSum]) -> dict[str, DeltaSum]:
-        """The server's moments are those of this round."""
-        self.kept, self._moments = self._moments, {}
-        return sent

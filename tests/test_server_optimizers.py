@@ -12,8 +12,8 @@ from fed_lorac.config import Config, names
 from fed_lorac.errors import ConfigError
 from fed_lorac.grid.engines import run
 from fed_lorac.rounds import Watch
-from strategies.arithmetic import DeltaSum
-from strategies.optimizers import OPTIMIZERS, ServerOptimizer, Sums
+from strategies.arithmetic import DeltaSum, Sums
+from strategies.optimizers import OPTIMIZERS, ServerOptimizer
 
 SHAPE = (6, 4, 3, 3)
 ROUNDS = 4

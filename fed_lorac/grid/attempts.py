@@ -14,6 +14,7 @@ from typing import Literal
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 
+from fed_lorac.errors import one_line
 from fed_lorac.grid.crew import Answer, Job, Visit
 
 __all__ = ["Attempt", "Desk", "Trouble", "TroubleLog", "checked", "left_out", "next_attempts", "raised"]
@@ -48,8 +49,7 @@ class Attempt:
 
 def raised(error: BaseException) -> Trouble:
     """The trouble of an app that raised, with the error's own traceback."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return Trouble("raised", reason, "".join(traceback.format_exception(error)))
+    return Trouble("raised", one_line(error), "".join(traceback.format_exception(error)))
 
 
 def next_attempts(attempt: Attempt, trouble: Trouble) -> list[Attempt]:

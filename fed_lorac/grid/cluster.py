@@ -15,6 +15,7 @@ import torch
 
 from fed_lorac.config.sections import RunConfig
 from fed_lorac.errors import RunError
+from fed_lorac.precision import resolved_device
 
 __all__ = ["Share", "address_of", "alive_nodes", "check_room", "free_room", "joined", "room"]
 
@@ -93,7 +94,7 @@ def _knock(address: str) -> None:
 
 def _share(run: RunConfig, of_others: bool) -> Share:
     """CPUs by the config alone; a GPU where cameras train on one, shared by this process's own workers."""
-    if run.device == "cpu" or (run.device == "auto" and not torch.cuda.is_available()):
+    if resolved_device(run.device) == "cpu":
         return {"num_cpus": run.threads, "num_gpus": 0}
     own = run.workers if of_others else max(1, torch.cuda.device_count())
     return {"num_cpus": run.threads, "num_gpus": min(1.0, own / run.workers)}
