@@ -35,7 +35,7 @@ from torch import nn
 
 from fed_lorac.adapters import lora_c
 from fed_lorac.adapters.methods import LoraC
-from fed_lorac.camera import statistics_of
+from fed_lorac.evaluate import statistics_of
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.fleet import Camera, Fleet
 from fed_lorac.flower_private import task_identity
@@ -43,7 +43,7 @@ from fed_lorac.grid.crew import Answer, Visit
 from fed_lorac.grid.fleet import FIRST_NODE, FleetGrid
 from fed_lorac.grid.here import Here
 from fed_lorac.ledger import Ledger
-from fed_lorac.nodes import recalled, remembered
+from fed_lorac.memory import recalled, remembered
 from fed_lorac.rounds import FullMessages, Watch, run_round, write_rows
 from fed_lorac.running import fingerprint, named_tensors, running_fingerprint
 from fed_lorac.seeds import stream, torch_stream

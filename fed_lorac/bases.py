@@ -4,19 +4,32 @@ Whoever has folded the same updates has the same base, so it is a value that a w
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.changes import apply_changes, changed_names
-from fed_lorac.running import named_tensors, running_fingerprint, whole_fingerprint
-from fed_lorac.site import Site
+from fed_lorac.config import names
+from fed_lorac.running import named_tensors, own_fingerprint, running_fingerprint, whole_fingerprint
+from fed_lorac.site import Site, expansion
 from fed_lorac.wire.codec import decode, encode
 from fed_lorac.wire.updates import unfolded
 
-__all__ = ["RunningBase", "carries_factors", "caught_up", "folded", "running_model", "whole_frame"]
+__all__ = [
+    "RunningBase",
+    "begun_from",
+    "carries_factors",
+    "caught_up",
+    "changes_of",
+    "folded",
+    "own_change",
+    "running_model",
+    "under",
+    "whole_frame",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +58,35 @@ def folded(site: Site, running: RunningBase, updates: Iterable[tuple[int, bytes]
 
     Raises FrameError or FactorError, where a frame is not intact or not for this base.
     """
-    starting = named_tensors(site.base.model)
-    for round, update in unfolded(updates, site.base.fingerprint, running.round):
+    for round, update in changes_of(site, updates, running.round):
         carried = {name for name in update if carries_factors(site) and name.endswith((".A", ".B"))}
         change = {name: tensor for name, tensor in update.items() if name not in carried}
-        tensors = {n: running.tensors.get(n, starting[n]).clone() for n in changed_names(change)}
-        apply_changes(tensors, change, 1.0)
         factors = {**running.factors, **{name: update[name] for name in carried}}
-        running = RunningBase(round, {**running.tensors, **tensors}, factors)
+        running = RunningBase(round, _changed(site, running, change), factors)
     return running
+
+
+def _changed(site: Site, running: RunningBase, change: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    starting = named_tensors(site.base.model)
+    tensors = {name: running.tensors.get(name, starting[name]).clone() for name in changed_names(change)}
+    apply_changes(tensors, change, 1.0)
+    return {**running.tensors, **tensors}
+
+
+@lru_cache(maxsize=8)
+def under(site: Site, running: RunningBase, frame: bytes) -> RunningBase:
+    """The running base with a group's own change, a frame, added: what the group's cameras begin their turns from."""
+    change = decode(frame, base=own_fingerprint(site.base.fingerprint)) if frame else {}
+    return RunningBase(running.round, _changed(site, running, change), running.factors)
+
+
+def changes_of(
+    site: Site, updates: Iterable[tuple[int, bytes]], folded_round: int = 0
+) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
+    """(round, change) of every (round, frame) after `folded_round`, in order; what adapters expand is expanded."""
+    states = site.config.strategy.name in names.SEND_STATES
+    for round, update in unfolded(updates, site.base.fingerprint, folded_round):
+        yield round, expansion(site, round)(update) if states else update
 
 
 def whole_frame(site: Site, running: RunningBase) -> bytes:
@@ -80,6 +113,22 @@ def _taken_over(site: Site, round: int, frame: bytes) -> RunningBase:
     state = decode(frame, base=whole_fingerprint(site.base.fingerprint, round))
     factors = {n: t for n, t in state.items() if carries_factors(site) and n.endswith((".A", ".B"))}
     return RunningBase(round, {n: t for n, t in state.items() if n not in factors}, factors)
+
+
+def own_change(site: Site, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """What a camera's own adapter does to the running base, as a change whose products the adapter's scale is for."""
+    return expansion(site, 0)(own) if own else {}
+
+
+def begun_from(own: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A fresh adapter's state with a camera's own put in, whose factors may have fewer rows: what they lack of A is as
+    it was drawn, and of B zero."""
+    found = dict(fresh)
+    for key, value in own.items():
+        rest = tuple(slice(size) for size in value.shape)
+        found[key] = fresh[key].clone()
+        found[key][rest] = value
+    return found
 
 
 def running_model(site: Site, running: RunningBase, statistics: Mapping[str, Tensor]) -> nn.Module:

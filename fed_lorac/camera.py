@@ -1,5 +1,5 @@
-"""What cameras do: a turn of training, side by side in a cohort, and being measured. Knows models and frames; not
-Flower, and not what a camera remembers: statistics come in and go out."""
+"""What cameras do in a turn: train, side by side in a cohort, and encode what they send. Knows models and frames; not
+Flower, and not what a camera remembers: what is its own comes in and goes out."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,42 +11,40 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac import views
-from fed_lorac.adapters.changes import apply_changes
-from fed_lorac.bases import RunningBase, carries_factors, running_model
+from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.bases import RunningBase, begun_from, running_model
 from fed_lorac.cohort.rule import cohort_size
-from fed_lorac.evaluate import accuracy, batch_norms, reestimate_statistics
+from fed_lorac.evaluate import Statistics, batch_norms, reestimate_statistics, statistics_of
 from fed_lorac.images import Augment
-from fed_lorac.running import named_tensors
-from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.site import Site
-from fed_lorac.training import Recipe, Task, cosine, train
+from fed_lorac.measure import recent, seen
+from fed_lorac.running import own_fingerprint
+from fed_lorac.seeds import stream
+from fed_lorac.site import Site, drawn_from
+from fed_lorac.training import Outcome, Recipe, Task, cosine, train
+from fed_lorac.wire.codec import encode
 from fed_lorac.wire.feedback import encode_with_feedback
 
-__all__ = [
-    "Scores",
-    "Statistics",
-    "Turn",
-    "baseline",
-    "cohort_size_of",
-    "evaluate",
-    "recipe_of",
-    "statistics_of",
-    "take_turns",
-    "uplink_template",
-]
+__all__ = ["Brought", "Turn", "cohort_size_of", "recipe_of", "take_turns", "uplink_template"]
 
-Statistics = Mapping[str, Tensor]
-"""A camera's own batch norm: running means and variances by name; empty: the base's."""
-
-_STATISTICS = ("running_mean", "running_var")
 _FIXED_BY = 125  # images at most, evenly picked, that fix a turn's statistics
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What a camera brings to its turn: statistics, what its codec left out before, and its own part of the network."""
+
+    camera: int
+    statistics: Statistics = field(default_factory=dict, repr=False)
+    lost: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    own: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
 class Turn:
     """What a turn gives: the frame to send, what stands beside it in the reply, and what is the camera's own after.
 
-    `lost` is what the codec left out of the frame, and of those before: empty without error feedback.
+    `lost` is what the codec left out of the frame, and of those before: empty without error feedback. Who sends nothing
+    has an empty frame, and its adapter as its `own`.
     """
 
     frame: bytes = field(repr=False)
@@ -54,61 +52,79 @@ class Turn:
     train_loss: float
     statistics: Statistics = field(repr=False)
     lost: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    own: bytes = field(default=b"", repr=False)
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Accuracies, 0 to 1, on the camera's evaluation images in its weather and in clear air (nan: there are none)."""
+def take_turns(site: Site, running: RunningBase, round: int, brought: Sequence[Brought]) -> list[Turn]:
+    """Train every camera's adapter on its own images, side by side, and encode what each uploads.
 
-    weather: float
-    clean: float
+    All of these cameras have adapters of one shape.
+    """
+    config = site.config
+    sights = [seen(site, one.camera, round) for one in brought]
+    [place] = {site.place(one.camera) for one in brought}
+    models = _bench(site, running, round, place).models(brought)
+    if config.batch_norm.mode == "local" and config.batch_norm.in_turn == "fixed":
+        _fix_statistics(site, models, sights)
+    before = [statistics_of(model) for model in models]
+    tasks = [
+        Task(
+            view.train,
+            view.train_labels,
+            _steps(site, view),
+            stream(config.run.seed, "camera", k.camera, "round", round),
+        )
+        for k, view in zip(brought, sights, strict=True)
+    ]
+    outcomes = train(models, tasks, recipe=recipe_of(site, round))
+    ended = _kept if config.strategy.name == "local-only" else _sent
+    return [
+        ended(site, running, round, one, model, was, len(task.labels), outcome)
+        for one, model, was, task, outcome in zip(brought, models, before, tasks, outcomes, strict=True)
+    ]
 
 
-def take_turns(
+def _sent(
     site: Site,
     running: RunningBase,
     round: int,
-    cameras: Sequence[int],
-    statistics: Sequence[Statistics],
-    lost: Sequence[Mapping[str, Tensor]],
-) -> list[Turn]:
-    """Train every camera's adapter on its own images, side by side, and encode what each uploads.
+    one: Brought,
+    model: nn.Module,
+    before: Statistics,
+    examples: int,
+    outcome: Outcome,
+) -> Turn:
+    """A turn whose state goes up."""
+    codec = site.config.codec
+    frame, lost = encode_with_feedback(
+        _state(site, site.adapter_for(one.camera), model, before),
+        one.lost if codec.error_feedback else None,
+        dtype=codec.up,
+        base=running.fingerprint(site.base.fingerprint),
+        rng=stream(site.config.run.seed, "codec", one.camera, round),
+        topk_share=codec.topk_share,
+    )
+    return Turn(frame, examples, outcome.mean_loss, _local_statistics(site, model), lost)
 
-    `lost` is each camera's `Turn.lost` of its turn before, empty at first.
-    """
-    config = site.config
-    seen = [_seen(site, camera, round) for camera in cameras]
-    models = _bench(site, running, round).models(statistics)
-    if config.batch_norm.mode == "local" and config.batch_norm.in_turn == "fixed":
-        _fix_statistics(site, models, seen)
-    before = [statistics_of(model) for model in models]
-    tasks = [
-        Task(view.train, view.train_labels, _steps(site, view), stream(config.run.seed, "camera", k, "round", round))
-        for k, view in zip(cameras, seen, strict=True)
-    ]
-    outcomes = train(models, tasks, recipe=recipe_of(site, round))
-    base = running.fingerprint(site.base.fingerprint)
-    frames = [
-        encode_with_feedback(
-            _uplink(site, model, was),
-            had if config.codec.error_feedback else None,
-            dtype=config.codec.up,
-            base=base,
-            rng=stream(config.run.seed, "codec", k, round),
-            topk_share=config.codec.topk_share,
-        )
-        for k, model, was, had in zip(cameras, models, before, lost, strict=True)
-    ]
-    return [
-        Turn(
-            frame,
-            len(task.labels),
-            outcome.mean_loss,
-            statistics_of(model) if config.batch_norm.mode == "local" else {},
-            losing,
-        )
-        for model, task, outcome, (frame, losing) in zip(models, tasks, outcomes, frames, strict=True)
-    ]
+
+def _kept(
+    site: Site,
+    running: RunningBase,
+    round: int,
+    one: Brought,
+    model: nn.Module,
+    before: Statistics,
+    examples: int,
+    outcome: Outcome,
+) -> Turn:
+    """A turn whose state stays with the camera."""
+    state = site.adapter_for(one.camera).read(model)
+    own = encode(state, dtype="fp32", base=own_fingerprint(site.base.fingerprint))
+    return Turn(b"", examples, outcome.mean_loss, _local_statistics(site, model), own=own)
+
+
+def _local_statistics(site: Site, model: nn.Module) -> Statistics:
+    return statistics_of(model) if site.config.batch_norm.mode == "local" else {}
 
 
 def cohort_size_of(site: Site) -> int:
@@ -119,7 +135,7 @@ def cohort_size_of(site: Site) -> int:
     if config.run.cohort_size:
         return config.run.cohort_size
     return cohort_size(
-        _untrained(site),
+        _untrained(site, site.adapter),
         image_size=config.data.image_size,
         batch_size=config.local.batch_size,
         precision=site.precision,
@@ -127,105 +143,50 @@ def cohort_size_of(site: Site) -> int:
     )
 
 
-def uplink_template(site: Site) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor in a camera's frame, read off a network that was attached and not trained."""
-    model = _untrained(site)
-    return {name: tuple(tensor.shape) for name, tensor in _uplink(site, model, statistics_of(model)).items()}
+def uplink_template(site: Site, camera: int | None = None) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor in a camera's frame, read off a network that was attached and not trained; without
+    `camera` one of the largest there is."""
+    adapter = site.adapter if camera is None else site.adapter_for(camera)
+    model = _untrained(site, adapter)
+    return {name: tuple(tensor.shape) for name, tensor in _state(site, adapter, model, statistics_of(model)).items()}
 
 
-def _untrained(site: Site) -> nn.Module:
+def _untrained(site: Site, adapter: Adapter) -> nn.Module:
     """A network with the adapter attached, to read shapes off."""
     model = copy.deepcopy(site.base.model)
-    _attach(site, model, RunningBase(), 0)
+    adapter.attach(model, drawn_from(site, 0))
     return model
-
-
-def evaluate(
-    site: Site, running: RunningBase, round: int, camera_id: int, statistics: Statistics
-) -> tuple[Scores, Statistics]:
-    """Measure the camera's current model in the round's weather, and under local batch norm with that weather's
-    statistics, which are returned."""
-    model = running_model(site, running, statistics)
-    apply_changes(named_tensors(model), running.factors, site.adapter.scale)
-    local = site.config.batch_norm.mode == "local"
-    clean = _score(site, model, _seen_clear(site, camera_id, round), local)
-    weather = _score(site, model, _seen(site, camera_id, round), local)
-    return Scores(weather, clean), statistics_of(model) if local else {}
-
-
-def baseline(site: Site, round: int, camera_id: int) -> tuple[Scores, Scores]:
-    """The starting base as it comes (source), and with statistics re-estimated by each camera (zero-byte), in the
-    round's weather."""
-    model = running_model(site, RunningBase(), {})
-    seen = (_seen(site, camera_id, round), _seen_clear(site, camera_id, round))
-    source = [_score(site, model, view, False) for view in seen]
-    zero_byte = [_score(site, model, view, True) for view in seen]
-    return Scores(*source), Scores(*zero_byte)
-
-
-def _seen(site: Site, camera: int, round: int) -> views.View:
-    """A camera's images in the round's weather."""
-    weather = site.fleet.weather(camera, round)
-    return _as_they_come(
-        site, camera, round, views.in_weather(site.data, site.fleet.cameras[camera], site.config.run.seed, weather)
-    )
-
-
-def _seen_clear(site: Site, camera: int, round: int) -> views.View | None:
-    """The same images in clear air; None where the data set has none."""
-    view = views.clear(site.data, site.fleet.cameras[camera])
-    return None if view is None else _as_they_come(site, camera, round, view)
-
-
-def _as_they_come(site: Site, camera: int, round: int, view: views.View) -> views.View:
-    """A view in its order in time, which is drawn only where it matters: batches are shuffled otherwise."""
-    correlated = site.config.fleet.stream == "correlated"
-    if not (correlated or site.config.batch_norm.window):
-        return view
-    return views.in_stream_order(view, stream(site.config.run.seed, "stream", camera, round), correlated=correlated)
-
-
-def _recent(site: Site, view: views.View) -> Tensor:
-    """The images that a camera's statistics are taken from: the latest of its window, or all."""
-    return view.train[-site.config.batch_norm.window :]  # -0: all
-
-
-def statistics_of(model: nn.Module) -> dict[str, Tensor]:
-    """Every batch norm's running mean and variance by name, as copies on the CPU."""
-    found = {}
-    for name, norm in batch_norms(model):
-        for statistic in _STATISTICS:
-            value = cast(Tensor | None, getattr(norm, statistic))
-            if value is not None:
-                found[f"{name}.{statistic}"] = value.detach().to("cpu", copy=True)
-    return found
 
 
 class _Bench:
     """Networks that a round's turns start from: made once and filled anew for each cohort, as copies take longer."""
 
-    def __init__(self, site: Site, running: RunningBase, round: int) -> None:
+    def __init__(self, site: Site, running: RunningBase, round: int, adapter: Adapter) -> None:
         model = running_model(site, running, {})
-        _attach(site, model, running, round)
+        adapter.attach(model, drawn_from(site, round))
+        if running.factors:
+            adapter.load(model, {**adapter.read(model), **running.factors})
         _set_training_mode(site, model)
-        self._models = [model]
+        self._models, self._adapter = [model], adapter
         self._fresh = {name: value.detach().clone() for name, value in _moving(model)}
 
     @torch.no_grad()
-    def models(self, statistics: Sequence[Statistics]) -> list[nn.Module]:
-        """One network for each of these cameras' statistics, in training mode, its adapter attached."""
-        self._models += [copy.deepcopy(self._models[0]) for _ in statistics[len(self._models) :]]
-        models = self._models[: len(statistics)]
-        for model, own in zip(models, statistics, strict=True):
+    def models(self, brought: Sequence[Brought]) -> list[nn.Module]:
+        """One network for each of these cameras, in training mode, its adapter attached."""
+        self._models += [copy.deepcopy(self._models[0]) for _ in brought[len(self._models) :]]
+        models = self._models[: len(brought)]
+        for model, one in zip(models, brought, strict=True):
             for name, value in _moving(model):
-                value.copy_(own.get(name, self._fresh[name]))
+                value.copy_(one.statistics.get(name, self._fresh[name]))
+            if one.own:
+                self._adapter.load(model, begun_from(one.own, self._adapter.read(model)))
         return models
 
 
 @lru_cache(maxsize=1)
-def _bench(site: Site, running: RunningBase, round: int) -> _Bench:
-    """The bench of the round at hand; all cameras of a fleet share it, as they share the running base."""
-    return _Bench(site, running, round)
+def _bench(site: Site, running: RunningBase, round: int, place: int) -> _Bench:
+    """The bench of the round at hand; cameras with adapters of one shape share it, as they share the running base."""
+    return _Bench(site, running, round, site.adapters[place])
 
 
 def _moving(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -234,12 +195,12 @@ def _moving(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers()
 
 
-def _fix_statistics(site: Site, models: Sequence[nn.Module], seen: Sequence[views.View]) -> None:
+def _fix_statistics(site: Site, models: Sequence[nn.Module], sights: Sequence[views.View]) -> None:
     """Statistics that stay for a turn are those of this round's model: older ones ruin it within a few rounds."""
-    for model, view in zip(models, seen, strict=True):
-        recent = _recent(site, view)
-        every = -(-len(recent) // _FIXED_BY)
-        reestimate_statistics(model, recent[::every], site.precision)
+    for model, view in zip(models, sights, strict=True):
+        images = recent(site, view)
+        every = -(-len(images) // _FIXED_BY)
+        reestimate_statistics(model, images[::every], site.precision)
         _set_training_mode(site, model)
 
 
@@ -248,28 +209,12 @@ def _steps(site: Site, view: views.View) -> int:
     return local.steps or local.epochs * -(-len(view.train) // local.batch_size)
 
 
-def _uplink(site: Site, model: nn.Module, before: Statistics) -> dict[str, Tensor]:
+def _state(site: Site, adapter: Adapter, model: nn.Module, before: Statistics) -> dict[str, Tensor]:
     """The adapter's state and, where statistics are shared, their change since `before`."""
-    state = site.adapter.read(model)
+    state = adapter.read(model)
     if site.config.batch_norm.mode == "shared":
         state |= {name: after - before[name] for name, after in statistics_of(model).items()}
     return state
-
-
-def _score(site: Site, model: nn.Module, view: views.View | None, reestimated: bool) -> float:
-    if view is None:
-        return float("nan")
-    if reestimated:
-        reestimate_statistics(model, _recent(site, view), site.precision)
-    return accuracy(model, view.test, view.test_labels, site.precision)
-
-
-def _attach(site: Site, model: nn.Module, running: RunningBase, round: int) -> None:
-    # Every camera draws the same A: a mean of B_k A_k is then nearest to low rank, and svd down loses least.
-    drawn = 0 if carries_factors(site) else round
-    site.adapter.attach(model, torch_stream(site.config.run.seed, "adapter", drawn))
-    if running.factors:
-        site.adapter.load(model, {**site.adapter.read(model), **running.factors})
 
 
 def _set_training_mode(site: Site, model: nn.Module) -> None:

@@ -19,15 +19,7 @@ def catalogue() -> dict[str, list[Entry]]:
     """Kind -> its entries in their registry's order: `name`, `source` (a paper or a standard), strategies' `exact`."""
     return {
         "adapters": [{"name": name, "source": SOURCES[name]} for name in ADAPTERS],
-        "strategies": [
-            {"name": name, "source": _said(row, "source"), "exact": _said(row, "exact")}
-            for name, row in STRATEGIES.items()
-        ],
+        "strategies": [{"name": name, "source": row.source, "exact": row.exact} for name, row in STRATEGIES.items()],
         "codecs": [{"name": name, "source": row.source} for name, row in CODECS.items()],
         "links": [{"name": name, "source": row.source} for name, row in LINKS.items()],
     }
-
-
-def _said(row: object, what: str) -> Any:
-    """What a strategy's class says; a registry may hold it with settings bound."""
-    return getattr(getattr(row, "func", row), what)

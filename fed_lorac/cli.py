@@ -111,11 +111,20 @@ def show(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> Non
 
 
 @app.command()
-def compare(folders: Annotated[list[Path], typer.Argument(help="Folders of runs over one fleet.")]) -> None:
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of runs over one fleet.")],
+    target: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Also what reaching this accuracy took, 0 to 1.")
+    ] = None,
+) -> None:
     """Print several runs side by side as Markdown, with the share of full fine-tuning's gain that each recovers."""
     from fed_lorac.comparison import compared  # noqa: PLC0415
+    from fed_lorac.ledger import read_rows  # noqa: PLC0415
+    from fed_lorac.target import reached  # noqa: PLC0415
 
-    sys.stdout.write(compared([_summary(folder) for folder in folders]) + "\n")
+    summaries = [_summary(folder) for folder in folders]
+    took = [reached(target, read_rows(folder / "rounds.jsonl").rows) for folder in folders] if target else None
+    sys.stdout.write(compared(summaries, took) + "\n")
 
 
 def _summary(folder: Path) -> dict[str, Any]:

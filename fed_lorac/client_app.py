@@ -13,7 +13,8 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fed_lorac.bases import RunningBase, caught_up
 from fed_lorac.config import Config
-from fed_lorac.nodes import Node, answers, folded_round, raised, remembered, told_round
+from fed_lorac.memory import folded_round
+from fed_lorac.nodes import Node, answers, keeping, raised, told_round
 from fed_lorac.site import Site, site_of
 from fed_lorac.wire.faults import RefusedFrameError
 from fed_lorac.wire.updates import read_base, read_updates
@@ -71,7 +72,7 @@ def _node(message: Message, context: Context) -> Node:
 
 def _answered(site: Site, running: RunningBase, message: Message, context: Context) -> Message:
     [(reply, own)] = answers(site, running, [_node(message, context)])
-    state = remembered(context.state, running.round, own.statistics, own.lost)
+    state = keeping(context.state, message, running.round, own)
     state["tensors"], state["factors"] = _record(running.tensors), _record(running.factors)
     context.state = state
     return reply

@@ -8,7 +8,7 @@ from fed_lorac.errors import RunError
 __all__ = ["compared", "recovered_share"]
 
 Summary = Mapping[str, Any]
-_SAME = ("data", "seed", "rounds", "per_corruption", "base")
+_SAME = ("data", "seed", "rounds", "base")
 
 
 def recovered_share(zero_byte: float, method: float, full: float) -> float | None:
@@ -16,36 +16,53 @@ def recovered_share(zero_byte: float, method: float, full: float) -> float | Non
     return (method - zero_byte) / (full - zero_byte) if full > zero_byte else None
 
 
-def compared(summaries: Sequence[Summary]) -> str:
-    """A Markdown table of runs over one fleet: accuracy, bytes, and the share of full fine-tuning's gain recovered.
+def compared(summaries: Sequence[Summary], targets: Sequence[Summary] | None = None) -> str:
+    """A Markdown table of runs over one fleet: accuracy, bytes, days of sending on the fleet's slowest link, and the
+    share of full fine-tuning's gain recovered. `targets`: what reaching an accuracy took each (`target.reached`).
 
     Raises:
-        RunError: the runs differ in data, base, seed, rounds or weather, so that their numbers do not compare.
+        RunError: the runs differ in data, base, seed, rounds, weather or links, so that their numbers do not compare.
     """
     first = summaries[0]
     _check_alike(summaries)
     weathers = list(first["per_corruption"])
-    full = next((s["adapted_accuracy"] for s in summaries if s["method"] == "full"), None)
-    header = ["", *weathers, "fleet mean", "clear air", "bytes up + down", "of full", "gain recovered"]
+    full = next((s["adapted_accuracy"] for s in summaries if _is_full(s)), None)
+    link = max(first["days"], key=lambda name: first["days"][name]["full"])
+    header = ["", *weathers, "fleet mean", "clear air", "bytes up + down", "of full", f"days on {link}"]
+    header += ["gain recovered", *([f"bytes to {targets[0]['accuracy']:.1%}"] if targets else [])]
     lines = [_row(header), _row(["---", *["---:"] * (len(header) - 1)])]
     for arm, name in (("source", "source"), ("zero_byte", "local batch norm, nothing sent")):
-        lines.append(_row([name, *_accuracies(first, arm), "0", "0 %", "0 %" if arm == "zero_byte" and full else ""]))
-    lines += [_row([s["label"], *_accuracies(s, "adapted"), *_costs(s), _recovered(s, full)]) for s in summaries]
+        recovered = "0 %" if arm == "zero_byte" and full else ""
+        at_no_cost = [""] if targets else []
+        lines.append(_row([name, *_accuracies(first, arm), "0", "0 %", "0", recovered, *at_no_cost]))
+    for i, s in enumerate(summaries):
+        took = [_took(targets[i])] if targets else []
+        lines.append(_row([s["label"], *_accuracies(s, "adapted"), *_costs(s, link), _recovered(s, full), *took]))
     return "\n".join(lines)
+
+
+def _is_full(summary: Summary) -> bool:
+    """Whether it is full fine-tuning that was averaged: cameras may train every parameter each for itself, too."""
+    return summary["method"] == "full" and summary["strategy"] in ("full", "plain")
+
+
+def _took(target: Summary) -> str:
+    return "not reached" if target["bytes"] is None else f"{target['bytes']:,} by round {target['rounds']}"
 
 
 def _check_alike(summaries: Iterable[Summary]) -> None:
     facts = [_facts(summary) for summary in summaries]
-    for name in _SAME:
+    for name in facts[0]:
         if any(fact[name] != facts[0][name] for fact in facts):
             raise RunError(
-                f"Runs compare if they share data, base, seed, rounds and weather; they differ in {name}: "
+                f"Runs compare if they share data, base, seed, rounds, weather and links; they differ in {name}: "
                 f"{[fact[name] for fact in facts]}. Run them again from one config."
             )
 
 
 def _facts(summary: Summary) -> dict[str, Any]:
-    return {name: summary[name] for name in _SAME} | {"per_corruption": list(summary["per_corruption"])}
+    same = {name: summary[name] for name in _SAME}
+    return same | {"weather": list(summary["per_corruption"]), "links": list(summary["days"])}
 
 
 def _accuracies(summary: Summary, arm: str) -> Iterator[str]:
@@ -55,8 +72,9 @@ def _accuracies(summary: Summary, arm: str) -> Iterator[str]:
     yield "-" if clean is None else f"{100 * clean:.1f}"
 
 
-def _costs(summary: Summary) -> tuple[str, str]:
-    return f"{summary['total_bytes']:,}", f"{100 * summary['total_bytes'] / summary['full_total_bytes']:.1f} %"
+def _costs(summary: Summary, link: str) -> tuple[str, str, str]:
+    share = summary["total_bytes"] / summary["full_total_bytes"]
+    return f"{summary['total_bytes']:,}", f"{100 * share:.1f} %", f"{summary['days'][link]['adapter']:.3g}"
 
 
 def _recovered(summary: Summary, full: float | None) -> str:

@@ -19,15 +19,15 @@ from fed_lorac.clock import Clock
 from fed_lorac.config import Config
 from fed_lorac.flower_private import record_bytes, record_of
 from fed_lorac.ledger import read_rows
-from fed_lorac.nodes import STATISTICS_KEY, recalled
+from fed_lorac.memory import STATISTICS_KEY, own_frame, recalled
 from fed_lorac.record import RunFolder, versions
-from fed_lorac.results import adapter_state, model_state, summary
+from fed_lorac.results import adapter_state, model_state, own_state, summary
 from fed_lorac.rounds import Measured, Watch, measure_base, measured_base, roll_call, run_round, write_rows
 from fed_lorac.site import Site, site_of
 from fed_lorac.strategy import full_messages, strategy_of
-from strategies.arithmetic import DeltaSum
-from strategies.base import FrameStrategy
+from strategies.arithmetic import DeltaSum, Sums
 from strategies.outbox import Update
+from strategies.traffic import Traffic
 
 __all__ = ["Memories", "conduct"]
 
@@ -44,9 +44,11 @@ class Memories(Protocol):
 
 @dataclass
 class _Standing:
-    """How far a run is, and what it last measured."""
+    """How far a run is: what is in no update by then, what its nodes remember, and what it last measured."""
 
     round: int = 0
+    outside: Sums = field(default_factory=dict)
+    states: Mapping[int, RecordDict] = field(default_factory=dict)
     measured: dict[str, Measured] = field(
         default_factory=lambda: {arm: Measured() for arm in ("source", "zero_byte", "adapted")}
     )
@@ -82,7 +84,7 @@ class _Run:
         self._grid, self._config, self._folder, self._watch, self._memories = grid, config, folder, watch, memories
         self._site: Site = site_of(config)
         self._clock = Clock(self._site.fleet, config.fleet, config.local)
-        self._strategy: FrameStrategy = strategy_of(self._site, clock=self._clock)
+        self._strategy: Traffic = strategy_of(self._site, clock=self._clock)
         self._full = full_messages(self._site)
         self.standing = _Standing()
 
@@ -122,15 +124,23 @@ class _Run:
             measured["source"], measured["zero_byte"] = measured_base(self._strategy)
         base = {arm: measured[arm] for arm in ("source", "zero_byte") if measure}
         row = write_rows(ledger, report, self._site.fleet, self._full, found, seconds, clock=self._clock, **base)
-        self.standing.round = number
+        self._stand(number)
         if last or (run.checkpoint_every and number % run.checkpoint_every == 0):
             self._save()
         self._watch.round(row, run.rounds)
 
+    def _stand(self, round: int) -> None:
+        """That round is done: what an interrupted one after it changes is no part of the results."""
+        states = {} if self._memories is None else dict(self._memories.states())
+        outside = self._strategy.outside(self._strategy.kept)
+        self.standing.round, self.standing.outside, self.standing.states = round, outside, states
+
     def finish(self, *, interrupted: bool) -> dict[str, Any]:
         """Write the results of the rounds that have rows; return the summary."""
         rows = read_rows(self._folder.path / "rounds.jsonl").rows
-        found = summary(self._site, rows, **self.standing.measured, interrupted=interrupted)
+        cameras = sorted(self._strategy.roster.values())
+        groups = {str(k): group for k in cameras if (group := self._strategy.group(k)) is not None}
+        found = summary(self._site, rows, **self.standing.measured, groups=groups, interrupted=interrupted)
         # An interrupted round may have made its update already, but has no row: it never was.
         updates = [update for update in self._strategy.updates if update.round <= found["rounds"]]
         running = folded(self._site, RunningBase(), [(update.round, update.frame) for update in updates])
@@ -145,24 +155,36 @@ class _Run:
         }
         self._folder.finish(
             found,
-            adapter=adapter_state(self._site, running, updates),
-            model=model_state(self._site, running),
-            cameras=self._statistics(),
+            adapter=adapter_state(self._site, running, updates, self.standing.outside),
+            model=model_state(self._site, running, self.standing.outside),
+            cameras=self._of_cameras(),
             metadata=metadata,
         )
         return found
 
-    def _statistics(self) -> dict[str, Tensor]:
-        """`camera-<id>.<batch norm>.running_mean` and so on: from memories, or as sent with the last evaluation."""
+    def _of_cameras(self) -> dict[str, Tensor]:
+        """What is each camera's own, from memories or as sent with the last evaluation: `camera-<id>.<batch norm>.
+        running_mean` and so on, and `own-<n>.` before a change of the model that `own.camera-<id>` = n have."""
         roster = self._strategy.roster
         said = {node: self._strategy.evaluations.get(camera, RecordDict()) for node, camera in roster.items()}
-        states = said if self._memories is None else self._memories.states()
-        return {
-            f"camera-{roster[node]}.{name}": value
-            for node, state in states.items()
-            if node in roster and STATISTICS_KEY in state.array_records
+        states = said if self._memories is None else self.standing.states
+        cameras = {roster[node]: state for node, state in states.items() if node in roster}
+        found = {
+            f"camera-{camera}.{name}": value
+            for camera, state in cameras.items()
+            if STATISTICS_KEY in state.array_records
             for name, value in recalled(state).items()
         }
+        return found | self._own_parts({camera: own_frame(state) for camera, state in sorted(cameras.items())})
+
+    def _own_parts(self, frames: Mapping[int, bytes]) -> dict[str, Tensor]:
+        """Cameras that were told the same share one change."""
+        places = {frame: place for place, frame in enumerate(dict.fromkeys(filter(None, frames.values())))}
+        found = {f"own.camera-{k}": torch.tensor(places[frame]) for k, frame in frames.items() if frame}
+        for frame, place in places.items():
+            change = own_state(self._site, frame, self.standing.outside)
+            found |= {f"own-{place}.{name}": tensor for name, tensor in change.items()}
+        return found
 
     def _save(self) -> None:
         """Leave a checkpoint, where nodes can be saved and it was asked for."""
@@ -175,6 +197,7 @@ class _Run:
             "ledger": self._folder.ledger.position(),
             "clock": self._clock.state(),
             "confirmed": strategy.confirmed,
+            "notes": strategy.notes,
             "measured": {arm: vars(measured) for arm, measured in self.standing.measured.items()},
         }
         tensors = {f"node {node}": _bytes(state) for node, state in self._memories.states().items()}
@@ -193,7 +216,6 @@ class _Run:
             )
         self._folder.ledger.cut(kept.facts["ledger"])
         self._clock.restore(**kept.facts.get("clock", {}))
-        self.standing.round = kept.round
         for arm, measured in kept.facts["measured"].items():
             by_camera = {kind: {int(camera): v for camera, v in values.items()} for kind, values in measured.items()}
             self.standing.measured[arm] = Measured(**by_camera)
@@ -201,17 +223,9 @@ class _Run:
         states = {int(name.split()[1]): _record(t) for name, t in kept.tensors.items() if name.startswith("node ")}
         self._memories.restore(states, updates)
         confirmed = {int(camera): round for camera, round in kept.facts["confirmed"].items()}
-        self._strategy.resume([Update(*update) for update in updates], confirmed, self._kept(kept.tensors))
-
-    def _kept(self, tensors: Mapping[str, Tensor]) -> dict[str, DeltaSum]:
-        parts: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            if key.startswith("kept "):
-                _, name, part = key.split(" ")
-                parts.setdefault(name, {})[part] = tensor
-        return {
-            key: DeltaSum.of_parts(self._strategy.shapes[key.partition("/")[2]], found) for key, found in parts.items()
-        }
+        sums, notes = _kept(kept.tensors), kept.facts.get("notes")
+        self._strategy.resume([Update(*update) for update in updates], confirmed, sums, notes)
+        self._stand(kept.round)
 
 
 def _bytes(state: RecordDict) -> Tensor:
@@ -220,3 +234,12 @@ def _bytes(state: RecordDict) -> Tensor:
 
 def _record(data: Tensor) -> RecordDict:
     return record_of(data.numpy().tobytes())
+
+
+def _kept(tensors: Mapping[str, Tensor]) -> dict[str, DeltaSum]:
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("kept "):
+            _, name, part = key.split(" ")
+            parts.setdefault(name, {})[part] = tensor
+    return {key: DeltaSum.of_parts(found) for key, found in parts.items()}

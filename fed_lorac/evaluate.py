@@ -1,6 +1,7 @@
 """How good a model is on one camera's images. Knows models and images; not rounds, bytes or Flower."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import cast
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -10,7 +11,12 @@ from fed_lorac.cohort import fixed_norms_folded
 from fed_lorac.images import to_input
 from fed_lorac.precision import Precision, autocast
 
-__all__ = ["BATCH_NORMS", "accuracy", "batch_norms", "reestimate_statistics"]
+__all__ = ["BATCH_NORMS", "Statistics", "accuracy", "batch_norms", "reestimate_statistics", "statistics_of"]
+
+Statistics = Mapping[str, Tensor]
+"""A camera's own batch norm: running means and variances by name; empty: the base's."""
+
+_STATISTICS = ("running_mean", "running_var")
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _BATCH = 250  # for statistics, which it is part of
@@ -20,6 +26,17 @@ _SCORED = 125  # for scores, which it changes by rounding at most: a quarter fas
 def batch_norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every batch norm with its name, found by module type: by name one would miss `downsample.1`."""
     return ((name, m) for name, m in model.named_modules() if isinstance(m, BATCH_NORMS))
+
+
+def statistics_of(model: nn.Module) -> dict[str, Tensor]:
+    """Every batch norm's running mean and variance by name, as copies on the CPU."""
+    found = {}
+    for name, norm in batch_norms(model):
+        for statistic in _STATISTICS:
+            value = cast(Tensor | None, getattr(norm, statistic))
+            if value is not None:
+                found[f"{name}.{statistic}"] = value.detach().to("cpu", copy=True)
+    return found
 
 
 @torch.no_grad()

@@ -1,9 +1,5 @@
-"""What nodes answer to messages, a cohort at a time. Knows Flower's records; what a camera does is in `camera`.
-
-Of its own a camera remembers little: the round it has folded up to, its batch-norm statistics and, under error
-feedback, what its codec left out. The running base is the same for all who have folded as much (`bases`), so whoever
-calls this brings it.
-"""
+"""What nodes answer to messages, a cohort at a time. Knows Flower's records; what a camera does is in `camera`, what it
+remembers in `memory`. The running base is the same for all who have folded as much, so whoever calls this brings it."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,39 +9,31 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, Met
 from flwr.common.constant import ErrorCode
 from torch import Tensor
 
-from fed_lorac.bases import RunningBase
-from fed_lorac.camera import Scores, Statistics, Turn, baseline, evaluate, take_turns
+from fed_lorac.bases import RunningBase, under
+from fed_lorac.camera import Brought, Turn, take_turns
+from fed_lorac.config import names
 from fed_lorac.errors import one_line
+from fed_lorac.evaluate import Statistics
+from fed_lorac.measure import Scores, baseline, evaluate
+from fed_lorac.memory import LOST_KEY, STATISTICS_KEY, folded_round, own_frame, packed, recalled, remembered
+from fed_lorac.running import own_fingerprint
 from fed_lorac.site import Site
-from fed_lorac.wire.codec import decode, encode
+from fed_lorac.wire.codec import decode
 from fed_lorac.wire.faults import DROPPED_OUT
-from fed_lorac.wire.meter import ARRAYS_KEY, frame_record, read_frame
+from fed_lorac.wire.meter import ARRAYS_KEY, frame_record
+from fed_lorac.wire.updates import OWN_KEY
 
-__all__ = [
-    "LOST_KEY",
-    "STATISTICS_KEY",
-    "Node",
-    "Own",
-    "Said",
-    "answers",
-    "folded_round",
-    "raised",
-    "recalled",
-    "remembered",
-    "told_round",
-]
-
-STATISTICS_KEY = "statistics"
-LOST_KEY = "lost"
-_MEMORY_KEY = "memory"
+__all__ = ["Node", "Own", "Said", "answers", "keeping", "raised", "told_round"]
 
 
 @dataclass(frozen=True)
 class Own:
-    """What is a camera's own from now on: its statistics, and what its codec left out; None: as it was."""
+    """What is a camera's own from now on: its statistics, what its codec left out, and its part of the network as a
+    frame; None or empty: as it was, or as it was told."""
 
     statistics: Statistics | None = None
     lost: Mapping[str, Tensor] | None = None
+    part: bytes = b""
 
 
 Said = tuple[Message, Own]
@@ -60,6 +48,11 @@ class Node:
     message: Message
     state: RecordDict
 
+    @property
+    def own_frame(self) -> bytes:
+        """Its own part of the network: as it is told now, else as it remembers."""
+        return own_frame(self.message.content, self.state)
+
 
 def answers(site: Site, running: RunningBase, nodes: Sequence[Node]) -> list[Said]:
     """Each node's answer, in the order of the nodes; all have folded up to `running` and were sent the same kind."""
@@ -67,30 +60,9 @@ def answers(site: Site, running: RunningBase, nodes: Sequence[Node]) -> list[Sai
     return _ANSWERS[kind](site, running, nodes)
 
 
-def folded_round(state: RecordDict) -> int:
-    """The last round that a node has folded, out of its memory."""
-    memory = state.config_records.get(_MEMORY_KEY)
-    return int(memory["folded-round"]) if memory else 0  # type: ignore[arg-type]
-
-
-def recalled(state: RecordDict, key: str = STATISTICS_KEY) -> Statistics:
-    """A camera's statistics, or under another key what else is its own, out of its node's memory."""
-    kept = state.array_records.get(key)
-    return decode(read_frame(kept), base="") if kept else {}
-
-
-def remembered(
-    before: RecordDict,
-    folded_round: int,
-    statistics: Statistics | None,
-    lost: Mapping[str, Tensor] | None = None,
-) -> RecordDict:
-    """What a node keeps from now on, as `folded_round` and `recalled` read it; None: what it kept before."""
-    state = RecordDict({_MEMORY_KEY: ConfigRecord({"folded-round": folded_round})})
-    for key, new in ((STATISTICS_KEY, statistics), (LOST_KEY, lost)):
-        if kept := before.array_records.get(key) if new is None else new and _packed(new):
-            state[key] = kept
-    return state
+def keeping(before: RecordDict, message: Message, round: int, own: Own) -> RecordDict:
+    """What a node remembers once it has answered `message`, `round` being the last that it has folded."""
+    return remembered(before, round, own.statistics, own.lost, own=own.part, told=message.content)
 
 
 def told_round(message: Message, state: RecordDict) -> Message:
@@ -118,16 +90,47 @@ def _train(site: Site, running: RunningBase, nodes: Sequence[Node]) -> list[Said
     [round] = {int(_asked(node)["server-round"]) for node in nodes}  # type: ignore[arg-type]
     dropped = site.fleet.dropped(round)
     able = [node for node in nodes if node.camera not in dropped]
-    cameras, statistics = [node.camera for node in able], [recalled(node.state) for node in able]
-    lost = [recalled(node.state, LOST_KEY) for node in able]
-    turns = take_turns(site, running, round, cameras, statistics, lost) if able else []
-    taken = dict(zip(cameras, turns, strict=True))
+    taken: dict[int, Turn] = {}
+    for alike in _alike(site, able):
+        base, brought = _beneath(site, running, alike[0]), [_brought(site, node) for node in alike]
+        turns = take_turns(site, base, round, brought)
+        taken |= {one.camera: turn for one, turn in zip(brought, turns, strict=True)}
     return [_turned(node, taken[node.camera]) if node.camera in taken else _dropped(node) for node in nodes]
+
+
+def _alike(site: Site, nodes: Sequence[Node]) -> list[list[Node]]:
+    """Those together that can train side by side: with adapters of one shape, over one base."""
+    groups: dict[tuple[int, bytes], list[Node]] = {}
+    for node in nodes:
+        group = node.own_frame if _grouped(site) else b""
+        groups.setdefault((site.place(node.camera), group), []).append(node)
+    return list(groups.values())
+
+
+def _grouped(site: Site) -> bool:
+    """Whether a camera's own part is its group's change of the base, and not what its adapter begins from."""
+    return site.config.strategy.name in names.GROUPED
+
+
+def _beneath(site: Site, running: RunningBase, node: Node) -> RunningBase:
+    """The base that a node's adapter changes."""
+    return under(site, running, node.own_frame) if _grouped(site) and node.own_frame else running
+
+
+def _brought(site: Site, node: Node) -> Brought:
+    return Brought(node.camera, recalled(node.state), recalled(node.state, LOST_KEY), _adapter(site, node))
+
+
+def _adapter(site: Site, node: Node) -> Mapping[str, Tensor]:
+    """The state that a camera's adapter begins its turn with; empty: it begins anew."""
+    frame = b"" if _grouped(site) else node.own_frame
+    return decode(frame, base=own_fingerprint(site.base.fingerprint)) if frame else {}
 
 
 def _turned(node: Node, turn: Turn) -> Said:
     metrics = MetricRecord({"num-examples": turn.num_examples, "train-loss": turn.train_loss})
-    return _reply(node, metrics, frame_record(turn.frame)), Own(turn.statistics, turn.lost)
+    arrays = frame_record(turn.frame) if turn.frame else None
+    return _reply(node, metrics, arrays), Own(turn.statistics, turn.lost, turn.own)
 
 
 def _dropped(node: Node) -> Said:
@@ -152,11 +155,14 @@ def _measured(site: Site, running: RunningBase, node: Node) -> Said:
         source, zero_byte = baseline(site, round, node.camera)
         metrics.update(_scores("source", source) | _scores("zero-byte", zero_byte))
     if measure:
-        scores, statistics = evaluate(site, running, round, node.camera, recalled(node.state))
+        base, adapter = _beneath(site, running, node), _adapter(site, node)
+        scores, statistics = evaluate(site, base, round, node.camera, recalled(node.state), adapter)
         metrics.update(_scores("adapted", scores))
     reply = _reply(node, metrics)
     if asked.get("statistics") and statistics:
-        reply.content[STATISTICS_KEY] = _packed(statistics)
+        reply.content[STATISTICS_KEY] = packed(statistics)
+    if asked.get("statistics") and node.own_frame:
+        reply.content[OWN_KEY] = frame_record(node.own_frame)
     return reply, Own(statistics)
 
 
@@ -174,11 +180,6 @@ def _asked(node: Node) -> ConfigRecord:
 def _scores(name: str, scores: Scores) -> dict[str, float]:
     both = {f"{name}-accuracy": scores.weather, f"{name}-accuracy-clean": scores.clean}
     return {key: value for key, value in both.items() if not math.isnan(value)}
-
-
-def _packed(statistics: Statistics) -> ArrayRecord:
-    """Tensors as one frame: every array of a record weighs half a kilobyte of objects, whatever is in it."""
-    return frame_record(encode(statistics, dtype="fp32", base=""))
 
 
 def _reply(node: Node, metrics: MetricRecord, arrays: ArrayRecord | None = None) -> Message:

@@ -75,6 +75,10 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
         yield "[yellow]It is not known whether the base was trained on the cameras' images.[/yellow]"
     if summary["frost_textures"] == "stand-in":
         yield "[yellow]Frost used the stand-in, not CIFAR-10-C's textures: install fed-lorac\\[frost].[/yellow]"
+    if (error := summary.get("reconstruction_error")) is not None:
+        yield f"Atoms miss {error:.1%} of the base's weights (relative, Frobenius); the base itself stays whole."
+    for group, cameras in _members(summary.get("groups") or {}).items():
+        yield f"Group {group}: cameras {', '.join(map(str, cameras))}."
     if "cohort_size" in summary:
         size = summary["cohort_size"]
         together = f"{size} cameras side by side" if size > 1 else "one camera at a time"
@@ -83,6 +87,13 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
         yield f"[yellow]{summary['rounds_skipped']} rounds were skipped below the quorum; see rounds.jsonl.[/yellow]"
     if summary["interrupted"]:
         yield "[yellow]The run was interrupted; the numbers are those of the rounds that were finished.[/yellow]"
+
+
+def _members(groups: Mapping[str, int]) -> dict[int, list[int]]:
+    """Group -> its cameras, from camera -> group."""
+    return {
+        group: sorted(int(k) for k, its in groups.items() if its == group) for group in sorted(set(groups.values()))
+    }
 
 
 def sizes_table(rows: Iterable[Sizes]) -> RenderableType:

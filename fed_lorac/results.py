@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fed_lorac.adapters.changes import apply_changes
-from fed_lorac.bases import RunningBase
+from fed_lorac.bases import RunningBase, changes_of, own_change
 from fed_lorac.camera import cohort_size_of
 from fed_lorac.config import Config, names
 from fed_lorac.data.corruptions import frost_textures
@@ -16,43 +16,74 @@ from fed_lorac.ledger import Row
 from fed_lorac.links import air_time_s, days_to_send, link
 from fed_lorac.record import versions
 from fed_lorac.rounds import Measured
-from fed_lorac.running import named_tensors, shapes_of
+from fed_lorac.running import named_tensors, own_fingerprint, shapes_of
 from fed_lorac.site import Site
-from fed_lorac.wire.updates import unfolded
+from fed_lorac.target import reached
+from fed_lorac.wire.codec import decode
 from strategies.arithmetic import DeltaSum, compressed, sum_states
 from strategies.outbox import Update
 
-__all__ = ["adapter_state", "model_state", "summary"]
+__all__ = ["adapter_state", "model_state", "own_state", "summary"]
 
 _ACCURACIES = {"source": "accuracy_source", "zero_byte": "accuracy_zero_byte", "adapted": "accuracy"}
 _TOTALS = ("uplink_message_bytes", "downlink_message_bytes", "full_uplink_message_bytes", "full_downlink_message_bytes")
 
 
-def adapter_state(site: Site, running: RunningBase, updates: Iterable[Update]) -> dict[str, Tensor]:
-    """The run's adapter: the sum of its updates, as factors (scale folded in) where those are thinner than dense."""
+def adapter_state(
+    site: Site, running: RunningBase, updates: Iterable[Update], outside: Mapping[str, DeltaSum]
+) -> dict[str, Tensor]:
+    """The run's adapter: the sum of its updates and of what is in none of them (`Traffic.outside`), as factors (scale
+    folded in) where those are thinner than dense."""
     frames = [(update.round, update.frame) for update in updates]
-    states = [state for _, state in unfolded(frames, site.base.fingerprint, 0)]
+    states = [state for _, state in changes_of(site, frames)]
     if running.factors:  # carried factors replace one another; only what is dense adds up
         states = [{k: v for k, v in state.items() if k not in running.factors} for state in states]
     sums = sum_states(((state, 1.0) for state in states), shapes_of(site.base.model), 1.0)
     for name, total in sum_states([(running.factors, 1.0)], shapes_of(site.base.model), site.adapter.scale).items():
         sums.setdefault(name, DeltaSum(total.shape)).add(total)
-    adapter: dict[str, Tensor] = {}
-    for name, total in sums.items():
-        adapter |= compressed(total, name, "stack", 0)
-    return adapter
+    for name, total in outside.items():
+        sums.setdefault(name, DeltaSum(total.shape)).add(total)
+    return _stacked(sums)
 
 
-def model_state(site: Site, running: RunningBase) -> dict[str, Tensor]:
-    """The merged model: the base's tensors with every update folded in, batch norm unfolded, the base's statistics."""
+def model_state(site: Site, running: RunningBase, outside: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
+    """The merged model: the base's tensors with every update folded in, and what is in none; batch norm unfolded, the
+    base's statistics."""
     tensors = {name: tensor.clone() for name, tensor in site.base.model.state_dict().items()}
     tensors |= running.tensors
-    apply_changes({n: tensors[n] for n in named_tensors(site.base.model)}, running.factors, site.adapter.scale)
+    own = {n: tensors[n] for n in named_tensors(site.base.model)}
+    apply_changes(own, running.factors, site.adapter.scale)
+    apply_changes(own, _stacked(outside), 1.0)
     return tensors
 
 
+def own_state(site: Site, frame: bytes, outside: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
+    """What a camera's network has beside the merged model, as a change of it, out of the frame that it remembers."""
+    said = decode(frame, base=own_fingerprint(site.base.fingerprint))
+    grouped = site.config.strategy.name in names.GROUPED
+    change, scale = (said, 1.0) if grouped else (own_change(site, said), site.adapter.scale)
+    sums = sum_states([(change, 1.0)], shapes_of(site.base.model), scale)
+    for name, total in outside.items():
+        sums.setdefault(name, DeltaSum(total.shape)).add(total, -1.0)
+    return _stacked(sums)
+
+
+def _stacked(sums: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for name, total in sums.items():
+        state |= compressed(total, name, "stack", 0)
+    return state
+
+
 def summary(
-    site: Site, rows: list[Row], source: Measured, zero_byte: Measured, adapted: Measured, *, interrupted: bool
+    site: Site,
+    rows: list[Row],
+    source: Measured,
+    zero_byte: Measured,
+    adapted: Measured,
+    *,
+    interrupted: bool,
+    groups: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Everything a table needs, in plain numbers; accuracies are fleet means, 0 to 1."""
     arms = {"source": source, "zero_byte": zero_byte, "adapted": adapted}
@@ -72,7 +103,7 @@ def summary(
         "bytes": totals,
         "air_time_s": _air_times(site, totals, config.fleet.cameras),
         "days": _days(site, totals),
-        "target": _target(config.run.target_accuracy, rows),
+        "target": reached(config.run.target_accuracy, rows) if config.run.target_accuracy else None,
         "simulated_s": math.fsum(row["round_time_s"] for row in rows),
         "rounds": len(rows),
         "rounds_skipped": sum(bool(row["skipped"]) for row in rows),
@@ -84,6 +115,8 @@ def summary(
         "frost_textures": frost_textures() if _frost(site) and config.data.name != "cifar10c" else None,
         "base": {"source": site.base.source, "fingerprint": site.base.fingerprint},
         "base_saw_fleet_images": site.base.saw_fleet_images,
+        "groups": dict(groups or {}),
+        "reconstruction_error": getattr(site.adapter, "reconstruction_error", None),
         "precision": site.precision,
         "cohort_size": cohort_size_of(site),
         "device": str(site.device),
@@ -96,13 +129,17 @@ def summary(
 def _label(config: Config) -> str:
     """A run's method in a few words, for tables."""
     a, s = config.adapter, config.strategy
+    if s.name == "zero-byte":  # whatever the adapter is, it is not used
+        return s.name
     if a.method == "full":
-        return "full fine-tuning"
-    how = f"{s.name}{f' {s.downlink}' if s.name == 'merged' else ''}"
-    if a.method not in names.FACTORED:
+        return "full fine-tuning" if s.name in ("full", "plain") else f"full fine-tuning, {s.name}"
+    detail = {"merged": s.downlink, "personal": f"{s.downlink} by {s.groups_by}"}.get(s.name)
+    how = s.name if detail is None else f"{s.name} {detail}"
+    if a.method not in names.RANKED:
         return f"{a.method}, {how}"
-    mode = "kernel-wise" if a.kernel_wise else a.rank_mode
-    return f"{a.method} r={a.rank}{f' ({mode})' if a.method == 'lora-c' else ''}, {how}"
+    mode = "" if a.method in ("lorae", "conv-lora") else f" ({'kernel-wise' if a.kernel_wise else a.rank_mode})"
+    ranks = "/".join(map(str, a.rank_list))
+    return f"{a.method} r={ranks}{mode}, {how}"
 
 
 def _weathers(site: Site, round: int) -> list[str]:
@@ -137,26 +174,6 @@ def _days(site: Site, totals: Mapping[str, int]) -> dict[str, dict[str, float]]:
     return {
         name: {arm: days_to_send(sent, link(name)) for arm, sent in each.items()}
         for name in dict.fromkeys(camera.link for camera in site.fleet.cameras)
-    }
-
-
-def _target(accuracy: float, rows: Sequence[Row]) -> dict[str, float | None] | None:
-    """What it took until a measured round first reached `accuracy`: rounds, bytes, those of full fine-tuning's messages
-    in the same rounds, and simulated seconds; each None where it was never reached. None: no target."""
-    if not accuracy:
-        return None
-    at = next((i for i, row in enumerate(rows) if (row["accuracy"] or 0.0) >= accuracy), None)
-    until = [] if at is None else rows[: at + 1]
-
-    def total(*columns: str) -> float | None:
-        return sum(row[column] for row in until for column in columns) if until else None
-
-    return {
-        "accuracy": accuracy,
-        "rounds": len(until) or None,
-        "bytes": total(*_TOTALS[:2]),
-        "full_bytes": total(*_TOTALS[2:]),
-        "simulated_s": total("round_time_s"),
     }
 
 

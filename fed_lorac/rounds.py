@@ -16,8 +16,9 @@ from fed_lorac.ledger import Ledger, Row
 from fed_lorac.links import air_time_s, downlink_time_s, elapsed_s, link
 from fed_lorac.weather import Weather
 from fed_lorac.wire.meter import Weight
-from strategies.base import FrameStrategy, RoundReport
 from strategies.replies import Reply
+from strategies.report import RoundReport
+from strategies.traffic import Traffic
 
 __all__ = ["FullMessages", "Measured", "Watch", "measure_base", "measured_base", "roll_call", "run_round", "write_rows"]
 
@@ -116,7 +117,7 @@ def _registered(grid: Grid, cameras: int) -> list[int]:
     return nodes
 
 
-def measure_base(grid: Grid, strategy: FrameStrategy, watch: Watch, timeout: float) -> tuple[Measured, Measured]:
+def measure_base(grid: Grid, strategy: Traffic, watch: Watch, timeout: float) -> tuple[Measured, Measured]:
     """The base as it comes (source) and under each camera's own statistics (zero-byte), before the first round."""
     messages = list(strategy.configure_evaluate(0, ArrayRecord(), ConfigRecord({"baseline": True}), grid))
     watch.phase("base", len(messages))
@@ -124,14 +125,14 @@ def measure_base(grid: Grid, strategy: FrameStrategy, watch: Watch, timeout: flo
     return measured_base(strategy)
 
 
-def measured_base(strategy: FrameStrategy) -> tuple[Measured, Measured]:
+def measured_base(strategy: Traffic) -> tuple[Measured, Measured]:
     """What cameras last said of the base: as it comes (source), and under their own statistics (zero-byte)."""
     return _measured(strategy, "source"), _measured(strategy, "zero-byte")
 
 
 def run_round(
     grid: Grid,
-    strategy: FrameStrategy,
+    strategy: Traffic,
     number: int,
     *,
     measure: bool,
@@ -172,7 +173,7 @@ def write_rows(
     up = sum((reply.weight for reply in report.replies), Weight())
     down = sum(report.down.values(), Weight())
     left_out = [reply for reply in report.replies if not reply.counted]
-    answered = sum(1 for reply in report.replies if reply.weight.message_bytes)
+    answered = sum(1 for reply in report.replies if reply.counted or reply.weight.message_bytes)
     by_camera = {reply.camera: reply for reply in report.replies}
     for camera in fleet.cameras:
         _write_camera(ledger, report, camera, by_camera.get(camera.id), fleet.weather(camera.id, report.round), clock)
@@ -231,7 +232,7 @@ def _watched(replies: Iterable[Message], watch: Watch) -> Iterator[Message]:
         yield reply
 
 
-def _measured(strategy: FrameStrategy, name: str) -> Measured:
+def _measured(strategy: Traffic, name: str) -> Measured:
     result = Measured()
     for camera, content in sorted(strategy.evaluations.items()):
         metrics = content.metric_records["metrics"]

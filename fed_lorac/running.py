@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from fed_lorac.errors import FactorError
 
-__all__ = ["fingerprint", "named_tensors", "running_fingerprint", "shapes_of", "whole_fingerprint"]
+__all__ = [
+    "fingerprint",
+    "named_tensors",
+    "own_fingerprint",
+    "running_fingerprint",
+    "shapes_of",
+    "whole_fingerprint",
+]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -45,3 +52,8 @@ def running_fingerprint(base: str, folded_round: int) -> str:
 def whole_fingerprint(base: str, folded_round: int) -> str:
     """The same for a frame that holds that base itself, not a change of it."""
     return f"{base}=@{folded_round}"
+
+
+def own_fingerprint(base: str) -> str:
+    """The same for a frame that holds what one camera has beside that base, whatever was folded into it."""
+    return f"{base}~"

@@ -1,21 +1,24 @@
 """The site: what every process of a run shares, made from the config once. Knows config, data, fleet and base; not
 messages, rounds or bytes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
-from fed_lorac.adapters.methods import Adapter, adapter_of
+from fed_lorac.adapters.adapter import Adapter, Expansion
+from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.base import Base, load_base
-from fed_lorac.config import Config
+from fed_lorac.config import Config, names
 from fed_lorac.config.rules import Scalar
+from fed_lorac.config.sense import fixed_basis
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.data.store import cached_arrays
 from fed_lorac.fleet import Fleet, build_fleet
 from fed_lorac.precision import Precision, resolved_device, resolved_precision
+from fed_lorac.seeds import torch_stream
 
-__all__ = ["Site", "open_data", "site_of"]
+__all__ = ["Site", "drawn_from", "expansion", "open_data", "site_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +29,36 @@ class Site:
     data: Dataset
     fleet: Fleet
     base: Base
-    adapter: Adapter
+    adapters: tuple[Adapter, ...]
     device: torch.device
     precision: Precision
+
+    @property
+    def adapter(self) -> Adapter:
+        """What cameras train; where they differ in rank, that of the highest."""
+        return max(self.adapters, key=lambda adapter: getattr(adapter, "rank", 0))
+
+    def place(self, camera: int) -> int:
+        """Which of `adapters` is a camera's: they are dealt round robin."""
+        return camera % len(self.adapters)
+
+    def adapter_for(self, camera: int) -> Adapter:
+        """What this camera trains."""
+        return self.adapters[self.place(camera)]
+
+
+def drawn_from(site: Site, round: int) -> torch.Generator:
+    """Where adapters of a round draw from: the same for every camera, and in every round where the basis stays.
+
+    A mean of B_k A_k over one A to begin with is nearest to low rank, and svd down loses least.
+    """
+    return torch_stream(site.config.run.seed, "adapter", 0 if fixed_basis(site.config) else round)
+
+
+@lru_cache(maxsize=2)
+def expansion(site: Site, round: int) -> Expansion:
+    """What the states of a round say, as changes of the base's tensors."""
+    return site.adapter.expansion(site.base.model, drawn_from(site, round))
 
 
 def open_data(config: Config) -> Dataset:
@@ -52,4 +82,19 @@ def _site(flat: tuple[tuple[str, Scalar], ...]) -> Site:
     fleet, base = build_fleet(config.fleet, data, config.run.seed, cached_arrays), load_base(config, data)
     if fleet.changing:
         data.clean(fleet.cameras[0].train[:1])  # some time the air is clear: a data set without such images says so
-    return Site(config, data, fleet, base, adapter_of(config.adapter), device, precision)
+    return Site(config, data, fleet, base, _adapters(config, base), device, precision)
+
+
+def _adapters(config: Config, base: Base) -> tuple[Adapter, ...]:
+    """What cameras train: one adapter for all, or one for each of the ranks, with the same alpha / r.
+
+    Under a rotating basis LoRA-C's A is drawn and stays for the round.
+    """
+    adapter = config.adapter
+    if config.strategy.name == "rotating-basis" and adapter.method == "lora-c":
+        adapter = replace(adapter, method="lora-c-ffa")
+    scale = adapter.alpha / adapter.rank
+    dealt = [adapter_of(replace(adapter, rank=r, alpha=scale * r, ranks="")) for r in adapter.rank_list]
+    if config.codec.up not in names.LOSSLESS and config.strategy.name in names.DRAW_ANEW:
+        dealt = [one.as_change() for one in dealt]
+    return tuple(one.prepared(base.model) for one in dealt)

@@ -1,64 +1,111 @@
 """The strategy that a config names, and what full fine-tuning would send instead. Knows sites and strategies; not
 rounds or records."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from flwr.app import ConfigRecord, MessageType
 
 from fed_lorac.bases import RunningBase, folded, whole_frame
-from fed_lorac.camera import statistics_of, uplink_template
+from fed_lorac.camera import uplink_template
 from fed_lorac.clock import Clock
-from fed_lorac.config import StrategyConfig
+from fed_lorac.config import StrategyConfig, names
+from fed_lorac.evaluate import statistics_of
 from fed_lorac.rounds import FullMessages
 from fed_lorac.running import shapes_of
 from fed_lorac.seeds import stream
-from fed_lorac.site import Site
+from fed_lorac.site import Site, expansion
 from fed_lorac.wire.codec import encode
 from fed_lorac.wire.meter import Weight, full_message, reply_records
-from strategies.base import FrameStrategy
 from strategies.centres import Centre
 from strategies.factors import FactorFedAvg
+from strategies.flexlora import FlexLora
+from strategies.flora import Flora
 from strategies.merged import MergedFedAvg
 from strategies.optimizers import ServerOptimizer
 from strategies.outbox import Outbox, Update
-from strategies.plain import PlainFedAvg
+from strategies.personal import Personal
+from strategies.plain import PlainFedAvg, RotatingBasis
 from strategies.replies import Reply
+from strategies.silent import LocalOnly, ZeroByte
+from strategies.traffic import Traffic
 
 __all__ = ["STRATEGIES", "full_messages", "strategy_of"]
 
-STRATEGIES: dict[str, Callable[..., FrameStrategy]] = {
+STRATEGIES: dict[str, type[Traffic]] = {
     "merged": MergedFedAvg,
     "factors": FactorFedAvg,
+    "flora": Flora,
+    "flexlora": FlexLora,
+    "rotating-basis": RotatingBasis,
     "plain": PlainFedAvg,
     "full": PlainFedAvg,
+    "personal": Personal,
+    "local-only": LocalOnly,
+    "zero-byte": ZeroByte,
 }
 """strategy.name -> its class."""
 
 
-def strategy_of(site: Site, roster: Mapping[int, int] | None = None, clock: Clock | None = None) -> FrameStrategy:
+def strategy_of(site: Site, roster: Mapping[int, int] | None = None, clock: Clock | None = None) -> Traffic:
     """The strategy that the config names, for this site's base and fleet; by a clock, late replies are left out."""
     config = site.config
-    own = {"downlink": config.strategy.downlink, "svd_rank": config.strategy.svd_rank}
     return STRATEGIES[config.strategy.name](
-        base=site.base.fingerprint,
-        shapes=shapes_of(site.base.model),
-        template=uplink_template(site),
-        scale=site.adapter.scale,
-        dtype=config.codec.down,
-        topk_share=config.codec.topk_share,
-        seed=config.run.seed,
-        server=_server(config.strategy),
-        centre=_centre(config.strategy),
         quorum=config.quorum_cameras,
         roster=roster,
         draw=site.fleet.drawn,
         away=site.fleet.away,
-        whole=_Whole(site),
-        **({} if clock is None else {"judge": partial(_by_the_clock, clock)}),
-        **(own if config.strategy.name == "merged" else {}),
+        **(_judged(clock) | _framed(site) | _own(site)),
     )
+
+
+def _judged(clock: Clock | None) -> dict[str, Any]:
+    return {} if clock is None else {"judge": partial(_by_the_clock, clock)}
+
+
+def _framed(site: Site) -> dict[str, Any]:
+    """What a strategy is told whose messages are frames; nothing for one that sends none."""
+    config = site.config
+    if config.strategy.name in names.SILENT:
+        return {}
+    templates = [uplink_template(site, place) for place in range(len(site.adapters))]
+    unequal = {"template_for": lambda camera: templates[site.place(camera)]} if len(templates) > 1 else {}
+    return {
+        "base": site.base.fingerprint,
+        "shapes": shapes_of(site.base.model),
+        "template": uplink_template(site),
+        "scale": site.adapter.scale,
+        "expansion": partial(expansion, site),
+        "dtype": config.codec.down,
+        "topk_share": config.codec.topk_share,
+        "seed": config.run.seed,
+        "server": _server(config.strategy),
+        "centre": _centre(config.strategy),
+        "whole": _Whole(site),
+        **unequal,
+    }
+
+
+def _downlink(site: Site) -> dict[str, Any]:
+    return {"downlink": site.config.strategy.downlink, "svd_rank": site.config.strategy.svd_rank}
+
+
+def _personal(site: Site) -> dict[str, Any]:
+    """Groups by the weather that cameras were dealt, in the order of the cameras; or to be found."""
+    config, cameras = site.config.strategy, site.fleet.cameras
+    weathers = list(dict.fromkeys(camera.corruption for camera in cameras))
+    own = {**_downlink(site), "groups": config.groups, "share": config.group_share}
+    if config.groups_by == "weather":
+        own["group_of"] = lambda camera: weathers.index(cameras[camera].corruption)
+    return own
+
+
+def _own(site: Site) -> dict[str, Any]:
+    """Settings of one strategy alone."""
+    make = {"merged": _downlink, "personal": _personal}.get(site.config.strategy.name)
+    return {} if make is None else make(site)
 
 
 def _server(config: StrategyConfig) -> ServerOptimizer:
@@ -69,6 +116,8 @@ def _server(config: StrategyConfig) -> ServerOptimizer:
 
 def _by_the_clock(clock: Clock, reply: Reply, asked: Weight) -> Reply:
     """Left out where it is late, and not billed where it was never sent."""
+    if reply.counted and not reply.weight.message_bytes:
+        clock.trip(reply.camera, 0, 0)  # a turn that nothing is sent of takes its time too
     if not reply.weight.message_bytes:
         return reply  # nothing came
     trip = clock.trip(reply.camera, asked.message_bytes, reply.weight.message_bytes)

@@ -6,7 +6,7 @@ is not. Sums are kept in float64 where they are dense: in float32, ten thousand 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
 import torch
@@ -16,11 +16,10 @@ from torch import Tensor
 from fed_lorac.adapters.changes import changed_names, pair_of
 from fed_lorac.adapters.factors import delta, stack, truncate, truncate_dense, view_of
 
-__all__ = ["DeltaSum", "Mean", "State", "Sums", "compressed", "relative_distance", "sum_states"]
+__all__ = ["DeltaSum", "Mean", "MeanApart", "State", "Sums", "compressed", "relative_distance", "sum_states"]
 
 State = dict[str, Tensor]
 """`<name>.A` and `<name>.B` change `<name>.weight` by their product; any other key is a dense change of that tensor."""
-
 
 Sums = dict[str, "DeltaSum"]
 """Sums of changes by tensor name."""
@@ -105,16 +104,19 @@ class DeltaSum:
         return float(torch.linalg.vector_norm(left @ right.T))
 
     def parts(self) -> dict[str, Tensor]:
-        """The sum as it stands, for a checkpoint: "dense" (in its pairs' view), and "A<i>" and "B<i>" of the stack."""
-        found = {} if self._dense is None else {"dense": self._dense.reshape(self._view or self.shape)}
+        """The sum as it stands, for a checkpoint: its "shape", "dense" (in its pairs' view), "A<i>" and "B<i>" of the
+        stack."""
+        found = {"shape": torch.tensor(self.shape)}
+        if self._dense is not None:
+            found["dense"] = self._dense.reshape(self._view or self.shape)
         for i, (A, B) in enumerate(self._pairs):
             found |= {f"A{i}": A, f"B{i}": B}
         return found
 
     @classmethod
-    def of_parts(cls, shape: Sequence[int], parts: Mapping[str, Tensor]) -> Self:
+    def of_parts(cls, parts: Mapping[str, Tensor]) -> Self:
         """The sum whose `parts` these are: what is added to it from here on gives the same bytes."""
-        total = cls(shape)
+        total = cls(parts["shape"].tolist())
         if (dense := parts.get("dense")) is not None:
             total._dense = dense.reshape(total.shape)
             total._view = (dense.shape[0], dense.shape[1]) if dense.shape != total.shape else None
@@ -151,16 +153,11 @@ def sum_states(
 
 
 class Mean:
-    """The weighted mean of deltas, state by state as they come; no total of the weights is needed beforehand.
+    """The weighted mean of deltas, state by state as they come; no total of the weights is needed beforehand."""
 
-    With `apart` the mean of every tensor for itself is kept too, A and B apart: the naive average that FLoCoRA
-    (arXiv 2406.14082) and others use.
-    """
-
-    def __init__(self, shapes: Mapping[str, Sequence[int]], scale: float, *, apart: bool = False) -> None:
-        self._shapes, self._scale, self._apart = shapes, scale, apart
-        self._sums: dict[str, DeltaSum] = {}
-        self._tensors: dict[str, DeltaSum] = {}
+    def __init__(self, shapes: Mapping[str, Sequence[int]], scale: float) -> None:
+        self._shapes, self._scale = shapes, scale
+        self._sums: Sums = {}
         self._weight = 0.0
 
     def add(self, state: Mapping[str, Tensor], weight: float, *, factor: float = 1.0) -> None:
@@ -169,18 +166,49 @@ class Mean:
         `factor` multiplies its delta, and not its weight.
         """
         _add_state(self._sums, state, weight * factor, self._shapes, self._scale)
-        for key, value in state.items() if self._apart else ():
-            self._tensors.setdefault(key, DeltaSum(value.shape)).add_dense(value, weight)
         self._weight += weight
 
-    def deltas(self) -> dict[str, DeltaSum]:
+    def add_sums(self, change: Sums, weight: float) -> None:
+        """One camera's change, scale and all, with its weight."""
+        for name, total in change.items():
+            self._sums.setdefault(name, DeltaSum(total.shape)).add(total, weight)
+        self._weight += weight
+
+    def deltas(self) -> Sums:
         """`sum_k w_k delta_k / sum_k w_k` by weight name. Ends the mean: the sums are scaled in place."""
         sums, self._sums = self._sums, {}
         return {name: total.scaled(1 / self._weight) for name, total in sums.items()}
 
-    def tensors(self) -> State:
-        """The mean of every tensor for itself."""
-        return {key: total.scaled(1 / self._weight).dense() for key, total in self._tensors.items()}
+
+class MeanApart:
+    """The weighted mean of every tensor for itself, whatever it stands for.
+
+    Of states that are linear in the change it is the mean of changes. Of A and B it is the naive average that FLoCoRA
+    (arXiv 2406.14082) and others use.
+    """
+
+    def __init__(self) -> None:
+        self._sums: Sums = {}
+        self._weight = 0.0
+
+    def add(self, state: Mapping[str, Tensor], weight: float) -> None:
+        """One camera's state with its weight, above 0."""
+        for key, value in state.items():
+            self._sums.setdefault(key, DeltaSum(value.shape)).add_dense(value, weight)
+        self._weight += weight
+
+    def passing(self, states: Iterable[tuple[State, float]]) -> Iterator[tuple[State, float]]:
+        """The same states one by one, each added as it passes."""
+        return map(self._noted, states)
+
+    def tensors(self) -> Sums:
+        """The means by key. Ends the mean: the sums are scaled in place."""
+        sums, self._sums = self._sums, {}
+        return {key: total.scaled(1 / self._weight) for key, total in sums.items()}
+
+    def _noted(self, pair: tuple[State, float]) -> tuple[State, float]:
+        self.add(*pair)
+        return pair
 
 
 def _add_state(

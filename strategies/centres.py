@@ -43,6 +43,11 @@ class Centre:
                 f"bad cameras and clips above 0; got {self.name!r}, {self.trim}, {self.faulty} and {self.clip_norm}."
             )
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether it acts on each entry of dense deltas, so that no factors are left."""
+        return self.name in ("median", "trimmed") or (self.name == "clipped" and self.noise > 0)
+
     def of(
         self, states: Weighted, shapes: Mapping[str, Sequence[int]], scale: float, draw: Callable[[], torch.Generator]
     ) -> Sums:

@@ -7,7 +7,7 @@ says. The averaged factors are carried over to the next round; only what is trai
 from collections.abc import Iterable
 
 from fed_lorac.adapters.changes import pair_of
-from strategies.arithmetic import DeltaSum, Mean, State
+from strategies.arithmetic import DeltaSum, Mean, MeanApart, State
 from strategies.base import FrameStrategy
 
 __all__ = ["FactorFedAvg"]
@@ -24,10 +24,10 @@ class FactorFedAvg(FrameStrategy):
 
     def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
         """The mean of every tensor apart; beside it the mean it should have been."""
-        mean = Mean(self.shapes, self.scale, apart=True)
-        for state, weight in states:
+        mean, apart = Mean(self.shapes, self.scale), MeanApart()
+        for state, weight in apart.passing(states):
             mean.add(state, weight)
-        return mean.tensors(), mean.deltas()
+        return {key: total.dense() for key, total in apart.tensors().items()}, mean.deltas()
 
     def settle(self, sent: dict[str, DeltaSum]) -> dict[str, DeltaSum]:
         """New factors take the place of the old: their products' difference is what weights gain."""

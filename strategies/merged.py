@@ -27,6 +27,9 @@ class MergedFedAvg(FrameStrategy):
         svd_rank: rank rows that svd sends for each tensor; 0: as many as its factors had on the way up.
         residual: keep what svd leaves out and add it to the next round's mean.
         **common: see `FrameStrategy`.
+
+    Raises:
+        ConfigError: no such downlink or rank; or a stack of what acts on each entry of dense deltas.
     """
 
     source = "FedAvg, arXiv 1602.05629, of merged low-rank deltas"
@@ -39,8 +42,13 @@ class MergedFedAvg(FrameStrategy):
                 f"A downlink is one of {', '.join(DOWNLINKS)} and its rank 0 (as on the way up) or more; "
                 f"got {downlink!r} and {svd_rank}."
             )
+        if downlink == "stack" and (self.server.elementwise or self.centre.elementwise):
+            raise ConfigError(
+                "No stack of factors is left of what acts on each entry of dense deltas; it came with a server that "
+                f"steps by {self.server.name!r} from a centre {self.centre.name!r}. Send it dense or by svd."
+            )
         self.downlink, self.keeps_residual = downlink, residual
-        self._ranks = {name: _rank_down(self.template, name, svd_rank) for name in changed_names(self.template)}
+        self._ranks = {name: _rank_down(self.changes, name, svd_rank) for name in changed_names(self.changes)}
         self._wanted: dict[str, DeltaSum] = {}
 
     @property

@@ -34,6 +34,11 @@ class ServerOptimizer:
                 f"got {self.name!r}, {self.lr}, {self.momentum} and {self.beta2}."
             )
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether it acts on each entry of a dense delta, so that no factors are left."""
+        return self.name in ("adam", "yogi")
+
     def step(self, mean: Mapping[str, DeltaSum], kept: Mapping[str, DeltaSum]) -> tuple[Sums, Sums]:
         """(D, moments) from the round's mean and the moments so far; what comes is left as it is."""
         return OPTIMIZERS[self.name](self, mean, kept)

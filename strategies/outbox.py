@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fed_lorac.wire.codec import inspect
 from fed_lorac.wire.meter import Weight, frame_record, message_bytes
-from fed_lorac.wire.updates import base_key, update_key
+from fed_lorac.wire.updates import OWN_KEY, base_key, update_key
 
 __all__ = ["Outbox", "Parcel", "Update", "Whole"]
 
@@ -40,12 +40,14 @@ class Parcel:
 class Outbox:
     """All updates so far, and the last round that each camera says it has folded (0 for one that said nothing).
 
-    With `whole`, who missed several updates is sent the base itself where that is smaller.
+    With `whole`, who missed several updates is sent the base itself where that is smaller. `own` says what a camera is
+    to have beside the base, and since which round; who has not confirmed that round is sent it.
     """
 
     updates: list[Update] = field(default_factory=list)
     confirmed: dict[int, int] = field(default_factory=dict)
     whole: Whole | None = None
+    own: Callable[[int], Update | None] = lambda camera: None
     _base: tuple[int, bytes] | None = field(default=None, init=False, repr=False)
 
     @property
@@ -61,15 +63,19 @@ class Outbox:
     def parcels(self, cameras: Iterable[int], config: ConfigRecord, message_type: str) -> dict[int, Parcel]:
         """Each camera's message: the updates it has not confirmed and the config.
 
-        Cameras that have the same updates share one parcel, built and weighed once.
+        Cameras that lack the same share one parcel, built and weighed once.
         """
-        have = {camera: self.confirmed.get(camera, 0) for camera in cameras}
-        made = {folded: self._parcel(folded, config, message_type) for folded in set(have.values())}
-        return {camera: made[folded] for camera, folded in have.items()}
+        lack = {camera: self._lacking(camera, self.confirmed.get(camera, 0)) for camera in cameras}
+        made = {lacks: self._parcel(*lacks, config, message_type) for lacks in set(lack.values())}
+        return {camera: made[lacks] for camera, lacks in lack.items()}
 
-    def _parcel(self, folded: int, config: ConfigRecord, message_type: str) -> Parcel:
+    def _lacking(self, camera: int, folded: int) -> tuple[int, Update | None]:
+        own = self.own(camera)
+        return folded, own if own is not None and own.round > folded else None
+
+    def _parcel(self, folded: int, own: Update | None, config: ConfigRecord, message_type: str) -> Parcel:
         missed = [update for update in self.updates if update.round > folded]
-        frames = self._smallest(missed)
+        frames = self._smallest(missed) | ({} if own is None else {OWN_KEY: own.frame})
         content = RecordDict({key: frame_record(frame) for key, frame in frames.items()})
         content[CONFIG_KEY] = config
         payload = sum(inspect(frame).payload_bytes for frame in frames.values())

@@ -1,24 +1,94 @@
-"""Plain averaging of what is trained as it is: full fine-tuning, norm layers, the classifier.
+"""Plain averaging of states that are linear in what they change: dense changes, and factors over a basis that is frozen
+and known to both ends.
 
-Every change goes up, the mean change goes down: FedAvg (McMahan et al. 2017, arXiv 1602.05629) on changes. Exact, as
-the mean of changes is the change of the mean. Over all parameters it is the baseline that bytes are measured against.
+The mean state goes down: FedAvg (McMahan et al. 2017, arXiv 1602.05629) on states. Exact, as the mean of linear images
+is the image of the mean; over all parameters it is the baseline that bytes are measured against. With a rotating basis
+the frozen part is drawn anew each round, and what rounds add up to is of ever higher rank.
 """
 
 from collections.abc import Iterable
+from typing import Any, Self
 
-from strategies.arithmetic import DeltaSum, State
+from torch import nn
+
+from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.errors import ConfigError
+from strategies.arithmetic import MeanApart, State, Sums
 from strategies.base import FrameStrategy
 
-__all__ = ["PlainFedAvg"]
+__all__ = ["PlainFedAvg", "RotatingBasis"]
 
 
 class PlainFedAvg(FrameStrategy):
-    """FedAvg over dense changes; arguments as `FrameStrategy`'s."""
+    """FedAvg over states; arguments as `FrameStrategy`'s.
 
-    source = "FedAvg, arXiv 1602.05629, of changes"
+    Raises:
+        ConfigError: a server optimizer or a centre that acts on each entry of a change, with states that are not
+            changes themselves: what it makes of the change is no state; or, in `for_model`, an adapter that is not
+            linear.
+    """
+
+    source = "FedAvg, arXiv 1602.05629, of states"
     exact = True
 
-    def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
-        """The server's step by the mean change of every tensor."""
-        steps = self.stepped(states)
-        return {name: total.dense() for name, total in steps.items()}, steps
+    def __init__(self, **common: Any) -> None:
+        super().__init__(**common)
+        self._are_changes = set(self.template) == set(self.changes)
+        if not self._are_changes and (self.centre.name != "mean" or self.server.name not in ("average", "momentum")):
+            raise ConfigError(
+                "Where states are expanded, their mean is one too and goes down as it is; a server that steps by "
+                f"{self.server.name!r} from a centre {self.centre.name!r} makes a change that is no state. Use the "
+                "mean with average or momentum, or merge the changes (MergedFedAvg)."
+            )
+
+    @classmethod
+    def for_model(cls, model: nn.Module, adapter: Adapter, **settings: Any) -> Self:
+        """As `FrameStrategy`'s, for linear adapters."""
+        if not adapter.linear:
+            raise ConfigError(
+                "Plain averaging is of states that changes are linear in, or the mean is not that of the changes; came "
+                f"a {type(adapter).__name__}. Choose a linear adapter, or merge the changes (MergedFedAvg)."
+            )
+        return super().for_model(model, adapter, **settings)
+
+    def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, Sums]:
+        """The server's step by the mean state; beside it the step by the mean of what the states say."""
+        if self._are_changes:
+            steps = self.stepped(states)
+            return {name: total.dense() for name, total in steps.items()}, steps
+        apart = MeanApart()
+        exact = self.stepped(apart.passing(states))
+        moves, moments = self.server.step(apart.tensors(), self.kept)
+        self._moments |= moments
+        return {key: total.dense() for key, total in moves.items()}, exact
+
+    def told(self, update: State) -> State:
+        """What the mean state says."""
+        return self.expand(update)
+
+
+class RotatingBasis(PlainFedAvg):
+    """Plain averaging over a basis that is drawn anew each round, from a seed that both ends have.
+
+    Moments would be of bases that are gone, so the server takes the mean as it is.
+
+    Raises:
+        ConfigError: as `PlainFedAvg`; a server with moments; or states that are changes already, over no basis.
+    """
+
+    source = "FedAvg of FFA-LoRA (arXiv 2403.12313), its A drawn anew each round"
+    rotates = True
+
+    def __init__(self, **common: Any) -> None:
+        super().__init__(**common)
+        if self._are_changes:
+            raise ConfigError(
+                "A basis that is drawn anew each round is one that adapters draw and freeze; the states that came, "
+                f"{sorted(self.template)[:3]} and so on, are changes as they are. Use FrozenA or "
+                "AdditiveDecomposition, or plain averaging."
+            )
+        if self.server.name != "average":
+            raise ConfigError(
+                "Moments add up what rounds have in common; a rotating basis has nothing in common between them, and "
+                f"came with a server that steps by {self.server.name!r}. Use average."
+            )

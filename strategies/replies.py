@@ -11,13 +11,12 @@ from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from torch import Tensor
 
-from fed_lorac.adapters.changes import changed_names, pair_of
 from fed_lorac.wire.codec import decode, inspect
 from fed_lorac.wire.faults import DROPPED_OUT, RefusedFrameError
 from fed_lorac.wire.meter import Weight, message_bytes, read_frame
 from strategies.arithmetic import State
 
-__all__ = ["Jury", "Reply", "mean_metrics", "weighted_mean"]
+__all__ = ["Jury", "Reply", "heard", "mean_metrics", "train_metrics", "weighted_mean"]
 
 Record = TypeVar("Record", ArrayRecord, MetricRecord)
 
@@ -53,7 +52,7 @@ class Jury:
         roster: node id -> camera; messages of other nodes, or of cameras that were not drawn, are ignored and logged.
         drawn: the cameras that were asked, in order.
         base: fingerprint of the base that this round's frames must be for.
-        template: name -> shape of every tensor of a frame.
+        template: camera -> name -> shape of every tensor of its frame.
         judge: has the last word on a reply that came, and may leave it out.
     """
 
@@ -62,7 +61,7 @@ class Jury:
         roster: Mapping[int, int],
         drawn: Iterable[int],
         base: str,
-        template: Mapping[str, Sequence[int]],
+        template: Callable[[int], Mapping[str, Sequence[int]]],
         judge: Callable[[Reply], Reply] = lambda reply: reply,
     ) -> None:
         self._roster, self._base, self._template = roster, base, template
@@ -70,8 +69,8 @@ class Jury:
         self._heard: set[int] = set()
         self._judge = judge
 
-    def states(self, replies: Iterable[Message]) -> Iterator[tuple[State, int]]:
-        """(state, examples) of each reply that counts; `verdicts` is complete when this has ended."""
+    def states(self, replies: Iterable[Message]) -> Iterator[tuple[int, State, int]]:
+        """(camera, state, examples) of each reply that counts; `verdicts` is complete when this has ended."""
         waiting: dict[int, State | None] = {}
         due = iter(self.verdicts)
         camera = next(due, None)
@@ -82,7 +81,7 @@ class Jury:
                 self._bill_again(who, message)
                 continue
             self._heard.add(who)
-            reply, state = _read(message, who, self._base, self._template)
+            reply, state = _read(message, who, self._base, self._template(who))
             self.verdicts[who] = self._judge(reply)
             waiting[who] = state if self.verdicts[who].counted else None
             while camera in waiting:
@@ -91,9 +90,9 @@ class Jury:
         for late in [camera, *due] if camera is not None else []:
             yield from self._counted(late, waiting.pop(late, None))
 
-    def _counted(self, camera: int, state: State | None) -> Iterator[tuple[State, int]]:
+    def _counted(self, camera: int, state: State | None) -> Iterator[tuple[int, State, int]]:
         if state is not None:
-            yield state, self.verdicts[camera].num_examples
+            yield camera, state, self.verdicts[camera].num_examples
 
     def _asked(self, message: Message) -> int | None:
         camera = self._roster.get(message.metadata.src_node_id)
@@ -104,7 +103,7 @@ class Jury:
         return None
 
     def _bill_again(self, camera: int, message: Message) -> None:
-        first, (extra, _) = self.verdicts[camera], _read(message, camera, self._base, self._template)
+        first, (extra, _) = self.verdicts[camera], _read(message, camera, self._base, self._template(camera))
         reason = "a second reply was ignored" if first.counted else first.reason
         self.verdicts[camera] = replace(first, reason=reason, weight=first.weight + extra.weight)
 
@@ -161,11 +160,14 @@ def _check_shapes(shapes: Mapping[str, Sequence[int]], template: Mapping[str, Se
 
 
 def _check_range(state: Mapping[str, Tensor]) -> None:
-    """Pass changes that can be averaged: finite factors may still have a product that is not."""
-    for name in changed_names(state):
-        parts = pair_of(state, name) or (state[name],)
-        if math.prod(float(torch.linalg.vector_norm(part, dtype=torch.float64)) for part in parts) > _LARGEST:
-            raise _RefusedError(f"the change of {name} is beyond 2^100")
+    """Pass changes that can be averaged: a layer's finite factors may still have a product that is not."""
+    sizes: dict[str, float] = {}
+    for key, part in state.items():
+        layer = key.rpartition(".")[0]
+        size = sizes.get(layer, 1.0) * max(1.0, float(torch.linalg.vector_norm(part, dtype=torch.float64)))
+        if size > _LARGEST:
+            raise _RefusedError(f"the change of {layer or key} is beyond 2^100")
+        sizes[layer] = size
 
 
 def _trouble(error: Error) -> str:
@@ -181,6 +183,34 @@ def weighted_mean(pairs: Iterable[tuple[float, float]]) -> float:
     rows = [(value, weight) for value, weight in pairs if math.isfinite(value) and weight > 0]
     total = math.fsum(weight for _, weight in rows)
     return math.fsum(value * weight for value, weight in rows) / total if rows else math.nan
+
+
+def heard(replies: Iterable[Message], roster: Mapping[int, int]) -> dict[int, Reply]:
+    """Camera -> how its turn went, from replies without a frame; each camera's first."""
+    found: dict[int, Reply] = {}
+    for message in replies:
+        camera = roster.get(message.metadata.src_node_id)
+        if camera is not None and camera not in found:
+            found[camera] = _heard(message, camera)
+    return found
+
+
+def _heard(message: Message, camera: int) -> Reply:
+    if not message.has_content():
+        return Reply(camera, reason=_trouble(message.error))
+    try:
+        return Reply(camera, True, "", *_numbers(_one(message.content, MetricRecord)))
+    except _RefusedError as refusal:
+        return Reply(camera, reason=str(refusal))
+
+
+def train_metrics(counted: Sequence[Reply]) -> MetricRecord:
+    """All examples of these replies, and their mean loss where one is finite."""
+    metrics = MetricRecord({"num-examples": sum(reply.num_examples for reply in counted)})
+    loss = weighted_mean((reply.train_loss, reply.num_examples) for reply in counted)
+    if math.isfinite(loss):
+        metrics["train-loss"] = loss
+    return metrics
 
 
 def mean_metrics(contents: Iterable[RecordDict]) -> MetricRecord | None:

@@ -8,7 +8,7 @@ import torch
 from runs import rows, tiny
 from torch import Tensor, nn
 
-from fed_lorac.adapters.changes import apply_changes
+from fed_lorac.adapters.changes import State, apply_changes
 from fed_lorac.adapters.lora_c import trainable_parameters
 from fed_lorac.adapters.methods import ADAPTERS, Adapter, adapter_of
 from fed_lorac.config import AdapterConfig, names
@@ -29,9 +29,15 @@ def network() -> nn.Module:
 
 def attached(method: str, **settings: object) -> tuple[nn.Module, Adapter]:
     model = network()
-    adapter = adapter_of(AdapterConfig(method=method, rank=2, alpha=4.0, **settings))  # type: ignore[arg-type]
+    config = AdapterConfig(method=method, rank=2, alpha=4.0, **settings)  # type: ignore[arg-type]
+    adapter = adapter_of(config).prepared(model)
     adapter.attach(model, torch_stream(0, "adapter"))
     return model, adapter
+
+
+def change(adapter: Adapter, state: State) -> State:
+    """What a state says, as who has the base alone finds it."""
+    return adapter.expansion(network(), torch_stream(0, "adapter"))(state)
 
 
 def moved(model: nn.Module) -> nn.Module:
@@ -51,7 +57,7 @@ def images() -> Tensor:
 def test_a_fresh_adapter_changes_no_output_and_no_weight(method: str):
     model, adapter = attached(method)
     assert torch.allclose(model(images()), network()(images()), atol=1e-12)
-    changes = adapter.read(model)
+    changes = change(adapter, adapter.read(model))
     weights = {name: t.float() for name, t in named_tensors(network()).items()}
     before = {name: t.clone() for name, t in weights.items()}
     apply_changes(weights, changes, adapter.scale)
@@ -63,7 +69,7 @@ def test_merged_output_is_branch_output(method: str):
     model, adapter = attached(method)
     moved(model)
     merged = network()
-    state = {name: t.double() for name, t in adapter.read(model).items()}
+    state = {name: t.double() for name, t in change(adapter, adapter.read(model)).items()}
     apply_changes(named_tensors(merged), state, adapter.scale)
     assert torch.allclose(merged(images()), model(images()), atol=1e-6)  # states are float32
     assert not torch.allclose(merged(images()), network()(images()), atol=1e-3)

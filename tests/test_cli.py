@@ -154,8 +154,11 @@ def test_runs_compare_only_over_one_fleet(
         "lora-c r=2 (auto), merged svd",
         "full fine-tuning",
     ]
-    assert {line.count("|") for line in lines} == {10}
+    assert len({line.count("|") for line in lines}) == 1
     assert "100.0 %" in lines[-1]
+    for target, by in (("0.01", "by round 1"), ("1", "not reached")):
+        assert called(monkeypatch, "compare", str(tmp_path / "full"), "--target", target) == 0
+        assert by in capsys.readouterr().out.splitlines()[-1]
     assert called(monkeypatch, "compare", str(tmp_path / "lora"), str(tmp_path / "other")) == 1
     assert "seed" in capsys.readouterr().err
 

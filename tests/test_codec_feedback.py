@@ -22,7 +22,7 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.flower_private import record_of, task_identity
 from fed_lorac.grid.engines import run
 from fed_lorac.grid.in_process import in_process
-from fed_lorac.nodes import LOST_KEY, STATISTICS_KEY, recalled, remembered
+from fed_lorac.memory import LOST_KEY, STATISTICS_KEY, recalled, remembered
 from fed_lorac.rounds import Watch
 from fed_lorac.seeds import stream
 from fed_lorac.site import site_of
@@ -86,7 +86,8 @@ def test_the_sums_differ_by_what_is_lost_last(dtype: str) -> None:
     ("flat", "why"),
     [
         ({"codec.up": "topk"}, "basis stays"),
-        ({"codec.up": "topk", "adapter.method": "lora-c", "strategy.downlink": "dense"}, "A is drawn anew"),
+        ({"codec.up": "topk", "adapter.method": "lora-c", "strategy.downlink": "dense"}, "basis is another each round"),
+        ({"codec.up": "int8", "adapter.method": "lora-c-ffa", "strategy.name": "rotating-basis"}, "basis is another"),
         ({"adapter.method": "full", "strategy.name": "full"}, "codecs that lose something"),
         ({"strategy.name": "factors", "codec.up": "fp32"}, "codecs that lose something"),
     ],

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fed_lorac.adapters.lora_c import attach
-from fed_lorac.adapters.methods import ADAPTERS
+from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.cohort import cohort_size, why_apart
 from fed_lorac.cohort.rule import shape_of_work
 from fed_lorac.config import AdapterConfig
@@ -27,6 +27,10 @@ METHODS = {
     "lora-c r": AdapterConfig("lora-c", rank_mode="r"),
     "lora-c r*k": AdapterConfig("lora-c", rank_mode="r*k"),
     "lora-c kernel-wise": AdapterConfig("lora-c", kernel_wise=True),
+    "aad": AdapterConfig("aad"),
+    "filter-atoms m=6": AdapterConfig("filter-atoms", atoms=6),
+    "filter-atoms m=12": AdapterConfig("filter-atoms", atoms=12),
+    "filter-atoms m1=3": AdapterConfig("filter-atoms", atoms_m1=3),
     "full": AdapterConfig("full"),
 }
 RAGGED = [(7, 4), (8, 2), (5, 4), (9, 0), (3, 3)]  # images, steps: batches of 4 and a rest, some finish early
@@ -47,7 +51,7 @@ def networks(
     made = []
     for k in range(count):
         model = copy.deepcopy(base)
-        ADAPTERS[METHODS[method].method](METHODS[method]).attach(model, torch_stream(0, "A"))
+        adapter_of(METHODS[method]).prepared(base).attach(model, torch_stream(0, "A"))
         model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         draw = torch_stream(k, "camera")
         with torch.no_grad():

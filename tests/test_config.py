@@ -185,12 +185,18 @@ def test_an_invalid_section_cannot_be_built_by_hand_either() -> None:
     ("flat", "why"),
     [
         ({"fleet.per_round": 13}, "cannot draw more cameras"),
-        ({"adapter.method": "full"}, "sends the network itself"),
-        ({"strategy.name": "full"}, "Set strategy.name to 'merged' or 'factors'"),
-        ({"strategy.name": "plain"}, "averaged as products"),
-        ({"adapter.method": "full", "strategy.name": "factors"}, "Set strategy.name to 'full' or 'plain'"),
-        ({"adapter.method": "bn-affine", "strategy.name": "factors"}, "has no factors"),
-        ({"adapter.method": "linear-probe", "strategy.name": "full"}, "Set strategy.name to 'plain' or 'merged'"),
+        ({"adapter.method": "full"}, "full fine-tuning is averaged as it is"),
+        ({"strategy.name": "full"}, "Set adapter.method to 'full'"),
+        ({"strategy.name": "plain"}, "linear in, or the mean is not"),
+        ({"adapter.method": "full", "strategy.name": "factors"}, "for this method strategy.name to 'plain' or 'full'"),
+        ({"adapter.method": "bn-affine", "strategy.name": "factors"}, "factors A and B apart"),
+        ({"adapter.method": "linear-probe", "strategy.name": "full"}, "strategy.name to 'merged' or 'plain'"),
+        ({"adapter.method": "conv-lora", "strategy.name": "rotating-basis"}, "draw and freeze"),
+        ({"strategy.name": "rotating-basis", "strategy.server": "momentum"}, "new in each"),
+        ({"strategy.name": "rotating-basis", "strategy.server": "adam"}, "adam acts on dense deltas"),
+        ({"strategy.name": "rotating-basis", "strategy.centre": "median"}, "median acts on dense deltas"),
+        ({"adapter.method": "lora-c-ffa", "strategy.name": "plain", "strategy.server": "yogi"}, "mean of states"),
+        ({"adapter.method": "lora-c-ffa", "strategy.name": "plain", "strategy.centre": "krum"}, "mean of states"),
         ({"adapter.method": "full", "strategy.name": "full", "adapter.kernel_wise": True}, "ablation of lora-c"),
         ({"adapter.kernel_wise": True, "adapter.rank_mode": "r*k"}, "rank is r itself"),
         ({"model.name": "resnet18", "model.norm": "group"}, "torchvision's"),
@@ -208,7 +214,7 @@ def test_choices_that_contradict_one_another_are_refused_and_say_why(flat: dict[
 
 
 def test_all_contradictions_are_told_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"(?s)draw more cameras.*averaged as products"):
+    with pytest.raises(ConfigError, match=r"(?s)draw more cameras.*trains every parameter"):
         Config.from_flat({"fleet.per_round": 13, "strategy.name": "full"})
 
 

@@ -18,7 +18,7 @@ REASONS = {
     "flipped": "damaged",
     "nan": "non-finite",
     "resized": "wrong shape of fc.weight: (9, 16), not (10, 16)",
-    "huge": "the change of fc.weight is beyond 2^100",
+    "huge": "the change of fc is beyond 2^100",
     "stale": "other base",
 }
 

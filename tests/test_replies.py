@@ -22,8 +22,8 @@ GOOD = frame(1, 3)
 
 
 def judged(messages: Iterable[Message], cameras: int, drawn: Iterable[int]) -> tuple[list[Reply], list[State]]:
-    jury = Jury(roster(cameras), drawn, NOW, TEMPLATE)
-    states = [state for state, _ in jury.states(messages)]
+    jury = Jury(roster(cameras), drawn, NOW, lambda camera: TEMPLATE)
+    states = [state for _, state, _ in jury.states(messages)]
     return list(jury.verdicts.values()), states
 
 

@@ -27,6 +27,7 @@ from fed_lorac.wire.updates import base_key, read_base, read_updates
 from strategies.base import FrameStrategy
 from strategies.merged import MergedFedAvg
 from strategies.outbox import Update
+from strategies.traffic import Traffic
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -95,7 +96,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def by_updates_alone(site: Site, **settings: Any) -> FrameStrategy:
+def by_updates_alone(site: Site, **settings: Any) -> Traffic:
     strategy = strategy_of(site, **settings)
     strategy._outbox.whole = None
     return strategy

@@ -25,6 +25,7 @@ class Attachment:
     branches: tuple[str, ...]  # convolutions that carry factors
     dense: tuple[str, ...]  # layers whose weight is trained as it is
     required_grad: tuple[tuple[str, bool], ...]  # every parameter's flag before
+    freeze_a: bool = False  # A stays as drawn, and is no part of the state
 
     @property
     def scale(self) -> float:
@@ -64,9 +65,10 @@ def branch_of(model: nn.Module, name: str) -> LoraConv2d:
     return layer
 
 
-def factors_of(model: nn.Module, name: str) -> tuple[tuple[str, Tensor], tuple[str, Tensor]]:
-    """A branch's factors with their names in a state."""
-    return ("A", branch_of(model, name).lora_A), ("B", branch_of(model, name).lora_B)
+def factors_of(model: nn.Module, name: str) -> tuple[tuple[str, Tensor], ...]:
+    """A branch's trained factors with their names in a state."""
+    branch = branch_of(model, name)
+    return (("B", branch.lora_B),) if attachment(model).freeze_a else (("A", branch.lora_A), ("B", branch.lora_B))
 
 
 def weight_of(model: nn.Module, name: str) -> nn.Parameter:

@@ -10,10 +10,10 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from fed_lorac.adapters.factors import check_pair, delta
+from fed_lorac.adapters.factors import check_pair, delta, stack
 from fed_lorac.errors import FactorError
 
-__all__ = ["State", "apply_changes", "changed_names", "check_state", "dense_change", "fold", "pair_of"]
+__all__ = ["State", "apply_changes", "changed_names", "check_state", "dense_change", "fold", "joined", "pair_of"]
 
 State = Mapping[str, Tensor]
 T = TypeVar("T")
@@ -77,6 +77,22 @@ def dense_change(state: State, name: str, weight_shape: Sequence[int], scale: fl
         raise FactorError(f"A change was asked for {name!r}; the state changes {list(changed_names(state))}.")
     _check_one(state, name, weight_shape)
     return state[name] if pair is None else delta(*pair, weight_shape, scale)
+
+
+def joined(first: State, second: State, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """One state that does what both do, scale folded in: factors of one view side by side, else dense."""
+    both = set(changed_names(first)) & set(changed_names(second))
+    theirs = {key for name in both for key in (name, *(name.removesuffix("weight") + side for side in "AB"))}
+    found = {key: tensor for state in (first, second) for key, tensor in state.items() if key not in theirs}
+    for name in sorted(both):
+        pairs = [pair for state in (first, second) if (pair := pair_of(state, name)) is not None]
+        views = {(B.shape[0], A.shape[1]) if A.ndim == 2 else None for A, B in pairs}  # per kernel there is none
+        if len(pairs) == 2 and len(views) == 1 and None not in views:
+            stem = name.removesuffix(".weight")
+            found[f"{stem}.A"], found[f"{stem}.B"] = stack(pairs, [1.0, 1.0])
+        else:
+            found[name] = torch.add(*(dense_change(state, name, shapes[name], 1.0) for state in (first, second)))
+    return found
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from fed_lorac.adapters.factors import delta, two_step_kernels
 from fed_lorac.adapters.routes import faster_route
 from fed_lorac.adapters.thin import thin_conv2d
 
-__all__ = ["LoraConv2d", "RouteChoice", "dress", "scaled", "undress"]
+__all__ = ["LoraConv2d", "RouteChoice", "dress", "full_precision", "scaled", "undress"]
 
 Route = Literal["dense", "two-step", "thin"]
 RouteChoice = Literal["auto", "dense", "two-step", "thin"]
@@ -41,13 +41,13 @@ class LoraConv2d(nn.Conv2d):
 
     def delta(self) -> Tensor:
         """The dense change of the weight, (out, in, K, K), differentiable by the factors, never in autocast's bf16."""
-        with _full_precision(self.weight.device.type):
+        with full_precision(self.weight.device.type):
             change: Tensor = delta(self.lora_A, self.lora_B, self.weight.shape, self.lora_scale)
         return change
 
     def effective_weight(self, own: Mapping[str, Tensor]) -> Tensor:
         """W + delta W, (..., out, in, K, K), from the layer's tensors by name with any (cameras') axes in front."""
-        with _full_precision(self.weight.device.type):
+        with full_precision(self.weight.device.type):
             change = (self.lora_scale * own["lora_B"]) @ own["lora_A"]
             return own["weight"] + change.reshape(own["weight"].shape)
 
@@ -109,7 +109,7 @@ def _as_autocast(tensor: Tensor) -> Tensor:
     return tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
 
 
-def _full_precision(device: str) -> AbstractContextManager[object]:
+def full_precision(device: str) -> AbstractContextManager[object]:
     """Autocast off: factors multiply in the precision they are kept in."""
     return torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext()
 

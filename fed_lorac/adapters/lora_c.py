@@ -54,6 +54,7 @@ def attach(
     alpha: float,
     rank_mode: str = "auto",
     kernel_wise: bool = False,
+    freeze_a: bool = False,
     seed: int = 0,
     generator: torch.Generator | None = None,
     train_first_conv: bool = True,
@@ -63,7 +64,8 @@ def attach(
     """Attach LoRA-C to a network, IN PLACE, and begin a turn: outputs are those of the plain network (B is zero).
 
     A comes from `generator`, else from the stream (seed, "lora_c"), layer by layer in the network's order. `rank_mode`
-    "auto" is `survey.auto_rank_mode`; it has no effect on kernel-wise factors. `route` is for benchmarks and tests.
+    "auto" is `survey.auto_rank_mode`; it has no effect on kernel-wise factors. With `freeze_a` only B is trained and
+    read (FFA-LoRA, arXiv 2403.12313): the change is then linear in the state. `route` is for benchmarks and tests.
     Raises FactorError, with nothing altered, for a layer that cannot carry a branch or settings out of range.
     """
     _refuse_unfit_settings(model, rank, alpha, rank_mode=rank_mode, kernel_wise=kernel_wise, route=route)
@@ -71,13 +73,14 @@ def attach(
     mode = auto_rank_mode(model) if rank_mode == "auto" else rank_mode
     flags = tuple((name, p.requires_grad) for name, p in model.named_parameters())
     dense = _trained_as_they_are(found, train_first_conv, train_classifier)
-    note = Attachment(rank, float(alpha), mode, kernel_wise, found.branches, dense, flags)
+    note = Attachment(rank, float(alpha), mode, kernel_wise, found.branches, dense, flags, freeze_a)
     drawn = draw(model, note, generator if generator is not None else torch_stream(seed, "lora_c"))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None  # an optimizer would still move a frozen weight by a gradient left over
     for name, (A, B) in drawn.items():
         dress(conv_of(model, name), A, B, note.scale, route)
+        branch_of(model, name).lora_A.requires_grad_(not freeze_a)
     for name in dense:
         layer = model.get_submodule(name)
         layer.register_buffer("lora_base", weight_of(model, name).detach().clone())
@@ -94,8 +97,8 @@ def trainable_parameters(model: nn.Module) -> int:
 def read_state(model: nn.Module) -> dict[str, Tensor]:
     """The adapter as a state: float32 contiguous copies on the CPU, sorted by name.
 
-    "<conv>.A" and "<conv>.B" are the factors (without alpha / r: see `Attachment.scale`); "<layer>.weight" is the
-    change of a weight trained as it is since the turn began.
+    "<conv>.A" and "<conv>.B" are the factors (without alpha / r: see `Attachment.scale`), a frozen A left out;
+    "<layer>.weight" is the change of a weight trained as it is since the turn began.
     """
     note = attachment(model)
     state = {f"{name}.{side}": factor for name in note.branches for side, factor in factors_of(model, name)}

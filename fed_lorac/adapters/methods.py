@@ -1,38 +1,25 @@
 """What a camera trains, by name. Knows how each method is attached and read; not cameras, rounds or bytes."""
 
+import copy
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters import dense, lora_c
+from fed_lorac.adapters.aad import AdditiveDecomposition
+from fed_lorac.adapters.adapter import Adapter, Expansion
+from fed_lorac.adapters.changes import State
+from fed_lorac.adapters.filter_atoms import Atoms, OvercompleteAtoms
 from fed_lorac.config import AdapterConfig
 
 __all__ = ["ADAPTERS", "SOURCES", "Adapter", "adapter_of"]
 
 
-class Adapter(Protocol):
-    """One way to adapt a network: what of it is trained, and how that is read as a state."""
-
-    @property
-    def scale(self) -> float:
-        """What a state's factor products are multiplied by."""
-
-    def attach(self, model: nn.Module, generator: torch.Generator) -> None:
-        """Make a plain network trainable this way, in place; its outputs do not change yet."""
-
-    def read(self, model: nn.Module) -> dict[str, Tensor]:
-        """The state since `attach`: factors and dense changes, float32, on the CPU."""
-
-    def load(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Put a state that was read before into a network attached alike."""
-
-
 @dataclass(frozen=True)
-class LoraC:
+class LoraC(Adapter):
     """LoRA-C, see `fed_lorac.adapters.lora_c`."""
 
     rank: int
@@ -47,7 +34,7 @@ class LoraC:
         """alpha / r."""
         return self.alpha / self.rank
 
-    def attach(self, model: nn.Module, generator: torch.Generator) -> None:
+    def attach(self, model: nn.Module, generator: torch.Generator, *, freeze_a: bool = False) -> None:
         """Factors on every convolution but the first, B zero, A drawn from `generator`."""
         lora_c.attach(
             model,
@@ -55,6 +42,7 @@ class LoraC:
             alpha=self.alpha,
             rank_mode=self.rank_mode,
             kernel_wise=self.kernel_wise,
+            freeze_a=freeze_a,
             generator=generator,
             train_first_conv=self.train_first_conv,
             train_classifier=self.train_classifier,
@@ -68,13 +56,91 @@ class LoraC:
         """Factors and changes back into a network attached alike."""
         lora_c.load_state(model, state)
 
+    def as_change(self) -> Adapter:
+        """A as its change since it was drawn."""
+        return SinceDrawn(**{own.name: getattr(self, own.name) for own in fields(self)})
+
+    def drawn(self, base: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+        """ "<conv>.A" as `attach` would draw it for a network like `base`."""
+        twin = copy.deepcopy(base).cpu()
+        self.attach(twin, generator, freeze_a=False)
+        return {key: tensor for key, tensor in lora_c.read_state(twin).items() if key.endswith(".A")}
+
 
 @dataclass(frozen=True)
-class Dense:
+class SinceDrawn(LoraC):
+    """LoRA-C whose state has of A the change since it was drawn, which both ends know how to draw."""
+
+    def attach(self, model: nn.Module, generator: torch.Generator, *, freeze_a: bool = False) -> None:
+        """As LoRA-C's; what was drawn is noted."""
+        super().attach(model, generator, freeze_a=freeze_a)
+        drawn = {key: tensor for key, tensor in lora_c.read_state(model).items() if key.endswith(".A")}
+        setattr(model, _DRAWN, drawn)
+
+    def read(self, model: nn.Module) -> dict[str, Tensor]:
+        """The change of A, B, and the changes of what is trained beside them."""
+        drawn = getattr(model, _DRAWN)
+        return {key: value - drawn[key] if key in drawn else value for key, value in super().read(model).items()}
+
+    def load(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """Factors and changes back into a network attached alike."""
+        super().load(model, _added(getattr(model, _DRAWN), state))
+
+    def as_change(self) -> Adapter:
+        """It is."""
+        return self
+
+    def expansion(self, base: nn.Module, generator: torch.Generator) -> Expansion:
+        """What was drawn, added to the change of A."""
+        return partial(_added, self.drawn(base, generator))
+
+
+_DRAWN = "_lora_drawn"  # the attribute of the network with A as it was drawn
+
+
+def _added(drawn: State, state: State) -> State:
+    return {key: value + drawn[key] if key in drawn else value for key, value in state.items()}
+
+
+@dataclass(frozen=True)
+class FrozenA(LoraC):
+    """LoRA-C whose A stays as it is drawn, the same for every camera: B alone is trained and sent (FFA-LoRA).
+
+    Sun et al. 2024, arXiv 2403.12313. `mean(B) @ A` is the mean of the products.
+    """
+
+    linear = True
+
+    @property
+    def scale(self) -> float:
+        """1: alpha / r is in the expansion."""
+        return 1.0
+
+    def as_change(self) -> Adapter:
+        """B is zero at first: it is its own change."""
+        return self
+
+    def attach(self, model: nn.Module, generator: torch.Generator, *, freeze_a: bool = True) -> None:
+        """As LoRA-C's, with A frozen."""
+        super().attach(model, generator, freeze_a=freeze_a)
+
+    def expansion(self, base: nn.Module, generator: torch.Generator) -> Expansion:
+        """Beside each B, times alpha / r, the A that `attach` drew."""
+        return partial(_beside, self.drawn(base, generator), self.alpha / self.rank)
+
+
+def _beside(drawn: State, scale: float, state: State) -> State:
+    """The pairs (A, scale * B); what is dense passes."""
+    found = {key: scale * value if f"{key[:-1]}A" in drawn else value for key, value in state.items()}
+    return found | {key: A for key, A in drawn.items() if f"{key[:-1]}B" in state}
+
+
+@dataclass(frozen=True)
+class Dense(Adapter):
     """Parameters trained as they are, see `fed_lorac.adapters.dense`; `select` names those of a network."""
 
+    linear = True
     select: Callable[[nn.Module], Collection[str]]
-    scale: float = 1.0
 
     def attach(self, model: nn.Module, generator: torch.Generator) -> None:
         """The selected parameters are trained, and no other."""
@@ -89,8 +155,18 @@ class Dense:
         dense.load_state(model, state)
 
 
-def _factors(a: AdapterConfig, alpha: float, rank_mode: str) -> LoraC:
-    return LoraC(a.rank, alpha, rank_mode, a.kernel_wise, a.train_first_conv, a.train_classifier)
+def _factors(a: AdapterConfig, alpha: float, rank_mode: str, kind: type[LoraC] = LoraC) -> LoraC:
+    return kind(a.rank, alpha, rank_mode, a.kernel_wise, a.train_first_conv, a.train_classifier)
+
+
+def _aad(a: AdapterConfig) -> AdditiveDecomposition:
+    beside = {"train_first_conv": a.train_first_conv, "train_classifier": a.train_classifier}
+    return AdditiveDecomposition(a.rank, a.alpha, a.rank_mode, **beside)
+
+
+def _atoms(a: AdapterConfig) -> Atoms:
+    kind = partial(OvercompleteAtoms, m1=a.atoms_m1) if a.atoms_m1 else Atoms
+    return kind(m=a.atoms, kc=a.atoms_kc, train_first_conv=a.train_first_conv, train_classifier=a.train_classifier)
 
 
 def _bn_affine(a: AdapterConfig) -> Dense:
@@ -101,6 +177,9 @@ ADAPTERS: dict[str, Callable[[AdapterConfig], Adapter]] = {
     "lora-c": lambda a: _factors(a, a.alpha, a.rank_mode),
     "lorae": lambda a: _factors(a, float(a.rank), "filter"),  # no scale: alpha = r
     "conv-lora": lambda a: _factors(a, a.alpha, "filter"),
+    "lora-c-ffa": lambda a: _factors(a, a.alpha, a.rank_mode, FrozenA),
+    "aad": _aad,
+    "filter-atoms": _atoms,
     "bn-affine": _bn_affine,
     "linear-probe": lambda a: Dense(dense.probe),
     "full": lambda a: Dense(dense.everything),
@@ -111,6 +190,9 @@ SOURCES = {
     "lora-c": "LoRA-C, arXiv 2410.16954",
     "lorae": "LoRAE, Low-rank adaptation for edge AI, doi 10.1038/s41598-025-16794-9",
     "conv-lora": "LoRA, arXiv 2106.09685, on convolutions as PEFT and FLoCoRA (arXiv 2406.14082) have it",
+    "lora-c-ffa": "FFA-LoRA, arXiv 2403.12313, on LoRA-C",
+    "aad": "FedMUD's additive decomposition, arXiv 2505.23176",
+    "filter-atoms": "Large Convolutional Model Tuning via Filter Subspace, arXiv 2403.00269",
     "bn-affine": "Training BatchNorm and only BatchNorm, arXiv 2003.00152",
     "linear-probe": "Linear classifier probes, arXiv 1610.01644",
     "full": "FedAvg of every parameter, arXiv 1602.05629",

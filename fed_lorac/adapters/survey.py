@@ -1,4 +1,5 @@
-"""The survey: what LoRA-C would do to a network. Knows layers' types, kernels and order; alters nothing.
+"""The survey: what LoRA-C, or another adapter of branches, would do to a network. Knows layers' types, kernels and
+order; alters nothing.
 
 Everything that attach refuses is refused here, before the first layer is touched.
 """
@@ -42,10 +43,10 @@ def survey(model: nn.Module, *, need_classifier: bool) -> Survey:
     convs = [(name, module) for name, module in model.named_modules() if isinstance(module, _ConvNd)]
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if len(convs) < 2:
-        raise FactorError(f"LoRA-C adapts every convolution but the first; this network has {len(convs)} in all.")
+        raise FactorError(f"Every convolution but the first carries a branch; this network has {len(convs)} in all.")
     if need_classifier and not linears:
         raise FactorError(
-            "LoRA-C trains the classifier, the last nn.Linear, as it is; this network has no nn.Linear. "
+            "The classifier, the last nn.Linear, is trained as it is; this network has no nn.Linear. "
             "Attach with train_classifier=False."
         )
     for name, conv in convs[1:]:
@@ -54,7 +55,7 @@ def survey(model: nn.Module, *, need_classifier: bool) -> Survey:
 
 
 def _refuse_unfit(name: str, conv: _ConvNd) -> None:
-    law = "A LoRA-C branch needs a plain nn.Conv2d with groups=1 and a square kernel"
+    law = "A branch needs a plain nn.Conv2d with groups=1 and a square kernel"
     if type(conv) is not nn.Conv2d:
         raise FactorError(
             f"{law}; layer {name!r} is a {type(conv).__name__}. Detach what was attached to it, or choose a network "
@@ -63,7 +64,7 @@ def _refuse_unfit(name: str, conv: _ConvNd) -> None:
     if conv.groups != 1:
         raise FactorError(
             f"{law}; layer {name!r} has groups={conv.groups}, so its filters see only {conv.in_channels // conv.groups}"
-            f" of {conv.in_channels} channels and B @ A would not fit them. Choose a network without grouped or "
+            f" of {conv.in_channels} channels and a branch would not fit them. Choose a network without grouped or "
             "depthwise convolutions."
         )
     if conv.kernel_size[0] != conv.kernel_size[1]:

@@ -54,8 +54,9 @@ class _Thin(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, inner, outer = ctx.saved_tensors
         dx = _gradient(dy, x, weight, ctx.how, 0) if ctx.needs_input_grad[0] else None
-        hidden = F.conv2d(dy, outer.transpose(0, 1))
-        d_inner = _gradient(hidden, x, inner, ctx.how, 1)
+        d_inner = None  # a frozen A spares two convolutions
+        if ctx.needs_input_grad[3]:
+            d_inner = _gradient(F.conv2d(dy, outer.transpose(0, 1)), x, inner, ctx.how, 1)
         d_outer = _gradient(dy, F.conv2d(x, inner, None, *ctx.how), outer, ([1, 1], [0, 0], [1, 1]), 1)
         return dx, None, None, d_inner, d_outer, None
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from fed_lorac.adapters.branched import BranchConv2d
 from fed_lorac.adapters.fold_bn import foldable
 from fed_lorac.adapters.layers import LoraConv2d, scaled
 from fed_lorac.cohort.layers import SideBatchNorm, SideConv2d, affine_of
@@ -19,7 +20,7 @@ from fed_lorac.errors import FactorError
 __all__ = ["fixed_norms_folded"]
 
 Affine = Callable[[], tuple[Tensor, Tensor]]
-_KINDS = (nn.Conv2d, LoraConv2d)
+_ADAPTED = (LoraConv2d, BranchConv2d)
 _traced: dict[Hashable, tuple[tuple[str, str], ...]] = {}
 
 
@@ -48,7 +49,7 @@ def _as_it_is(x: Tensor) -> Tensor:
 
 
 def _forward(conv: nn.Module, affine: Affine) -> Callable[[Tensor], Tensor]:
-    if isinstance(conv, LoraConv2d | SideConv2d):
+    if isinstance(conv, (*_ADAPTED, SideConv2d)):
         return lambda x: conv.convolve(x, affine())
     assert isinstance(conv, nn.Conv2d)
     return lambda x: conv._conv_forward(x, *scaled(conv.weight, conv.bias, affine()))
@@ -72,7 +73,8 @@ def _pairs(model: nn.Module) -> tuple[tuple[str, str], ...]:
     key = tuple((name, type(module), *_settings(module)) for name, module in model.named_modules())
     if key not in _traced:
         try:
-            _traced[key] = tuple(foldable(model, _KINDS))
+            adapted = {type(module) for module in model.modules() if isinstance(module, _ADAPTED)}
+            _traced[key] = tuple(foldable(model, {nn.Conv2d, *adapted}))
         except FactorError:
             _traced[key] = ()
     return _traced[key]

@@ -1,6 +1,7 @@
 """The names a setting may take. Knows words; not what they do. Tests hold each tuple equal to its room's registry."""
 
 __all__ = [
+    "ACCEPTED",
     "ADAPTERS",
     "AUGMENTS",
     "BATCH_NORMS",
@@ -11,21 +12,30 @@ __all__ = [
     "DEVICES",
     "DOWNLINKS",
     "DOWNLOADABLE",
+    "DRAW_ANEW",
     "ENGINES",
+    "EXPANDED",
     "FACTORED",
     "FIXED_BASIS",
+    "GROUPED",
+    "GROUPINGS",
     "LABEL_SKEWS",
+    "LINEAR",
     "LINKS",
     "LINK_DEALS",
     "LOSSLESS",
     "MODELS",
     "NORMS",
+    "ONE_RANK",
     "PRECISIONS",
+    "RANKED",
     "RANK_MODES",
     "SCHEDULES",
+    "SEND_STATES",
     "SERVERS",
     "SEVERITIES",
     "SHORTCUTS",
+    "SILENT",
     "STRATEGIES",
     "STREAMS",
     "TORCHVISION_MODELS",
@@ -93,14 +103,53 @@ LINKS = (
 
 FACTORED = ("lora-c", "lorae", "conv-lora")
 # What their states say means the same in every round, under any strategy.
-FIXED_BASIS = ("bn-affine", "linear-probe", "full")
-ADAPTERS = (*FACTORED, "bn-affine", "linear-probe", "full")
+FIXED_BASIS = ("lora-c-ffa", "aad", "filter-atoms", "bn-affine", "linear-probe", "full")
+ADAPTERS = (*FACTORED, "lora-c-ffa", "aad", "filter-atoms", "bn-affine", "linear-probe", "full")
+RANKED = (*FACTORED, "lora-c-ffa", "aad")
 RANK_MODES = ("auto", "r*k", "r")
 SCHEDULES = ("cosine", "constant")
 AUGMENTS = ("reflect_flip", "crop_flip", "crop", "crop_flip_cutout", "none")
 BATCH_NORMS = ("local", "frozen", "shared")
 TURN_STATISTICS = ("moving", "fixed")
-STRATEGIES = ("merged", "factors", "plain", "full")
+# Their states are expanded: a frozen part that both ends know is put back.
+EXPANDED = ("lora-c-ffa", "aad", "filter-atoms")
+LINEAR = (*EXPANDED, "bn-affine", "linear-probe", "full")
+STRATEGIES = (
+    "merged",
+    "factors",
+    "flora",
+    "flexlora",
+    "rotating-basis",
+    "plain",
+    "full",
+    "personal",
+    "local-only",
+    "zero-byte",
+)
+# Which adapters each can average.
+ACCEPTED = {
+    "merged": tuple(method for method in ADAPTERS if method != "full"),
+    "factors": FACTORED,
+    "rotating-basis": ("lora-c", "lora-c-ffa", "aad"),
+    "plain": LINEAR,
+    "full": ("full",),
+    "flora": FACTORED,
+    "flexlora": FACTORED,
+    "personal": tuple(method for method in ADAPTERS if method != "full"),
+    "local-only": ADAPTERS,
+    "zero-byte": ADAPTERS,
+}
+# Every turn begins with factors that are drawn anew, the same for all cameras.
+DRAW_ANEW = ("merged", "flora", "personal")
+# A camera's own part of the network is a change that its group has beneath; elsewhere it is the adapter it trains on.
+GROUPED = ("personal",)
+# They average factors tensor by tensor, and so of cameras of one rank only.
+ONE_RANK = ("factors", "rotating-basis")
+# Nothing crosses the radio.
+SILENT = ("local-only", "zero-byte")
+GROUPINGS = ("weather", "similarity")
+# Their updates are means of states, which both ends expand; the others' are changes.
+SEND_STATES = ("rotating-basis", "plain", "full")
 CENTRES = ("mean", "clipped", "median", "trimmed", "krum")
 SERVERS = ("average", "momentum", "adam", "yogi")
 DOWNLINKS = ("svd", "stack", "dense")

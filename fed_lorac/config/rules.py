@@ -68,7 +68,7 @@ class Rule:
 
     def _check_choices(self, key: str, value: str) -> None:
         words = items(value) if self.listed else (value,)
-        if not words:
+        if not words and self.default:
             raise ConfigError(f"{key} must name at least one; got {value!r}. Its default is {self.default!r}.")
         for word in words:
             if self.choices and word not in self.choices:

@@ -186,6 +186,24 @@ class AdapterConfig(Section):
     kernel_wise: bool = setting(False, "the paper's ablation: a pair of factors per kernel")
     train_first_conv: bool = setting(True, "the first convolution's weight is trained, and sent, as it is")
     train_classifier: bool = setting(True, "the classifier's weight is trained, and sent, as it is")
+    ranks: str = setting("", "ranks dealt to cameras round robin, alpha / r as it is; empty: rank for all", listed=True)
+    atoms: int = setting(9, "filter-atoms: atoms m a convolution; the paper's 6, 9, 12", least=1)
+    atoms_m1: int = setting(0, "filter-atoms: overcomplete, each atom of so many; 0: not; the paper's 3 to 6", least=0)
+    atoms_kc: int = setting(4, "filter-atoms: channels of 1x1 kernels regrouped by; 0: none; the paper's 2, 4", least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for word in items(self.ranks):
+            if not word.isdecimal() or not int(word):
+                raise ConfigError(
+                    f"adapter.ranks must be whole numbers from 1, with commas between; got {word!r} in {self.ranks!r}. "
+                    'Write them like "2, 4, 8", or leave it empty.'
+                )
+
+    @property
+    def rank_list(self) -> tuple[int, ...]:
+        """`ranks`, parsed; where it is empty, the one rank."""
+        return tuple(int(word) for word in items(self.ranks)) or (self.rank,)
 
 
 @dataclass(frozen=True)
@@ -226,9 +244,12 @@ class StrategyConfig(Section):
     """What the server does with the replies."""
 
     section: ClassVar[str] = "strategy"
-    name: str = setting("merged", "average merged deltas, factors apart, or the full network", choices=names.STRATEGIES)
+    name: str = setting("merged", "how the server averages, if it does", choices=names.STRATEGIES)
     downlink: str = setting("svd", "how merged's average goes down", choices=names.DOWNLINKS)
     svd_rank: int = setting(0, "rank that svd sends; 0: the adapter's own", least=0)
+    groups_by: str = setting("weather", "personal: cameras of one group share it", choices=names.GROUPINGS)
+    groups: int = setting(3, "personal: groups that similarity looks for", least=1)
+    group_share: float = setting(1.0, "personal: how much of its difference a group takes", least=0, most=1)
     centre: str = setting("mean", "what stands for the cameras' deltas", choices=names.CENTRES)
     trim: float = setting(0.1, "trimmed: share of cameras cut off on each side of every entry", least=0, below=0.5)
     faulty: int = setting(1, "krum: bad cameras that it reckons with", least=0)

@@ -1,6 +1,6 @@
 """Choices that contradict one another. Knows the sections side by side; not where they came from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fed_lorac.config import names
@@ -15,6 +15,9 @@ def contradictions(config: "Config") -> Iterator[str]:
     """Each contradiction as one message: the law, what came, the remedy."""
     yield from _fleet(config)
     yield from _method(config)
+    yield from _silence(config)
+    yield from _groups(config)
+    yield from _server(config)
     yield from _codec(config)
     yield from _model(config)
     yield from _data(config)
@@ -31,79 +34,159 @@ def _fleet(config: "Config") -> Iterator[str]:
 
 def _method(config: "Config") -> Iterator[str]:
     adapter, strategy = config.adapter, config.strategy.name
-    if strategy not in (allowed := _averaged_by(adapter.method)):
+    if adapter.method not in (accepted := names.ACCEPTED[strategy]):
+        able = [name for name in names.STRATEGIES if adapter.method in names.ACCEPTED[name]]
         yield (
-            f"{_WHY[allowed]}; got adapter.method = {adapter.method!r} with strategy.name = {strategy!r}. "
-            f"Set strategy.name to {' or '.join(map(repr, allowed))}, or choose another method."
+            f"{_WHY[strategy]}; got adapter.method = {adapter.method!r} with strategy.name = {strategy!r}. Set "
+            f"adapter.method to {_either(accepted)}, or for this method strategy.name to {_either(able)}."
         )
-    server = config.strategy.server
-    if strategy == "factors" and server != "average":
+    if adapter.method == "filter-atoms" and adapter.atoms_m1 and strategy == "plain":
         yield (
-            "A server's optimizer steps by the mean delta, which factors does not form; got strategy.server = "
-            f'{server!r} with strategy.name = "factors". Set strategy.server = "average", or strategy.name = "merged".'
-        )
-    if strategy == "merged" and config.strategy.downlink == "stack" and server in ("adam", "yogi"):
-        yield (
-            f"{server} acts on each entry of a dense delta, and no stack of factors is left; got strategy.server = "
-            f'{server!r} with strategy.downlink = "stack". Set the downlink to "dense" or "svd", or the server to '
-            '"momentum".'
-        )
-    centre = config.strategy.centre
-    if strategy == "factors" and centre != "mean":
-        yield (
-            "A centre is of the cameras' deltas, which factors does not form; got strategy.centre = "
-            f'{centre!r} with strategy.name = "factors". Set strategy.centre = "mean", or strategy.name = "merged".'
-        )
-    elementwise = centre in ("median", "trimmed") or (centre == "clipped" and config.strategy.noise > 0)
-    if strategy == "merged" and config.strategy.downlink == "stack" and elementwise:
-        yield (
-            f"{centre} acts on each entry of dense deltas, and no stack of factors is left; got strategy.centre = "
-            f'{centre!r} with strategy.downlink = "stack". Set the downlink to "dense" or "svd".'
+            f"{_WHY[strategy]}, and alpha1 x D1 is not; got adapter.atoms_m1 = {adapter.atoms_m1} with strategy.name = "
+            f'{strategy!r}. Set adapter.atoms_m1 = 0, or strategy.name = "merged".'
         )
     if adapter.kernel_wise and adapter.rank_mode == "r*k":
         yield (
             'Kernel-wise factors are (r, K) and (K, r), so their rank is r itself; got adapter.rank_mode = "r*k" with '
             'adapter.kernel_wise = true. Set adapter.rank_mode = "r" or "auto".'
         )
-    if adapter.kernel_wise and adapter.method != "lora-c":
+    if adapter.kernel_wise and adapter.method not in ("lora-c", "lora-c-ffa"):
         yield (
             "Factors per kernel are an ablation of lora-c; got adapter.kernel_wise = true with "
             f"adapter.method = {adapter.method!r}. Set adapter.kernel_wise = false."
         )
+    if adapter.kernel_wise and strategy == "flexlora":
+        yield (
+            f"A rank is taken of layer-wise factors; got adapter.kernel_wise = true with strategy.name = {strategy!r}. "
+            'Set adapter.kernel_wise = false, or strategy.name = "merged".'
+        )
+    unequal = adapter.method in names.RANKED and len(set(adapter.rank_list)) > 1
+    if unequal and (adapter.method not in names.FACTORED or strategy in names.ONE_RANK):
+        yield (
+            "Cameras may differ in rank where products of factors are averaged; factors averaged apart, and states "
+            f"over one frozen basis, are of one rank. Got adapter.ranks = {adapter.ranks!r} with adapter.method = "
+            f"{adapter.method!r} and strategy.name = {strategy!r}. Leave adapter.ranks empty, or choose lora-c with "
+            "strategy flexlora, flora or merged."
+        )
 
 
-def _averaged_by(method: str) -> tuple[str, ...]:
-    """The strategies that a method's states can go through."""
-    if method == "full":
-        return ("full", "plain")
-    return ("merged", "factors") if method in names.FACTORED else ("plain", "merged")
+def _either(words: Sequence[str]) -> str:
+    return " or ".join(map(repr, words))
 
 
-_WHY: dict[tuple[str, ...], str] = {
-    ("full", "plain"): "Full fine-tuning sends the network itself, whose mean is taken as it is",
-    ("merged", "factors"): (
-        "Factors A and B are averaged as products by merged, or apart, which is not the mean, by factors"
-    ),
-    ("plain", "merged"): "What is trained as it is has no factors: its changes are averaged as they are",
+_WHY = {
+    "merged": "Deltas are merged where they are changes of a base; full fine-tuning is averaged as it is",
+    "factors": "The naive average is of factors A and B apart",
+    "rotating-basis": "A basis that is drawn anew each round is one that adapters draw and freeze",
+    "plain": "Plain averaging is of states that changes are linear in, or the mean is not that of the changes",
+    "full": "Full fine-tuning trains every parameter",
+    "flora": "Factors A and B are what is stacked",
+    "flexlora": "Factors A and B are what each camera gets its own rank of",
+    "personal": "Deltas are merged where they are changes of a base; full fine-tuning is averaged as it is",
 }
+
+
+def _silence(config: "Config") -> Iterator[str]:
+    """What batch norm can be where nothing crosses the radio, and where nothing but its statistics is adapted."""
+    strategy, mode, norm = config.strategy.name, config.batch_norm.mode, config.model.norm
+    if strategy == "zero-byte" and mode != "local":
+        yield (
+            "Zero-byte is local batch norm alone: each camera takes its own statistics; got batch_norm.mode = "
+            f'{mode!r} with strategy.name = "zero-byte". Set batch_norm.mode = "local".'
+        )
+    if strategy == "zero-byte" and norm != "batch":
+        yield (
+            "Zero-byte is local batch norm alone, and group norm has no statistics to adapt; got model.norm = "
+            f'{norm!r} with strategy.name = "zero-byte". Set model.norm = "batch", or another strategy.'
+        )
+    if strategy == "local-only" and mode == "shared":
+        yield (
+            'Shared statistics travel, and nothing does under local-only; got batch_norm.mode = "shared" with '
+            'strategy.name = "local-only". Set batch_norm.mode to "local" or "frozen".'
+        )
+
+
+def _groups(config: "Config") -> Iterator[str]:
+    strategy, fleet = config.strategy, config.fleet
+    if strategy.name == "personal" and strategy.groups_by == "similarity" and strategy.groups > fleet.per_round:
+        yield (
+            "Groups are found among the cameras of one round, each with at least one; got strategy.groups = "
+            f"{strategy.groups} with fleet.per_round = {fleet.per_round}. Lower the first or raise the second."
+        )
+
+
+def _server(config: "Config") -> Iterator[str]:
+    """What acts on each entry of a dense delta leaves neither factors nor states, and some updates are those."""
+    strategy, server, centre = config.strategy, config.strategy.server, config.strategy.centre
+    got = f"got strategy.server = {server!r} and strategy.centre = {centre!r} with strategy.name = {strategy.name!r}"
+    if strategy.name == "factors" and (server, centre) != ("average", "mean"):
+        yield (
+            f"A server's optimizer and centre are of the cameras' deltas, which factors does not form; {got}. Set them "
+            'to "average" and "mean", or strategy.name = "merged".'
+        )
+    if strategy.name == "flexlora" and (server, centre) != ("average", "mean"):
+        yield (
+            f"A server's optimizer and centre are of changes, and flexlora's factors live on over rounds; {got}. Set "
+            'them to "average" and "mean", or strategy.name = "merged".'
+        )
+    if strategy.name == "personal" and (server, centre) != ("average", "mean"):
+        yield (
+            f"A group differs from all by its mean delta less theirs; {got}. Set them to "
+            '"average" and "mean", or strategy.name = "merged".'
+        )
+    elementwise = [server] * (server in ("adam", "yogi")) + [centre] * _elementwise(config)
+    if strategy.name == "flora" and elementwise:
+        yield (
+            f"{elementwise[0]} acts on each entry of dense deltas, and no stack of factors is left; {got}. Set "
+            'strategy.name = "merged", or choose average or momentum of mean.'
+        )
+    if strategy.name == "merged" and strategy.downlink == "stack" and elementwise:
+        yield (
+            f"{elementwise[0]} acts on each entry of dense deltas, and no stack of factors is left; {got} and "
+            'strategy.downlink = "stack". Set the downlink to "dense" or "svd", or choose average or momentum of mean.'
+        )
+    expanded = config.adapter.method in names.EXPANDED or strategy.name == "rotating-basis"
+    if expanded and strategy.name in names.SEND_STATES and (elementwise or centre != "mean"):
+        yield (
+            f"{(*elementwise, centre)[0]} acts on dense deltas, and the mean of states is what goes down; {got} and "
+            f'adapter.method = {config.adapter.method!r}. Set strategy.name = "merged", or average of mean.'
+        )
+    if strategy.name == "rotating-basis" and server == "momentum":
+        yield (
+            f"Momentum adds up what rounds have in common, and a rotating basis is new in each; {got}. Set "
+            'strategy.server = "average", or strategy.name = "plain", whose basis stays.'
+        )
+
+
+def _elementwise(config: "Config") -> bool:
+    centre = config.strategy.centre
+    return centre in ("median", "trimmed") or (centre == "clipped" and config.strategy.noise > 0)
 
 
 def fixed_basis(config: "Config") -> bool:
     """Whether a camera's tensors mean the same in every round, so that what one round left out may be sent in another.
 
-    Dense changes do, and so do factors that live on from round to round. Under the other strategies A is drawn, or
-    starts, anew each round, and what was left out of B belongs to an A that is gone.
+    Dense changes do, and so do states over a basis that is drawn once, and factors that live on from round to round.
+    Else A is drawn, or starts, anew each round, and what was left out of B belongs to an A that is gone.
     """
-    return config.adapter.method in names.FIXED_BASIS or config.strategy.name == "factors"
+    adapter, strategy = config.adapter, config.strategy.name
+    if strategy == "rotating-basis" or (adapter.method == "filter-atoms" and adapter.atoms_m1):
+        return strategy == "local-only"
+    return adapter.method in names.FIXED_BASIS or strategy in ("factors", "local-only")
 
 
 def _codec(config: "Config") -> Iterator[str]:
     codec, method, strategy = config.codec, config.adapter.method, config.strategy.name
-    if codec.error_feedback and not fixed_basis(config):
+    if codec.error_feedback and strategy in names.SILENT:
+        yield (
+            "Error feedback is for frames that cameras send; got codec.error_feedback = true with strategy.name = "
+            f"{strategy!r}, where they send none. Set it to false, or choose another strategy."
+        )
+    elif codec.error_feedback and not fixed_basis(config):
         yield (
             "Error feedback adds what one round left out to the next, which has a meaning where the basis stays; got "
-            f"codec.error_feedback = true with adapter.method = {method!r}, whose A is drawn anew each round under "
-            f"strategy.name = {strategy!r}. Set it to false, or choose strategy factors or one of "
+            f"codec.error_feedback = true with adapter.method = {method!r}, whose basis is another each round under "
+            f"strategy.name = {strategy!r}. Set it to false, or choose strategy factors, or plain with one of "
             f"{', '.join(names.FIXED_BASIS)}."
         )
     if codec.error_feedback and codec.up in names.LOSSLESS:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fed_lorac.adapters.changes import fold
+from fed_lorac.adapters.changes import fold, joined
 from fed_lorac.errors import DataError, FactorError
 from fed_lorac.export.facts import adapter_facts
-from fed_lorac.export.finished import Finished, statistics_of_camera
+from fed_lorac.export.finished import Finished, own_change_of_camera, statistics_of_camera
 from fed_lorac.files import tensor_bytes
 from fed_lorac.models.weights import read_checkpoint
 from fed_lorac.running import fingerprint, named_tensors
@@ -23,9 +23,11 @@ __all__ = ["adapter_file", "load_adapter"]
 
 
 def adapter_file(run: Finished, camera: int | None) -> tuple[bytes, Mapping[str, str]]:
-    """The run's adapter and, where `camera` is given, what its statistics differ by from the base's."""
+    """The run's adapter and, where `camera` is given, its own change of the network and of the base's statistics."""
     facts = adapter_facts(run, camera)
-    return tensor_bytes({**run.adapter.tensors, **_statistics(run, camera)}, facts), facts
+    shapes = {name: tensor.shape for name, tensor in run.model.tensors.items()}
+    adapter = joined(run.adapter.tensors, own_change_of_camera(run, camera), shapes)
+    return tensor_bytes({**adapter, **_statistics(run, camera)}, facts), facts
 
 
 def load_adapter(model: nn.Module, path: Path) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from fed_lorac.adapters.changes import fold
 from fed_lorac.base import fresh_model
 from fed_lorac.config import Config, load_config
 from fed_lorac.errors import ConfigError, RunError
@@ -14,7 +15,7 @@ from fed_lorac.evaluate import batch_norms
 from fed_lorac.models.weights import Checkpoint, load_into, read_checkpoint
 from fed_lorac.site import open_data
 
-__all__ = ["OWN_FILES", "Finished", "finished_run", "network_of", "statistics_of_camera"]
+__all__ = ["OWN_FILES", "Finished", "finished_run", "network_of", "own_change_of_camera", "statistics_of_camera"]
 
 _TENSORS = ("model.safetensors", "adapter.safetensors", "cameras.safetensors")
 OWN_FILES = (*_TENSORS, "config.toml", "summary.json", "rounds.jsonl", "cameras.jsonl")
@@ -51,11 +52,20 @@ def finished_run(folder: Path) -> Finished:
 
 
 def network_of(run: Finished, camera: int | None) -> nn.Module:
-    """The plain network with the adapter merged and, where `camera` is given, its own statistics, in eval mode."""
+    """The plain network with the adapter merged and, where `camera` is given, what is its own: statistics, and under
+    some strategies a change of the network. In eval mode."""
     model = fresh_model(run.config, len(run.classes))
     load_into(model, run.model, str(run.folder / "model.safetensors"))
     model.load_state_dict(dict(statistics_of_camera(run, camera)), strict=False)
+    fold(model, own_change_of_camera(run, camera))
     return model.eval()
+
+
+def own_change_of_camera(run: Finished, camera: int | None) -> Mapping[str, Tensor]:
+    """What the camera's network has beside the merged model, as a change of it; empty where it has nothing."""
+    place = None if camera is None else run.cameras.tensors.get(f"own.camera-{camera}")
+    prefix = "" if place is None else f"own-{int(place)}."
+    return {k.removeprefix(prefix): v for k, v in run.cameras.tensors.items() if prefix and k.startswith(prefix)}
 
 
 def statistics_of_camera(run: Finished, camera: int | None) -> Mapping[str, Tensor]:

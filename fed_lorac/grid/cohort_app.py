@@ -9,7 +9,8 @@ from fed_lorac.config import Config
 from fed_lorac.config.rules import Scalar
 from fed_lorac.errors import FrameError
 from fed_lorac.grid.crew import Answer, Visit
-from fed_lorac.nodes import Node, Own, answers, folded_round, raised, remembered, told_round
+from fed_lorac.memory import folded_round
+from fed_lorac.nodes import Node, Own, answers, keeping, raised, told_round
 from fed_lorac.running import running_fingerprint, whole_fingerprint
 from fed_lorac.site import Site, site_of
 from fed_lorac.wire.codec import inspect
@@ -85,7 +86,7 @@ def _chain(whole: tuple[int, bytes] | None, updates: Sequence[tuple[int, bytes]]
 
 
 def _answered(visit: Visit, shared: RunningBase, reply: Message, own: Own) -> Answer:
-    return Answer(reply, remembered(visit.state, shared.round, own.statistics, own.lost))
+    return Answer(reply, keeping(visit.state, visit.message, shared.round, own))
 
 
 def _behind(visit: Visit) -> Answer:

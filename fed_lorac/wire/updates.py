@@ -10,8 +10,9 @@ from fed_lorac.running import running_fingerprint
 from fed_lorac.wire.codec import decode
 from fed_lorac.wire.meter import read_frame
 
-__all__ = ["base_key", "read_base", "read_updates", "unfolded", "update_key"]
+__all__ = ["OWN_KEY", "base_key", "read_base", "read_updates", "unfolded", "update_key"]
 
+OWN_KEY = "own"  # the record with the part of the network that is not everyone's
 _PREFIX = "update-"
 _BASE_PREFIX = "base-"
 

@@ -1,0 +1,65 @@
+"""An adapter: what of a network is trained, how that is read as a state, and what a state says. Knows networks and
+states; not cameras, rounds or bytes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from fed_lorac.adapters.changes import State
+
+__all__ = ["Adapter", "Expansion", "as_it_is"]
+
+Expansion = Callable[[State], State]
+"""A state -> the change of the network's tensors that it stands for, as `fed_lorac.adapters.changes` has it."""
+
+
+def as_it_is(state: State) -> State:
+    """The expansion of states that are changes already."""
+    return state
+
+
+class Adapter(ABC):
+    """One way to adapt a network. A state is what a camera sends: tensors by name.
+
+    Factors and dense changes say by themselves what they change. Where a part of the change is frozen and known to
+    both ends (a drawn A, a weight's coefficients), the state is without it and `expansion` puts it back.
+    """
+
+    linear: ClassVar[bool] = False
+    """Whether the change is linear in the state: the mean of states then is the mean of changes."""
+
+    @property
+    def scale(self) -> float:
+        """What an expanded state's factor products are multiplied by."""
+        return 1.0
+
+    def prepared(self, base: nn.Module) -> Self:
+        """This adapter with what it takes from a starting base's weights; itself, where that is nothing."""
+        return self
+
+    def as_change(self) -> "Adapter":
+        """This adapter with a state that is, as far as it can be, the change since `attach`: for codecs that lose a
+        share of what they are given, who is given values that the other end knows loses them for nothing."""
+        return self
+
+    @abstractmethod
+    def attach(self, model: nn.Module, generator: torch.Generator) -> None:
+        """Make a plain network trainable this way, in place; its outputs do not change yet."""
+
+    @abstractmethod
+    def read(self, model: nn.Module) -> dict[str, Tensor]:
+        """The state since `attach`: float32, on the CPU, sorted by name."""
+
+    @abstractmethod
+    def load(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """Put a state that was read before into a network attached alike; FactorError on a misfit."""
+
+    def expansion(self, base: nn.Module, generator: torch.Generator) -> Expansion:
+        """What states mean that were read from a network like `base`, attached by a generator in the same state.
+
+        The change it gives is of float32 tensors on the CPU, and its products are still to be multiplied by `scale`.
+        """
+        return as_it_is
