@@ -20,7 +20,7 @@ from fed_lorac.measure import recent, seen
 from fed_lorac.running import own_fingerprint
 from fed_lorac.seeds import stream
 from fed_lorac.site import Site, drawn_from
-from fed_lorac.training import Outcome, Recipe, Task, cosine, train
+from fed_lorac.training import Recipe, Task, cosine, train
 from fed_lorac.wire.codec import encode
 from fed_lorac.wire.feedback import encode_with_feedback
 
@@ -77,50 +77,30 @@ def take_turns(site: Site, running: RunningBase, round: int, brought: Sequence[B
         for k, view in zip(brought, sights, strict=True)
     ]
     outcomes = train(models, tasks, recipe=recipe_of(site, round))
-    ended = _kept if config.strategy.name == "local-only" else _sent
+    states = [_state(site, site.adapters[place], model, was) for model, was in zip(models, before, strict=True)]
+    sent = [_packed(site, running, round, *pair) for pair in zip(brought, states, strict=True)]
     return [
-        ended(site, running, round, one, model, was, len(task.labels), outcome)
-        for one, model, was, task, outcome in zip(brought, models, before, tasks, outcomes, strict=True)
+        Turn(frame, len(task.labels), outcome.mean_loss, _local_statistics(site, model), lost, own)
+        for model, task, outcome, (frame, lost, own) in zip(models, tasks, outcomes, sent, strict=True)
     ]
 
 
-def _sent(
-    site: Site,
-    running: RunningBase,
-    round: int,
-    one: Brought,
-    model: nn.Module,
-    before: Statistics,
-    examples: int,
-    outcome: Outcome,
-) -> Turn:
-    """A turn whose state goes up."""
-    codec = site.config.codec
+def _packed(
+    site: Site, running: RunningBase, round: int, one: Brought, state: Mapping[str, Tensor]
+) -> tuple[bytes, Mapping[str, Tensor], bytes]:
+    """The frame that goes up, what its codec leaves out, and what stays with the camera: all of it, or nothing."""
+    codec, starting = site.config.codec, site.base.fingerprint
+    if site.config.strategy.name == "local-only":
+        return b"", {}, encode(state, dtype="fp32", base=own_fingerprint(starting))
     frame, lost = encode_with_feedback(
-        _state(site, site.adapter_for(one.camera), model, before),
+        state,
         one.lost if codec.error_feedback else None,
         dtype=codec.up,
-        base=running.fingerprint(site.base.fingerprint),
+        base=running.fingerprint(starting),
         rng=stream(site.config.run.seed, "codec", one.camera, round),
         topk_share=codec.topk_share,
     )
-    return Turn(frame, examples, outcome.mean_loss, _local_statistics(site, model), lost)
-
-
-def _kept(
-    site: Site,
-    running: RunningBase,
-    round: int,
-    one: Brought,
-    model: nn.Module,
-    before: Statistics,
-    examples: int,
-    outcome: Outcome,
-) -> Turn:
-    """A turn whose state stays with the camera."""
-    state = site.adapter_for(one.camera).read(model)
-    own = encode(state, dtype="fp32", base=own_fingerprint(site.base.fingerprint))
-    return Turn(b"", examples, outcome.mean_loss, _local_statistics(site, model), own=own)
+    return frame, lost, b""
 
 
 def _local_statistics(site: Site, model: nn.Module) -> Statistics:

@@ -14,6 +14,7 @@ from fed_lorac.adapters.adapter import Adapter, Expansion
 from fed_lorac.adapters.changes import State
 from fed_lorac.adapters.filter_atoms import Atoms, OvercompleteAtoms
 from fed_lorac.config import AdapterConfig
+from fed_lorac.errors import FactorError
 
 __all__ = ["ADAPTERS", "SOURCES", "Adapter", "adapter_of"]
 
@@ -125,14 +126,21 @@ class FrozenA(LoraC):
         super().attach(model, generator, freeze_a=freeze_a)
 
     def expansion(self, base: nn.Module, generator: torch.Generator) -> Expansion:
-        """Beside each B, times alpha / r, the A that `attach` drew."""
+        """Beside each B, times alpha / r, the A that `attach` drew; FactorError for a state of other layers or rank."""
         return partial(_beside, self.drawn(base, generator), self.alpha / self.rank)
 
 
 def _beside(drawn: State, scale: float, state: State) -> State:
     """The pairs (A, scale * B); what is dense passes."""
+    for key, A in drawn.items():
+        B = state.get(f"{key[:-1]}B")
+        if B is None or B.shape[-1] != A.shape[-2]:
+            raise FactorError(
+                f"{key[:-2]!r} has a B of {A.shape[-2]} columns in this adapter, beside its A {tuple(A.shape)}; came "
+                f"{None if B is None else tuple(B.shape)}. Was it trained with another rank or rank mode?"
+            )
     found = {key: scale * value if f"{key[:-1]}A" in drawn else value for key, value in state.items()}
-    return found | {key: A for key, A in drawn.items() if f"{key[:-1]}B" in state}
+    return found | {**drawn}
 
 
 @dataclass(frozen=True)
