@@ -35,8 +35,8 @@ from torch import nn
 
 from fed_lorac.adapters import lora_c
 from fed_lorac.adapters.methods import LoraC
-from fed_lorac.evaluate import statistics_of
 from fed_lorac.data.datasets import Dataset, load
+from fed_lorac.evaluate import statistics_of
 from fed_lorac.fleet import Camera, Fleet
 from fed_lorac.flower_private import task_identity
 from fed_lorac.grid.crew import Answer, Visit

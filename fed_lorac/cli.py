@@ -140,7 +140,7 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
     kind: Annotated[str, typer.Option("--format", help="safetensors, onnx, torchscript, or adapter: that alone.")],
     camera: Annotated[
-        int | None, typer.Option(help="Put this camera's own batch-norm statistics in. [default: the base's]")
+        int | None, typer.Option(help="Put in what is this camera's own. [default: what all share]")
     ] = None,
     file: Annotated[
         Path | None, typer.Option("--out", help="The file to write. [default: RUN/exported-network.ENDING]")

@@ -82,7 +82,9 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
     if "cohort_size" in summary:
         size = summary["cohort_size"]
         together = f"{size} cameras side by side" if size > 1 else "one camera at a time"
-        yield f"Trained on {summary['device']} in {summary['precision']}, {together}."
+        where = f"on {summary['device']} in {summary['precision']}"
+        trained = summary.get("strategy") != "zero-byte"
+        yield f"Trained {where}, {together}." if trained else f"Measured {where}; no camera trained."
     if summary["rounds_skipped"]:
         yield f"[yellow]{summary['rounds_skipped']} rounds were skipped below the quorum; see rounds.jsonl.[/yellow]"
     if summary["interrupted"]:

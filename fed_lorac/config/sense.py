@@ -108,6 +108,12 @@ def _silence(config: "Config") -> Iterator[str]:
 
 def _groups(config: "Config") -> Iterator[str]:
     strategy, fleet = config.strategy, config.fleet
+    if strategy.name == "personal" and strategy.groups_by == "weather" and fleet.schedule == "walk":
+        yield (
+            "Cameras are grouped by the weather that they were dealt, and a walk takes each through all of them; got "
+            'strategy.groups_by = "weather" with fleet.schedule = "walk". Set strategy.groups_by = "similarity", or '
+            "another schedule."
+        )
     if strategy.name == "personal" and strategy.groups_by == "similarity" and strategy.groups > fleet.per_round:
         yield (
             "Groups are found among the cameras of one round, each with at least one; got strategy.groups = "

@@ -1,8 +1,8 @@
 """To the device: one file out of a finished run's folder. Knows runs that are done, networks and file formats; not how
 a run goes, nor the messages in it.
 
-A network goes out with the adapter merged and, on request, a camera's own batch-norm statistics, batch norm folded into
-the convolutions: the plain network's operations, no more. The adapter goes out alone, and back onto its base.
+A network goes out with the adapter merged and, on request, what is a camera's own, batch norm folded into the
+convolutions: the plain network's operations, no more. The adapter goes out alone, and back onto its base.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,8 @@ def export_run(
 ) -> Exported:
     """Write the run in `folder` as one file of `kind`, atomically; `out` defaults to a name in that folder.
 
-    `camera`: that camera's own batch-norm statistics; None: the base's. `fold`: batch norm into convolutions.
+    `camera`: with that camera's own batch-norm statistics and its own part of the network, where the strategy has one
+    for it; None: the base's statistics, and what all share. `fold`: batch norm into convolutions.
 
     Raises:
         ConfigError: no such kind or camera, or a file name that does not fit.

@@ -8,7 +8,7 @@ import torch
 
 from fed_lorac import __version__
 from fed_lorac.export.deployed import Deployed
-from fed_lorac.export.finished import Finished, statistics_of_camera
+from fed_lorac.export.finished import Finished, own_change_of_camera, statistics_of_camera
 from fed_lorac.running import fingerprint
 
 __all__ = ["adapter_facts", "network_facts"]
@@ -49,6 +49,7 @@ def _origin(run: Finished, camera: int | None) -> dict[str, str]:
         "data": said["data"],
         "data_fingerprint": said.get("data_fingerprint", ""),
         "statistics": f"camera {camera}" if statistics_of_camera(run, camera) else "base",
+        "own_part": f"camera {camera}" if own_change_of_camera(run, camera) else "none",
     }
 
 
