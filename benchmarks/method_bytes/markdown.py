@@ -1,0 +1,236 @@
+"""Tables of methods for the docs, from registries, formulas and a kept result. Knows Markdown; measures nothing.
+
+A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from fed_lorac.adapters.methods import adapter_of
+from fed_lorac.catalogue import catalogue
+from fed_lorac.config import names
+from fed_lorac.links import LINKS, elapsed_s
+from fed_lorac.wire.codecs import CODECS, Codec
+from method_bytes.formulas import DOWN, up_of
+from method_bytes.pairs import FORMS, ONE, WAYS, Pair
+from method_bytes.words import ADAPTER_WORDS, CODEC_WORDS, FORM_WORDS, STRATEGY_WORDS, WAY_WORDS
+
+__all__ = ["TABLES", "written"]
+
+Found = Mapping[str, Any]
+Row = list[str]
+
+_MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+_TITLES = {"resnet20": "ResNet-20", "resnet18": "ResNet-18"}
+_TYPICAL = (("lora-c", "r*k"), ("lora-c-ffa", "r*k"), ("full", ""))  # the adapter that a strategy is shown with
+
+
+def written(text: str, found: Found) -> str:
+    """The text with every marked table made anew from a kept result."""
+    return _MARKED.sub(lambda mark: f"{mark[1]}{TABLES[mark[2]](found)}\n{mark[3]}", text)
+
+
+def adapters(found: Found) -> str:
+    """Every adapter and form: source, whether linear, what goes up as a formula and as measured."""
+    rows = []
+    for name, form, source in _adapters():
+        sent = [cell for network in _networks(found) for cell in _sent_up(found, network, name, form)]
+        words = up_of(name, form, "merged").words
+        rows.append([f"`{name}`", FORM_WORDS[form], source, _linear(name, form), words, *sent])
+    measured = [f"{_title(n)}: {what}" for n in _networks(found) for what in ("numbers", "bytes up", "of full")]
+    return _table(["`adapter.method`", "", "source", "linear", "numbers up", *measured], _said_once(rows, 2), left=5)
+
+
+def adapters_short(found: Found) -> str:
+    """Every adapter in the form that is chosen by default, and LoRA-C in both."""
+    rows = []
+    for name, form, source in _adapters():
+        if form in ("", "r*k") or (name, form) == ("lora-c", "r"):
+            sent = [_sent_up(found, network, name, form) for network in _networks(found)]
+            label = f"`{name}`" + (f", {FORM_WORDS[form]}" if name == "lora-c" else "")
+            words = [ADAPTER_WORDS[name], _paper(source), up_of(name, form, "merged").words]
+            rows.append([label, *words, *(f"{size} ({share})" for _, size, share in sent)])
+    sizes = [f"{_title(network)}, bytes up (of full)" for network in _networks(found)]
+    return _table(["`adapter.method`", "trained and sent", "source", "numbers up", *sizes], rows, left=4)
+
+
+def strategies(found: Found) -> str:
+    """Every strategy and way down: source, exactness, what it accepts, what goes down as a formula and as measured."""
+    rows = []
+    for entry, way in _strategies():
+        name = entry["name"]
+        adapter, form = _typical(name)
+        sent = [_weights(found, network, adapter, form, name, way) for network in _networks(found)]
+        bytes_ = [f"{weight['message_bytes']:,}" for pair in sent if pair for weight in pair]
+        shown = f"`{adapter}`{', ' if form else ''}{FORM_WORDS[form]}"
+        said = [entry["source"], _yes(entry["exact"]), _accepted(name), DOWN[name, way].words, shown]
+        rows.append([f"`{name}`", WAY_WORDS[way], *said, *bytes_])
+    measured = [f"{_title(n)}: {what}" for n in _networks(found) for what in ("bytes up", "down")]
+    return _table(
+        ["`strategy.name`", "", "source", "exact", "accepts", "numbers down", "with", *measured],
+        _said_once(rows, 2),
+        left=7,
+    )
+
+
+def strategies_short(found: Found) -> str:
+    """Every strategy, in its first way."""
+    rows = []
+    for entry, way in _strategies():
+        name = entry["name"]
+        if way == next(iter(WAYS.get(name, ONE))):
+            adapter, form = _typical(name)
+            sent = [_weights(found, network, adapter, form, name, way) for network in _networks(found)]
+            both = [" / ".join(f"{w['message_bytes']:,}" for w in pair) for pair in sent if pair]
+            words = [STRATEGY_WORDS[name], _paper(entry["source"]), _yes(entry["exact"]), DOWN[name, way].words]
+            rows.append([f"`{name}`", *words, f"`{adapter}`", *both])
+    head = ["`strategy.name`", "the server", "source", "exact", "numbers down", "with"]
+    return _table([*head, *(f"{_title(n)}, bytes up / down" for n in _networks(found))], rows, left=6)
+
+
+def down(found: Found) -> str:
+    """Message bytes that one camera is sent in a round: adapters by strategies, a network after the other."""
+    ways = [(entry["name"], way) for entry, way in _strategies() if entry["name"] not in names.SILENT]
+    head = ["", "", *(f"`{name}`{' ' if way else ''}{WAY_WORDS[way]}" for name, way in ways)]
+    parts = []
+    for network in _networks(found):
+        rows = []
+        for adapter, form, _ in _adapters():
+            sent = [_weights(found, network, adapter, form, *way) for way in ways]
+            cells = [f"{pair[1]['message_bytes']:,}" if pair else "" for pair in sent]
+            rows.append([f"`{adapter}`", FORM_WORDS[form], *cells])
+        parts.append(f"{_title(network)}:\n\n{_table(head, rows, left=2)}")
+    return "\n\n".join(parts)
+
+
+def codecs(found: Found) -> str:
+    """Every codec: source, bias, bits, and LoRA-C's frame."""
+    runs = {(row["network"], row["codec"], row["form"]): row for row in found["codecs"]}
+    columns = [(network, form) for network in _networks(found) for form in ("r", "r*k")]
+    rows = []
+    for name, codec in CODECS.items():
+        frames = [f"{runs[network, name, form]['up']['frame_bytes']:,}" for network, form in columns]
+        rows.append([f"`{name}`", codec.source, _unbiased(codec), CODEC_WORDS[name], *frames])
+    head = ["`codec.up`, `codec.down`", "source", "unbiased", "bits per value"]
+    return _table([*head, *(f"{_title(network)}, `{form}`" for network, form in columns)], rows, left=4)
+
+
+def links(found: Found) -> str:
+    """Every radio class: source, rates, duty cycle, and how long LoRA-C's smallest message takes."""
+    weights = _weights(found, _networks(found)[0], "lora-c", "r", "merged", "svd")
+    size = weights[0]["message_bytes"] if weights else 0
+    rows = []
+    for name, row in LINKS.items():
+        rates = [f"{rate:,g}" for rate in (row.uplink_kbit_s, row.downlink_kbit_s)]
+        rows.append([f"`{name}`", row.source, *rates, f"{100 * row.duty_cycle:g} %", _time(elapsed_s(size, row))])
+    head = ["`fleet.link`", "source", "up, kbit/s", "down, kbit/s", "duty cycle", f"{size:,} bytes up"]
+    return _table(head, _said_once(rows, 1), left=2)
+
+
+TABLES: dict[str, Callable[[Found], str]] = {
+    "adapters": adapters,
+    "adapters-short": adapters_short,
+    "strategies": strategies,
+    "strategies-short": strategies_short,
+    "down": down,
+    "codecs": codecs,
+    "links": links,
+}
+"""The name in a mark -> the table."""
+
+
+def _adapters() -> Iterable[tuple[str, str, str]]:
+    """(adapter, form, source) in the registry's order."""
+    for entry in catalogue()["adapters"]:
+        yield from ((entry["name"], form, entry["source"]) for form in FORMS.get(entry["name"], ONE))
+
+
+def _strategies() -> Iterable[tuple[Mapping[str, Any], str]]:
+    for entry in catalogue()["strategies"]:
+        yield from ((entry, way) for way in WAYS.get(entry["name"], ONE))
+
+
+def _networks(found: Found) -> list[str]:
+    return list(found["scenario"]["networks"])
+
+
+def _title(network: str) -> str:
+    return _TITLES.get(network, network)
+
+
+def _weights(
+    found: Found, network: str, adapter: str, form: str, strategy: str, way: str
+) -> tuple[Mapping[str, int], Mapping[str, int]] | None:
+    """What went up and down; None where the pair makes no sense."""
+    wanted = (network, adapter, form, strategy, way)
+    for row in found["rows"]:
+        if wanted == tuple(row[key] for key in ("network", "adapter", "form", "strategy", "way")):
+            return row["up"], row["down"]
+    return None
+
+
+def _sent_up(found: Found, network: str, adapter: str, form: str) -> tuple[str, str, str]:
+    """Numbers, message bytes and the share of full fine-tuning's that an adapter sends as it is."""
+    strategy, way = ("full", "") if adapter == "full" else ("merged", "svd")
+    own, full = _weights(found, network, adapter, form, strategy, way), _weights(found, network, "full", "", "full", "")
+    if own is None or full is None:
+        raise KeyError(f"{adapter} {form} on {network} was not measured: run benchmarks/bytes_by_method.py again")
+    size = own[0]["message_bytes"]
+    return f"{own[0]['payload_bytes'] // 4:,}", f"{size:,}", f"{100 * size / full[0]['message_bytes']:.3g} %"
+
+
+def _typical(strategy: str) -> tuple[str, str]:
+    if strategy in names.SILENT:
+        return "lora-c", "r"  # one that was run
+    return next((adapter, form) for adapter, form in _TYPICAL if adapter in names.ACCEPTED[strategy])
+
+
+def _linear(adapter: str, form: str) -> str:
+    pair = Pair(adapter, form, "full" if adapter == "full" else "merged", "", FORMS.get(adapter, ONE)[form])
+    return _yes(adapter_of(pair.config("resnet8", 1, 2).adapter).linear)
+
+
+def _accepted(strategy: str) -> str:
+    accepted = names.ACCEPTED[strategy]
+    left_out = [f"`{name}`" for name in names.ADAPTERS if name not in accepted]
+    if len(left_out) < 2:
+        return " but ".join(["all", *left_out])
+    return ", ".join(f"`{name}`" for name in accepted)
+
+
+def _unbiased(codec: Codec) -> str:
+    return "exact" if codec.lossless else _yes(codec.unbiased)
+
+
+def _paper(source: str) -> str:
+    """A link to the first paper that a source names."""
+    if found := re.search(r"arXiv (\d{4}\.\d{5})", source):
+        return f"[{found[1]}](https://arxiv.org/abs/{found[1]})"
+    return f"[doi](https://doi.org/{found[1]})" if (found := re.search(r"doi (\S+)", source)) else ""
+
+
+def _yes(said: bool) -> str:
+    return "yes" if said else "no"
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def _table(head: Sequence[str], rows: Iterable[Row], *, left: int) -> str:
+    """A Markdown table: the first `left` columns are words, the others figures."""
+    rule = ["---" if i < left else "---:" for i in range(len(head))]
+    return "\n".join("".join(f"| {cell} " if cell else "| " for cell in row) + "|" for row in [head, rule, *rows])
+
+
+def _said_once(rows: Sequence[Row], column: int) -> list[Row]:
+    """The rows, with "the same" where this column says what it says in the row above."""
+    above = ["", *(row[column] for row in rows)]
+    return [
+        [*row[:column], "the same" if row[column] == before else row[column], *row[column + 1 :]]
+        for row, before in zip(rows, above, strict=False)
+    ]
