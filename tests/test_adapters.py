@@ -8,7 +8,7 @@ import torch
 from runs import rows, tiny
 from torch import Tensor, nn
 
-from fed_lorac.adapters.changes import State, apply_changes
+from fed_lorac.adapters.changes import State, apply_changes, changed_names, dense_change
 from fed_lorac.adapters.lora_c import trainable_parameters
 from fed_lorac.adapters.methods import ADAPTERS, Adapter, adapter_of
 from fed_lorac.config import AdapterConfig, names
@@ -16,7 +16,7 @@ from fed_lorac.errors import FactorError
 from fed_lorac.grid.engines import run
 from fed_lorac.models import build
 from fed_lorac.rounds import Watch
-from fed_lorac.running import named_tensors
+from fed_lorac.running import named_tensors, shapes_of
 from fed_lorac.seeds import torch_stream
 
 METHODS = sorted(ADAPTERS)
@@ -84,6 +84,43 @@ def test_a_state_goes_into_a_network_attached_alike(method: str):
     assert all(torch.equal(a, b) for a, b in zip(adapter.read(other).values(), state.values(), strict=True))
     with pytest.raises(FactorError):
         adapter.load(other, dict(list(state.items())[1:]))
+
+
+def kinds(model: nn.Module) -> list[tuple[str, type[nn.Module]]]:
+    return [(name, type(module)) for name, module in model.named_modules()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_merged_copy_is_a_plain_network_with_the_same_outputs(method: str):
+    model, adapter = attached(method)
+    moved(model)
+    outputs, merged = model(images()), adapter.merge(model)
+    assert torch.allclose(merged(images()), outputs, atol=1e-9)
+    assert torch.equal(model(images()), outputs)
+    assert kinds(merged) == kinds(network()) and merged.state_dict().keys() == network().state_dict().keys()
+    assert [p.requires_grad for p in merged.parameters()] == [p.requires_grad for p in network().parameters()]
+    assert vars(merged).keys() == vars(network()).keys()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_delta_is_what_the_state_says(method: str):
+    model, adapter = attached(method)
+    moved(model)
+    said = change(adapter, adapter.read(model))
+    found, shapes = adapter.delta(model), shapes_of(network())
+    assert sorted(found) == sorted(changed_names(said))
+    for name, dense in found.items():
+        assert torch.allclose(dense.float(), dense_change(said, name, shapes[name], adapter.scale), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_adapter_comes_off_without_a_trace(method: str):
+    model, adapter = attached(method)
+    moved(model)
+    adapter.detach(model)
+    assert torch.equal(model(images()), network()(images()))
+    assert kinds(model) == kinds(network()) and vars(model).keys() == vars(network()).keys()
+    assert [p.requires_grad for p in model.parameters()] == [p.requires_grad for p in network().parameters()]
 
 
 @pytest.mark.parametrize("method", METHODS)

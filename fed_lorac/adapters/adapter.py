@@ -1,6 +1,7 @@
 """An adapter: what of a network is trained, how that is read as a state, and what a state says. Knows networks and
 states; not cameras, rounds or bytes."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Self
@@ -56,6 +57,23 @@ class Adapter(ABC):
     @abstractmethod
     def load(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         """Put a state that was read before into a network attached alike; FactorError on a misfit."""
+
+    @abstractmethod
+    def detach(self, model: nn.Module) -> None:
+        """Take the adapter off, in place: the plain network it was attached to, its trained values gone."""
+
+    @abstractmethod
+    def merge(self, model: nn.Module) -> nn.Module:
+        """A copy with the change folded into its weights: a plain network, with the same outputs; the attached one
+        stays as it is."""
+
+    def delta(self, model: nn.Module) -> dict[str, Tensor]:
+        """The dense change of every parameter that has changed, by name."""
+        plain = copy.deepcopy(model)
+        self.detach(plain)
+        merged = dict(self.merge(model).named_parameters())
+        changes = {name: merged[name].detach() - before.detach() for name, before in plain.named_parameters()}
+        return {name: change for name, change in changes.items() if change.any()}
 
     def expansion(self, base: nn.Module, generator: torch.Generator) -> Expansion:
         """What states mean that were read from a network like `base`, attached by a generator in the same state.

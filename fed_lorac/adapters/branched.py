@@ -5,6 +5,7 @@ A method is two small classes: a `BranchConv2d` that gives the change from its t
 says which convolutions carry one and how each starts. In a state a branch's trained tensors are "<conv>.<its name>".
 """
 
+import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -59,14 +60,22 @@ class BranchConv2d(nn.Conv2d):
 
     def convolve(self, input: Tensor, affine: tuple[Tensor, Tensor] | None) -> Tensor:
         """`forward`, then y * gain + shift where `affine` is (gain, shift), each (out,): a batch norm that is fixed."""
-        own = {**dict(self.named_parameters(recurse=False)), **dict(self.named_buffers(recurse=False))}
-        return cast(Tensor, self._conv_forward(input, *scaled(self.effective_weight(own), self.bias, affine)))
+        weight = self.effective_weight(_own(self))
+        return cast(Tensor, self._conv_forward(input, *scaled(weight, self.bias, affine)))
 
     def extra_repr(self) -> str:
         """The convolution's settings, then its branch's."""
         shapes = [f"{name}={tuple(self.get_parameter(name).shape)}" for name in self.branch_trained]
         settings = [f"{name}={getattr(self, name):g}" for name in self.branch_settings]
         return ", ".join([super().extra_repr(), *shapes, *settings])  # type: ignore[no-untyped-call]
+
+
+def _own(layer: BranchConv2d) -> dict[str, Tensor]:
+    return {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
+
+
+def _branches(model: nn.Module) -> list[BranchConv2d]:
+    return [layer for layer in model.modules() if isinstance(layer, BranchConv2d)]
 
 
 def dress(conv: nn.Conv2d, kind: type[BranchConv2d], start: Start) -> None:
@@ -138,6 +147,22 @@ class Branched(Adapter):
         dense.load_state(model, {name: tensor for name, tensor in state.items() if name not in trained})
         for name, p in trained.items():
             p.copy_(state[name])
+
+    def detach(self, model: nn.Module) -> None:
+        """Branches off, and what was trained beside them back to where it began."""
+        for layer in _branches(model):
+            undress(layer)
+        dense.detach(model)
+
+    @torch.no_grad()
+    def merge(self, model: nn.Module) -> nn.Module:
+        """A copy whose weights have their branches' changes in them."""
+        merged = copy.deepcopy(model)
+        for layer in _branches(merged):
+            layer.weight.copy_(layer.effective_weight(_own(layer)))
+            undress(layer)
+        dense.detach(merged, keep=True)
+        return merged
 
     def _beside(self, model: nn.Module) -> list[str]:
         found = survey(model, need_classifier=self.train_classifier)

@@ -13,9 +13,10 @@ from torch.nn.modules.conv import _ConvNd
 
 from fed_lorac.errors import FactorError
 
-__all__ = ["attach", "everything", "load_state", "norms_and_ends", "probe", "read_state"]
+__all__ = ["attach", "detach", "everything", "load_state", "norms_and_ends", "probe", "read_state"]
 
 _BEFORE = "_dense_before"  # the attribute of the network with its trained parameters at the turn's start
+_FLAGS = "_dense_flags"  # and the one with what was trained before
 _NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -42,10 +43,23 @@ def probe(model: nn.Module) -> list[str]:
 
 def attach(model: nn.Module, names: Collection[str]) -> None:
     """Train these parameters and no other from here on, in place; changes count from the current values."""
+    setattr(model, _FLAGS, {name: p.requires_grad for name, p in model.named_parameters()})
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
     trained = {name: p.detach().clone() for name, p in model.named_parameters() if name in names}
     setattr(model, _BEFORE, trained)
+
+
+@torch.no_grad()
+def detach(model: nn.Module, *, keep: bool = False) -> None:
+    """Back to the values, and which were trained, of before `attach`, in place; with `keep` the values stay."""
+    for name, value in _before(model).items() if not keep else ():
+        model.get_parameter(name).copy_(value)
+    flags = getattr(model, _FLAGS)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(flags[name])
+    delattr(model, _BEFORE)
+    delattr(model, _FLAGS)
 
 
 def read_state(model: nn.Module) -> dict[str, Tensor]:

@@ -57,6 +57,17 @@ class LoraC(Adapter):
         """Factors and changes back into a network attached alike."""
         lora_c.load_state(model, state)
 
+    def detach(self, model: nn.Module) -> None:
+        """As `lora_c.detach`."""
+        lora_c.detach(model)
+        vars(model).pop(_DRAWN, None)
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """As `lora_c.merge`."""
+        merged = lora_c.merge(model)
+        vars(merged).pop(_DRAWN, None)
+        return merged
+
     def as_change(self) -> Adapter:
         """A as its change since it was drawn."""
         return SinceDrawn(**{own.name: getattr(self, own.name) for own in fields(self)})
@@ -161,6 +172,16 @@ class Dense(Adapter):
     def load(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         """Every trained parameter's change, added to where it began."""
         dense.load_state(model, state)
+
+    def detach(self, model: nn.Module) -> None:
+        """Every trained parameter back to where it began."""
+        dense.detach(model)
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """A copy as it stands: nothing is beside the parameters."""
+        merged = copy.deepcopy(model)
+        dense.detach(merged, keep=True)
+        return merged
 
 
 def _factors(a: AdapterConfig, alpha: float, rank_mode: str, kind: type[LoraC] = LoraC) -> LoraC:
