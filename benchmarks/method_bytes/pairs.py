@@ -22,11 +22,9 @@ Settings = Mapping[str, object]
 _RANK_MODES: dict[str, Settings] = {"r": {"adapter.rank_mode": "r"}, "r*k": {"adapter.rank_mode": "r*k"}}
 ONE: dict[str, Settings] = {"": {}}
 
-_LORA_C = {**_RANK_MODES, "kernel-wise": {"adapter.kernel_wise": "true", "adapter.rank_mode": "r"}}
-
 FORMS: dict[str, dict[str, Settings]] = {
-    "lora-c": _LORA_C,
-    "lora-c-ffa": _LORA_C,
+    "lora-c": {**_RANK_MODES, "kernel-wise": {"adapter.kernel_wise": "true", "adapter.rank_mode": "r"}},
+    "lora-c-ffa": _RANK_MODES,
     "aad": _RANK_MODES,
     "filter-atoms": {"": {}, "m1": {"adapter.atoms_m1": 3}},
 }
