@@ -35,7 +35,11 @@ def numbers(pair: Pair, layers: Layers, setting: Setting) -> tuple[int, int]:
     return up.numbers(layers, setting), DOWN[pair.strategy, pair.way].numbers(layers, setting, up)
 
 
-@pytest.mark.parametrize("strategy", names.STRATEGIES)
+BUSY = ("merged", "personal")  # they accept nearly every adapter
+STRATEGIES = [pytest.param(name, marks=pytest.mark.slow) if name in BUSY else name for name in names.STRATEGIES]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_bills_what_the_formulas_say_for_every_adapter(strategy: str) -> None:
     layers = layers_of(build("resnet8", width=4))
     own = [pair for pair in pairs() if pair.strategy == strategy]

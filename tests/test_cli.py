@@ -34,7 +34,10 @@ def called(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return int(end.value.code or 0)
 
 
-@pytest.mark.parametrize("model", ["resnet18", "resnet34", pytest.param("resnet50"), pytest.param("resnet101")])
+LARGE = [pytest.param(model, marks=pytest.mark.slow) for model in ("resnet34", "resnet50", "resnet101")]
+
+
+@pytest.mark.parametrize("model", ["resnet18", *LARGE])
 def test_sizes_reproduces_the_papers_table_digit_for_digit(
     model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
