@@ -123,10 +123,10 @@ def cohort_size_of(site: Site) -> int:
     )
 
 
-def uplink_template(site: Site, camera: int | None = None) -> dict[str, tuple[int, ...]]:
+def uplink_template(site: Site, adapter: Adapter | None = None) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor in a camera's frame, read off a network that was attached and not trained; without
-    `camera` one of the largest there is."""
-    adapter = site.adapter if camera is None else site.adapter_for(camera)
+    `adapter` of the largest there is."""
+    adapter = adapter or site.adapter
     model = _untrained(site, adapter)
     return {name: tuple(tensor.shape) for name, tensor in _state(site, adapter, model, statistics_of(model)).items()}
 

@@ -42,10 +42,6 @@ class Site:
         """Which of `adapters` is a camera's: they are dealt round robin."""
         return camera % len(self.adapters)
 
-    def adapter_for(self, camera: int) -> Adapter:
-        """What this camera trains."""
-        return self.adapters[self.place(camera)]
-
 
 def drawn_from(site: Site, round: int) -> torch.Generator:
     """Where adapters of a round draw from: the same for every camera, and in every round where the basis stays.

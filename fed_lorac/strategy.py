@@ -70,7 +70,7 @@ def _framed(site: Site) -> dict[str, Any]:
     config = site.config
     if config.strategy.name in names.SILENT:
         return {}
-    templates = [uplink_template(site, place) for place in range(len(site.adapters))]
+    templates = [uplink_template(site, adapter) for adapter in site.adapters]
     unequal = {"template_for": lambda camera: templates[site.place(camera)]} if len(templates) > 1 else {}
     return {
         "base": site.base.fingerprint,

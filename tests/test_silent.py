@@ -98,7 +98,7 @@ def test_it_goes_on_after_an_interruption_to_the_same_end(tmp_path: Path, run_of
 
 def by_hand(site: Site, camera: int, rounds: int) -> dict[str, Tensor]:
     """A camera's adapter, attached once and trained round after round; no message, no frame, no statistics between."""
-    adapter, model = site.adapter_for(camera), copy.deepcopy(site.base.model)
+    adapter, model = site.adapters[site.place(camera)], copy.deepcopy(site.base.model)
     adapter.attach(model, drawn_from(site, 0))
     view = in_weather(site.data, site.fleet.cameras[camera], site.config.run.seed)
     local = site.config.local
