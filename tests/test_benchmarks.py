@@ -55,6 +55,7 @@ def test_overhead_is_given_in_ms_a_camera() -> None:
     assert positive(found["ms_a_camera"], found["round_ms_a_camera"])
 
 
+@pytest.mark.slow
 def test_export_latency_compares_runtimes_and_counts_the_same_operations() -> None:
     found = ran("export_latency", "--network", "resnet8", "--repeats", "2", "--calls", "1")
     assert found["latency_ratio"].keys() == {"torch", "torchscript", "onnxruntime"}
@@ -62,6 +63,7 @@ def test_export_latency_compares_runtimes_and_counts_the_same_operations() -> No
     assert found["operations"]["exported"] == found["operations"]["plain"]
 
 
+@pytest.mark.slow
 def test_scale_compares_fleets() -> None:
     found = ran("scale", "--cameras", "4", "8")
     assert positive(found["time_ratio"], found["memory_ratio"])
@@ -75,6 +77,7 @@ def test_aggregate_gives_every_downlink_a_rate_and_a_distance_to_bandwidth() -> 
     assert positive(*found["cameras_per_s"].values(), *found["bandwidth_ratio"].values())
 
 
+@pytest.mark.slow
 def test_distance_to_limit_is_a_ratio() -> None:
     found = ran("distance_to_limit", "--digits", "--cameras", "3", "--images", "25", "--rounds", "1", *TINY_CAMERAS)
     assert positive(found["ratio"])

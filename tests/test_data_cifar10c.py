@@ -193,6 +193,7 @@ def test_the_fingerprint_is_that_of_the_content_and_is_taken_once(folder: Path) 
     assert opened(folder).fingerprint != first
 
 
+@pytest.mark.slow
 def test_the_authors_sample_is_read_as_its_authors_say(real_data: Path) -> None:
     """Number k of the sample is class k % 10, and its clean picture is file k // 10 of that class's test images."""
     data = load("cifar10c", real_data)

@@ -151,6 +151,7 @@ class Releasing(Watch):
         time.sleep(2)  # Flower takes the state over after the turn
 
 
+@pytest.mark.slow
 def test_a_camera_that_ends_its_turn_too_late_is_left_out_and_comes_back(tmp_path: Path) -> None:
     """Flower gives it back the state of before the round; it says so, and gets again what it lacks."""
 
