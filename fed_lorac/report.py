@@ -1,5 +1,6 @@
 """Tables for people, out of a run's summary and of sizes. Knows numbers and rich; not models, cameras or messages."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,8 @@ def bytes_table(summary: Mapping[str, Any]) -> RenderableType:
     for link, seconds in summary["air_time_s"].items():
         table.add_row(f"air time up, a camera, {link}", _clock(seconds["adapter"]), _clock(seconds["full"]))
     for link, days in summary.get("days", {}).items():
+        if math.isclose(86_400 * days["full"], summary["air_time_s"].get(link, {"full": 0})["full"], rel_tol=1e-3):
+            continue  # no silence is owed on this link
         table.add_row(f"with the duty cycle, {link}", *(_clock(86_400 * days[arm]) for arm in ("adapter", "full")))
     if target := summary.get("target"):
         ours, full = (f"{n:,}" if n is not None else "not reached" for n in (target["bytes"], target["full_bytes"]))
