@@ -207,13 +207,14 @@ def test_a_target_that_is_not_reached_says_so(tmp_path: Path) -> None:
 
     from fed_lorac.report import show_run
 
-    run(tiny(run__rounds=1, run__target_accuracy=0.99), tmp_path / "run", Watch())
+    run(tiny(run__rounds=1, run__target_accuracy=0.99, fleet__link="lte-m, lorawan-dr5"), tmp_path / "run", Watch())
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["target"] == {"accuracy": 0.99} | dict.fromkeys(("rounds", "bytes", "full_bytes", "simulated_s"))
     console = Console(record=True, width=160)
     show_run(console, summary)
     told = console.export_text()
-    assert "not reached" in told and "with the duty cycle, lte-m" in told
+    assert "not reached" in told and "with the duty cycle, lorawan-dr5" in told
+    assert "with the duty cycle, lte-m" not in told  # no silence is owed there
 
 
 def test_a_resumed_run_keeps_simulated_time(folder: Path, tmp_path: Path) -> None:
