@@ -31,8 +31,9 @@ def evaluate(
     """Measure the camera's current model in the round's weather, and under local batch norm with that weather's
     statistics, which are returned. `own` is the part of the model that is the camera's alone."""
     model = running_model(site, running, statistics)
-    apply_changes(named_tensors(model), running.factors, site.adapter.scale)
-    apply_changes(named_tensors(model), own_change(site, own), site.adapter.scale)
+    tensors = named_tensors(model)
+    apply_changes(tensors, running.factors, site.adapter.scale)
+    apply_changes(tensors, own_change(site, own), site.adapter.scale)
     local = site.config.batch_norm.mode == "local"
     clean = _score(site, model, _seen_clear(site, camera, round), local)
     weather = _score(site, model, seen(site, camera, round), local)

@@ -75,7 +75,7 @@ def _framed(site: Site) -> dict[str, Any]:
     return {
         "base": site.base.fingerprint,
         "shapes": shapes_of(site.base.model),
-        "template": uplink_template(site),
+        "template": templates[site.adapters.index(site.adapter)],
         "scale": site.adapter.scale,
         "expansion": partial(expansion, site),
         "dtype": config.codec.down,

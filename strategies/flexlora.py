@@ -56,7 +56,7 @@ class FlexLora(FrameStrategy):
 
     def prepare(self, server_round: int) -> None:
         """Every rank's factors, which may be beyond the dtype."""
-        one_of = {self.kind(camera): camera for camera in self.roster.values()}
+        one_of = self._one_of_each_kind()
         made = {kind: self._encoded(self._mean, camera, server_round) for kind, camera in one_of.items()}
         self._told = (server_round, made)
 
@@ -75,8 +75,8 @@ class FlexLora(FrameStrategy):
 
     def distance(self, sent: Sums, exact: Sums) -> float:
         """The root mean square over the cameras, each with what it decodes."""
-        one_of = {self.kind(camera): camera for camera in self.roster.values()}
-        counts = Counter(self.kind(camera) for camera in self.roster.values())
+        one_of = self._one_of_each_kind()
+        counts = Counter(map(self.kind, self.roster.values()))
         off = {kind: relative_distance({**sent, **self._decoded(one_of[kind])}, exact) for kind in counts}
         return math.sqrt(sum(counts[kind] * off[kind] ** 2 for kind in counts) / counts.total())
 
@@ -85,6 +85,10 @@ class FlexLora(FrameStrategy):
         if not self.kept:
             return None
         return Update(self.folded_round, self._frame(camera))
+
+    def _one_of_each_kind(self) -> dict[int, int]:
+        """Kind -> a camera of it."""
+        return {self.kind(camera): camera for camera in self.roster.values()}
 
     def _frame(self, camera: int) -> bytes:
         """Made once for all cameras of a rank; again after a resume, or for a camera that came later."""

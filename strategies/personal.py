@@ -73,7 +73,7 @@ class Personal(MergedFedAvg):
         self._found = self._alike_ones([camera for camera, _, _ in heard], [change for _, change, _ in heard])
         for camera, change, weight in heard:
             if str(camera) in self._found:
-                means.setdefault(self._found[str(camera)], Mean(self.shapes, 1.0)).add_sums(change, weight)
+                self._add(means, self._found[str(camera)], change, weight)
         news = self._found.items() - self._known.items()
         if len(means) > 1 or news:  # where one group is all there is, its mean is theirs: nothing moves
             self._means = {group: mean.deltas() for group, mean in sorted(means.items())}
@@ -149,8 +149,11 @@ class Personal(MergedFedAvg):
             if self.group_of is None:
                 heard.append((self.speaker, change, weight))
             else:
-                means.setdefault(self.group_of(self.speaker), Mean(self.shapes, 1.0)).add_sums(change, weight)
+                self._add(means, self.group_of(self.speaker), change, weight)
             yield state, weight
+
+    def _add(self, means: dict[int, Mean], group: int, change: Sums, weight: float) -> None:
+        means.setdefault(group, Mean(self.shapes, 1.0)).add_sums(change, weight)
 
     def _alike_ones(self, cameras: list[int], changes: list[Sums]) -> dict[str, int]:
         """The group of each of these cameras; empty where groups are yet to be found."""

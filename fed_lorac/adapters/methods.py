@@ -76,7 +76,7 @@ class LoraC(Adapter):
         """ "<conv>.A" as `attach` would draw it for a network like `base`."""
         twin = copy.deepcopy(base).cpu()
         self.attach(twin, generator, freeze_a=False)
-        return {key: tensor for key, tensor in lora_c.read_state(twin).items() if key.endswith(".A")}
+        return _left_factors(twin)
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,7 @@ class SinceDrawn(LoraC):
     def attach(self, model: nn.Module, generator: torch.Generator, *, freeze_a: bool = False) -> None:
         """As LoRA-C's; what was drawn is noted."""
         super().attach(model, generator, freeze_a=freeze_a)
-        drawn = {key: tensor for key, tensor in lora_c.read_state(model).items() if key.endswith(".A")}
-        setattr(model, _DRAWN, drawn)
+        setattr(model, _DRAWN, _left_factors(model))
 
     def read(self, model: nn.Module) -> dict[str, Tensor]:
         """The change of A, B, and the changes of what is trained beside them."""
@@ -108,6 +107,11 @@ class SinceDrawn(LoraC):
 
 
 _DRAWN = "_lora_drawn"  # the attribute of the network with A as it was drawn
+
+
+def _left_factors(model: nn.Module) -> dict[str, Tensor]:
+    """ "<conv>.A" of an attached network whose A is trained."""
+    return {key: tensor for key, tensor in lora_c.read_state(model).items() if key.endswith(".A")}
 
 
 def _added(drawn: State, state: State) -> State:
