@@ -1,0 +1,29 @@
+"""Reported bugs stay found: each row of each table, run as its user ran it."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from reported import Case, see
+
+TABLES = sorted(path.stem for path in Path(__file__).parent.glob("about_*.py"))
+CASES: list[Case] = [case for table in TABLES for case in import_module(table).CASES]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
+def test_a_reported_input_is_right_or_refused_in_words(case: Case, tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    seen = see(case, folder)
+    assert "Traceback" not in seen.text, seen.text
+    assert seen.exit_code == case.exit_code, seen.text
+    for text in case.says:
+        assert text in seen.text
+    for text in case.never:
+        assert text not in seen.text
+    case.check(folder)
+
+
+def test_every_report_has_a_name_of_its_own() -> None:
+    kinds = [case.kind for case in CASES]
+    assert sorted(set(kinds)) == sorted(kinds)
