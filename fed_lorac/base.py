@@ -14,7 +14,7 @@ from fed_lorac.config import Config
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.data.store import cache_folder
 from fed_lorac.errors import DataError
-from fed_lorac.files import write_tensors
+from fed_lorac.files import reserved, write_tensors
 from fed_lorac.images import Augment
 from fed_lorac.models import build
 from fed_lorac.models.weights import imagenet, load_into, read_checkpoint, shipped_path
@@ -84,25 +84,30 @@ def train_base(
     *,
     lr: float = RECIPE.lr,
     weight_decay: float = RECIPE.weight_decay,
+    overwrite: bool = False,
     on_step: OnStep = lambda step, steps, loss: None,
 ) -> Mapping[str, str]:
     """Train a base on the cloud's images, write it to `path` with its provenance, and return that.
 
     It starts from `model.weights` where that is a checkpoint or "imagenet", else from fresh weights.
+
+    Raises:
+        RunError: `path` cannot be written, or has a file that is not to be overwritten: found before training.
     """
     if not len(data.cloud):
         raise DataError(f"A base is trained on the cloud's images; {data.name} keeps none for it. Set model.weights.")
     start, augment = _starting_point(config, data), cast(Augment, config.local.augment)
     precision = resolved_precision(config.run.precision)
     recipe = replace(RECIPE, lr=lr, weight_decay=weight_decay, precision=precision, augment=augment)
-    result = pretrain(
-        start.model, data, epochs=config.model.pretrain_epochs, seed=config.run.seed, recipe=recipe, on_step=on_step
-    )
+    size_bytes = sum(tensor.nbytes for tensor in start.model.state_dict().values())
+    with reserved(path, size_bytes, overwrite=overwrite):
+        result = pretrain(
+            start.model, data, epochs=config.model.pretrain_epochs, seed=config.run.seed, recipe=recipe, on_step=on_step
+        )
     said = provenance(config, data, recipe) | {
         "continued_from": start.fingerprint if start.source != "none" else "",
         "test_accuracy": f"{result.test_accuracy:.4f}",
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, start.model.state_dict(), said)
     return said
 

@@ -6,10 +6,11 @@ Exit codes: 0 done, 1 the run or the data failed, 2 the command or the config is
 import json
 import logging
 import os
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fed_lorac import __version__
 from fed_lorac.errors import ConfigError, FedLoracError, RunError
+
+if TYPE_CHECKING:
+    from fed_lorac.config import Config
 
 __all__ = ["app", "main"]
 
@@ -34,6 +38,7 @@ Source = Annotated[str | None, typer.Argument(help="A name in sim_configs, or a 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-c", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -57,29 +62,55 @@ def run(
 ) -> None:
     """Run a simulation and print what it found."""
     from fed_lorac.config import load_config, resumed_config  # noqa: PLC0415
-    from fed_lorac.grid.engines import run as run_on_engine  # noqa: PLC0415
-    from fed_lorac.progress import RichWatch  # noqa: PLC0415
-    from fed_lorac.report import show_run  # noqa: PLC0415
-    from fed_lorac.server_app import out_folder  # noqa: PLC0415
+    from fed_lorac.record import check_new, folder_for  # noqa: PLC0415
 
     if resume is not None and folder not in (None, resume):
         raise ConfigError(f"A run goes on in its own folder; --resume is {resume}, --out {folder}. Leave --out away.")
     if resume is None:
         settings = load_config(config, overrides or [])
-        target = folder or out_folder(settings, Path(config or "quickstart").stem)
     else:
-        settings, target = resumed_config(resume, config, overrides or []), resume
+        settings = resumed_config(resume, config, overrides or [])
+    with folder_for(settings, Path(config or "quickstart").stem, resume or folder) as target:
+        if resume is None:
+            check_new(target, settings)  # before PyTorch, Flower and the images are waited for
+        _run(settings, target, resume=resume is not None, as_json=as_json)
+
+
+def _run(settings: "Config", target: Path, *, resume: bool, as_json: bool) -> None:
+    from fed_lorac.grid.engines import run as run_on_engine  # noqa: PLC0415
+    from fed_lorac.progress import RichWatch  # noqa: PLC0415
+
     try:
         with RichWatch(err, settings.run.rounds) as watch:
-            run_on_engine(settings, target, watch, resume=resume is not None)
-    finally:
+            run_on_engine(settings, target, watch, resume=resume)
+    except KeyboardInterrupt:
         if (target / "summary.json").is_file():
-            summary = json.loads((target / "summary.json").read_text(encoding="utf-8"))
-            if as_json:
-                sys.stdout.write(json.dumps(summary, indent=2) + "\n")
-            else:
-                show_run(out, summary)
-            err.print(f"The run is in {target}", highlight=False, soft_wrap=True)
+            _show(target, as_json=as_json)
+        _say_how_to_go_on(target)
+        raise
+    except FedLoracError:
+        _say_how_to_go_on(target)
+        raise
+    _show(target, as_json=as_json)
+    err.print(f"The run is in {target}", highlight=False, soft_wrap=True)
+
+
+def _show(target: Path, *, as_json: bool) -> None:
+    from fed_lorac.report import show_run  # noqa: PLC0415
+
+    summary = _summary(target)
+    if as_json:
+        sys.stdout.write(json.dumps(summary, indent=2) + "\n")
+    else:
+        show_run(out, summary)
+
+
+def _say_how_to_go_on(target: Path) -> None:
+    from fed_lorac.record import can_go_on  # noqa: PLC0415
+
+    if can_go_on(target):
+        command = f"fed-lorac run --resume {shlex.quote(str(target))}"
+        err.print(f"What was done is kept. To go on: {command}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -146,11 +177,12 @@ def export(
         Path | None, typer.Option("--out", help="The file to write. [default: RUN/exported-network.ENDING]")
     ] = None,
     fold: Annotated[bool, typer.Option("--fold/--no-fold", help="Fold batch norm into convolutions.")] = True,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a finished run's network for a device: adapter merged, batch norm folded; pixels go in, logits out."""
     from fed_lorac.export import export_run  # noqa: PLC0415
 
-    written = export_run(folder, kind, camera=camera, out=file, fold=fold)
+    written = export_run(folder, kind, camera=camera, out=file, fold=fold, overwrite=overwrite)
     out.print(f"{written.path}: {written.file_bytes:,} bytes", highlight=False, soft_wrap=True)
     for key, value in written.metadata.items():
         out.print(f"  {key}: {value}", highlight=False, markup=False, soft_wrap=True)
@@ -178,6 +210,7 @@ def pretrain(
     checkpoint: Annotated[Path, typer.Option("--out", help="Where to write the checkpoint.")] = Path(
         "base.safetensors"
     ),
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a base network on the cloud's clean images and write it as safetensors, with its provenance.
 
@@ -188,9 +221,11 @@ def pretrain(
 
     from fed_lorac.base import train_base  # noqa: PLC0415
     from fed_lorac.config import load_config  # noqa: PLC0415
+    from fed_lorac.files import home_expanded  # noqa: PLC0415
     from fed_lorac.site import open_data  # noqa: PLC0415
 
     settings = load_config(config, overrides or [])
+    checkpoint = home_expanded(checkpoint)
     if checkpoint.suffix != ".safetensors":
         raise ConfigError(f"A checkpoint is written as .safetensors; --out is {checkpoint}. Change its ending.")
     torch.set_num_threads(settings.run.threads)
@@ -204,6 +239,7 @@ def pretrain(
             checkpoint,
             lr=lr,
             weight_decay=weight_decay,
+            overwrite=overwrite,
             on_step=lambda step, steps, loss: progress.update(
                 task, total=steps, completed=step + 1, description=f"training {settings.model.name}, loss {loss:.3f}"
             ),

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -16,13 +15,24 @@ from torch import Tensor
 from fed_lorac.bases import RunningBase, folded
 from fed_lorac.checkpoint import Checkpoint
 from fed_lorac.clock import Clock
-from fed_lorac.config import Config
+from fed_lorac.config import Config, check_unchanged
+from fed_lorac.errors import RunError
 from fed_lorac.flower_private import record_bytes, record_of
-from fed_lorac.ledger import read_rows
+from fed_lorac.identity import check_same, identity_of
+from fed_lorac.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.memory import STATISTICS_KEY, own_frame, recalled
 from fed_lorac.record import RunFolder, versions
 from fed_lorac.results import adapter_state, model_state, own_state, summary
-from fed_lorac.rounds import Measured, Watch, measure_base, measured_base, roll_call, run_round, write_rows
+from fed_lorac.rounds import (
+    Measured,
+    Watch,
+    check_anyone_trained,
+    measure_base,
+    measured_base,
+    roll_call,
+    run_round,
+    write_rows,
+)
 from fed_lorac.site import Site, site_of
 from fed_lorac.strategy import full_messages, strategy_of
 from strategies.arithmetic import DeltaSum, Sums
@@ -55,18 +65,21 @@ class _Standing:
 
 
 def conduct(
-    grid: Grid, config: Config, out: Path, watch: Watch, *, memories: Memories | None = None, resume: bool = False
+    grid: Grid, config: Config, folder: RunFolder, watch: Watch, *, memories: Memories | None = None
 ) -> dict[str, Any]:
     """Run all rounds over any grid, write the run's folder, return its summary.
 
-    With `memories` every `run.checkpoint_every` rounds leave a checkpoint, and `resume` goes on from the newest in
-    `out`. Ctrl-C ends the run after the rows that are already written: the results are those of the rounds that were
+    With `memories` every `run.checkpoint_every` rounds leave a checkpoint, and a folder that `resumes` goes on from its
+    newest. Ctrl-C ends the run after the rows that are already written: the results are those of the rounds that were
     finished.
+
+    Raises:
+        RunError: the run cannot begin or go on, or no camera took part in any round.
     """
-    run = _Run(grid, config, RunFolder.reopen(out) if resume else RunFolder.create(out, config), watch, memories)
+    run = _Run(grid, config, folder, watch, memories)
+    run.begin()
     interrupted = False
     try:
-        run.begin(resume=resume)
         while run.standing.round < config.run.rounds:
             run.round()
     except KeyboardInterrupt:
@@ -88,12 +101,13 @@ class _Run:
         self._full = full_messages(self._site)
         self.standing = _Standing()
 
-    def begin(self, *, resume: bool) -> None:
+    def begin(self) -> None:
         """Call the roll; then go on where the newest checkpoint stands, or measure the base."""
         self._strategy.roster = roll_call(self._grid, self._config.fleet.cameras)
-        kept = self._folder.checkpoints.newest() if resume else None
+        kept = self._folder.newest_checkpoint() if self._folder.resumes else None
         if kept is not None:
             self._restore(kept)
+            self._folder.write_config(self._config)
             self._watch.resumed(kept.round)
             return
         self._folder.ledger.cut({"rounds": 0, "cameras": 0})
@@ -123,6 +137,7 @@ class _Run:
         if measure and self._site.fleet.changing:
             measured["source"], measured["zero_byte"] = measured_base(self._strategy)
         base = {arm: measured[arm] for arm in ("source", "zero_byte") if measure}
+        self._folder.lock.check()
         row = write_rows(ledger, report, self._site.fleet, self._full, found, seconds, clock=self._clock, **base)
         self._stand(number)
         if last or (run.checkpoint_every and number % run.checkpoint_every == 0):
@@ -137,7 +152,9 @@ class _Run:
 
     def finish(self, *, interrupted: bool) -> dict[str, Any]:
         """Write the results of the rounds that have rows; return the summary."""
-        rows = read_rows(self._folder.path / "rounds.jsonl").rows
+        rows = read_rows(self._folder.path / ROUNDS_FILE).rows
+        if not interrupted:
+            check_anyone_trained(rows)
         cameras = sorted(self._strategy.roster.values())
         groups = {str(k): group for k in cameras if (group := self._strategy.group(k)) is not None}
         found = summary(self._site, rows, **self.standing.measured, groups=groups, interrupted=interrupted)
@@ -193,7 +210,8 @@ class _Run:
         strategy = self._strategy
         facts = {
             "versions": versions(),
-            "seed": self._config.run.seed,  # every stream is a function of the seed and its own names
+            "identity": identity_of(self._site),
+            "config": self._config.to_flat(),  # every random stream is a function of its seed and its own names
             "ledger": self._folder.ledger.position(),
             "clock": self._clock.state(),
             "confirmed": strategy.confirmed,
@@ -209,6 +227,9 @@ class _Run:
     def _restore(self, kept: Checkpoint) -> None:
         if self._memories is None:
             raise AssertionError("only a grid whose nodes can be saved has checkpoints")
+        check_same(kept.facts.get("identity", {}), identity_of(self._site))
+        check_unchanged(kept.facts["config"], self._config)
+        self._check_rounds(kept.round, kept.facts["config"]["run.rounds"])
         if (then := kept.facts["versions"]) != versions():
             changed = sorted(name for name, version in versions().items() if then.get(name) != version)
             logging.getLogger(__name__).warning(
@@ -226,6 +247,22 @@ class _Run:
         sums, notes = _kept(kept.tensors), kept.facts.get("notes")
         self._strategy.resume([Update(*update) for update in updates], confirmed, sums, notes)
         self._stand(kept.round)
+
+    def _check_rounds(self, done: int, then: int) -> None:
+        """A run may be asked for more rounds than it was; what follows from their number is said."""
+        asked = self._config.run.rounds
+        if asked < done:
+            raise RunError(
+                f"A run cannot go back; {done} rounds are done, and run.rounds is {asked} now. Ask for {done} or more."
+            )
+        if asked != then and self._config.local.schedule != "constant":
+            logging.getLogger(__name__).warning(
+                "The learning rate falls over all rounds, which were %d and are %d now: from here on it is not that of "
+                "a run that was asked for %d at once.",
+                then,
+                asked,
+                asked,
+            )
 
 
 def _bytes(state: RecordDict) -> Tensor:

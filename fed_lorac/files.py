@@ -4,18 +4,52 @@ A file is written beside its place, forced to the disk, and renamed: whoever ope
 new one, after Ctrl-C, SIGKILL or a power cut alike.
 """
 
+import errno
 import json
 import os
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import safetensors.torch
-import torch
-from torch import Tensor
+from fed_lorac.errors import RunError
 
-__all__ = ["clear_litter", "tensor_bytes", "write_bytes", "write_tensors", "write_text"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "clear_litter",
+    "home_expanded",
+    "reserved",
+    "tensor_bytes",
+    "write_bytes",
+    "write_tensors",
+    "write_text",
+    "writing",
+]
+
+_REMEDIES = {
+    errno.ENOSPC: "Free some space there, or choose another place.",
+    errno.EDQUOT: "Free some space there: your quota is used up.",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f), or choose another place.",
+    errno.EACCES: "Choose a place that you may write to, or have the permission given.",
+    errno.EPERM: "Choose a place that you may write to, or have the permission given.",
+    errno.EROFS: "Choose a place that can be written: this file system is read-only.",
+    errno.ENOTDIR: "Choose another path: a part of this one is a file.",
+    errno.EISDIR: "Choose another name: a folder has this one.",
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a file system's refusal to write at `path` into a `RunError` with its remedy."""
+    try:
+        yield
+    except OSError as cause:
+        remedy = _REMEDIES.get(cause.errno or 0, "Check the path, or choose another place.")
+        raise RunError(f"What is kept must be written; {path}: {cause.strerror or cause}. {remedy}") from cause
 
 
 def _sync_folder(folder: Path) -> None:
@@ -29,26 +63,49 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_bytes(path: str | Path, data: bytes) -> Path:
-    """Write `data` to `path` atomically, replacing what is there; OSError as the file system gives it."""
+    """Write `data` to `path` atomically, replacing what is there; RunError where that cannot be written."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with beside.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:  # Ctrl-C too leaves no litter
-        beside.unlink(missing_ok=True)
-        raise
+    with writing(path):
+        try:
+            with beside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:  # Ctrl-C too leaves no litter
+            with suppress(OSError):
+                beside.unlink()
+            raise
     _sync_folder(path.parent)
     return path
+
+
+@contextmanager
+def reserved(path: str | Path, size_bytes: int, *, overwrite: bool = False) -> Iterator[None]:
+    """Keep room for a file that long work will write to `path`, so that the work is not lost for a bad place.
+
+    Raises:
+        RunError: the place cannot be written or has no room; or there is a file, and it is not to be overwritten.
+    """
+    path = Path(path)
+    if path.is_file() and not overwrite:
+        raise RunError(f"A file that is there is kept; {path} is. Choose another name, or say --overwrite.")
+    with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  (it has no name: no kill leaves it behind)
+    with held:
+        with writing(path):
+            os.posix_fallocate(held.fileno(), 0, max(1, size_bytes))
+        yield
 
 
 def clear_litter(folder: Path) -> None:
     """Remove what a killed process left half-written beside the files of a folder."""
     for litter in folder.glob(".*.tmp"):
-        litter.unlink()
+        litter.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -56,12 +113,26 @@ def write_text(path: str | Path, text: str) -> Path:
     return write_bytes(path, text.encode())
 
 
-def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+def home_expanded(path: str | Path) -> Path:
+    """The path with its `~` or `~user` replaced; RunError where there is no such user, or no home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise RunError(
+            f"A path that begins with ~ lies in a home folder; {str(path)!r} has none here. Write the whole path."
+        ) from None
+
+
+def tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None) -> bytes:
     """A safetensors file as bytes: the same bytes for equal tensors and metadata.
 
     safetensors 0.8 writes metadata in the order of a hash map, which differs from process to process; the header is
     therefore written again with sorted keys (it is JSON, and the tensors' offsets in it count from its end).
     """
+    # PyTorch takes seconds to import, and whoever writes text alone does without.
+    import safetensors.torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
     own = {
         name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
         for name, tensor in sorted(tensors.items())
@@ -73,6 +144,6 @@ def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | No
     return len(header).to_bytes(8, "little") + header + raw[start:]
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
+def write_tensors(path: str | Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None) -> Path:
     """Write a safetensors file atomically; any device, strides or shared memory."""
     return write_bytes(path, tensor_bytes(tensors, metadata))

@@ -16,9 +16,11 @@ from typing import Any
 
 from fed_lorac.errors import RunError
 
-__all__ = ["CAMERA_COLUMNS", "ROUND_COLUMNS", "Ledger", "Rows", "read_rows"]
+__all__ = ["CAMERAS_FILE", "CAMERA_COLUMNS", "ROUNDS_FILE", "ROUND_COLUMNS", "Ledger", "Rows", "read_rows"]
 
 Row = dict[str, Any]
+
+ROUNDS_FILE, CAMERAS_FILE = "rounds.jsonl", "cameras.jsonl"
 
 
 def _integer(value: object) -> int:
@@ -221,8 +223,8 @@ class Ledger:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as cause:
             raise RunError(f"A run needs a folder; {folder}: {cause.strerror}. Choose another with --out.") from None
-        self._rounds = _File(folder / "rounds.jsonl", ROUND_COLUMNS)
-        self._cameras = _File(folder / "cameras.jsonl", CAMERA_COLUMNS)
+        self._rounds = _File(folder / ROUNDS_FILE, ROUND_COLUMNS)
+        self._cameras = _File(folder / CAMERAS_FILE, CAMERA_COLUMNS)
 
     def round(self, **columns: object) -> Row:
         """Append one round, return its row; RunError unless its columns are those of `ROUND_COLUMNS`, by kind too."""

@@ -17,7 +17,7 @@ from fed_lorac.links import air_time_s, days_to_send, link
 from fed_lorac.record import versions
 from fed_lorac.rounds import Measured
 from fed_lorac.running import named_tensors, own_fingerprint, shapes_of
-from fed_lorac.site import Site
+from fed_lorac.site import Site, sees_frost
 from fed_lorac.target import reached
 from fed_lorac.wire.codec import decode
 from strategies.arithmetic import DeltaSum, compressed, sum_states
@@ -112,7 +112,7 @@ def summary(
         "strategy": config.strategy.name,
         "label": _label(config),
         "data": site.data.name,
-        "frost_textures": frost_textures() if _frost(site) and config.data.name != "cifar10c" else None,
+        "frost_textures": frost_textures() if sees_frost(site) else None,
         "base": {"source": site.base.source, "fingerprint": site.base.fingerprint},
         "base_saw_fleet_images": site.base.saw_fleet_images,
         "groups": dict(groups or {}),
@@ -146,12 +146,6 @@ def _weathers(site: Site, round: int) -> list[str]:
     """What each camera stands in, by corruption."""
     found = [site.fleet.weather(camera.id, round) for camera in site.fleet.cameras]
     return [weather.corruption if weather.severity else "clear" for weather in found]
-
-
-def _frost(site: Site) -> bool:
-    """Whether any camera may have stood in frost."""
-    own = (camera.corruption for camera in site.fleet.cameras)
-    return "frost" in (site.fleet.climate.corruptions if site.config.fleet.schedule == "walk" else own)
 
 
 def _over_rounds(rows: Iterable[Row], column: str) -> float | None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -15,12 +15,26 @@ from fed_lorac.fleet import Camera, Fleet
 from fed_lorac.ledger import Ledger, Row
 from fed_lorac.links import air_time_s, downlink_time_s, elapsed_s, link
 from fed_lorac.weather import Weather
+from fed_lorac.wire.faults import DROPPED_OUT
 from fed_lorac.wire.meter import Weight
 from strategies.replies import Reply
 from strategies.report import RoundReport
 from strategies.traffic import Traffic
 
-__all__ = ["FullMessages", "Measured", "Watch", "measure_base", "measured_base", "roll_call", "run_round", "write_rows"]
+__all__ = [
+    "FullMessages",
+    "Measured",
+    "Watch",
+    "check_anyone_trained",
+    "measure_base",
+    "measured_base",
+    "roll_call",
+    "run_round",
+    "write_rows",
+]
+
+NO_FAULTS = (DROPPED_OUT, "no reply", "late")
+"""Reasons why a reply does not count that a fleet's radio explains."""
 
 _REGISTRATION_S = 30.0
 _ROLL_CALL_S = 600.0  # the first message to a worker waits until it has started and imported PyTorch
@@ -118,11 +132,40 @@ def _registered(grid: Grid, cameras: int) -> list[int]:
 
 
 def measure_base(grid: Grid, strategy: Traffic, watch: Watch, timeout: float) -> tuple[Measured, Measured]:
-    """The base as it comes (source) and under each camera's own statistics (zero-byte), before the first round."""
+    """The base as it comes (source) and under each camera's own statistics (zero-byte), before the first round.
+
+    Raises:
+        RunError: no camera could be measured.
+    """
     messages = list(strategy.configure_evaluate(0, ArrayRecord(), ConfigRecord({"baseline": True}), grid))
     watch.phase("base", len(messages))
-    strategy.aggregate_evaluate(0, _watched(grid.send_and_receive(messages, timeout=timeout), watch))
+    errors: Counter[str] = Counter()
+    replies = _watched(grid.send_and_receive(messages, timeout=timeout), watch, errors)
+    strategy.aggregate_evaluate(0, replies)
+    if errors and not strategy.evaluations:
+        reason, count = errors.most_common(1)[0]
+        raise RunError(
+            f"A run measures its base on the cameras' images first; all {len(messages)} cameras failed, {count} "
+            f"times with: {reason}"
+        )
     return measured_base(strategy)
+
+
+def check_anyone_trained(rows: Sequence[Row]) -> None:
+    """Raise `RunError` where no camera counted in any round and faults are among the reasons: the global model is then
+    the base still, and its accuracies would pass for the method's. Radio losses and late replies are no faults."""
+    if not rows or any(row["cameras_counted"] for row in rows):
+        return
+    reasons: Counter[str] = Counter()
+    for row in rows:
+        reasons.update({reason: count for reason, count in row["reasons"].items() if reason not in NO_FAULTS})
+    if reasons:
+        reason, count = reasons.most_common(1)[0]
+        raise RunError(
+            f"A run needs a camera that trains; in {len(rows)} rounds none did. The commonest reason, {count} times: "
+            f"{reason}. The first traceback of its kind is shown above, the others are counted in rounds.jsonl: mend "
+            "the cause and start the run again."
+        )
 
 
 def measured_base(strategy: Traffic) -> tuple[Measured, Measured]:
@@ -226,9 +269,12 @@ def _write_camera(
     )
 
 
-def _watched(replies: Iterable[Message], watch: Watch) -> Iterator[Message]:
+def _watched(replies: Iterable[Message], watch: Watch, errors: Counter[str] | None = None) -> Iterator[Message]:
+    """The replies, each told to the watch; what failed is counted in `errors`, by reason."""
     for reply in replies:
         watch.reply()
+        if errors is not None and not reply.has_content():
+            errors[str(reply.error.reason)] += 1
         yield reply
 
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from datetime import UTC, datetime
 from pathlib import Path
 
 from flwr.app import Context
@@ -11,9 +10,10 @@ from flwr.serverapp import Grid, ServerApp
 from fed_lorac.conduct import conduct
 from fed_lorac.config import Config
 from fed_lorac.ledger import Row
+from fed_lorac.record import RunFolder, folder_for
 from fed_lorac.rounds import Watch
 
-__all__ = ["app", "make_server_app", "out_folder"]
+__all__ = ["app", "make_server_app"]
 
 
 def make_server_app(config: Config | None = None, out: Path | None = None, watch: Watch | None = None) -> ServerApp:
@@ -24,16 +24,11 @@ def make_server_app(config: Config | None = None, out: Path | None = None, watch
     def main(grid: Grid, context: Context) -> None:
         """Run all rounds and leave a run's folder."""
         asked = config or Config.from_flat(context.run_config)
-        folder = out or out_folder(asked, "flwr")
-        found = conduct(grid, asked, folder, watch or LogWatch())
-        logging.getLogger("flwr").info("%s\nThe run is in %s", json.dumps(found, indent=2), folder.absolute())
+        with folder_for(asked, "flwr", out) as path, RunFolder.owned(path, asked) as folder:
+            found = conduct(grid, asked, folder, watch or LogWatch())
+        logging.getLogger("flwr").info("%s\nThe run is in %s", json.dumps(found, indent=2), folder.path)
 
     return app
-
-
-def out_folder(config: Config, name: str) -> Path:
-    """`run.out`, or a new folder under `runs/` with the name and the time."""
-    return Path(config.run.out) if config.run.out else Path("runs", f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
 
 
 class LogWatch(Watch):

@@ -18,7 +18,7 @@ from fed_lorac.fleet import Fleet, build_fleet
 from fed_lorac.precision import Precision, resolved_device, resolved_precision
 from fed_lorac.seeds import torch_stream
 
-__all__ = ["Site", "drawn_from", "expansion", "open_data", "site_of"]
+__all__ = ["Site", "drawn_from", "expansion", "open_data", "sees_frost", "site_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +55,14 @@ def drawn_from(site: Site, round: int) -> torch.Generator:
 def expansion(site: Site, round: int) -> Expansion:
     """What the states of a round say, as changes of the base's tensors."""
     return site.adapter.expansion(site.base.model, drawn_from(site, round))
+
+
+def sees_frost(site: Site) -> bool:
+    """Whether any camera may stand in frost that is made here: CIFAR-10-C's is on file."""
+    if site.config.data.name == "cifar10c":
+        return False
+    own = (camera.corruption for camera in site.fleet.cameras)
+    return "frost" in (site.fleet.climate.corruptions if site.config.fleet.schedule == "walk" else own)
 
 
 def open_data(config: Config) -> Dataset:

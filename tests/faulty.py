@@ -11,17 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from flwr.app import Message
+from runs import conducted
 from torch import Tensor
 
 from fed_lorac.bases import RunningBase
-from fed_lorac.conduct import conduct
 from fed_lorac.config import Config
 from fed_lorac.config.rules import Scalar
 from fed_lorac.flower_private import task_identity
 from fed_lorac.grid.cohort_app import FleetApp
 from fed_lorac.grid.crew import Answer, Visit
 from fed_lorac.grid.engines import Fleet
-from fed_lorac.rounds import Watch
 from fed_lorac.running import running_fingerprint
 from fed_lorac.wire.codec import decode, encode
 from fed_lorac.wire.meter import frame_record, read_frame
@@ -65,7 +64,7 @@ def go(config: Config, out: Path, faults: Faults, *, round: int = 1) -> Path:
     marks.mkdir(parents=True)
     app = partial(FaultyApp, config.to_flat(), faults, round, marks)
     with task_identity(), closing(Fleet(config, app)) as fleet:
-        conduct(fleet.grid, config, out, Watch(), memories=fleet)
+        conducted(fleet.grid, config, out, memories=fleet)
     return out
 
 

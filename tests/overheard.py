@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flwr.app import Message, MessageType
+from runs import conducted
 from torch import Tensor
 
-from fed_lorac.conduct import conduct
 from fed_lorac.config import Config
 from fed_lorac.flower_private import task_identity
 from fed_lorac.grid.engines import Fleet
 from fed_lorac.grid.fleet import FIRST_NODE, FleetGrid
-from fed_lorac.rounds import Watch
 from fed_lorac.wire.codec import decode
 from fed_lorac.wire.meter import read_frame
 from fed_lorac.wire.updates import OWN_KEY, read_updates
@@ -66,7 +65,7 @@ def overheard(config: Config, out: Path) -> Overheard:
     heard = Overheard()
     with task_identity(), closing(Fleet(config)) as fleet:
         _listen(fleet.grid, heard)
-        conduct(fleet.grid, config, out, Watch(), memories=fleet)
+        conducted(fleet.grid, config, out, memories=fleet)
     return heard
 
 

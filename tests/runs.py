@@ -2,10 +2,17 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flwr.clientapp.typing import Mod
+from flwr.serverapp import Grid
+
+from fed_lorac.conduct import conduct
 from fed_lorac.config import Config, load_config
+from fed_lorac.record import RunFolder
+from fed_lorac.rounds import Watch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +48,20 @@ def rows(path: Path, *without: str) -> list[dict[str, Any]]:
     """A ledger file's rows, less some columns."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in without} for line in lines]
+
+
+def conducted(grid: Grid, config: Config, out: Path, watch: Watch | None = None, **more: Any) -> dict[str, Any]:
+    """A run over any grid, into a folder of its own."""
+    with RunFolder.owned(out, config) as folder:
+        return conduct(grid, config, folder, watch or Watch(), **more)
+
+
+def simulated(config: Config, out: Path, watch: Watch, mods: Sequence[Mod] = ()) -> None:
+    """A run on Flower's own runtime, into a folder of its own."""
+    from fed_lorac.grid.simulation import simulate  # Ray takes a second to import
+
+    with RunFolder.owned(out, config) as folder:
+        simulate(config, folder, watch, mods)
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -2,13 +2,14 @@
 
 import logging
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fed_lorac.checkpoint import Checkpoint, Checkpoints
+from fed_lorac.checkpoint import ASIDE, Checkpoint, Checkpoints
 from fed_lorac.errors import RunError
 
 
@@ -82,26 +83,44 @@ def test_a_damaged_newest_falls_back_to_the_one_before_and_says_so(
     with caplog.at_level(logging.WARNING):
         assert equal(newest(folder), at(2))
     assert path.name in caplog.text and "the one before" in caplog.text
-    assert not path.exists() and equal(newest(folder), at(2))
+    assert not path.exists() and path.with_name(path.name + ASIDE).exists()
+    assert equal(newest(folder), at(2))
 
 
-@pytest.mark.parametrize("how", ["changed", "missing"])
-def test_a_checkpoint_whose_update_is_damaged_is_damaged(tmp_path: Path, how: str):
+@pytest.mark.parametrize("how", ["changed", "missing", "a folder"])
+def test_a_checkpoint_whose_update_cannot_be_used_is_kept_aside(tmp_path: Path, how: str):
     written(tmp_path, 3)
-    update = tmp_path / "checkpoints" / "update-000003.frame"
+    newer, update = files(tmp_path)[-1], tmp_path / "checkpoints" / "update-000003.frame"
+    data = newer.read_bytes()
     if how == "changed":
         update.write_bytes(b"x" + update.read_bytes()[1:])
     else:
         update.unlink()
+    if how == "a folder":  # which the system refuses to read
+        update.mkdir()
     assert equal(newest(tmp_path), at(2))
+    assert newer.with_name(newer.name + ASIDE).read_bytes() == data
 
 
-def test_where_all_are_damaged_the_run_must_be_started_again(tmp_path: Path):
+def test_an_update_that_is_late_on_a_network_is_waited_for(tmp_path: Path):
+    written(tmp_path, 3)
+    update = tmp_path / "checkpoints" / "update-000003.frame"
+    frame = update.read_bytes()
+    update.unlink()
+    late = Timer(0.3, update.write_bytes, [frame])
+    late.start()
+    assert equal(newest(tmp_path), at(3))
+    late.join()
+
+
+def test_where_none_can_be_used_all_stay_as_they_are(tmp_path: Path):
     written(tmp_path, 3)
     for path in files(tmp_path):
         path.write_bytes(b"")
-    with pytest.raises(RunError, match="all 2"):
+    before = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    with pytest.raises(RunError, match=r"none of the 2 .* can be used .*round-000003.*round-000002"):
         Checkpoints(tmp_path).newest()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == before
 
 
 def test_what_a_killed_writer_left_is_cleared(tmp_path: Path):

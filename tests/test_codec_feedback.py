@@ -10,12 +10,11 @@ import safetensors.torch
 import torch
 from flwr.app import RecordDict
 from frames import BASE
-from runs import rows, tiny
+from runs import conducted, rows, tiny
 from torch import Tensor
 
 from fed_lorac.camera import uplink_template
 from fed_lorac.client_app import make_client_app
-from fed_lorac.conduct import conduct
 from fed_lorac.config import Config, names
 from fed_lorac.config.sense import fixed_basis
 from fed_lorac.errors import ConfigError
@@ -172,7 +171,7 @@ def test_flowers_client_app_keeps_what_it_owes_as_our_fleet_does(tmp_path: Path)
     run(config, tmp_path / "fleet", Watch())
     grid = in_process(make_client_app(config), config.fleet.cameras)
     with task_identity():
-        conduct(grid, config, tmp_path / "flower", Watch())
+        conducted(grid, config, tmp_path / "flower")
     for file in ("adapter.safetensors", "cameras.safetensors"):
         assert (tmp_path / "fleet" / file).read_bytes() == (tmp_path / "flower" / file).read_bytes(), file
     assert all(recalled(state, LOST_KEY) for state in grid.states.values())

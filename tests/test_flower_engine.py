@@ -11,10 +11,9 @@ import pytest
 import ray
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
-from runs import rows, tiny
+from runs import conducted, rows, simulated, tiny
 
 from fed_lorac.bases import RunningBase
-from fed_lorac.conduct import conduct
 from fed_lorac.config import Config
 from fed_lorac.config.sections import RunConfig
 from fed_lorac.errors import DataError, FrameError, RunError
@@ -23,7 +22,6 @@ from fed_lorac.grid.cluster import joined
 from fed_lorac.grid.cohort_app import FleetApp
 from fed_lorac.grid.crew import Answer, Visit
 from fed_lorac.grid.engines import Fleet, run
-from fed_lorac.grid.simulation import simulate
 from fed_lorac.ledger import Row
 from fed_lorac.rounds import Watch
 
@@ -70,7 +68,7 @@ class Failing(FleetApp):
 
 def on_fleet(config: Config, out: Path) -> None:
     with task_identity(), closing(Fleet(config, partial(Failing, config.to_flat()))) as fleet:
-        conduct(fleet.grid, config, out, Watch(), memories=fleet)
+        conducted(fleet.grid, config, out, memories=fleet)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +80,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
         # Flower's cameras train one at a time; side by side they agree to rounding only.
         settings = {"fleet__per_round": 4, "run__cohort_size": 1}
         on_fleet(tiny(**settings), folder / "fleet")
-        simulate(tiny(**settings, run__engine="flower", run__workers=2), folder / "flower", Watch(), failing(camera=1))
+        simulated(tiny(**settings, run__engine="flower", run__workers=2), folder / "flower", Watch(), failing(camera=1))
     finally:
         logging.getLogger("flwr").removeHandler(heard)
     return folder, heard.words
@@ -164,7 +162,7 @@ def test_a_camera_that_ends_its_turn_too_late_is_left_out_and_comes_back(tmp_pat
         return reply
 
     config = tiny(run__engine="flower", run__workers=2, run__rounds=3, run__round_timeout_s=25, fleet__cameras=3)
-    simulate(config, tmp_path / "run", Releasing(tmp_path), [dawdle])
+    simulated(config, tmp_path / "run", Releasing(tmp_path), [dawdle])
     assert [row["reasons"] for row in rows(tmp_path / "run" / "rounds.jsonl")] == [
         {"no reply": 1},
         {"other base": 1},

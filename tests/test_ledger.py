@@ -213,7 +213,7 @@ def test_a_file_is_replaced_whole_and_leaves_no_litter(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(OSError, match="a"):
+    with pytest.raises(RunError, match=r"a: Is a directory. Choose another name"):
         files.write_bytes(tmp_path / "a", b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 

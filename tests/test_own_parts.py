@@ -12,14 +12,14 @@ import torch
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import rows, tiny
+from runs import conducted, rows, tiny
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fed_lorac.adapters.changes import dense_change, joined
 from fed_lorac.base import fresh_model
+from fed_lorac.checkpoint import Checkpoints
 from fed_lorac.client_app import make_client_app
-from fed_lorac.conduct import conduct
 from fed_lorac.config import Config
 from fed_lorac.evaluate import accuracy
 from fed_lorac.export import export_run, load_adapter, load_network
@@ -30,7 +30,6 @@ from fed_lorac.grid.fleet import FleetGrid
 from fed_lorac.grid.here import Here
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.memory import own_frame, remembered
-from fed_lorac.record import RunFolder
 from fed_lorac.results import _label
 from fed_lorac.rounds import Watch
 from fed_lorac.running import own_fingerprint, running_fingerprint
@@ -80,7 +79,7 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_flowers_client_app_leaves_the_same_bytes(run_of: Any, tmp_path: Path, way: str):
     """There each node remembers for itself, and says at the end what is its own."""
     config = config_of(way)
-    conduct(in_process(make_client_app(config), config.fleet.cameras), config, tmp_path / "run", Watch())
+    conducted(in_process(make_client_app(config), config.fleet.cameras), config, tmp_path / "run")
     for name in FILES:
         assert (tmp_path / "run" / name).read_bytes() == (run_of(way) / name).read_bytes(), name
     both = [rows(folder / "rounds.jsonl", "seconds") for folder in (tmp_path / "run", run_of(way))]
@@ -120,7 +119,7 @@ def test_one_change_is_saved_for_all_who_share_it(run_of: Any, way: str):
 
 def by_hand(folder: Path, camera: int) -> dict[str, Tensor]:
     """A camera's network in float64 NumPy, of the frames alone: the starting base, every update, its own part."""
-    kept = RunFolder.reopen(folder).checkpoints.newest()
+    kept = Checkpoints(folder).newest()
     summary = json.loads((folder / "summary.json").read_text())
     config = config_of(summary["strategy"])
     site, base = site_of(config), summary["base"]["fingerprint"]

@@ -8,11 +8,10 @@ import ray
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from ray.cluster_utils import Cluster
-from runs import rows, tiny
+from runs import rows, simulated, tiny
 
 from fed_lorac.errors import RunError
 from fed_lorac.grid.engines import run
-from fed_lorac.grid.simulation import simulate
 from fed_lorac.rounds import Watch
 
 CAMERAS = 6
@@ -51,7 +50,7 @@ def test_cameras_run_on_both_nodes_and_give_what_one_process_gives(two_nodes: Cl
         {"fleet__cameras": CAMERAS, "fleet__per_round": CAMERAS, "run__cohort_size": 1},
     )
     notes.mkdir()
-    simulate(tiny(**settings, run__engine="flower"), tmp_path / "flower", Watch(), [noting(notes)])
+    simulated(tiny(**settings, run__engine="flower"), tmp_path / "flower", Watch(), [noting(notes)])
     turns = [path.name.split() for path in notes.iterdir()]
     assert two_nodes.head_node is not None
     ids = {node["NodeID"] for node in two_nodes.global_state.node_table()}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from cameras import BASE, SHAPES, TEMPLATE, roster, tell, train
 from flwr.app import RecordDict
-from runs import rows, tiny
+from runs import conducted, rows, tiny
 
 from fed_lorac import conduct as conducting
 from fed_lorac.bases import RunningBase, caught_up, folded, whole_frame
@@ -113,7 +113,7 @@ def test_models_are_the_same_bytes_whichever_way_cameras_catch_up(
     config = tiny(**AWAY, **METHODS[method])
     run(config, tmp_path / "smaller", Watch())
     grid = in_process(make_client_app(config), config.fleet.cameras)
-    conducting.conduct(grid, config, tmp_path / "client app", Watch())
+    conducted(grid, config, tmp_path / "client app")
     with monkeypatch.context() as patch:
         patch.setattr(conducting, "strategy_of", by_updates_alone)
         run(config, tmp_path / "updates", Watch())

@@ -1,7 +1,7 @@
 """The config: sim_configs and Flower's run-config to frozen dataclasses, each value checked. Says no tensor."""
 
 from fed_lorac.config.load import load_config, shipped_configs
-from fed_lorac.config.resumed import resumed_config
+from fed_lorac.config.resumed import check_unchanged, resumed_config
 from fed_lorac.config.sections import (
     AdapterConfig,
     BatchNormConfig,
@@ -28,6 +28,7 @@ __all__ = [
     "RayConfig",
     "RunConfig",
     "StrategyConfig",
+    "check_unchanged",
     "load_config",
     "resumed_config",
     "shipped_configs",

@@ -1,16 +1,29 @@
-"""The config that a run goes on with: the one it began with, but for who works. Knows keys; not checkpoints."""
+"""The config that a run goes on with: the one it began with, but for a few keys. Knows keys; not checkpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fed_lorac.config.load import load_config
 from fed_lorac.config.whole import Config
 from fed_lorac.errors import ConfigError, RunError
 
-__all__ = ["FREE", "resumed_config"]
+__all__ = ["FREE", "check_unchanged", "resumed_config"]
 
-FREE = ("run.workers", "run.out", "ray.")
-"""Keys, or their beginnings, that may differ: none of them changes what a run computes."""
+FREE = (
+    "run.workers",
+    "run.out",
+    "run.rounds",
+    "run.target_accuracy",
+    "run.cohort_timeout_s",
+    "run.checkpoint_every",
+    "ray.",
+    "data.root",
+    # Settled ones are kept in checkpoints and compared there: "auto" may become what it stood for.
+    "run.precision",
+    "run.device",
+    "run.cohort_size",
+)
+"""Keys, or their beginnings, that may differ: who works, and what is compared as what it comes to."""
 
 
 def resumed_config(folder: Path, source: str | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -24,12 +37,17 @@ def resumed_config(folder: Path, source: str | None = None, overrides: Sequence[
         raise RunError(f"A run to go on with has a config.toml in its folder; {folder} has none. Start it instead.")
     began = load_config(folder / "config.toml")
     asked = load_config(folder / "config.toml" if source is None else source, overrides)
-    before, after = began.to_flat(), asked.to_flat()
-    changed = [key for key in before if before[key] != after[key] and not key.startswith(FREE)]
-    if changed:
-        differences = ", ".join(f"{key} ({before[key]!r}, now {after[key]!r})" for key in changed)
-        raise ConfigError(
-            f"A run goes on as it began; changed are {differences}. Only run.workers and ray.* may be: put the "
-            "others back, or start a new run."
-        )
+    check_unchanged(began.to_flat(), asked)
     return asked
+
+
+def check_unchanged(began: Mapping[str, object], asked: Config) -> None:
+    """Raise `ConfigError` where a config differs from the flat one that a run began with in more than FREE keys."""
+    now = asked.to_flat()
+    changed = [key for key in {**now, **began} if now.get(key) != began.get(key)]
+    if changed := [key for key in changed if not key.startswith(FREE)]:
+        differences = ", ".join(f"{key} ({began.get(key)!r}, now {now.get(key)!r})" for key in changed)
+        raise ConfigError(
+            f"A run goes on as it began; changed are {differences}. Put them back, or start a new run. What may change "
+            f"is {', '.join(key.removesuffix('.') for key in FREE)}."
+        )

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fed_lorac.errors import ConfigError, RunError
+from fed_lorac.errors import ConfigError
 from fed_lorac.export.adapter import adapter_file, load_adapter
 from fed_lorac.export.deployed import Deployed, load_network
 from fed_lorac.export.facts import network_facts
 from fed_lorac.export.finished import OWN_FILES, Finished, finished_run, network_of
 from fed_lorac.export.formats import FORMATS, needed
-from fed_lorac.files import write_bytes
+from fed_lorac.files import home_expanded, reserved, write_bytes
 
 __all__ = ["KINDS", "Deployed", "Exported", "export_run", "load_adapter", "load_network"]
 
@@ -33,7 +33,13 @@ class Exported:
 
 
 def export_run(
-    folder: Path, kind: str, *, camera: int | None = None, out: Path | None = None, fold: bool = True
+    folder: Path,
+    kind: str,
+    *,
+    camera: int | None = None,
+    out: Path | None = None,
+    fold: bool = True,
+    overwrite: bool = False,
 ) -> Exported:
     """Write the run in `folder` as one file of `kind`, atomically; `out` defaults to a name in that folder.
 
@@ -42,7 +48,8 @@ def export_run(
 
     Raises:
         ConfigError: no such kind or camera, or a file name that does not fit.
-        RunError: the folder holds no finished run, the camera left no statistics, or a package is missing.
+        RunError: the folder holds no finished run, the camera left no statistics, a package is missing, or `out` is
+            there already and is not to be overwritten, or cannot be written.
         FactorError: torch.fx cannot follow the network to fold its batch norm.
     """
     if kind not in KINDS:
@@ -52,14 +59,10 @@ def export_run(
         needed(kind)
     run = finished_run(folder)
     path = _place(run, kind, suffix, camera, out)
+    with reserved(path, 0, overwrite=overwrite or out is None):  # a bad place is found before the network is made
+        pass
     data, facts = adapter_file(run, camera) if kind == "adapter" else _network_file(run, kind, camera, fold)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, data)
-    except OSError as cause:
-        raise RunError(
-            f"An export is written where one may write; {path}: {cause.strerror}. Name another --out."
-        ) from None
+    write_bytes(path, data)
     return Exported(path, len(data), facts)
 
 
@@ -71,7 +74,7 @@ def _network_file(run: Finished, kind: str, camera: int | None, fold: bool) -> t
 
 def _place(run: Finished, kind: str, suffix: str, camera: int | None, out: Path | None) -> Path:
     stem = ("adapter" if kind == "adapter" else "network") + ("" if camera is None else f"-camera-{camera}")
-    path = run.folder / f"exported-{stem}{suffix}" if out is None else out
+    path = run.folder / f"exported-{stem}{suffix}" if out is None else home_expanded(out)
     if path.suffix != suffix:
         raise ConfigError(f"A file of the format {kind} ends in {suffix}; --out is {path}. Change its ending.")
     if path.resolve() in {(run.folder / name).resolve() for name in OWN_FILES}:

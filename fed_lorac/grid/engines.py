@@ -16,12 +16,13 @@ from fed_lorac.grid.cohort_app import Bases, FleetApp
 from fed_lorac.grid.crew import CohortApp, Crew
 from fed_lorac.grid.fleet import FleetGrid
 from fed_lorac.grid.here import Here
+from fed_lorac.record import RunFolder
 from fed_lorac.rounds import Watch
 from fed_lorac.site import site_of
 
 __all__ = ["ENGINES", "Fleet", "run"]
 
-Engine = Callable[[Config, Path, Watch, bool], None]
+Engine = Callable[[Config, RunFolder, Watch], None]
 
 
 def _hire(config: Config, app: Callable[[], CohortApp]) -> Crew:
@@ -63,20 +64,15 @@ class Fleet:
         self.crew.close()
 
 
-def _fleet(config: Config, out: Path, watch: Watch, resume: bool) -> None:
+def _fleet(config: Config, folder: RunFolder, watch: Watch) -> None:
     with task_identity(), closing(Fleet(config)) as fleet:
-        conduct(fleet.grid, config, out, watch, memories=fleet, resume=resume)
+        conduct(fleet.grid, config, folder, watch, memories=fleet)
 
 
-def _flower(config: Config, out: Path, watch: Watch, resume: bool) -> None:
-    if resume:
-        raise ConfigError(
-            'Only the engine "fleet" leaves checkpoints: Flower\'s runtime loses what its nodes remember. '
-            'Got run.engine = "flower"; start the run again.'
-        )
+def _flower(config: Config, folder: RunFolder, watch: Watch) -> None:
     from fed_lorac.grid.simulation import simulate  # noqa: PLC0415
 
-    simulate(config, out, watch)
+    simulate(config, folder, watch)
 
 
 ENGINES: dict[str, Engine] = {"fleet": _fleet, "flower": _flower}
@@ -85,4 +81,10 @@ ENGINES: dict[str, Engine] = {"fleet": _fleet, "flower": _flower}
 
 def run(config: Config, out: Path, watch: Watch, *, resume: bool = False) -> None:
     """Run a config on its engine, into the folder `out`; with `resume`, go on with the run that is there."""
-    ENGINES[config.run.engine](config, out.absolute(), watch, resume)
+    if resume and config.run.engine != "fleet":
+        raise ConfigError(
+            'Only the engine "fleet" leaves checkpoints: Flower\'s runtime loses what its nodes remember. '
+            f'Got run.engine = "{config.run.engine}"; start the run again.'
+        )
+    with RunFolder.owned(out.absolute(), config, resume=resume) as folder:
+        ENGINES[config.run.engine](config, folder, watch)

@@ -8,7 +8,6 @@ would leave that thread waiting for replies that nobody makes; so the thread is 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Event
 
 from flwr.app import Context
@@ -23,19 +22,20 @@ from fed_lorac.errors import RunError
 from fed_lorac.flower_private import task_identity
 from fed_lorac.grid.cluster import joined
 from fed_lorac.grid.live import LiveGrid
+from fed_lorac.record import RunFolder
 from fed_lorac.rounds import Watch
 from fed_lorac.site import site_of
 
 __all__ = ["simulate"]
 
 
-def simulate(config: Config, out: Path, watch: Watch, mods: Sequence[Mod] = ()) -> None:
-    """Run a config on Flower's runtime over Ray into the folder `out`; `mods` are Flower's, around every camera's turn.
+def simulate(config: Config, folder: RunFolder, watch: Watch, mods: Sequence[Mod] = ()) -> None:
+    """Run a config on Flower's runtime over Ray into a run's folder; `mods` are Flower's, around every camera's turn.
 
     What goes wrong in the ServerApp comes out of here as it was raised.
     """
     site_of(config)  # so that bad data or a bad base is found before Ray starts
-    conductor = _Conductor(config, out, watch)
+    conductor = _Conductor(config, folder, watch)
     with task_identity(), joined(config.run, config.ray.address) as share, _without_deprecation():
         try:
             run_simulation(
@@ -57,7 +57,7 @@ def simulate(config: Config, out: Path, watch: Watch, mods: Sequence[Mod] = ()) 
 class _Conductor:
     """`conduct` as a ServerApp for the thread that Flower starts, which can be stopped and keeps what it raised."""
 
-    def __init__(self, config: Config, out: Path, watch: Watch) -> None:
+    def __init__(self, config: Config, folder: RunFolder, watch: Watch) -> None:
         self.app = ServerApp()
         self._error: BaseException | None = None
         self._stop, self._begun, self._ended = Event(), Event(), Event()
@@ -66,7 +66,7 @@ class _Conductor:
         def main(grid: Grid, context: Context) -> None:
             self._begun.set()
             try:
-                conduct(LiveGrid(grid, self._stop), config, out, watch)
+                conduct(LiveGrid(grid, self._stop), config, folder, watch)
             except BaseException as error:
                 # Kept, not raised: Flower would log it, wait three seconds, and lose it if the main thread raises too.
                 self._error = error
