@@ -14,7 +14,7 @@ from fed_lorac.config import Config
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.data.store import cache_folder
 from fed_lorac.errors import DataError
-from fed_lorac.files import reserved, write_tensors
+from fed_lorac.files import home_expanded, reserved
 from fed_lorac.images import Augment
 from fed_lorac.models import build
 from fed_lorac.models.weights import imagenet, load_into, read_checkpoint, shipped_path
@@ -22,6 +22,7 @@ from fed_lorac.precision import resolved_precision
 from fed_lorac.pretrain import RECIPE, OnStep, pretrain
 from fed_lorac.running import fingerprint, named_tensors
 from fed_lorac.seeds import torch_stream
+from fed_lorac.tensor_files import write_tensors
 from fed_lorac.training import Recipe
 
 __all__ = ["Base", "fresh_model", "load_base", "train_base"]
@@ -68,7 +69,7 @@ def _checkpoint_path(config: Config, data: Dataset) -> Path:
     if config.model.weights == "shipped":
         return shipped_path(config.model.name)
     if config.model.weights != "pretrain":
-        return Path(config.model.weights).expanduser()
+        return home_expanded(config.model.weights)
     parts = [data.fingerprint, repr(config.model), str(config.run.seed), str(config.run.threads), config.run.precision]
     name = fingerprint({"|".join(parts): torch.zeros(1)})
     path = cache_folder() / f"base-{config.model.name}-{name}.safetensors"

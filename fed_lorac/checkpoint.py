@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from fed_lorac.errors import RunError
-from fed_lorac.files import clear_litter, tensor_bytes, write_bytes, writing
+from fed_lorac.files import clear_litter, write_bytes, writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,6 +54,8 @@ class Checkpoints:
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Add a checkpoint, its new updates first, and let all but the newest two go; RunError where it cannot."""
+        from fed_lorac.tensor_files import tensor_bytes  # noqa: PLC0415  (a first look at a folder needs no PyTorch)
+
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         for round in checkpoint.updates.keys() - self._written.keys():

@@ -5,27 +5,20 @@ new one, after Ctrl-C, SIGKILL or a power cut alike.
 """
 
 import errno
-import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fed_lorac.errors import RunError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = [
     "clear_litter",
     "home_expanded",
     "reserved",
-    "tensor_bytes",
     "write_bytes",
-    "write_tensors",
     "write_text",
     "writing",
 ]
@@ -121,29 +114,3 @@ def home_expanded(path: str | Path) -> Path:
         raise RunError(
             f"A path that begins with ~ lies in a home folder; {str(path)!r} has none here. Write the whole path."
         ) from None
-
-
-def tensor_bytes(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None) -> bytes:
-    """A safetensors file as bytes: the same bytes for equal tensors and metadata.
-
-    safetensors 0.8 writes metadata in the order of a hash map, which differs from process to process; the header is
-    therefore written again with sorted keys (it is JSON, and the tensors' offsets in it count from its end).
-    """
-    # PyTorch takes seconds to import, and whoever writes text alone does without.
-    import safetensors.torch  # noqa: PLC0415
-    import torch  # noqa: PLC0415
-
-    own = {
-        name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
-        for name, tensor in sorted(tensors.items())
-    }
-    raw = safetensors.torch.save(own, dict(metadata) if metadata else None)
-    start = 8 + int.from_bytes(raw[:8], "little")
-    header = json.dumps(json.loads(raw[8:start]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # the format wants the tensors aligned
-    return len(header).to_bytes(8, "little") + header + raw[start:]
-
-
-def write_tensors(path: str | Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None) -> Path:
-    """Write a safetensors file atomically; any device, strides or shared memory."""
-    return write_bytes(path, tensor_bytes(tensors, metadata))

@@ -15,7 +15,7 @@ from fed_lorac import __version__
 from fed_lorac.checkpoint import Checkpoint, Checkpoints
 from fed_lorac.config import Config, load_config
 from fed_lorac.errors import FedLoracError, RunError
-from fed_lorac.files import clear_litter, home_expanded, write_tensors, write_text, writing
+from fed_lorac.files import clear_litter, home_expanded, write_text, writing
 from fed_lorac.ledger import CAMERAS_FILE, ROUNDS_FILE, Ledger, read_rows
 from fed_lorac.lock import FolderLock, check_unlocked
 
@@ -106,6 +106,8 @@ class RunFolder:
         metadata: Mapping[str, str],
     ) -> None:
         """Write the results: tensors first, so that a summary never speaks of files that are not there."""
+        from fed_lorac.tensor_files import write_tensors  # noqa: PLC0415  (a first look at a folder needs no PyTorch)
+
         self.lock.check()
         write_tensors(self.path / "adapter.safetensors", adapter, metadata)
         write_tensors(self.path / "model.safetensors", model, metadata)

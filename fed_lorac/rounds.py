@@ -163,8 +163,8 @@ def check_anyone_trained(rows: Sequence[Row]) -> None:
         reason, count = reasons.most_common(1)[0]
         raise RunError(
             f"A run needs a camera that trains; in {len(rows)} rounds none did. The commonest reason, {count} times: "
-            f"{reason}. The first traceback of its kind is shown above, the others are counted in rounds.jsonl: mend "
-            "the cause and start the run again."
+            f"{reason}. The first of its kind is shown in full above, all are counted in rounds.jsonl. Mend the cause, "
+            "and start the run again."
         )
 
 

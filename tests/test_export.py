@@ -15,7 +15,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from runs import tiny, words
 from safetensors import safe_open
 from safetensors.torch import load_file
 from test_cli import called
@@ -29,12 +28,13 @@ from fed_lorac.evaluate import accuracy
 from fed_lorac.export import export_run, load_adapter, load_network
 from fed_lorac.export.deployed import Deployed
 from fed_lorac.export.formats import FORMATS, METADATA_FILE
-from fed_lorac.files import write_tensors
 from fed_lorac.grid.engines import run
 from fed_lorac.images import to_input
 from fed_lorac.rounds import Watch
 from fed_lorac.site import site_of
+from fed_lorac.tensor_files import write_tensors
 from fed_lorac.views import in_weather
+from runs import tiny, words
 
 BIG = {"model__name": "resnet18", "model__width": 0, "run__rounds": 1, "local__batch_size": 10}
 SMALL_FLEET = {"fleet__cameras": 2, "fleet__per_round": 2, "fleet__images": 10, "fleet__eval_images": 10}

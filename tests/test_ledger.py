@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fed_lorac import files
+from fed_lorac import files, tensor_files
 from fed_lorac.errors import RunError
 from fed_lorac.ledger import CAMERA_COLUMNS, ROUND_COLUMNS, Ledger, read_rows
 
@@ -234,7 +234,7 @@ def test_tensors_come_back_whatever_their_strides_and_shared_memory(tmp_path: Pa
         "e": torch.ones(0),
         "p": torch.nn.Parameter(x),
     }
-    back = safetensors.torch.load_file(files.write_tensors(tmp_path / "t.safetensors", tensors, {"seed": "1"}))
+    back = safetensors.torch.load_file(tensor_files.write_tensors(tmp_path / "t.safetensors", tensors, {"seed": "1"}))
     assert back.keys() == tensors.keys()
     assert all(torch.equal(back[k], tensors[k]) for k in back)
 
@@ -242,11 +242,11 @@ def test_tensors_come_back_whatever_their_strides_and_shared_memory(tmp_path: Pa
 def test_equal_tensors_and_metadata_give_equal_files_in_every_process() -> None:
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
-        "import torch; from fed_lorac.files import tensor_bytes\n"
+        "import torch; from fed_lorac.tensor_files import tensor_bytes\n"
         "print(tensor_bytes({'b': torch.ones(3), 'a': torch.ones(2)}, {k: k for k in 'fedcba'}).hex())\n"
     )
     command = [sys.executable, "-c", script, str(Path(__file__).parent.parent)]
-    here = files.tensor_bytes({"a": torch.ones(2), "b": torch.ones(3)}, {k: k for k in "abcdef"})
+    here = tensor_files.tensor_bytes({"a": torch.ones(2), "b": torch.ones(3)}, {k: k for k in "abcdef"})
     assert subprocess.check_output(command, text=True).strip() == here.hex()
     assert int.from_bytes(here[:8], "little") % 8 == 0
     with_metadata = safetensors.torch.load(here)

@@ -15,13 +15,13 @@ import pytest
 from pictures import image_folder
 from PIL import Image
 from reported import began, seen
-from runs import rows, tiny, words
 
 from fed_lorac import site
 from fed_lorac.config import Config, resumed_config
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.grid.engines import run
 from fed_lorac.rounds import Watch
+from runs import rows, tiny, words
 
 LONG = words(run__rounds=2000, local__schedule="constant")
 RESULTS = ("adapter.safetensors", "model.safetensors", "cameras.safetensors")
@@ -149,8 +149,9 @@ def test_images_may_have_moved(tmp_path: Path) -> None:
     config = tiny(**PICTURES, data__root=root)
     run(config, tmp_path / "whole", Watch())
     stopped(config, tmp_path / "run")
-    root.rename(tmp_path / "moved")
-    resumed(tmp_path / "run", f"data.root={tmp_path / 'moved'}")
+    (tmp_path / "moved").mkdir()
+    root.rename(tmp_path / "moved" / "pictures")  # whose name is the data set's
+    resumed(tmp_path / "run", f"data.root={tmp_path / 'moved' / 'pictures'}")
     for name in RESULTS:
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert str(tmp_path / "moved") in (tmp_path / "run" / "config.toml").read_text()
@@ -169,7 +170,7 @@ def test_a_run_does_not_go_on_in_another_precision_and_says_how_it_may(tmp_path:
 
 def test_a_run_does_not_go_on_over_another_base(tmp_path: Path) -> None:
     from fed_lorac.base import fresh_model
-    from fed_lorac.files import write_tensors
+    from fed_lorac.tensor_files import write_tensors
 
     weights = tmp_path / "base.safetensors"
     for seed in (1, 2):

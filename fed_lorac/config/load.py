@@ -7,6 +7,7 @@ from pathlib import Path
 from fed_lorac.config.rules import nearest
 from fed_lorac.config.whole import Config, rules
 from fed_lorac.errors import ConfigError
+from fed_lorac.files import home_expanded
 
 __all__ = ["DEFAULT", "flatten", "load_config", "shipped_configs"]
 
@@ -59,7 +60,7 @@ def _walk(tables: Mapping[str, object], prefix: str) -> Iterator[tuple[str, obje
 def _find(source: str | Path) -> Path:
     shipped = shipped_configs()
     if isinstance(source, Path) or "/" in source or "\\" in source or source.endswith(".toml"):
-        return Path(source).expanduser()
+        return home_expanded(source)
     if source in shipped:
         return shipped[source]
     raise ConfigError(

@@ -21,6 +21,7 @@ from fed_lorac.data.image_folder import Listing, list_images
 from fed_lorac.data.splits import check_shares, split_by_rank
 from fed_lorac.data.store import Entry, cached
 from fed_lorac.errors import ConfigError, DataError
+from fed_lorac.files import home_expanded
 
 __all__ = ["DATASETS", "Dataset", "data_root", "load"]
 
@@ -42,7 +43,7 @@ class Request:
 
 def data_root(root: Path | str) -> Path:
     """The root as an absolute path: a relative or empty one starts at $FED_LORAC_DATA, else at the current folder."""
-    return (Path(os.environ.get("FED_LORAC_DATA") or ".").expanduser() / Path(root).expanduser()).absolute()
+    return (home_expanded(os.environ.get("FED_LORAC_DATA") or ".") / home_expanded(root)).absolute()
 
 
 def load(

@@ -15,9 +15,9 @@ from fed_lorac.adapters.changes import fold, joined
 from fed_lorac.errors import DataError, FactorError
 from fed_lorac.export.facts import adapter_facts
 from fed_lorac.export.finished import Finished, own_change_of_camera, statistics_of_camera
-from fed_lorac.files import tensor_bytes
 from fed_lorac.models.weights import read_checkpoint
 from fed_lorac.running import fingerprint, named_tensors
+from fed_lorac.tensor_files import tensor_bytes
 
 __all__ = ["adapter_file", "load_adapter"]
 

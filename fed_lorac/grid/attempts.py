@@ -14,7 +14,7 @@ from typing import Literal
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 
-from fed_lorac.errors import one_line
+from fed_lorac.errors import FedLoracError, one_line
 from fed_lorac.grid.crew import Answer, Job, Visit
 
 __all__ = ["Attempt", "Desk", "Trouble", "TroubleLog", "checked", "left_out", "next_attempts", "raised"]
@@ -48,8 +48,9 @@ class Attempt:
 
 
 def raised(error: BaseException) -> Trouble:
-    """The trouble of an app that raised, with the error's own traceback."""
-    return Trouble("raised", one_line(error), "".join(traceback.format_exception(error)))
+    """The trouble of an app that raised, with the error's own traceback; an error of ours says all by itself."""
+    details = "" if isinstance(error, FedLoracError) else "".join(traceback.format_exception(error))
+    return Trouble("raised", one_line(error), details)
 
 
 def next_attempts(attempt: Attempt, trouble: Trouble) -> list[Attempt]:
@@ -130,7 +131,7 @@ class Desk:
 
 
 class TroubleLog:
-    """Shows each kind of trouble once, with its traceback."""
+    """Shows each kind of trouble once, with its traceback where it has one."""
 
     def __init__(self) -> None:
         self._shown: set[str] = set()
@@ -138,7 +139,8 @@ class TroubleLog:
     def show(self, trouble: Trouble) -> None:
         """Log an attempt's trouble, unless its like was logged before."""
         if trouble.kind == "raised":
-            self._once(logging.ERROR, trouble.reason, f"A camera raised:\n{trouble.details}")
+            said = f":\n{trouble.details}" if trouble.details else f" {trouble.reason}"
+            self._once(logging.ERROR, trouble.reason, f"A camera raised{said}")
         else:
             self.note(f"A worker was lost ({trouble.reason}). It is replaced, and its cameras are asked again.")
 
