@@ -13,7 +13,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fed_lorac.bases import RunningBase, caught_up
 from fed_lorac.config import Config
-from fed_lorac.errors import FedLoracError
+from fed_lorac.errors import FedLoracError, kind_of
 from fed_lorac.memory import folded_round
 from fed_lorac.nodes import Node, answers, keeping, raised, told_round
 from fed_lorac.site import Site, site_of
@@ -107,8 +107,8 @@ def _answer_errors(message: Message, context: Context, call_next: ClientAppCalla
     except Exception as error:
         context.state = kept
         reply = raised(message, error)
-        if reply.error.reason not in _shown:
-            _shown.add(str(reply.error.reason))
+        if (kind := kind_of(reply.error.reason)) not in _shown:
+            _shown.add(kind)
             ours = isinstance(error, FedLoracError)  # which says all by itself
             logging.getLogger(__name__).error("A camera raised %s", reply.error.reason, exc_info=not ours)
         return reply

@@ -1,6 +1,8 @@
 """One exception tree. Every message states the law, what came, and the remedy."""
 
-__all__ = ["ConfigError", "DataError", "FactorError", "FedLoracError", "FrameError", "RunError", "one_line"]
+import re
+
+__all__ = ["ConfigError", "DataError", "FactorError", "FedLoracError", "FrameError", "RunError", "kind_of", "one_line"]
 
 
 class FedLoracError(Exception):
@@ -25,6 +27,11 @@ class FrameError(FedLoracError):
 
 class RunError(FedLoracError):
     """A simulation cannot start or go on."""
+
+
+def kind_of(text: str | None) -> str:
+    """An error's text without its numbers: the same for what two cameras say of one trouble."""
+    return re.sub(r"\d+", "#", text or "")
 
 
 def one_line(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fed_lorac.clock import Clock
-from fed_lorac.errors import RunError
+from fed_lorac.errors import RunError, kind_of
 from fed_lorac.fleet import Camera, Fleet
 from fed_lorac.ledger import Ledger, Row
 from fed_lorac.links import air_time_s, downlink_time_s, elapsed_s, link
@@ -139,14 +139,13 @@ def measure_base(grid: Grid, strategy: Traffic, watch: Watch, timeout: float) ->
     """
     messages = list(strategy.configure_evaluate(0, ArrayRecord(), ConfigRecord({"baseline": True}), grid))
     watch.phase("base", len(messages))
-    errors: Counter[str] = Counter()
+    errors: list[str] = []
     replies = _watched(grid.send_and_receive(messages, timeout=timeout), watch, errors)
     strategy.aggregate_evaluate(0, replies)
     if errors and not strategy.evaluations:
-        reason, count = errors.most_common(1)[0]
         raise RunError(
-            f"A run measures its base on the cameras' images first; all {len(messages)} cameras failed, {count} "
-            f"times with: {reason}"
+            f"A run measures its base on the cameras' images first; all {len(messages)} cameras failed. "
+            f"{_commonest(Counter(errors))}"
         )
     return measured_base(strategy)
 
@@ -160,12 +159,20 @@ def check_anyone_trained(rows: Sequence[Row]) -> None:
     for row in rows:
         reasons.update({reason: count for reason, count in row["reasons"].items() if reason not in NO_FAULTS})
     if reasons:
-        reason, count = reasons.most_common(1)[0]
         raise RunError(
-            f"A run needs a camera that trains; in {len(rows)} rounds none did. The commonest reason, {count} times: "
-            f"{reason}. The first of its kind is shown in full above, all are counted in rounds.jsonl. Mend the cause, "
-            "and start the run again."
+            f"A run needs a camera that trains; in {len(rows)} rounds none did. {_commonest(reasons)} Mend the cause, "
+            "and start the run again; all reasons are counted in rounds.jsonl."
         )
+
+
+def _commonest(reasons: Mapping[str, int]) -> str:
+    """The commonest kind of reason, by its first example, as a sentence; the first of its kind was logged in full."""
+    kinds: Counter[str] = Counter()
+    for reason, count in reasons.items():
+        kinds[kind_of(reason)] += count
+    kind, count = kinds.most_common(1)[0]
+    example = next(reason for reason in reasons if kind_of(reason) == kind)
+    return f"The commonest reason ({count} of {kinds.total()}): {example.rstrip('.')}."
 
 
 def measured_base(strategy: Traffic) -> tuple[Measured, Measured]:
@@ -269,12 +276,12 @@ def _write_camera(
     )
 
 
-def _watched(replies: Iterable[Message], watch: Watch, errors: Counter[str] | None = None) -> Iterator[Message]:
+def _watched(replies: Iterable[Message], watch: Watch, errors: list[str] | None = None) -> Iterator[Message]:
     """The replies, each told to the watch; what failed is counted in `errors`, by reason."""
     for reply in replies:
         watch.reply()
         if errors is not None and not reply.has_content():
-            errors[str(reply.error.reason)] += 1
+            errors.append(str(reply.error.reason))
         yield reply
 
 

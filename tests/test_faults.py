@@ -1,14 +1,25 @@
 """Laws of whole runs in which cameras fail: left out with a reason, everyone else counted, later rounds untouched."""
 
 import os
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faulty import WRONG, Faults, go
-from runs import ROOT, rows, tiny
 
+from fed_lorac.bases import RunningBase
 from fed_lorac.config import Config
+from fed_lorac.errors import RunError
+from fed_lorac.flower_private import task_identity
+from fed_lorac.grid.cohort_app import FleetApp
+from fed_lorac.grid.crew import Answer, Visit
+from fed_lorac.grid.engines import Fleet, run
+from fed_lorac.record import can_go_on
+from fed_lorac.rounds import Watch
+from runs import ROOT, conducted, rows, tiny
 
 REASONS = {
     "raises": "raised: ValueError: camera 3 has a cracked lens",
@@ -55,6 +66,41 @@ def workers_find_the_faulty_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
 def raised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in which camera 3 raises in round 1, each camera trained alone."""
     return go(six(), tmp_path_factory.mktemp("raised") / "run", {3: "raises"})
+
+
+def test_a_run_in_which_no_camera_trained_has_no_result_but_the_commonest_error(tmp_path: Path):
+    out, faults = tmp_path / "run", {k: "raises" if k else "nan" for k in range(6)}
+    with pytest.raises(RunError, match=r"in 1 rounds none did.* \(5 of 6\): raised: ValueError: camera 1 has"):
+        go(six(run__rounds=1), out, faults)
+    assert not (out / "summary.json").exists() and len(rows(out / "rounds.jsonl")) == 1
+    assert not can_go_on(out)
+
+
+def test_replies_that_the_radio_loses_are_no_fault_of_the_run(tmp_path: Path):
+    run(six(run__rounds=1, fleet__round_s=0.001), tmp_path / "run", Watch())
+    assert reasons(tmp_path / "run") == [{"late": 6}]
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_run_whose_base_no_camera_can_measure_ends_at_once(tmp_path: Path):
+    config = tiny()
+    blind = Fleet(config, partial(Blind, config.to_flat()))
+    with (
+        task_identity(),
+        closing(blind) as fleet,
+        pytest.raises(RunError, match=r"all 4 cameras failed.* \(4 of 4\): ValueError: no lens\."),
+    ):
+        conducted(fleet.grid, config, tmp_path / "run", memories=fleet)
+    assert not (tmp_path / "run").exists()
+
+
+class Blind(FleetApp):
+    """Cameras without lenses."""
+
+    def answer(self, visits: Sequence[Visit], shared: RunningBase) -> list[Answer]:
+        if visits[0].message.metadata.message_type == "evaluate":
+            raise ValueError("no lens")
+        return super().answer(visits, shared)
 
 
 def test_a_camera_that_raises_is_left_out_of_its_round_alone(raised: Path):

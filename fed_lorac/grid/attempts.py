@@ -14,7 +14,7 @@ from typing import Literal
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 
-from fed_lorac.errors import FedLoracError, one_line
+from fed_lorac.errors import FedLoracError, kind_of, one_line
 from fed_lorac.grid.crew import Answer, Job, Visit
 
 __all__ = ["Attempt", "Desk", "Trouble", "TroubleLog", "checked", "left_out", "next_attempts", "raised"]
@@ -149,6 +149,6 @@ class TroubleLog:
         self._once(logging.WARNING, text, text)
 
     def _once(self, level: int, kind: str, text: str) -> None:
-        if kind not in self._shown:
+        if (kind := kind_of(kind)) not in self._shown:
             self._shown.add(kind)
             logging.getLogger(__name__).log(level, "%s", text)

@@ -12,6 +12,8 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from fed_lorac.errors import kind_of
+
 __all__ = ["LiveGrid"]
 
 _POLL_S = 0.05
@@ -72,9 +74,9 @@ class LiveGrid(Grid):
 
     def _show(self, reply: Message) -> None:
         """What a node raised, once for each kind of trouble; its traceback is in the log of the node's worker."""
-        if not reply.has_content() and (reason := str(reply.error.reason)) not in self._shown:
-            self._shown.add(reason)
-            logging.getLogger(__name__).error("A camera raised %s", reason)
+        if not reply.has_content() and (kind := kind_of(reply.error.reason)) not in self._shown:
+            self._shown.add(kind)
+            logging.getLogger(__name__).error("A camera raised %s", reply.error.reason)
 
     def _check(self) -> None:
         if self._stop.is_set():
