@@ -47,6 +47,8 @@ def cache(
         damaged = {item.path: what for item in found if verify and (what := damage(item))}
     if not as_json:
         _show(out, folder, found, damaged)
+    if verify and not damaged and not as_json:
+        out.print("Nothing is damaged.")
     chosen = [item for item in found if clear and (not verify or item.path in damaged)]
     if chosen and not _agreed(yes, f"Remove {len(chosen)} of these?"):
         chosen = []

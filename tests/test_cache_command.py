@@ -182,6 +182,7 @@ def test_damage_is_found_named_and_cleared_alone(
     assert {Path(entry["path"]) for entry in found if entry["removed"]} == {flipped, short}
     assert {path.name for path in cache.iterdir()} >= {BASE, cached("images of digits; x", dict).folder.name}
     assert called(monkeypatch, "--verify") == 0
+    assert "Nothing is damaged." in capsys.readouterr().out
 
 
 def test_what_has_not_been_used_for_long_can_be_cleared_alone(cache: Path, told: Callable[..., Any]) -> None:
