@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fed_lorac import __version__
+from fed_lorac.cache_command import cache
 from fed_lorac.errors import ConfigError, FedLoracError, RunError
 
 if TYPE_CHECKING:
@@ -270,12 +272,18 @@ def sizes(
         out.print(sizes_table(rows))
 
 
+app.command()(cache)
+
+
 def main() -> None:
     """The entry point: errors of ours are one message, not a traceback."""
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)]
     )
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # a simulation has nothing to report home
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may be no text
     try:
         app()
     except FedLoracError as error:

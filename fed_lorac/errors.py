@@ -8,6 +8,10 @@ __all__ = ["ConfigError", "DataError", "FactorError", "FedLoracError", "FrameErr
 class FedLoracError(Exception):
     """The root: catch this to catch everything this package raises on purpose."""
 
+    def __str__(self) -> str:
+        # A file's name may be no text. Terminals, ledgers and messages take text only.
+        return super().__str__().encode(errors="backslashreplace").decode()
+
 
 class ConfigError(FedLoracError):
     """A setting is unknown, ill-typed, out of range, or makes no sense beside another."""

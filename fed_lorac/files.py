@@ -36,13 +36,14 @@ _REMEDIES = {
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a file system's refusal to write at `path` into a `RunError` with its remedy."""
+def writing(path: Path, further: str = "") -> Iterator[None]:
+    """Turn a file system's refusal to write at `path` into a `RunError` with its remedy, and what helps further."""
     try:
         yield
     except OSError as cause:
         remedy = _REMEDIES.get(cause.errno or 0, "Check the path, or choose another place.")
-        raise RunError(f"What is kept must be written; {path}: {cause.strerror or cause}. {remedy}") from cause
+        remedies = f"{remedy} {further}".rstrip()
+        raise RunError(f"What is kept must be written; {path}: {cause.strerror or cause}. {remedies}") from cause
 
 
 def _sync_folder(folder: Path) -> None:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from fed_lorac.config import FleetConfig
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.seeds import stream
+from fed_lorac.source import source_of
 from fed_lorac.weather import Climate, Weather, weather
 
 __all__ = ["Camera", "Fleet", "ImagePools", "build_fleet"]
@@ -96,6 +97,12 @@ class Fleet:
         """What this camera stands in in `round`; round 0 is before the first."""
         own = self.cameras[camera]
         return weather(self.climate, camera, Weather(own.corruption, own.severity), round)
+
+    @property
+    def corruptions(self) -> tuple[str, ...]:
+        """Every corruption that some camera may come to stand in."""
+        own = dict.fromkeys(camera.corruption for camera in self.cameras)
+        return self.climate.corruptions if self.climate.schedule == "walk" else tuple(own)
 
     @property
     def changing(self) -> bool:
@@ -186,8 +193,8 @@ def _deal_train(config: FleetConfig, data: ImagePools, seed: int, remember: Reme
         return {"dealt": np.concatenate(parts), "ends": np.cumsum([len(part) for part in parts])}
 
     pool = hashlib.sha256(taken.tobytes() + labels.tobytes()).hexdigest()
-    how = (config.cameras, config.label_skew, config.dirichlet_alpha, seed, version("flwr-datasets"))
-    dealt = remember(f"deal {how} {pool}", deal)
+    how = (config.cameras, config.label_skew, config.dirichlet_alpha, seed, np.__version__, version("flwr-datasets"))
+    dealt = remember(f"deals of images to cameras; {how} {pool} {source_of(__name__, 'fed_lorac.seeds')}", deal)
     return [np.array(part) for part in np.split(dealt["dealt"], dealt["ends"][:-1])]
 
 

@@ -61,8 +61,7 @@ def sees_frost(site: Site) -> bool:
     """Whether any camera may stand in frost that is made here: CIFAR-10-C's is on file."""
     if site.config.data.name == "cifar10c":
         return False
-    own = (camera.corruption for camera in site.fleet.cameras)
-    return "frost" in (site.fleet.climate.corruptions if site.config.fleet.schedule == "walk" else own)
+    return "frost" in site.fleet.corruptions
 
 
 def open_data(config: Config) -> Dataset:
@@ -83,9 +82,9 @@ def _site(flat: tuple[tuple[str, Scalar], ...]) -> Site:
     data = open_data(config)
     device = torch.device(resolved_device(config.run.device))
     precision = resolved_precision(config.run.precision, device)
-    fleet, base = build_fleet(config.fleet, data, config.run.seed, cached_arrays), load_base(config, data)
-    if fleet.changing:
-        data.clean(fleet.cameras[0].train[:1])  # some time the air is clear: a data set without such images says so
+    fleet = build_fleet(config.fleet, data, config.run.seed, cached_arrays)
+    data.check_weathers(fleet.corruptions, clear=fleet.changing)  # some time the air is clear
+    base = load_base(config, data)
     return Site(config, data, fleet, base, _adapters(config, base), device, precision)
 
 

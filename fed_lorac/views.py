@@ -1,6 +1,7 @@
 """What a camera sees: its images, in its weather and in clear air. Knows data and cameras; not models or rounds."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,17 +9,14 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.data.store import cached_arrays
 from fed_lorac.fleet import Camera
 from fed_lorac.seeds import stream
+from fed_lorac.source import source_of
 from fed_lorac.weather import CLEAR, Weather
 
 __all__ = ["View", "clear", "in_stream_order", "in_weather"]
-
-# Raised when a corruption's pixels change, so that older cache entries are not taken for new ones.
-_WEATHER_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,22 +32,27 @@ class View:
 def in_weather(data: Dataset, camera: Camera, seed: int, weather: Weather | None = None) -> View:
     """The camera's images in a weather, its own where none is given: drawn once, then mapped from the shared cache.
 
-    The same weather is the same pixels in whatever round. Severity 0 is clear air; DataError where there is none.
+    The same weather is the same pixels in whatever round. A corruption that somebody has replaced is drawn each time.
+    Severity 0 is clear air; DataError where there is none.
     """
     weather = weather or Weather(camera.corruption, camera.severity)
     if weather.severity == CLEAR:
         return _view(data, camera, data.clean(camera.train), data.clean(camera.evaluation))
 
-    def build() -> dict[str, np.ndarray]:
+    def build() -> Mapping[str, np.ndarray]:
         return {
             part: data.weather(indices, weather.corruption, weather.severity, stream(seed, "weather", camera.id, part))
             for part, indices in (("train", camera.train), ("test", camera.evaluation))
         }
 
-    dealt = hashlib.sha256(camera.train.tobytes() + b"|" + camera.evaluation.tobytes()).hexdigest()
-    texture = frost_textures() if weather.corruption == "frost" else ""
-    key = f"weather {_WEATHER_VERSION} {data.fingerprint} {weather.corruption} {weather.severity} {texture} "
-    arrays = cached_arrays(f"{key}{camera.id} {seed} {dealt}", build)
+    made_by = data.weather_made_by(weather.corruption)
+    if made_by is None:
+        arrays = build()
+    else:
+        dealt = hashlib.sha256(camera.train.tobytes() + b"|" + camera.evaluation.tobytes()).hexdigest()
+        code = source_of(__name__, "fed_lorac.data.dataset", "fed_lorac.seeds")
+        key = f"weather over {data.name}; {weather.corruption} {weather.severity} camera {camera.id} seed {seed}; "
+        arrays = cached_arrays(f"{key}{dealt} of {data.fingerprint}; {made_by}, code {code}", build)
     return _view(data, camera, arrays["train"], arrays["test"])
 
 

@@ -91,6 +91,26 @@ def test_a_corruption_without_a_file_is_named(folder: Path) -> None:
         opened(folder).weather(np.arange(2), "frost", 1)
 
 
+def test_what_is_missing_is_named_at_once_before_anything_is_looked_up(folder: Path) -> None:
+    data = opened(folder)
+    data.check_weathers(["fog", "snow"], clear=True)
+    with pytest.raises(DataError, match=r"frost\.npy, .*glass_blur\.npy are missing. There are fog, snow"):
+        data.check_weathers(["frost", "fog", "glass_blur", "frost"])
+    (folder / "_clean.npy").unlink()
+    opened(folder).check_weathers(["fog"])
+    with pytest.raises(DataError, match="no clean images"):
+        opened(folder).check_weathers(["fog"], clear=True)
+    (folder / "_clean.npy").symlink_to(folder / "nowhere.npy")
+    with pytest.raises(DataError, match=r"_clean\.npy must be a whole"):
+        opened(folder)
+
+
+def test_weather_that_is_made_here_has_known_names_only() -> None:
+    load("digits").check_weathers(["fog", "frost"], clear=True)
+    with pytest.raises(ConfigError, match="'mist'"):
+        load("digits").check_weathers(["fog", "mist"])
+
+
 def _save(name: str, array: np.ndarray) -> Callable[[Path], str]:
     def fault(folder: Path) -> str:
         np.save(folder / name, array, allow_pickle=True)

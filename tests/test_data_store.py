@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from fed_lorac.data.store import cache_folder, cached, cached_arrays
-from fed_lorac.errors import DataError
+from fed_lorac.errors import DataError, RunError
 
 PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 
@@ -220,21 +220,21 @@ def test_without_locks_builders_race_and_the_first_to_finish_wins(tmp_path: Path
 
 def test_a_cache_that_cannot_be_written_says_how_to_choose_another(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(DataError, match="FED_LORAC_CACHE"):
+    with pytest.raises(RunError, match="FED_LORAC_CACHE"):
         cached_arrays("a", counted([]), tmp_path / "file")
 
 
-def test_a_full_disk_is_a_data_error_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_run_error_and_leaves_nothing(tmp_path: Path) -> None:
     """The kernel's own limit on a file's size stands in for a full disk: both end a write with an OSError."""
     script = (
         "import resource, signal, sys; from pathlib import Path; import numpy as np\n"
-        "from fed_lorac.data.store import cached_arrays; from fed_lorac.errors import DataError\n"
+        "from fed_lorac.data.store import cached_arrays; from fed_lorac.errors import RunError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
         "try: cached_arrays('a', lambda: {'big': np.zeros(100_000)}, Path(sys.argv[1]))\n"
-        "except DataError as error: print(error)\n"
+        "except RunError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert "Free some space" in done.stdout
+    assert "File too large" in done.stdout and "FED_LORAC_CACHE" in done.stdout
     assert leftovers(tmp_path) == []
 
 

@@ -106,6 +106,14 @@ def test_one_camera_more_leaves_the_others_weather_as_it_was(schedule: str):
     ]
 
 
+@pytest.mark.parametrize("schedule", names.WEATHER_SCHEDULES)
+def test_a_fleet_knows_every_corruption_that_its_cameras_may_come_to(schedule: str):
+    fleet = site_of(tiny(fleet__schedule=schedule, fleet__cameras=2, fleet__per_round=2)).fleet
+    met = {fleet.weather(camera, round).corruption for camera in range(2) for round in range(60)}
+    assert set(fleet.corruptions) == met
+    assert len(met) == (3 if schedule == "walk" else 2)
+
+
 def test_constant_weather_is_the_cameras_own():
     fleet = site_of(tiny()).fleet
     assert not fleet.changing

@@ -38,6 +38,7 @@ class Rule:
         """`value` as this setting's own kind; `ConfigError` where it is ill-typed, out of range or no choice."""
         scalar = self._typed(key, value)
         if isinstance(scalar, str):
+            _check_utf_8(key, scalar)
             self._check_choices(key, scalar)
         elif not self._in_range(scalar):
             raise ConfigError(f"{key} must be {self._law()}; got {scalar!r}. Its default is {self.default!r}.")
@@ -76,6 +77,15 @@ class Rule:
                     f"{key} must be {'from' if self.listed else 'one of'} {', '.join(self.choices)}; got {word!r}. "
                     f"Did you mean {nearest(word, self.choices)!r}?"
                 )
+
+
+def _check_utf_8(key: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{key} must be UTF-8, as the file is that holds it; got {value!r}. Rename the path, or make a link to it."
+        ) from None
 
 
 def setting(

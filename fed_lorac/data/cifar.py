@@ -76,7 +76,8 @@ def download(version: Official, root: Path) -> None:
     one step, so no process ever sees half of one.
 
     Raises:
-        DataError: no network, a wrong md5, or a root that cannot be written.
+        DataError: no network, or a wrong md5.
+        RunError: the root cannot be written.
     """
     from torchvision.datasets.utils import download_and_extract_archive  # noqa: PLC0415
 

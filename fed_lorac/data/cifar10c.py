@@ -6,7 +6,8 @@ picture under every corruption and severity, and a split by index is a split by 
 """
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from fed_lorac.data.progress import watched
 from fed_lorac.data.splits import split_by_rank
 from fed_lorac.data.store import cached
 from fed_lorac.errors import ConfigError, DataError
+from fed_lorac.source import source_of
 
 __all__ = ["SHARES", "SIDE", "OfficialWeather", "find", "open_blocks"]
 
@@ -63,15 +65,30 @@ class OfficialWeather(Dataset):
             DataError: there is no file of this corruption, or an index is out of range.
             ConfigError: a severity other than 1 to 5.
         """
-        if corruption not in self.blocks:
-            raise DataError(
-                f"Every corruption asked for must have its file; {self.folder / corruption}.npy is missing. "
-                f"There are {', '.join(self.blocks)}. Copy the file there, or ask for one of these."
-            )
+        self.check_weathers([corruption])
         if severity not in range(1, SEVERITIES + 1):
             raise ConfigError(f"A severity must be one of 1 to {SEVERITIES}; got {severity}.")
         block = len(self.labels)
         return np.array(self.blocks[corruption][(severity - 1) * block + checked(indices, block, self.name)])
+
+    def weather_made_by(self, corruption: str) -> None:
+        """Nothing is made: the pixels are on file."""
+
+    def check_weathers(self, corruptions: Iterable[str], *, clear: bool = False) -> None:
+        """Look, before a run starts, whether each of these has its file, and with `clear` if there are clean images.
+
+        Raises:
+            DataError: files are missing, all of which it names.
+        """
+        missing = [f"{self.folder / name}.npy" for name in dict.fromkeys(corruptions) if name not in self.blocks]
+        if missing:
+            raise DataError(
+                f"Every corruption asked for must have its file; {', '.join(missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} missing. "
+                f"There are {', '.join(self.blocks)}. Copy what is missing there, or ask for these only."
+            )
+        if clear:
+            self.clean(np.empty(0, np.int64))
 
 
 def find(root: Path) -> Path:
@@ -161,7 +178,7 @@ def _images(path: Path, count: int) -> np.memmap:
 
 def _clean(path: Path, labels: np.ndarray, given: Dataset | None) -> UInt8[np.ndarray, "block 32 32 3"]:
     """The clean pictures in block order: from the file, else from the given set's evaluation pool, else no rows."""
-    if path.exists():
+    if os.path.lexists(path):  # a link that leads nowhere is no reason to go without
         return _images(path, len(labels))
     if given is None:
         return np.empty((0, SIDE, SIDE, 3), np.uint8)
@@ -190,5 +207,6 @@ def _fingerprint(paths: Sequence[Path], images: np.ndarray, cache_dir: Path | st
         return {"sha256": np.frombuffer(digest.digest(), np.uint8)}
 
     facts = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    key = f"cifar10c fingerprint; {facts}; clean {hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()}"
+    clean = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+    key = f"fingerprint of CIFAR-10-C in {paths[0].parent}; {facts}; clean {clean}; {source_of(__name__)}"
     return cached(key, build, cache_dir).arrays["sha256"].tobytes().hex()

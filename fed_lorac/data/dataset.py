@@ -1,5 +1,6 @@
 """What a data set is to the rest of the house: images, labels and three disjoint pools. Not where they came from."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,3 +64,24 @@ class Dataset:
 
         stormy: np.ndarray = corrupt(self.clean(indices), corruption, severity, rng)
         return stormy
+
+    def weather_made_by(self, corruption: str) -> str | None:
+        """What, besides `fingerprint` and the stream, decides the pixels of `weather`: part of a cache key.
+
+        None: they must not be kept, because nobody knows, or need not be, because they are on file already.
+        """
+        from fed_lorac.data.corruptions import corruption_fingerprint  # noqa: PLC0415
+
+        return corruption_fingerprint(corruption)
+
+    def check_weathers(self, corruptions: Iterable[str], *, clear: bool = False) -> None:
+        """Look, before a run starts, whether `weather` has all of these, and with `clear` whether `clean` has images.
+
+        Raises:
+            ConfigError: an unknown corruption.
+            DataError: files are missing.
+        """
+        from fed_lorac.data.corruptions import check_name  # noqa: PLC0415
+
+        for corruption in corruptions:
+            check_name(corruption)

@@ -17,11 +17,12 @@ import numpy as np
 from fed_lorac.data import cifar, cifar10c, digits
 from fed_lorac.data.dataset import Dataset
 from fed_lorac.data.decode import decode_all, decode_settings
-from fed_lorac.data.image_folder import Listing, list_images
+from fed_lorac.data.image_folder import Listing, has_splits, list_images
 from fed_lorac.data.splits import check_shares, split_by_rank
 from fed_lorac.data.store import Entry, cached
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.files import home_expanded
+from fed_lorac.source import source_of
 
 __all__ = ["DATASETS", "Dataset", "data_root", "load"]
 
@@ -42,8 +43,20 @@ class Request:
 
 
 def data_root(root: Path | str) -> Path:
-    """The root as an absolute path: a relative or empty one starts at $FED_LORAC_DATA, else at the current folder."""
-    return (home_expanded(os.environ.get("FED_LORAC_DATA") or ".") / home_expanded(root)).absolute()
+    """The root as an absolute path: a relative or empty one starts at $FED_LORAC_DATA, else at the current folder.
+
+    Raises:
+        DataError: its name is not UTF-8, as a run's config must be, which holds it.
+    """
+    found = (home_expanded(os.environ.get("FED_LORAC_DATA") or ".") / home_expanded(root)).absolute()
+    try:
+        str(found).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"The root of a data set must have a name in UTF-8, or no file could hold it; got {found}. "
+            "Rename it, or make a link to it."
+        ) from None
+    return found
 
 
 def load(
@@ -93,7 +106,11 @@ def load(
 def _official(version: cifar.Official, ask: Request) -> Dataset:
     if ask.download and not cifar.is_there(version, ask.root):
         cifar.download(version, ask.root)
-    key = f"{version.name}; {ask.root}; {cifar.stamp(version, ask.root)}; {decode_settings(ask.image_size)}"
+    code = source_of("fed_lorac.data.cifar")
+    key = (
+        f"images of {version.name}, {ask.image_size} pixels a side; {ask.root}; {cifar.stamp(version, ask.root)}; "
+        f"{decode_settings(ask.image_size)}, {code}"
+    )
     return _dataset(
         version.name, cached(key, lambda: cifar.read(version, ask.root, ask.image_size), ask.cache_dir), ask
     )
@@ -108,10 +125,10 @@ def _cifar10(ask: Request) -> Dataset:
     if ask.download or (ask.root / "cifar-10-batches-py").is_dir():
         return _official(cifar.official("cifar10"), ask)
     folder = ask.root / "cifar10-jpeg" if (ask.root / "cifar10-jpeg").is_dir() else ask.root
-    if folder == ask.root and not (folder / "train").is_dir():
+    if folder == ask.root and not (folder.is_dir() and has_splits(folder)):
         raise DataError(
-            f"cifar10 must be in its root; {ask.root} has neither cifar-10-batches-py/ nor cifar10-jpeg/. "
-            "Ask for download, or set the root or FED_LORAC_DATA."
+            f"cifar10 must be in its root; {ask.root} has neither cifar-10-batches-py/ nor cifar10-jpeg/, nor train/ "
+            "and test/. Ask for download, or set the root or FED_LORAC_DATA."
         )
     listing = list_images(folder)
     return _dataset(_copy_name(listing), _decoded(listing, ask), ask)
@@ -135,7 +152,8 @@ def _folder(ask: Request) -> Dataset:
 
 
 def _digits(ask: Request) -> Dataset:
-    entry = cached(f"digits; {digits.stamp(ask.image_size)}", lambda: digits.read(ask.image_size), ask.cache_dir)
+    key = f"images of digits, {ask.image_size} pixels a side; {digits.stamp(ask.image_size)}"
+    entry = cached(key, lambda: digits.read(ask.image_size), ask.cache_dir)
     return _dataset("digits", entry, ask)
 
 
@@ -144,7 +162,7 @@ def _cifar10c(ask: Request) -> Dataset:
         raise ConfigError(f"CIFAR-10-C's images are 32 x 32; got image_size = {ask.image_size}. Leave it at 32.")
     clean = ask.clean
     folder = cifar10c.find(ask.root)
-    if clean is None and not (folder / "_clean.npy").exists() and (ask.root / "cifar-10-batches-py").is_dir():
+    if clean is None and not os.path.lexists(folder / "_clean.npy") and (ask.root / "cifar-10-batches-py").is_dir():
         clean = _official(cifar.official("cifar10"), ask)
     return cifar10c.open_blocks(folder, shares=ask.shares or cifar10c.SHARES, clean=clean, cache_dir=ask.cache_dir)
 
@@ -155,7 +173,11 @@ def _decoded(listing: Listing, ask: Request) -> Entry:
         arrays = {"images": images, "labels": np.array(listing.labels, np.int64), "classes": np.array(listing.classes)}
         return arrays if listing.train_count is None else {**arrays, "test_start": np.array([listing.train_count])}
 
-    key = f"folder; {listing.root}; {len(listing.files)} files {listing.stamp}; {decode_settings(ask.image_size)}"
+    code = source_of(__name__, "fed_lorac.data.image_folder", "fed_lorac.data.class_names")
+    key = (
+        f"images of {listing.root}, {ask.image_size} pixels a side; {len(listing.files)} files {listing.stamp}; "
+        f"{decode_settings(ask.image_size)}, {code}"
+    )
     return cached(key, build, ask.cache_dir)
 
 

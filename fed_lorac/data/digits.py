@@ -7,6 +7,7 @@ from PIL import Image
 
 from fed_lorac.data.decode import decode_settings, resize
 from fed_lorac.data.progress import watched
+from fed_lorac.source import source_of
 
 __all__ = ["read", "stamp"]
 
@@ -15,7 +16,7 @@ FULL = 16  # the scans' brightest value
 
 def stamp(size: int) -> str:
     """The scans come with scikit-learn: its version stands for their files."""
-    return f"scikit-learn {version('scikit-learn')}, {decode_settings(size)}"
+    return f"scikit-learn {version('scikit-learn')}, {decode_settings(size)}, {source_of(__name__)}"
 
 
 def read(size: int) -> dict[str, np.ndarray]:

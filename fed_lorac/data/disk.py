@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from fed_lorac import files
 from fed_lorac.errors import DataError
 
 try:
@@ -40,14 +41,9 @@ def map_array(path: Path) -> np.memmap:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn a failure to write here into a `DataError` with its remedy."""
-    try:
+    """Turn a failure to write here into a `RunError` with its remedy."""
+    with files.writing(folder, "The cache is where FED_LORAC_CACHE says."):
         yield
-    except OSError as error:
-        raise DataError(
-            f"{folder} must be writable and have room; it failed: {error}. "
-            "Free some space, or choose another folder (FED_LORAC_CACHE is the cache's)."
-        ) from error
 
 
 def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
@@ -69,21 +65,38 @@ def flush_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold a file's lock; yields whether it is held (never where there are no locks)."""
+def locked(path: Path, *, wait: bool) -> Iterator[bool | None]:
+    """Hold a file's lock; yields whether it is held: False where another holds it, None where there are no locks."""
     with writing(path.parent):
         handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
     try:
-        try:
-            if fcntl is None:
-                raise OSError("no locks here")
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            held = True
-        except OSError:
-            held = False
-        yield held
+        held = _lock(handle, wait)
+        if held and not _is_at(handle, path):  # who held it before has removed the file, and others lock a new one
+            with locked(path, wait=wait) as anew:
+                yield anew
+        else:
+            yield held
     finally:
         os.close(handle)  # gives the lock back
+
+
+def _lock(handle: int, wait: bool) -> bool | None:
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether the path still leads to the file that is open."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), path.stat())
+    return False
 
 
 def sha256(path: Path) -> str:

@@ -10,8 +10,10 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +22,22 @@ from typing import Any
 import numpy as np
 
 from fed_lorac.data.disk import flush_folder, locked, map_array, sha256, write, writing
-from fed_lorac.errors import DataError
+from fed_lorac.errors import DataError, RunError
+from fed_lorac.files import home_expanded
 
-__all__ = ["Entry", "cache_folder", "cached", "cached_arrays"]
+__all__ = ["FINISHED", "UNFINISHED", "Entry", "cache_folder", "cached", "cached_arrays", "kept"]
 
 Build = Callable[[], Mapping[str, np.ndarray]]
 FORMAT = 1
+FINISHED, UNFINISHED = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{32}\.tmp-[0-9a-f]{8}")  # names of folders
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished entry: its arrays, mapped read-only, and the sha256 of each array's file, taken when it was built."""
+    """A finished entry: its key in print, its arrays, mapped read-only, and each file's sha256 as it was built."""
 
     folder: Path
+    key: str
     arrays: dict[str, np.memmap]
     sha256: dict[str, str]
 
@@ -42,11 +47,21 @@ class Entry:
 
 
 def cache_folder(cache_dir: Path | str | None = None) -> Path:
-    """The argument, else $FED_LORAC_CACHE, else $XDG_CACHE_HOME/fed-lorac, else ~/.cache/fed-lorac."""
+    """The argument, else $FED_LORAC_CACHE, else $XDG_CACHE_HOME/fed-lorac, else ~/.cache/fed-lorac.
+
+    Raises:
+        RunError: it lies in a home folder, and there is none.
+    """
     if cache_dir or (cache_dir := os.environ.get("FED_LORAC_CACHE")):
-        return Path(cache_dir).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "fed-lorac"
+        return home_expanded(cache_dir).absolute()
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "fed-lorac"
+    try:
+        return Path.home() / ".cache" / "fed-lorac"
+    except RuntimeError:
+        raise RunError(
+            "The cache lies in its user's home folder, and this user has none. Set FED_LORAC_CACHE to another folder."
+        ) from None
 
 
 def cached_arrays(key: str, build: Build, cache_dir: Path | str | None = None) -> dict[str, np.memmap]:
@@ -58,17 +73,19 @@ def cached(key: str, build: Build, cache_dir: Path | str | None = None) -> Entry
     """The entry of this key, built on first use: a damaged or half-deleted one is built again.
 
     Args:
-        key: everything that decides the arrays' values, in any text.
+        key: everything that decides the arrays' values, in any text, the code that makes them among it (`source_of`).
+            It begins with what a person would call them, then "; ".
         build: makes the arrays, by name; called only when there is no entry yet, and whatever it raises passes through.
         cache_dir: see `cache_folder`.
 
     Raises:
-        DataError: the cache cannot be written, or an array's name or type cannot be stored.
+        RunError: the cache cannot be written.
+        DataError: an array's name or type cannot be stored.
     """
     cache = cache_folder(cache_dir)
     place = cache / hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
     with contextlib.suppress(DataError):
-        return _open(place, key)
+        return _used(_open(place, key))
     with writing(cache):
         cache.mkdir(parents=True, exist_ok=True)
     with locked(cache / f"{place.name}.lock", wait=True) as alone:
@@ -80,12 +97,18 @@ def cached(key: str, build: Build, cache_dir: Path | str | None = None) -> Entry
     return _open(place, key)
 
 
-def _open(place: Path, key: str) -> Entry:
+def kept(place: Path) -> Entry:
+    """The finished entry in this folder. Raises `DataError` when it is absent, or does not fit its description."""
+    return _open(place, None)
+
+
+def _open(place: Path, key: str | None) -> Entry:
     """Map a finished entry. Raises `DataError` when it is absent, another key's, or does not fit its description."""
     try:
         note = json.loads((place / "entry.json").read_text(encoding="utf-8"))
         described = {name: (tuple(a["shape"]), a["dtype"]) for name, a in note["arrays"].items()}
-        if (note["format"], note["key"]) != (FORMAT, _printable(key)):
+        named = str(note["key"])
+        if note["format"] != FORMAT or (key is not None and named != _printable(key)):
             raise ValueError("made by another version, or for another key")
         digests = {name: str(a["sha256"]) for name, a in note["arrays"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -94,7 +117,15 @@ def _open(place: Path, key: str) -> Entry:
     for name, array in arrays.items():
         if (array.shape, array.dtype.str) != described[name]:
             raise DataError(f"A cached array must fit its entry.json; {place}/{name}.npy does not. Delete {place}.")
-    return Entry(place, arrays, digests)
+    return Entry(place, named, arrays, digests)
+
+
+def _used(entry: Entry) -> Entry:
+    """Note the use, to the hour, in the folder's time of change: `fed-lorac cache` shows it."""
+    with contextlib.suppress(OSError):  # a cache that may only be read
+        if time.time() - entry.folder.stat().st_mtime > 3600:
+            os.utime(entry.folder)
+    return entry
 
 
 def _build(place: Path, key: str, build: Build) -> None:
@@ -118,8 +149,16 @@ def _save(work: Path, name: str, array: np.ndarray) -> dict[str, Any]:
     if not name.isidentifier() or array.dtype.hasobject:
         raise DataError(f"A cached array must have a plain name and plain numbers; got {name!r} of {array.dtype}.")
     path = work / f"{name}.npy"
-    write(path, lambda file: np.lib.format.write_array(file, array, allow_pickle=False))
+    # To a real file NumPy writes by itself, and loses the system's reason where that fails.
+    write(path, lambda file: np.lib.format.write_array(_Writes(file.write), array, allow_pickle=False))
     return {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": sha256(path)}
+
+
+@dataclass(frozen=True)
+class _Writes:
+    """As much of a file as NumPy needs."""
+
+    write: Callable[[bytes], object]
 
 
 def _put(work: Path, place: Path, key: str) -> None:
@@ -138,6 +177,8 @@ def _put(work: Path, place: Path, key: str) -> None:
 def _sweep(cache: Path, mine: str) -> None:
     """Remove what killed builders left: the folders of this key, whose lock the caller holds, and of any free one."""
     for work in cache.glob("*.tmp-*"):
+        if not UNFINISHED.fullmatch(work.name):  # the cache may lie in a folder that is used otherwise
+            continue
         owner = work.name.partition(".")[0]
         with contextlib.nullcontext(True) if owner == mine else locked(cache / f"{owner}.lock", wait=False) as is_free:
             if is_free:

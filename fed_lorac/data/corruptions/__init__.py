@@ -5,20 +5,24 @@ Perturbations", ICLR 2019) with the constants CIFAR-10-C itself was made with, w
 Lengths are in pixels, as there, except in `elastic_transform` and `pixelate`, which scale with the image.
 """
 
+import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 
 import numpy as np
+import PIL
+import scipy
 
 from fed_lorac.data.corruptions._pixels import Images
-from fed_lorac.data.corruptions._textures import frost_textures
+from fed_lorac.data.corruptions._textures import frost_textures, texture_fingerprint
 from fed_lorac.data.corruptions.blur import defocus_blur, gaussian_blur, glass_blur, motion_blur, zoom_blur
 from fed_lorac.data.corruptions.digital import contrast, elastic_transform, jpeg_compression, pixelate, saturate
 from fed_lorac.data.corruptions.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
 from fed_lorac.data.corruptions.weather import brightness, fog, frost, snow, spatter
 from fed_lorac.errors import ConfigError, DataError
+from fed_lorac.source import source_of
 
-__all__ = ["CORRUPTIONS", "Corruption", "corrupt", "frost_textures"]
+__all__ = ["CORRUPTIONS", "Corruption", "check_name", "corrupt", "corruption_fingerprint", "frost_textures"]
 
 Corruption = Callable[[Images, int, np.random.Generator], Images]
 
@@ -63,12 +67,31 @@ def corrupt(images: Images, name: str, severity: int, rng: np.random.Generator) 
     return out
 
 
-def _check_choice(name: str, severity: int, rng: np.random.Generator) -> None:
+def corruption_fingerprint(name: str) -> str | None:
+    """What decides a corruption's pixels besides the images and `rng`, as text: part of a cache key.
+
+    The source of this package, the libraries it computes with, and frost's pictures. None where the corruption, or
+    anything in this package, has been replaced since it was imported: what other code depends on, nobody knows.
+    """
+    replaced = any(names.get(key) is not value for names, key, value in _AS_IMPORTED)
+    if replaced or name not in _OURS or CORRUPTIONS[name] is not _OURS[name]:
+        return None
+    libraries = f"numpy {np.__version__}, scipy {scipy.__version__}, pillow {PIL.__version__}"
+    textures = f", textures {texture_fingerprint()}" if name == "frost" else ""
+    return f"corruptions {source_of(*_MODULES)}, {libraries}{textures}"
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError unless there is such a corruption."""
     if name not in CORRUPTIONS:
         nearest = get_close_matches(str(name), CORRUPTIONS, n=1, cutoff=0)[0]
         raise ConfigError(
             f"A corruption must be one of CIFAR-10-C's {len(CORRUPTIONS)}; got {name!r}. Did you mean {nearest!r}?"
         )
+
+
+def _check_choice(name: str, severity: int, rng: np.random.Generator) -> None:
+    check_name(name)
     if isinstance(severity, bool) or not isinstance(severity, int | np.integer) or not 1 <= severity <= 5:
         raise ConfigError(
             f"A severity must be a whole number from 1 to 5; got {severity!r}. For clean images use none."
@@ -90,3 +113,13 @@ def _check_images(images: Images) -> None:
         raise DataError(
             f"Height and width must be multiples of 8; got {images.shape[1]} x {images.shape[2]}. Resize or crop first."
         )
+
+
+_OURS = dict(CORRUPTIONS)
+_MODULES = tuple(sorted(name for name in sys.modules if name == __name__ or name.startswith(f"{__name__}.")))
+_AS_IMPORTED = [
+    (names, name, value)
+    for names in (vars(sys.modules[module]) for module in _MODULES)
+    for name, value in tuple(names.items())
+    if not name.startswith("__")
+]

@@ -6,6 +6,7 @@ sizes, mean colours, spreads and roughness, but no ice crystals. Results with st
 published ones, so a run records `frost_textures()`.
 """
 
+import hashlib
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 
 from fed_lorac.seeds import stream
 
-__all__ = ["frost_textures", "textures_for"]
+__all__ = ["frost_textures", "texture_fingerprint", "textures_for"]
 
 Texture = UInt8[np.ndarray, "rows columns 3"]
 
@@ -43,6 +44,17 @@ def _folder() -> Path | None:
 def frost_textures() -> str:
     """Which textures `frost` uses here: "imagecorruptions" (the real ones) or "stand-in"."""
     return "imagecorruptions" if _folder() else "stand-in"
+
+
+def texture_fingerprint() -> str:
+    """Which textures, to the byte. Stand-ins are made by this file, so their name is enough beside its source."""
+    folder = _folder()
+    return _hashed(folder) if folder else "stand-in"
+
+
+@cache
+def _hashed(folder: Path) -> str:
+    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in _FILES)).hexdigest()[:16]
 
 
 def _picture(path: Path) -> Texture:
