@@ -1,9 +1,11 @@
 """What every test shares: where the real images are, a cache of its own, and no word to the outside."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -20,6 +22,15 @@ def pytest_report_header() -> str:
     """Say which tests will be skipped, before they are."""
     root = os.environ.get("FED_LORAC_DATA")
     return f"real images: {root}" if root else "real images: none (FED_LORAC_DATA is not set; see CONTRIBUTING.md)"
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For networks so small that two threads take many times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -474,7 +474,7 @@ def test_bf16_autocast_and_channels_last_work_forward_and_back(route: str):
 
 
 def with_layer(layer: nn.Module) -> Callable[[], nn.Module]:
-    return lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), layer, nn.Flatten(), nn.LazyLinear(2))
+    return lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), layer, nn.Flatten(), nn.Linear(4, 2))
 
 
 class Strange(nn.Conv2d):
@@ -527,11 +527,22 @@ def test_networks_and_settings_that_make_no_sense_are_refused():
     assert note.dense == () and sorted(lora_c.read_state(headless)) == ["1.A", "1.B"]
 
 
-def test_a_convolution_used_under_two_names_carries_one_branch():
-    twice = nn.Conv2d(4, 4, 3, padding=1)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), twice, twice, nn.Flatten(), nn.Linear(4 * 900, 2))
+class Twice(nn.Module):
+    """One convolution under one name, called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.twice, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4 * 900, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc(self.twice(self.twice(self.first(x))).flatten(1))
+        return y
+
+
+def test_a_convolution_called_twice_carries_one_branch():
+    model = Twice()
     before, plain = trace_of(model), copy.deepcopy(model)
-    assert lora_c.attach(model, rank=1, alpha=1).branches == ("1",)
+    assert lora_c.attach(model, rank=1, alpha=1).branches == ("twice",)
     disturb(model)
     assert torch.allclose(lora_c.merge(model)(images()), model(images()), atol=1e-5)
     assert list(lora_c.merge(model).state_dict()) == list(plain.state_dict())

@@ -1,7 +1,6 @@
 """An adapter: what of a network is trained, how that is read as a state, and what a state says. Knows networks and
 states; not cameras, rounds or bytes."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Self
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.changes import State
+from fed_lorac.adapters.plain import copied
 
 __all__ = ["Adapter", "Expansion", "as_it_is"]
 
@@ -48,7 +48,10 @@ class Adapter(ABC):
 
     @abstractmethod
     def attach(self, model: nn.Module, generator: torch.Generator) -> None:
-        """Make a plain network trainable this way, in place; its outputs do not change yet."""
+        """Make a plain network trainable this way, in place; its outputs do not change yet.
+
+        FactorError, with nothing altered, where it is not plain: see `plain.check_plain`, which comes first.
+        """
 
     @abstractmethod
     def read(self, model: nn.Module) -> dict[str, Tensor]:
@@ -69,7 +72,7 @@ class Adapter(ABC):
 
     def delta(self, model: nn.Module) -> dict[str, Tensor]:
         """The dense change of every parameter that has changed, by name."""
-        plain = copy.deepcopy(model)
+        plain = copied(model)
         self.detach(plain)
         merged = dict(self.merge(model).named_parameters())
         changes = {name: merged[name].detach() - before.detach() for name, before in plain.named_parameters()}

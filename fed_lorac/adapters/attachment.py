@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.factors import init_factors
 from fed_lorac.adapters.layers import LoraConv2d
+from fed_lorac.adapters.plain import LORA_C_NOTE
 from fed_lorac.errors import FactorError
 
 __all__ = ["NOTE", "Attachment", "attachment", "base_of", "branch_of", "conv_of", "draw", "factors_of", "weight_of"]
 
-NOTE = "_lora_c"  # the attribute of the network that holds its Attachment
+NOTE = LORA_C_NOTE  # the attribute of the network that holds its Attachment
 
 
 @dataclass(frozen=True)

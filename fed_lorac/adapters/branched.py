@@ -5,7 +5,6 @@ A method is two small classes: a `BranchConv2d` that gives the change from its t
 says which convolutions carry one and how each starts. In a state a branch's trained tensors are "<conv>.<its name>".
 """
 
-import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from fed_lorac.adapters import dense
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.layers import full_precision, scaled
+from fed_lorac.adapters.plain import copied
 from fed_lorac.adapters.survey import survey
 from fed_lorac.errors import FactorError
 
@@ -126,6 +126,7 @@ class Branched(Adapter):
         """Branches on the convolutions; trained are they and what is trained beside them. FactorError for a layer that
         cannot carry one, with nothing altered."""
         starts = self.starts(model, generator)
+        _refuse_taken_names(model, starts)
         dense.attach(model, self._beside(model))
         for name, start in starts.items():
             dress(cast(nn.Conv2d, model.get_submodule(name)), self.kind, start)
@@ -157,7 +158,7 @@ class Branched(Adapter):
     @torch.no_grad()
     def merge(self, model: nn.Module) -> nn.Module:
         """A copy whose weights have their branches' changes in them."""
-        merged = copy.deepcopy(model)
+        merged = copied(model)
         for layer in _branches(merged):
             layer.weight.copy_(layer.effective_weight(_own(layer)))
             undress(layer)
@@ -171,6 +172,16 @@ class Branched(Adapter):
             found.classifier if self.train_classifier else None,
         )
         return [f"{name}.weight" for name in names if name is not None]
+
+
+def _refuse_taken_names(model: nn.Module, starts: Mapping[str, Start]) -> None:
+    for name, start in starts.items():
+        for own in (*start.trained, *start.frozen, *start.settings):
+            if hasattr(model.get_submodule(name), own):
+                raise FactorError(
+                    f"A branch has a place of its own on its convolution; layer {name!r} has an attribute {own!r} "
+                    "already, which the branch would replace. Delete or rename it."
+                )
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -8,16 +8,17 @@ from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from fed_lorac.adapters.plain import DENSE_NOTE, check_plain
 from fed_lorac.errors import FactorError
 
 __all__ = ["attach", "detach", "everything", "load_state", "norms_and_ends", "probe", "read_state"]
 
-_BEFORE = "_dense_before"  # the attribute of the network with its trained parameters at the turn's start
+_BEFORE = DENSE_NOTE  # the attribute of the network with its trained parameters at the turn's start
 _FLAGS = "_dense_flags"  # and the one with what was trained before
-_NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def everything(model: nn.Module) -> list[str]:
@@ -42,7 +43,17 @@ def probe(model: nn.Module) -> list[str]:
 
 
 def attach(model: nn.Module, names: Collection[str]) -> None:
-    """Train these parameters and no other from here on, in place; changes count from the current values."""
+    """Train these parameters and no other from here on, in place; changes count from the current values.
+
+    FactorError, with nothing altered, for a network that is not plain (`plain.check_plain`), or a name that means
+    another thing in a state.
+    """
+    check_plain(model)
+    if pairs := sorted(name for name in names if name.endswith((".A", ".B"))):
+        raise FactorError(
+            "In a state a name that ends in .A or .B is a factor of a pair; this network has a parameter "
+            f"{pairs[0]!r}, whose own change would be read as one. Rename it."
+        )
     setattr(model, _FLAGS, {name: p.requires_grad for name, p in model.named_parameters()})
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)

@@ -1,71 +1,89 @@
-"""Folding batch norm into convolutions, for inference. Knows a plain network's dataflow; nothing of adapters.
+"""Folding batch norm into convolutions, for inference. Knows layers and what can be folded; nothing of adapters.
 
-The rule. A batch norm (by module type, whatever its name) is folded where an nn.Conv2d feeds it, in one place, whose
-output feeds nothing else, and where it keeps running statistics. It becomes an nn.Identity and the convolution gains a
-bias. Group norm takes its statistics from each image, so it cannot be folded and stays; so do a batch norm that
-follows something other than a convolution (pre-activation networks) and one without running statistics.
+The rule. A batch norm is folded where an nn.Conv2d feeds it, in one place, whose output feeds nothing else, and where
+it keeps running statistics. It becomes an nn.Identity and the convolution gains a bias. Both are of PyTorch's own types
+exactly: a subclass may do more (timm's BatchNormAct2d holds an activation). What is hooked, or has a forward of its
+own, or a tensor that is another layer's too, stays. Group norm takes its statistics from each image, so it cannot be
+folded; neither can a batch norm that follows something other than a convolution (pre-activation networks).
 """
 
-import copy
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
-from torch import fx, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from fed_lorac.errors import FactorError
+from fed_lorac.adapters.dataflow import Feed, feeds
+from fed_lorac.adapters.plain import altered, copied
+from fed_lorac.adapters.ties import ties
 
-__all__ = ["fold_batch_norm", "foldable"]
+__all__ = ["Folding", "fold_batch_norm", "folding", "folding_of"]
+
+_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+
+
+@dataclass(frozen=True)
+class Folding:
+    """What folding does to each batch norm of a network: the convolution that it becomes part of, or why it stays."""
+
+    folded: Mapping[str, str]  # batch norm -> convolution
+    kept: Mapping[str, str]  # batch norm -> why
+
+    def __str__(self) -> str:
+        return f"folded {len(self.folded)}, kept {len(self.kept)}"
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
     """A COPY of a plain network with batch norm folded, in eval mode: equal outputs to float32 rounding.
 
-    It equals the original in EVAL mode (running statistics). FactorError where torch.fx cannot trace the network.
+    It equals the original in EVAL mode (running statistics). What cannot be folded stays as it is: see `folding_of`.
+    FactorError where torch.fx cannot trace the network.
     """
-    folded = copy.deepcopy(model).eval()
+    folded = copied(model).eval()
     modules = dict(folded.named_modules())
-    for conv_name, norm_name in foldable(folded):
+    for norm_name, conv_name in folding(folded, feeds(folded)).folded.items():
         _fold_pair(modules[conv_name], modules[norm_name])
         parent, _, child = norm_name.rpartition(".")
         setattr(modules[parent], child, nn.Identity().eval())
     return folded
 
 
-class _LeafTracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (nn.Conv2d, _BatchNorm)) or super().is_leaf_module(m, module_qualified_name)
+def folding_of(model: nn.Module) -> Folding:
+    """Which batch norms `fold_batch_norm` folds, and why it leaves the others; the network stays as it is.
 
-
-def _trace(model: nn.Module) -> fx.Graph:
-    try:
-        return _LeafTracer().trace(model)
-    except Exception as error:  # fx raises whatever the network's own code raises on a proxy
-        raise FactorError(
-            f"Folding batch norm follows a network's dataflow with torch.fx, which cannot trace this "
-            f"{type(model).__name__}: {error}. Merge with fold_bn=False."
-        ) from error
-
-
-def foldable(model: nn.Module, kinds: Collection[type[nn.Module]] = (nn.Conv2d,)) -> list[tuple[str, str]]:
-    """(convolution, batch norm) pairs by dataflow: conv -> norm, both called once, the conv's output used once.
-
-    A convolution is of one of `kinds`. FactorError where torch.fx cannot trace the network.
+    FactorError where torch.fx cannot trace the network.
     """
-    modules: dict[Any, nn.Module] = dict(model.named_modules())
-    calls = [node for node in _trace(model).nodes if node.op == "call_module"]
-    count = {id(modules[n.target]): sum(modules[m.target] is modules[n.target] for m in calls) for n in calls}
-    pairs = []
-    for norm in calls:
-        conv = norm.args[0] if norm.args else None
-        if not isinstance(conv, fx.Node) or conv.op != "call_module" or len(conv.users) != 1:
-            continue
-        layer, bn = modules[conv.target], modules[norm.target]
-        once = count[id(layer)] == count[id(bn)] == 1
-        if once and type(layer) in kinds and isinstance(bn, _BatchNorm) and bn.running_mean is not None:
-            pairs.append((str(conv.target), str(norm.target)))
-    return pairs
+    evaluated = copied(model).eval()
+    return folding(evaluated, feeds(evaluated))
+
+
+def folding(model: nn.Module, flow: Mapping[str, Feed], kinds: Collection[type[nn.Module]] = (nn.Conv2d,)) -> Folding:
+    """The same for a network as it stands, its modes included, whose `flow` is `dataflow.feeds` of it.
+
+    A convolution is of one of `kinds`.
+    """
+    modules, tied = dict(model.named_modules()), {name.rpartition(".")[0] for pair in ties(model) for name in pair}
+    folded, kept = {}, {}
+    for name, (conv, unfed) in flow.items():
+        own = _why_kept(modules[name], name in tied, _NORMS, statistics=True)
+        its = _why_kept(modules[conv], conv in tied, kinds) if conv else ""
+        if why := (own and f"it {own}") or unfed or (its and f"its convolution {conv} {its}"):
+            kept[name] = why
+        else:
+            folded[name] = conv
+    return Folding(folded, kept)
+
+
+def _why_kept(layer: nn.Module, tied: bool, kinds: Collection[type[nn.Module]], *, statistics: bool = False) -> str:
+    """What of a layer keeps it as it is; "" for nothing."""
+    if type(layer) not in kinds:
+        return f"is a {type(layer).__name__}, which may do more"
+    if statistics and (layer.running_mean is None or layer.running_var is None):
+        return "keeps no running statistics"
+    if statistics and layer.training:
+        return "is in training mode"
+    return altered(layer) or ("shares its tensors with another layer" if tied else "")
 
 
 def _fold_pair(conv: nn.Module, norm: nn.Module) -> None:

@@ -7,7 +7,6 @@ its state_dict holds, beside its own keys, "<conv>.lora_A", "<conv>.lora_B" and,
 "<layer>.lora_base", their value at the turn's start.
 """
 
-import copy
 from typing import get_args
 
 import torch
@@ -28,6 +27,7 @@ from fed_lorac.adapters.changes import State, apply_changes, check_state
 from fed_lorac.adapters.factors import RANK_MODES, delta
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.adapters.layers import RouteChoice, dress, undress
+from fed_lorac.adapters.plain import copied
 from fed_lorac.adapters.survey import Survey, auto_rank_mode, survey
 from fed_lorac.errors import FactorError
 from fed_lorac.seeds import torch_stream
@@ -66,9 +66,10 @@ def attach(
     A comes from `generator`, else from the stream (seed, "lora_c"), layer by layer in the network's order. `rank_mode`
     "auto" is `survey.auto_rank_mode`; it has no effect on kernel-wise factors. With `freeze_a` only B is trained and
     read (FFA-LoRA, arXiv 2403.12313): the change is then linear in the state. `route` is for benchmarks and tests.
-    Raises FactorError, with nothing altered, for a layer that cannot carry a branch or settings out of range.
+    Raises FactorError, with nothing altered, for a network that is not plain (`plain.check_plain`), a layer that cannot
+    carry a branch, or settings out of range.
     """
-    _refuse_unfit_settings(model, rank, alpha, rank_mode=rank_mode, kernel_wise=kernel_wise, route=route)
+    _refuse_unfit_settings(rank, alpha, rank_mode=rank_mode, kernel_wise=kernel_wise, route=route)
     found = survey(model, need_classifier=train_classifier)
     mode = auto_rank_mode(model) if rank_mode == "auto" else rank_mode
     flags = tuple((name, p.requires_grad) for name, p in model.named_parameters())
@@ -183,9 +184,10 @@ def merge(model: nn.Module, *, fold_bn: bool = False) -> nn.Module:
 
     The copy has the plain network's module types, keys, flags and operation count. `fold_bn` folds batch norm as well,
     by `fold_bn.fold_batch_norm`, and returns the copy in eval mode: what the plain network folded likewise would be.
+    What cannot be folded stays; `fold_bn.folding_of` says which and why.
     """
     note = attachment(model)
-    merged = copy.deepcopy(model)
+    merged = copied(model)
     for name in note.branches:
         layer = branch_of(merged, name)
         layer.weight.add_(layer.delta())
@@ -193,11 +195,7 @@ def merge(model: nn.Module, *, fold_bn: bool = False) -> nn.Module:
     return fold_batch_norm(merged) if fold_bn else merged
 
 
-def _refuse_unfit_settings(
-    model: nn.Module, rank: int, alpha: float, *, rank_mode: str, kernel_wise: bool, route: str
-) -> None:
-    if getattr(model, NOTE, None) is not None:
-        raise FactorError("A network carries one LoRA-C adapter at a time; this one has one. Call lora_c.detach first.")
+def _refuse_unfit_settings(rank: int, alpha: float, *, rank_mode: str, kernel_wise: bool, route: str) -> None:
     if rank < 1 or not alpha > 0:
         raise FactorError(f"LoRA-C needs a rank of at least 1 and alpha above 0; came rank {rank}, alpha {alpha}.")
     if rank_mode not in ("auto", *RANK_MODES):

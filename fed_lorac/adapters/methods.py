@@ -1,6 +1,5 @@
 """What a camera trains, by name. Knows how each method is attached and read; not cameras, rounds or bytes."""
 
-import copy
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -13,6 +12,7 @@ from fed_lorac.adapters.aad import AdditiveDecomposition
 from fed_lorac.adapters.adapter import Adapter, Expansion
 from fed_lorac.adapters.changes import State
 from fed_lorac.adapters.filter_atoms import Atoms, OvercompleteAtoms
+from fed_lorac.adapters.plain import check_plain, copied
 from fed_lorac.config import AdapterConfig
 from fed_lorac.errors import FactorError
 
@@ -74,7 +74,7 @@ class LoraC(Adapter):
 
     def drawn(self, base: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
         """ "<conv>.A" as `attach` would draw it for a network like `base`."""
-        twin = copy.deepcopy(base).cpu()
+        twin = copied(base).cpu()
         self.attach(twin, generator, freeze_a=False)
         return _left_factors(twin)
 
@@ -167,6 +167,7 @@ class Dense(Adapter):
 
     def attach(self, model: nn.Module, generator: torch.Generator) -> None:
         """The selected parameters are trained, and no other."""
+        check_plain(model)  # what is selected is looked for among plain layers
         dense.attach(model, self.select(model))
 
     def read(self, model: nn.Module) -> dict[str, Tensor]:
@@ -183,7 +184,7 @@ class Dense(Adapter):
 
     def merge(self, model: nn.Module) -> nn.Module:
         """A copy as it stands: nothing is beside the parameters."""
-        merged = copy.deepcopy(model)
+        merged = copied(model)
         dense.detach(merged, keep=True)
         return merged
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from fed_lorac.adapters.plain import check_plain
 from fed_lorac.errors import FactorError
 
 __all__ = ["Survey", "auto_rank_mode", "survey"]
@@ -40,6 +41,7 @@ def _is_bottleneck(block: nn.Module) -> bool:
 
 def survey(model: nn.Module, *, need_classifier: bool) -> Survey:
     """Find the first convolution, the branches and the classifier; FactorError names the first layer that cannot."""
+    check_plain(model)
     convs = [(name, module) for name, module in model.named_modules() if isinstance(module, _ConvNd)]
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if len(convs) < 2:
@@ -61,6 +63,11 @@ def _refuse_unfit(name: str, conv: _ConvNd) -> None:
             f"{law}; layer {name!r} is a {type(conv).__name__}. Detach what was attached to it, or choose a network "
             "of plain 2-D convolutions."
         )
+    if how := {"forward", "_conv_forward"} & vars(conv).keys():
+        raise FactorError(
+            f"{law}; layer {name!r} has a {min(how)} of its own, set on the object, which would pass its branch by. "
+            "Make it a subclass's method, or delete it from the object."
+        )
     if conv.groups != 1:
         raise FactorError(
             f"{law}; layer {name!r} has groups={conv.groups}, so its filters see only {conv.in_channels // conv.groups}"
@@ -69,3 +76,9 @@ def _refuse_unfit(name: str, conv: _ConvNd) -> None:
         )
     if conv.kernel_size[0] != conv.kernel_size[1]:
         raise FactorError(f"{law}; layer {name!r} has a kernel of {conv.kernel_size}. Choose a network without it.")
+    said = (conv.out_channels, conv.in_channels, *conv.kernel_size)
+    if conv.weight.shape != said:
+        raise FactorError(
+            f"{law}; layer {name!r} says that its weight is {said}, and it is {tuple(conv.weight.shape)}. Was it cut "
+            "to a smaller one? Put a convolution of that size in its place."
+        )

@@ -6,14 +6,18 @@ gradient of a shift that is not trained. Equal to rounding; under bf16 autocast 
 that are rounded, instead of the norm's input.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fed_lorac.adapters.branched import BranchConv2d
-from fed_lorac.adapters.fold_bn import foldable
+from fed_lorac.adapters.dataflow import Feed, feeds
+from fed_lorac.adapters.fold_bn import folding
 from fed_lorac.adapters.layers import LoraConv2d, scaled
+from fed_lorac.adapters.plain import altered
 from fed_lorac.cohort.layers import SideBatchNorm, SideConv2d, affine_of
 from fed_lorac.errors import FactorError
 
@@ -21,7 +25,8 @@ __all__ = ["fixed_norms_folded"]
 
 Affine = Callable[[], tuple[Tensor, Tensor]]
 _ADAPTED = (LoraConv2d, BranchConv2d)
-_traced: dict[Hashable, tuple[tuple[str, str], ...]] = {}
+_EVERY_MODULES = frozenset(vars(nn.Module()))
+_traced: dict[Hashable, Mapping[str, Feed]] = {}
 
 
 @contextmanager
@@ -32,12 +37,11 @@ def fixed_norms_folded(network: nn.Module, like: nn.Module) -> Iterator[None]:
     """
     changed = []
     try:
-        for conv_name, norm_name in _pairs(like):
+        for norm_name, conv_name in _pairs(like).items():
             conv, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
-            if not norm.training and isinstance(norm, nn.BatchNorm2d | SideBatchNorm):
-                conv.__dict__["forward"] = _forward(conv, _affine(norm))
-                norm.__dict__["forward"] = _as_it_is
-                changed += [conv, norm]
+            conv.__dict__["forward"] = _forward(conv, _affine(norm))
+            norm.__dict__["forward"] = _as_it_is
+            changed += [conv, norm]
         yield
     finally:
         for module in changed:
@@ -58,7 +62,7 @@ def _forward(conv: nn.Module, affine: Affine) -> Callable[[Tensor], Tensor]:
 def _affine(norm: nn.Module) -> Affine:
     if isinstance(norm, SideBatchNorm):
         return norm.affine
-    assert isinstance(norm, nn.BatchNorm2d)
+    assert isinstance(norm, _BatchNorm)
     own = {**dict(norm.named_parameters()), **dict(norm.named_buffers())}
     if any(tensor.requires_grad for tensor in own.values()):
         return lambda: affine_of(norm, own)
@@ -66,21 +70,41 @@ def _affine(norm: nn.Module) -> Affine:
     return lambda: fixed
 
 
-def _pairs(model: nn.Module) -> tuple[tuple[str, str], ...]:
-    """The pairs by dataflow; none where the network cannot be traced. Once for each layout."""
-    if all(module.training for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
-        return ()
-    key = tuple((name, type(module), *_settings(module)) for name, module in model.named_modules())
+def _pairs(model: nn.Module) -> Mapping[str, str]:
+    """Batch norm in eval mode -> its convolution, by dataflow; none where the network cannot be traced."""
+    if all(module.training for module in model.modules() if isinstance(module, _BatchNorm)):
+        return {}
+    adapted = {type(module) for module in model.modules() if isinstance(module, _ADAPTED)}
+    return folding(model, _flow(model), {nn.Conv2d, *adapted}).folded
+
+
+def _flow(model: nn.Module) -> Mapping[str, Feed]:
+    """The dataflow; once for each layout, as tracing takes longer than a batch."""
+    if any("forward" in vars(module) for module in model.modules()):
+        return _followed(model)  # a layout does not say what it does
+    key = tuple((name, type(m), m.training, altered(m), *_settings(m)) for name, m in model.named_modules())
     if key not in _traced:
-        try:
-            adapted = {type(module) for module in model.modules() if isinstance(module, _ADAPTED)}
-            _traced[key] = tuple(foldable(model, {nn.Conv2d, *adapted}))
-        except FactorError:
-            _traced[key] = ()
+        _traced[key] = _followed(model)
     return _traced[key]
 
 
+def _followed(model: nn.Module) -> Mapping[str, Feed]:
+    try:
+        return feeds(model)
+    except FactorError:
+        return {}
+
+
 def _settings(module: nn.Module) -> Iterator[Hashable]:
-    for name, value in vars(module).items():
-        if isinstance(value, bool | int | str):
-            yield name, value
+    yield from ((name, _told(value)) for name, value in vars(module).items() if name not in _EVERY_MODULES)
+
+
+def _told(value: Any) -> Hashable:
+    """A setting's value, as far as it is of plain words and numbers: a forward pass may turn on it."""
+    if isinstance(value, bool | int | float | str | None):
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(_told(part) for part in value)
+    if isinstance(value, dict):
+        return tuple((str(key), _told(part)) for key, part in value.items())
+    return cast(Hashable, type(value))

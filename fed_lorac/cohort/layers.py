@@ -15,6 +15,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fed_lorac.adapters.layers import scaled
 from fed_lorac.models.cifar_resnet import IdentityShortcut
@@ -152,7 +153,7 @@ class SideShortcut(Side):
         return F.pad(each, (before, one.new_channels - before)).flatten(3).permute(0, 3, 1, 2)
 
 
-def affine_of(norm: nn.BatchNorm2d, own: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def affine_of(norm: _BatchNorm, own: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Gain and shift of a batch norm in eval mode, y = x * gain + shift, from its tensors by name."""
     gain = torch.rsqrt(own["running_var"] + norm.eps)
     gain = own["weight"] * gain if "weight" in own else gain
@@ -164,7 +165,7 @@ def side_of(layer: nn.Module) -> Callable[[Sequence[nn.Module]], Side] | None:
     """What puts layers like this one side by side; None where nothing here can."""
     if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
         return None
-    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.momentum is None and layer.training:
+    if isinstance(layer, _BatchNorm) and layer.training and (layer.momentum is None or _holds_still(layer)):
         return None  # a cumulative mean moves at a pace of the camera's own count
     if _adapted(layer):
         return SideConv2d if isinstance(layer, nn.Conv2d) else SideLinear if isinstance(layer, nn.Linear) else None
@@ -179,6 +180,11 @@ _SIDES: dict[type[nn.Module], Callable[[Sequence[nn.Module]], Side]] = {
     nn.GroupNorm: SideGroupNorm,
     IdentityShortcut: SideShortcut,
 }
+
+
+def _holds_still(norm: _BatchNorm) -> bool:
+    """Whether batches leave the statistics as they are, though it has some."""
+    return norm.running_mean is not None and not norm.track_running_stats
 
 
 def _adapted(layer: nn.Module) -> bool:

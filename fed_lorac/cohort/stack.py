@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fed_lorac.adapters.plain import altered
+from fed_lorac.adapters.ties import ties
 from fed_lorac.cohort.layers import Side, side_of
 from fed_lorac.errors import RunError
 from fed_lorac.models.cifar_resnet import Block, CifarResNet
@@ -26,11 +28,14 @@ _CHANNELWISE = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMax
 
 def why_apart(model: nn.Module) -> str:
     """Why networks like this one cannot stand side by side, naming the first layer at fault; "" where they can."""
-    parts, tensors = dict(_parts(model)), [id(p) for part in _parts(model) for p in part[1].parameters()]
-    for name, module in parts.items():
+    for name, module in _parts(model):
         if not _passes(module) and side_of(module) is None:
             return f"no side-by-side form is known for {name or 'the network'}, a {type(module).__name__}"
-    return "" if len(set(tensors)) == len(tensors) else "two layers share a parameter"
+    for name, module in model.named_modules():
+        if how := altered(module):
+            return f"{name or 'the network'}, a {type(module).__name__}, {how}, which side by side is lost"
+    tied = ties(model)
+    return f"{tied[0][0]} and {tied[0][1]} are tied" if tied else ""
 
 
 def _passes(module: nn.Module) -> bool:
@@ -146,13 +151,20 @@ def _contains(module: nn.Module) -> bool:
 
 def _likeness(model: nn.Module) -> list[tuple[object, ...]]:
     return [
-        (name, type(m), m.training, m.extra_repr(), *((k, p.shape, p.requires_grad) for k, p in _own_parameters(m)))
+        (
+            name,
+            type(m),
+            m.training,
+            m.extra_repr(),
+            altered(m),
+            *_own_parameters(m),
+        )
         for name, m in model.named_modules()
     ]
 
 
-def _own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return module.named_parameters(recurse=False)
+def _own_parameters(module: nn.Module) -> Iterator[tuple[str, torch.Size, bool]]:
+    return ((name, p.shape, p.requires_grad) for name, p in module.named_parameters(recurse=False))
 
 
 def _pairs(a: list[tuple[object, ...]], b: list[tuple[object, ...]]) -> Iterator[tuple[Any, Any]]:

@@ -2,7 +2,8 @@
 a run goes, nor the messages in it.
 
 A network goes out with the adapter merged and, on request, what is a camera's own, batch norm folded into the
-convolutions: the plain network's operations, no more. The adapter goes out alone, and back onto its base.
+convolutions (what can't be is counted in the metadata): the plain network's operations, no more. The adapter goes out
+alone, and back onto its base.
 """
 
 from collections.abc import Mapping

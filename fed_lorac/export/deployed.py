@@ -20,6 +20,13 @@ __all__ = ["FOLDED", "Deployed", "load_network"]
 FOLDED = "folded"
 
 
+def _told(*, folded: int, kept: int) -> str:
+    """ "none", "kept" or "folded", where that is of all batch norms; else "folded 19, kept 2"."""
+    if folded and kept:
+        return f"{FOLDED} {folded}, kept {kept}"
+    return FOLDED if folded else "kept" if kept else "none"
+
+
 class Deployed(nn.Module):
     """A plain network behind its own normalisation: it takes pixels as an image file holds them, 0 to 255.
 
@@ -40,9 +47,8 @@ class Deployed(nn.Module):
     def of(cls, network: nn.Module, *, fold: bool) -> Self:
         """A copy of `network`, in eval mode and without gradients, its batch norm folded where that is asked for."""
         plain = (fold_batch_norm(network) if fold else network).eval().requires_grad_(False)
-        kept = any(True for _ in batch_norms(plain))
-        had = any(True for _ in batch_norms(network))
-        return cls(plain, "kept" if kept else FOLDED if had else "none").eval()
+        had, kept = (sum(1 for _ in batch_norms(one)) for one in (network, plain))
+        return cls(plain, _told(folded=had - kept, kept=kept)).eval()
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
         """RGB images (N, 3, H, W), float32, 0 to 255, to logits (N, classes)."""
@@ -63,6 +69,6 @@ def load_network(path: Path) -> Deployed:
         norm=said["norm"],
         shortcut=said["shortcut"],
     )
-    deployed = Deployed.of(network, fold=said["batch_norm"] == FOLDED)
+    deployed = Deployed.of(network, fold=said["batch_norm"].startswith(FOLDED))
     load_into(deployed.network, checkpoint, str(path))
     return deployed

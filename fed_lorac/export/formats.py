@@ -72,7 +72,7 @@ def _torchscript(deployed: Deployed, side: int, metadata: Mapping[str, str]) -> 
             warnings.filterwarnings("ignore", message=".*is deprecated", category=category)
         script = torch.jit.trace(deployed, (_example(side),))
         # What it calls numerics is folding batch norm, which has been done, or was not wanted.
-        script = torch.jit.freeze(script, optimize_numerics=deployed.batch_norm == FOLDED)
+        script = torch.jit.freeze(script, optimize_numerics=deployed.batch_norm.startswith(FOLDED))
         torch.jit.save(script, file, _extra_files={METADATA_FILE: json.dumps(dict(metadata))})
     return file.getvalue()
 
