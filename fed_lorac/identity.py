@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 
 from fed_lorac.camera import cohort_size_of
-from fed_lorac.data.corruptions import frost_textures
+from fed_lorac.data.corruptions import corruption_fingerprint, frost_textures
 from fed_lorac.errors import RunError
 from fed_lorac.site import Site, sees_frost
 
@@ -24,6 +24,7 @@ _REMEDIES = {
     "slower, and the rest may differ in its last bits.",
     "device": f"Set run.device to what it was, {_NEW_RUN}.",
     "cameras side by side": f"Set run.cohort_size to what it was, {_NEW_RUN}.",
+    "weather": f"Use the version of fed-lorac, or the corruptions, that it began with, {_NEW_RUN}.",
     "frost textures": "Install fed-lorac[frost] where they were the real ones, remove imagecorruptions where not.",
 }
 
@@ -38,7 +39,16 @@ def identity_of(site: Site) -> dict[str, str]:
         "device": site.device.type,
         "cameras side by side": str(cohort_size_of(site)),
         "frost textures": frost_textures() if sees_frost(site) else "none",
+        "weather": _weather(site),
     }
+
+
+def _weather(site: Site) -> str:
+    """The code that makes it, which says nothing of the libraries under it: their versions are told apart already."""
+    if site.config.data.name == "cifar10c":
+        return "on file"
+    found = {corruption_fingerprint(name) for name in site.fleet.corruptions}
+    return "made by replaced corruptions" if None in found else " ".join(sorted({f.split(",")[0] for f in found if f}))
 
 
 def check_same(then: Mapping[str, str], now: Mapping[str, str]) -> None:
