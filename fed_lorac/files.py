@@ -30,6 +30,7 @@ _REMEDIES = {
     errno.EACCES: "Choose a place that you may write to, or have the permission given.",
     errno.EPERM: "Choose a place that you may write to, or have the permission given.",
     errno.EROFS: "Choose a place that can be written: this file system is read-only.",
+    errno.EEXIST: "Choose another path: a part of this one is a file.",
     errno.ENOTDIR: "Choose another path: a part of this one is a file.",
     errno.EISDIR: "Choose another name: a folder has this one.",
 }

@@ -191,7 +191,9 @@ def test_the_adapter_alone_makes_the_same_network_of_the_base(run_of: Any, tmp_p
 def test_exported_networks_score_what_the_run_measured(run_of: Any, tmp_path: Path, way: str):
     site, scores = site_of(config_of(way)), []
     for camera in site.fleet.cameras:
-        path = export_run(run_of(way), "safetensors", camera=camera.id, fold=False, out=tmp_path / "x.safetensors").path
+        path = export_run(
+            run_of(way), "safetensors", camera=camera.id, fold=False, out=tmp_path / f"{camera.id}.safetensors"
+        ).path
         view = in_weather(site.data, camera, 0)
         scores.append(accuracy(load_network(path).network, view.test, view.test_labels))
     summary = json.loads((run_of(way) / "summary.json").read_text())
