@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.strided import StridedConv2d, strides_unfolded, unstrided
 
-AT_FAULT = re.compile(r"convolution,[^,]*,backward_weights,src:f32.*,mb\d+_ic(?:\d|1[0-5])oc\d+_ih\d+oh\d+kh1sh[2-9]")
+AT_FAULT = re.compile(r"convolution,[^,]*,backward_weights,src:b?f(?:32|16).*,mb\d+_ic(?:\d|1[0-5])oc\d+_ih\d+oh\d+kh1sh[2-9]")
 
 
 def images(channels: int = 4, side: int = 16) -> Tensor:
@@ -72,14 +72,12 @@ def test_every_other_convolution_is_left_as_it_is(
     assert same is x and as_it_was == stride
 
 
-def test_nothing_is_done_where_no_gradient_is_formed_or_in_bf16() -> None:
+def test_nothing_is_done_where_no_gradient_of_the_weight_is_formed() -> None:
     x, weight = images(), torch.randn(8, 4, 1, 1)
     assert unstrided(x, weight, (2, 2), (0, 0))[0] is x
     weight.requires_grad_()
     assert unstrided(x, weight, (2, 2), "valid")[0] is not x
     with torch.no_grad():
-        assert unstrided(x, weight, (2, 2), (0, 0))[0] is x
-    with torch.autocast("cpu", torch.bfloat16):
         assert unstrided(x, weight, (2, 2), (0, 0))[0] is x
 
 

@@ -44,8 +44,7 @@ def _at_fault(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequenc
         and x.ndim == 4
         and not (x.shape[2] % stride[0] or x.shape[3] % stride[1])
         and x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
+        and x.dtype != torch.float64  # which oneDNN has no part in
         and torch.is_grad_enabled()
         and weight.requires_grad
     )
