@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from fed_lorac.adapters.strided import strides_unfolded
 from fed_lorac.cohort import Alone, Feed, Sgd, Stack, check_equal, fixed_norms_folded, why_apart
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.images import Augment
@@ -103,7 +104,8 @@ def train(
     if len(models) > 1 and why_apart(models[0]):
         alone = [([m], [t]) for m, t in zip(models, tasks, strict=True)]
         return [train(m, t, recipe=recipe, lr_factor=lr_factor, on_step=on_step)[0] for m, t in alone]
-    with fixed_norms_folded((turn := _Turn(models, tasks, recipe)).side.network, models[0]):
+    network = (turn := _Turn(models, tasks, recipe)).side.network
+    with fixed_norms_folded(network, models[0]), strides_unfolded(network):
         for step in range(max(task.steps for task in tasks)):
             turn.dismiss(step)
             loss = turn.step(lr_factor, step)

@@ -17,6 +17,7 @@ from fed_lorac.adapters import dense
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.layers import full_precision, scaled
 from fed_lorac.adapters.plain import copied
+from fed_lorac.adapters.strided import StridedConv2d
 from fed_lorac.adapters.survey import survey
 from fed_lorac.errors import FactorError
 
@@ -32,7 +33,7 @@ class Start:
     settings: Mapping[str, float] = field(default_factory=dict)
 
 
-class BranchConv2d(nn.Conv2d):
+class BranchConv2d(StridedConv2d):
     """An nn.Conv2d that adds `change` to its frozen weight: y = conv(x, W + change).
 
     Never constructed: `dress` turns an existing nn.Conv2d into a subclass of this one in place (its parent, hooks and
@@ -61,7 +62,7 @@ class BranchConv2d(nn.Conv2d):
     def convolve(self, input: Tensor, affine: tuple[Tensor, Tensor] | None) -> Tensor:
         """`forward`, then y * gain + shift where `affine` is (gain, shift), each (out,): a batch norm that is fixed."""
         weight = self.effective_weight(_own(self))
-        return cast(Tensor, self._conv_forward(input, *scaled(weight, self.bias, affine)))
+        return self._conv_forward(input, *scaled(weight, self.bias, affine))
 
     def extra_repr(self) -> str:
         """The convolution's settings, then its branch's."""

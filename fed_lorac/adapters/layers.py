@@ -19,6 +19,7 @@ from torch.amp.autocast_mode import is_autocast_available
 
 from fed_lorac.adapters.factors import delta, two_step_kernels
 from fed_lorac.adapters.routes import faster_route
+from fed_lorac.adapters.strided import StridedConv2d
 from fed_lorac.adapters.thin import thin_conv2d
 
 __all__ = ["LoraConv2d", "RouteChoice", "dress", "full_precision", "scaled", "undress"]
@@ -27,7 +28,7 @@ Route = Literal["dense", "two-step", "thin"]
 RouteChoice = Literal["auto", "dense", "two-step", "thin"]
 
 
-class LoraConv2d(nn.Conv2d):
+class LoraConv2d(StridedConv2d):
     """An nn.Conv2d with factors beside its frozen weight: y = conv(x, W + scale * reshape(B @ A)).
 
     Never constructed: `dress` turns an existing nn.Conv2d into one in place (its parent, hooks and parameters do not
@@ -69,13 +70,13 @@ class LoraConv2d(nn.Conv2d):
         route = self.route() if self._is_plain(input, affine) or self.lora_route == "two-step" else "dense"
         weight, bias = scaled(self.weight if route == "two-step" else self.weight + self.delta(), self.bias, affine)
         if route == "dense":
-            return cast(Tensor, self._conv_forward(input, weight, bias))
+            return self._conv_forward(input, weight, bias)
         inner, outer = two_step_kernels(self.lora_A, self.lora_B, self.weight.shape)
         outer, _ = scaled(outer * self.lora_scale, None, None if affine is None else (affine[0], None))
         if route == "two-step":
             # _conv_forward brings this layer's stride, padding, dilation and padding mode to A' as well.
             branch = F.conv2d(self._conv_forward(input, inner, None), outer)
-            return cast(Tensor, self._conv_forward(input, weight, bias)) + branch
+            return self._conv_forward(input, weight, bias) + branch
         how = {"stride": self.stride, "padding": cast(tuple[int, ...], self.padding), "dilation": self.dilation}
         x, weight, inner, outer = (_as_autocast(t) for t in (input, weight, inner, outer))
         return thin_conv2d(x, weight, None if bias is None else _as_autocast(bias), inner, outer, **how)

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fed_lorac.adapters.strided import unstrided
+
 __all__ = ["thin_conv2d"]
 
 _backward = torch.ops.aten.convolution_backward.default
@@ -36,6 +38,7 @@ def thin_conv2d(
 
     All of one dtype. Neither `weight` nor `bias` gets a gradient: frozen, but for what the factors make of them.
     """
+    x, stride = unstrided(x, inner, stride, padding)
     y: Tensor = _Thin.apply(x, weight.detach(), bias, inner, outer, (list(stride), list(padding), list(dilation)))
     return y
 

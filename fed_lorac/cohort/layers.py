@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fed_lorac.adapters.layers import scaled
+from fed_lorac.adapters.strided import unstrided
 from fed_lorac.models.cifar_resnet import IdentityShortcut
 
 __all__ = ["Side", "SideBatchNorm", "SideConv2d", "affine_of", "effective_weight", "side_of"]
@@ -79,7 +80,9 @@ class SideConv2d(Side):
         conv, own = cast(nn.Conv2d, self.like[0]), self.own()
         weight, bias = effective_weight(conv, own).flatten(0, 1), own.get("bias")
         weight, bias = scaled(weight, None if bias is None else bias.flatten(), affine)
-        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups * self.count)
+        groups = conv.groups * self.count
+        x, stride = unstrided(x, weight, conv.stride, conv.padding, groups)
+        return F.conv2d(x, weight, bias, stride, conv.padding, conv.dilation, groups)
 
 
 class SideLinear(Side):

@@ -1,0 +1,53 @@
+"""Every kind of convolution layer trains for a few steps, on few channels: run in a process of its own."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from fed_lorac.adapters.lora_c import attach
+from fed_lorac.adapters.methods import ADAPTERS, adapter_of
+from fed_lorac.config import AdapterConfig
+from fed_lorac.models import build
+from fed_lorac.precision import Precision
+from fed_lorac.seeds import torch_stream
+from fed_lorac.training import Recipe, Task, train
+
+
+def network() -> nn.Module:
+    model = build("resnet8", width=4, generator=torch_stream(0, "model"))
+    return model.to(memory_format=torch.channels_last).train()
+
+
+def task(camera: int, steps: int) -> Task:
+    draw = torch.Generator().manual_seed(camera)
+    photos = torch.randint(0, 256, (12, 32, 32, 3), generator=draw, dtype=torch.uint8)
+    return Task(photos, torch.randint(0, 10, (12,), generator=draw), steps, np.random.default_rng(camera))
+
+
+def go(models: list[nn.Module], precision: Precision = "fp32") -> None:
+    """Train them side by side, the first longest: in the end it is alone, on the layers of a cohort."""
+    train(models, [task(k, 2 - k) for k in range(len(models))], recipe=Recipe(batch_size=6, precision=precision))
+
+
+def adapted(method: str) -> nn.Module:
+    model = network()
+    adapter_of(AdapterConfig(method=method)).prepared(model).attach(model, torch_stream(0, "adapter"))
+    return model
+
+
+def main() -> None:
+    for threads in (2, 1):
+        torch.set_num_threads(threads)
+        go([network()])
+        go([network()], "bf16")
+    for method in sorted(ADAPTERS):
+        go([adapted(method), adapted(method)])
+    for route in ("dense", "two-step", "thin"):
+        model = network()
+        attach(model, rank=1, alpha=1.0, route=route)  # type: ignore[arg-type]
+        go([model])
+        go([model], "bf16")
+
+
+if __name__ == "__main__":
+    main()
