@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fed_lorac.config.load import load_config
+from fed_lorac.config.spelling import toml
 from fed_lorac.config.whole import Config
 from fed_lorac.errors import ConfigError, RunError
 
@@ -27,7 +28,7 @@ def resumed_config(folder: Path, source: str | None = None, overrides: Sequence[
     before, after = began.to_flat(), asked.to_flat()
     changed = [key for key in before if before[key] != after[key] and not key.startswith(FREE)]
     if changed:
-        differences = ", ".join(f"{key} ({before[key]!r}, now {after[key]!r})" for key in changed)
+        differences = ", ".join(f"{key} ({toml(before[key])}, now {toml(after[key])})" for key in changed)
         raise ConfigError(
             f"A run goes on as it began; changed are {differences}. Only run.workers and ray.* may be: put the "
             "others back, or start a new run."
