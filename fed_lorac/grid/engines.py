@@ -16,12 +16,22 @@ from fed_lorac.grid.cohort_app import Bases, FleetApp
 from fed_lorac.grid.crew import CohortApp, Crew
 from fed_lorac.grid.fleet import FleetGrid
 from fed_lorac.grid.here import Here
+from fed_lorac.precision import resolved_device
 from fed_lorac.rounds import Watch
 from fed_lorac.site import site_of
 
-__all__ = ["ENGINES", "Fleet", "run"]
+__all__ = ["ENGINES", "Fleet", "check_machine", "run"]
 
 Engine = Callable[[Config, Path, Watch, bool], None]
+
+
+def check_machine(config: Config) -> None:
+    """Raise `RunError`, with nothing started, where this machine lacks the device, or the room for the workers."""
+    resolved_device(config.run.device)
+    if config.run.workers > 1:
+        from fed_lorac.grid.cluster import check_own  # noqa: PLC0415
+
+        check_own(config.run, config.ray.address)
 
 
 def _hire(config: Config, app: Callable[[], CohortApp]) -> Crew:
@@ -85,4 +95,5 @@ ENGINES: dict[str, Engine] = {"fleet": _fleet, "flower": _flower}
 
 def run(config: Config, out: Path, watch: Watch, *, resume: bool = False) -> None:
     """Run a config on its engine, into the folder `out`; with `resume`, go on with the run that is there."""
+    check_machine(config)
     ENGINES[config.run.engine](config, out.absolute(), watch, resume)
