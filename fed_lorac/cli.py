@@ -16,19 +16,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fed_lorac import __version__
 from fed_lorac.cache_command import cache
 from fed_lorac.errors import ConfigError, FedLoracError, RunError
+from fed_lorac.terminal import Commands, ended
 
 if TYPE_CHECKING:
     from fed_lorac.config import Config
 
 __all__ = ["app", "main"]
 
+
 app = typer.Typer(
+    cls=Commands,
     help="Simulate a fleet of cameras that adapt a shared CNN over a thin radio, and measure every byte.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -36,9 +38,18 @@ app = typer.Typer(
 )
 out, err = Console(), Console(stderr=True)
 
-Source = Annotated[str | None, typer.Argument(help="A name in sim_configs, or a TOML file. [default: quickstart]")]
+Source = Annotated[
+    str | None, typer.Argument(help="A name in sim_configs, or a path to a TOML file.", show_default="quickstart")
+]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", "-c", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-c",
+        metavar="KEY=VALUE",
+        help="Override a setting, as in -c run.rounds=20. May be repeated; of one key the last counts.",
+        show_default="none",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -56,9 +67,16 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def run(
     config: Source = None,
     overrides: Overrides = None,
-    folder: Annotated[Path | None, typer.Option("--out", help="The run's folder. [default: runs/NAME-TIME]")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder.", show_default="run.out, or runs/NAME-TIME")
+    ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Go on with the run in DIR, from its newest checkpoint.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Go on with the run in DIR, from its newest checkpoint, under its own config.",
+            show_default="a new run",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -147,7 +165,8 @@ def show(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> Non
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Folders of runs over one fleet.")],
     target: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Also what reaching this accuracy took, 0 to 1.")
+        float | None,
+        typer.Option(min=0, max=1, help="Also what reaching this accuracy took, 0 to 1.", show_default="none"),
     ] = None,
 ) -> None:
     """Print several runs side by side as Markdown, with the share of full fine-tuning's gain that each recovers."""
@@ -173,18 +192,21 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
     kind: Annotated[str, typer.Option("--format", help="safetensors, onnx, torchscript, or adapter: that alone.")],
     camera: Annotated[
-        int | None, typer.Option(help="Put in what is this camera's own. [default: what all share]")
+        int | None, typer.Option(help="Put in what is this camera's own.", show_default="what all share")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--out", help="The file to write. [default: RUN/exported-network.ENDING]")
+        Path | None, typer.Option("--out", help="The file to write.", show_default="RUN/exported-NAME.ENDING")
     ] = None,
     fold: Annotated[bool, typer.Option("--fold/--no-fold", help="Fold batch norm into convolutions.")] = True,
     overwrite: Overwrite = False,
+    opset: Annotated[
+        int | None, typer.Option(help="The ONNX operator set to write, 18 to 25.", show_default="20")
+    ] = None,
 ) -> None:
     """Write a finished run's network for a device: adapter merged, batch norm folded; pixels go in, logits out."""
     from fed_lorac.export import export_run  # noqa: PLC0415
 
-    written = export_run(folder, kind, camera=camera, out=file, fold=fold, overwrite=overwrite)
+    written = export_run(folder, kind, camera=camera, out=file, fold=fold, opset=opset, overwrite=overwrite)
     out.print(f"{written.path}: {written.file_bytes:,} bytes", highlight=False, soft_wrap=True)
     for key, value in written.metadata.items():
         out.print(f"  {key}: {value}", highlight=False, markup=False, soft_wrap=True)
@@ -216,8 +238,9 @@ def pretrain(
 ) -> None:
     """Train a base network on the cloud's clean images and write it as safetensors, with its provenance.
 
-    Epochs, network, data and augmentation are settings (model.pretrain_epochs, local.augment ...). Training goes on
-    from model.weights where that is a checkpoint or "imagenet".
+    Epochs, network, data and augmentation are settings: model.pretrain_epochs, local.augment and so on.
+
+    Training goes on from model.weights where that is a checkpoint or "imagenet".
     """
     import torch  # noqa: PLC0415
 
@@ -251,9 +274,13 @@ def pretrain(
 
 @app.command()
 def sizes(
-    model: Annotated[str | None, typer.Option(help="A network; without it, LoRA-C's own table.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A network, such as resnet20.", show_default="those of LoRA-C's own table")
+    ] = None,
     method: Annotated[str, typer.Option(help="An adapter method.")] = "lora-c",
-    rank: Annotated[list[int] | None, typer.Option(help="The rank setting r; may be repeated.")] = None,
+    rank: Annotated[
+        list[int] | None, typer.Option(help="The rank setting r; may be repeated.", show_default="1, 4, 16")
+    ] = None,
     rank_mode: Annotated[str, typer.Option(help="r*k, r or auto.")] = "auto",
     classes: Annotated[int, typer.Option(help="Classes of the classifier.", min=2)] = 10,
     dtype: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
@@ -284,14 +311,4 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path may be no text
-    try:
-        app()
-    except FedLoracError as error:
-        err.print(f"[bold red]{type(error).__name__}[/bold red]:", escape(str(error)), highlight=False, soft_wrap=True)
-        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
-    except KeyboardInterrupt:
-        err.print("Interrupted.")
-        sys.stdout.flush()
-        # All of ours is written. Flower's pool may hold a thread that waits for a Ray that is gone, and Python would
-        # wait for that thread for ever.
-        os._exit(130)
+    ended(app, err)

@@ -14,19 +14,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-
 from fed_lorac import __version__
 from fed_lorac.config import Config
 from fed_lorac.data.store import cache_folder
-from fed_lorac.errors import FedLoracError, RunError
+from fed_lorac.errors import FedLoracError
+from fed_lorac.machine import WORKER_BYTES, cpu_model, free_memory_bytes, usable_cpus
 from fed_lorac.precision import resolved_device, resolved_precision
 from fed_lorac.site import site_of
 
-__all__ = ["WORKER_BYTES", "Facts", "complaints", "examine", "examine_driver", "remarks"]
-
-WORKER_BYTES = 1 << 30
-"""Memory that must be free for each worker: Python, PyTorch, a base network and a cohort's activations."""
+__all__ = ["Facts", "complaints", "examine", "examine_driver", "remarks"]
 
 _MUST_EQUAL = ("fed_lorac", "python", "torch", "torchvision", "flwr", "ray", "numpy")
 
@@ -66,7 +62,7 @@ def examine(config: Config, node: str = "") -> Facts:
     free = free_memory_bytes()  # before data and base are opened
     device = precision = data = base = trouble = ""
     try:
-        device = _device(config.run.device)
+        device = resolved_device(config.run.device)
         precision = resolved_precision(config.run.precision, device)
         site = site_of(config)
         data, base = site.data.fingerprint, site.base.fingerprint
@@ -78,8 +74,8 @@ def examine(config: Config, node: str = "") -> Facts:
         fed_lorac=__version__,
         python=platform.python_version(),
         **{name: _version(name) for name in ("torch", "torchvision", "flwr", "ray", "numpy")},
-        cpu=_cpu(),
-        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cpu=cpu_model(),
+        cpus=usable_cpus(),
         threads=config.run.threads,
         device=device,
         precision=precision,
@@ -162,39 +158,6 @@ def _version(distribution: str) -> str:
         return version(distribution)
     except PackageNotFoundError:
         return ""
-
-
-def _device(asked: str) -> str:
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise RunError('A node must have the device that run.device names; it is "cuda", and PyTorch finds none here.')
-    return resolved_device(asked)
-
-
-def _cpu() -> str:
-    """The CPU's model, which decides the last bits of a float."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def free_memory_bytes() -> int:
-    """What a new process may take: the kernel's estimate, or less where a container has less left."""
-    try:
-        table = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
-        free = int(table["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = (int((group / f"memory.{name}").read_text(encoding="utf-8")) for name in ("max", "current"))
-        # Cached files count as used, but are given up on demand.
-        stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
-        return min(free, limit - used + int(stat.get("inactive_file", 0)))
-    except (OSError, ValueError):  # no such group, or "max": no limit
-        return free
 
 
 def _writable(folder: Path) -> bool:

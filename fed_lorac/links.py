@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from fed_lorac.errors import ConfigError
+from fed_lorac.near import did_you_mean
 
 __all__ = ["LINKS", "Link", "air_time_s", "days_to_send", "downlink_time_s", "elapsed_s", "link", "send_s"]
 
@@ -45,11 +45,10 @@ LINKS: dict[str, Link] = {
 
 
 def link(name: str) -> Link:
-    """The radio class called `name`; ConfigError, naming the nearest, when there is none."""
+    """The radio class called `name`; ConfigError, naming one that is near, when there is none."""
     if name in LINKS:
         return LINKS[name]
-    near = get_close_matches(str(name).lower(), LINKS, n=1, cutoff=0.0)[0]
-    raise ConfigError(f"A link must be one of {', '.join(LINKS)}; got {name!r}. Did you mean {near!r}?")
+    raise ConfigError(f"A link must be one of {', '.join(LINKS)}; got {name!r}.{did_you_mean(str(name), LINKS)}")
 
 
 def air_time_s(n_bytes: int, over: Link) -> float:

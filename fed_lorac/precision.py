@@ -5,16 +5,21 @@ from typing import Literal
 
 import torch
 
+from fed_lorac.errors import RunError
+
 __all__ = ["Precision", "autocast", "resolved_device", "resolved_precision"]
 
 Precision = Literal["fp32", "bf16"]
 
 
 def resolved_device(asked: str) -> str:
-    """`asked`, with "auto" settled: cuda where PyTorch finds one, else cpu."""
+    """`asked`, with "auto" settled: cuda where PyTorch finds one, else cpu; RunError where cuda is asked and is not."""
+    if asked == "cpu" or torch.cuda.is_available():
+        return "cpu" if asked == "cpu" else "cuda"
     if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return asked
+        return "cpu"
+    why = "it finds none here" if torch.version.cuda else f"this build of it, {torch.__version__}, is for CPUs alone"
+    raise RunError(f'run.device = "cuda" needs a GPU that PyTorch finds; {why}. Set run.device = "cpu", or "auto".')
 
 
 def resolved_precision(asked: str, device: torch.device | str = "cpu") -> Precision:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from fed_lorac.batch_norm import check_cloud
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.evaluate import accuracy
 from fed_lorac.seeds import stream
@@ -39,8 +40,12 @@ def pretrain(
     recipe: Recipe = RECIPE,
     on_step: OnStep = lambda step, steps, loss: None,
 ) -> Pretrained:
-    """Train `model` in place on `dataset.cloud`; `on_step(step, steps, loss)` is called after every step."""
+    """Train `model` in place on `dataset.cloud`; `on_step(step, steps, loss)` is called after every step.
+
+    ConfigError where a batch is too small for batch norm.
+    """
     images, labels = (torch.from_numpy(a[dataset.cloud]) for a in (dataset.images, dataset.labels))
+    check_cloud(len(labels), recipe.batch_size, images.shape[1], model)
     model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     steps = epochs * -(-len(labels) // recipe.batch_size)
     (outcome,) = train(

@@ -9,6 +9,7 @@ import torch
 from fed_lorac.adapters.adapter import Adapter, Expansion
 from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.base import Base, load_base
+from fed_lorac.batch_norm import check_cameras
 from fed_lorac.config import Config, names
 from fed_lorac.config.rules import Scalar
 from fed_lorac.config.sense import fixed_basis
@@ -79,12 +80,13 @@ def site_of(config: Config) -> Site:
 @lru_cache(maxsize=2)
 def _site(flat: tuple[tuple[str, Scalar], ...]) -> Site:
     config = Config.from_flat(dict(flat))
+    device = torch.device(resolved_device(config.run.device))  # before data is opened, which may take minutes
     data = open_data(config)
-    device = torch.device(resolved_device(config.run.device))
     precision = resolved_precision(config.run.precision, device)
     fleet = build_fleet(config.fleet, data, config.run.seed, cached_arrays)
     data.check_weathers(fleet.corruptions, clear=fleet.changing)  # some time the air is clear
     base = load_base(config, data)
+    check_cameras(config, fleet.cameras, base.model)
     return Site(config, data, fleet, base, _adapters(config, base), device, precision)
 
 

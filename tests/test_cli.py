@@ -1,12 +1,16 @@
 """The command line: what it prints, and what its exit codes say."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from runs import environment, words
+from typer.utils import get_params_from_function
 
 from fed_lorac import cli
 from fed_lorac.comparison import recovered_share
@@ -130,6 +134,59 @@ def test_the_module_is_the_command() -> None:
         [sys.executable, "-m", "fed_lorac", "--version"], env=environment(), capture_output=True, text=True, check=True
     )
     assert told.stdout.startswith("fed-lorac ")
+
+
+COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_tells_what_each_word_means_and_what_holds_without_it(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert called(monkeypatch, name, "--help") == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    declared = cli.app.registered_commands[list(COMMANDS).index(name)].callback
+    assert declared is not None
+    for parameter in COMMANDS[name].params:
+        hint = get_params_from_function(declared)[parameter.name].default
+        meaning = str(hint.help)
+        assert meaning in shown, (name, parameter.name)
+        after = shown.partition(meaning)[2].lstrip()
+        switch = getattr(parameter, "is_flag", False) and not parameter.secondary_opts
+        assert switch or after.startswith(("[default: ", "[required]")), (name, parameter.name, after[:40])
+
+
+def script(ending: str) -> list[str]:
+    """Our command line with one more command, which ends in its own way."""
+    lines = ["import sys", "from fed_lorac import cli", "def broken() -> None:", f"    {ending}"]
+    lines += ["cli.app.command()(broken)", "sys.argv = ['fed-lorac', 'broken']", "cli.main()"]
+    return [sys.executable, "-c", "\n".join(lines)]
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "says", "never"),
+    [
+        ("raise EOFError('No data left in file')", 1, ("EOFError: No data left in file", "Please report"), "Aborted"),
+        ("raise ValueError('nobody thought of it')", 1, ("ValueError: nobody thought", "Please report"), "Aborted"),
+        ("raise KeyboardInterrupt", 130, ("Interrupted.",), "Traceback"),
+        ("raise cli.RunError('told.')", 1, ("RunError: told.",), "Traceback"),
+    ],
+)
+def test_what_ends_a_command_is_shown_as_what_it_is(ending: str, code: int, says: tuple[str, ...], never: str) -> None:
+    ended = subprocess.run(script(ending), env=environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == code, ended.stderr
+    assert all(text in ended.stderr for text in says) and never not in ended.stderr, ended.stderr
+
+
+@pytest.mark.parametrize("words", [["methods"], ["methods", "--json"], ["--version"]])
+def test_a_reader_that_has_left_is_no_error(words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "fed_lorac", *words]
+    ended = subprocess.run(command, env=environment(), stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert ended.stderr == ""
 
 
 def test_the_recovered_share_is_of_full_fine_tunings_gain() -> None:

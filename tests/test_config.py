@@ -2,6 +2,7 @@
 
 import dataclasses
 import tomllib
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_a_config_is_frozen_and_hashable() -> None:
 
 
 @pytest.mark.parametrize("key", DEFAULTS)
-@pytest.mark.parametrize("value", [None, b"x", {}, 1.5j, [1, 2]])
+@pytest.mark.parametrize("value", [None, b"x", {}, 1.5j, [[1, 2]], [True], [{}]])
 def test_what_is_no_scalar_is_refused(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=key):
         Config.from_flat({key: value})
@@ -129,7 +130,7 @@ def test_a_value_of_another_type_is_refused(key: str) -> None:
     if kind is float:  # a whole number is a number
         others = [v for v in others if type(v) is not int]
     if rules()[key].listed:  # 3 is a list of one
-        others = [True, 1.0]
+        others = [True, [True]]
     for value in others:
         with pytest.raises(ConfigError, match=key):
             Config.from_flat({key: value})
@@ -174,6 +175,60 @@ def test_whole_numbers_are_taken_where_numbers_are_wanted() -> None:
     assert Config.from_flat({"fleet.severities": 3}).fleet.severity_levels == (3,)
 
 
+@pytest.mark.parametrize("text", ["true", "True", "TRUE", " true "])
+def test_true_is_true_in_any_spelling(text: str) -> None:
+    assert Config.from_flat({"adapter.kernel_wise": text}).adapter.kernel_wise is True
+
+
+@pytest.mark.parametrize("value", [["fog", "snow"], "[fog, snow]", '["fog", "snow"]', ("fog", "snow"), "fog,snow"])
+def test_a_list_is_taken_as_toml_or_a_shell_writes_it(value: object) -> None:
+    assert Config.from_flat({"fleet.corruptions": value}).fleet.corruption_names == ("fog", "snow")
+    numbers = Config.from_flat({"fleet.severities": [3, 4], "fleet.speeds": [1, 2.5], "adapter.ranks": [1, 2]})
+    assert numbers.fleet.severity_levels == (3, 4)
+    assert numbers.fleet.speed_factors == (1.0, 2.5)
+    assert numbers.adapter.rank_list == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("run.rounds", 2.0, "got 2.0. Write 2."),
+        ("run.rounds", 1e3, "got 1000.0. Write 1000."),
+        ("run.rounds", 2.5, "got 2.5. Write a whole number such as 2 or 3."),
+        ("run.rounds", 0.5, "got 0.5. Write a whole number such as 1."),
+        ("run.rounds", -2.0, "got -2.0. Write a whole number such as 10."),
+        ("run.rounds", "2", 'got the text "2". Write 2.'),
+        ("run.rounds", "2_000", 'got the text "2_000". Write 2000.'),
+        ("run.rounds", "many", 'got the text "many". Its default is 10.'),
+        ("run.rounds", True, "got true. Its default is 10."),
+        ("run.rounds", 0, "a whole number, at least 1; got 0. Its default is 10."),
+        ("run.rounds", float("inf"), "got inf. Its default is 10."),
+        ("run.seed", 2**63, "below 2^63; got 9223372036854775808. Its default is 0."),
+        ("run.seed", "9007199254740993", "Write 9007199254740993."),
+        ("local.lr", "0,5", 'got the text "0,5". Write 0.5.'),
+        ("local.lr", "1,000", 'got the text "1,000". Its default is 0.05.'),
+        ("local.lr", ".5", 'got the text ".5". Write 0.5.'),
+        ("local.lr", float("nan"), "a finite number, above 0; got nan. Its default is 0.05."),
+        ("adapter.kernel_wise", "yes", 'must be true or false; got the text "yes". Write true.'),
+        ("adapter.kernel_wise", "OFF", 'got the text "OFF". Write false.'),
+        ("adapter.kernel_wise", 0, "got 0. Write false."),
+        ("adapter.kernel_wise", 1.0, "got 1.0. Write true or false."),
+        ("adapter.train_classifier", "maybe", 'got the text "maybe". Write true or false.'),
+        ("run.out", 2026, 'must be text in quotes; got 2026. Write "2026".'),
+        ("run.out", date(2026, 1, 2), 'got the date 2026-01-02. Write "2026-01-02".'),
+        ("codec.up", 32, 'got 32. Write one of "fp32", "fp16"'),
+        ("fleet.link", True, 'must be words with commas between, such as "a, b"; got true. Write one of '),
+        ("local.lr", [0.1], "must be a number; got the list [0.1]. Its default is 0.05."),
+        ("local.lr", {"base": 0.1}, "must be a number; got the table {base = 0.1}."),
+        ("run.out", "caf\udce9", r'text that UTF-8 can write; got the text "caf\udce9".'),
+    ],
+)
+def test_a_remedy_is_in_tomls_spelling_and_made_of_what_came(key: str, value: object, told: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Config.from_flat({key: value})
+    assert str(error.value).startswith(f"{key} must be ") and told in str(error.value), error.value
+
+
 def test_an_invalid_section_cannot_be_built_by_hand_either() -> None:
     with pytest.raises(ConfigError, match=r"run\.rounds"):
         RunConfig(rounds=0)
@@ -186,11 +241,11 @@ def test_an_invalid_section_cannot_be_built_by_hand_either() -> None:
     [
         ({"fleet.per_round": 13}, "cannot draw more cameras"),
         ({"adapter.method": "full"}, "full fine-tuning is averaged as it is"),
-        ({"strategy.name": "full"}, "Set adapter.method to 'full'"),
+        ({"strategy.name": "full"}, 'Set adapter.method to "full"'),
         ({"strategy.name": "plain"}, "linear in, or the mean is not"),
-        ({"adapter.method": "full", "strategy.name": "factors"}, "for this method strategy.name to 'plain' or 'full'"),
+        ({"adapter.method": "full", "strategy.name": "factors"}, 'for this method strategy.name to "plain" or "full"'),
         ({"adapter.method": "bn-affine", "strategy.name": "factors"}, "factors A and B apart"),
-        ({"adapter.method": "linear-probe", "strategy.name": "full"}, "strategy.name to 'merged' or 'plain'"),
+        ({"adapter.method": "linear-probe", "strategy.name": "full"}, 'strategy.name to "merged" or "plain"'),
         ({"adapter.method": "conv-lora", "strategy.name": "rotating-basis"}, "draw and freeze"),
         ({"strategy.name": "rotating-basis", "strategy.server": "momentum"}, "new in each"),
         ({"strategy.name": "rotating-basis", "strategy.server": "adam"}, "adam acts on dense deltas"),
@@ -230,7 +285,7 @@ def test_full_fine_tuning_makes_sense() -> None:
         ("rounds", "run.rounds"),
         ("fleet.camera", "fleet.cameras"),
         ("fleet.rank", "adapter.rank"),
-        ("local.learning_rate", "local."),
+        ("RUN.ROUNDS", "run.rounds"),
         ("model.Name", "model.name"),
         ("batchnorm.mode", "batch_norm.mode"),
     ],
@@ -240,9 +295,31 @@ def test_an_unknown_key_is_refused_with_the_nearest(key: str, near: str) -> None
         Config.from_flat({key: 1})
 
 
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("local.learning_rate", r"Those of \[local\] are epochs, .*, lr, "),
+        ("wandb.project", r"The sections are run, .*quickstart\.toml"),
+        ("fleet", r"it is a section, .* below \[fleet\]"),
+    ],
+)
+def test_an_unknown_key_that_is_near_to_none_is_told_which_there_are(key: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"There is no setting '{key}'.*{told}") as error:
+        Config.from_flat({key: 1})
+    assert "Did you mean" not in str(error.value)
+
+
+def test_a_whole_foreign_file_is_refused_in_a_few_lines() -> None:
+    with pytest.raises(ConfigError, match="So it is with 40 more keys") as error:
+        Config.from_flat({f"tool.key{n}": n for n in range(50)})
+    assert len(str(error.value).splitlines()) == 11
+
+
 def test_an_unknown_choice_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"'gausian_noise'.*Did you mean 'gaussian_noise'"):
         Config.from_flat({"fleet.corruptions": "fog, gausian_noise"})
+    with pytest.raises(ConfigError, match=r"one of fp32, .*; got 'xyzzy'\.$"):
+        Config.from_flat({"codec.up": "xyzzy"})
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,44 @@ def test_an_override_that_is_none_is_refused(override: str) -> None:
         load_config(None, [override])
 
 
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("adapter.kernel_wise=True", "adapter.kernel_wise", True),
+        ("adapter.train_classifier=FALSE", "adapter.train_classifier", False),
+        ("fleet.severities=[3,4]", "fleet.severities", "3, 4"),
+        ('fleet.corruptions=["fog", "snow"]', "fleet.corruptions", "fog, snow"),
+        ("fleet.corruptions=[fog,snow]", "fleet.corruptions", "fog, snow"),
+        ("fleet.speeds=2.5", "fleet.speeds", "2.5"),
+        ("run.rounds=1_000", "run.rounds", 1000),
+        ("model.weights = 'a b.safetensors'", "model.weights", "a b.safetensors"),
+        ('run.out=["a"]', "run.out", '["a"]'),
+        ("run.out=it's", "run.out", "it's"),
+    ],
+)
+def test_what_can_only_mean_one_thing_is_taken(override: str, key: str, value: object) -> None:
+    assert typed(load_config(overrides=[override]).to_flat()) == typed(DEFAULTS | {key: value})
+
+
+def test_broken_quotes_are_not_taken_for_a_part_of_the_text() -> None:
+    with pytest.raises(ConfigError, match=r"Text in quotes must be valid TOML; got run\.out="):
+        load_config(None, ['run.out="C:\\data"'])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_a_config_is_read_as_any_editor_saves_it(tmp_path: Path, encoding: str, newline: str) -> None:
+    text = newline.join(["# für Kamera 3", "[run]", "rounds = 3", ""])
+    (tmp_path / "saved.toml").write_bytes(text.encode(encoding))
+    assert load_config(tmp_path / "saved.toml") == Config.from_flat({"run.rounds": 3})
+
+
+def test_an_empty_config_is_the_quick_start(tmp_path: Path) -> None:
+    for name, data in (("empty", b""), ("mark", b"\xef\xbb\xbf"), ("sections", b"[run]\n[fleet]\n")):
+        (tmp_path / f"{name}.toml").write_bytes(data)
+        assert load_config(tmp_path / f"{name}.toml") == Config()
+
+
 def test_nested_and_dotted_keys_say_the_same(tmp_path: Path) -> None:
     texts = ["[run]\nrounds = 3\n", "run.rounds = 3\n", '"run.rounds" = 3\n', "run = {rounds = 3}\n"]
     for number, text in enumerate(texts):
@@ -77,9 +115,18 @@ def test_nested_and_dotted_keys_say_the_same(tmp_path: Path) -> None:
         (b'"run.rounds" = 3\n[run]\nrounds = 4\n', "'run.rounds' comes nested and dotted"),
         (b"run.rounds = 3\nrun.rounds = 3\n", r"broken\.toml.*line 2"),
         (b"fleet = 3\n", "no setting 'fleet'"),
-        (b"fleet.severities = [3, 4]\n", 'write the list as "3, 4"'),
+        (b"fleet.severities = [[3], 4]\n", r"fleet\.severities must be words with commas.*the list \[\[3\], 4\]"),
         (b"run.out = 2026-01-01\n", r"run\.out must be text"),
-        (b"[fleet.link]\nname = 'lte-m'\n", r"no setting 'fleet\.link\.name'"),
+        (b"[fleet.link]\nname = 'lte-m'\n", r"fleet\.link is a setting, not a table; .*Write fleet\.link = \"lte-m\""),
+        (b"[fleet.link]\n", r"fleet\.link is a setting, not a table"),
+        (b"[[fleet.link]]\nname = 'lte-m'\n", r"fleet\.link must be .*got the list \[\{name = \"lte-m\"\}\]"),
+        (b"[[fleet]]\ncameras = 3\n", r"no setting 'fleet': it is a section, .* in single brackets"),
+        (b"[lcoal]\n", r"no section \[lcoal\]\. Did you mean 'local'"),
+        ("[run]\nrounds = 3\n".encode("utf-16"), r"broken\.toml is UTF-16, or no text at all. Save it as UTF-8"),
+        (b"[run]\nrounds = 3\n\0", r"broken\.toml is UTF-16, or no text at all"),
+        (b"run.rounds = " + b"9" * 5000, r"broken\.toml"),
+        (b"run.rounds = " + b"[" * 5000, r"broken\.toml"),
+        (b"run.rounds = 3\nlocal.lr = 0,5\n", r"broken\.toml.*line 2"),
     ],
 )
 def test_a_broken_file_is_refused_by_name_and_line(tmp_path: Path, content: bytes, why: str) -> None:
@@ -89,13 +136,21 @@ def test_a_broken_file_is_refused_by_name_and_line(tmp_path: Path, content: byte
         load_config(path)
 
 
-def test_a_missing_or_unreadable_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="no config file"):
         load_config(tmp_path / "absent.toml")
     with pytest.raises(ConfigError, match="readable"):
         load_config(tmp_path)
     with pytest.raises(ConfigError, match="Did you mean 'quickstart'"):
         load_config("quikstart")
+    with pytest.raises(ConfigError, match=r"Shipped are: .*quickstart\.$"):
+        load_config("nothing like it")
+    with pytest.raises(ConfigError, match="no-such-user"):
+        load_config("~no-such-user/a.toml")
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").touch()
+    with pytest.raises(ConfigError, match=r"Did you mean 'mine\.toml'"):
+        load_config("mine")
 
 
 def test_a_name_is_found_from_any_folder_without_pytorch(tmp_path: Path) -> None:

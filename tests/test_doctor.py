@@ -2,18 +2,25 @@
 
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import tiny
 
-from fed_lorac.doctor import WORKER_BYTES, Facts, complaints, examine, examine_driver, free_memory_bytes, remarks
+from fed_lorac.config import RunConfig
+from fed_lorac.doctor import Facts, complaints, examine, examine_driver, remarks
+from fed_lorac.errors import RunError
+from fed_lorac.grid.engines import run
 from fed_lorac.grid.examination import checkup, examine_cluster
+from fed_lorac.machine import WORKER_BYTES, check_workers, free_memory_bytes, usable_cpus
+from fed_lorac.rounds import Watch
 from fed_lorac.site import site_of
 
 
@@ -95,8 +102,55 @@ def test_missing_data_is_trouble_and_no_exception(tmp_path: Path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_missing_gpu_is_trouble_and_no_exception():
     facts = examine(tiny(run__device="cuda", run__precision="auto"), "n1")
-    assert 'it is "cuda", and PyTorch finds none' in facts.trouble
+    assert facts.trouble.startswith('RunError: run.device = "cuda" needs a GPU that PyTorch finds; ')
+    assert 'Set run.device = "cpu"' in facts.trouble
     assert examine(tiny(run__device="auto")).device == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_missing_gpu_is_said_before_anything_starts(workers: int, tmp_path: Path):
+    config = tiny(run__device="cuda", run__workers=workers)
+    with pytest.raises(RunError, match="needs a GPU that PyTorch finds"):
+        run(config, tmp_path / "run", Watch())
+    with pytest.raises(RunError, match="needs a GPU that PyTorch finds"):
+        site_of(config)
+    assert not ray.is_initialized() and not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def one_cpu() -> Iterator[None]:
+    """This thread on one CPU, as `taskset` leaves a process."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+def test_the_cpus_are_those_that_this_process_may_use(one_cpu: None):
+    assert usable_cpus() == 1 == examine(tiny()).cpus
+    check_workers(RunConfig(workers=1, threads=64))  # results repeat at equal threads only
+    with pytest.raises(RunError, match=r"run.workers = 2 need 2 CPUs and 2 GiB, and this machine has 1 CPUs"):
+        check_workers(RunConfig(workers=2))
+
+
+@pytest.mark.parametrize("engine", ["fleet", "flower"])
+def test_more_workers_than_fit_are_refused_before_anything_starts(
+    engine: str, one_cpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    config = tiny(run__workers=99, run__engine=engine, data__name="folder", data__root=str(tmp_path / "none"))
+    with pytest.raises(RunError, match=r"Set run.workers = 1, which .*--head --num-cpus=99.*ray.address = \"auto\""):
+        run(config, tmp_path / "run", Watch())
+    found = checkup(config)
+    assert "run.workers = 99 need 99 CPUs" in found.complaints[-1]
+    assert not ray.is_initialized() and not (tmp_path / "run").exists()
+
+
+def test_more_workers_than_memory_holds_are_refused(one_cpu: None):
+    fit = free_memory_bytes() // WORKER_BYTES
+    with pytest.raises(RunError, match=rf"1 GiB of free memory; run.workers = {fit + 9} need"):
+        check_workers(RunConfig(workers=fit + 9))
 
 
 @given(st.dictionaries(st.sampled_from(["node", "torch", "news"]), st.text()))

@@ -28,7 +28,7 @@ from fed_lorac.errors import DataError, FactorError
 from fed_lorac.evaluate import accuracy
 from fed_lorac.export import export_run, load_adapter, load_network
 from fed_lorac.export.deployed import Deployed
-from fed_lorac.export.formats import FORMATS, METADATA_FILE
+from fed_lorac.export.formats import FORMATS, METADATA_FILE, OPSET, OPSETS
 from fed_lorac.grid.engines import run
 from fed_lorac.images import to_input
 from fed_lorac.rounds import Watch
@@ -150,6 +150,37 @@ def test_left_unfolded_it_answers_the_same(batch: Path, kind: str, tmp_path: Pat
         )
 
 
+ENDS = (OPSETS[0], OPSETS[-1])
+IN_OPSET = [("batch", opset, True) for opset in ENDS]
+IN_OPSET_TOO = [
+    *((name, opset, True) for name in RUNS if name != "batch" for opset in ENDS),
+    *(("batch", opset, False) for opset in OPSETS),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "opset", "fold"), [*IN_OPSET, *(pytest.param(*case, marks=pytest.mark.slow) for case in IN_OPSET_TOO)]
+)
+def test_onnx_is_written_in_the_opset_that_is_asked_for(
+    run_of: Callable[[str], Path], name: str, opset: int, fold: bool, tmp_path: Path
+) -> None:
+    run = run_of(name)
+    written = export_run(run, "onnx", camera=1, out=tmp_path / "x.onnx", fold=fold, opset=opset)
+    assert written.metadata["opset"] == metadata(written.path)["opset"] == str(opset)
+    model = onnx.load(written.path)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
+    onnx.checker.check_model(model, full_check=True)
+    with torch.no_grad():
+        wanted = by_hand(run, 1)(to_input(photos(3)))
+    torch.testing.assert_close(answers(written.path, photos(3)), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_without_an_opset_it_is_the_exporters_own(batch: Path, tmp_path: Path) -> None:
+    chosen = export_run(batch, "onnx", camera=1, out=tmp_path / "x.onnx", opset=OPSET).path
+    assert chosen.read_bytes() == exported(batch, "onnx", 1).read_bytes()
+    assert [entry.version for entry in onnx.load(chosen).opset_import] == [OPSET]
+
+
 def test_normalisation_inside_is_that_of_training_bit_for_bit() -> None:
     deployed, images = Deployed(nn.Identity(), "none"), photos(4)
     assert torch.equal(deployed(pixels(images)), to_input(images).contiguous())
@@ -198,6 +229,7 @@ def test_the_exported_file_scores_what_the_run_measured(batch: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*is deprecated")
 def test_every_format_says_the_same_of_itself(done: Path) -> None:
     told = [dict(metadata(exported(done, kind, 1))) for kind in NETWORKS]
+    assert [one.pop("opset", None) for one in told] == [None, str(OPSET), None]
     assert told[0] == told[1] == told[2]
     said, config = told[0], config_of(done)
     site = site_of(config)
@@ -300,6 +332,10 @@ def test_other_methods_and_shared_or_frozen_statistics_are_exported_too(tmp_path
     [
         (["--format", "onnx", "--camera", "4"], 2, "cameras are 0 to 3"),
         (["--format", "onnx", "--camera", "-1"], 2, "cameras are 0 to 3"),
+        (["--format", "onnx", "--opset", "17"], 2, "18 to 25; got --opset 17"),
+        (["--format", "onnx", "--opset", "26"], 2, "18 to 25; got --opset 26"),
+        (["--format", "torchscript", "--opset", "18"], 2, "Only ONNX has an opset"),
+        (["--format", "adapter", "--opset", "20"], 2, "Only ONNX has an opset"),
         (["--format", "tflite"], 2, "safetensors, onnx, torchscript, adapter"),
         (["--format", "onnx", "--out", "network.pt"], 2, "ends in .onnx"),
         (["--format", "safetensors", "--out", "{run}/model.safetensors"], 2, "leaves the run's own files alone"),

@@ -1,13 +1,15 @@
 """Laws of whole runs in which cameras fail: left out with a reason, everyone else counted, later rounds untouched."""
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from faulty import WRONG, Faults, go
 from runs import ROOT, conducted, rows, tiny
 
@@ -155,9 +157,17 @@ def test_the_guilty_of_a_cohort_are_found(tmp_path: Path):
     assert [row["cameras_counted"] for row in rows(found / "rounds.jsonl")] == [4, 6]
 
 
+@pytest.fixture
+def four_cpus(workers_find_the_faulty_fleet: None) -> Iterator[None]:
+    """A Ray that declares four CPUs, whatever this machine has: crews stay in the one that their process has joined."""
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    yield
+    ray.shutdown()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2])
-def test_workers_and_the_order_of_replies_change_nothing(tmp_path: Path, size: int):
+def test_workers_and_the_order_of_replies_change_nothing(four_cpus: None, tmp_path: Path, size: int):
     dawdlers = dict.fromkeys(range(6), "dawdles")
     found = [
         go(six(run__workers=workers, run__cohort_size=size), tmp_path / str(workers), {} if workers == 1 else dawdlers)

@@ -57,10 +57,16 @@ def test_the_clock_is_never_ahead_of_the_air(name: str, n_bytes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "near"), [("lora-wan-dr5", "lorawan-dr5"), ("LTE-M", "lte-m"), ("nb-iot", "nb-iot-nb"), ("", "")]
+    ("wrong", "near"), [("lora-wan-dr5", "lorawan-dr5"), ("LTE-M", "lte-m"), ("nb-iot", "nb-iot-nb")]
 )
 def test_an_unknown_link_names_the_nearest(wrong: str, near: str) -> None:
     with pytest.raises(ConfigError, match=f"Did you mean '{near}"):
+        link(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["", "carrier pigeon"])
+def test_a_link_that_is_near_to_none_is_told_which_there_are(wrong: str) -> None:
+    with pytest.raises(ConfigError, match=rf"one of lorawan-dr0, .*; got '{wrong}'\.$"):
         link(wrong)
 
 

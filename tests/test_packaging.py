@@ -150,7 +150,7 @@ def imports(*folders: str) -> Iterator[str]:
     [(("fed_lorac", "strategies"), ()), (("tests", "benchmarks"), ("test", "frost", "benchmark", "export"))],
 )
 def test_every_import_is_a_declared_dependency(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
-    own = [path for folder in ("tests", "tests/reports", "benchmarks") for path in (ROOT / folder).iterdir()]
+    own = [path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*")]
     local = {*PACKAGES, *(path.stem for path in own if path.suffix == ".py" or path.is_dir())}
     outside = set(imports(*folders)) - sys.stdlib_module_names - local
     dists = packages_distributions()

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.strided import StridedConv2d, strides_unfolded, unstrided
 
-AT_FAULT = re.compile(r"convolution,[^,]*,backward_weights,src:b?f(?:32|16).*,mb\d+_ic(?:\d|1[0-5])oc\d+_ih\d+oh\d+kh1sh[2-9]")
+AT_FAULT = re.compile(
+    r"convolution,[^,]*,backward_weights,src:b?f(?:32|16).*,mb\d+_ic(?:\d|1[0-5])oc\d+_ih\d+oh\d+kh1sh[2-9]"
+)
 
 
 def images(channels: int = 4, side: int = 16) -> Tensor:

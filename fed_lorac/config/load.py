@@ -1,13 +1,16 @@
 """Where a config comes from: a shipped name, a file, `-c key=value`. Knows files and TOML; not what a key means."""
 
+import codecs
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fed_lorac.config.rules import nearest
-from fed_lorac.config.whole import Config, rules
+from fed_lorac.config.rules import Rule
+from fed_lorac.config.spelling import toml
+from fed_lorac.config.whole import SECTIONS, Config, rules
 from fed_lorac.errors import ConfigError
 from fed_lorac.files import home_expanded
+from fed_lorac.near import did_you_mean
 
 __all__ = ["DEFAULT", "flatten", "load_config", "shipped_configs"]
 
@@ -25,8 +28,8 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
     """The config of `source` (default: quickstart) with `overrides` (`key=value`, the last one wins) on top.
 
     A `Path`, or text that holds a slash or ends in .toml, is a file; other text is the name of a shipped one.
-    Keys that it leaves out have the defaults. A key without its section is taken where only one section has it:
-    `workers=2` is `run.workers=2`. Raises `ConfigError`.
+    Keys that it leaves out have the defaults, so an empty file is the quick start. A key without its section is taken
+    where only one section has it: `workers=2` is `run.workers=2`. Raises `ConfigError`.
     """
     came = _read(_find(DEFAULT if source is None else source))
     flat = {_whole(key): value for key, value in came.items()}
@@ -52,31 +55,41 @@ def flatten(tables: Mapping[str, object]) -> dict[str, object]:
 def _walk(tables: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
     for key, value in tables.items():
         if isinstance(value, Mapping):
+            _check_table(f"{prefix}{key}", value)
             yield from _walk(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
+def _check_table(path: str, table: Mapping[str, object]) -> None:
+    """A table that no key would tell of: it has the name of a setting, or none that is known and nothing in it."""
+    if rule := rules().get(path):
+        raise ConfigError(f"{path} is a setting, not a table; got [{path}]. Write {path} = {toml(rule.default)}.")
+    if not table and path not in SECTIONS:
+        raise ConfigError(f"There is no section [{path}].{did_you_mean(path, SECTIONS)}")
+
+
 def _find(source: str | Path) -> Path:
     shipped = shipped_configs()
-    if isinstance(source, Path) or "/" in source or "\\" in source or source.endswith(".toml"):
+    if isinstance(source, Path) or "/" in source or "\\" in source or source.casefold().endswith(".toml"):
         return home_expanded(source)
     if source in shipped:
         return shipped[source]
+    beside = [name for name in (f"{source}.toml", f"./{source}") if Path(name).is_file()]
     raise ConfigError(
         f"A config is a shipped name or a path that ends in .toml; got {source!r}. Shipped are: "
         f"{', '.join(shipped) or f'none (is {_SHIPPED} missing?)'}."
-        + (f" Did you mean {nearest(source, shipped)!r}?" if shipped else "")
+        + (f" Did you mean {beside[0]!r}?" if beside else did_you_mean(source, shipped))
     )
 
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        return flatten(tomllib.loads(path.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:  # its message ends in "(at line 3, column 5)"
-        raise ConfigError(f"A config must be valid TOML; {path}: {error}. Mend that line.") from error
+        return flatten(tomllib.loads(_text(path)))
     except UnicodeDecodeError as error:
         raise ConfigError(f"A config must be UTF-8 text; {path}: {error}. Save it as UTF-8.") from error
+    except (ValueError, RecursionError) as error:  # a TOML error's message ends in "(at line 3, column 5)"
+        raise ConfigError(f"A config must be valid TOML; {path}: {error}. Mend that line.") from error
     except FileNotFoundError as error:
         raise ConfigError(
             f"There is no config file {path}. Check the path, or name a shipped one: {', '.join(shipped_configs())}."
@@ -85,13 +98,20 @@ def _read(path: Path) -> dict[str, object]:
         raise ConfigError(f"A config file must be readable; {path}: {error.strerror}. Name another file.") from error
 
 
+def _text(path: Path) -> str:
+    """The file's text, without the mark that Windows' editors put before UTF-8."""
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
+        raise ConfigError(f"A config must be UTF-8 text; {path} is UTF-16, or no text at all. Save it as UTF-8.")
+    return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _parse_override(text: str) -> tuple[str, object]:
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals):
         raise ConfigError(f"An override is key=value, such as run.rounds=20; got {text!r}.")
     key = _whole(key)
-    rule = rules().get(key)
-    return key, _parse_value(value, text_wanted=rule is not None and rule.kind is str)
+    return key, _parse_value(key, value, rules().get(key))
 
 
 def _whole(key: str) -> str:
@@ -102,13 +122,19 @@ def _whole(key: str) -> str:
     return found[0] if found else key
 
 
-def _parse_value(value: str, *, text_wanted: bool) -> object:
-    """`value` as the TOML scalar it is; a bare word, or what is not text where text is wanted, stays as typed."""
+def _parse_value(key: str, value: str, rule: Rule | None) -> object:
+    """`value` as the TOML value it is; a bare word, or what is not text where text is wanted, stays as typed."""
     try:
         parsed = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError) as error:
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            raise ConfigError(
+                f"Text in quotes must be valid TOML; got {key}={value}: {error}. Leave the quotes away."
+            ) from error
         return value
-    scalar = parsed["value"]
-    if len(parsed) > 1 or not isinstance(scalar, bool | int | float | str):
+    found = parsed["value"]
+    text_wanted = rule is not None and rule.kind is str
+    listed = rule is not None and rule.listed
+    if len(parsed) > 1 or (text_wanted and not isinstance(found, (str, list) if listed else str)):
         return value
-    return value if text_wanted and not isinstance(scalar, str) else scalar
+    return found

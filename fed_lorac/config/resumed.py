@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fed_lorac.config.load import load_config
+from fed_lorac.config.spelling import toml
 from fed_lorac.config.whole import Config
 from fed_lorac.errors import ConfigError, RunError
 
@@ -46,8 +47,12 @@ def check_unchanged(began: Mapping[str, object], asked: Config) -> None:
     now = asked.to_flat()
     changed = [key for key in {**now, **began} if now.get(key) != began.get(key)]
     if changed := [key for key in changed if not key.startswith(FREE)]:
-        differences = ", ".join(f"{key} ({began.get(key)!r}, now {now.get(key)!r})" for key in changed)
+        differences = ", ".join(f"{key} ({_told(began.get(key))}, now {_told(now.get(key))})" for key in changed)
         raise ConfigError(
             f"A run goes on as it began; changed are {differences}. Put them back, or start a new run. What may change "
             f"is {', '.join(key.removesuffix('.') for key in FREE)}."
         )
+
+
+def _told(value: object) -> str:
+    return "not there" if value is None else toml(value)

@@ -1,23 +1,18 @@
 """What one setting may be: its kind, range and choices. Knows scalars and messages; not which settings there are."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from typing import TypeVar, cast
 
+from fed_lorac.config.spelling import LARGEST, Scalar, came, items, list_text, meant, toml
 from fed_lorac.errors import ConfigError
+from fed_lorac.near import did_you_mean
 
-__all__ = ["Rule", "Scalar", "items", "nearest", "setting"]
-
-Scalar = bool | int | float | str
-"""What Flower's run-config can carry."""
+__all__ = ["Rule", "Scalar", "items", "setting"]
 
 T = TypeVar("T", bool, int, float, str)
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}
-# Flower carries whole numbers as protobuf's sint64.
-LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -35,26 +30,51 @@ class Rule:
     listed: bool = False
 
     def checked(self, key: str, value: object) -> Scalar:
-        """`value` as this setting's own kind; `ConfigError` where it is ill-typed, out of range or no choice."""
+        """`value` as this setting's own kind; `ConfigError` where it is ill-typed, out of range or no choice.
+
+        Of another kind, only what can mean one thing alone is taken: a whole number where a number is wanted, "True"
+        for true, a list where the setting is one.
+        """
         scalar = self._typed(key, value)
         if isinstance(scalar, str):
             _check_utf_8(key, scalar)
-            self._check_choices(key, scalar)
+            self._check_text(key, scalar)
         elif not self._in_range(scalar):
-            raise ConfigError(f"{key} must be {self._law()}; got {scalar!r}. Its default is {self.default!r}.")
+            raise ConfigError(f"{key} must be {self._law(scalar)}; got {toml(scalar)}. {self._default()}")
         return scalar
 
     def _typed(self, key: str, value: object) -> Scalar:
-        if self.listed and type(value) is int:  # `-c fleet.severities=3`: a list of one
-            return str(value)
+        if self.listed and (text := list_text(value)) is not None:
+            return text
         if self.kind is float and type(value) is int and abs(value) <= LARGEST:
             return float(value)
         if type(value) is self.kind:
             return cast(Scalar, value)
-        remedy = f"Write it as {self.default!r}."
-        if self.listed and isinstance(value, list | tuple):
-            remedy = f'Flower carries scalars only, so write the list as "{", ".join(map(str, value))}".'
-        raise ConfigError(f"{key} must be {KINDS[self.kind]}; got {value!r} ({type(value).__name__}). {remedy}")
+        if self.kind is bool and isinstance(value, str) and value.strip().casefold() in ("true", "false"):
+            return value.strip().casefold() == "true"
+        raise ConfigError(f"{key} must be {self._kind()}; got {came(value)}. {self._remedy(value)}")
+
+    def _kind(self) -> str:
+        return 'words with commas between, such as "a, b"' if self.listed else KINDS[self.kind]
+
+    def _remedy(self, value: object) -> str:
+        """What to write instead: made of the value that came, where that can be."""
+        scalar = meant(self.kind, value)
+        if isinstance(scalar, str) and (not self.choices or scalar in self.choices):
+            return f"Write {toml(scalar)}."
+        if isinstance(scalar, int | float) and self._in_range(scalar):
+            return f"Write {toml(scalar)}."
+        if self.kind is bool:
+            return "Write true or false."
+        if self.kind is int and isinstance(number := meant(float, value), float):
+            around = [toml(n) for n in (math.floor(number), math.ceil(number)) if self._in_range(n)]
+            return f"Write a whole number such as {' or '.join(dict.fromkeys(around)) or toml(self.default)}."
+        if self.choices:
+            return f"Write one of {', '.join(map(toml, self.choices))}."
+        return self._default()
+
+    def _default(self) -> str:
+        return f"Its default is {toml(self.default)}."
 
     def _in_range(self, value: float) -> bool:
         if self.kind is int and abs(value) > LARGEST:
@@ -62,20 +82,24 @@ class Rule:
         # NaN fails every comparison, and infinity `value < inf`: neither gets through.
         return self.least <= value <= self.most and self.above < value < self.below
 
-    def _law(self) -> str:
+    def _law(self, value: float) -> str:
         bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
         told = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
-        return ", ".join(["a whole number below 2^63" if self.kind is int else "a finite number", *told])
+        if abs(value) > LARGEST and self.kind is int:
+            told.append("below 2^63")
+        return ", ".join(["a whole number" if self.kind is int else "a finite number", *told])
 
-    def _check_choices(self, key: str, value: str) -> None:
+    def _check_text(self, key: str, value: str) -> None:
+        if any("\ud800" <= letter <= "\udfff" for letter in value):  # a path's bytes that are no UTF-8
+            raise ConfigError(f"{key} must be text that UTF-8 can write; got {came(value)}. Give another name.")
         words = items(value) if self.listed else (value,)
         if not words and self.default:
-            raise ConfigError(f"{key} must name at least one; got {value!r}. Its default is {self.default!r}.")
+            raise ConfigError(f"{key} must name at least one; got {came(value)}. {self._default()}")
         for word in words:
             if self.choices and word not in self.choices:
                 raise ConfigError(
-                    f"{key} must be {'from' if self.listed else 'one of'} {', '.join(self.choices)}; got {word!r}. "
-                    f"Did you mean {nearest(word, self.choices)!r}?"
+                    f"{key} must be {'from' if self.listed else 'one of'} {', '.join(self.choices)}; got {word!r}."
+                    f"{did_you_mean(word, self.choices)}"
                 )
 
 
@@ -103,20 +127,3 @@ def setting(
     rule = Rule(type(default), default, meaning, least, above, most, below, choices, listed)
     made: T = field(default=default, metadata={"rule": rule})
     return made
-
-
-def items(text: str) -> tuple[str, ...]:
-    """The words of a comma-separated list: `"fog, snow"` gives `("fog", "snow")`."""
-    return tuple(word for word in (part.strip() for part in text.split(",")) if word)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known name most like `word`, where a right key (`fleet.rank`) weighs more than a right section."""
-    section, _, key = word.rpartition(".")
-
-    def likeness(name: str) -> float:
-        its_section, _, its_key = name.rpartition(".")
-        alike = SequenceMatcher(None, word, name).ratio() + SequenceMatcher(None, key, its_key).ratio()
-        return alike + 0.25 * (section == its_section) + 0.5 * (key == its_key)
-
-    return max(known, key=likeness)

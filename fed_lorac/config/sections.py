@@ -9,8 +9,10 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from fed_lorac.config import names
-from fed_lorac.config.rules import Rule, items, nearest, setting
+from fed_lorac.config.rules import Rule, items, setting
+from fed_lorac.config.spelling import toml
 from fed_lorac.errors import ConfigError
+from fed_lorac.near import did_you_mean
 
 __all__ = [
     "AdapterConfig",
@@ -54,7 +56,9 @@ class RunConfig(Section):
     section: ClassVar[str] = "run"
     rounds: int = setting(10, "rounds of federated averaging", least=1)
     seed: int = setting(0, "the one seed that every random stream descends from", least=0)
-    threads: int = setting(1, "CPU threads per worker; results repeat exactly at equal threads only", least=1)
+    threads: int = setting(
+        1, "CPU threads per worker; results repeat exactly at equal threads only", least=1, most=1024
+    )
     precision: str = setting("auto", "arithmetic of training; auto is recorded", choices=names.PRECISIONS)
     engine: str = setting("fleet", "who carries the messages: our grid, or Flower's runtime", choices=names.ENGINES)
     workers: int = setting(1, "processes that train cameras; 1: this one, without Ray", least=1)
@@ -93,8 +97,8 @@ class ModelConfig(Section):
         if self.weights not in names.WEIGHTS and not self.weights.endswith(names.WEIGHT_FILES):
             raise ConfigError(
                 f"model.weights must be one of {', '.join(names.WEIGHTS)} or a path that ends in "
-                f"{', '.join(names.WEIGHT_FILES)}; got {self.weights!r}. "
-                f"Did you mean {nearest(self.weights, names.WEIGHTS)!r}?"
+                f"{', '.join(names.WEIGHT_FILES)}; got {toml(self.weights)}."
+                f"{did_you_mean(self.weights, names.WEIGHTS)}"
             )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fed_lorac.config import names
+from fed_lorac.config.spelling import toml
 
 if TYPE_CHECKING:
     from fed_lorac.config.whole import Config
@@ -37,13 +38,13 @@ def _method(config: "Config") -> Iterator[str]:
     if adapter.method not in (accepted := names.ACCEPTED[strategy]):
         able = [name for name in names.STRATEGIES if adapter.method in names.ACCEPTED[name]]
         yield (
-            f"{_WHY[strategy]}; got adapter.method = {adapter.method!r} with strategy.name = {strategy!r}. Set "
+            f"{_WHY[strategy]}; got adapter.method = {toml(adapter.method)} with strategy.name = {toml(strategy)}. Set "
             f"adapter.method to {_either(accepted)}, or for this method strategy.name to {_either(able)}."
         )
     if adapter.method == "filter-atoms" and adapter.atoms_m1 and strategy == "plain":
         yield (
             f"{_WHY[strategy]}, and alpha1 x D1 is not; got adapter.atoms_m1 = {adapter.atoms_m1} with strategy.name = "
-            f'{strategy!r}. Set adapter.atoms_m1 = 0, or strategy.name = "merged".'
+            f'{toml(strategy)}. Set adapter.atoms_m1 = 0, or strategy.name = "merged".'
         )
     if adapter.kernel_wise and adapter.rank_mode == "r*k":
         yield (
@@ -53,25 +54,25 @@ def _method(config: "Config") -> Iterator[str]:
     if adapter.kernel_wise and adapter.method not in ("lora-c", "lora-c-ffa"):
         yield (
             "Factors per kernel are an ablation of lora-c; got adapter.kernel_wise = true with "
-            f"adapter.method = {adapter.method!r}. Set adapter.kernel_wise = false."
+            f"adapter.method = {toml(adapter.method)}. Set adapter.kernel_wise = false."
         )
     if adapter.kernel_wise and strategy == "flexlora":
         yield (
-            f"A rank is taken of layer-wise factors; got adapter.kernel_wise = true with strategy.name = {strategy!r}. "
-            'Set adapter.kernel_wise = false, or strategy.name = "merged".'
+            f"A rank is taken of layer-wise factors; got adapter.kernel_wise = true with strategy.name = "
+            f'{toml(strategy)}. Set adapter.kernel_wise = false, or strategy.name = "merged".'
         )
     unequal = adapter.method in names.RANKED and len(set(adapter.rank_list)) > 1
     if unequal and (adapter.method not in names.FACTORED or strategy in names.ONE_RANK):
         yield (
             "Cameras may differ in rank where products of factors are averaged; factors averaged apart, and states "
-            f"over one frozen basis, are of one rank. Got adapter.ranks = {adapter.ranks!r} with adapter.method = "
-            f"{adapter.method!r} and strategy.name = {strategy!r}. Leave adapter.ranks empty, or choose lora-c with "
-            "strategy flexlora, flora or merged."
+            f"over one frozen basis, are of one rank. Got adapter.ranks = {toml(adapter.ranks)} with adapter.method = "
+            f"{toml(adapter.method)} and strategy.name = {toml(strategy)}. Leave adapter.ranks empty, or choose lora-c "
+            "with strategy flexlora, flora or merged."
         )
 
 
 def _either(words: Sequence[str]) -> str:
-    return " or ".join(map(repr, words))
+    return " or ".join(map(toml, words))
 
 
 _WHY = {
@@ -92,12 +93,12 @@ def _silence(config: "Config") -> Iterator[str]:
     if strategy == "zero-byte" and mode != "local":
         yield (
             "Zero-byte is local batch norm alone: each camera takes its own statistics; got batch_norm.mode = "
-            f'{mode!r} with strategy.name = "zero-byte". Set batch_norm.mode = "local".'
+            f'{toml(mode)} with strategy.name = "zero-byte". Set batch_norm.mode = "local".'
         )
     if strategy == "zero-byte" and norm != "batch":
         yield (
             "Zero-byte is local batch norm alone, and group norm has no statistics to adapt; got model.norm = "
-            f'{norm!r} with strategy.name = "zero-byte". Set model.norm = "batch", or another strategy.'
+            f'{toml(norm)} with strategy.name = "zero-byte". Set model.norm = "batch", or another strategy.'
         )
     if strategy == "local-only" and mode == "shared":
         yield (
@@ -124,7 +125,8 @@ def _groups(config: "Config") -> Iterator[str]:
 def _server(config: "Config") -> Iterator[str]:
     """What acts on each entry of a dense delta leaves neither factors nor states, and some updates are those."""
     strategy, server, centre = config.strategy, config.strategy.server, config.strategy.centre
-    got = f"got strategy.server = {server!r} and strategy.centre = {centre!r} with strategy.name = {strategy.name!r}"
+    chosen = f"strategy.server = {toml(server)} and strategy.centre = {toml(centre)}"
+    got = f"got {chosen} with strategy.name = {toml(strategy.name)}"
     if strategy.name == "factors" and (server, centre) != ("average", "mean"):
         yield (
             f"A server's optimizer and centre are of the cameras' deltas, which factors does not form; {got}. Set them "
@@ -155,7 +157,7 @@ def _server(config: "Config") -> Iterator[str]:
     if expanded and strategy.name in names.SEND_STATES and (elementwise or centre != "mean"):
         yield (
             f"{(*elementwise, centre)[0]} acts on dense deltas, and the mean of states is what goes down; {got} and "
-            f'adapter.method = {config.adapter.method!r}. Set strategy.name = "merged", or average of mean.'
+            f'adapter.method = {toml(config.adapter.method)}. Set strategy.name = "merged", or average of mean.'
         )
     if strategy.name == "rotating-basis" and server == "momentum":
         yield (
@@ -186,19 +188,19 @@ def _codec(config: "Config") -> Iterator[str]:
     if codec.error_feedback and strategy in names.SILENT:
         yield (
             "Error feedback is for frames that cameras send; got codec.error_feedback = true with strategy.name = "
-            f"{strategy!r}, where they send none. Set it to false, or choose another strategy."
+            f"{toml(strategy)}, where they send none. Set it to false, or choose another strategy."
         )
     elif codec.error_feedback and not fixed_basis(config):
         yield (
             "Error feedback adds what one round left out to the next, which has a meaning where the basis stays; got "
-            f"codec.error_feedback = true with adapter.method = {method!r}, whose basis is another each round under "
-            f"strategy.name = {strategy!r}. Set it to false, or choose strategy factors, or plain with one of "
-            f"{', '.join(names.FIXED_BASIS)}."
+            f"codec.error_feedback = true with adapter.method = {toml(method)}, whose basis is another each round "
+            f"under strategy.name = {toml(strategy)}. Set it to false, or choose strategy factors, or plain with one "
+            f"of {', '.join(names.FIXED_BASIS)}."
         )
     if codec.error_feedback and codec.up in names.LOSSLESS:
         yield (
             "Error feedback is for codecs that lose something; got codec.error_feedback = true with codec.up = "
-            f"{codec.up!r}. Set it to false, or choose another codec.up."
+            f"{toml(codec.up)}. Set it to false, or choose another codec.up."
         )
 
 
@@ -207,13 +209,13 @@ def _model(config: "Config") -> Iterator[str]:
     if torchvisions and (model.width not in (0, 64) or (model.norm, model.shortcut) != ("batch", "projection")):
         yield (
             f"{model.name} is torchvision's: width 64, batch norm, projection shortcuts; got model.width = "
-            f"{model.width}, model.norm = {model.norm!r}, model.shortcut = {model.shortcut!r}. "
+            f"{model.width}, model.norm = {toml(model.norm)}, model.shortcut = {toml(model.shortcut)}. "
             f"Leave them at 0, batch, projection, or choose a CIFAR ResNet (resnet8 to resnet56)."
         )
     if model.weights == "imagenet" and not torchvisions:
         yield (
             f"ImageNet weights exist for {', '.join(names.TORCHVISION_MODELS)} alone; got model.weights = "
-            f'"imagenet" with model.name = {model.name!r}. Choose one of these, or model.weights = "pretrain".'
+            f'"imagenet" with model.name = {toml(model.name)}. Choose one of these, or model.weights = "pretrain".'
         )
     if config.batch_norm.mode == "shared" and model.norm == "group":
         yield (
@@ -227,7 +229,7 @@ def _data(config: "Config") -> Iterator[str]:
     if data.download and data.name not in names.DOWNLOADABLE:
         yield (
             f"Only {' and '.join(names.DOWNLOADABLE)} can be downloaded; got data.download = true with data.name = "
-            f"{data.name!r}. Set data.download = false."
+            f"{toml(data.name)}. Set data.download = false."
         )
     if data.name == "folder" and not data.root:
         yield (

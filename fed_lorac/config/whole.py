@@ -1,12 +1,11 @@
 """The whole config: nested and frozen, flat for Flower, and as TOML. Knows sections; not files."""
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from fed_lorac.config.rules import Rule, Scalar, nearest
+from fed_lorac.config.rules import Rule, Scalar
 from fed_lorac.config.sections import (
     AdapterConfig,
     BatchNormConfig,
@@ -21,7 +20,9 @@ from fed_lorac.config.sections import (
     StrategyConfig,
 )
 from fed_lorac.config.sense import contradictions
+from fed_lorac.config.spelling import toml
 from fed_lorac.errors import ConfigError
+from fed_lorac.near import nearest
 
 __all__ = ["SECTIONS", "Config", "rules"]
 
@@ -37,6 +38,8 @@ SECTIONS: dict[str, type[Section]] = {
     "strategy": StrategyConfig,
     "codec": CodecConfig,
 }
+
+_TOLD = 10  # unknown keys that an error names
 
 
 def rules() -> dict[str, Rule]:
@@ -74,9 +77,8 @@ class Config:
         """The config of Flower's run-config, `{"section.key": scalar}`; a key that is absent has its default."""
         known = rules()
         if unknown := [key for key in flat if key not in known]:
-            raise ConfigError(
-                "\n".join(f"There is no setting {key!r}. Did you mean {nearest(key, known)!r}?" for key in unknown)
-            )
+            more = [f"So it is with {len(unknown) - _TOLD} more keys."] if len(unknown) > _TOLD else []
+            raise ConfigError("\n".join([_unknown(key, known) for key in unknown[:_TOLD]] + more))
         parts: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
         for key, value in flat.items():
             section, _, name = key.partition(".")
@@ -98,13 +100,20 @@ class Config:
 
     def _table(self, section: str) -> str:
         meanings = {key: rule.meaning for key, rule in SECTIONS[section].rules().items()}
-        lines = [f"{key} = {_toml(value)}  # {meanings[key]}" for key, value in self._items(section)]
+        lines = [f"{key} = {toml(value)}  # {meanings[key]}" for key, value in self._items(section)]
         return "\n".join([f"[{section}]", *lines, ""])
 
 
-def _toml(value: Scalar) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):  # JSON's escapes are TOML's, but for DEL, which only TOML wants escaped
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
+def _unknown(key: str, known: Iterable[str]) -> str:
+    """What is said of a key that no setting has: the one it is near to, else where to look."""
+    section = key.partition(".")[0]
+    if key in SECTIONS:
+        return f"There is no setting {key!r}: it is a section, and its keys stand below [{key}], in single brackets."
+    if near := nearest(key, known):
+        return f"There is no setting {key!r}. Did you mean {near!r}?"
+    if section in SECTIONS:
+        return f"There is no setting {key!r}. Those of [{section}] are {', '.join(SECTIONS[section].rules())}."
+    return (
+        f"There is no setting {key!r}. The sections are {', '.join(SECTIONS)}; every setting stands with its meaning "
+        "in sim_configs/quickstart.toml."
+    )

@@ -15,7 +15,7 @@ from fed_lorac.export.adapter import adapter_file, load_adapter
 from fed_lorac.export.deployed import Deployed, load_network
 from fed_lorac.export.facts import network_facts
 from fed_lorac.export.finished import OWN_FILES, Finished, finished_run, network_of
-from fed_lorac.export.formats import FORMATS, needed
+from fed_lorac.export.formats import FORMATS, OPSET, OPSETS, needed
 from fed_lorac.files import home_expanded, reserved, write_bytes
 
 __all__ = ["KINDS", "Deployed", "Exported", "export_run", "load_adapter", "load_network"]
@@ -41,20 +41,23 @@ def export_run(
     out: Path | None = None,
     fold: bool = True,
     overwrite: bool = False,
+    opset: int | None = None,
 ) -> Exported:
     """Write the run in `folder` as one file of `kind`, atomically; `out` defaults to a name in that folder.
 
     `camera`: with that camera's own batch-norm statistics and its own part of the network, where the strategy has one
-    for it; None: the base's statistics, and what all share. `fold`: batch norm into convolutions.
+    for it; None: the base's statistics, and what all share. `fold`: batch norm into convolutions. `opset`: the operator
+    set of ONNX, of `OPSETS`; None: `OPSET`.
 
     Raises:
-        ConfigError: no such kind or camera, or a file name that does not fit.
+        ConfigError: no such kind, camera or opset, or a file name that does not fit.
         RunError: the folder holds no finished run, the camera left no statistics, a package is missing, or `out` is
             there already and is not to be overwritten, or cannot be written.
         FactorError: torch.fx cannot follow the network to fold its batch norm.
     """
     if kind not in KINDS:
         raise ConfigError(f"A format is one of {', '.join(KINDS)}; got {kind!r}. Choose one of these.")
+    _check_opset(kind, opset)
     suffix = FORMATS[kind].suffix if kind in FORMATS else ".safetensors"
     if kind in FORMATS:
         needed(kind)
@@ -62,14 +65,28 @@ def export_run(
     path = _place(run, kind, suffix, camera, out)
     with reserved(path, 0, overwrite=overwrite or out is None):  # a bad place is found before the network is made
         pass
-    data, facts = adapter_file(run, camera) if kind == "adapter" else _network_file(run, kind, camera, fold)
+    data, facts = adapter_file(run, camera) if kind == "adapter" else _network_file(run, kind, camera, fold, opset)
     write_bytes(path, data)
     return Exported(path, len(data), facts)
 
 
-def _network_file(run: Finished, kind: str, camera: int | None, fold: bool) -> tuple[bytes, Mapping[str, str]]:
+def _check_opset(kind: str, opset: int | None) -> None:
+    if opset is not None and kind != "onnx":
+        raise ConfigError(f"Only ONNX has an opset; got --opset {opset} with --format {kind}. Leave --opset away.")
+    if opset is not None and opset not in OPSETS:
+        raise ConfigError(
+            f"An opset is written that the exporter knows, {OPSETS[0]} to {OPSETS[-1]}; got --opset {opset}. "
+            f"Choose one of these; without --opset it is {OPSET}."
+        )
+
+
+def _network_file(
+    run: Finished, kind: str, camera: int | None, fold: bool, opset: int | None
+) -> tuple[bytes, Mapping[str, str]]:
     deployed = Deployed.of(network_of(run, camera), fold=fold)
     facts, side = network_facts(run, camera, deployed), run.config.data.image_size
+    if kind == "onnx":
+        facts["opset"] = str(opset or OPSET)
     return FORMATS[kind].encode(deployed, side, facts), facts
 
 

@@ -14,7 +14,12 @@ from fed_lorac.errors import RunError
 from fed_lorac.export.deployed import FOLDED, Deployed
 from fed_lorac.tensor_files import tensor_bytes
 
-__all__ = ["FORMATS", "METADATA_FILE", "Format", "needed"]
+__all__ = ["FORMATS", "METADATA_FILE", "OPSET", "OPSETS", "Format", "needed"]
+
+OPSETS = range(18, 26)
+"""ONNX operator sets that the exporter writes for our networks: asked for an older one it would write 18, unasked."""
+OPSET = 20
+"""The exporter's own choice."""
 
 METADATA_FILE = "metadata.json"
 """The file inside a TorchScript archive with the metadata, as JSON."""
@@ -35,6 +40,8 @@ def _safetensors(deployed: Deployed, side: int, metadata: Mapping[str, str]) -> 
 
 
 def _onnx(deployed: Deployed, side: int, metadata: Mapping[str, str]) -> bytes:
+    """In the operator set that the metadata says."""
+    opset = int(metadata.get("opset", OPSET))
     program = torch.onnx.export(
         deployed,
         (_example(side),),
@@ -43,9 +50,12 @@ def _onnx(deployed: Deployed, side: int, metadata: Mapping[str, str]) -> bytes:
         output_names=["logits"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         verbose=False,
+        opset_version=opset,
     )
     assert program is not None
     model: Any = program.model_proto
+    if (written := {entry.version for entry in model.opset_import if not entry.domain}) != {opset}:
+        raise RunError(f"The file must have the opset that was asked for; {opset} became {written}. Ask for {OPSET}.")
     _forget_where_it_was_made(model)
     for key, value in sorted(metadata.items()):
         entry = model.metadata_props.add()

@@ -15,9 +15,10 @@ import torch
 
 from fed_lorac.config.sections import RunConfig
 from fed_lorac.errors import RunError
+from fed_lorac.machine import check_workers
 from fed_lorac.precision import resolved_device
 
-__all__ = ["Share", "address_of", "alive_nodes", "check_room", "free_room", "joined", "room"]
+__all__ = ["Share", "address_of", "alive_nodes", "check_own", "check_room", "free_room", "joined", "room"]
 
 _KNOCK_S = 10.0
 
@@ -39,6 +40,7 @@ def joined(run: RunConfig, address: str = "") -> Iterator[Share]:
     Raises:
         RunError: the cluster does not answer, or none of its nodes has room for a worker.
     """
+    check_own(run, address)
     address, mine = address_of(address), not ray.is_initialized()
     with _quiet():
         if mine:
@@ -53,6 +55,13 @@ def joined(run: RunConfig, address: str = "") -> Iterator[Share]:
                 ray.shutdown()
 
 
+def check_own(run: RunConfig, address: str = "") -> None:
+    """Raise `RunError`, with nothing started, where a Ray of this process's own would have more workers than its
+    machine carries. Of others' clusters, the number of CPUs is theirs to say."""
+    if not address_of(address) and not ray.is_initialized():
+        check_workers(run)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Ray announces every dead worker on this process's standard output, where JSON may be due; we say it ourselves."""
@@ -65,7 +74,6 @@ def _quiet() -> Iterator[None]:
 
 
 def _join(run: RunConfig, address: str) -> None:
-    # On a cluster of others' making, the number of CPUs is theirs to say.
     own: dict[str, Any] = {} if address else {"num_cpus": run.workers * run.threads, "include_dashboard": False}
     try:
         _knock(address)

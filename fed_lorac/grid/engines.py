@@ -16,13 +16,23 @@ from fed_lorac.grid.cohort_app import Bases, FleetApp
 from fed_lorac.grid.crew import CohortApp, Crew
 from fed_lorac.grid.fleet import FleetGrid
 from fed_lorac.grid.here import Here
+from fed_lorac.precision import resolved_device
 from fed_lorac.record import RunFolder
 from fed_lorac.rounds import Watch
 from fed_lorac.site import site_of
 
-__all__ = ["ENGINES", "Fleet", "run"]
+__all__ = ["ENGINES", "Fleet", "check_machine", "run"]
 
 Engine = Callable[[Config, RunFolder, Watch], None]
+
+
+def check_machine(config: Config) -> None:
+    """Raise `RunError`, with nothing started, where this machine lacks the device, or the room for the workers."""
+    resolved_device(config.run.device)
+    if config.run.workers > 1:
+        from fed_lorac.grid.cluster import check_own  # noqa: PLC0415
+
+        check_own(config.run, config.ray.address)
 
 
 def _hire(config: Config, app: Callable[[], CohortApp]) -> Crew:
@@ -86,5 +96,6 @@ def run(config: Config, out: Path, watch: Watch, *, resume: bool = False) -> Non
             'Only the engine "fleet" leaves checkpoints: Flower\'s runtime loses what its nodes remember. '
             f'Got run.engine = "{config.run.engine}"; start the run again.'
         )
+    check_machine(config)
     with RunFolder.owned(out.absolute(), config, resume=resume) as folder:
         ENGINES[config.run.engine](config, folder, watch)

@@ -9,6 +9,7 @@ from typing import Any
 
 from fed_lorac.config import Config
 from fed_lorac.doctor import Facts, complaints, examine_driver, remarks
+from fed_lorac.errors import RunError
 
 __all__ = ["Checkup", "checkup", "examine_cluster"]
 
@@ -30,10 +31,13 @@ class Checkup:
 def checkup(config: Config) -> Checkup:
     """Examine this machine, and every node where the config's run would have workers.
 
-    Raises:
-        RunError: the cluster cannot be joined, or has no room for the workers.
+    A cluster that cannot be joined, or that has no room for the workers, is a complaint.
     """
-    driver, nodes = examine_driver(config), examine_cluster(config)
+    driver, nodes, no_cluster = examine_driver(config), list[Facts](), list[str]()
+    try:
+        nodes = examine_cluster(config)
+    except RunError as error:
+        no_cluster = [str(error)] if str(error) not in driver.trouble else []
     each = math.ceil(config.run.workers / max(1, len(nodes)))
     # The driver needs data, base and memory too, but nobody else's versions.
     wrong = [
@@ -41,7 +45,9 @@ def checkup(config: Config) -> Checkup:
         for facts, workers in ((driver, 1), *((node, each) for node in nodes))
         for complaint in complaints(driver, facts, workers)
     ]
-    return Checkup(driver, tuple(nodes), tuple(wrong), tuple(text for node in nodes for text in remarks(driver, node)))
+    return Checkup(
+        driver, tuple(nodes), (*wrong, *no_cluster), tuple(text for node in nodes for text in remarks(driver, node))
+    )
 
 
 def examine_cluster(config: Config, node_s: float = _NODE_S) -> list[Facts]:

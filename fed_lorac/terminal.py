@@ -1,0 +1,77 @@
+"""How a command ends, whatever ends it: last words and exit code. Knows typer and rich; not what commands do."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from inspect import unwrap
+from typing import Any, NoReturn, get_type_hints
+
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperArgument, TyperGroup
+
+from fed_lorac.errors import ConfigError, FedLoracError
+
+__all__ = ["Commands", "ended"]
+
+
+class _Unheard(BaseException):
+    """What click would not let out of a command as it is; its cause says what."""
+
+
+class Commands(TyperGroup):
+    """The commands, as click runs them, but for what it would hide."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command. click takes any EOFError, that of a damaged file too, for a key, and says "Aborted."."""
+        try:
+            return super().invoke(ctx)
+        except (EOFError, KeyboardInterrupt) as error:
+            raise _Unheard from error
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name. The typer that Flower asks for loses arguments' help under click 8.5: it is put
+        back."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and command.callback is not None:
+            hints = get_type_hints(unwrap(command.callback), include_extras=True)
+            for argument in (one for one in command.params if isinstance(one, TyperArgument)):
+                argument.help = hints[str(argument.name)].__metadata__[0].help
+        return command
+
+
+def ended(app: Callable[[], object], err: Console) -> None:
+    """Run the command line and leave as it ends: errors of ours are one message, not a traceback."""
+    try:
+        app()
+    except FedLoracError as error:
+        err.print(f"[bold red]{type(error).__name__}[/bold red]:", escape(str(error)), highlight=False, soft_wrap=True)
+        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+    except _Unheard as unheard:
+        _leave(unheard.__cause__, err)
+    except Exception as error:
+        _leave(error, err)
+    finally:
+        _flush()
+
+
+def _leave(error: BaseException | None, err: Console) -> NoReturn:
+    """After Ctrl-C, or after what nobody expected: a traceback, and what to do with it."""
+    if not isinstance(error, KeyboardInterrupt):
+        traceback.print_exception(error)
+        err.print("fed-lorac did not expect this. Please report it, with the lines above, the command and its config.")
+        raise SystemExit(1)
+    err.print("Interrupted.")
+    _flush()
+    # All of ours is written. Flower's pool may hold a thread that waits for a Ray that is gone, and Python would
+    # wait for that thread for ever.
+    os._exit(130)
+
+
+def _flush() -> None:
+    """Write out what was said; where its reader has left (`| head`), say no more and leave quietly."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
