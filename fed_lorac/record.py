@@ -156,21 +156,23 @@ def folder_for(config: Config, name: str, asked: Path | None = None) -> Iterator
     if asked is not None or config.run.out:
         yield home_expanded(asked or config.run.out).absolute()
         return
-    path = _made(Path("runs").absolute(), f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    runs = Path("runs").absolute()
+    are_first = not runs.exists()
+    path = _made(runs, f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     try:
         yield path
     finally:
-        with suppress(OSError):
+        with suppress(OSError):  # something is in it
             path.rmdir()
+            if are_first:
+                runs.rmdir()
 
 
 def _made(parent: Path, stem: str) -> Path:
-    with writing(parent):
-        parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         path = parent / (stem if number == 1 else f"{stem}-{number}")
         with writing(path), suppress(FileExistsError):  # of a run that began in the same second
-            path.mkdir()
+            path.mkdir(parents=True)
             return path
     raise AssertionError("whole numbers do not end")
 

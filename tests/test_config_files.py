@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fed_lorac.config import Config, load_config
-from fed_lorac.errors import ConfigError
+from fed_lorac.errors import ConfigError, RunError
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = Config().to_flat()
@@ -145,7 +145,7 @@ def test_a_missing_or_unreadable_file_is_refused(tmp_path: Path, monkeypatch: py
         load_config("quikstart")
     with pytest.raises(ConfigError, match=r"Shipped are: .*quickstart\.$"):
         load_config("nothing like it")
-    with pytest.raises(ConfigError, match="no-such-user"):
+    with pytest.raises(RunError, match="no-such-user"):
         load_config("~no-such-user/a.toml")
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").touch()

@@ -37,7 +37,6 @@ class Rule:
         """
         scalar = self._typed(key, value)
         if isinstance(scalar, str):
-            _check_utf_8(key, scalar)
             self._check_text(key, scalar)
         elif not self._in_range(scalar):
             raise ConfigError(f"{key} must be {self._law(scalar)}; got {toml(scalar)}. {self._default()}")
@@ -91,7 +90,9 @@ class Rule:
 
     def _check_text(self, key: str, value: str) -> None:
         if any("\ud800" <= letter <= "\udfff" for letter in value):  # a path's bytes that are no UTF-8
-            raise ConfigError(f"{key} must be text that UTF-8 can write; got {came(value)}. Give another name.")
+            raise ConfigError(
+                f"{key} must be text that UTF-8 can write; got {came(value)}. Rename the path, or link to it."
+            )
         words = items(value) if self.listed else (value,)
         if not words and self.default:
             raise ConfigError(f"{key} must name at least one; got {came(value)}. {self._default()}")
@@ -101,15 +102,6 @@ class Rule:
                     f"{key} must be {'from' if self.listed else 'one of'} {', '.join(self.choices)}; got {word!r}."
                     f"{did_you_mean(word, self.choices)}"
                 )
-
-
-def _check_utf_8(key: str, value: str) -> None:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ConfigError(
-            f"{key} must be UTF-8, as the file is that holds it; got {value!r}. Rename the path, or make a link to it."
-        ) from None
 
 
 def setting(

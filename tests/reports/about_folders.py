@@ -128,7 +128,7 @@ NAMES = [
         "a root whose name is not UTF-8",
         lambda folder: [*RUN, "-c", f"data.root={LATIN}"],
         2,
-        ("data.root must be UTF-8", r"caf\udce9", "make a link to it"),
+        ("data.root must be text that UTF-8 can write", r"caf\udce9", "link to it"),
         check=nothing_was_run,
     ),
     Case(
