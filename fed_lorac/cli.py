@@ -9,6 +9,8 @@ import os
 import shlex
 import sys
 from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -249,25 +251,39 @@ def pretrain(
 
 @app.command()
 def sizes(
-    model: Annotated[str | None, typer.Option(help="A network; without it, LoRA-C's own table.")] = None,
+    model: Annotated[str | None, typer.Option(help="A network. \\[default: LoRA-C's own and resnet20]")] = None,
     method: Annotated[str, typer.Option(help="An adapter method.")] = "lora-c",
-    rank: Annotated[list[int] | None, typer.Option(help="The rank setting r; may be repeated.")] = None,
-    rank_mode: Annotated[str, typer.Option(help="r*k, r or auto.")] = "auto",
+    rank: Annotated[
+        list[int] | None, typer.Option(help="The rank setting r; may be repeated. \\[default: 1, 4, 16]")
+    ] = None,
+    rank_mode: Annotated[str, typer.Option(help="r*k, r or auto: as in the paper.")] = "auto",
     classes: Annotated[int, typer.Option(help="Classes of the classifier.", min=2)] = 10,
-    dtype: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
+    dtype: Annotated[str, typer.Option(help="A codec: fp32, fp16, bf16, int8, int4, drive or topk.")] = "fp32",
     as_json: AsJson = False,
 ) -> None:
-    """Print trainable parameters and message bytes, built and weighed, per method and rank."""
-    from fed_lorac.report import sizes_table  # noqa: PLC0415
-    from fed_lorac.sizes import PAPER_TABLE  # noqa: PLC0415
-    from fed_lorac.sizes import sizes as weighed  # noqa: PLC0415
+    """Print trainable parameters and message bytes, built and weighed, per method and rank, a table a network.
 
-    asked = PAPER_TABLE if model is None else [(model, method, r, rank_mode) for r in rank or [1, 4, 16]]
-    rows = [weighed(*row, classes=classes, dtype=dtype) for row in asked]
+    Shares are of full fine-tuning in fp32; with another --dtype, that of full fine-tuning in it stands beside them.
+    """
+    with err.status("importing PyTorch and Flower"):
+        from fed_lorac.config import names  # noqa: PLC0415
+        from fed_lorac.size_tables import sizes_table  # noqa: PLC0415
+        from fed_lorac.sizes import PAPER_TABLE  # noqa: PLC0415
+        from fed_lorac.sizes import sizes as weighed  # noqa: PLC0415
+
+    networks = [model] if model else dict.fromkeys(row[0] for row in PAPER_TABLE)
+    ranks = (rank or [1, 4, 16])[: None if method in names.RANKED else 1]  # others have none
+    papers = model is None and rank is None and (method, rank_mode) == ("lora-c", "auto")
+    asked = PAPER_TABLE if papers else [(network, method, r, rank_mode) for network in networks for r in ranks]
+    found = []
+    for network, its in groupby(asked, key=itemgetter(0)):
+        with err.status(f"building and weighing what is sent of {network}"):
+            rows = [weighed(*one, classes=classes, dtype=dtype) for one in its]
+        if not as_json:
+            out.print(sizes_table(rows))
+        found += [row.as_dict() for row in rows]
     if as_json:
-        sys.stdout.write(json.dumps([row.as_dict() for row in rows], indent=2) + "\n")
-    else:
-        out.print(sizes_table(rows))
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Tables for people, out of a run's summary and of sizes. Knows numbers and rich; not models, cameras or messages."""
+"""Tables for people, out of a run's summary. Knows numbers and rich; not models, cameras or messages."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -8,13 +8,11 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from fed_lorac.sizes import Sizes
-
 if TYPE_CHECKING:
     from fed_lorac.doctor import Facts
     from fed_lorac.grid.examination import Checkup
 
-__all__ = ["accuracy_table", "bytes_table", "methods_tables", "show_checkup", "show_run", "sizes_table"]
+__all__ = ["accuracy_table", "bytes_table", "methods_tables", "show_checkup", "show_run"]
 
 ARMS = {"source": "source", "zero_byte": "zero-byte", "adapted": "adapted"}
 
@@ -99,29 +97,6 @@ def _members(groups: Mapping[str, int]) -> dict[int, list[int]]:
     return {
         group: sorted(int(k) for k, its in groups.items() if its == group) for group in sorted(set(groups.values()))
     }
-
-
-def sizes_table(rows: Iterable[Sizes]) -> RenderableType:
-    """Trainable parameters and bytes of one uplink, beside full fine-tuning's."""
-    table = Table(title="What a camera trains and sends up in a round")
-    left = ("model", "method", "rank", "rows of A")
-    right = ("trainable", "of full", "frame bytes", "message bytes", "full message", "share")
-    for column in (*left, *right):
-        table.add_column(column, justify="left" if column in left else "right")
-    for row in rows:
-        table.add_row(
-            row.model,
-            row.method,
-            str(row.rank),
-            row.rank_mode,
-            f"{row.trainable_parameters:,}",
-            f"{row.trainable_parameters / row.full_parameters:.2%}",
-            f"{row.frame_bytes:,}",
-            f"{row.message_bytes:,}",
-            f"{row.full_message_bytes:,}",
-            f"{row.message_bytes / row.full_message_bytes:.2%}",
-        )
-    return table
 
 
 def methods_tables(found: Mapping[str, list[dict[str, Any]]]) -> Iterable[RenderableType]:

@@ -21,8 +21,8 @@ PAPER = {
     "resnet101": {"full": 42_512_970, "r*k": (253_504, 947_392, 3_722_944), "r": (155_968, 557_248, 2_162_368)},
 }
 KEYS = {
-    *("model", "method", "rank", "rank_mode", "trainable_parameters", "full_parameters"),
-    *("frame_bytes", "message_bytes", "full_frame_bytes", "full_message_bytes"),
+    *("model", "method", "rank", "rank_mode", "dtype", "trainable_parameters", "full_parameters"),
+    *("frame_bytes", "message_bytes", "full_frame_bytes", "full_message_bytes", "full_fp32_message_bytes"),
 }
 
 
