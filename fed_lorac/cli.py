@@ -9,10 +9,8 @@ import os
 import shlex
 import sys
 from dataclasses import asdict
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -21,7 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fed_lorac import __version__
-from fed_lorac.errors import ConfigError, FedLoracError, RunError
+from fed_lorac.errors import ConfigError, FedLoracError
 
 if TYPE_CHECKING:
     from fed_lorac.config import Config
@@ -99,8 +97,9 @@ def _run(settings: "Config", target: Path, *, resume: bool, as_json: bool) -> No
 
 def _show(target: Path, *, as_json: bool) -> None:
     from fed_lorac.report import show_run  # noqa: PLC0415
+    from fed_lorac.summaries import read_summary  # noqa: PLC0415
 
-    summary = _summary(target)
+    summary = read_summary(target)
     if as_json:
         sys.stdout.write(json.dumps(summary, indent=2) + "\n")
     else:
@@ -139,8 +138,9 @@ def doctor(config: Source = None, overrides: Overrides = None, as_json: AsJson =
 def show(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
     """Print a finished run's tables again."""
     from fed_lorac.report import show_run  # noqa: PLC0415
+    from fed_lorac.summaries import read_summary  # noqa: PLC0415
 
-    show_run(out, _summary(folder))
+    show_run(out, read_summary(folder))
 
 
 @app.command()
@@ -153,19 +153,12 @@ def compare(
     """Print several runs side by side as Markdown, with the share of full fine-tuning's gain that each recovers."""
     from fed_lorac.comparison import compared  # noqa: PLC0415
     from fed_lorac.ledger import read_rows  # noqa: PLC0415
+    from fed_lorac.summaries import read_summary  # noqa: PLC0415
     from fed_lorac.target import reached  # noqa: PLC0415
 
-    summaries = [_summary(folder) for folder in folders]
+    summaries = [read_summary(folder) for folder in folders]
     took = [reached(target, read_rows(folder / "rounds.jsonl").rows) for folder in folders] if target else None
     sys.stdout.write(compared(summaries, took) + "\n")
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
-        raise RunError(f"A finished run has a summary.json; {folder}: {cause}. Give the folder of --out.") from None
-    return found
 
 
 @app.command()
@@ -266,17 +259,12 @@ def sizes(
     Shares are of full fine-tuning in fp32; with another --dtype, that of full fine-tuning in it stands beside them.
     """
     with err.status("importing PyTorch and Flower"):
-        from fed_lorac.config import names  # noqa: PLC0415
         from fed_lorac.size_tables import sizes_table  # noqa: PLC0415
-        from fed_lorac.sizes import PAPER_TABLE  # noqa: PLC0415
+        from fed_lorac.sizes import asked  # noqa: PLC0415
         from fed_lorac.sizes import sizes as weighed  # noqa: PLC0415
 
-    networks = [model] if model else dict.fromkeys(row[0] for row in PAPER_TABLE)
-    ranks = (rank or [1, 4, 16])[: None if method in names.RANKED else 1]  # others have none
-    papers = model is None and rank is None and (method, rank_mode) == ("lora-c", "auto")
-    asked = PAPER_TABLE if papers else [(network, method, r, rank_mode) for network in networks for r in ranks]
     found = []
-    for network, its in groupby(asked, key=itemgetter(0)):
+    for network, its in asked(model, method, rank, rank_mode).items():
         with err.status(f"building and weighing what is sent of {network}"):
             rows = [weighed(*one, classes=classes, dtype=dtype) for one in its]
         if not as_json:

@@ -34,7 +34,7 @@ from fed_lorac.rounds import (
     write_rows,
 )
 from fed_lorac.site import Site, site_of
-from fed_lorac.strategy import full_messages, strategy_of
+from fed_lorac.strategy import reference_of, strategy_of
 from strategies.arithmetic import DeltaSum, Sums
 from strategies.outbox import Update
 from strategies.traffic import Traffic
@@ -98,7 +98,7 @@ class _Run:
         self._site: Site = site_of(config)
         self._clock = Clock(self._site.fleet, config.fleet, config.local)
         self._strategy: Traffic = strategy_of(self._site, clock=self._clock)
-        self._full = full_messages(self._site)
+        self._full = reference_of(self._site)
         self.standing = _Standing()
 
     def begin(self) -> None:

@@ -1,5 +1,6 @@
 """How much a method trains and sends on a network, built and weighed. Knows adapters and messages; not cameras."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,7 +18,7 @@ from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.wire.codec import encode, payload_bytes
 from fed_lorac.wire.meter import Weight, full_message, reply_records, weigh
 
-__all__ = ["PAPER_TABLE", "Sizes", "sizes"]
+__all__ = ["PAPER_TABLE", "Sizes", "asked", "sizes"]
 
 PAPER_TABLE = tuple(
     (model, "lora-c", rank, mode)
@@ -26,6 +27,20 @@ PAPER_TABLE = tuple(
     for rank in (1, 4, 16)
 )
 """What `fed-lorac sizes` shows by default: LoRA-C's own backbones and ranks, and the CIFAR ResNet of the quick runs."""
+
+
+Question = tuple[str, str, int, str]
+"""Model, method, rank, rank mode."""
+
+
+def asked(model: str | None, method: str, ranks: Sequence[int] | None, rank_mode: str) -> dict[str, list[Question]]:
+    """The rows that are wanted, by network: where nothing is said, the paper's; a method without a rank has one."""
+    networks = dict.fromkeys(row[0] for row in PAPER_TABLE) if model is None else [model]
+    wanted = (ranks or [1, 4, 16])[: None if method in names.RANKED else 1]
+    rows = [(network, method, rank, rank_mode) for network in networks for rank in wanted]
+    if model is None and ranks is None and (method, rank_mode) == ("lora-c", "auto"):
+        rows = list(PAPER_TABLE)
+    return {network: [row for row in rows if row[0] == network] for network in networks}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from runs import tiny, words
 from safetensors import safe_open
 from safetensors.torch import load_file
 from test_cli import called
@@ -34,7 +35,6 @@ from fed_lorac.rounds import Watch
 from fed_lorac.site import site_of
 from fed_lorac.tensor_files import write_tensors
 from fed_lorac.views import in_weather
-from runs import tiny, words
 
 BIG = {"model__name": "resnet18", "model__width": 0, "run__rounds": 1, "local__batch_size": 10}
 SMALL_FLEET = {"fleet__cameras": 2, "fleet__per_round": 2, "fleet__images": 10, "fleet__eval_images": 10}

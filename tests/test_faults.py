@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from faulty import WRONG, Faults, go
+from runs import ROOT, conducted, rows, tiny
 
 from fed_lorac.bases import RunningBase
 from fed_lorac.config import Config
@@ -19,7 +20,6 @@ from fed_lorac.grid.crew import Answer, Visit
 from fed_lorac.grid.engines import Fleet, run
 from fed_lorac.record import can_go_on
 from fed_lorac.rounds import Watch
-from runs import ROOT, conducted, rows, tiny
 
 REASONS = {
     "raises": "raised: ValueError: camera 3 has a cracked lens",

@@ -15,13 +15,13 @@ import pytest
 from pictures import image_folder
 from PIL import Image
 from reported import began, seen
+from runs import rows, tiny, words
 
 from fed_lorac import site
 from fed_lorac.config import Config, resumed_config
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.grid.engines import run
 from fed_lorac.rounds import Watch
-from runs import rows, tiny, words
 
 LONG = words(run__rounds=2000, local__schedule="constant")
 RESULTS = ("adapter.safetensors", "model.safetensors", "cameras.safetensors")

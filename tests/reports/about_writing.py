@@ -5,10 +5,10 @@ import resource
 from pathlib import Path
 
 from reported import SHORT, Case
+from runs import tiny
 
 from fed_lorac.grid.engines import run
 from fed_lorac.rounds import Watch
-from runs import tiny
 
 TINY = ("-c", "model.weights=none", "-c", "model.width=4")
 PRETRAIN = ("pretrain", *TINY, "-c", "model.pretrain_epochs=1")
