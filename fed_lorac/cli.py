@@ -150,15 +150,14 @@ def compare(
         float | None, typer.Option(min=0, max=1, help="Also what reaching this accuracy took, 0 to 1.")
     ] = None,
 ) -> None:
-    """Print several runs side by side as Markdown, with the share of full fine-tuning's gain that each recovers."""
-    from fed_lorac.comparison import compared  # noqa: PLC0415
-    from fed_lorac.ledger import read_rows  # noqa: PLC0415
-    from fed_lorac.summaries import read_summary  # noqa: PLC0415
-    from fed_lorac.target import reached  # noqa: PLC0415
+    """Print several runs side by side as Markdown, with the share of full fine-tuning's gain that each recovers.
 
-    summaries = [read_summary(folder) for folder in folders]
-    took = [reached(target, read_rows(folder / "rounds.jsonl").rows) for folder in folders] if target else None
-    sys.stdout.write(compared(summaries, took) + "\n")
+    Runs that differ in their seed alone are one row: mean ± standard deviation.
+    """
+    from fed_lorac.alike import Run  # noqa: PLC0415
+    from fed_lorac.comparison import compared  # noqa: PLC0415
+
+    sys.stdout.write(compared([Run.read(folder, target) for folder in folders]) + "\n")
 
 
 @app.command()
