@@ -77,8 +77,9 @@ def run(
 
 
 def _run(settings: "Config", target: Path, *, resume: bool, as_json: bool) -> None:
-    from fed_lorac.grid.engines import run as run_on_engine  # noqa: PLC0415
-    from fed_lorac.progress import RichWatch  # noqa: PLC0415
+    with err.status("importing PyTorch and Flower"):
+        from fed_lorac.grid.engines import run as run_on_engine  # noqa: PLC0415
+        from fed_lorac.progress import RichWatch  # noqa: PLC0415
 
     try:
         with RichWatch(err, settings.run.rounds) as watch:
@@ -121,10 +122,11 @@ def doctor(config: Source = None, overrides: Overrides = None, as_json: AsJson =
     Exit code 1 where one of them is not fit to take part.
     """
     from fed_lorac.config import load_config  # noqa: PLC0415
+    from fed_lorac.data.progress import heard_by  # noqa: PLC0415
     from fed_lorac.grid.examination import checkup  # noqa: PLC0415
     from fed_lorac.report import show_checkup  # noqa: PLC0415
 
-    with err.status("examining"):
+    with err.status("examining") as status, heard_by(lambda what, done, total: status.update(f"examining: {what}")):
         found = checkup(load_config(config, overrides or []))
     if as_json:
         sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")

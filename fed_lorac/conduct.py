@@ -16,6 +16,7 @@ from fed_lorac.bases import RunningBase, folded
 from fed_lorac.checkpoint import Checkpoint
 from fed_lorac.clock import Clock
 from fed_lorac.config import Config, check_unchanged
+from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError
 from fed_lorac.flower_private import record_bytes, record_of
 from fed_lorac.identity import check_same, identity_of
@@ -152,6 +153,7 @@ class _Run:
 
     def finish(self, *, interrupted: bool) -> dict[str, Any]:
         """Write the results of the rounds that have rows; return the summary."""
+        at("writing the results")
         rows = read_rows(self._folder.path / ROUNDS_FILE).rows
         if not interrupted:
             check_anyone_trained(rows)

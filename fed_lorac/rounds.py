@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fed_lorac.clock import Clock
+from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError, kind_of
 from fed_lorac.fleet import Camera, Fleet
 from fed_lorac.ledger import Ledger, Row
@@ -78,6 +79,7 @@ def roll_call(grid: Grid, cameras: int) -> dict[int, int]:
     Raises:
         RunError: too few nodes, and no new one in half a minute; or a camera without an answer in ten minutes.
     """
+    at("calling the cameras")
     ask = [
         Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in _registered(grid, cameras)
     ]

@@ -13,6 +13,7 @@ from fed_lorac.config import Config, names
 from fed_lorac.config.rules import Scalar
 from fed_lorac.config.sense import fixed_basis
 from fed_lorac.data.datasets import Dataset, load
+from fed_lorac.data.progress import at
 from fed_lorac.data.store import cached_arrays
 from fed_lorac.fleet import Fleet, build_fleet
 from fed_lorac.precision import Precision, resolved_device, resolved_precision
@@ -80,10 +81,14 @@ def site_of(config: Config) -> Site:
 @lru_cache(maxsize=2)
 def _site(flat: tuple[tuple[str, Scalar], ...]) -> Site:
     config = Config.from_flat(dict(flat))
+    at(f"opening {config.data.name}")
     data = open_data(config)
     device = torch.device(resolved_device(config.run.device))
     precision = resolved_precision(config.run.precision, device)
-    fleet, base = build_fleet(config.fleet, data, config.run.seed, cached_arrays), load_base(config, data)
+    at("dealing images to cameras")
+    fleet = build_fleet(config.fleet, data, config.run.seed, cached_arrays)
+    at("loading the base")
+    base = load_base(config, data)
     if fleet.changing:
         data.clean(fleet.cameras[0].train[:1])  # some time the air is clear: a data set without such images says so
     return Site(config, data, fleet, base, _adapters(config, base), device, precision)
