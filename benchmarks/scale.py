@@ -44,7 +44,8 @@ from fed_lorac.grid.fleet import FIRST_NODE, FleetGrid
 from fed_lorac.grid.here import Here
 from fed_lorac.ledger import Ledger
 from fed_lorac.memory import recalled, remembered
-from fed_lorac.rounds import FullMessages, Watch, run_round, write_rows
+from fed_lorac.reference import FullMessages, Reference
+from fed_lorac.rounds import Watch, run_round, write_rows
 from fed_lorac.running import fingerprint, named_tensors, running_fingerprint
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.training import Recipe, Task, train
@@ -154,7 +155,8 @@ def fleet_of(cameras: int) -> dict[str, Any]:
 def one_round(grid: FleetGrid, strategy: MergedFedAvg, fleet: Fleet, ledger: Ledger, number: int) -> None:
     """A round with its rows."""
     measured, seconds = run_round(grid, strategy, number, measure=False, last=False, timeout=3600.0, watch=Watch())
-    row = write_rows(ledger, strategy.report, fleet, FullMessages(1, 1, 1, 1), measured, seconds)
+    one = FullMessages(1, 1, 1, 1)
+    row = write_rows(ledger, strategy.report, fleet, Reference(one, one), measured, seconds)
     assert row["cameras_counted"] == len(fleet.cameras), row
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from fed_lorac import __version__
 from fed_lorac.config import Config
 from fed_lorac.data.datasets import Dataset
+from fed_lorac.data.progress import at
 from fed_lorac.data.store import cache_folder
 from fed_lorac.errors import DataError
 from fed_lorac.files import home_expanded, reserved
@@ -74,7 +75,7 @@ def _checkpoint_path(config: Config, data: Dataset) -> Path:
     name = fingerprint({"|".join(parts): torch.zeros(1)})
     path = cache_folder() / f"base-{config.model.name}-{name}.safetensors"
     if not path.is_file():
-        train_base(config, data, path)
+        train_base(config, data, path, on_step=lambda step, steps, loss: at("training the base", step + 1, steps))
     return path
 
 

@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fed_lorac import __version__
 from fed_lorac.cache_command import cache
-from fed_lorac.errors import ConfigError, FedLoracError, RunError
+from fed_lorac.errors import ConfigError, FedLoracError
 from fed_lorac.terminal import Commands, ended
 
 if TYPE_CHECKING:
@@ -97,8 +97,9 @@ def run(
 
 
 def _run(settings: "Config", target: Path, *, resume: bool, as_json: bool) -> None:
-    from fed_lorac.grid.engines import run as run_on_engine  # noqa: PLC0415
-    from fed_lorac.progress import RichWatch  # noqa: PLC0415
+    with err.status("importing PyTorch and Flower"):
+        from fed_lorac.grid.engines import run as run_on_engine  # noqa: PLC0415
+        from fed_lorac.progress import RichWatch  # noqa: PLC0415
 
     try:
         with RichWatch(err, settings.run.rounds) as watch:
@@ -117,8 +118,9 @@ def _run(settings: "Config", target: Path, *, resume: bool, as_json: bool) -> No
 
 def _show(target: Path, *, as_json: bool) -> None:
     from fed_lorac.report import show_run  # noqa: PLC0415
+    from fed_lorac.summaries import read_summary  # noqa: PLC0415
 
-    summary = _summary(target)
+    summary = read_summary(target)
     if as_json:
         sys.stdout.write(json.dumps(summary, indent=2) + "\n")
     else:
@@ -140,10 +142,11 @@ def doctor(config: Source = None, overrides: Overrides = None, as_json: AsJson =
     Exit code 1 where one of them is not fit to take part.
     """
     from fed_lorac.config import load_config  # noqa: PLC0415
+    from fed_lorac.data.progress import heard_by  # noqa: PLC0415
     from fed_lorac.grid.examination import checkup  # noqa: PLC0415
     from fed_lorac.report import show_checkup  # noqa: PLC0415
 
-    with err.status("examining"):
+    with err.status("examining") as status, heard_by(lambda what, done, total: status.update(f"examining: {what}")):
         found = checkup(load_config(config, overrides or []))
     if as_json:
         sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
@@ -157,8 +160,9 @@ def doctor(config: Source = None, overrides: Overrides = None, as_json: AsJson =
 def show(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
     """Print a finished run's tables again."""
     from fed_lorac.report import show_run  # noqa: PLC0415
+    from fed_lorac.summaries import read_summary  # noqa: PLC0415
 
-    show_run(out, _summary(folder))
+    show_run(out, read_summary(folder))
 
 
 @app.command()
@@ -169,22 +173,14 @@ def compare(
         typer.Option(min=0, max=1, help="Also what reaching this accuracy took, 0 to 1.", show_default="none"),
     ] = None,
 ) -> None:
-    """Print several runs side by side as Markdown, with the share of full fine-tuning's gain that each recovers."""
+    """Print several runs side by side as Markdown, with the share of full fine-tuning's gain that each recovers.
+
+    Runs that differ in their seed alone are one row: mean ± standard deviation.
+    """
+    from fed_lorac.alike import Run  # noqa: PLC0415
     from fed_lorac.comparison import compared  # noqa: PLC0415
-    from fed_lorac.ledger import read_rows  # noqa: PLC0415
-    from fed_lorac.target import reached  # noqa: PLC0415
 
-    summaries = [_summary(folder) for folder in folders]
-    took = [reached(target, read_rows(folder / "rounds.jsonl").rows) for folder in folders] if target else None
-    sys.stdout.write(compared(summaries, took) + "\n")
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
-        raise RunError(f"A finished run has a summary.json; {folder}: {cause}. Give the folder of --out.") from None
-    return found
+    sys.stdout.write(compared([Run.read(folder, target) for folder in folders]) + "\n")
 
 
 @app.command()
@@ -275,28 +271,35 @@ def pretrain(
 @app.command()
 def sizes(
     model: Annotated[
-        str | None, typer.Option(help="A network, such as resnet20.", show_default="those of LoRA-C's own table")
+        str | None, typer.Option(help="A network, such as resnet20.", show_default="LoRA-C's own and resnet20")
     ] = None,
     method: Annotated[str, typer.Option(help="An adapter method.")] = "lora-c",
     rank: Annotated[
         list[int] | None, typer.Option(help="The rank setting r; may be repeated.", show_default="1, 4, 16")
     ] = None,
-    rank_mode: Annotated[str, typer.Option(help="r*k, r or auto.")] = "auto",
+    rank_mode: Annotated[str, typer.Option(help="r*k, r or auto: as in the paper.")] = "auto",
     classes: Annotated[int, typer.Option(help="Classes of the classifier.", min=2)] = 10,
-    dtype: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
+    dtype: Annotated[str, typer.Option(help="A codec: fp32, fp16, bf16, int8, int4, drive or topk.")] = "fp32",
     as_json: AsJson = False,
 ) -> None:
-    """Print trainable parameters and message bytes, built and weighed, per method and rank."""
-    from fed_lorac.report import sizes_table  # noqa: PLC0415
-    from fed_lorac.sizes import PAPER_TABLE  # noqa: PLC0415
-    from fed_lorac.sizes import sizes as weighed  # noqa: PLC0415
+    """Print trainable parameters and message bytes, built and weighed, per method and rank, a table a network.
 
-    asked = PAPER_TABLE if model is None else [(model, method, r, rank_mode) for r in rank or [1, 4, 16]]
-    rows = [weighed(*row, classes=classes, dtype=dtype) for row in asked]
+    Shares are of full fine-tuning in fp32; with another --dtype, that of full fine-tuning in it stands beside them.
+    """
+    with err.status("importing PyTorch and Flower"):
+        from fed_lorac.size_tables import sizes_table  # noqa: PLC0415
+        from fed_lorac.sizes import asked  # noqa: PLC0415
+        from fed_lorac.sizes import sizes as weighed  # noqa: PLC0415
+
+    found = []
+    for network, its in asked(model, method, rank, rank_mode).items():
+        with err.status(f"building and weighing what is sent of {network}"):
+            rows = [weighed(*one, classes=classes, dtype=dtype) for one in its]
+        if not as_json:
+            out.print(sizes_table(rows))
+        found += [row.as_dict() for row in rows]
     if as_json:
-        sys.stdout.write(json.dumps([row.as_dict() for row in rows], indent=2) + "\n")
-    else:
-        out.print(sizes_table(rows))
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
 
 
 app.command()(cache)

@@ -16,6 +16,7 @@ from fed_lorac.bases import RunningBase, folded
 from fed_lorac.checkpoint import Checkpoint
 from fed_lorac.clock import Clock
 from fed_lorac.config import Config, check_unchanged
+from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError
 from fed_lorac.flower_private import record_bytes, record_of
 from fed_lorac.identity import check_same, identity_of
@@ -34,7 +35,8 @@ from fed_lorac.rounds import (
     write_rows,
 )
 from fed_lorac.site import Site, site_of
-from fed_lorac.strategy import full_messages, strategy_of
+from fed_lorac.strategy import reference_of, strategy_of
+from fed_lorac.waste import wasteful
 from strategies.arithmetic import DeltaSum, Sums
 from strategies.outbox import Update
 from strategies.traffic import Traffic
@@ -98,8 +100,9 @@ class _Run:
         self._site: Site = site_of(config)
         self._clock = Clock(self._site.fleet, config.fleet, config.local)
         self._strategy: Traffic = strategy_of(self._site, clock=self._clock)
-        self._full = full_messages(self._site)
+        self._full = reference_of(self._site)
         self.standing = _Standing()
+        self._remarks: list[str] | None = None  # once there is an update to look at
 
     def begin(self) -> None:
         """Call the roll; then go on where the newest checkpoint stands, or measure the base."""
@@ -143,6 +146,7 @@ class _Run:
         if last or (run.checkpoint_every and number % run.checkpoint_every == 0):
             self._save()
         self._watch.round(row, run.rounds)
+        self._remark()
 
     def _stand(self, round: int) -> None:
         """That round is done: what an interrupted one after it changes is no part of the results."""
@@ -150,14 +154,25 @@ class _Run:
         outside = self._strategy.outside(self._strategy.kept)
         self.standing.round, self.standing.outside, self.standing.states = round, outside, states
 
+    def _remark(self) -> None:
+        """Say once what the first update shows."""
+        if self._remarks is None and self._strategy.updates:
+            said = wasteful(self._site, self._strategy.updates[0])
+            self._remarks = [] if said is None else [said]
+            for text in self._remarks:
+                logging.getLogger(__name__).warning("%s", text)
+
     def finish(self, *, interrupted: bool) -> dict[str, Any]:
         """Write the results of the rounds that have rows; return the summary."""
+        at("writing the results")
         rows = read_rows(self._folder.path / ROUNDS_FILE).rows
         if not interrupted:
             check_anyone_trained(rows)
         cameras = sorted(self._strategy.roster.values())
         groups = {str(k): group for k in cameras if (group := self._strategy.group(k)) is not None}
-        found = summary(self._site, rows, **self.standing.measured, groups=groups, interrupted=interrupted)
+        self._remark()
+        arms, said = self.standing.measured, self._remarks or ()
+        found = summary(self._site, rows, **arms, groups=groups, interrupted=interrupted, remarks=said)
         # An interrupted round may have made its update already, but has no row: it never was.
         updates = [update for update in self._strategy.updates if update.round <= found["rounds"]]
         running = folded(self._site, RunningBase(), [(update.round, update.frame) for update in updates])

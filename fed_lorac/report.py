@@ -1,4 +1,4 @@
-"""Tables for people, out of a run's summary and of sizes. Knows numbers and rich; not models, cameras or messages."""
+"""Tables for people, out of a run's summary. Knows numbers and rich; not models, cameras or messages."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -8,13 +8,11 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from fed_lorac.sizes import Sizes
-
 if TYPE_CHECKING:
     from fed_lorac.doctor import Facts
     from fed_lorac.grid.examination import Checkup
 
-__all__ = ["accuracy_table", "bytes_table", "methods_tables", "show_checkup", "show_run", "sizes_table"]
+__all__ = ["accuracy_table", "bytes_table", "methods_tables", "show_checkup", "show_run"]
 
 ARMS = {"source": "source", "zero_byte": "zero-byte", "adapted": "adapted"}
 
@@ -27,50 +25,87 @@ def show_run(console: Console, summary: Mapping[str, Any]) -> None:
 
 
 def accuracy_table(summary: Mapping[str, Any]) -> RenderableType:
-    """Accuracy in per cent by corruption, the fleet's mean, and in clear air."""
-    table = Table(title=f"Accuracy, % ({escape(summary['data'])}, {summary['rounds']} rounds)")
+    """Accuracy in per cent by corruption, the fleet's mean, and in clear air, and over how many cameras each mean is.
+
+    A mean over fewer cameras than its row has says so itself: "75.8 (3)".
+    """
+    rounds = f"{summary['rounds']} round{'s' * (summary['rounds'] != 1)}"
+    table = Table(title=f"Accuracy, % ({escape(summary['data'])}, {rounds})")
     table.add_column("corruption")
+    table.add_column("cameras", justify="right")
     for arm in ARMS.values():
         table.add_column(arm, justify="right")
+    measured = summary.get("cameras_measured", {})  # an older summary has none
+    by_weather = measured.get("per_corruption", {})
     for weather, means in summary["per_corruption"].items():
-        table.add_row(weather, *(_percent(means[arm]) for arm in ARMS))
+        table.add_row(weather, *_means(means, by_weather.get(weather, {})))
     table.add_section()
-    table.add_row("fleet mean", *(_percent(summary[f"{arm}_accuracy"]) for arm in ARMS), style="bold")
-    table.add_row("clear air", *(_percent(summary["clean_accuracy"][arm]) for arm in ARMS))
+    fleet, of = {arm: summary[f"{arm}_accuracy"] for arm in ARMS}, {"of": measured.get("of")}
+    table.add_row("fleet mean", *_means(fleet, measured), style="bold")
+    table.add_row("clear air", *_means(summary["clean_accuracy"], of | measured.get("clean", {})))
     if summary.get("schedule", "constant") != "constant":
-        table.add_row("mean over rounds", *(_percent(summary["over_rounds"][arm]) for arm in ARMS))
+        table.add_row("mean over rounds", _fewest_to_most(measured), *_means(summary["over_rounds"], {})[1:])
     return table
+
+
+def _means(means: Mapping[str, float | None], cameras: Mapping[str, Any]) -> list[str]:
+    """How many cameras a row has, and each arm's mean."""
+    of = cameras.get("of")
+    return [str(of or ""), *(_percent(means[arm]) + _fewer(cameras.get(arm, of), of) for arm in ARMS)]
+
+
+def _fewer(measured: int | None, of: int | None) -> str:
+    return f" ({measured})" if measured and measured != of else ""
+
+
+def _fewest_to_most(measured: Mapping[str, Any]) -> str:
+    found = measured.get("over_rounds", {"fewest": "", "most": ""})
+    return str(found["most"]) if found["fewest"] == found["most"] else f"{found['fewest']}-{found['most']}"
 
 
 def bytes_table(summary: Mapping[str, Any]) -> RenderableType:
-    """Bytes of all Flower messages, up and down, beside full fine-tuning's."""
+    """Bytes of all Flower messages, up and down, beside full fine-tuning's in fp32, which shares are of; and the share
+    of full fine-tuning under the same codec, where that is another."""
+    whose = "full" if summary["full_fp32_total_bytes"] is None else "full_fp32"  # an older summary may know no better
+    beside = whose == "full_fp32" and summary["full_fp32_total_bytes"] != summary["full_total_bytes"]
     table = Table(title="Bytes over the radio (Flower messages, all cameras and rounds)")
-    for column in ("", summary["label"], "full fine-tuning", "share"):
+    full = "full fine-tuning, " + ("same codec" if whose == "full" else "fp32")
+    for column in ("", summary["label"], full, "share", *(["share, same codec"] * beside)):
         table.add_column(column, justify="right" if column else "left")
-    found = summary["bytes"]
-    rows = {
-        "up": (found["uplink_message_bytes"], found["full_uplink_message_bytes"]),
-        "down": (found["downlink_message_bytes"], found["full_downlink_message_bytes"]),
-        "total": (summary["total_bytes"], summary["full_total_bytes"]),
-    }
-    for name, (ours, full) in rows.items():
-        table.add_row(
-            name, f"{ours:,}", f"{full:,}", f"{ours / full:.2%}" if full else "", style="bold" * (name == "total")
-        )
+    found = {way: _three(summary["bytes"], f"{way}link_message_bytes") for way in ("up", "down")}
+    for name, row in (found | {"total": _three(summary, "total_bytes")}).items():
+        shares = [_share(row["adapter"], row[arm]) for arm in (whose, *(["full"] * beside))]
+        table.add_row(name, f"{row['adapter']:,}", f"{row[whose]:,}", *shares, style="bold" * (name == "total"))
     for link, seconds in summary["air_time_s"].items():
-        table.add_row(f"air time up, a camera, {link}", _clock(seconds["adapter"]), _clock(seconds["full"]))
+        table.add_row(f"air time up, a camera, {link}", *(_clock(seconds[arm]) for arm in ("adapter", whose)))
     for link, days in summary.get("days", {}).items():
         if math.isclose(86_400 * days["full"], summary["air_time_s"].get(link, {"full": 0})["full"], rel_tol=1e-3):
             continue  # no silence is owed on this link
-        table.add_row(f"with the duty cycle, {link}", *(_clock(86_400 * days[arm]) for arm in ("adapter", "full")))
+        table.add_row(f"with the duty cycle, {link}", *(_clock(86_400 * days[arm]) for arm in ("adapter", whose)))
     if target := summary.get("target"):
-        ours, full = (f"{n:,}" if n is not None else "not reached" for n in (target["bytes"], target["full_bytes"]))
-        table.add_row(f"bytes until {target['accuracy']:.1%}", ours, f"{full} in as many rounds")
+        took = (target["bytes"], target[f"{whose}_bytes"])
+        ours, theirs = (f"{n:,}" if n is not None else "not reached" for n in took)
+        table.add_row(f"bytes until {target['accuracy']:.1%}", ours, f"{theirs} in as many rounds")
     return table
+
+
+def _three(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """This method's, full fine-tuning's under the same codec and in fp32."""
+    return {"adapter": values[key], "full": values[f"full_{key}"], "full_fp32": values[f"full_fp32_{key}"]}
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.2%}" if whole else ""
 
 
 def notes(summary: Mapping[str, Any]) -> Iterable[str]:
     """What a reader must know beside the numbers."""
+    if _some_missed(summary.get("cameras_measured", {})):
+        yield "A number in brackets says over how many cameras that mean is: the others were not measured."
+    if summary["full_fp32_total_bytes"] is None:
+        yield "[yellow]An older version made this run: full fine-tuning's bytes in fp32 were not recorded.[/yellow]"
+    for remark in summary.get("remarks", ()):
+        yield f"[yellow]{escape(remark)}[/yellow]"
     saw = summary["base_saw_fleet_images"]
     if saw == "yes":
         yield "[yellow]The base was trained on images that the cameras adapt on: its accuracies flatter it.[/yellow]"
@@ -94,34 +129,21 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
         yield "[yellow]The run was interrupted; the numbers are those of the rounds that were finished.[/yellow]"
 
 
+def _some_missed(measured: Mapping[str, Any]) -> bool:
+    """Whether a mean is over fewer cameras than there are."""
+    rows = [
+        measured,
+        *measured.get("per_corruption", {}).values(),
+        {**measured.get("clean", {}), "of": measured.get("of")},
+    ]
+    return any(_fewer(row.get(arm), row.get("of")) for row in rows for arm in ARMS)
+
+
 def _members(groups: Mapping[str, int]) -> dict[int, list[int]]:
     """Group -> its cameras, from camera -> group."""
     return {
         group: sorted(int(k) for k, its in groups.items() if its == group) for group in sorted(set(groups.values()))
     }
-
-
-def sizes_table(rows: Iterable[Sizes]) -> RenderableType:
-    """Trainable parameters and bytes of one uplink, beside full fine-tuning's."""
-    table = Table(title="What a camera trains and sends up in a round")
-    left = ("model", "method", "rank", "rows of A")
-    right = ("trainable", "of full", "frame bytes", "message bytes", "full message", "share")
-    for column in (*left, *right):
-        table.add_column(column, justify="left" if column in left else "right")
-    for row in rows:
-        table.add_row(
-            row.model,
-            row.method,
-            str(row.rank),
-            row.rank_mode,
-            f"{row.trainable_parameters:,}",
-            f"{row.trainable_parameters / row.full_parameters:.2%}",
-            f"{row.frame_bytes:,}",
-            f"{row.message_bytes:,}",
-            f"{row.full_message_bytes:,}",
-            f"{row.message_bytes / row.full_message_bytes:.2%}",
-        )
-    return table
 
 
 def methods_tables(found: Mapping[str, list[dict[str, Any]]]) -> Iterable[RenderableType]:

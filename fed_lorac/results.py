@@ -26,7 +26,9 @@ from strategies.outbox import Update
 __all__ = ["adapter_state", "model_state", "own_state", "summary"]
 
 _ACCURACIES = {"source": "accuracy_source", "zero_byte": "accuracy_zero_byte", "adapted": "accuracy"}
-_TOTALS = ("uplink_message_bytes", "downlink_message_bytes", "full_uplink_message_bytes", "full_downlink_message_bytes")
+_WAYS = ("uplink_message_bytes", "downlink_message_bytes")
+_WHOSE = {"adapter": "", "full": "full_", "full_fp32": "full_fp32_"}
+"""This method, full fine-tuning under the same codec, and in fp32 -> what their columns begin with."""
 
 
 def adapter_state(
@@ -84,22 +86,22 @@ def summary(
     *,
     interrupted: bool,
     groups: Mapping[str, int] | None = None,
+    remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything a table needs, in plain numbers; accuracies are fleet means, 0 to 1."""
     arms = {"source": source, "zero_byte": zero_byte, "adapted": adapted}
-    totals = {name: sum(int(row[name]) for row in rows) for name in _TOTALS}
-    ours = totals["uplink_message_bytes"] + totals["downlink_message_bytes"]
-    full = totals["full_uplink_message_bytes"] + totals["full_downlink_message_bytes"]
+    totals = {f"{whose}{way}": 0 for whose in _WHOSE.values() for way in _WAYS}
+    totals = {name: sum(int(row[name]) for row in rows) for name in totals}
     config = site.config
     weathers = _weathers(site, len(rows))
     return {
         **{f"{arm}_accuracy": measured.mean() for arm, measured in arms.items()},
         "clean_accuracy": {arm: measured.mean_clean() for arm, measured in arms.items()},
         "per_corruption": {weather: _means(weathers, arms, weather) for weather in dict.fromkeys(weathers)},
+        "cameras_measured": _cameras_measured(weathers, arms, rows),
         "schedule": config.fleet.schedule,
         "over_rounds": {arm: _over_rounds(rows, column) for arm, column in _ACCURACIES.items()},
-        "total_bytes": ours,
-        "full_total_bytes": full,
+        **{f"{whose}total_bytes": sum(totals[f"{whose}{way}"] for way in _WAYS) for whose in _WHOSE.values()},
         "bytes": totals,
         "air_time_s": _air_times(site, totals, config.fleet.cameras),
         "days": _days(site, totals),
@@ -117,10 +119,12 @@ def summary(
         "base_saw_fleet_images": site.base.saw_fleet_images,
         "groups": dict(groups or {}),
         "reconstruction_error": getattr(site.adapter, "reconstruction_error", None),
+        "remarks": list(remarks),
         "precision": site.precision,
         "cohort_size": cohort_size_of(site),
         "device": str(site.device),
         "seed": config.run.seed,
+        "config": config.to_flat(),
         "seconds": math.fsum(row["seconds"] for row in rows),
         "versions": versions(),
     }
@@ -155,16 +159,36 @@ def _over_rounds(rows: Iterable[Row], column: str) -> float | None:
 
 
 def _means(weathers: Sequence[str], arms: Mapping[str, Measured], weather: str) -> dict[str, float | None]:
-    ids = {camera for camera, its in enumerate(weathers) if its == weather}
-    found = {arm: [v for camera, v in measured.weather.items() if camera in ids] for arm, measured in arms.items()}
+    found = {arm: _in(weathers, weather, measured) for arm, measured in arms.items()}
     return {arm: fmean(values) if values else None for arm, values in found.items()}
+
+
+def _in(weathers: Sequence[str], weather: str, measured: Measured) -> list[float]:
+    """The accuracies of the cameras that stand in a weather."""
+    return [accuracy for camera, accuracy in measured.weather.items() if weathers[camera] == weather]
+
+
+def _cameras_measured(weathers: Sequence[str], arms: Mapping[str, Measured], rows: Sequence[Row]) -> dict[str, Any]:
+    """Over how many cameras each mean is, and how many there are (`of`): by arm, in clear air, by corruption, and the
+    fewest and most in a round that was measured."""
+    by_round = [row["cameras_measured"] for row in rows if row["accuracy"] is not None]
+    return {
+        "of": len(weathers),
+        **{arm: len(measured.weather) for arm, measured in arms.items()},
+        "clean": {arm: len(measured.clean) for arm, measured in arms.items()},
+        "per_corruption": {
+            weather: {"of": weathers.count(weather)}
+            | {arm: len(_in(weathers, weather, measured)) for arm, measured in arms.items()}
+            for weather in dict.fromkeys(weathers)
+        },
+        "over_rounds": {"fewest": min(by_round, default=0), "most": max(by_round, default=0)},
+    }
 
 
 def _days(site: Site, totals: Mapping[str, int]) -> dict[str, dict[str, float]]:
     """Days that a camera's mean uplink of the whole run takes, silence that a duty cycle demands included, by link
     class in the fleet: this method and full fine-tuning."""
-    columns = {"adapter": "uplink_message_bytes", "full": "full_uplink_message_bytes"}
-    each = {arm: round(totals[column] / len(site.fleet.cameras)) for arm, column in columns.items()}
+    each = _uplinks(totals, len(site.fleet.cameras))
     return {
         name: {arm: days_to_send(sent, link(name)) for arm, sent in each.items()}
         for name in dict.fromkeys(camera.link for camera in site.fleet.cameras)
@@ -173,10 +197,12 @@ def _days(site: Site, totals: Mapping[str, int]) -> dict[str, dict[str, float]]:
 
 def _air_times(site: Site, totals: Mapping[str, int], cameras: int) -> dict[str, dict[str, float]]:
     """Seconds on the air for one camera's mean uplink, by link class in the fleet: this method and full fine-tuning."""
+    each = _uplinks(totals, cameras)
     return {
-        name: {
-            "adapter": air_time_s(round(totals["uplink_message_bytes"] / cameras), link(name)),
-            "full": air_time_s(round(totals["full_uplink_message_bytes"] / cameras), link(name)),
-        }
-        for name in site.config.fleet.link_names
+        name: {arm: air_time_s(sent, link(name)) for arm, sent in each.items()} for name in site.config.fleet.link_names
     }
+
+
+def _uplinks(totals: Mapping[str, int], cameras: int) -> dict[str, int]:
+    """A camera's mean uplink of the whole run: this method's, and full fine-tuning's."""
+    return {arm: round(totals[f"{whose}uplink_message_bytes"] / cameras) for arm, whose in _WHOSE.items()}

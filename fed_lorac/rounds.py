@@ -10,10 +10,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fed_lorac.clock import Clock
+from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError, kind_of
 from fed_lorac.fleet import Camera, Fleet
 from fed_lorac.ledger import Ledger, Row
 from fed_lorac.links import air_time_s, downlink_time_s, elapsed_s, link
+from fed_lorac.reference import Reference
 from fed_lorac.weather import Weather
 from fed_lorac.wire.faults import DROPPED_OUT
 from fed_lorac.wire.meter import Weight
@@ -22,7 +24,6 @@ from strategies.report import RoundReport
 from strategies.traffic import Traffic
 
 __all__ = [
-    "FullMessages",
     "Measured",
     "Watch",
     "check_anyone_trained",
@@ -38,23 +39,6 @@ NO_FAULTS = (DROPPED_OUT, "no reply", "late")
 
 _REGISTRATION_S = 30.0
 _ROLL_CALL_S = 600.0  # the first message to a worker waits until it has started and imported PyTorch
-
-
-@dataclass(frozen=True)
-class FullMessages:
-    """Bytes of full fine-tuning's messages for the same model, built and weighed once.
-
-    `down` has an update, `ask` no tensor, `whole` the model itself: for who missed more updates than weigh less.
-    """
-
-    up: int
-    down: int
-    ask: int
-    whole: int
-
-    def told(self, updates: int) -> int:
-        """What a camera that lacks so many updates is sent."""
-        return min(updates * self.down, self.whole) if updates else 0
 
 
 @dataclass
@@ -95,6 +79,7 @@ def roll_call(grid: Grid, cameras: int) -> dict[int, int]:
     Raises:
         RunError: too few nodes, and no new one in half a minute; or a camera without an answer in ten minutes.
     """
+    at("calling the cameras")
     ask = [
         Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in _registered(grid, cameras)
     ]
@@ -207,7 +192,7 @@ def write_rows(
     ledger: Ledger,
     report: RoundReport,
     fleet: Fleet,
-    full: FullMessages,
+    full: Reference,
     measured: Measured,
     seconds: float,
     *,
@@ -235,15 +220,14 @@ def write_rows(
         cameras_left_out=len(left_out),
         skipped=report.skipped,
         reasons=Counter(reply.reason for reply in left_out),
+        cameras_measured=len(measured.weather),
         accuracy=measured.mean(),
         accuracy_clean=measured.mean_clean(),
         accuracy_source=source and source.mean(),
         accuracy_zero_byte=zero_byte and zero_byte.mean(),
         **up.columns("uplink"),
         **down.columns("downlink"),
-        full_uplink_message_bytes=answered * full.up,
-        full_downlink_message_bytes=len(report.replies) * full.ask
-        + sum(full.told(updates) * messages for updates, messages in report.caught_up.items()),
+        **full.columns(asked=len(report.replies), answered=answered, caught_up=report.caught_up),
         aggregation_error=report.aggregation_error,
         round_time_s=clock and clock.end(counted, heard),
         seconds=seconds,

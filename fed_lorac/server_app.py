@@ -37,10 +37,11 @@ class LogWatch(Watch):
     def round(self, row: Row, of: int) -> None:
         """One line a round."""
         logging.getLogger("flwr").info(
-            "round %d of %d: accuracy %s, %d cameras counted, %d left out, %d bytes up, %d down",
+            "round %d of %d: accuracy %s over %d cameras, %d cameras counted, %d left out, %d bytes up, %d down",
             row["round"],
             of,
             "not measured" if row["accuracy"] is None else f"{row['accuracy']:.4f}",
+            row["cameras_measured"],
             row["cameras_counted"],
             row["cameras_left_out"],
             row["uplink_message_bytes"],

@@ -14,6 +14,7 @@ from fed_lorac.config import Config, names
 from fed_lorac.config.rules import Scalar
 from fed_lorac.config.sense import fixed_basis
 from fed_lorac.data.datasets import Dataset, load
+from fed_lorac.data.progress import at
 from fed_lorac.data.store import cached_arrays
 from fed_lorac.fleet import Fleet, build_fleet
 from fed_lorac.precision import Precision, resolved_device, resolved_precision
@@ -81,10 +82,13 @@ def site_of(config: Config) -> Site:
 def _site(flat: tuple[tuple[str, Scalar], ...]) -> Site:
     config = Config.from_flat(dict(flat))
     device = torch.device(resolved_device(config.run.device))  # before data is opened, which may take minutes
+    at(f"opening {config.data.name}")
     data = open_data(config)
     precision = resolved_precision(config.run.precision, device)
+    at("dealing images to cameras")
     fleet = build_fleet(config.fleet, data, config.run.seed, cached_arrays)
     data.check_weathers(fleet.corruptions, clear=fleet.changing)  # some time the air is clear
+    at("loading the base")
     base = load_base(config, data)
     check_cameras(config, fleet.cameras, base.model)
     return Site(config, data, fleet, base, _adapters(config, base), device, precision)

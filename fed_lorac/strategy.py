@@ -11,9 +11,9 @@ from flwr.app import ConfigRecord, MessageType
 from fed_lorac.bases import RunningBase, folded, whole_frame
 from fed_lorac.camera import uplink_template
 from fed_lorac.clock import Clock
-from fed_lorac.config import StrategyConfig, names
+from fed_lorac.config import CodecConfig, StrategyConfig, names
 from fed_lorac.evaluate import statistics_of
-from fed_lorac.rounds import FullMessages
+from fed_lorac.reference import FullMessages, Reference
 from fed_lorac.running import shapes_of
 from fed_lorac.seeds import stream
 from fed_lorac.site import Site, expansion
@@ -32,7 +32,7 @@ from strategies.replies import Reply
 from strategies.silent import LocalOnly, ZeroByte
 from strategies.traffic import Traffic
 
-__all__ = ["STRATEGIES", "full_messages", "strategy_of"]
+__all__ = ["STRATEGIES", "full_messages", "reference_of", "strategy_of", "update_message_bytes"]
 
 STRATEGIES: dict[str, type[Traffic]] = {
     "merged": MergedFedAvg,
@@ -143,22 +143,29 @@ class _Whole:
         return whole_frame(self._site, self._running)
 
 
-def full_messages(site: Site) -> FullMessages:
-    """Build and weigh, once, what full fine-tuning of the same model would send and be sent."""
+def reference_of(site: Site) -> Reference:
+    """What full fine-tuning of the same model would send and be sent, in the run's codec and in fp32."""
+    codec, fp32 = site.config.codec, full_messages(site, CodecConfig())
+    return Reference(fp32 if codec.up == codec.down == "fp32" else full_messages(site, codec), fp32)
+
+
+def full_messages(site: Site, codec: CodecConfig) -> FullMessages:
+    """Build and weigh, once, what full fine-tuning of the same model would send and be sent under a codec."""
     tensors = {name: p.detach() for name, p in site.base.model.named_parameters()}
     if site.config.batch_norm.mode == "shared":
         tensors |= statistics_of(site.base.model)
-    told = ConfigRecord({"measure": True, "statistics": False, "server-round": 1})
     examples = max(len(camera.train) for camera in site.fleet.cameras)
-    codec = site.config.codec
     up = full_message(tensors, codec.up, reply_records(examples), reply=True, topk_share=codec.topk_share)
     # Put together as the strategy does it, so that the two arms differ in the frame alone.
     rng = stream(0, "weighed")
     frame = encode(tensors, dtype=codec.down, base="", rng=rng, topk_share=codec.topk_share)
-    update = Outbox([Update(1, frame)])
-    down = update.parcels([0], told, MessageType.EVALUATE)[0].weight
-    whole = (
-        Outbox([Update(1, encode(tensors, dtype="fp32", base=""))]).parcels([0], told, MessageType.EVALUATE)[0].weight
-    )
+    whole = encode(tensors, dtype="fp32", base="")
     ask = Outbox().parcels([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].weight
-    return FullMessages(up.message_bytes, down.message_bytes, ask.message_bytes, whole.message_bytes)
+    down, anew = (update_message_bytes(Update(1, one)) for one in (frame, whole))
+    return FullMessages(up.message_bytes, down, ask.message_bytes, anew)
+
+
+def update_message_bytes(update: Update) -> int:
+    """What the message weighs that tells a camera of an update."""
+    told = ConfigRecord({"measure": True, "statistics": False, "server-round": 1})
+    return Outbox([update]).parcels([0], told, MessageType.EVALUATE)[0].weight.message_bytes

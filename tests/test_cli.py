@@ -25,8 +25,8 @@ PAPER = {
     "resnet101": {"full": 42_512_970, "r*k": (253_504, 947_392, 3_722_944), "r": (155_968, 557_248, 2_162_368)},
 }
 KEYS = {
-    *("model", "method", "rank", "rank_mode", "trainable_parameters", "full_parameters"),
-    *("frame_bytes", "message_bytes", "full_frame_bytes", "full_message_bytes"),
+    *("model", "method", "rank", "rank_mode", "dtype", "trainable_parameters", "full_parameters"),
+    *("frame_bytes", "message_bytes", "full_frame_bytes", "full_message_bytes", "full_fp32_message_bytes"),
 }
 
 
@@ -200,14 +200,14 @@ def test_runs_compare_only_over_one_fleet(
     runs: dict[str, dict[str, object]] = {
         "lora": {},
         "full": {"adapter__method": "full", "strategy__name": "full"},
-        "other": {"run__seed": 1},
+        "other": {"fleet__severities": "4"},
     }
     for name, changes in runs.items():
         asked = [part for word in words(run__rounds=1, **changes) for part in ("-c", word)]
         assert called(monkeypatch, "run", *asked, "--out", str(tmp_path / name)) == 0
     capsys.readouterr()
     assert called(monkeypatch, "compare", str(tmp_path / "lora"), str(tmp_path / "full")) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in lines[2:]] == [
         "source",
         "local batch norm, nothing sent",
@@ -218,9 +218,9 @@ def test_runs_compare_only_over_one_fleet(
     assert "100.0 %" in lines[-1]
     for target, by in (("0.01", "by round 1"), ("1", "not reached")):
         assert called(monkeypatch, "compare", str(tmp_path / "full"), "--target", target) == 0
-        assert by in capsys.readouterr().out.splitlines()[-1]
+        assert by in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| full"))
     assert called(monkeypatch, "compare", str(tmp_path / "lora"), str(tmp_path / "other")) == 1
-    assert "seed" in capsys.readouterr().err
+    assert "differ in weather" in capsys.readouterr().err
 
 
 def test_every_adapter_in_the_config_has_an_implementation() -> None:

@@ -58,7 +58,7 @@ def test_what_is_said_of_full_fine_tuning_is_what_it_really_sends_under_the_same
     config = tiny(run__rounds=1, codec__up=dtype, codec__down=dtype, codec__topk_share=0.1, **METHODS["full"])
     run(config, tmp_path / "full", Watch())
     [row] = rows(tmp_path / "full/rounds.jsonl")
-    said = full_messages(site_of(tiny(codec__up=dtype, codec__down=dtype, codec__topk_share=0.1)))
+    said = full_messages(site_of(tiny()), config.codec)
     assert row["uplink_message_bytes"] == 3 * said.up == row["full_uplink_message_bytes"]
     assert row["downlink_message_bytes"] == row["full_downlink_message_bytes"]
 

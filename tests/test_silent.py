@@ -266,7 +266,7 @@ def test_runs_compare_by_what_they_are(
     zero = run_of("zero-byte", ("adapter__method", "full"))
     full = run_of("full", ("adapter__method", "full"))
     assert called(monkeypatch, "compare", str(zero), str(alone), str(full)) == 0
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in _table(capsys.readouterr().out)]
     named = {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
     assert named.keys() == {
         "source", "local batch norm, nothing sent", "zero-byte", "full fine-tuning, local-only", "full fine-tuning"
@@ -275,6 +275,10 @@ def test_runs_compare_by_what_they_are(
     assert named["zero-byte"]["fleet mean"] == named["local batch norm, nothing sent"]["fleet mean"]
     gained = told_by(full)["adapted_accuracy"] > told_by(full)["zero_byte_accuracy"]
     assert named["full fine-tuning"]["gain recovered"] == ("100 %" if gained else "")
+
+
+def _table(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("|")]
 
 
 def test_a_silent_round_counts_who_was_drawn_and_has_no_mean_to_be_off(run_of: Any):

@@ -17,7 +17,8 @@ from fed_lorac.errors import FrameError
 from fed_lorac.flower_private import task_identity
 from fed_lorac.grid.engines import run
 from fed_lorac.grid.in_process import in_process
-from fed_lorac.rounds import FullMessages, Watch
+from fed_lorac.reference import FullMessages
+from fed_lorac.rounds import Watch
 from fed_lorac.running import whole_fingerprint
 from fed_lorac.site import Site, site_of
 from fed_lorac.strategy import strategy_of

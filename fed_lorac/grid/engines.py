@@ -10,6 +10,7 @@ from flwr.app import RecordDict
 from fed_lorac.camera import cohort_size_of
 from fed_lorac.conduct import conduct
 from fed_lorac.config import Config
+from fed_lorac.data.progress import at
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.flower_private import task_identity
 from fed_lorac.grid.cohort_app import Bases, FleetApp
@@ -39,6 +40,7 @@ def _hire(config: Config, app: Callable[[], CohortApp]) -> Crew:
     """This process where one worker is asked for, else workers on Ray."""
     if config.run.workers == 1 and not config.ray.address:
         return Here(app())
+    at(f"starting {config.run.workers} workers on Ray")
     # Ray takes seconds to import, and one process needs none of it.
     from fed_lorac.grid.workers import RayCrew  # noqa: PLC0415
 

@@ -18,6 +18,7 @@ from flwr.simulation import run_simulation
 from fed_lorac.client_app import make_client_app
 from fed_lorac.conduct import conduct
 from fed_lorac.config import Config
+from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError
 from fed_lorac.flower_private import task_identity
 from fed_lorac.grid.cluster import joined
@@ -36,6 +37,7 @@ def simulate(config: Config, folder: RunFolder, watch: Watch, mods: Sequence[Mod
     """
     site_of(config)  # so that bad data or a bad base is found before Ray starts
     conductor = _Conductor(config, folder, watch)
+    at("starting Flower's runtime")
     with task_identity(), joined(config.run, config.ray.address) as share, _without_deprecation():
         try:
             run_simulation(

@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from fed_lorac.config import Config
+from fed_lorac.data.progress import at
 from fed_lorac.doctor import Facts, complaints, examine_driver, remarks
 from fed_lorac.errors import RunError
 from fed_lorac.grid.attempts import Attempt, Desk, Trouble, TroubleLog
@@ -93,6 +94,7 @@ class RayCrew:
 
     def _muster(self) -> None:
         """Wait until every place is filled, or given up."""
+        at(f"waiting for {len(self._posts)} workers")
         while any(post.doing in (Doing.ARRIVING, Doing.BEGINNING) for post in self._posts):
             self._listen(mustering=True)
         self._check_alive()

@@ -1,0 +1,59 @@
+"""A finished run's summary, read back, of this version or an older one. Knows a run's files and keys; not tables.
+
+Older summaries have no "config", which then stands in the folder's config.toml, and know full fine-tuning's bytes under
+the run's own codec alone. Where that is fp32 both ways they are those in fp32; else these are unknown, None.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fed_lorac.errors import RunError
+
+__all__ = ["Summary", "read_summary"]
+
+Summary = Mapping[str, Any]
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of the run in a folder.
+
+    Raises:
+        RunError: no finished run is there, or its files cannot be read.
+    """
+    try:
+        found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or "total_bytes" not in found:
+            raise ValueError("it is no run's summary")
+        if "config" not in found:
+            found["config"] = _config(folder)
+    except (OSError, ValueError) as cause:
+        raise RunError(f"A finished run has a summary.json; {folder}: {cause}. Give the folder of --out.") from None
+    if "full_fp32_total_bytes" not in found:
+        _add_fp32(found)
+    return found
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The run's settings as a summary of this version has them, `section.key`; none where the file was not kept."""
+    file = folder / "config.toml"
+    tables = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return {f"{section}.{key}": value for section, table in tables.items() for key, value in table.items()}
+
+
+def _add_fp32(found: dict[str, Any]) -> None:
+    """Full fine-tuning's bytes and times in fp32, beside those under the run's codec."""
+    exact = all(found["config"].get(f"codec.{way}") == "fp32" for way in ("up", "down"))
+
+    def same(value: Any) -> Any:
+        return value if exact else None
+
+    found["full_fp32_total_bytes"] = same(found["full_total_bytes"])
+    for way in ("uplink", "downlink"):
+        found["bytes"][f"full_fp32_{way}_message_bytes"] = same(found["bytes"][f"full_{way}_message_bytes"])
+    for times in (*found["air_time_s"].values(), *found.get("days", {}).values()):
+        times["full_fp32"] = same(times["full"])
+    if found.get("target"):
+        found["target"]["full_fp32_bytes"] = same(found["target"]["full_bytes"])

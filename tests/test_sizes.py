@@ -1,0 +1,87 @@
+"""Laws of `fed-lorac sizes`: measured on shapes as on a network with weights, and readable on a narrow terminal."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from fed_lorac import cli
+from fed_lorac.adapters.methods import adapter_of
+from fed_lorac.config import AdapterConfig, names
+from fed_lorac.errors import ConfigError
+from fed_lorac.models import build
+from fed_lorac.seeds import stream, torch_stream
+from fed_lorac.size_tables import sizes_table
+from fed_lorac.sizes import PAPER_TABLE, sizes
+from fed_lorac.wire.codec import encode
+
+
+def shown(*words: str) -> str:
+    """What `fed-lorac sizes WORDS` prints on a terminal of 80 columns."""
+    table = Console(record=True, width=80)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "out", table)
+        patch.setattr(sys, "argv", ["fed-lorac", "sizes", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert not end.value.code
+    return table.export_text()
+
+
+@pytest.mark.parametrize("dtype", names.CODECS)
+@pytest.mark.parametrize("method", names.ADAPTERS)
+def test_a_frame_is_as_large_without_weights_as_with_them(method: str, dtype: str) -> None:
+    network = build("resnet8")
+    adapter = adapter_of(AdapterConfig(method=method, rank=2, alpha=4.0, rank_mode="r*k"))
+    adapter.attach(network, torch_stream(0, "sizes"))
+    frame = encode(adapter.read(network), dtype=dtype, base="", rng=stream(0, "weighed"))
+    found = sizes("resnet8", method, 2, "r*k", dtype=dtype)
+    assert found.frame_bytes == len(frame)
+    assert found.trainable_parameters == sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert found.full_fp32_message_bytes == sizes("resnet8", "full").message_bytes
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+@pytest.mark.parametrize("method", names.ADAPTERS)
+def test_a_table_fits_80_columns_with_every_cell_whole(method: str, dtype: str) -> None:
+    kinds = ("frame", "message", "full_frame", "full_message", "full_fp32_message")
+    large = {f"{kind}_bytes": 170_056_426 for kind in kinds}
+    large |= {"trainable_parameters": 42_512_970, "full_parameters": 42_512_971}  # as many as resnet101's, and more
+    rows = [replace(sizes("resnet8", method, rank, "r*k", dtype=dtype), **large, model="resnet101") for rank in (1, 16)]
+    console = Console(record=True, width=80)
+    console.print(sizes_table(rows))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    for row in rows:
+        for value in (row.trainable_parameters, row.frame_bytes, row.message_bytes, row.full_message_bytes):
+            assert f" {value:,} " in text
+    assert ("in int8" in text) == (dtype == "int8")
+
+
+def test_the_share_is_of_full_fine_tuning_in_fp32_and_of_the_same_codec_beside_it() -> None:
+    lines = shown("--model", "resnet8", "--rank", "1", "--rank-mode", "r", "--dtype", "int8").splitlines()
+    one, full = sizes("resnet8", rank=1, rank_mode="r", dtype="int8"), sizes("resnet8", "full")
+    row = next(line for line in lines if line.strip().startswith("r=1 (r)"))
+    shares = [f"{100 * one.message_bytes / whole:.3g}%" for whole in (full.message_bytes, one.full_message_bytes)]
+    assert row.split()[-2:] == shares
+    assert one.full_message_bytes < full.message_bytes
+
+
+def test_each_network_has_a_table_of_its_own() -> None:
+    text = shown("--method", "linear-probe")
+    for network in dict.fromkeys(row[0] for row in PAPER_TABLE):
+        assert f"{network}, linear-probe, fp32: what a camera trains" in text
+    assert text.count("linear-probe  ") == 5  # it has no rank: one row a network
+
+
+def test_a_codec_that_does_not_exist_is_refused_before_anything_is_built() -> None:
+    with pytest.raises(ConfigError, match="int3"):
+        sizes("resnet8", dtype="int3")
+
+
+def test_json_has_all_rows_in_one_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown("--model", "resnet8", "--json") == ""
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["rank"], row["dtype"]) for row in found] == [(1, "fp32"), (4, "fp32"), (16, "fp32")]
