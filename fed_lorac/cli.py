@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 the run or the data failed, 2 the command or the config is
 import json
 import logging
 import os
-import shlex
 import sys
 from dataclasses import asdict
 from io import TextIOWrapper
@@ -14,17 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fed_lorac import __version__
-from fed_lorac.cache_command import cache
-from fed_lorac.errors import ConfigError, FedLoracError
+from fed_lorac.commands.cache import cache
+from fed_lorac.commands.options import AsJson, Overrides, Overwrite, Source, err, out
+from fed_lorac.commands.run import run
+from fed_lorac.errors import ConfigError
 from fed_lorac.terminal import Commands, ended
 
 if TYPE_CHECKING:
-    from fed_lorac.config import Config
+    pass
 
 __all__ = ["app", "main"]
 
@@ -36,23 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-out, err = Console(), Console(stderr=True)
-
-Source = Annotated[
-    str | None, typer.Argument(help="A name in sim_configs, or a path to a TOML file.", show_default="quickstart")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        "-c",
-        metavar="KEY=VALUE",
-        help="Override a setting, as in -c run.rounds=20. May be repeated; of one key the last counts.",
-        show_default="none",
-    ),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -63,76 +46,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-@app.command()
-def run(
-    config: Source = None,
-    overrides: Overrides = None,
-    folder: Annotated[
-        Path | None, typer.Option("--out", help="The run's folder.", show_default="run.out, or runs/NAME-TIME")
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Go on with the run in DIR, from its newest checkpoint, under its own config.",
-            show_default="a new run",
-        ),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run a simulation and print what it found."""
-    from fed_lorac.config import load_config, resumed_config  # noqa: PLC0415
-    from fed_lorac.record import check_new, folder_for  # noqa: PLC0415
-
-    if resume is not None and folder not in (None, resume):
-        raise ConfigError(f"A run goes on in its own folder; --resume is {resume}, --out {folder}. Leave --out away.")
-    if resume is None:
-        settings = load_config(config, overrides or [])
-    else:
-        settings = resumed_config(resume, config, overrides or [])
-    with folder_for(settings, Path(config or "quickstart").stem, resume or folder) as target:
-        if resume is None:
-            check_new(target, settings)  # before PyTorch, Flower and the images are waited for
-        _run(settings, target, resume=resume is not None, as_json=as_json)
-
-
-def _run(settings: "Config", target: Path, *, resume: bool, as_json: bool) -> None:
-    with err.status("importing PyTorch and Flower"):
-        from fed_lorac.grid.engines import run as run_on_engine  # noqa: PLC0415
-        from fed_lorac.progress import RichWatch  # noqa: PLC0415
-
-    try:
-        with RichWatch(err, settings.run.rounds) as watch:
-            run_on_engine(settings, target, watch, resume=resume)
-    except KeyboardInterrupt:
-        if (target / "summary.json").is_file():
-            _show(target, as_json=as_json)
-        _say_how_to_go_on(target)
-        raise
-    except FedLoracError:
-        _say_how_to_go_on(target)
-        raise
-    _show(target, as_json=as_json)
-    err.print(f"The run is in {target}", highlight=False, soft_wrap=True)
-
-
-def _show(target: Path, *, as_json: bool) -> None:
-    from fed_lorac.report import show_run  # noqa: PLC0415
-    from fed_lorac.summaries import read_summary  # noqa: PLC0415
-
-    summary = read_summary(target)
-    if as_json:
-        sys.stdout.write(json.dumps(summary, indent=2) + "\n")
-    else:
-        show_run(out, summary)
-
-
-def _say_how_to_go_on(target: Path) -> None:
-    from fed_lorac.record import can_go_on  # noqa: PLC0415
-
-    if can_go_on(target):
-        command = f"fed-lorac run --resume {shlex.quote(str(target))}"
-        err.print(f"What was done is kept. To go on: {command}", highlight=False, markup=False, soft_wrap=True)
+app.command()(run)
 
 
 @app.command()

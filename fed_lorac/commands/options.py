@@ -1,0 +1,26 @@
+"""What several commands take, and where they speak. Knows typer and rich; not what any command does."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+__all__ = ["AsJson", "Overrides", "Overwrite", "Source", "err", "out"]
+
+out, err = Console(), Console(stderr=True)
+
+Source = Annotated[
+    str | None, typer.Argument(help="A name in sim_configs, or a path to a TOML file.", show_default="quickstart")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-c",
+        metavar="KEY=VALUE",
+        help="Override a setting, as in -c run.rounds=20. May be repeated; of one key the last counts.",
+        show_default="none",
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
