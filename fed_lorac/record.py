@@ -135,13 +135,15 @@ def _check_new(path: Path, config: Config) -> None:
 
 
 def can_go_on(path: Path) -> bool:
-    """Whether `--resume` would find something to do here: a checkpoint, rounds to come, and no other process."""
+    """Whether `--resume` would find something to do here: a checkpoint, rounds or results to come, and no
+    other process."""
     try:
         check_unlocked(path)
-        asked, done = load_config(path / CONFIG_FILE).run.rounds, len(read_rows(path / ROUNDS_FILE).rows)
+        asked, rows = load_config(path / CONFIG_FILE).run.rounds, read_rows(path / ROUNDS_FILE).rows
     except FedLoracError:
         return False
-    return done < asked and any((path / "checkpoints").glob("round-*"))
+    lacks_results = not (path / SUMMARY_FILE).exists() and any(row["cameras_counted"] for row in rows)
+    return (len(rows) < asked or lacks_results) and any((path / "checkpoints").glob("round-*"))
 
 
 @contextmanager

@@ -159,7 +159,7 @@ def test_the_help_tells_what_each_word_means_and_what_holds_without_it(
 
 def script(ending: str) -> list[str]:
     """Our command line with one more command, which ends in its own way."""
-    lines = ["import sys", "from fed_lorac import cli", "def broken() -> None:", f"    {ending}"]
+    lines = ["import sys", "from fed_lorac import cli, errors", "def broken() -> None:", f"    {ending}"]
     lines += ["cli.app.command()(broken)", "sys.argv = ['fed-lorac', 'broken']", "cli.main()"]
     return [sys.executable, "-c", "\n".join(lines)]
 
@@ -170,7 +170,7 @@ def script(ending: str) -> list[str]:
         ("raise EOFError('No data left in file')", 1, ("EOFError: No data left in file", "Please report"), "Aborted"),
         ("raise ValueError('nobody thought of it')", 1, ("ValueError: nobody thought", "Please report"), "Aborted"),
         ("raise KeyboardInterrupt", 130, ("Interrupted.",), "Traceback"),
-        ("raise cli.RunError('told.')", 1, ("RunError: told.",), "Traceback"),
+        ("raise errors.RunError('told.')", 1, ("RunError: told.",), "Traceback"),
     ],
 )
 def test_what_ends_a_command_is_shown_as_what_it_is(ending: str, code: int, says: tuple[str, ...], never: str) -> None:

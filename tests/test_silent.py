@@ -230,9 +230,9 @@ def test_no_camera_is_asked_to_train(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"batch_norm__mode": "frozen"}, r'batch_norm\.mode = \'frozen\'.*Set batch_norm\.mode = "local"'),
-        ({"batch_norm__mode": "shared"}, r'batch_norm\.mode = \'shared\'.*Set batch_norm\.mode = "local"'),
-        ({"model__norm": "group"}, r'model\.norm = \'group\'.*Set model\.norm = "batch"'),
+        ({"batch_norm__mode": "frozen"}, r'batch_norm\.mode = "frozen".*Set batch_norm\.mode = "local"'),
+        ({"batch_norm__mode": "shared"}, r'batch_norm\.mode = "shared".*Set batch_norm\.mode = "local"'),
+        ({"model__norm": "group"}, r'model\.norm = "group".*Set model\.norm = "batch"'),
         ({"codec__error_feedback": "true", "codec__up": "int8"}, "they send none"),
     ],
 )

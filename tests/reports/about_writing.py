@@ -4,7 +4,7 @@ import os
 import resource
 from pathlib import Path
 
-from reported import SHORT, Case
+from reported import SHORT, Case, began, seen
 from runs import tiny
 
 from fed_lorac.grid.engines import run
@@ -59,8 +59,19 @@ def an_export_over_another_file(folder: Path) -> list[str]:
     return ["export", "run", "--format", "safetensors", "--out", "mine.safetensors"]
 
 
-def the_rounds_are_kept(folder: Path) -> None:
-    assert (folder / "run" / "config.toml").is_file() and not list(folder.rglob("*.tmp"))
+def a_run_whose_images_are_cached(folder: Path) -> list[str]:
+    command = ["run", *SHORT, *TINY, "--out"]
+    first = seen(began([*command, "first"], folder, "first.log"), folder / "first.log")
+    assert first.exit_code == 0, first.text
+    return [*command, "run"]
+
+
+def the_run_goes_on_to_the_same_end(folder: Path) -> None:
+    assert not list(folder.rglob("*.tmp"))
+    last = seen(began(["run", "--resume", "run"], folder, "last.log"), folder / "last.log")
+    assert last.exit_code == 0, last.text
+    for name in ("adapter.safetensors", "model.safetensors", "cameras.safetensors"):
+        assert (folder / "run" / name).read_bytes() == (folder / "first" / name).read_bytes()
 
 
 CASES = [
@@ -84,12 +95,27 @@ CASES = [
         says=("RunError", "a part of this one is a file"),
     ),
     Case(
-        "a run on a disk without room for a checkpoint",
-        lambda folder: ["run", *SHORT, *TINY, "--out", "run"],
+        "a run on a disk without room for its results goes on when there is",
+        a_run_whose_images_are_cached,
         exit_code=1,
-        says=("RunError", "What is kept must be written", "File too large", "ulimit -f"),
+        says=(
+            "RunError",
+            "What is kept must be written",
+            "File too large",
+            "ulimit -f",
+            "To go on: fed-lorac run --resume",
+        ),
         become=with_small_files,
-        check=nothing_is_left,
+        check=the_run_goes_on_to_the_same_end,
+    ),
+    Case(
+        "a run on a disk without room for the cache",
+        lambda folder: ["run", *SHORT, *TINY],
+        exit_code=1,
+        says=("RunError", "What is kept must be written", "File too large", "FED_LORAC_CACHE"),
+        environment={"FED_LORAC_CACHE": "cache"},
+        become=with_small_files,
+        check=lambda folder: _assert_equal([path.name for path in folder.iterdir()], ["cache"]),
     ),
     Case(
         "pretraining to a place that cannot be written is refused before it trains",
