@@ -1,6 +1,7 @@
 """The base network that both ends start from, and whether it has seen the fleet's images. Knows models and data sets;
 not cameras, adapters or rounds."""
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +21,6 @@ from fed_lorac.errors import DataError
 from fed_lorac.files import home_expanded, reserved
 from fed_lorac.images import Augment
 from fed_lorac.models import build
-from fed_lorac.models.classes import classes_text
 from fed_lorac.models.weights import SHIPPED, imagenet, read_checkpoint, shipped_path
 from fed_lorac.normalization import CIFAR10, Normalization
 from fed_lorac.precision import resolved_precision
@@ -151,7 +151,7 @@ def provenance(config: Config, data: Dataset, recipe: Recipe) -> dict[str, str]:
         "width": str(m.width),
         "norm": m.norm,
         "shortcut": m.shortcut,
-        "classes": classes_text(data.classes),
+        "classes": json.dumps(data.classes),
         "normalization": recipe.normalization.text,
         "data": data.name,
         "data_set": config.data.name,

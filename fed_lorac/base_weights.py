@@ -3,7 +3,9 @@ refused with what to type. Knows config, models and classes' names; not images, 
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, count
+from pathlib import Path
 
 from torch import nn
 
@@ -15,7 +17,7 @@ from fed_lorac.models.fitting import CLASSIFIER, load_into, misfit_of_classifier
 from fed_lorac.models.weights import Checkpoint
 from fed_lorac.normalization import CIFAR10, IMAGENET, Normalization
 
-__all__ = ["Taken", "fresh_normalization", "pretrain_command", "recorded_normalization", "remedy", "take"]
+__all__ = ["Taken", "fresh_normalization", "recorded_normalization", "remedy", "take"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ def take(
     if why and not trains_on:
         raise DataError(_of_other_classes(said, source, config, why))
     notes = load_into(model, checkpoint, source, fresh=CLASSIFIER if why else ())
-    drawn = (f"its classifier is drawn anew, to be trained: {why}",) if why else ()
-    return Taken(normalization, (*checkpoint.notes, *notes, *drawn, *_of_other_data(said, config), *assumed))
+    told = (f"its classifier is drawn anew, to be trained: {why}",) if why else _of_other_data(said, config)
+    return Taken(normalization, (*checkpoint.notes, *notes, *told, *assumed))
 
 
 def _with_classes(model: nn.Module, checkpoint: Checkpoint, classes: Sequence[str]) -> tuple[Checkpoint, str]:
@@ -59,7 +61,7 @@ def _with_classes(model: nn.Module, checkpoint: Checkpoint, classes: Sequence[st
         return checkpoint, misfit
     if its is None:
         note = f"its classes are not recorded: its {len(classes)} are taken to be the data's, in the data's order"
-        return Checkpoint(checkpoint.tensors, checkpoint.metadata, (*checkpoint.notes, note)), ""
+        return replace(checkpoint, notes=(*checkpoint.notes, note)), ""
     return (checkpoint if its == tuple(classes) else reordered(checkpoint, its, classes)), ""
 
 
@@ -75,10 +77,12 @@ def _of_other_classes(said: Mapping[str, str], source: str, config: Config, why:
 
 def remedy(config: Config) -> str:
     """What to type to have a base of one's own."""
-    return f'Train a base on this data: `{pretrain_command(config)}`; then set model.weights = "base.safetensors".'
+    names = chain(["base.safetensors"], (f"base-{number}.safetensors" for number in count(2)))
+    out = next(name for name in names if not Path(name).exists())  # what is there is not overwritten
+    return f'Train a base on this data: `{pretrain_command(config, out)}`; then set model.weights = "{out}".'
 
 
-def pretrain_command(config: Config) -> str:
+def pretrain_command(config: Config, out: str) -> str:
     """The whole command that trains a base for this config's network and data, whatever file the config is from."""
     plain, wanted = Config().to_flat(), config.to_flat()
     if config.data.name == "cifar10c":  # has no images to train on
@@ -90,7 +94,7 @@ def pretrain_command(config: Config) -> str:
         for key, value in wanted.items()
         if key.startswith(("data.", "model.")) and value != plain[key]
     ]
-    return " ".join(["fed-lorac pretrain", *words, "--out base.safetensors"])
+    return " ".join(["fed-lorac pretrain", *words, f"--out {out}"])
 
 
 def _check_kind(said: Mapping[str, str], source: str) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fed_lorac.base import Base, load_base, saw_fleet_images, tell_notes, train_base
-from fed_lorac.base_weights import pretrain_command
+from fed_lorac.base_weights import remedy
 from fed_lorac.config import Config
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.errors import ConfigError, DataError, RunError
@@ -227,11 +227,16 @@ def test_shipped_weights_are_for_their_own_data() -> None:
         load_base(tiny(model__weights="shipped"), of_classes(*DIGITS))
 
 
-def test_the_command_to_type_names_all_that_makes_the_base_and_nothing_else() -> None:
+def test_the_command_to_type_names_all_that_makes_the_base_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     config = tiny(data__name="folder", data__root="my photos", model__weights="shipped", local__lr=0.3)
     told = "fed-lorac pretrain -c model.width=4 -c data.name=folder -c 'data.root=my photos' --out base.safetensors"
-    assert pretrain_command(config) == told
-    assert "data.name=cifar10 " in pretrain_command(tiny(data__name="cifar10c", data__root="c"))
+    assert told in remedy(config)
+    (tmp_path / "base.safetensors").touch()  # which pretrain would not overwrite
+    assert f'{told.replace("base.", "base-2.")}`; then set model.weights = "base-2.safetensors"' in remedy(config)
+    assert "data.name=cifar10 " in remedy(tiny(data__name="cifar10c", data__root="c"))
 
 
 def test_a_network_that_was_another_is_named_by_its_settings(tmp_path: Path) -> None:

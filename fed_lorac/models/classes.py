@@ -11,7 +11,7 @@ import torch
 from fed_lorac.models.fitting import CLASSIFIER
 from fed_lorac.models.read import Checkpoint
 
-__all__ = ["classes_of", "classes_text", "difference", "reordered"]
+__all__ = ["classes_of", "difference", "reordered"]
 
 _ALIKE: dict[str, Callable[[str], str]] = {
     "leading zeros": lambda name: re.sub(r"(?<!\d)0+(?=\d)", "", name),
@@ -20,15 +20,10 @@ _ALIKE: dict[str, Callable[[str], str]] = {
 }
 
 
-def classes_text(classes: Sequence[str]) -> str:
-    """Classes as a checkpoint's metadata holds them: JSON, because a name may have a comma in it."""
-    return json.dumps(list(classes), ensure_ascii=False)
-
-
 def classes_of(checkpoint: Checkpoint) -> tuple[str, ...] | None:
     """The classes that the metadata names, a row of the classifier each; None where it does not.
 
-    Older checkpoints have them with commas between.
+    They are JSON, because a name may have a comma in it; older checkpoints have them with commas between.
     """
     said, rows = checkpoint.metadata.get("classes", ""), checkpoint.tensors.get(CLASSIFIER[0])
     found = _listed(said)

@@ -37,8 +37,10 @@ def head_of(path: Path) -> bytes:
             raise DataError(f"{_LAW}; {path} is a folder. Name the file in it{_such_as(inside)}.")
         if path.is_symlink() and not path.exists():
             raise DataError(f"{_LAW}; {path} is a link to {path.readlink()}, which is not there. Mend the link.")
-        if not path.is_file():
+        if not path.exists():
             raise DataError(f"{_LAW}; {path} is not there. Give a path that exists from {Path.cwd()}.")
+        if not path.is_file():
+            raise DataError(f"{_LAW}; {path} is a device or a pipe. Name a file.")
         with path.open("rb") as file:
             return file.read(HEAD)
     except OSError as cause:

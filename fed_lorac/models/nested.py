@@ -94,7 +94,9 @@ def _places(keys: tuple[str, ...], tensors: Mapping[str, Tensor], names: Collect
     for prefix in ("", *sorted(prefixes)):
         own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         beside = tuple(key for key in tensors if not key.startswith(prefix))
-        yield _Place(keys, prefix, own, beside, len(own.keys() & set(names)))
+        fitting = len(own.keys() & set(names))
+        if not prefix or 2 * fitting > len(names):  # a block of another network has a few of the names too
+            yield _Place(keys, prefix, own, beside, fitting)
 
 
 def _unusual(prefix: str) -> bool:

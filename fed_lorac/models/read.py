@@ -88,7 +88,7 @@ def _check_archive(path: Path) -> None:
             for member in archive.infolist():
                 if member.CRC:  # 0: it was saved without
                     _read_through(archive, member)
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as cause:
+    except Exception as cause:  # whatever a damaged archive leads to
         raise DataError(
             f"A file of torch.save must be whole; {path} has {path.stat().st_size:,} bytes: {cause}. Was it truncated? "
             "Copy or download it again."
@@ -97,7 +97,7 @@ def _check_archive(path: Path) -> None:
     if "constants.pkl" in parts or any(part.startswith("code/") for part in parts):
         raise DataError(
             f"A file of weights holds a state_dict; {path} is TorchScript, a whole program. Take its weights out: "
-            f'torch.save(torch.jit.load("{path.name}").state_dict(), "weights.pth").'
+            f'torch.save(torch.jit.load("{path}").state_dict(), "weights.pth").'
         )
     if "data.pkl" not in parts:
         raise DataError(

@@ -265,7 +265,7 @@ CASES = [
         says=(
             "the data lacks '00', '01', '02', ...",
             "it lacks '0', '1', '2', .... They differ in leading zeros alone. Rename the class folders, or train",
-            "-c data.name=folder -c data.root=photos --out base.safetensors`",
+            "-c data.name=folder -c data.root=photos --out base-2.safetensors`",
         ),
         environment=HERE,
     ),
