@@ -132,7 +132,7 @@ def bare_loop(site: Site, networks: int) -> Callable[[], object]:
     models = []
     for _ in range(networks):
         model = running_model(site, RunningBase(), {})
-        reestimate_statistics(model, seen[0].train, site.precision)
+        reestimate_statistics(model, seen[0].train, site.precision, site.base.normalization)
         site.adapter.attach(model, torch_stream(0, "bare loop"))
         model.train()
         if site.config.batch_norm.in_turn == "fixed":

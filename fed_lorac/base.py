@@ -1,6 +1,8 @@
 """The base network that both ends start from, and whether it has seen the fleet's images. Knows models and data sets;
 not cameras, adapters or rounds."""
 
+import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 from fed_lorac import __version__
+from fed_lorac.base_weights import Taken, fresh_normalization, remedy, take
 from fed_lorac.config import Config
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.data.progress import at
@@ -18,7 +21,8 @@ from fed_lorac.errors import DataError
 from fed_lorac.files import home_expanded, reserved
 from fed_lorac.images import Augment
 from fed_lorac.models import build
-from fed_lorac.models.weights import imagenet, load_into, read_checkpoint, shipped_path
+from fed_lorac.models.weights import SHIPPED, imagenet, read_checkpoint, shipped_path
+from fed_lorac.normalization import CIFAR10, Normalization
 from fed_lorac.precision import resolved_precision
 from fed_lorac.pretrain import RECIPE, OnStep, pretrain
 from fed_lorac.running import fingerprint, named_tensors
@@ -26,19 +30,22 @@ from fed_lorac.seeds import torch_stream
 from fed_lorac.tensor_files import write_tensors
 from fed_lorac.training import Recipe
 
-__all__ = ["Base", "fresh_model", "load_base", "train_base"]
+__all__ = ["Base", "fresh_model", "load_base", "tell_notes", "train_base"]
 
 Saw = Literal["no", "yes", "unknown"]
 
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """A plain network in eval mode, its fingerprint, its source, and if it was trained on the fleet's images."""
+    """A plain network in eval mode, its fingerprint, its source, if it was trained on the fleet's images, what its
+    pixels are normalised by, and what was done to a file that was not made for it."""
 
     model: nn.Module
     fingerprint: str
     source: str
     saw_fleet_images: Saw
+    normalization: Normalization = CIFAR10
+    notes: tuple[str, ...] = ()
 
 
 def fresh_model(config: Config, classes: int) -> nn.Module:
@@ -48,26 +55,40 @@ def fresh_model(config: Config, classes: int) -> nn.Module:
     return build(m.name, num_classes=classes, width=m.width, norm=m.norm, shortcut=m.shortcut, generator=generator)
 
 
-def load_base(config: Config, data: Dataset) -> Base:
-    """The base that `model.weights` names, for the data set's classes.
+def load_base(config: Config, data: Dataset, *, trains_on: bool = False) -> Base:
+    """The base that `model.weights` names, for the data set's classes; `trains_on` where it is to be trained first.
 
     Raises:
-        DataError: weights that are missing, damaged, or of another network.
+        DataError: weights that are missing, damaged, or of another network, other classes or another normalisation.
     """
     model, weights = fresh_model(config, len(data.classes)), config.model.weights
     saw: Saw = "no"
+    taken = Taken(fresh_normalization(config), ())
     if weights == "imagenet":
-        imagenet(model, config.model.name)
+        taken = replace(taken, notes=imagenet(model, config.model.name))
     elif weights != "none":
         path = _checkpoint_path(config, data)
-        checkpoint = read_checkpoint(path)
-        load_into(model, checkpoint, path.name)
+        checkpoint = read_checkpoint(path, model.state_dict())
+        source = path.name if weights in ("shipped", "pretrain") else str(path)
+        taken = take(model, checkpoint, source, config, data.classes, trains_on=trains_on)
         saw = saw_fleet_images(checkpoint.metadata, config, data)
-    return Base(model.eval(), fingerprint(named_tensors(model)), weights, saw)
+    identity = fingerprint(named_tensors(model))
+    return Base(model.eval(), identity, weights, saw, taken.normalization, taken.notes)
+
+
+def tell_notes(base: Base) -> None:
+    """Warn of what was done to a file of weights: once, by whoever drives, and not by each worker that loads it."""
+    for note in base.notes:
+        logging.getLogger(__name__).warning("Base %s: %s.", base.source, note)
 
 
 def _checkpoint_path(config: Config, data: Dataset) -> Path:
     if config.model.weights == "shipped":
+        if config.model.name not in SHIPPED:
+            raise DataError(
+                f"Shipped weights exist for {' and '.join(SHIPPED)}; model.name is {config.model.name!r}. "
+                f"{remedy(config)}"
+            )
         return shipped_path(config.model.name)
     if config.model.weights != "pretrain":
         return home_expanded(config.model.weights)
@@ -91,7 +112,8 @@ def train_base(
 ) -> Mapping[str, str]:
     """Train a base on the cloud's images, write it to `path` with its provenance, and return that.
 
-    It starts from `model.weights` where that is a checkpoint or "imagenet", else from fresh weights.
+    It starts from `model.weights` where that is a checkpoint or "imagenet", else from fresh weights; a classifier for
+    other classes is drawn anew.
 
     Raises:
         RunError: `path` cannot be written, or has a file that is not to be overwritten: found before training.
@@ -99,8 +121,15 @@ def train_base(
     if not len(data.cloud):
         raise DataError(f"A base is trained on the cloud's images; {data.name} keeps none for it. Set model.weights.")
     start, augment = _starting_point(config, data), cast(Augment, config.local.augment)
-    precision = resolved_precision(config.run.precision)
-    recipe = replace(RECIPE, lr=lr, weight_decay=weight_decay, precision=precision, augment=augment)
+    tell_notes(start)
+    recipe = replace(
+        RECIPE,
+        lr=lr,
+        weight_decay=weight_decay,
+        precision=resolved_precision(config.run.precision),
+        augment=augment,
+        normalization=start.normalization,
+    )
     size_bytes = sum(tensor.nbytes for tensor in start.model.state_dict().values())
     with reserved(path, size_bytes, overwrite=overwrite):
         result = pretrain(
@@ -122,7 +151,8 @@ def provenance(config: Config, data: Dataset, recipe: Recipe) -> dict[str, str]:
         "width": str(m.width),
         "norm": m.norm,
         "shortcut": m.shortcut,
-        "classes": ",".join(data.classes),
+        "classes": json.dumps(data.classes),
+        "normalization": recipe.normalization.text,
         "data": data.name,
         "data_set": config.data.name,
         "data_fingerprint": data.fingerprint,
@@ -142,7 +172,8 @@ def provenance(config: Config, data: Dataset, recipe: Recipe) -> dict[str, str]:
 
 def _starting_point(config: Config, data: Dataset) -> Base:
     goes_on = config.model.weights not in ("none", "shipped", "pretrain")
-    return load_base(config if goes_on else replace(config, model=replace(config.model, weights="none")), data)
+    start = config if goes_on else replace(config, model=replace(config.model, weights="none"))
+    return load_base(start, data, trains_on=True)
 
 
 def saw_fleet_images(metadata: Mapping[str, str], config: Config, data: Dataset) -> Saw:

@@ -180,7 +180,7 @@ def _fix_statistics(site: Site, models: Sequence[nn.Module], sights: Sequence[vi
     for model, view in zip(models, sights, strict=True):
         images = recent(site, view)
         every = -(-len(images) // _FIXED_BY)
-        reestimate_statistics(model, images[::every], site.precision)
+        reestimate_statistics(model, images[::every], site.precision, site.base.normalization)
         _set_training_mode(site, model)
 
 
@@ -218,4 +218,5 @@ def recipe_of(site: Site, round: int) -> Recipe:
         precision=site.precision,
         prox_mu=c.prox_mu,
         shuffled=site.config.fleet.stream == "iid",
+        normalization=site.base.normalization,
     )

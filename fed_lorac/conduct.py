@@ -12,6 +12,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from fed_lorac.base import tell_notes
 from fed_lorac.bases import RunningBase, folded
 from fed_lorac.checkpoint import Checkpoint
 from fed_lorac.clock import Clock
@@ -98,6 +99,7 @@ class _Run:
     def __init__(self, grid: Grid, config: Config, folder: RunFolder, watch: Watch, memories: Memories | None) -> None:
         self._grid, self._config, self._folder, self._watch, self._memories = grid, config, folder, watch, memories
         self._site: Site = site_of(config)
+        tell_notes(self._site.base)
         self._clock = Clock(self._site.fleet, config.fleet, config.local)
         self._strategy: Traffic = strategy_of(self._site, clock=self._clock)
         self._full = reference_of(self._site)
@@ -183,6 +185,7 @@ class _Run:
             "data": self._site.data.name,
             "data_fingerprint": self._site.data.fingerprint,
             "classes": json.dumps(self._site.data.classes),
+            "normalization": self._site.base.normalization.text,
             "seed": str(self._config.run.seed),
         }
         self._folder.finish(

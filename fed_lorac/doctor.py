@@ -47,6 +47,7 @@ class Facts:
     free_memory_bytes: int = 0
     data: str = ""  # fingerprints; empty where there is `trouble`
     base: str = ""
+    base_notes: str = ""  # what was done to its file to take it, a line each
     cache: str = ""
     cache_writable: bool = False
     trouble: str = ""  # why it cannot train: no such device, no data, or the node could not be asked
@@ -60,12 +61,12 @@ class Facts:
 def examine(config: Config, node: str = "") -> Facts:
     """Examine this machine for a config, opening data and base as a worker does; what fails is in `trouble`."""
     free = free_memory_bytes()  # before data and base are opened
-    device = precision = data = base = trouble = ""
+    device = precision = data = base = notes = trouble = ""
     try:
         device = resolved_device(config.run.device)
         precision = resolved_precision(config.run.precision, device)
         site = site_of(config)
-        data, base = site.data.fingerprint, site.base.fingerprint
+        data, base, notes = site.data.fingerprint, site.base.fingerprint, "\n".join(site.base.notes)
     except FedLoracError as error:
         trouble = f"{type(error).__name__}: {error}"
     cache = cache_folder()
@@ -82,6 +83,7 @@ def examine(config: Config, node: str = "") -> Facts:
         free_memory_bytes=free,
         data=data,
         base=base,
+        base_notes=notes,
         cache=str(cache),
         cache_writable=_writable(cache),
         trouble=trouble,

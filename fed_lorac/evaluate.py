@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fed_lorac.cohort import fixed_norms_folded
 from fed_lorac.images import to_input
+from fed_lorac.normalization import CIFAR10, Normalization
 from fed_lorac.precision import Precision, autocast
 
 __all__ = ["Statistics", "accuracy", "batch_norms", "reestimate_statistics", "statistics_of"]
@@ -40,7 +41,12 @@ def statistics_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def reestimate_statistics(model: nn.Module, images: UInt8[Tensor, "n h w 3"], precision: Precision = "fp32") -> None:
+def reestimate_statistics(
+    model: nn.Module,
+    images: UInt8[Tensor, "n h w 3"],
+    precision: Precision = "fp32",
+    normalization: Normalization = CIFAR10,
+) -> None:
     """Reset every batch norm and set its statistics to the cumulative mean over `images` under this very model.
 
     The zero-byte adaptation of Schneider et al. 2020 (arXiv 2006.16971) without the source prior.
@@ -57,7 +63,7 @@ def reestimate_statistics(model: nn.Module, images: UInt8[Tensor, "n h w 3"], pr
     parts = max(1, -(-len(images) // _BATCH))
     for batch in (images[part::parts] for part in range(parts)):
         with autocast(precision, device):
-            model(to_input(batch, device))
+            model(to_input(batch, device, normalization))
     for name, norm in batch_norms(model):
         norm.momentum = momenta[name]
     model.train(was_training)
@@ -69,6 +75,7 @@ def accuracy(
     images: UInt8[Tensor, "n h w 3"],
     labels: Int64[Tensor, " n"],
     precision: Precision = "fp32",
+    normalization: Normalization = CIFAR10,
 ) -> float:
     """The share of `images` whose largest logit is the label's, 0 to 1, in eval mode; the mode is put back."""
     was_training, device = model.training, next(model.parameters()).device
@@ -76,6 +83,6 @@ def accuracy(
     right = 0
     with fixed_norms_folded(model, model), autocast(precision, device):
         for x, y in zip(images.split(_SCORED), labels.split(_SCORED), strict=True):
-            right += int((model(to_input(x, device)).argmax(1).cpu() == y).sum())
+            right += int((model(to_input(x, device, normalization)).argmax(1).cpu() == y).sum())
     model.train(was_training)
     return right / len(labels)

@@ -20,6 +20,7 @@ _REMEDIES = {
     "images": f"Put the images back as they were (data.root may be another), {_NEW_RUN}.",
     "classes": f"Give the classes their names again, {_NEW_RUN}.",
     "base network": f"Put back the weights that model.weights names, {_NEW_RUN}.",
+    "normalization": f"Put back the weights that model.weights names, {_NEW_RUN}.",
     "precision": "Go on where the CPU multiplies bf16 as then, or set run.precision to what it was: "
     "slower, and the rest may differ in its last bits.",
     "device": f"Set run.device to what it was, {_NEW_RUN}.",
@@ -35,6 +36,7 @@ def identity_of(site: Site) -> dict[str, str]:
         "images": site.data.fingerprint,
         "classes": json.dumps(site.data.classes),
         "base network": site.base.fingerprint,
+        "normalization": site.base.normalization.text,
         "precision": site.precision,
         "device": site.device.type,
         "cameras side by side": str(cohort_size_of(site)),

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from fed_lorac.normalization import CIFAR10, Normalization
+
 __all__ = [
     "AUGMENTS",
-    "MEAN",
-    "STD",
     "Augment",
     "Crops",
     "augmented",
@@ -25,18 +25,19 @@ __all__ = [
 Augment = Literal["reflect_flip", "crop_flip", "crop", "crop_flip_cutout", "none"]
 AUGMENTS: tuple[str, ...] = get_args(Augment)
 
-# CIFAR-10's channel means and deviations over its training images, in units of 0..1.
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 _PADDING = 4
 _HOLE = 17  # odd: a square around its centre
 
 
-def to_input(images: UInt8[Tensor, "n h w c"], device: torch.device | str = "cpu") -> Float[Tensor, "n c h w"]:
+def to_input(
+    images: UInt8[Tensor, "n h w c"], device: torch.device | str = "cpu", normalization: Normalization = CIFAR10
+) -> Float[Tensor, "n c h w"]:
     """Stored images (N, H, W, 3), 0..255, to a normalised float32 batch (N, 3, H, W) in channels-last memory.
 
     Several cameras' images side by side, (N, H, W, cameras*3), become (N, cameras*3, H, W).
     """
-    mean, std = (torch.tensor(v * (images.shape[-1] // 3), device=device) * 255 for v in (MEAN, STD))
+    cameras, numbers = images.shape[-1] // 3, (normalization.mean, normalization.std)
+    mean, std = (torch.tensor(values * cameras, device=device) * 255 for values in numbers)
     return images.to(device).float().sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
@@ -49,15 +50,21 @@ class Crops:
     hole: Int64[Tensor, "n 2"] | None
 
 
-def augmented(images: UInt8[Tensor, "n h w 3"], how: Augment, rng: np.random.Generator) -> UInt8[Tensor, "n h w 3"]:
+def augmented(
+    images: UInt8[Tensor, "n h w 3"],
+    how: Augment,
+    rng: np.random.Generator,
+    normalization: Normalization = CIFAR10,
+) -> UInt8[Tensor, "n h w 3"]:
     """A random crop out of the image padded by 4 pixels, and in the "flip" ones a mirrored half.
 
     "crop", "crop_flip": the padding is black, LoRA-C's recipe and torchvision's. "crop_flip_cutout": a square of 17
-    pixels around a random centre is grey besides, as far as it is in the image (cutout, arXiv 1708.04552).
+    pixels around a random centre is the mean's grey besides, as far as it is in the image (cutout, arXiv 1708.04552).
     "reflect_flip": the padding mirrors the image. Black borders raise the first batch norm's variance by a quarter, so
     statistics that are estimated afterwards, on whole images, do not fit a network that was trained on them.
     """
-    return cropped(images, how, drawn_crops(len(images), images.shape[1], images.shape[2], how, rng))
+    crops = drawn_crops(len(images), images.shape[1], images.shape[2], how, rng)
+    return cropped(images, how, crops, normalization)
 
 
 def drawn_crops(count: int, height: int, width: int, how: Augment, rng: np.random.Generator) -> Crops | None:
@@ -74,7 +81,9 @@ def drawn_crops(count: int, height: int, width: int, how: Augment, rng: np.rando
     return Crops(rows, cols, None if centre is None else torch.stack(centre, 1))
 
 
-def cropped(images: UInt8[Tensor, "n h w 3"], how: Augment, crops: Crops | None) -> UInt8[Tensor, "n h w 3"]:
+def cropped(
+    images: UInt8[Tensor, "n h w 3"], how: Augment, crops: Crops | None, normalization: Normalization = CIFAR10
+) -> UInt8[Tensor, "n h w 3"]:
     """The rest of `augmented`: the crops cut out, on the images' device."""
     if crops is None:
         return images
@@ -84,7 +93,7 @@ def cropped(images: UInt8[Tensor, "n h w 3"], how: Augment, crops: Crops | None)
         return images[each, _reflected(rows, height)[:, :, None], _reflected(cols, width)[:, None, :]]
     padded = torch.nn.functional.pad(images, (0, 0, _PADDING, _PADDING, _PADDING, _PADDING))
     cut = padded[each, rows[:, :, None], cols[:, None, :]]
-    return cut if crops.hole is None else _cut_out(cut, crops.hole.to(device))
+    return cut if crops.hole is None else _cut_out(cut, crops.hole.to(device), normalization)
 
 
 def _reflected(padded: Int64[Tensor, "n side"], side: int) -> Int64[Tensor, "n side"]:
@@ -93,13 +102,15 @@ def _reflected(padded: Int64[Tensor, "n side"], side: int) -> Int64[Tensor, "n s
     return side - 1 - (side - 1 - inside).abs()
 
 
-def _cut_out(images: UInt8[Tensor, "n h w 3"], centre: Int64[Tensor, "n 2"]) -> UInt8[Tensor, "n h w 3"]:
+def _cut_out(
+    images: UInt8[Tensor, "n h w 3"], centre: Int64[Tensor, "n 2"], normalization: Normalization
+) -> UInt8[Tensor, "n h w 3"]:
     _, height, width, _ = images.shape
     near = [
         (torch.arange(side, device=images.device) - at[:, None]).abs() * 2 < _HOLE
         for side, at in ((height, centre[:, 0]), (width, centre[:, 1]))
     ]
-    grey = torch.tensor([round(255 * mean) for mean in MEAN], dtype=torch.uint8, device=images.device)
+    grey = torch.tensor([round(255 * mean) for mean in normalization.mean], dtype=torch.uint8, device=images.device)
     return torch.where((near[0][:, :, None] & near[1][:, None, :])[..., None], grey, images)
 
 

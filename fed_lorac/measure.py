@@ -81,5 +81,5 @@ def _score(site: Site, model: nn.Module, view: views.View | None, reestimated: b
     if view is None:
         return float("nan")
     if reestimated:
-        reestimate_statistics(model, recent(site, view), site.precision)
-    return accuracy(model, view.test, view.test_labels, site.precision)
+        reestimate_statistics(model, recent(site, view), site.precision, site.base.normalization)
+    return accuracy(model, view.test, view.test_labels, site.precision, site.base.normalization)

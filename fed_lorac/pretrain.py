@@ -57,4 +57,5 @@ def pretrain(
     )
     model.eval()
     test, test_labels = (torch.from_numpy(a[dataset.evaluation]) for a in (dataset.images, dataset.labels))
-    return Pretrained(len(labels), steps, outcome.mean_loss, accuracy(model, test, test_labels))
+    score = accuracy(model, test, test_labels, normalization=recipe.normalization)
+    return Pretrained(len(labels), steps, outcome.mean_loss, score)

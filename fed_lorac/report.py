@@ -107,6 +107,8 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
     for remark in summary.get("remarks", ()):
         yield f"[yellow]{escape(remark)}[/yellow]"
     saw = summary["base_saw_fleet_images"]
+    for note in summary.get("base", {}).get("notes", ()):
+        yield f"[yellow]Base {escape(summary['base']['source'])}: {escape(note)}.[/yellow]"
     if saw == "yes":
         yield "[yellow]The base was trained on images that the cameras adapt on: its accuracies flatter it.[/yellow]"
     if saw == "unknown":

@@ -115,7 +115,12 @@ def summary(
         "label": _label(config),
         "data": site.data.name,
         "frost_textures": frost_textures() if sees_frost(site) else None,
-        "base": {"source": site.base.source, "fingerprint": site.base.fingerprint},
+        "base": {
+            "source": site.base.source,
+            "fingerprint": site.base.fingerprint,
+            "normalization": site.base.normalization.text,
+            "notes": list(site.base.notes),
+        },
         "base_saw_fleet_images": site.base.saw_fleet_images,
         "groups": dict(groups or {}),
         "reconstruction_error": getattr(site.adapter, "reconstruction_error", None),

@@ -15,6 +15,7 @@ from fed_lorac.adapters.strided import strides_unfolded
 from fed_lorac.cohort import Alone, Feed, Sgd, Stack, check_equal, fixed_norms_folded, why_apart
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.images import Augment
+from fed_lorac.normalization import CIFAR10, Normalization
 from fed_lorac.precision import Precision, autocast
 
 __all__ = ["Outcome", "Recipe", "Task", "cosine", "decayed_groups", "train", "warm_cosine"]
@@ -34,6 +35,7 @@ class Recipe:
     precision: Precision = "fp32"
     prox_mu: float = 0.0
     shuffled: bool = True
+    normalization: Normalization = CIFAR10
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +136,7 @@ class _Turn:
             batch_size=recipe.batch_size,
             augment=recipe.augment,
             shuffled=recipe.shuffled,
+            normalization=recipe.normalization,
             device=self.like.device,
         )
         self.seen, self.losses = [0] * len(tasks), torch.zeros(len(tasks), dtype=torch.float64, device=self.like.device)

@@ -230,6 +230,9 @@ def test_the_exported_file_scores_what_the_run_measured(batch: Path) -> None:
 def test_every_format_says_the_same_of_itself(done: Path) -> None:
     told = [dict(metadata(exported(done, kind, 1))) for kind in NETWORKS]
     assert [one.pop("opset", None) for one in told] == [None, str(OPSET), None]
+    words = dict(zip(NETWORKS, [one.pop("input_words") for one in told], strict=True))
+    assert {kind for kind in NETWORKS if "normalization is inside" in words[kind]} == {"onnx", "torchscript"}
+    assert "load_network" in words["safetensors"]
     assert told[0] == told[1] == told[2]
     said, config = told[0], config_of(done)
     site = site_of(config)

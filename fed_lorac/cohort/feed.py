@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from fed_lorac.images import Augment, Crops, cropped, drawn_crops, shuffled_batches, to_input
+from fed_lorac.normalization import CIFAR10, Normalization
 
 __all__ = ["Feed"]
 
@@ -33,13 +34,14 @@ class Feed:
         augment: Augment,
         device: torch.device,
         shuffled: bool = True,
+        normalization: Normalization = CIFAR10,
     ) -> None:
         one, counts = len(images) == 1, [len(own) for own in labels]
         self._images = (images[0] if one else torch.cat(list(images))).to(device)
         self._labels = (labels[0] if one else torch.cat(list(labels))).to(device)
         self._first = [sum(counts[:camera]) for camera in range(len(counts))]
         self._orders = [_endless(count, batch_size, rng, shuffled) for count, rng in zip(counts, rngs, strict=True)]
-        self._rngs, self._augment = rngs, augment
+        self._rngs, self._augment, self._normalization = rngs, augment, normalization
 
     def drawn(self, camera: int) -> Int64[Tensor, " b"]:
         """Which of its images are the camera's next batch."""
@@ -54,8 +56,8 @@ class Feed:
         index = index.to(self._images.device)
         size, rngs = len(chosen[0]), [self._rngs[camera] for camera in cameras]
         crops = _joined([drawn_crops(size, height, width, self._augment, rng) for rng in rngs])
-        each = cropped(self._images[index], self._augment, crops).unflatten(0, (len(cameras), -1))
-        x = to_input(each.permute(1, 2, 3, 0, 4).flatten(3), self._images.device)
+        each = cropped(self._images[index], self._augment, crops, self._normalization).unflatten(0, (len(cameras), -1))
+        x = to_input(each.permute(1, 2, 3, 0, 4).flatten(3), self._images.device, self._normalization)
         return x, self._labels[index].view(len(cameras), -1).T
 
 

@@ -55,7 +55,7 @@ MODELS = CIFAR_MODELS + TORCHVISION_MODELS
 NORMS = ("batch", "group")
 SHORTCUTS = ("projection", "identity")
 WEIGHTS = ("shipped", "none", "pretrain", "imagenet")
-WEIGHT_FILES = (".safetensors", ".pth", ".pt")
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".th", ".pkl")
 
 DOWNLOADABLE = ("cifar10", "cifar100")
 DATASETS = (*DOWNLOADABLE, "folder", "digits", "cifar10c")

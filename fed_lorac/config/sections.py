@@ -13,6 +13,7 @@ from fed_lorac.config.rules import Rule, items, setting
 from fed_lorac.config.spelling import toml
 from fed_lorac.errors import ConfigError
 from fed_lorac.near import did_you_mean
+from fed_lorac.normalization import NORMALIZATIONS, Normalization
 
 __all__ = [
     "AdapterConfig",
@@ -90,16 +91,33 @@ class ModelConfig(Section):
     norm: str = setting("batch", "normalisation layers", choices=names.NORMS)
     shortcut: str = setting("projection", "shortcuts where the shape changes", choices=names.SHORTCUTS)
     weights: str = setting("shipped", "shipped, none, pretrain, imagenet, or a path to a checkpoint")
+    normalization: str = setting("auto", "of pixels; auto: the weights' own. A name, or mean / deviation")
     pretrain_epochs: int = setting(70, "passes over the cloud's images where a base is trained", least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weights not in names.WEIGHTS and not self.weights.endswith(names.WEIGHT_FILES):
+        if self.weights not in names.WEIGHTS and not _is_path(self.weights):
             raise ConfigError(
-                f"model.weights must be one of {', '.join(names.WEIGHTS)} or a path that ends in "
-                f"{', '.join(names.WEIGHT_FILES)}; got {toml(self.weights)}."
+                f"model.weights must be one of {', '.join(names.WEIGHTS)} or a path, which has a slash in it (as in "
+                f"./{self.weights or 'FILE'}) or ends in {', '.join(names.WEIGHT_FILES)}; got {toml(self.weights)}."
                 f"{did_you_mean(self.weights, names.WEIGHTS)}"
             )
+        if self.normalization != "auto":
+            _check_normalization(self.normalization)
+
+
+def _is_path(text: str) -> bool:
+    return "/" in text or "\\" in text or text.lower().endswith(names.WEIGHT_FILES)
+
+
+def _check_normalization(text: str) -> None:
+    try:
+        Normalization.parse(text)
+    except ConfigError as cause:
+        raise ConfigError(
+            f'model.normalization is "auto", the weights\' own, or a normalization. {cause}'
+            f"{did_you_mean(text, ('auto', *NORMALIZATIONS))}"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -83,11 +83,11 @@ def _check_opset(kind: str, opset: int | None) -> None:
 def _network_file(
     run: Finished, kind: str, camera: int | None, fold: bool, opset: int | None
 ) -> tuple[bytes, Mapping[str, str]]:
-    deployed = Deployed.of(network_of(run, camera), fold=fold)
-    facts, side = network_facts(run, camera, deployed), run.config.data.image_size
+    deployed = Deployed.of(network_of(run, camera), fold=fold, normalization=run.normalization)
+    facts = network_facts(run, camera, deployed, normalizes=FORMATS[kind].normalizes)
     if kind == "onnx":
         facts["opset"] = str(opset or OPSET)
-    return FORMATS[kind].encode(deployed, side, facts), facts
+    return FORMATS[kind].encode(deployed, run.config.data.image_size, facts), facts
 
 
 def _place(run: Finished, kind: str, suffix: str, camera: int | None, out: Path | None) -> Path:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.errors import DataError
 from fed_lorac.evaluate import batch_norms
-from fed_lorac.images import MEAN, STD
 from fed_lorac.models import build
 from fed_lorac.models.weights import load_into, read_checkpoint
+from fed_lorac.normalization import CIFAR10, Normalization
 
 __all__ = ["FOLDED", "Deployed", "load_network"]
 
@@ -37,18 +37,18 @@ class Deployed(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, batch_norm: str) -> None:
+    def __init__(self, network: nn.Module, batch_norm: str, normalization: Normalization = CIFAR10) -> None:
         super().__init__()
-        self.network, self.batch_norm = network, batch_norm
-        for name, values in (("mean", MEAN), ("std", STD)):
+        self.network, self.batch_norm, self.normalization = network, batch_norm, normalization
+        for name, values in (("mean", normalization.mean), ("std", normalization.std)):
             self.register_buffer(name, (torch.tensor(values) * 255).view(3, 1, 1), persistent=False)
 
     @classmethod
-    def of(cls, network: nn.Module, *, fold: bool) -> Self:
+    def of(cls, network: nn.Module, *, fold: bool, normalization: Normalization = CIFAR10) -> Self:
         """A copy of `network`, in eval mode and without gradients, its batch norm folded where that is asked for."""
         plain = (fold_batch_norm(network) if fold else network).eval().requires_grad_(False)
         had, kept = (sum(1 for _ in batch_norms(one)) for one in (network, plain))
-        return cls(plain, _told(folded=had - kept, kept=kept)).eval()
+        return cls(plain, _told(folded=had - kept, kept=kept), normalization).eval()
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
         """RGB images (N, 3, H, W), float32, 0 to 255, to logits (N, classes)."""
@@ -69,6 +69,8 @@ def load_network(path: Path) -> Deployed:
         norm=said["norm"],
         shortcut=said["shortcut"],
     )
-    deployed = Deployed.of(network, fold=said["batch_norm"].startswith(FOLDED))
+    # Files of before it was written down have CIFAR-10's, which was the only one.
+    normalization = Normalization.parse(said.get("normalization", "cifar10"))
+    deployed = Deployed.of(network, fold=said["batch_norm"].startswith(FOLDED), normalization=normalization)
     load_into(deployed.network, checkpoint, str(path))
     return deployed

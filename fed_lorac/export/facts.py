@@ -4,8 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-import torch
-
 from fed_lorac import __version__
 from fed_lorac.export.deployed import Deployed
 from fed_lorac.export.finished import Finished, own_change_of_camera, statistics_of_camera
@@ -13,9 +11,15 @@ from fed_lorac.running import fingerprint
 
 __all__ = ["adapter_facts", "network_facts"]
 
+_INSIDE = "give RGB pixels of 0 to 255: normalization is inside"
+_OUTSIDE = (
+    "give RGB pixels of 0 to 255 to the network of fed_lorac.export.load_network, which normalizes; the tensors alone "
+    "are of the network behind that: it takes (pixels - input_mean) / input_std"
+)
 
-def network_facts(run: Finished, camera: int | None, deployed: Deployed) -> dict[str, str]:
-    """What goes in and comes out, and where the network is from."""
+
+def network_facts(run: Finished, camera: int | None, deployed: Deployed, *, normalizes: bool) -> dict[str, str]:
+    """What goes in and comes out, and where the network is from. `normalizes`: the file's own operations do."""
     m, side = run.config.model, run.config.data.image_size
     return {
         **_origin(run, camera),
@@ -28,8 +32,9 @@ def network_facts(run: Finished, camera: int | None, deployed: Deployed) -> dict
         "classes": json.dumps(run.classes),
         "input": f"images: float32 (N, 3, {side}, {side}), RGB, 0 to 255",
         "input_shape": json.dumps(["N", 3, side, side]),
-        "input_mean": json.dumps(_numbers(deployed.mean)),
-        "input_std": json.dumps(_numbers(deployed.std)),
+        "input_mean": json.dumps(_of_pixels(deployed.normalization.mean)),
+        "input_std": json.dumps(_of_pixels(deployed.normalization.std)),
+        "input_words": _INSIDE if normalizes else _OUTSIDE,
         "output": f"logits: float32 (N, {len(run.classes)})",
     }
 
@@ -50,6 +55,7 @@ def _origin(run: Finished, camera: int | None) -> dict[str, str]:
         "data_fingerprint": said.get("data_fingerprint", ""),
         "statistics": f"camera {camera}" if statistics_of_camera(run, camera) else "base",
         "own_part": f"camera {camera}" if own_change_of_camera(run, camera) else "none",
+        "normalization": run.normalization.text,
     }
 
 
@@ -60,5 +66,5 @@ def _fingerprint(run: Finished) -> str:
     return hashlib.sha256(f"{json.dumps(told, sort_keys=True)}{fingerprint(floats)}".encode()).hexdigest()[:16]
 
 
-def _numbers(values: torch.Tensor) -> list[float]:
-    return [round(float(value), 4) for value in values.flatten()]
+def _of_pixels(values: tuple[float, float, float]) -> list[float]:
+    return [round(255 * value, 6) for value in values]

@@ -13,6 +13,7 @@ from fed_lorac.config import Config, load_config
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.evaluate import batch_norms
 from fed_lorac.models.weights import Checkpoint, load_into, read_checkpoint
+from fed_lorac.normalization import Normalization
 from fed_lorac.site import open_data
 
 __all__ = ["OWN_FILES", "Finished", "finished_run", "network_of", "own_change_of_camera", "statistics_of_camera"]
@@ -36,6 +37,11 @@ class Finished:
     def metadata(self) -> Mapping[str, str]:
         """What the run says of itself: base, folded round, data and so on."""
         return self.model.metadata
+
+    @property
+    def normalization(self) -> Normalization:
+        """What its pixels are normalised by; runs of before it was written down had CIFAR-10's."""
+        return Normalization.parse(self.model.metadata.get("normalization", "cifar10"))
 
 
 def finished_run(folder: Path) -> Finished:

@@ -27,11 +27,13 @@ METADATA_FILE = "metadata.json"
 
 @dataclass(frozen=True)
 class Format:
-    """One file format: (network, pixels a side, metadata) to the whole file, and the packages that takes."""
+    """One file format: (network, pixels a side, metadata) to the whole file, the packages that takes, and if the
+    file's own operations normalise pixels."""
 
     suffix: str
     encode: Callable[[Deployed, int, Mapping[str, str]], bytes]
     packages: tuple[str, ...] = ()
+    normalizes: bool = True
 
 
 def _safetensors(deployed: Deployed, side: int, metadata: Mapping[str, str]) -> bytes:
@@ -92,7 +94,7 @@ def _example(side: int) -> torch.Tensor:
 
 
 FORMATS: dict[str, Format] = {
-    "safetensors": Format(".safetensors", _safetensors),
+    "safetensors": Format(".safetensors", _safetensors, normalizes=False),
     "onnx": Format(".onnx", _onnx, ("onnx", "onnxscript")),
     "torchscript": Format(".pt", _torchscript),
 }

@@ -45,9 +45,9 @@ def checkup(config: Config) -> Checkup:
         for facts, workers in ((driver, 1), *((node, each) for node in nodes))
         for complaint in complaints(driver, facts, workers)
     ]
-    return Checkup(
-        driver, tuple(nodes), (*wrong, *no_cluster), tuple(text for node in nodes for text in remarks(driver, node))
-    )
+    known = [f"Base {config.model.weights}: {note}." for note in driver.base_notes.splitlines()]
+    known += [text for node in nodes for text in remarks(driver, node)]
+    return Checkup(driver, tuple(nodes), (*wrong, *no_cluster), tuple(known))
 
 
 def examine_cluster(config: Config, node_s: float = _NODE_S) -> list[Facts]:

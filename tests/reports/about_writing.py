@@ -7,6 +7,7 @@ from pathlib import Path
 from reported import SHORT, Case, began, seen
 from runs import tiny
 
+from fed_lorac.config import load_config
 from fed_lorac.grid.engines import run
 from fed_lorac.rounds import Watch
 
@@ -18,6 +19,13 @@ SMALL_FILES = 20_000  # bytes: more than a ledger here, less than a checkpoint o
 def with_small_files() -> None:
     """What a full disk says of the larger files, "File too large", without a disk to fill."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL_FILES, SMALL_FILES))
+
+
+def with_a_full_cache(folder: Path, words: list[str]) -> list[str]:
+    """The words, once the cache has all images: else it is the cache that finds no room."""
+    settings = [word for word in (*SHORT, *TINY) if word != "-c"]
+    run(load_config(None, settings), folder.parent / "before", Watch())
+    return words
 
 
 def without_home() -> None:
@@ -126,7 +134,7 @@ CASES = [
     ),
     Case(
         "pretraining to a disk without room is refused before it trains",
-        lambda folder: [*PRETRAIN, "--out", "base.safetensors"],
+        lambda folder: with_a_full_cache(folder, [*PRETRAIN, "--out", "base.safetensors"]),
         exit_code=1,
         says=("RunError", "base.safetensors", "File too large"),
         never=("loss", "clean test accuracy"),
