@@ -33,7 +33,9 @@ def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("arm_bf16"))
+    x86 = able.get("avx512_bf16") or able.get("amx_bf16")
+    allowed = torch.backends.cpu.get_cpu_capability().startswith("AVX512")  # ATEN_CPU_CAPABILITY may ask for less
+    return bool((x86 and allowed) or able.get("arm_bf16"))
 
 
 def autocast(precision: Precision, device: torch.device | str = "cpu") -> AbstractContextManager[object]:

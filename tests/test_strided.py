@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.strided import StridedConv2d, strides_unfolded, unstrided
 
-AT_FAULT = re.compile(
-    r"convolution,[^,]*,backward_weights,src:b?f(?:32|16).*,mb\d+_ic(?:\d|1[0-5])oc\d+_ih\d+oh\d+kh1sh[2-9]"
-)
+CONVOLUTION = r"convolution,[^,]*,backward_weights,src:b?f(?:32|16).*"
+SHAPE = r",mb\d+_ic(?:\d|1[0-5])oc\d+_ih\d+oh\d+kh1sh[2-9]"  # one group; fewer than 16 channels; 1x1, strided
+AT_FAULT = re.compile(CONVOLUTION + SHAPE)
 
 
 def images(channels: int = 4, side: int = 16) -> Tensor:

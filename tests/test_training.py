@@ -1,5 +1,7 @@
 """Batches, steps, and accuracy: the loop that cameras and pre-training share."""
 
+import subprocess
+import sys
 from typing import Any, cast
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from runs import environment
 from torch import nn
 
 from fed_lorac.evaluate import accuracy, batch_norms, reestimate_statistics
@@ -167,6 +170,13 @@ def test_auto_precision_is_settled_and_autocast_follows_it() -> None:
         assert conv(x).dtype == torch.bfloat16
     with autocast("fp32"):
         assert conv(x).dtype == torch.float32
+
+
+def test_auto_precision_is_that_of_the_cpu_that_pytorch_is_told_to_be() -> None:
+    script = "from fed_lorac.precision import resolved_precision; print(resolved_precision('auto'))"
+    told = environment(ATEN_CPU_CAPABILITY="avx2")
+    done = subprocess.run([sys.executable, "-c", script], env=told, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "fp32"
 
 
 def test_statistics_do_not_suffer_from_images_that_come_class_by_class() -> None:
