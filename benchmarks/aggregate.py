@@ -27,14 +27,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from torch import Tensor
 
 from fed_lorac.adapters.methods import LoraC
-from fed_lorac.flower_private import numbered, task_identity
-from fed_lorac.grid.fleet import FIRST_NODE, FleetGrid
-from fed_lorac.grid.here import Here
+from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
+from fed_lorac.grid.serial_executor import Here
 from fed_lorac.models import build
-from fed_lorac.running import running_fingerprint
+from fed_lorac.runtime.flower_private import numbered, task_identity
 from fed_lorac.seeds import torch_stream
-from fed_lorac.wire.codec import encode
-from fed_lorac.wire.meter import frame_record
+from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.billing import frame_record
+from fed_lorac.wire.frame import encode
 from strategies.merged import DOWNLINKS, MergedFedAvg
 
 DISTINCT = 8

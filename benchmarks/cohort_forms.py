@@ -1,4 +1,4 @@
-"""Two exact forms of one layer for a cohort: why `fed_lorac.cohort.layers` knows the grouped one only.
+"""Two exact forms of one layer for a cohort: why `fed_lorac.training.blocks.layers` knows the grouped one only.
 
 "grouped": one convolution with N times the groups, over every camera's own W + B_k A_k, on (B, N*C, H, W).
 "shared": one dense convolution with the shared base W over the joined batch, (N*B, C, H, W), and beside it every
@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from common import alternating_s, arguments, deliver, header, median_ratio, require, say
 from torch import Tensor
 
-from fed_lorac.adapters.factors import two_step_kernels
-from fed_lorac.precision import autocast
+from fed_lorac.adapters.algebra.factors import two_step_kernels
+from fed_lorac.runtime.precision import autocast
 
 SHAPES = ((16, 32), (32, 16), (64, 8), (128, 16), (256, 8), (512, 4))  # channels, pixels a side
 

@@ -1,8 +1,8 @@
-"""How many cameras to train side by side: the figures behind `fed_lorac.cohort.cohort_size`.
+"""How many cameras to train side by side: the figures behind `fed_lorac.training.blocks.cohort_size`.
 
-Times whole turns of a few steps, set-up included, by `fed_lorac.training.train`: N cameras as one cohort, and cameras
-one at a time, in turn. A figure is the median of the ratios of neighbours, per camera and step: cohort / alone, below
-1 where standing side by side is faster.
+Times whole turns of a few steps, set-up included, by `fed_lorac.training.loop.train`: N cameras as one cohort, and
+cameras one at a time, in turn. A figure is the median of the ratios of neighbours, per camera and step: cohort / alone,
+below 1 where standing side by side is faster.
 
     python benchmarks/cohorts.py [--json] [--device cpu] [--threads 1] [--repeats 5] [--steps 8]
         [--networks resnet8-w4 resnet8 resnet20] [--methods lora-c full] [--sizes 2 4 8 16] [--batch 15 50]
@@ -20,11 +20,11 @@ from common import alternating_s, arguments, deliver, header, median_ratio, requ
 from torch import nn
 
 from fed_lorac.adapters.lora_c import attach
-from fed_lorac.cohort import cohort_size
 from fed_lorac.models import build
-from fed_lorac.precision import Precision
+from fed_lorac.runtime.precision import Precision
 from fed_lorac.seeds import stream
-from fed_lorac.training import Recipe, Task, train
+from fed_lorac.training.blocks import cohort_size
+from fed_lorac.training.loop import Recipe, Task, train
 
 NETWORKS = {
     "resnet8-w4": ("resnet8", 4),

@@ -22,17 +22,17 @@ from typing import Any
 import torch
 from common import arguments, deliver, header, median_ratio, require, say, seconds_of
 
-from fed_lorac import views
-from fed_lorac.bases import RunningBase, running_model
-from fed_lorac.camera import cohort_size_of, recipe_of
+from fed_lorac.client.global_model import RunningBase, running_model
+from fed_lorac.client.local_update import cohort_size_of, recipe_of
 from fed_lorac.config import Config, load_config
-from fed_lorac.evaluate import batch_norms, reestimate_statistics
-from fed_lorac.grid import engines
-from fed_lorac.ledger import Row
-from fed_lorac.rounds import Watch
+from fed_lorac.experiment.experiment import Site, site_of
+from fed_lorac.fleet import camera_data as views
+from fed_lorac.records.ledger import Row
+from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.site import Site, site_of
-from fed_lorac.training import Task, train
+from fed_lorac.simulation import engines
+from fed_lorac.training.accuracy import batch_norms, reestimate_statistics
+from fed_lorac.training.loop import Task, train
 
 
 class EnoughError(Exception):

@@ -32,10 +32,10 @@ from common import ROOT, alternating_s, arguments, deliver, header, require, say
 from plain_flower.network import base_network, train
 from plain_flower.settings import Images, Settings
 
-from fed_lorac import views
 from fed_lorac.config import Config, load_config
+from fed_lorac.experiment.experiment import Site, site_of
+from fed_lorac.fleet import camera_data as views
 from fed_lorac.models.weights import shipped_path
-from fed_lorac.site import Site, site_of
 
 BENCHMARKS = Path(__file__).resolve().parent
 

@@ -35,22 +35,24 @@ from torch import nn
 
 from fed_lorac.adapters import lora_c
 from fed_lorac.adapters.methods import LoraC
+from fed_lorac.client.state import recalled, remembered
 from fed_lorac.data.datasets import Dataset, load
-from fed_lorac.evaluate import statistics_of
-from fed_lorac.fleet import Camera, Fleet
-from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.crew import Answer, Visit
-from fed_lorac.grid.fleet import FIRST_NODE, FleetGrid
-from fed_lorac.grid.here import Here
-from fed_lorac.ledger import Ledger
-from fed_lorac.memory import recalled, remembered
-from fed_lorac.reference import FullMessages, Reference
-from fed_lorac.rounds import Watch, run_round, write_rows
-from fed_lorac.running import fingerprint, named_tensors, running_fingerprint
+from fed_lorac.fleet.fleet import Camera, Fleet
+from fed_lorac.grid.executor import Answer, Visit
+from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
+from fed_lorac.grid.serial_executor import Here
+from fed_lorac.models.fingerprints import fingerprint, named_tensors
+from fed_lorac.records.ledger import Ledger
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.training import Recipe, Task, train
-from fed_lorac.wire.codec import encode
-from fed_lorac.wire.meter import frame_record
+from fed_lorac.simulation.round import run_round, write_rows
+from fed_lorac.training.accuracy import statistics_of
+from fed_lorac.training.loop import Recipe, Task, train
+from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.billing import frame_record
+from fed_lorac.wire.frame import encode
+from fed_lorac.wire.reference import FullMessages, Reference
 from strategies.merged import MergedFedAvg
 
 ADAPTER = LoraC(rank=1, alpha=2.0, rank_mode="r")

@@ -2,10 +2,10 @@
 
 The plain arms are what a careful user writes today: `loralib.Conv2d` for every convolution but the first, float32, crop
 and flip of the whole batch by one gather, batch norms in training mode, torch.optim.SGD, clipping; once in PyTorch's
-own memory layout, once in channels-last. Ours is `fed_lorac.training.train` on the same network with LoRA-C: "moving"
-trains with each batch's own statistics as the plain arms do, "fixed" is `batch_norm.in_turn = "fixed"`, where batch
-norms are part of their convolutions. Arms take turns; a figure is the median of the ratios of neighbours (ours over
-plain, above 1 is faster).
+own memory layout, once in channels-last. Ours is `fed_lorac.training.loop.train` on the same network with LoRA-C:
+"moving" trains with each batch's own statistics as the plain arms do, "fixed" is `batch_norm.in_turn = "fixed"`, where
+batch norms are part of their convolutions. Arms take turns; a figure is the median of the ratios of neighbours (ours
+over plain, above 1 is faster).
 
     python benchmarks/step.py [--json] [--network resnet20] [--batch 50] [--rank 2] [--precision bf16] [--threads 1]
         [--repeats 9] [--steps 6] [--device cpu] [--compile]
@@ -28,10 +28,10 @@ from common import arguments, deliver, header, median_ratio, require, say, secon
 from torch import Tensor, nn
 
 from fed_lorac.adapters.lora_c import attach
-from fed_lorac.evaluate import batch_norms
 from fed_lorac.models import build
 from fed_lorac.seeds import stream
-from fed_lorac.training import Recipe, Task, train
+from fed_lorac.training.accuracy import batch_norms
+from fed_lorac.training.loop import Recipe, Task, train
 
 _PADDING, _IMAGES = 4, 500
 

@@ -18,10 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fed_lorac import __version__
 from fed_lorac.commands.cache import cache
+from fed_lorac.commands.ending import Commands, ended
 from fed_lorac.commands.options import AsJson, Overrides, Overwrite, Source, err, out
 from fed_lorac.commands.run import run
 from fed_lorac.errors import ConfigError
-from fed_lorac.terminal import Commands, ended
 
 if TYPE_CHECKING:
     pass
@@ -58,7 +58,7 @@ def doctor(config: Source = None, overrides: Overrides = None, as_json: AsJson =
     from fed_lorac.config import load_config  # noqa: PLC0415
     from fed_lorac.data.progress import heard_by  # noqa: PLC0415
     from fed_lorac.grid.examination import checkup  # noqa: PLC0415
-    from fed_lorac.report import show_checkup  # noqa: PLC0415
+    from fed_lorac.reporting.tables import show_checkup  # noqa: PLC0415
 
     with err.status("examining") as status, heard_by(lambda what, done, total: status.update(f"examining: {what}")):
         found = checkup(load_config(config, overrides or []))
@@ -73,8 +73,8 @@ def doctor(config: Source = None, overrides: Overrides = None, as_json: AsJson =
 @app.command()
 def show(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
     """Print a finished run's tables again."""
-    from fed_lorac.report import show_run  # noqa: PLC0415
-    from fed_lorac.summaries import read_summary  # noqa: PLC0415
+    from fed_lorac.records.summaries import read_summary  # noqa: PLC0415
+    from fed_lorac.reporting.tables import show_run  # noqa: PLC0415
 
     show_run(out, read_summary(folder))
 
@@ -91,8 +91,8 @@ def compare(
 
     Runs that differ in their seed alone are one row: mean ± standard deviation.
     """
-    from fed_lorac.alike import Run  # noqa: PLC0415
-    from fed_lorac.comparison import compared  # noqa: PLC0415
+    from fed_lorac.reporting.alike import Run  # noqa: PLC0415
+    from fed_lorac.reporting.compare import compared  # noqa: PLC0415
 
     sys.stdout.write(compared([Run.read(folder, target) for folder in folders]) + "\n")
 
@@ -125,8 +125,8 @@ def export(
 @app.command()
 def methods(as_json: AsJson = False) -> None:
     """List every adapter, strategy, codec and link with its source, and whether a strategy's mean is exact."""
-    from fed_lorac.catalogue import catalogue  # noqa: PLC0415
-    from fed_lorac.report import methods_tables  # noqa: PLC0415
+    from fed_lorac.commands.methods import catalogue  # noqa: PLC0415
+    from fed_lorac.reporting.tables import methods_tables  # noqa: PLC0415
 
     found = catalogue()
     if as_json:
@@ -154,10 +154,10 @@ def pretrain(
     """
     import torch  # noqa: PLC0415
 
-    from fed_lorac.base import train_base  # noqa: PLC0415
     from fed_lorac.config import load_config  # noqa: PLC0415
-    from fed_lorac.files import home_expanded  # noqa: PLC0415
-    from fed_lorac.site import open_data  # noqa: PLC0415
+    from fed_lorac.experiment.base_model import train_base  # noqa: PLC0415
+    from fed_lorac.experiment.experiment import open_data  # noqa: PLC0415
+    from fed_lorac.runtime.files import home_expanded  # noqa: PLC0415
 
     settings = load_config(config, overrides or [])
     checkpoint = home_expanded(checkpoint)
@@ -201,9 +201,9 @@ def sizes(
     Shares are of full fine-tuning in fp32; with another --dtype, that of full fine-tuning in it stands beside them.
     """
     with err.status("importing PyTorch and Flower"):
-        from fed_lorac.size_tables import sizes_table  # noqa: PLC0415
-        from fed_lorac.sizes import asked  # noqa: PLC0415
-        from fed_lorac.sizes import sizes as weighed  # noqa: PLC0415
+        from fed_lorac.reporting.size_tables import sizes_table  # noqa: PLC0415
+        from fed_lorac.reporting.sizes import asked  # noqa: PLC0415
+        from fed_lorac.reporting.sizes import sizes as weighed  # noqa: PLC0415
 
     found = []
     for network, its in asked(model, method, rank, rank_mode).items():

@@ -6,9 +6,9 @@ says. The averaged factors are carried over to the next round; only what is trai
 
 from collections.abc import Iterable
 
-from fed_lorac.adapters.changes import pair_of
-from strategies.arithmetic import DeltaSum, Mean, MeanApart, State
-from strategies.base import FrameStrategy
+from fed_lorac.adapters.deltas import pair_of
+from fed_lorac.aggregation.delta_sum import DeltaSum, Mean, MeanApart, State
+from fed_lorac.server.frame_strategy import FrameStrategy
 
 __all__ = ["FactorFedAvg"]
 

@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fed_lorac.adapters.changes import pair_of
+from fed_lorac.adapters.deltas import pair_of
+from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, relative_distance, sum_states
 from fed_lorac.errors import ConfigError
-from fed_lorac.running import own_fingerprint
 from fed_lorac.seeds import stream
-from fed_lorac.wire.codec import decode, encode
-from strategies.arithmetic import DeltaSum, State, Sums, relative_distance, sum_states
-from strategies.base import FrameStrategy
-from strategies.outbox import Update
+from fed_lorac.server.downlink import Update
+from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.wire.base_tags import own_fingerprint
+from fed_lorac.wire.frame import decode, encode
 
 __all__ = ["FlexLora"]
 

@@ -8,10 +8,10 @@ as E for the next round, so nothing is lost, only late.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fed_lorac.adapters.changes import changed_names, pair_of
+from fed_lorac.adapters.deltas import changed_names, pair_of
+from fed_lorac.aggregation.delta_sum import DeltaSum, State, compressed
 from fed_lorac.errors import ConfigError
-from strategies.arithmetic import DeltaSum, State, compressed
-from strategies.base import FrameStrategy
+from fed_lorac.server.frame_strategy import FrameStrategy
 
 __all__ = ["DOWNLINKS", "MergedFedAvg"]
 

@@ -12,15 +12,15 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from fed_lorac.aggregation.clustering import clusters, cosines, gram, nearest
+from fed_lorac.aggregation.delta_sum import DeltaSum, Mean, State, Sums, compressed, sum_states
 from fed_lorac.errors import ConfigError
-from fed_lorac.running import own_fingerprint
 from fed_lorac.seeds import stream
-from fed_lorac.wire.codec import encode
-from fed_lorac.wire.faults import RefusedFrameError
-from strategies.arithmetic import DeltaSum, Mean, State, Sums, compressed, sum_states
-from strategies.grouping import clusters, cosines, gram, nearest
+from fed_lorac.server.downlink import Update
+from fed_lorac.wire.base_tags import own_fingerprint
+from fed_lorac.wire.frame import encode
+from fed_lorac.wire.refusals import RefusedFrameError
 from strategies.merged import MergedFedAvg
-from strategies.outbox import Update
 
 __all__ = ["Personal"]
 

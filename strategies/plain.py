@@ -12,9 +12,9 @@ from typing import Any, Self
 from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.aggregation.delta_sum import MeanApart, State, Sums
 from fed_lorac.errors import ConfigError
-from strategies.arithmetic import MeanApart, State, Sums
-from strategies.base import FrameStrategy
+from fed_lorac.server.frame_strategy import FrameStrategy
 
 __all__ = ["PlainFedAvg", "RotatingBasis"]
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
-from fed_lorac.wire.meter import Weight
-from strategies.replies import Reply, heard, train_metrics
-from strategies.traffic import Traffic
+from fed_lorac.server.fleet_strategy import Traffic
+from fed_lorac.server.replies import Reply, heard, train_metrics
+from fed_lorac.wire.billing import Weight
 
 __all__ = ["LocalOnly", "ZeroByte"]
 

@@ -10,10 +10,10 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from fed_lorac.grid.in_process import in_process
-from fed_lorac.running import running_fingerprint
-from fed_lorac.wire.codec import decode, encode
-from fed_lorac.wire.meter import frame_record
-from strategies.base import FrameStrategy
+from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.billing import frame_record
+from fed_lorac.wire.frame import decode, encode
 
 BASE = "5f1a"
 SHAPES = {"conv.weight": (6, 4, 3, 3), "fc.bias": (5,), "fc.weight": (5, 6)}

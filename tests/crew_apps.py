@@ -12,7 +12,7 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 
-from fed_lorac.grid.crew import Answer, Job, Visit
+from fed_lorac.grid.executor import Answer, Job, Visit
 
 SEEN = "seen"
 

@@ -8,9 +8,9 @@ from fed_lorac.adapters.lora_c import attach
 from fed_lorac.adapters.methods import ADAPTERS, adapter_of
 from fed_lorac.config import AdapterConfig
 from fed_lorac.models import build
-from fed_lorac.precision import Precision
+from fed_lorac.runtime.precision import Precision
 from fed_lorac.seeds import torch_stream
-from fed_lorac.training import Recipe, Task, train
+from fed_lorac.training.loop import Recipe, Task, train
 
 
 def network() -> nn.Module:

@@ -14,16 +14,16 @@ from flwr.app import Message
 from runs import conducted
 from torch import Tensor
 
-from fed_lorac.bases import RunningBase
+from fed_lorac.client.global_model import RunningBase
 from fed_lorac.config import Config
 from fed_lorac.config.rules import Scalar
-from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.cohort_app import FleetApp
-from fed_lorac.grid.crew import Answer, Visit
-from fed_lorac.grid.engines import Fleet
-from fed_lorac.running import running_fingerprint
-from fed_lorac.wire.codec import decode, encode
-from fed_lorac.wire.meter import frame_record, read_frame
+from fed_lorac.grid.block_app import FleetApp
+from fed_lorac.grid.executor import Answer, Visit
+from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.simulation.engines import Fleet
+from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.billing import frame_record, read_frame
+from fed_lorac.wire.frame import decode, encode
 
 Faults = Mapping[int, str]
 """Camera -> what goes wrong with it."""

@@ -9,13 +9,15 @@ from pathlib import Path
 from fed_lorac.config import load_config
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["fed_lorac.grid.engines", "fed_lorac.fleet", "flwr_datasets.partitioner", "sklearn"])
+SERVER.set_forkserver_preload(
+    ["fed_lorac.simulation.engines", "fed_lorac.fleet.fleet", "flwr_datasets.partitioner", "sklearn"]
+)
 
 
 def go(settings: list[str], out: Path, resume: bool, die_at_write: int = 0) -> None:
     """Run or go on; with `die_at_write`, SIGKILL oneself in the middle of the n-th write to the disk."""
-    from fed_lorac.grid.engines import run
-    from fed_lorac.rounds import Watch
+    from fed_lorac.reporting.watch import Watch
+    from fed_lorac.simulation.engines import run
 
     if die_at_write:
         _die_at(die_at_write)

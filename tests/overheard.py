@@ -10,11 +10,11 @@ from runs import conducted
 from torch import Tensor
 
 from fed_lorac.config import Config
-from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.engines import Fleet
-from fed_lorac.grid.fleet import FIRST_NODE, FleetGrid
-from fed_lorac.wire.codec import decode
-from fed_lorac.wire.meter import read_frame
+from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
+from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.simulation.engines import Fleet
+from fed_lorac.wire.billing import read_frame
+from fed_lorac.wire.frame import decode
 from fed_lorac.wire.updates import OWN_KEY, read_updates
 
 __all__ = ["Overheard", "overheard"]

@@ -9,10 +9,10 @@ from typing import Any
 from flwr.clientapp.typing import Mod
 from flwr.serverapp import Grid
 
-from fed_lorac.conduct import conduct
 from fed_lorac.config import Config, load_config
-from fed_lorac.record import RunFolder
-from fed_lorac.rounds import Watch
+from fed_lorac.records.run_folder import RunFolder
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.run import conduct
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,7 +58,7 @@ def conducted(grid: Grid, config: Config, out: Path, watch: Watch | None = None,
 
 def simulated(config: Config, out: Path, watch: Watch, mods: Sequence[Mod] = ()) -> None:
     """A run on Flower's own runtime, into a folder of its own."""
-    from fed_lorac.grid.simulation import simulate  # Ray takes a second to import
+    from fed_lorac.simulation.flower_runtime import simulate  # Ray takes a second to import
 
     with RunFolder.owned(out, config) as folder:
         simulate(config, folder, watch, mods)

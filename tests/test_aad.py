@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fed_lorac.adapters.aad import AadConv2d, AdditiveDecomposition
-from fed_lorac.adapters.changes import State, changed_names, dense_change
-from fed_lorac.adapters.factors import to_view, view_of
+from fed_lorac.adapters.algebra.factors import to_view, view_of
+from fed_lorac.adapters.deltas import State, changed_names, dense_change
 from fed_lorac.adapters.lora_c import attach, trainable_parameters
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build

@@ -8,16 +8,16 @@ import torch
 from runs import rows, tiny
 from torch import Tensor, nn
 
-from fed_lorac.adapters.changes import State, apply_changes, changed_names, dense_change
+from fed_lorac.adapters.deltas import State, apply_changes, changed_names, dense_change
 from fed_lorac.adapters.lora_c import trainable_parameters
 from fed_lorac.adapters.methods import ADAPTERS, Adapter, adapter_of
 from fed_lorac.config import AdapterConfig, names
 from fed_lorac.errors import FactorError
-from fed_lorac.grid.engines import run
 from fed_lorac.models import build
-from fed_lorac.rounds import Watch
-from fed_lorac.running import named_tensors, shapes_of
+from fed_lorac.models.fingerprints import named_tensors, shapes_of
+from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import torch_stream
+from fed_lorac.simulation.engines import run
 
 METHODS = sorted(ADAPTERS)
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fed_lorac.aggregation import delta_sum as arithmetic
+from fed_lorac.aggregation.delta_sum import DeltaSum, Mean, MeanApart, State, compressed, relative_distance, sum_states
 from fed_lorac.errors import FactorError
-from strategies import arithmetic
-from strategies.arithmetic import DeltaSum, Mean, MeanApart, State, compressed, relative_distance, sum_states
 
 
 def fleet(cameras: int, rank: int = 2) -> list[tuple[State, float]]:

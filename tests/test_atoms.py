@@ -15,16 +15,16 @@ from runs import tiny
 from sklearn.decomposition import sparse_encode
 from torch import Tensor, nn
 
-from fed_lorac.adapters import atoms
+from fed_lorac.adapters.algebra import atoms
 from fed_lorac.adapters.filter_atoms import Atoms, AtomsConv2d, OvercompleteAtoms
 from fed_lorac.adapters.lora_c import trainable_parameters
 from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.config import AdapterConfig
 from fed_lorac.errors import ConfigError, FactorError
-from fed_lorac.grid.engines import run
 from fed_lorac.models import build
-from fed_lorac.rounds import Watch
+from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import torch_stream
+from fed_lorac.simulation.engines import run
 
 SEEDS = st.integers(0, 10_000)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from runs import rows, tiny
 
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
-from fed_lorac.site import site_of
-from fed_lorac.wire.faults import DROPPED_OUT
+from fed_lorac.experiment.experiment import site_of
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
+from fed_lorac.wire.refusals import DROPPED_OUT
 
 FLEET = {
     "fleet__cameras": 8,

@@ -14,17 +14,18 @@ from runs import tiny
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fed_lorac.base import Base, load_base, saw_fleet_images, tell_notes, train_base
-from fed_lorac.base_weights import remedy
 from fed_lorac.config import Config
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.errors import ConfigError, DataError, RunError
-from fed_lorac.evaluate import accuracy
-from fed_lorac.images import to_input
+from fed_lorac.experiment.base_model import Base, load_base, saw_fleet_images, tell_notes, train_base
+from fed_lorac.experiment.base_weights import remedy
+from fed_lorac.experiment.experiment import open_data
 from fed_lorac.models import build
+from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.models.weights import read_checkpoint
-from fed_lorac.running import fingerprint, named_tensors, running_fingerprint
-from fed_lorac.site import open_data
+from fed_lorac.training.accuracy import accuracy
+from fed_lorac.training.augment import to_input
+from fed_lorac.wire.base_tags import running_fingerprint
 
 
 def ten_images(share: float = 0.6, name: str = "cifar10") -> Dataset:

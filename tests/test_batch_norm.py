@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import tiny
 
-from fed_lorac.batch_norm import _lone, _smallest, check_cloud
 from fed_lorac.config import Config
-from fed_lorac.doctor import examine
 from fed_lorac.errors import ConfigError
-from fed_lorac.grid.engines import run
-from fed_lorac.images import shuffled_batches
+from fed_lorac.experiment.doctor import examine
+from fed_lorac.experiment.experiment import site_of
 from fed_lorac.models import build
-from fed_lorac.rounds import Watch
-from fed_lorac.site import site_of
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
+from fed_lorac.training.augment import shuffled_batches
+from fed_lorac.training.batch_norm import _lone, _smallest, check_cloud
 
 SMALL: dict[str, object] = {
     **{"model__name": "resnet18", "model__width": 0, "data__image_size": 8, "local__batch_size": 15},

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.branched import BranchConv2d, Branched, Start, undress
+from fed_lorac.adapters.conv_adapter import BranchConv2d, Branched, Start, undress
 from fed_lorac.adapters.lora_c import trainable_parameters
-from fed_lorac.cohort import fixed_norms_folded
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build
 from fed_lorac.seeds import torch_stream
+from fed_lorac.training.blocks import fixed_norms_folded
 
 
 class GainConv2d(BranchConv2d):

@@ -13,11 +13,11 @@ from method_bytes.words import ADAPTER_WORDS, CODEC_WORDS, FORM_WORDS, STRATEGY_
 from runs import ROOT
 from test_benchmarks import ran as benchmark
 
-from fed_lorac.camera import uplink_template
-from fed_lorac.catalogue import catalogue
+from fed_lorac.client.local_update import uplink_template
+from fed_lorac.commands.methods import catalogue
 from fed_lorac.config import names
+from fed_lorac.experiment.experiment import site_of
 from fed_lorac.models import build
-from fed_lorac.site import site_of
 
 KEPT = ROOT / "benchmarks/results/bytes_by_method.json"
 DOCS = ROOT / "docs/methods.md"

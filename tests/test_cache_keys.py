@@ -19,11 +19,11 @@ from fed_lorac.data import corruptions
 from fed_lorac.data.corruptions import CORRUPTIONS, _geometry, corruption_fingerprint, weather
 from fed_lorac.data.datasets import load
 from fed_lorac.data.store import cache_folder
+from fed_lorac.experiment.experiment import site_of
+from fed_lorac.fleet.camera_data import in_weather
+from fed_lorac.fleet.schedule import Weather
+from fed_lorac.runtime.source import source_of
 from fed_lorac.seeds import stream
-from fed_lorac.site import site_of
-from fed_lorac.source import source_of
-from fed_lorac.views import in_weather
-from fed_lorac.weather import Weather
 
 FOG = Weather("fog", 3)
 
@@ -120,7 +120,7 @@ def test_processes_with_other_functions_or_other_source_share_a_cache_without_ha
 
 def test_a_hash_of_source_is_the_same_in_every_process_and_another_for_other_code() -> None:
     names = ("fed_lorac.data.decode", "fed_lorac.seeds")
-    script = f"from fed_lorac.source import source_of; print(source_of(*{names}))"
+    script = f"from fed_lorac.runtime.source import source_of; print(source_of(*{names}))"
     command = [sys.executable, "-c", script]
     told = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout.strip()
     assert told == source_of(*names)

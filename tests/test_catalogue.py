@@ -7,7 +7,7 @@ import pytest
 from test_cli import called
 
 from fed_lorac.adapters.methods import ADAPTERS, SOURCES
-from fed_lorac.catalogue import catalogue
+from fed_lorac.commands.methods import catalogue
 from fed_lorac.config import names
 
 KINDS = {"adapters": names.ADAPTERS, "strategies": names.STRATEGIES, "codecs": names.CODECS, "links": names.LINKS}

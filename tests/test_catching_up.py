@@ -7,7 +7,7 @@ from cameras import BASE, GRID, SHAPES, TEMPLATE, reply, roster, tell, train
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fed_lorac.errors import FrameError
-from fed_lorac.flower_private import task_identity
+from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.wire.updates import read_updates, unfolded
 from strategies.merged import MergedFedAvg
 

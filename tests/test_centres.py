@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import rows, tiny
 
+from fed_lorac.aggregation.aggregators import CENTRES, Centre
+from fed_lorac.aggregation.delta_sum import State
 from fed_lorac.config import Config, names
 from fed_lorac.errors import ConfigError
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
+from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import torch_stream
-from strategies.arithmetic import State
-from strategies.centres import CENTRES, Centre
+from fed_lorac.simulation.engines import run
 
 Rows = list[tuple[State, float]]
 

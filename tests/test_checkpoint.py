@@ -9,8 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fed_lorac.checkpoint import ASIDE, Checkpoint, Checkpoints
 from fed_lorac.errors import RunError
+from fed_lorac.records.checkpoint import ASIDE, Checkpoint, Checkpoints
 
 
 def at(round: int) -> Checkpoint:

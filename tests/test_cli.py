@@ -13,9 +13,9 @@ from runs import environment, words
 from typer.utils import get_params_from_function
 
 from fed_lorac import cli
-from fed_lorac.comparison import recovered_share
 from fed_lorac.config import names
-from fed_lorac.sizes import sizes
+from fed_lorac.reporting.compare import recovered_share
+from fed_lorac.reporting.sizes import sizes
 
 # METHODS: arXiv 2410.16954, 10 classes; branches, the first convolution's weight and the classifier's.
 PAPER = {
@@ -225,8 +225,8 @@ def test_runs_compare_only_over_one_fleet(
 
 def test_every_adapter_in_the_config_has_an_implementation() -> None:
     from fed_lorac.adapters.methods import ADAPTERS
-    from fed_lorac.grid.engines import ENGINES
-    from fed_lorac.strategy import STRATEGIES
+    from fed_lorac.simulation.build_strategy import STRATEGIES
+    from fed_lorac.simulation.engines import ENGINES
 
     assert set(ADAPTERS) == set(names.ADAPTERS)
     assert set(STRATEGIES) == set(names.STRATEGIES)

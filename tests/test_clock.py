@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import rows, tiny
 
-from fed_lorac.clock import Clock, images_seen
 from fed_lorac.config import FleetConfig, LocalConfig, names
 from fed_lorac.errors import ConfigError
-from fed_lorac.fleet import Camera, Fleet
-from fed_lorac.grid.engines import run
-from fed_lorac.images import shuffled_batches
-from fed_lorac.links import LINKS, air_time_s, downlink_time_s, elapsed_s, link, send_s
-from fed_lorac.rounds import Watch
+from fed_lorac.experiment.experiment import site_of
+from fed_lorac.fleet.clock import Clock, images_seen
+from fed_lorac.fleet.fleet import Camera, Fleet
+from fed_lorac.fleet.links import LINKS, air_time_s, downlink_time_s, elapsed_s, link, send_s
+from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import stream
-from fed_lorac.site import site_of
+from fed_lorac.simulation.engines import run
+from fed_lorac.training.augment import shuffled_batches
 
 LINK_NAMES = st.sampled_from(sorted(LINKS))
 BYTES = st.integers(0, 10**8)
@@ -206,7 +206,7 @@ def test_the_summary_says_what_a_target_took_and_days_on_each_link(folder: Path)
 def test_a_target_that_is_not_reached_says_so(tmp_path: Path) -> None:
     from rich.console import Console
 
-    from fed_lorac.report import show_run
+    from fed_lorac.reporting.tables import show_run
 
     run(tiny(run__rounds=1, run__target_accuracy=0.99, fleet__link="lte-m, lorawan-dr5"), tmp_path / "run", Watch())
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

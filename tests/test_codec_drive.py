@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.linalg import hadamard
 
 from fed_lorac.seeds import stream
-from fed_lorac.wire.codec import inspect
-from fed_lorac.wire.drive import blocks, pack_drive, unpack_drive
-from fed_lorac.wire.slot import Slot
+from fed_lorac.wire.codecs.drive import blocks, pack_drive, unpack_drive
+from fed_lorac.wire.codecs.slot import Slot
+from fed_lorac.wire.frame import inspect
 
 Array = NDArray[np.float64]
 
@@ -89,7 +89,7 @@ def test_the_mean_error_is_pi_halves_less_one(kind: str, size: int) -> None:
     assert np.mean(errors) == pytest.approx(np.pi / 2 - 1, abs=0.05)
 
 
-MEASURED = [  # kind, block, turns, at least, at most: the figures that fed_lorac/wire/drive.py states
+MEASURED = [  # kind, block, turns, at least, at most: the figures that fed_lorac/wire/codecs/drive.py states
     ("normal", 64, 1, 0.005, 0.02),
     ("normal", 64, 2, 0.0, 0.005),
     ("cubes", 64, 1, 0.08, 0.2),

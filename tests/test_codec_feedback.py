@@ -13,20 +13,20 @@ from frames import BASE
 from runs import conducted, rows, tiny
 from torch import Tensor
 
-from fed_lorac.camera import uplink_template
-from fed_lorac.client_app import make_client_app
+from fed_lorac.client.app import make_client_app
+from fed_lorac.client.local_update import uplink_template
+from fed_lorac.client.state import LOST_KEY, STATISTICS_KEY, recalled, remembered
 from fed_lorac.config import Config, names
 from fed_lorac.config.sense import fixed_basis
 from fed_lorac.errors import ConfigError
-from fed_lorac.flower_private import record_of, task_identity
-from fed_lorac.grid.engines import run
+from fed_lorac.experiment.experiment import site_of
 from fed_lorac.grid.in_process import in_process
-from fed_lorac.memory import LOST_KEY, STATISTICS_KEY, recalled, remembered
-from fed_lorac.rounds import Watch
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.flower_private import record_of, task_identity
 from fed_lorac.seeds import stream
-from fed_lorac.site import site_of
-from fed_lorac.wire.codec import decode, encode
-from fed_lorac.wire.feedback import encode_with_feedback
+from fed_lorac.simulation.engines import run
+from fed_lorac.wire.error_feedback import encode_with_feedback
+from fed_lorac.wire.frame import decode, encode
 
 LOSSY = ["bf16", "int8", "int4", "drive", "topk"]
 FULL = {"adapter__method": "full", "strategy__name": "full", "local__lr": 0.02}

@@ -11,10 +11,10 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
 from fed_lorac.errors import FrameError
-from fed_lorac.wire.codec import decode, encode, inspect
-from fed_lorac.wire.codecs import CODECS
+from fed_lorac.wire.codecs.codecs import CODECS
+from fed_lorac.wire.frame import decode, encode, inspect
 from fed_lorac.wire.header import HEADER_BYTES
-from fed_lorac.wire.table import MAX_NAME_BYTES, pack_table, read_table
+from fed_lorac.wire.tensor_table import MAX_NAME_BYTES, pack_table, read_table
 
 # What came is not one whole frame
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fed_lorac.seeds import stream
-from fed_lorac.wire.codec import decode, payload_bytes
-from fed_lorac.wire.rounding import pack_rounded, unpack_rounded
-from fed_lorac.wire.slot import Slot, component_axis
+from fed_lorac.wire.codecs.quantize import pack_rounded, unpack_rounded
+from fed_lorac.wire.codecs.slot import Slot, component_axis
+from fed_lorac.wire.frame import decode, payload_bytes
 
 BITS = pytest.mark.parametrize("dtype", ["int8", "int4"])
 TOP = {"int8": 255, "int4": 15}

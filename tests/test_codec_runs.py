@@ -9,13 +9,13 @@ from frames import formula_bytes
 from runs import rows, tiny
 from safetensors.torch import load_file
 
-from fed_lorac.camera import uplink_template
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
-from fed_lorac.site import site_of
-from fed_lorac.strategy import full_messages
-from fed_lorac.wire.codec import inspect
-from fed_lorac.wire.codecs import CODECS
+from fed_lorac.client.local_update import uplink_template
+from fed_lorac.experiment.experiment import site_of
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.build_strategy import full_messages
+from fed_lorac.simulation.engines import run
+from fed_lorac.wire.codecs.codecs import CODECS
+from fed_lorac.wire.frame import inspect
 
 METHODS = {
     "lora-c": {},

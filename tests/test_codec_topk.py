@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from fed_lorac.errors import FrameError
-from fed_lorac.wire.codec import inspect, payload_bytes
+from fed_lorac.wire.frame import inspect, payload_bytes
 
 vectors = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(-100, 100, width=32))
 shares = st.sampled_from([0.001, 0.05, 0.25, 0.5, 0.9, 1.0])

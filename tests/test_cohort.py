@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.lora_c import attach
 from fed_lorac.adapters.methods import adapter_of
-from fed_lorac.cohort import cohort_size, why_apart
-from fed_lorac.cohort.rule import shape_of_work
 from fed_lorac.config import AdapterConfig
 from fed_lorac.errors import DataError, RunError
-from fed_lorac.evaluate import batch_norms
 from fed_lorac.models import build
 from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.training import Recipe, Task, train
+from fed_lorac.training.accuracy import batch_norms
+from fed_lorac.training.blocks import cohort_size, why_apart
+from fed_lorac.training.blocks.rule import shape_of_work
+from fed_lorac.training.loop import Recipe, Task, train
 
 METHODS = {
     "lora-c r": AdapterConfig("lora-c", rank_mode="r"),
@@ -193,8 +193,8 @@ def test_a_step_of_each_camera_is_pytorchs_own(momentum: float, nesterov: bool) 
 
 
 def by_hand(model: nn.Module, task: Task, recipe: Recipe) -> None:
-    from fed_lorac.images import to_input
-    from fed_lorac.training import decayed_groups
+    from fed_lorac.training.augment import to_input
+    from fed_lorac.training.loop import decayed_groups
 
     sgd = torch.optim.SGD(
         decayed_groups(model, recipe.weight_decay), recipe.lr, recipe.momentum, nesterov=recipe.nesterov

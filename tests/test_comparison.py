@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from runs import rows, tiny
 
-from fed_lorac.alike import Run, rows_of
-from fed_lorac.comparison import compared
 from fed_lorac.errors import RunError
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
-from fed_lorac.summaries import read_summary
+from fed_lorac.records.summaries import read_summary
+from fed_lorac.reporting.alike import Run, rows_of
+from fed_lorac.reporting.compare import compared
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
 
 FULL = {"adapter__method": "full", "strategy__name": "full", "local__lr": 0.02}
 
@@ -230,7 +230,7 @@ def as_of_before(folder: Path, out: Path) -> Path:
 def test_a_run_of_an_older_version_compares_and_is_shown(folder: Path, tmp_path: Path) -> None:
     from rich.console import Console
 
-    from fed_lorac.report import show_run
+    from fed_lorac.reporting.tables import show_run
 
     old = Run.read(as_of_before(folder, tmp_path / "old"), 0.01)
     assert old.summary["config"] == read_summary(folder)["config"]
@@ -245,7 +245,7 @@ def test_a_run_of_an_older_version_compares_and_is_shown(folder: Path, tmp_path:
 def test_an_older_run_under_another_codec_has_no_share_that_was_not_recorded(tmp_path: Path) -> None:
     from rich.console import Console
 
-    from fed_lorac.report import show_run
+    from fed_lorac.reporting.tables import show_run
 
     run(tiny(run__rounds=1, codec__up="int8"), tmp_path / "run", Watch())
     old = Run.read(as_of_before(tmp_path / "run", tmp_path / "old"))

@@ -78,7 +78,7 @@ def test_flower_fuses_every_shipped_config_to_what_we_load(name: str) -> None:
 def test_every_name_is_its_rooms_own() -> None:
     from fed_lorac.data.corruptions import CORRUPTIONS
     from fed_lorac.data.datasets import DATASETS
-    from fed_lorac.links import LINKS
+    from fed_lorac.fleet.links import LINKS
     from fed_lorac.models import MODELS
     from fed_lorac.models.torchvision_resnet import TORCHVISION
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import environment
 
-from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.attempts import Attempt, Desk, Trouble, left_out, next_attempts, raised
-from fed_lorac.grid.crew import Answer, Crew, Job
-from fed_lorac.grid.here import Here
+from fed_lorac.grid.executor import Answer, Crew, Job
+from fed_lorac.grid.retries import Attempt, Desk, Trouble, left_out, next_attempts, raised
+from fed_lorac.grid.serial_executor import Here
+from fed_lorac.runtime.flower_private import task_identity
 
 DIED, LATE, RAISED = (Trouble(kind, kind) for kind in ("died", "late", "raised"))  # type: ignore[arg-type]
 
@@ -128,6 +128,7 @@ def test_here_ctrl_c_passes_through_at_once():
 
 
 def test_one_process_needs_no_ray():
-    code = "import sys, fed_lorac.grid.here, fed_lorac.doctor, fed_lorac.grid.examination; print('ray' in sys.modules)"
+    modules = "fed_lorac.grid.serial_executor, fed_lorac.experiment.doctor, fed_lorac.grid.examination"
+    code = f"import sys, {modules}; print('ray' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "False"

@@ -16,11 +16,11 @@ from ray.cluster_utils import Cluster
 from runs import ROOT, tiny
 
 from fed_lorac.config import Config
-from fed_lorac.doctor import Facts
 from fed_lorac.errors import RunError
-from fed_lorac.flower_private import task_identity
+from fed_lorac.experiment.doctor import Facts
 from fed_lorac.grid.examination import checkup
-from fed_lorac.grid.workers import RayCrew
+from fed_lorac.grid.ray.executor import RayCrew
+from fed_lorac.runtime.flower_private import task_identity
 
 pytestmark = pytest.mark.slow
 CODE = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])

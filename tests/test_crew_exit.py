@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from crew_apps import Naughty, jobs
 from runs import tiny
-from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.workers import RayCrew
+from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.grid.ray.executor import RayCrew
 
 home, leaves = Path(sys.argv[1]), sys.argv[2] == "leave"
 with task_identity():

@@ -15,11 +15,11 @@ from flwr.app import MetricRecord, RecordDict
 from runs import ROOT, tiny
 
 from fed_lorac.errors import RunError
-from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.crew import Crew, Job
-from fed_lorac.grid.here import Here
-from fed_lorac.grid.posts import Doing, Patience
-from fed_lorac.grid.workers import RayCrew
+from fed_lorac.grid.executor import Crew, Job
+from fed_lorac.grid.ray.executor import RayCrew
+from fed_lorac.grid.ray.worker_slot import Doing, Patience
+from fed_lorac.grid.serial_executor import Here
+from fed_lorac.runtime.flower_private import task_identity
 
 WORKERS, CPUS, TIMEOUT_S = 2, 4, 3.0
 ALL = {camera: 3 for camera in range(6)}

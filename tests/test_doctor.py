@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from runs import tiny
 
 from fed_lorac.config import RunConfig
-from fed_lorac.doctor import Facts, complaints, examine, examine_driver, remarks
 from fed_lorac.errors import RunError
-from fed_lorac.grid.engines import run
+from fed_lorac.experiment.doctor import Facts, complaints, examine, examine_driver, remarks
+from fed_lorac.experiment.experiment import site_of
+from fed_lorac.experiment.machine import WORKER_BYTES, check_workers, free_memory_bytes, usable_cpus
 from fed_lorac.grid.examination import checkup, examine_cluster
-from fed_lorac.machine import WORKER_BYTES, check_workers, free_memory_bytes, usable_cpus
-from fed_lorac.rounds import Watch
-from fed_lorac.site import site_of
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
 
 
 @pytest.fixture(scope="module")

@@ -25,16 +25,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.config import Config, load_config
 from fed_lorac.errors import DataError, FactorError
-from fed_lorac.evaluate import accuracy
+from fed_lorac.experiment.experiment import site_of
 from fed_lorac.export import export_run, load_adapter, load_network
 from fed_lorac.export.deployed import Deployed
 from fed_lorac.export.formats import FORMATS, METADATA_FILE, OPSET, OPSETS
-from fed_lorac.grid.engines import run
-from fed_lorac.images import to_input
-from fed_lorac.rounds import Watch
-from fed_lorac.site import site_of
-from fed_lorac.tensor_files import write_tensors
-from fed_lorac.views import in_weather
+from fed_lorac.fleet.camera_data import in_weather
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.tensor_files import write_tensors
+from fed_lorac.simulation.engines import run
+from fed_lorac.training.accuracy import accuracy
+from fed_lorac.training.augment import to_input
 
 BIG = {"model__name": "resnet18", "model__width": 0, "run__rounds": 1, "local__batch_size": 10}
 SMALL_FLEET = {"fleet__cameras": 2, "fleet__per_round": 2, "fleet__images": 10, "fleet__eval_images": 10}

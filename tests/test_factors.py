@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fed_lorac.adapters.changes import apply_changes, changed_names, check_state, dense_change, fold
-from fed_lorac.adapters.factors import (
+from fed_lorac.adapters.algebra.factors import (
     delta,
     delta_from_view,
     init_factors,
@@ -22,6 +21,7 @@ from fed_lorac.adapters.factors import (
     two_step,
     view_of,
 )
+from fed_lorac.adapters.deltas import apply_changes, changed_names, check_state, dense_change, fold
 from fed_lorac.errors import FactorError
 from fed_lorac.seeds import torch_stream
 

@@ -13,15 +13,15 @@ import ray
 from faulty import WRONG, Faults, go
 from runs import ROOT, conducted, rows, tiny
 
-from fed_lorac.bases import RunningBase
+from fed_lorac.client.global_model import RunningBase
 from fed_lorac.config import Config
 from fed_lorac.errors import RunError
-from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.cohort_app import FleetApp
-from fed_lorac.grid.crew import Answer, Visit
-from fed_lorac.grid.engines import Fleet, run
-from fed_lorac.record import can_go_on
-from fed_lorac.rounds import Watch
+from fed_lorac.grid.block_app import FleetApp
+from fed_lorac.grid.executor import Answer, Visit
+from fed_lorac.records.run_folder import can_go_on
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.simulation.engines import Fleet, run
 
 REASONS = {
     "raises": "raised: ValueError: camera 3 has a cracked lens",

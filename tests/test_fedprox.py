@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from fed_lorac.adapters.lora_c import attach
-from fed_lorac.images import shuffled_batches, to_input
 from fed_lorac.models import build
 from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.training import Recipe, Task, decayed_groups, train
+from fed_lorac.training.augment import shuffled_batches, to_input
+from fed_lorac.training.loop import Recipe, Task, decayed_groups, train
 
 
 def network() -> nn.Module:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fed_lorac.config import Config, FleetConfig
 from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.fleet import Camera, Fleet, build_fleet
+from fed_lorac.fleet.fleet import Camera, Fleet, build_fleet
 
 Indices = NDArray[np.int64]
 

@@ -9,10 +9,10 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
-from fed_lorac.flower_private import record_bytes, record_of, task_identity
-from fed_lorac.grid.crew import Answer, Job, Visit
-from fed_lorac.grid.fleet import FleetGrid
+from fed_lorac.grid.executor import Answer, Job, Visit
+from fed_lorac.grid.fleet_grid import FleetGrid
 from fed_lorac.grid.in_process import in_process
+from fed_lorac.runtime.flower_private import record_bytes, record_of, task_identity
 
 
 @pytest.fixture(autouse=True)

@@ -13,17 +13,17 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from runs import conducted, rows, simulated, tiny
 
-from fed_lorac.bases import RunningBase
+from fed_lorac.client.global_model import RunningBase
 from fed_lorac.config import Config
 from fed_lorac.config.sections import RunConfig
 from fed_lorac.errors import DataError, FrameError, RunError
-from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.cluster import joined
-from fed_lorac.grid.cohort_app import FleetApp
-from fed_lorac.grid.crew import Answer, Visit
-from fed_lorac.grid.engines import Fleet, run
-from fed_lorac.ledger import Row
-from fed_lorac.rounds import Watch
+from fed_lorac.grid.block_app import FleetApp
+from fed_lorac.grid.executor import Answer, Visit
+from fed_lorac.grid.ray.cluster import joined
+from fed_lorac.records.ledger import Row
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.simulation.engines import Fleet, run
 
 ENGINES = ("fleet", "flower")
 

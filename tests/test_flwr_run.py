@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from runs import ROOT, environment, rows, tiny
 
-from fed_lorac.grid.engines import run
 from fed_lorac.models.weights import SHIPPED
-from fed_lorac.rounds import Watch
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
 
 pytestmark = pytest.mark.slow
 PATIENCE_S = 500

@@ -15,14 +15,14 @@ from torch.nn.utils import weight_norm
 
 from fed_lorac.adapters import lora_c
 from fed_lorac.adapters.fold_bn import fold_batch_norm, folding_of
-from fed_lorac.cohort import fixed_norms_folded
 from fed_lorac.errors import FactorError
-from fed_lorac.evaluate import accuracy, batch_norms, reestimate_statistics, statistics_of
 from fed_lorac.export import Deployed, load_network
 from fed_lorac.export.formats import FORMATS
-from fed_lorac.images import to_input
 from fed_lorac.models import build
 from fed_lorac.seeds import torch_stream
+from fed_lorac.training.accuracy import accuracy, batch_norms, reestimate_statistics, statistics_of
+from fed_lorac.training.augment import to_input
+from fed_lorac.training.blocks import fixed_norms_folded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 X = images(torch.float64)

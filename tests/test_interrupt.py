@@ -11,8 +11,8 @@ import pytest
 from runs import environment, rows, words
 
 from fed_lorac.config import load_config
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
 
 PATIENCE_S = 300  # a loaded machine is slow to import PyTorch
 

@@ -15,9 +15,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fed_lorac import files, tensor_files
 from fed_lorac.errors import RunError
-from fed_lorac.ledger import CAMERA_COLUMNS, ROUND_COLUMNS, Ledger, read_rows
+from fed_lorac.records.ledger import CAMERA_COLUMNS, ROUND_COLUMNS, Ledger, read_rows
+from fed_lorac.runtime import files, tensor_files
 
 BYTES = {f"{way}_{what}_bytes": 10 for way in ("uplink", "downlink") for what in ("payload", "frame", "message")}
 
@@ -187,7 +187,7 @@ def test_a_file_that_is_not_there_is_a_run_error(tmp_path: Path) -> None:
 def test_a_killed_run_leaves_whole_rows(tmp_path: Path) -> None:
     script = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "from test_ledger import a_round; from fed_lorac.ledger import Ledger\n"
+        "from test_ledger import a_round; from fed_lorac.records.ledger import Ledger\n"
         "ledger, n = Ledger(sys.argv[1]), 0\n"
         "while True:\n"
         "    n += 1; ledger.round(**a_round(round=n))\n"
@@ -245,7 +245,7 @@ def test_tensors_come_back_whatever_their_strides_and_shared_memory(tmp_path: Pa
 def test_equal_tensors_and_metadata_give_equal_files_in_every_process() -> None:
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
-        "import torch; from fed_lorac.tensor_files import tensor_bytes\n"
+        "import torch; from fed_lorac.runtime.tensor_files import tensor_bytes\n"
         "print(tensor_bytes({'b': torch.ones(3), 'a': torch.ones(2)}, {k: k for k in 'fedcba'}).hex())\n"
     )
     command = [sys.executable, "-c", script, str(Path(__file__).parent.parent)]

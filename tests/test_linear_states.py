@@ -26,20 +26,20 @@ from fed_lorac.adapters.aad import AdditiveDecomposition
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.filter_atoms import Atoms, OvercompleteAtoms
 from fed_lorac.adapters.methods import FrozenA, LoraC
+from fed_lorac.aggregation.aggregators import Centre
+from fed_lorac.aggregation.server_optimizers import ServerOptimizer
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError, FactorError
-from fed_lorac.flower_private import task_identity
+from fed_lorac.experiment.experiment import site_of
 from fed_lorac.models import build
-from fed_lorac.running import running_fingerprint
+from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream
-from fed_lorac.site import site_of
-from fed_lorac.wire.codec import decode, encode
-from strategies.base import FrameStrategy
-from strategies.centres import Centre
+from fed_lorac.server.frame_spec import terms_of
+from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.frame import decode, encode
 from strategies.merged import MergedFedAvg
-from strategies.optimizers import ServerOptimizer
 from strategies.plain import PlainFedAvg, RotatingBasis
-from strategies.terms import terms_of
 
 SEED = 7
 RANK, SCALE = 2, 3.0

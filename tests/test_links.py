@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fed_lorac.errors import ConfigError
-from fed_lorac.links import LINKS, air_time_s, days_to_send, elapsed_s, link
+from fed_lorac.fleet.links import LINKS, air_time_s, days_to_send, elapsed_s, link
 
 names = st.sampled_from(sorted(LINKS))
 

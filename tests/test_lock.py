@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from killed import SERVER
 
-from fed_lorac import lock
 from fed_lorac.errors import RunError
-from fed_lorac.lock import LOCK_FILE, FolderLock, check_unlocked
+from fed_lorac.runtime import lock
+from fed_lorac.runtime.lock import LOCK_FILE, FolderLock, check_unlocked
 
 
 def hold(folder: Path, let_go: Path) -> None:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fed_lorac.adapters import lora_c
-from fed_lorac.adapters.changes import apply_changes, changed_names, dense_change, fold
+from fed_lorac.adapters.algebra.routes import faster_route
+from fed_lorac.adapters.deltas import apply_changes, changed_names, dense_change, fold
 from fed_lorac.adapters.fold_bn import fold_batch_norm
-from fed_lorac.adapters.layers import LoraConv2d, dress
-from fed_lorac.adapters.routes import faster_route
-from fed_lorac.adapters.survey import auto_rank_mode
+from fed_lorac.adapters.lora_c_conv import LoraConv2d, dress
+from fed_lorac.adapters.targets import auto_rank_mode
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build
 from fed_lorac.seeds import torch_stream

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fed_lorac.errors import FrameError
-from fed_lorac.flower_private import SERVER_NODE_ID, fixed_message, task_identity
-from fed_lorac.wire.codec import decode, encode, payload_bytes
-from fed_lorac.wire.meter import FRAME_KEY, Weight, frame_record, full_message, message_bytes, read_frame, weigh
+from fed_lorac.runtime.flower_private import SERVER_NODE_ID, fixed_message, task_identity
+from fed_lorac.wire.billing import FRAME_KEY, Weight, frame_record, full_message, message_bytes, read_frame, weigh
+from fed_lorac.wire.frame import decode, encode, payload_bytes
 
 
 def metrics() -> MetricRecord:

@@ -12,17 +12,17 @@ from runs import rows, tiny
 from safetensors.torch import save_file
 from torch import nn
 
-from fed_lorac.cohort import Feed
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
 from fed_lorac.export import export_run, load_network
-from fed_lorac.grid.engines import run
-from fed_lorac.images import augmented, to_input
 from fed_lorac.models import build
 from fed_lorac.models.weights import read_checkpoint
-from fed_lorac.normalization import IMAGENET, NORMALIZATIONS, Normalization
-from fed_lorac.rounds import Watch
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.normalization import IMAGENET, NORMALIZATIONS, Normalization
 from fed_lorac.seeds import stream
+from fed_lorac.simulation.engines import run
+from fed_lorac.training.augment import augmented, to_input
+from fed_lorac.training.blocks import Feed
 
 RGB = st.tuples(*[st.floats(0, 1)] * 3)
 STD = st.tuples(*[st.floats(0, 1, exclude_min=True)] * 3)

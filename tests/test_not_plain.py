@@ -17,11 +17,11 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from fed_lorac.adapters import lora_c
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.methods import ADAPTERS, adapter_of
-from fed_lorac.cohort import why_apart
 from fed_lorac.config import AdapterConfig
 from fed_lorac.errors import FactorError, RunError
 from fed_lorac.models import build
 from fed_lorac.seeds import torch_stream
+from fed_lorac.training.blocks import why_apart
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -330,7 +330,7 @@ def test_networks_that_side_by_side_would_lose_hooks_or_ties_stand_apart() -> No
 def test_networks_of_which_one_is_hooked_are_not_alike() -> None:
     from test_cohort import RECIPE, tasks
 
-    from fed_lorac.training import train
+    from fed_lorac.training.loop import train
 
     models = [build("resnet8", width=4), hooked(build("resnet8", width=4))]
     with pytest.raises(RunError, match=r"layer1\.0\.conv1"):

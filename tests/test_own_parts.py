@@ -16,27 +16,27 @@ from runs import conducted, rows, tiny
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fed_lorac.adapters.changes import dense_change, joined
-from fed_lorac.base import fresh_model
-from fed_lorac.checkpoint import Checkpoints
-from fed_lorac.client_app import make_client_app
+from fed_lorac.adapters.deltas import dense_change, joined
+from fed_lorac.client.app import make_client_app
+from fed_lorac.client.state import own_frame, remembered
 from fed_lorac.config import Config
-from fed_lorac.evaluate import accuracy
+from fed_lorac.experiment.base_model import fresh_model
+from fed_lorac.experiment.experiment import site_of
 from fed_lorac.export import export_run, load_adapter, load_network
-from fed_lorac.flower_private import record_of, task_identity
-from fed_lorac.grid.cohort_app import Bases, FleetApp
-from fed_lorac.grid.engines import run
-from fed_lorac.grid.fleet import FleetGrid
-from fed_lorac.grid.here import Here
+from fed_lorac.fleet.camera_data import in_weather
+from fed_lorac.grid.block_app import Bases, FleetApp
+from fed_lorac.grid.fleet_grid import FleetGrid
 from fed_lorac.grid.in_process import in_process
-from fed_lorac.memory import own_frame, remembered
-from fed_lorac.results import _label
-from fed_lorac.rounds import Watch
-from fed_lorac.running import own_fingerprint, running_fingerprint
-from fed_lorac.site import site_of
-from fed_lorac.views import in_weather
-from fed_lorac.wire.codec import decode, encode
-from fed_lorac.wire.meter import frame_record
+from fed_lorac.grid.serial_executor import Here
+from fed_lorac.records.checkpoint import Checkpoints
+from fed_lorac.reporting.summary import _label
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.flower_private import record_of, task_identity
+from fed_lorac.simulation.engines import run
+from fed_lorac.training.accuracy import accuracy
+from fed_lorac.wire.base_tags import own_fingerprint, running_fingerprint
+from fed_lorac.wire.billing import frame_record
+from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import OWN_KEY
 
 WAYS: dict[str, dict[str, object]] = {

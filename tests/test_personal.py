@@ -17,19 +17,19 @@ from safetensors.torch import load_file
 from test_resume import Ended, check_equal
 from torch import Tensor
 
+from fed_lorac.aggregation.aggregators import Centre
+from fed_lorac.aggregation.clustering import clusters, cosines, gram, nearest
+from fed_lorac.aggregation.delta_sum import DeltaSum, Sums, sum_states
+from fed_lorac.aggregation.server_optimizers import ServerOptimizer
 from fed_lorac.errors import ConfigError
-from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
-from fed_lorac.running import own_fingerprint, running_fingerprint
-from fed_lorac.wire.codec import decode, encode, inspect
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.server.downlink import Update
+from fed_lorac.simulation.engines import run
+from fed_lorac.wire.base_tags import own_fingerprint, running_fingerprint
+from fed_lorac.wire.frame import decode, encode, inspect
 from fed_lorac.wire.updates import OWN_KEY
-from strategies.arithmetic import DeltaSum, Sums, sum_states
-from strategies.centres import Centre
-from strategies.grouping import clusters, cosines, gram, nearest
 from strategies.merged import DOWNLINKS, MergedFedAvg
-from strategies.optimizers import ServerOptimizer
-from strategies.outbox import Update
 from strategies.personal import Personal
 
 TWO = {"fleet__corruptions": "fog, snow", "fleet__per_round": 4}

@@ -8,8 +8,8 @@ from rich.console import Console
 from runs import tiny
 
 from fed_lorac.data.progress import at, heard_by, watched
-from fed_lorac.grid.engines import run
-from fed_lorac.progress import Pace, RichWatch, round_line
+from fed_lorac.reporting.progress import Pace, RichWatch, round_line
+from fed_lorac.simulation.engines import run
 
 
 class Clock:

@@ -22,26 +22,26 @@ from safetensors.torch import load_file
 from test_resume import Ended, check_equal
 from torch import Tensor, nn
 
-from fed_lorac.adapters.factors import rank_rows, view_of
-from fed_lorac.bases import RunningBase, begun_from
-from fed_lorac.bases import folded as folded_base
-from fed_lorac.camera import Brought, take_turns
+from fed_lorac.adapters.algebra.factors import rank_rows, view_of
+from fed_lorac.aggregation.aggregators import Centre
+from fed_lorac.aggregation.delta_sum import DeltaSum
+from fed_lorac.aggregation.server_optimizers import ServerOptimizer
+from fed_lorac.client.global_model import RunningBase, begun_from
+from fed_lorac.client.global_model import folded as folded_base
+from fed_lorac.client.local_update import Brought, take_turns
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
-from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
-from fed_lorac.running import own_fingerprint, running_fingerprint
+from fed_lorac.experiment.experiment import Site, site_of
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream
-from fed_lorac.site import Site, site_of
-from fed_lorac.wire.codec import decode, encode, inspect
-from strategies.arithmetic import DeltaSum
-from strategies.base import FrameStrategy
-from strategies.centres import Centre
+from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.simulation.engines import run
+from fed_lorac.wire.base_tags import own_fingerprint, running_fingerprint
+from fed_lorac.wire.frame import decode, encode, inspect
 from strategies.flexlora import FlexLora
 from strategies.flora import Flora
 from strategies.merged import MergedFedAvg
-from strategies.optimizers import ServerOptimizer
 
 RANKS = (1, 2, 4)  # camera k has RANKS[k % 3] rows
 SCALE = 2.0

@@ -11,8 +11,8 @@ from ray.cluster_utils import Cluster
 from runs import rows, simulated, tiny
 
 from fed_lorac.errors import RunError
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
 
 CAMERAS = 6
 

@@ -11,11 +11,11 @@ from cameras import BASE, TEMPLATE, answer, frame, reply, roster, state
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
-from fed_lorac.running import running_fingerprint
-from fed_lorac.wire.codec import encode, inspect
-from fed_lorac.wire.meter import Weight, frame_record, message_bytes
-from strategies.arithmetic import State
-from strategies.replies import Jury, Reply, mean_metrics
+from fed_lorac.aggregation.delta_sum import State
+from fed_lorac.server.replies import Jury, Reply, mean_metrics
+from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.billing import Weight, frame_record, message_bytes
+from fed_lorac.wire.frame import encode, inspect
 
 NOW = running_fingerprint(BASE, 3)
 GOOD = frame(1, 3)

@@ -11,8 +11,8 @@ from runs import rows, tiny, words
 
 from fed_lorac.config import load_config, resumed_config
 from fed_lorac.errors import ConfigError, RunError
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
 
 TENSORS = ("adapter.safetensors", "model.safetensors", "cameras.safetensors")
 # Half the cameras away or lost now and then, svd with its residual: all that a checkpoint must hold is in use.

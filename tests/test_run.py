@@ -11,15 +11,15 @@ from runs import rows, tiny
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from fed_lorac.adapters.changes import apply_changes
+from fed_lorac.adapters.deltas import apply_changes
 from fed_lorac.config import Config
 from fed_lorac.errors import RunError
-from fed_lorac.evaluate import accuracy, reestimate_statistics
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
-from fed_lorac.running import named_tensors
-from fed_lorac.site import site_of
-from fed_lorac.views import clear, in_weather
+from fed_lorac.experiment.experiment import site_of
+from fed_lorac.fleet.camera_data import clear, in_weather
+from fed_lorac.models.fingerprints import named_tensors
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
+from fed_lorac.training.accuracy import accuracy, reestimate_statistics
 
 
 def finished(folder: Path, config: Config) -> dict[str, Any]:

@@ -17,11 +17,11 @@ from PIL import Image
 from reported import began, seen
 from runs import rows, tiny, words
 
-from fed_lorac import site
 from fed_lorac.config import Config, resumed_config
 from fed_lorac.errors import ConfigError, RunError
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
+from fed_lorac.experiment import experiment as site
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
 
 LONG = words(run__rounds=2000, local__schedule="constant")
 RESULTS = ("adapter.safetensors", "model.safetensors", "cameras.safetensors")
@@ -169,8 +169,8 @@ def test_a_run_does_not_go_on_in_another_precision_and_says_how_it_may(tmp_path:
 
 
 def test_a_run_does_not_go_on_over_another_base(tmp_path: Path) -> None:
-    from fed_lorac.base import fresh_model
-    from fed_lorac.tensor_files import write_tensors
+    from fed_lorac.experiment.base_model import fresh_model
+    from fed_lorac.runtime.tensor_files import write_tensors
 
     weights = tmp_path / "base.safetensors"
     for seed in (1, 2):

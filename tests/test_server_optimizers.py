@@ -8,12 +8,12 @@ import pytest
 import torch
 from runs import rows, tiny
 
+from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
+from fed_lorac.aggregation.server_optimizers import OPTIMIZERS, ServerOptimizer
 from fed_lorac.config import Config, names
 from fed_lorac.errors import ConfigError
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
-from strategies.arithmetic import DeltaSum, Sums
-from strategies.optimizers import OPTIMIZERS, ServerOptimizer
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
 
 SHAPE = (6, 4, 3, 3)
 ROUNDS = 4

@@ -16,20 +16,21 @@ from test_cli import called
 from test_resume import Ended, check_equal
 from torch import Tensor
 
-from fed_lorac.adapters.changes import apply_changes
-from fed_lorac.camera import recipe_of
+from fed_lorac.adapters.deltas import apply_changes
+from fed_lorac.client.local_update import recipe_of
+from fed_lorac.client.state import own_frame
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
-from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.engines import Fleet, run
-from fed_lorac.memory import own_frame
-from fed_lorac.rounds import Watch
-from fed_lorac.running import named_tensors, own_fingerprint
+from fed_lorac.experiment.experiment import Site, drawn_from, site_of
+from fed_lorac.fleet.camera_data import in_weather
+from fed_lorac.models.fingerprints import named_tensors
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import stream
-from fed_lorac.site import Site, drawn_from, site_of
-from fed_lorac.training import Task, train
-from fed_lorac.views import in_weather
-from fed_lorac.wire.codec import decode
+from fed_lorac.simulation.engines import Fleet, run
+from fed_lorac.training.loop import Task, train
+from fed_lorac.wire.base_tags import own_fingerprint
+from fed_lorac.wire.frame import decode
 from strategies.silent import LocalOnly
 
 SILENT = ("local-only", "zero-byte")

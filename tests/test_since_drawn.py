@@ -8,13 +8,13 @@ from runs import tiny
 from torch import Tensor, nn
 
 from fed_lorac.adapters.methods import LoraC, SinceDrawn, adapter_of
+from fed_lorac.aggregation.delta_sum import State, relative_distance, sum_states
 from fed_lorac.config import AdapterConfig
+from fed_lorac.experiment.experiment import expansion, site_of
 from fed_lorac.models import build
-from fed_lorac.running import shapes_of
+from fed_lorac.models.fingerprints import shapes_of
 from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.site import expansion, site_of
-from fed_lorac.wire.codec import decode, encode
-from strategies.arithmetic import State, relative_distance, sum_states
+from fed_lorac.wire.frame import decode, encode
 
 CODECS = ["fp16", "int8", "int4", "drive", "topk"]
 

@@ -12,10 +12,10 @@ from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.config import AdapterConfig, names
 from fed_lorac.errors import ConfigError
 from fed_lorac.models import build
+from fed_lorac.reporting.size_tables import sizes_table
+from fed_lorac.reporting.sizes import PAPER_TABLE, sizes
 from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.size_tables import sizes_table
-from fed_lorac.sizes import PAPER_TABLE, sizes
-from fed_lorac.wire.codec import encode
+from fed_lorac.wire.frame import encode
 
 
 def shown(*words: str) -> str:

@@ -28,11 +28,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fed_lorac.errors import ConfigError, FactorError, FrameError, RunError
-from fed_lorac.flower_private import task_identity
 from fed_lorac.grid.in_process import in_process
-from fed_lorac.running import running_fingerprint
-from fed_lorac.wire.codec import decode, encode, inspect
-from strategies.base import FrameStrategy
+from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.frame import decode, encode, inspect
 from strategies.factors import FactorFedAvg
 from strategies.merged import DOWNLINKS, MergedFedAvg
 from strategies.plain import PlainFedAvg

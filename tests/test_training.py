@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from runs import environment
 from torch import nn
 
-from fed_lorac.evaluate import accuracy, batch_norms, reestimate_statistics
-from fed_lorac.images import Augment, augmented, shuffled_batches, to_input
 from fed_lorac.models import build
-from fed_lorac.precision import autocast, resolved_precision
+from fed_lorac.runtime.precision import autocast, resolved_precision
 from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.training import Recipe, Task, cosine, decayed_groups, train, warm_cosine
+from fed_lorac.training.accuracy import accuracy, batch_norms, reestimate_statistics
+from fed_lorac.training.augment import Augment, augmented, shuffled_batches, to_input
+from fed_lorac.training.loop import Recipe, Task, cosine, decayed_groups, train, warm_cosine
 
 
 def photos(count: int, seed: int = 0) -> torch.Tensor:
@@ -173,7 +173,7 @@ def test_auto_precision_is_settled_and_autocast_follows_it() -> None:
 
 
 def test_auto_precision_is_that_of_the_cpu_that_pytorch_is_told_to_be() -> None:
-    script = "from fed_lorac.precision import resolved_precision; print(resolved_precision('auto'))"
+    script = "from fed_lorac.runtime.precision import resolved_precision; print(resolved_precision('auto'))"
     told = environment(ATEN_CPU_CAPABILITY="avx2")
     done = subprocess.run([sys.executable, "-c", script], env=told, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "fp32"

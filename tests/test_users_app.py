@@ -11,15 +11,16 @@ from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
 from fed_lorac.adapters import lora_c
-from fed_lorac.adapters.changes import fold
+from fed_lorac.adapters.deltas import fold
 from fed_lorac.adapters.methods import LoraC
-from fed_lorac.flower_private import task_identity
 from fed_lorac.grid.in_process import in_process
-from fed_lorac.running import fingerprint, named_tensors, running_fingerprint
-from fed_lorac.wire.codec import encode
-from fed_lorac.wire.meter import frame_record
+from fed_lorac.models.fingerprints import fingerprint, named_tensors
+from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.billing import frame_record
+from fed_lorac.wire.frame import encode
 from fed_lorac.wire.updates import read_updates, unfolded
-from strategies.base import FrameStrategy
 from strategies.factors import FactorFedAvg
 from strategies.merged import MergedFedAvg
 

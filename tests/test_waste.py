@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from runs import tiny
 
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
 
 ATOMS = {"adapter__method": "filter-atoms"}
 PLAIN = 'strategy.name = "plain" is exact too'

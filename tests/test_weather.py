@@ -14,13 +14,13 @@ from runs import rows, tiny
 from fed_lorac.config import names
 from fed_lorac.data.store import cache_folder
 from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.grid.engines import run
-from fed_lorac.images import shuffled_batches
-from fed_lorac.rounds import Watch
+from fed_lorac.experiment.experiment import site_of
+from fed_lorac.fleet.camera_data import View, clear, in_stream_order, in_weather
+from fed_lorac.fleet.schedule import SCHEDULES, Climate, Weather, weather
+from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import stream
-from fed_lorac.site import site_of
-from fed_lorac.views import View, clear, in_stream_order, in_weather
-from fed_lorac.weather import SCHEDULES, Climate, Weather, weather
+from fed_lorac.simulation.engines import run
+from fed_lorac.training.augment import shuffled_batches
 
 KINDS = ("fog", "snow", "frost")
 CLIMATES = st.builds(
@@ -173,7 +173,7 @@ def test_a_stream_holds_every_image_once_with_its_label(classes: int, each: int,
 
 
 def test_a_correlated_turn_trains_class_by_class():
-    from fed_lorac.cohort import Feed
+    from fed_lorac.training.blocks import Feed
 
     view = in_stream_order(a_view(5, 10), stream(0, "stream"), correlated=True)
     feeds = {
@@ -259,7 +259,7 @@ def test_the_summary_speaks_of_the_last_rounds_weather(front: Path):
     assert found["source_accuracy"] == ledger[-1]["accuracy_source"]
     from rich.console import Console
 
-    from fed_lorac.report import accuracy_table
+    from fed_lorac.reporting.tables import accuracy_table
 
     console = Console(record=True, width=120)
     console.print(accuracy_table(found))

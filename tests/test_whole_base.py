@@ -10,25 +10,25 @@ from cameras import BASE, SHAPES, TEMPLATE, roster, tell, train
 from flwr.app import RecordDict
 from runs import conducted, rows, tiny
 
-from fed_lorac import conduct as conducting
-from fed_lorac.bases import RunningBase, caught_up, folded, whole_frame
-from fed_lorac.client_app import make_client_app
+from fed_lorac.client.app import make_client_app
+from fed_lorac.client.global_model import RunningBase, caught_up, folded, whole_frame
 from fed_lorac.errors import FrameError
-from fed_lorac.flower_private import task_identity
-from fed_lorac.grid.engines import run
+from fed_lorac.experiment.experiment import Site, site_of
 from fed_lorac.grid.in_process import in_process
-from fed_lorac.reference import FullMessages
-from fed_lorac.rounds import Watch
-from fed_lorac.running import whole_fingerprint
-from fed_lorac.site import Site, site_of
-from fed_lorac.strategy import strategy_of
-from fed_lorac.wire.codec import encode
-from fed_lorac.wire.meter import frame_record
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.server.downlink import Update
+from fed_lorac.server.fleet_strategy import Traffic
+from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.simulation import run as conducting
+from fed_lorac.simulation.build_strategy import strategy_of
+from fed_lorac.simulation.engines import run
+from fed_lorac.wire.base_tags import whole_fingerprint
+from fed_lorac.wire.billing import frame_record
+from fed_lorac.wire.frame import encode
+from fed_lorac.wire.reference import FullMessages
 from fed_lorac.wire.updates import base_key, read_base, read_updates
-from strategies.base import FrameStrategy
 from strategies.merged import MergedFedAvg
-from strategies.outbox import Update
-from strategies.traffic import Traffic
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -153,7 +153,7 @@ def test_who_takes_a_base_over_has_it_bit_for_bit(method: str) -> None:
 
 def updates_of(strategy: FrameStrategy, rounds: int) -> list[tuple[int, bytes]]:
     """Updates of the strategy's own making, out of random states."""
-    from fed_lorac.running import running_fingerprint
+    from fed_lorac.wire.base_tags import running_fingerprint
 
     found = []
     for number in range(1, rounds + 1):

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fed_lorac.adapters.methods import adapter_of
-from fed_lorac.catalogue import catalogue
+from fed_lorac.commands.methods import catalogue
 from fed_lorac.config import names
-from fed_lorac.links import LINKS, elapsed_s
-from fed_lorac.wire.codecs import CODECS, Codec
+from fed_lorac.fleet.links import LINKS, elapsed_s
+from fed_lorac.wire.codecs.codecs import CODECS, Codec
 from method_bytes.formulas import DOWN, up_of
 from method_bytes.pairs import FORMS, ONE, WAYS, Pair
 from method_bytes.words import ADAPTER_WORDS, CODEC_WORDS, FORM_WORDS, STRATEGY_WORDS, WAY_WORDS

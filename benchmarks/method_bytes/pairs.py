@@ -11,9 +11,9 @@ from typing import Any
 
 from fed_lorac.config import Config, load_config, names
 from fed_lorac.errors import ConfigError
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
-from fed_lorac.strategy import STRATEGIES
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.build_strategy import STRATEGIES
+from fed_lorac.simulation.engines import run
 
 __all__ = ["FORMS", "ONE", "WAYS", "Pair", "last_round", "pairs", "ran"]
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Expansion
-from fed_lorac.adapters.branched import BranchConv2d, Branched, Start
-from fed_lorac.adapters.changes import State
-from fed_lorac.adapters.factors import init_factors
-from fed_lorac.adapters.survey import auto_rank_mode
+from fed_lorac.adapters.algebra.factors import init_factors
+from fed_lorac.adapters.conv_adapter import BranchConv2d, Branched, Start
+from fed_lorac.adapters.deltas import State
+from fed_lorac.adapters.targets import auto_rank_mode
 from fed_lorac.errors import FactorError
 
 __all__ = ["AadConv2d", "AdditiveDecomposition"]

@@ -8,13 +8,13 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.changes import State
+from fed_lorac.adapters.deltas import State
 from fed_lorac.adapters.plain import copied
 
 __all__ = ["Adapter", "Expansion", "as_it_is"]
 
 Expansion = Callable[[State], State]
-"""A state -> the change of the network's tensors that it stands for, as `fed_lorac.adapters.changes` has it."""
+"""A state -> the change of the network's tensors that it stands for, as `fed_lorac.adapters.deltas` has it."""
 
 
 def as_it_is(state: State) -> State:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.factors import init_factors
-from fed_lorac.adapters.layers import LoraConv2d
+from fed_lorac.adapters.algebra.factors import init_factors
+from fed_lorac.adapters.lora_c_conv import LoraConv2d
 from fed_lorac.adapters.plain import LORA_C_NOTE
 from fed_lorac.errors import FactorError
 

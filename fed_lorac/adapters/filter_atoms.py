@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Expansion
-from fed_lorac.adapters.atoms import (
+from fed_lorac.adapters.algebra.atoms import (
     Code,
     decompose,
     delta,
@@ -24,8 +24,8 @@ from fed_lorac.adapters.atoms import (
     overall_error,
     to_kernels,
 )
-from fed_lorac.adapters.branched import BranchConv2d, Branched, Start
-from fed_lorac.adapters.changes import State
+from fed_lorac.adapters.conv_adapter import BranchConv2d, Branched, Start
+from fed_lorac.adapters.deltas import State
 from fed_lorac.errors import FactorError
 from fed_lorac.seeds import torch_stream
 

@@ -12,6 +12,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from fed_lorac.adapters.algebra.factors import RANK_MODES, delta
 from fed_lorac.adapters.attachment import (
     NOTE,
     Attachment,
@@ -23,12 +24,11 @@ from fed_lorac.adapters.attachment import (
     factors_of,
     weight_of,
 )
-from fed_lorac.adapters.changes import State, apply_changes, check_state
-from fed_lorac.adapters.factors import RANK_MODES, delta
+from fed_lorac.adapters.deltas import State, apply_changes, check_state
 from fed_lorac.adapters.fold_bn import fold_batch_norm
-from fed_lorac.adapters.layers import RouteChoice, dress, undress
+from fed_lorac.adapters.lora_c_conv import RouteChoice, dress, undress
 from fed_lorac.adapters.plain import copied
-from fed_lorac.adapters.survey import Survey, auto_rank_mode, survey
+from fed_lorac.adapters.targets import Survey, auto_rank_mode, survey
 from fed_lorac.errors import FactorError
 from fed_lorac.seeds import torch_stream
 

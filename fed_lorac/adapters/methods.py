@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fed_lorac.adapters import dense, lora_c
 from fed_lorac.adapters.aad import AdditiveDecomposition
 from fed_lorac.adapters.adapter import Adapter, Expansion
-from fed_lorac.adapters.changes import State
+from fed_lorac.adapters.deltas import State
 from fed_lorac.adapters.filter_atoms import Atoms, OvercompleteAtoms
 from fed_lorac.adapters.plain import check_plain, copied
 from fed_lorac.config import AdapterConfig

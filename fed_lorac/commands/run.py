@@ -35,7 +35,7 @@ def run(
 ) -> None:
     """Run a simulation and print what it found."""
     from fed_lorac.config import load_config, resumed_config  # noqa: PLC0415
-    from fed_lorac.record import check_new, folder_for  # noqa: PLC0415
+    from fed_lorac.records.run_folder import check_new, folder_for  # noqa: PLC0415
 
     if resume is not None and folder not in (None, resume):
         raise ConfigError(f"A run goes on in its own folder; --resume is {resume}, --out {folder}. Leave --out away.")
@@ -51,8 +51,8 @@ def run(
 
 def _run(settings: "Config", target: Path, *, resume: bool, as_json: bool) -> None:
     with err.status("importing PyTorch and Flower"):
-        from fed_lorac.grid.engines import run as run_on_engine  # noqa: PLC0415
-        from fed_lorac.progress import RichWatch  # noqa: PLC0415
+        from fed_lorac.reporting.progress import RichWatch  # noqa: PLC0415
+        from fed_lorac.simulation.engines import run as run_on_engine  # noqa: PLC0415
 
     try:
         with RichWatch(err, settings.run.rounds) as watch:
@@ -69,8 +69,8 @@ def _run(settings: "Config", target: Path, *, resume: bool, as_json: bool) -> No
 
 
 def _show(target: Path, *, as_json: bool) -> None:
-    from fed_lorac.report import show_run  # noqa: PLC0415
-    from fed_lorac.summaries import read_summary  # noqa: PLC0415
+    from fed_lorac.records.summaries import read_summary  # noqa: PLC0415
+    from fed_lorac.reporting.tables import show_run  # noqa: PLC0415
 
     summary = read_summary(target)
     if as_json:
@@ -81,7 +81,7 @@ def _show(target: Path, *, as_json: bool) -> None:
 
 
 def _say_how_to_go_on(target: Path) -> None:
-    from fed_lorac.record import can_go_on  # noqa: PLC0415
+    from fed_lorac.records.run_folder import can_go_on  # noqa: PLC0415
 
     if can_go_on(target):
         command = f"fed-lorac run --resume {shlex.quote(str(target))}"

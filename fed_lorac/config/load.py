@@ -9,8 +9,8 @@ from fed_lorac.config.rules import Rule
 from fed_lorac.config.spelling import toml
 from fed_lorac.config.whole import SECTIONS, Config, rules
 from fed_lorac.errors import ConfigError
-from fed_lorac.files import home_expanded
-from fed_lorac.near import did_you_mean
+from fed_lorac.runtime.files import home_expanded
+from fed_lorac.runtime.near import did_you_mean
 
 __all__ = ["DEFAULT", "flatten", "load_config", "shipped_configs"]
 

@@ -6,7 +6,7 @@ from typing import TypeVar, cast
 
 from fed_lorac.config.spelling import LARGEST, Scalar, came, items, list_text, meant, toml
 from fed_lorac.errors import ConfigError
-from fed_lorac.near import did_you_mean
+from fed_lorac.runtime.near import did_you_mean
 
 __all__ = ["Rule", "Scalar", "items", "setting"]
 

@@ -12,8 +12,8 @@ from fed_lorac.config import names
 from fed_lorac.config.rules import Rule, items, setting
 from fed_lorac.config.spelling import toml
 from fed_lorac.errors import ConfigError
-from fed_lorac.near import did_you_mean
-from fed_lorac.normalization import NORMALIZATIONS, Normalization
+from fed_lorac.runtime.near import did_you_mean
+from fed_lorac.runtime.normalization import NORMALIZATIONS, Normalization
 
 __all__ = [
     "AdapterConfig",
@@ -242,7 +242,7 @@ class LocalConfig(Section):
     clip_norm: float = setting(5.0, "largest norm of the gradient; 0: no clipping", least=0)
     prox_mu: float = setting(0.0, "FedProx's pull towards where the turn began; 0: none", least=0)
     schedule: str = setting("cosine", "the learning rate over the rounds", choices=names.SCHEDULES)
-    augment: str = setting("none", "random crops, mirroring and the like; see fed_lorac.images", choices=names.AUGMENTS)
+    augment: str = setting("none", "random crops, mirroring; see fed_lorac.training.augment", choices=names.AUGMENTS)
 
 
 @dataclass(frozen=True)

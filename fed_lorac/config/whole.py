@@ -22,7 +22,7 @@ from fed_lorac.config.sections import (
 from fed_lorac.config.sense import contradictions
 from fed_lorac.config.spelling import toml
 from fed_lorac.errors import ConfigError
-from fed_lorac.near import nearest
+from fed_lorac.runtime.near import nearest
 
 __all__ = ["SECTIONS", "Config", "rules"]
 

@@ -21,7 +21,7 @@ from fed_lorac.data.progress import watched
 from fed_lorac.data.splits import split_by_rank
 from fed_lorac.data.store import cached
 from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.source import source_of
+from fed_lorac.runtime.source import source_of
 
 __all__ = ["SHARES", "SIDE", "OfficialWeather", "find", "open_blocks"]
 

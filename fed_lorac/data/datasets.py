@@ -21,8 +21,8 @@ from fed_lorac.data.image_folder import Listing, has_splits, list_images
 from fed_lorac.data.splits import check_shares, split_by_rank
 from fed_lorac.data.store import Entry, cached
 from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.files import home_expanded
-from fed_lorac.source import source_of
+from fed_lorac.runtime.files import home_expanded
+from fed_lorac.runtime.source import source_of
 
 __all__ = ["DATASETS", "Dataset", "data_root", "load"]
 

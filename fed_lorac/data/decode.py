@@ -21,7 +21,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fed_lorac.data.progress import watched
 from fed_lorac.errors import DataError
-from fed_lorac.source import source_of
+from fed_lorac.runtime.source import source_of
 
 __all__ = ["decode", "decode_all", "decode_settings", "resize"]
 

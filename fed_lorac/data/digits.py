@@ -7,7 +7,7 @@ from PIL import Image
 
 from fed_lorac.data.decode import decode_settings, resize
 from fed_lorac.data.progress import watched
-from fed_lorac.source import source_of
+from fed_lorac.runtime.source import source_of
 
 __all__ = ["read", "stamp"]
 

@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from fed_lorac import files
 from fed_lorac.errors import DataError
+from fed_lorac.runtime import files
 
 try:
     import fcntl

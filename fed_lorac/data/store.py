@@ -23,7 +23,7 @@ import numpy as np
 
 from fed_lorac.data.disk import flush_folder, locked, map_array, sha256, write, writing
 from fed_lorac.errors import DataError, RunError
-from fed_lorac.files import home_expanded
+from fed_lorac.runtime.files import home_expanded
 
 __all__ = ["FINISHED", "UNFINISHED", "Entry", "cache_folder", "cached", "cached_arrays", "kept"]
 

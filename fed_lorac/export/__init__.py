@@ -16,7 +16,7 @@ from fed_lorac.export.deployed import Deployed, load_network
 from fed_lorac.export.facts import network_facts
 from fed_lorac.export.finished import OWN_FILES, Finished, finished_run, network_of
 from fed_lorac.export.formats import FORMATS, OPSET, OPSETS, needed
-from fed_lorac.files import home_expanded, reserved, write_bytes
+from fed_lorac.runtime.files import home_expanded, reserved, write_bytes
 
 __all__ = ["KINDS", "Deployed", "Exported", "export_run", "load_adapter", "load_network"]
 

@@ -1,6 +1,6 @@
 """The adapter alone, as a file, and back onto its base. Knows changes and fingerprints; not networks' formats.
 
-The file holds a state (see `fed_lorac.adapters.changes`), scale folded in: factor pairs and dense changes of the base's
+The file holds a state (see `fed_lorac.adapters.deltas`), scale folded in: factor pairs and dense changes of the base's
 own tensors, and with a camera the changes of its batch-norm statistics among them. Base + file is the run's merged
 model to float32 rounding (tested to 1e-6 + 1e-5 of each number): the run added its updates one by one, the file is
 their sum.
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fed_lorac.adapters.changes import fold, joined
+from fed_lorac.adapters.deltas import fold, joined
 from fed_lorac.errors import DataError, FactorError
 from fed_lorac.export.facts import adapter_facts
 from fed_lorac.export.finished import Finished, own_change_of_camera, statistics_of_camera
+from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.models.weights import read_checkpoint
-from fed_lorac.running import fingerprint, named_tensors
-from fed_lorac.tensor_files import tensor_bytes
+from fed_lorac.runtime.tensor_files import tensor_bytes
 
 __all__ = ["adapter_file", "load_adapter"]
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.errors import DataError
-from fed_lorac.evaluate import batch_norms
 from fed_lorac.models import build
 from fed_lorac.models.weights import load_into, read_checkpoint
-from fed_lorac.normalization import CIFAR10, Normalization
+from fed_lorac.runtime.normalization import CIFAR10, Normalization
+from fed_lorac.training.accuracy import batch_norms
 
 __all__ = ["FOLDED", "Deployed", "load_network"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fed_lorac import __version__
 from fed_lorac.export.deployed import Deployed
 from fed_lorac.export.finished import Finished, own_change_of_camera, statistics_of_camera
-from fed_lorac.running import fingerprint
+from fed_lorac.models.fingerprints import fingerprint
 
 __all__ = ["adapter_facts", "network_facts"]
 

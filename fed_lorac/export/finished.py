@@ -7,14 +7,14 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fed_lorac.adapters.changes import fold
-from fed_lorac.base import fresh_model
+from fed_lorac.adapters.deltas import fold
 from fed_lorac.config import Config, load_config
 from fed_lorac.errors import ConfigError, RunError
-from fed_lorac.evaluate import batch_norms
+from fed_lorac.experiment.base_model import fresh_model
+from fed_lorac.experiment.experiment import open_data
 from fed_lorac.models.weights import Checkpoint, load_into, read_checkpoint
-from fed_lorac.normalization import Normalization
-from fed_lorac.site import open_data
+from fed_lorac.runtime.normalization import Normalization
+from fed_lorac.training.accuracy import batch_norms
 
 __all__ = ["OWN_FILES", "Finished", "finished_run", "network_of", "own_change_of_camera", "statistics_of_camera"]
 

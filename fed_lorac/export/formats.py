@@ -12,7 +12,7 @@ import torch
 
 from fed_lorac.errors import RunError
 from fed_lorac.export.deployed import FOLDED, Deployed
-from fed_lorac.tensor_files import tensor_bytes
+from fed_lorac.runtime.tensor_files import tensor_bytes
 
 __all__ = ["FORMATS", "METADATA_FILE", "OPSET", "OPSETS", "Format", "needed"]
 

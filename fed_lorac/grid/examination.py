@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fed_lorac.config import Config
-from fed_lorac.doctor import Facts, complaints, examine_driver, remarks
 from fed_lorac.errors import RunError
+from fed_lorac.experiment.doctor import Facts, complaints, examine_driver, remarks
 
 __all__ = ["Checkup", "checkup", "examine_cluster"]
 
@@ -62,7 +62,7 @@ def examine_cluster(config: Config, node_s: float = _NODE_S) -> list[Facts]:
     if config.run.workers == 1 and not config.ray.address:
         return []
     # Ray takes seconds to import, and a machine on its own needs none of it.
-    from fed_lorac.grid.cluster import check_room, joined  # noqa: PLC0415
+    from fed_lorac.grid.ray.cluster import check_room, joined  # noqa: PLC0415
 
     with joined(config.run, config.ray.address) as share:
         check_room(share, config.run.workers)
@@ -73,7 +73,7 @@ def _ask_all(flat: Flat, *, on_gpus: bool, deadline: float) -> list[Facts]:
     import ray  # noqa: PLC0415
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
-    from fed_lorac.grid.cluster import alive_nodes  # noqa: PLC0415
+    from fed_lorac.grid.ray.cluster import alive_nodes  # noqa: PLC0415
 
     ask, asked = ray.remote(_travelling()), {}
     for node in sorted(alive_nodes(), key=lambda node: (node["NodeManagerAddress"], node["NodeID"])):
@@ -106,7 +106,7 @@ def _travelling() -> Callable[[Flat, str], dict[str, Any]]:
             from dataclasses import asdict  # noqa: PLC0415
 
             from fed_lorac.config import Config  # noqa: PLC0415
-            from fed_lorac.doctor import examine  # noqa: PLC0415
+            from fed_lorac.experiment.doctor import examine  # noqa: PLC0415
 
             return asdict(examine(Config.from_flat(flat), name))
         except Exception as error:

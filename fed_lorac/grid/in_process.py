@@ -7,9 +7,9 @@ from flwr.app import ArrayRecord, Context, RecordDict
 from flwr.clientapp import ClientApp
 
 from fed_lorac.config.rules import Scalar
-from fed_lorac.grid.crew import Answer, Visit
-from fed_lorac.grid.fleet import FleetGrid
-from fed_lorac.grid.here import Here
+from fed_lorac.grid.executor import Answer, Visit
+from fed_lorac.grid.fleet_grid import FleetGrid
+from fed_lorac.grid.serial_executor import Here
 
 __all__ = ["ClientAppCohort", "in_process"]
 
@@ -18,7 +18,7 @@ def in_process(client_app: ClientApp, nodes: int, run_config: Mapping[str, Scala
     """A Flower Grid of `nodes` nodes that run `client_app` one after another, without server, sockets or Ray.
 
     Node ids are fixed, so every run is the same. A node that raises answers with an error and keeps the state it had
-    before. Enter `fed_lorac.flower_private.task_identity()` around its use, outside a Flower process.
+    before. Enter `fed_lorac.runtime.flower_private.task_identity()` around its use, outside a Flower process.
     """
     return FleetGrid(Here(ClientAppCohort(client_app, nodes, run_config)), nodes)
 

@@ -10,7 +10,7 @@ import hashlib
 import struct
 import zlib
 
-from fed_lorac.wire.faults import RefusedFrameError
+from fed_lorac.wire.refusals import RefusedFrameError
 
 __all__ = ["CRC_BYTES", "HEADER_BYTES", "VERSION", "base_tag", "check_whole", "read_header", "seal"]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from flwr.app import RecordDict
 from torch import Tensor
 
-from fed_lorac.running import running_fingerprint
-from fed_lorac.wire.codec import decode
-from fed_lorac.wire.meter import read_frame
+from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.billing import read_frame
+from fed_lorac.wire.frame import decode
 
 __all__ = ["OWN_KEY", "base_key", "read_base", "read_updates", "unfolded", "update_key"]
 

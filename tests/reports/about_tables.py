@@ -5,8 +5,8 @@ from pathlib import Path
 from reported import SHORT, Case
 from runs import tiny
 
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
 
 FULL = {"adapter__method": "full", "strategy__name": "full", "local__lr": 0.02}
 INT8 = {"codec__up": "int8", "codec__down": "int8"}

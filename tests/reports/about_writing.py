@@ -8,8 +8,8 @@ from reported import SHORT, Case, began, seen
 from runs import tiny
 
 from fed_lorac.config import load_config
-from fed_lorac.grid.engines import run
-from fed_lorac.rounds import Watch
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
 
 TINY = ("-c", "model.weights=none", "-c", "model.width=4")
 PRETRAIN = ("pretrain", *TINY, "-c", "model.pretrain_epochs=1")

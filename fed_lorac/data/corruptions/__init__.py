@@ -20,7 +20,7 @@ from fed_lorac.data.corruptions.digital import contrast, elastic_transform, jpeg
 from fed_lorac.data.corruptions.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
 from fed_lorac.data.corruptions.weather import brightness, fog, frost, snow, spatter
 from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.source import source_of
+from fed_lorac.runtime.source import source_of
 
 __all__ = ["CORRUPTIONS", "Corruption", "check_name", "corrupt", "corruption_fingerprint", "frost_textures"]
 

@@ -1,0 +1,1 @@
+"""Low-rank algebra on tensors alone."""

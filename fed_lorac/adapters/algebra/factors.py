@@ -1,0 +1,197 @@
+"""Factor pairs: the algebra of LoRA-C. Knows weights' shapes, ranks and products; no layers, cameras or messages.
+
+A convolution's weight (out, in, K, K) is seen as a matrix of out*K rows and in*K columns by a row-major reshape, its
+"view". Layer-wise factors A: (R, in*K) and B: (out*K, R) change it by `scale * reshape(B @ A)` with scale = alpha / r
+(LoRA-C, arXiv 2410.16954, section III). The kernel-wise ablation has one pair a kernel, A: (out, in, r, K) and
+B: (out, in, K, r), and the same product. A matrix (a linear layer's weight) is its own view.
+
+The "filter" view has out rows and in*K*K columns, and factors A: (R, in*K*K), B: (out, R): r filters and a 1x1 mapper,
+which is how PEFT's and FLoCoRA's conv LoRA and LoRAE are parametrised. The product and its reshape are the same.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from fed_lorac.adapters.algebra.truncation import truncate, truncate_dense
+from fed_lorac.errors import FactorError
+
+__all__ = [
+    "check_pair",
+    "delta",
+    "delta_from_view",
+    "init_factors",
+    "rank_rows",
+    "stack",
+    "to_view",
+    "truncate",
+    "truncate_dense",
+    "two_step",
+    "two_step_kernels",
+    "view_of",
+]
+
+
+RANK_MODES = ("r*k", "r", "filter")
+
+
+def rank_rows(rank: int, kernel_size: int, rank_mode: str) -> int:
+    """Rows R of A for a K x K kernel: `rank * K` in rank mode "r*k", `rank` in "r" (the paper's two settings)."""
+    if rank < 1 or kernel_size < 1:
+        raise FactorError(f"A rank and a kernel size must be at least 1; came rank {rank}, kernel size {kernel_size}.")
+    if rank_mode not in RANK_MODES:
+        raise FactorError(
+            f"A rank mode must be 'r*k' (R = r*K rows), 'r' (R = r rows) or 'filter' (r rows); came {rank_mode!r}. "
+            "'auto' is settled for a whole network at attach."
+        )
+    return rank * kernel_size if rank_mode == "r*k" else rank
+
+
+def view_of(weight_shape: Sequence[int], rank_mode: str = "r") -> tuple[int, int]:
+    """Rows and columns of a weight's matrix view: (out*K, in*K) for (out, in, K, K), itself for a matrix.
+
+    In rank mode "filter": (out, in*K*K).
+    """
+    rows, cols = _view_of(weight_shape)
+    k = int(weight_shape[2]) if rank_mode == "filter" and len(weight_shape) == 4 else 1
+    return rows // k, cols * k
+
+
+def _view_of(weight_shape: Sequence[int]) -> tuple[int, int]:
+    shape = tuple(int(n) for n in weight_shape)
+    if len(shape) == 2:
+        return shape[0], shape[1]
+    if len(shape) != 4 or shape[2] != shape[3]:
+        raise FactorError(
+            f"Factors change weights of shape (out, in, K, K) with a square kernel, or (out, in); came {shape}. "
+            "Send this tensor's change dense."
+        )
+    return shape[0] * shape[2], shape[1] * shape[3]
+
+
+def to_view(weight: Tensor) -> Float[Tensor, "out_k in_k"]:
+    """A weight, or a dense change of one, in LoRA-C's matrix view."""
+    return weight.reshape(view_of(weight.shape))
+
+
+def delta_from_view(view: Float[Tensor, "out_k in_k"], weight_shape: Sequence[int]) -> Tensor:
+    """The inverse of `to_view`: a matrix back in the weight's shape."""
+    if tuple(view.shape) != view_of(weight_shape):
+        raise FactorError(
+            f"The view of a weight {tuple(weight_shape)} is {view_of(weight_shape)}; came {tuple(view.shape)}. "
+            "Was it made for another layer?"
+        )
+    return view.reshape(tuple(weight_shape))
+
+
+def init_factors(
+    weight_shape: Sequence[int],
+    rank: int,
+    rank_mode: str,
+    generator: torch.Generator,
+    *,
+    kernel_wise: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Fresh float32 factors (A, B) on the CPU: B zero, so delta = 0; A as nn.Linear's weight, Kaiming with a = sqrt(5).
+
+    That is uniform within 1 / sqrt(columns of A). Layer-wise A: (R, in*K), B: (out*K, R) with R = `rank_rows`; in rank
+    mode "filter" A: (r, in*K*K), B: (out, r);
+    kernel-wise A: (out, in, r, K), B: (out, in, K, r), whatever the rank mode.
+    """
+    rows, cols = view_of(weight_shape, rank_mode)
+    kernel_size = int(weight_shape[2]) if len(weight_shape) == 4 else 1
+    height = rank_rows(rank, kernel_size, rank_mode)
+    a_shape: tuple[int, ...] = (height, cols)
+    b_shape: tuple[int, ...] = (rows, height)
+    if kernel_wise:
+        kernels = (int(weight_shape[0]), int(weight_shape[1]))
+        a_shape, b_shape = (*kernels, rank, kernel_size), (*kernels, kernel_size, rank)
+    flat = torch.empty(math.prod(a_shape[:-1]), a_shape[-1])  # the fan-in is the last axis in both forms
+    torch.nn.init.kaiming_uniform_(flat, a=math.sqrt(5), generator=generator)
+    return flat.view(a_shape), torch.zeros(b_shape)
+
+
+def check_pair(A: Tensor, B: Tensor, weight_shape: Sequence[int], name: str = "this convolution") -> None:
+    """Raise FactorError unless A and B, layer-wise or kernel-wise, multiply to a change of a weight of this shape."""
+    rows, cols = view_of(weight_shape)
+    if A.ndim == 2 and B.ndim == 2:
+        views = (view_of(weight_shape, mode) for mode in RANK_MODES)
+        fits = (B.shape[0], A.shape[1]) in views and A.shape[0] == B.shape[1]
+    elif A.ndim == 4 and B.ndim == 4 and len(weight_shape) == 4:
+        out, in_, k, _ = weight_shape
+        fits = tuple(A.shape) == (out, in_, A.shape[2], k) and tuple(B.shape) == (out, in_, k, A.shape[2])
+    else:
+        fits = False
+    if not fits:
+        raise FactorError(
+            f"The factors of {name}, weight {tuple(weight_shape)}, are A (R, {cols}) and B ({rows}, R), or of its "
+            f"filter view, or one such pair a kernel; came A {tuple(A.shape)} and B {tuple(B.shape)}. Were they made "
+            "for another layer or rank?"
+        )
+
+
+def delta(A: Tensor, B: Tensor, weight_shape: Sequence[int], scale: float) -> Tensor:
+    """The dense change `scale * reshape(B @ A, weight_shape)`, row-major (LoRA-C's equation for delta W).
+
+    A: (R, in*K) and B: (out*K, R), or A: (R, in*K*K) and B: (out, R), or kernel-wise A: (out, in, r, K) and
+    B: (out, in, K, r). FactorError on a misfit.
+    """
+    check_pair(A, B, weight_shape)
+    return ((scale * B) @ A).reshape(tuple(weight_shape))  # B is smaller than the product
+
+
+def two_step_kernels(
+    A: Float[Tensor, "R in_k"], B: Float[Tensor, "out_k R"], weight_shape: Sequence[int]
+) -> tuple[Float[Tensor, "K*R in K K"], Float[Tensor, "out K*R 1 1"]]:
+    """A' and B' of the exact two-step form: conv(x, reshape(B @ A)) = conv1x1(conv(x, A'), B').
+
+    Row o*K + p of B @ A fills the p-th run of in*K entries of filter o, so A' repeats A, shifted by one run for each
+    p: a block diagonal. In the filter view A' is A itself, R filters. The dense delta is never built.
+    """
+    check_pair(A, B, weight_shape)
+    if A.ndim != 2:
+        raise FactorError("The two-step form is of layer-wise factors; kernel-wise ones came. Use the dense delta.")
+    out, in_, k, _ = weight_shape
+    runs = B.shape[0] // out  # K, and 1 in the filter view
+    inner: Tensor = torch.block_diag(*[A] * runs)  # type: ignore[no-untyped-call]
+    return inner.view(runs * A.shape[0], in_, k, k), B.view(out, runs * A.shape[0], 1, 1)
+
+
+def two_step(
+    x: Tensor,
+    A: Tensor,
+    B: Tensor,
+    weight_shape: Sequence[int],
+    scale: float,
+    *,
+    stride: int = 1,
+    padding: int | str = 0,
+    dilation: int = 1,
+) -> Tensor:
+    """The branch `conv(x, delta(A, B))` by the two-step form, zero padding: the pure twin of the layer's route."""
+    inner, outer = two_step_kernels(A, B, weight_shape)
+    hidden = F.conv2d(x, inner, stride=stride, padding=padding, dilation=dilation)
+    return F.conv2d(hidden, outer) * scale
+
+
+def stack(pairs: Sequence[tuple[Tensor, Tensor]], weights: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """One pair (A, B) whose product is `sum_k weights[k] * B_k @ A_k`: A's stacked, weighted B's side by side.
+
+    Rank rows add up. Layer-wise or kernel-wise, not mixed. FactorError when pairs and weights do not fit.
+    """
+    if not pairs or len(pairs) != len(weights):
+        raise FactorError(f"A stack needs a weight for each of its pairs; came {len(pairs)} and {len(weights)}.")
+    A0, B0 = pairs[0]
+    for A, B in pairs:
+        if A.shape[:-2] != A0.shape[:-2] or A.shape[-1] != A0.shape[-1] or B.shape[:-1] != B0.shape[:-1]:
+            raise FactorError(
+                "Stacked factors must be of one layer and differ in rank only; came "
+                f"A {tuple(A.shape)}, B {tuple(B.shape)} beside A {tuple(A0.shape)}, B {tuple(B0.shape)}."
+            )
+    As = [A for A, _ in pairs]
+    Bs = [weight * B for weight, (_, B) in zip(weights, pairs, strict=True)]
+    return torch.cat(As, dim=-2), torch.cat(Bs, dim=-1)

@@ -1,0 +1,1 @@
+"""What a server computes of deltas: pure arithmetic."""

@@ -1,0 +1,1 @@
+"""A camera's side of a round."""

@@ -1,9 +1,0 @@
-"""Several cameras' networks trained as one. Knows layers, networks and their sizes; not cameras, rounds or messages."""
-
-from fed_lorac.cohort.feed import Feed
-from fed_lorac.cohort.fold import fixed_norms_folded
-from fed_lorac.cohort.rule import cohort_size
-from fed_lorac.cohort.sgd import Sgd
-from fed_lorac.cohort.stack import Alone, Stack, check_equal, why_apart
-
-__all__ = ["Alone", "Feed", "Sgd", "Stack", "check_equal", "cohort_size", "fixed_norms_folded", "why_apart"]

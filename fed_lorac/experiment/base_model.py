@@ -1,0 +1,200 @@
+"""The base network that both ends start from, and whether it has seen the fleet's images. Knows models and data sets;
+not cameras, adapters or rounds."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import nn
+
+from fed_lorac import __version__
+from fed_lorac.config import Config
+from fed_lorac.data.datasets import Dataset
+from fed_lorac.data.progress import at
+from fed_lorac.data.store import cache_folder
+from fed_lorac.errors import DataError
+from fed_lorac.experiment.base_weights import Taken, fresh_normalization, remedy, take
+from fed_lorac.models import build
+from fed_lorac.models.fingerprints import fingerprint, named_tensors
+from fed_lorac.models.weights import SHIPPED, imagenet, read_checkpoint, shipped_path
+from fed_lorac.runtime.files import home_expanded, reserved
+from fed_lorac.runtime.normalization import CIFAR10, Normalization
+from fed_lorac.runtime.precision import resolved_precision
+from fed_lorac.runtime.tensor_files import write_tensors
+from fed_lorac.seeds import torch_stream
+from fed_lorac.training.augment import Augment
+from fed_lorac.training.loop import Recipe
+from fed_lorac.training.pretrain import RECIPE, OnStep, pretrain
+
+__all__ = ["Base", "fresh_model", "load_base", "tell_notes", "train_base"]
+
+Saw = Literal["no", "yes", "unknown"]
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A plain network in eval mode, its fingerprint, its source, if it was trained on the fleet's images, what its
+    pixels are normalised by, and what was done to a file that was not made for it."""
+
+    model: nn.Module
+    fingerprint: str
+    source: str
+    saw_fleet_images: Saw
+    normalization: Normalization = CIFAR10
+    notes: tuple[str, ...] = ()
+
+
+def fresh_model(config: Config, classes: int) -> nn.Module:
+    """The config's network with weights drawn from the run's seed."""
+    m = config.model
+    generator = torch_stream(config.run.seed, "model")
+    return build(m.name, num_classes=classes, width=m.width, norm=m.norm, shortcut=m.shortcut, generator=generator)
+
+
+def load_base(config: Config, data: Dataset, *, trains_on: bool = False) -> Base:
+    """The base that `model.weights` names, for the data set's classes; `trains_on` where it is to be trained first.
+
+    Raises:
+        DataError: weights that are missing, damaged, or of another network, other classes or another normalisation.
+    """
+    model, weights = fresh_model(config, len(data.classes)), config.model.weights
+    saw: Saw = "no"
+    taken = Taken(fresh_normalization(config), ())
+    if weights == "imagenet":
+        taken = replace(taken, notes=imagenet(model, config.model.name))
+    elif weights != "none":
+        path = _checkpoint_path(config, data)
+        checkpoint = read_checkpoint(path, model.state_dict())
+        source = path.name if weights in ("shipped", "pretrain") else str(path)
+        taken = take(model, checkpoint, source, config, data.classes, trains_on=trains_on)
+        saw = saw_fleet_images(checkpoint.metadata, config, data)
+    identity = fingerprint(named_tensors(model))
+    return Base(model.eval(), identity, weights, saw, taken.normalization, taken.notes)
+
+
+def tell_notes(base: Base) -> None:
+    """Warn of what was done to a file of weights: once, by whoever drives, and not by each worker that loads it."""
+    for note in base.notes:
+        logging.getLogger(__name__).warning("Base %s: %s.", base.source, note)
+
+
+def _checkpoint_path(config: Config, data: Dataset) -> Path:
+    if config.model.weights == "shipped":
+        if config.model.name not in SHIPPED:
+            raise DataError(
+                f"Shipped weights exist for {' and '.join(SHIPPED)}; model.name is {config.model.name!r}. "
+                f"{remedy(config)}"
+            )
+        return shipped_path(config.model.name)
+    if config.model.weights != "pretrain":
+        return home_expanded(config.model.weights)
+    parts = [data.fingerprint, repr(config.model), str(config.run.seed), str(config.run.threads), config.run.precision]
+    name = fingerprint({"|".join(parts): torch.zeros(1)})
+    path = cache_folder() / f"base-{config.model.name}-{name}.safetensors"
+    if not path.is_file():
+        train_base(config, data, path, on_step=lambda step, steps, loss: at("training the base", step + 1, steps))
+    return path
+
+
+def train_base(
+    config: Config,
+    data: Dataset,
+    path: Path,
+    *,
+    lr: float = RECIPE.lr,
+    weight_decay: float = RECIPE.weight_decay,
+    overwrite: bool = False,
+    on_step: OnStep = lambda step, steps, loss: None,
+) -> Mapping[str, str]:
+    """Train a base on the cloud's images, write it to `path` with its provenance, and return that.
+
+    It starts from `model.weights` where that is a checkpoint or "imagenet", else from fresh weights; a classifier for
+    other classes is drawn anew.
+
+    Raises:
+        RunError: `path` cannot be written, or has a file that is not to be overwritten: found before training.
+    """
+    if not len(data.cloud):
+        raise DataError(f"A base is trained on the cloud's images; {data.name} keeps none for it. Set model.weights.")
+    start, augment = _starting_point(config, data), cast(Augment, config.local.augment)
+    tell_notes(start)
+    recipe = replace(
+        RECIPE,
+        lr=lr,
+        weight_decay=weight_decay,
+        precision=resolved_precision(config.run.precision),
+        augment=augment,
+        normalization=start.normalization,
+    )
+    size_bytes = sum(tensor.nbytes for tensor in start.model.state_dict().values())
+    with reserved(path, size_bytes, overwrite=overwrite):
+        result = pretrain(
+            start.model, data, epochs=config.model.pretrain_epochs, seed=config.run.seed, recipe=recipe, on_step=on_step
+        )
+    said = provenance(config, data, recipe) | {
+        "continued_from": start.fingerprint if start.source != "none" else "",
+        "test_accuracy": f"{result.test_accuracy:.4f}",
+    }
+    write_tensors(path, start.model.state_dict(), said)
+    return said
+
+
+def provenance(config: Config, data: Dataset, recipe: Recipe) -> dict[str, str]:
+    """What a checkpoint's metadata says of its training, as strings."""
+    m = config.model
+    return {
+        "model": m.name,
+        "width": str(m.width),
+        "norm": m.norm,
+        "shortcut": m.shortcut,
+        "classes": json.dumps(data.classes),
+        "normalization": recipe.normalization.text,
+        "data": data.name,
+        "data_set": config.data.name,
+        "data_fingerprint": data.fingerprint,
+        "cloud_share": _share(data),
+        "pretrain_epochs": str(m.pretrain_epochs),
+        "lr": str(recipe.lr),
+        "weight_decay": str(recipe.weight_decay),
+        "batch_size": str(recipe.batch_size),
+        "augment": recipe.augment,
+        "precision": recipe.precision,
+        "seed": str(config.run.seed),
+        "threads": str(config.run.threads),
+        "fed_lorac": __version__,
+        "torch": torch.__version__,
+    }
+
+
+def _starting_point(config: Config, data: Dataset) -> Base:
+    goes_on = config.model.weights not in ("none", "shipped", "pretrain")
+    start = config if goes_on else replace(config, model=replace(config.model, weights="none"))
+    return load_base(start, data, trains_on=True)
+
+
+def saw_fleet_images(metadata: Mapping[str, str], config: Config, data: Dataset) -> Saw:
+    """Whether a base with this provenance was trained on images that are now dealt to cameras.
+
+    Both splits go by rank within class in one order, so a base that took no larger share has seen none of them.
+    CIFAR-10-C is made of test images, which no base is trained on.
+    """
+    known = metadata.get("data_set"), metadata.get("cloud_share")
+    if None in known:
+        return "unknown"
+    if config.data.name == "cifar10c" and known[0] == "cifar10":
+        return "no"
+    same = metadata.get("data_fingerprint") == data.fingerprint or known[0] == config.data.name in (
+        "cifar10",
+        "cifar100",
+    )
+    if not same:
+        return "no" if {known[0], config.data.name} <= {"cifar10", "cifar100", "digits"} else "unknown"
+    return "no" if float(str(known[1])) <= float(_share(data)) else "yes"
+
+
+def _share(data: Dataset) -> str:
+    return f"{len(data.cloud) / (len(data.cloud) + len(data.fleet)):.6f}"

@@ -1,0 +1,174 @@
+"""A checkpoint's weights into the config's network, for the data's classes: taken where that is safe and said, else
+refused with what to type. Knows config, models and classes' names; not images, training or cameras."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, count
+from pathlib import Path
+
+from torch import nn
+
+from fed_lorac.config import Config
+from fed_lorac.errors import ConfigError, DataError
+from fed_lorac.models import MODELS
+from fed_lorac.models.classes import classes_of, difference, reordered
+from fed_lorac.models.fitting import CLASSIFIER, load_into, misfit_of_classifier
+from fed_lorac.models.weights import Checkpoint
+from fed_lorac.runtime.normalization import CIFAR10, IMAGENET, Normalization
+
+__all__ = ["Taken", "fresh_normalization", "recorded_normalization", "remedy", "take"]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a base's pixels are normalised by, and what its user must know of where its weights come from."""
+
+    normalization: Normalization
+    notes: tuple[str, ...]
+
+
+def take(
+    model: nn.Module, checkpoint: Checkpoint, source: str, config: Config, classes: Sequence[str], *, trains_on: bool
+) -> Taken:
+    """Load the checkpoint into `model`, whose classifier's rows are `classes`.
+
+    `trains_on`: training follows, so a classifier for other classes is left as it was drawn, and said. Without, a base
+    whose classifier knows nothing of the data is refused.
+
+    Raises:
+        DataError: it is of another network, of other classes, behind another normalisation, or unsound; `model` is
+            then as it was.
+    """
+    said = checkpoint.metadata
+    _check_kind(said, source)
+    _check_network(said, source, config)
+    normalization, assumed = _normalization(said, source, config)
+    checkpoint, why = _with_classes(model, checkpoint, classes)
+    if why and not trains_on:
+        raise DataError(_of_other_classes(said, source, config, why))
+    notes = load_into(model, checkpoint, source, fresh=CLASSIFIER if why else ())
+    told = (f"its classifier is drawn anew, to be trained: {why}",) if why else _of_other_data(said, config)
+    return Taken(normalization, (*checkpoint.notes, *notes, *told, *assumed))
+
+
+def _with_classes(model: nn.Module, checkpoint: Checkpoint, classes: Sequence[str]) -> tuple[Checkpoint, str]:
+    """The checkpoint with its classifier's rows in the order of `classes`; or why that cannot be, in words."""
+    its = classes_of(checkpoint)
+    if its is not None and set(its) != set(classes):
+        return checkpoint, difference(its, classes)
+    if misfit := misfit_of_classifier(model, checkpoint):
+        return checkpoint, misfit
+    if its is None:
+        note = f"its classes are not recorded: its {len(classes)} are taken to be the data's, in the data's order"
+        return replace(checkpoint, notes=(*checkpoint.notes, note)), ""
+    return (checkpoint if its == tuple(classes) else reordered(checkpoint, its, classes)), ""
+
+
+def _of_other_classes(said: Mapping[str, str], source: str, config: Config, why: str) -> str:
+    if config.model.weights == "shipped":
+        return (
+            f"Shipped weights are for the data that they were trained on; those of {config.model.name} are of "
+            f"{said.get('data', 'other data')}: {why}. {remedy(config)}"
+        )
+    rename = "Rename the class folders, or t" if " alone" in why and config.data.name == "folder" else "T"
+    return f"A base's classifier must be for the data's classes; {source}: {why}. {rename}{remedy(config)[1:]}"
+
+
+def remedy(config: Config) -> str:
+    """What to type to have a base of one's own."""
+    names = chain(["base.safetensors"], (f"base-{number}.safetensors" for number in count(2)))
+    out = next(name for name in names if not Path(name).exists())  # what is there is not overwritten
+    return f'Train a base on this data: `{pretrain_command(config, out)}`; then set model.weights = "{out}".'
+
+
+def pretrain_command(config: Config, out: str) -> str:
+    """The whole command that trains a base for this config's network and data, whatever file the config is from."""
+    plain, wanted = Config().to_flat(), config.to_flat()
+    if config.data.name == "cifar10c":  # has no images to train on
+        wanted["data.name"] = "cifar10"
+    if config.model.weights in ("none", "pretrain"):
+        wanted["model.weights"] = plain["model.weights"]
+    words = [
+        f"-c {shlex.quote(f'{key}={str(value).lower() if isinstance(value, bool) else value}')}"
+        for key, value in wanted.items()
+        if key.startswith(("data.", "model.")) and value != plain[key]
+    ]
+    return " ".join(["fed-lorac pretrain", *words, f"--out {out}"])
+
+
+def _check_kind(said: Mapping[str, str], source: str) -> None:
+    if said.get("holds") == "adapter":
+        raise DataError(
+            f"model.weights names a network; {source} is an adapter alone. Name the run's model.safetensors, or the "
+            "base that it was made on."
+        )
+    if said.get("holds") == "network" and said.get("batch_norm", "").startswith("folded"):
+        raise DataError(
+            f"A base has its batch norm as it was trained; {source} was exported with it folded. Name the run's "
+            "model.safetensors, or export again with --no-fold."
+        )
+
+
+def _check_network(said: Mapping[str, str], source: str, config: Config) -> None:
+    """DataError where our own metadata names another network: it says more than shapes that do not fit."""
+    if "fed_lorac" not in said:
+        return
+    own, width = config.model, MODELS[config.model.name][0]
+    wanted = {"name": own.name, "width": str(own.width or width), "norm": own.norm, "shortcut": own.shortcut}
+    came = {key: said.get("model" if key == "name" else key, wanted[key]) for key in wanted}
+    if came["width"] == "0" and came["name"] in MODELS:
+        came["width"] = str(MODELS[came["name"]][0])
+    if odd := [key for key in wanted if came[key] != wanted[key]]:
+        settings = ", ".join(f"model.{key} = {came[key]}" for key in odd)
+        ours = ", ".join(f"model.{key} = {wanted[key]}" for key in odd)
+        instead = f", or t{remedy(config)[1:]}" if own.weights == "shipped" else "."
+        raise DataError(
+            f"A checkpoint is loaded into the network that it was trained as; {source} was trained with {settings}, "
+            f"the config has {ours}. Set it as it was in training{instead}"
+        )
+
+
+def _of_other_data(said: Mapping[str, str], config: Config) -> tuple[str, ...]:
+    its, ours = said.get("data_set"), config.data.name
+    if its in (None, ours) or (its, ours) == ("cifar10", "cifar10c"):
+        return ()
+    return (f"it was trained on {said.get('data', its)}, not on this data, whose classes have the same names",)
+
+
+def fresh_normalization(config: Config) -> Normalization:
+    """That of weights that were trained behind none: as set, or ImageNet's, or CIFAR-10's."""
+    if config.model.normalization != "auto":
+        return Normalization.parse(config.model.normalization)
+    return IMAGENET if config.model.weights == "imagenet" else CIFAR10
+
+
+def recorded_normalization(said: Mapping[str, str]) -> Normalization | None:
+    """What a checkpoint's metadata says that it was trained behind; None where it is not ours and says nothing.
+
+    Raises:
+        ConfigError: what it says cannot be read.
+    """
+    if "normalization" in said:
+        return Normalization.parse(said["normalization"])
+    # Ours of before this was written down: bases and exports name the package's version, a run's model its round.
+    return CIFAR10 if "fed_lorac" in said or "folded_round" in said else None
+
+
+def _normalization(said: Mapping[str, str], source: str, config: Config) -> tuple[Normalization, tuple[str, ...]]:
+    setting, asked = config.model.normalization, fresh_normalization(config)
+    try:
+        recorded = recorded_normalization(said)
+    except ConfigError as cause:
+        raise DataError(
+            f"A checkpoint's metadata names its normalization; {source}: {cause} Write it so, or leave it out."
+        ) from None
+    if recorded is None:
+        how = "assumed" if setting == "auto" else "as set"
+        return asked, (f"its normalization is not recorded: {asked.text} {how} (model.normalization)",)
+    if setting != "auto" and asked != recorded:
+        raise DataError(
+            f"A network is right behind the normalization that it was trained with; {source} says {recorded.text!r}, "
+            f'model.normalization is {setting!r}. Set it to "auto".'
+        )
+    return recorded, ()

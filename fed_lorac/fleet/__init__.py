@@ -1,0 +1,1 @@
+"""Cameras: who sees what, when, over which link."""

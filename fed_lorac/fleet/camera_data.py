@@ -1,0 +1,80 @@
+"""What a camera sees: its images, in its weather and in clear air. Knows data and cameras; not models or rounds."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from fed_lorac.data.datasets import Dataset
+from fed_lorac.data.store import cached_arrays
+from fed_lorac.fleet.fleet import Camera
+from fed_lorac.fleet.schedule import CLEAR, Weather
+from fed_lorac.runtime.source import source_of
+from fed_lorac.seeds import stream
+
+__all__ = ["View", "clear", "in_stream_order", "in_weather"]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A camera's images (N, H, W, 3) to adapt on and to be measured on, with labels."""
+
+    train: UInt8[Tensor, "n h w 3"]
+    train_labels: Int64[Tensor, " n"]
+    test: UInt8[Tensor, "m h w 3"]
+    test_labels: Int64[Tensor, " m"]
+
+
+def in_weather(data: Dataset, camera: Camera, seed: int, weather: Weather | None = None) -> View:
+    """The camera's images in a weather, its own where none is given: drawn once, then mapped from the shared cache.
+
+    The same weather is the same pixels in whatever round. A corruption that somebody has replaced is drawn each time.
+    Severity 0 is clear air; DataError where there is none.
+    """
+    weather = weather or Weather(camera.corruption, camera.severity)
+    if weather.severity == CLEAR:
+        return _view(data, camera, data.clean(camera.train), data.clean(camera.evaluation))
+
+    def build() -> Mapping[str, np.ndarray]:
+        return {
+            part: data.weather(indices, weather.corruption, weather.severity, stream(seed, "weather", camera.id, part))
+            for part, indices in (("train", camera.train), ("test", camera.evaluation))
+        }
+
+    made_by = data.weather_made_by(weather.corruption)
+    if made_by is None:
+        arrays = build()
+    else:
+        dealt = hashlib.sha256(camera.train.tobytes() + b"|" + camera.evaluation.tobytes()).hexdigest()
+        code = source_of(__name__, "fed_lorac.data.dataset", "fed_lorac.seeds")
+        key = f"weather over {data.name}; {weather.corruption} {weather.severity} camera {camera.id} seed {seed}; "
+        arrays = cached_arrays(f"{key}{dealt} of {data.fingerprint}; {made_by}, code {code}", build)
+    return _view(data, camera, arrays["train"], arrays["test"])
+
+
+def clear(data: Dataset, camera: Camera) -> View | None:
+    """The same images uncorrupted; None where the data set has only corrupted ones."""
+    if not len(data.images):
+        return None
+    return _view(data, camera, data.clean(camera.train), data.clean(camera.evaluation))
+
+
+def in_stream_order(view: View, rng: np.random.Generator, *, correlated: bool) -> View:
+    """The images to adapt on as they come in time, the latest last: shuffled, or class by class where correlated."""
+    order = rng.permutation(len(view.train))
+    if correlated:
+        labels = view.train_labels.numpy()[order]
+        turn = rng.permutation(labels.max() + 1)  # which class comes when
+        order = order[np.argsort(turn[labels], kind="stable")]
+    return replace(view, train=view.train[order], train_labels=view.train_labels[order])
+
+
+def _view(data: Dataset, camera: Camera, train: np.ndarray, test: np.ndarray) -> View:
+    images = (torch.from_numpy(np.array(part)) for part in (train, test))
+    labels = (torch.from_numpy(data.labels[part]) for part in (camera.train, camera.evaluation))
+    (x, x_test), (y, y_test) = images, labels
+    return View(x, y, x_test, y_test)

@@ -1,0 +1,110 @@
+"""FleetGrid: a Flower Grid whose nodes work in cohorts. Knows messages, nodes and jobs; not what they say.
+
+It takes a strategy's messages in their order, cuts them into jobs of `cohort_size`, lets a crew do them, and hands out
+replies in the same order: so the same config has the same cohorts and the same sums, whoever works and whenever they
+are done. No server, no sockets, no polling; every message is still a Flower Message with its metadata.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from itertools import count
+from typing import Any
+
+from flwr.app import Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fed_lorac.grid.executor import Answer, Crew, Job, Visit
+from fed_lorac.runtime.flower_private import numbered
+
+__all__ = ["FIRST_NODE", "FleetGrid"]
+
+FIRST_NODE = 1000  # far from 1, which is the server
+
+
+class FleetGrid(Grid):
+    """`cameras` nodes, camera k is node 1000 + k, whose turns `crew` takes; what nodes remember stays here.
+
+    Args:
+        crew: who does the work.
+        cameras: how many nodes there are.
+        cohort_size: consecutive messages in one job.
+        shared: what all nodes need to answer these messages, made once for them (`Job.shared`).
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        cameras: int,
+        *,
+        cohort_size: int = 1,
+        shared: Callable[[list[Message]], Any] = lambda messages: None,
+    ) -> None:
+        self._crew, self._cohort_size, self._shared = crew, cohort_size, shared
+        self._ids = count(1)
+        self._replies: dict[str, Message] = {}
+        self.states: dict[int, RecordDict] = {FIRST_NODE + camera: RecordDict() for camera in range(cameras)}
+
+    def set_run(self, run: Run) -> None:
+        """There is one run only."""
+
+    @property
+    def run(self) -> Run:
+        """The one run, without an app bundle."""
+        return Run.create_empty(run_id=1)
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to a node, as `Message(...)` makes it."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """All nodes, ascending by camera."""
+        return list(self.states)
+
+    def restore(self, states: Mapping[int, RecordDict]) -> None:
+        """What nodes remember, as `states` once said."""
+        self.states.update(states)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Have the messages answered now; their replies wait under the returned ids."""
+        replies = list(self.send_and_receive(messages))
+        self._replies |= {reply.metadata.reply_to_message_id: reply for reply in replies}
+        return [reply.metadata.reply_to_message_id for reply in replies]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies to these messages, each handed out once."""
+        return [self._replies.pop(key) for key in list(message_ids) if key in self._replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        """Yield each node's reply in the order of the messages, until `timeout` seconds have passed.
+
+        A job is handed out as there is room for it. A reply that is made after the timeout is lost, and its node
+        remembers what it did before.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        asked = [numbered(message, f"message-{next(self._ids)}") for message in messages]
+        known = [message for message in asked if message.metadata.dst_node_id in self.states]
+        for stray in (message for message in asked if message.metadata.dst_node_id not in self.states):
+            yield Message(Error(ErrorCode.NODE_UNAVAILABLE, "no such node"), reply_to=stray)
+        with closing(self._crew.run(self._jobs(known))) as done:
+            for answers in done:
+                if deadline is not None and time.monotonic() > deadline:
+                    return
+                yield from (self._settled(answer) for answer in answers)
+
+    def _jobs(self, messages: list[Message]) -> Iterator[Job]:
+        shared = self._shared(messages)
+        for at in range(0, len(messages), self._cohort_size):
+            yield Job(tuple(self._visit(message) for message in messages[at : at + self._cohort_size]), shared)
+
+    def _visit(self, message: Message) -> Visit:
+        node = message.metadata.dst_node_id
+        return Visit(node - FIRST_NODE, message, self.states[node])
+
+    def _settled(self, answer: Answer) -> Message:
+        self.states[answer.reply.metadata.src_node_id] = answer.state
+        return answer.reply

@@ -1,0 +1,108 @@
+"""What runs in a worker's process: one app, for as long as the process lives. Knows messages and this process; not who
+else works, nor what is asked next.
+
+It arrives without PyTorch, data or models, so that it can say which node it is on before any of these fails there.
+"""
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from fed_lorac.config import Config
+from fed_lorac.grid.executor import Answer, CohortApp, Visit
+from fed_lorac.grid.retries import Trouble, checked, raised
+from fed_lorac.runtime.flower_private import task_identity
+
+if TYPE_CHECKING:
+    from fed_lorac.experiment.doctor import Facts
+
+__all__ = ["Orders", "Report", "Worker", "node_name"]
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a worker is told when it begins. `examined`: it is to examine its node for the config first."""
+
+    app: Callable[[], CohortApp]
+    config: Config
+    examined: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker found when it began: its node's facts, and why it has no app, if so."""
+
+    facts: "Facts | None"
+    trouble: Trouble | None
+
+
+class Worker:
+    """A Ray actor. Whatever goes wrong in the app comes back as a `Trouble`, with its own traceback."""
+
+    def __init__(self) -> None:
+        # Ctrl-C reaches every process of the terminal; what it means for the workers, the driver decides.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._life = ExitStack()
+        self._life.enter_context(task_identity())
+        self._app: CohortApp | None = None
+        self._shared: tuple[int, Any] = (0, None)
+
+    def where(self) -> str:
+        """This node's name: the first sign of life."""
+        return node_name()
+
+    def ping(self) -> int:
+        """A sign of life; the process's id."""
+        return os.getpid()
+
+    def begin(self, orders: Orders) -> Report:
+        """Examine this node and build the app."""
+        facts = None
+        try:
+            facts = _examined(orders.config) if orders.examined else None
+            self._app = orders.app()
+            _set_threads(orders.config.run.threads)
+        except Exception as error:
+            return Report(facts, raised(error))
+        return Report(facts, None)
+
+    def work(self, visits: Sequence[Visit], token: int, kept: Sequence["ray.ObjectRef[Any]"]) -> list[Answer] | Trouble:
+        """The app's answers. `token` numbers what is shared, which `kept` refers to; nothing is shared where empty."""
+        try:
+            assert self._app is not None
+            return checked(self._app.answer(visits, self._shared_under(token, kept)), visits)
+        except Exception as error:
+            return raised(error)
+
+    def _shared_under(self, token: int, kept: Sequence["ray.ObjectRef[Any]"]) -> Any:
+        """What is shared, fetched once: the same object for every job that comes with the same token."""
+        if self._shared[0] != token:
+            self._shared = (0, None)  # let the old one go before the new one comes
+            self._shared = (token, ray.get(kept[0]) if kept else None)
+        return self._shared[1]
+
+
+def _examined(config: Config) -> "Facts":
+    from fed_lorac.experiment.doctor import examine  # noqa: PLC0415
+
+    return examine(config, node_name())
+
+
+def _set_threads(threads: int) -> None:
+    """Results repeat at equal threads only, and a node's environment may ask for others."""
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+
+
+def node_name() -> str:
+    """Host, address and the beginning of Ray's id, by which `ray list nodes` and logs know a node."""
+    context = ray.get_runtime_context()
+    address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return f"{socket.gethostname()} ({address}, {context.get_node_id()[:8]})"

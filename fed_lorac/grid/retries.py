@@ -1,0 +1,154 @@
+"""Who is asked again, and when: a cohort, then camera by camera. Knows jobs and troubles; not who works, nor where.
+
+A cohort whose worker dies or hangs is tried once more as it is: the same grouping gives the same bytes. One that fails
+again, or that raises, which it would do again, is asked camera by camera; who fails alone is left out.
+"""
+
+import logging
+import traceback
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
+
+from fed_lorac.errors import FedLoracError, kind_of, one_line
+from fed_lorac.grid.executor import Answer, Job, Visit
+
+__all__ = ["Attempt", "Desk", "Trouble", "TroubleLog", "checked", "left_out", "next_attempts", "raised"]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why an attempt gave no answers: one line for the ledger, and a traceback where there is one."""
+
+    kind: Literal["raised", "died", "late"]
+    reason: str
+    details: str = ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at some of a job's visits: all of them together, or one alone.
+
+    `number` is the job's, in the order of the jobs; `places` are positions among its visits.
+    """
+
+    number: int
+    job: Job = field(repr=False)
+    places: tuple[int, ...]
+    losses: int = 0  # how often a worker was lost over these visits
+
+    @property
+    def visits(self) -> tuple[Visit, ...]:
+        """The visits that are tried."""
+        return tuple(self.job.visits[place] for place in self.places)
+
+
+def raised(error: BaseException) -> Trouble:
+    """The trouble of an app that raised, with the error's own traceback; an error of ours says all by itself."""
+    details = "" if isinstance(error, FedLoracError) else "".join(traceback.format_exception(error))
+    return Trouble("raised", one_line(error), details)
+
+
+def next_attempts(attempt: Attempt, trouble: Trouble) -> list[Attempt]:
+    """What is tried after a failure; nothing where a camera has failed for good."""
+    if trouble.kind != "raised":
+        attempt = replace(attempt, losses=attempt.losses + 1)
+        if attempt.losses < 2:
+            return [attempt]
+    alone = [replace(attempt, places=(place,), losses=min(1, attempt.losses)) for place in attempt.places]
+    return alone if len(alone) > 1 else []
+
+
+def checked(answers: Sequence[Answer], visits: Sequence[Visit]) -> list[Answer]:
+    """The answers, if there is one for each visit."""
+    if len(answers) != len(visits):
+        raise ValueError(f"An app answers each visit once; {len(answers)} answers came to {len(visits)} visits.")
+    return list(answers)
+
+
+def left_out(visit: Visit, trouble: Trouble) -> Answer:
+    """The answer of a node that has none: an error that says why, and the state that it had."""
+    code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION if trouble.kind == "raised" else ErrorCode.CLIENT_APP_CRASHED
+    return Answer(Message(Error(code, trouble.reason), reply_to=visit.message), visit.state)
+
+
+class Desk:
+    """Hands out attempts, takes in what became of them, and gives each job's answers back in the order of the jobs.
+
+    Retries come before new jobs. At most `ahead` jobs are open: taken from the iterable, and not yet given back.
+    """
+
+    def __init__(self, jobs: Iterable[Job], ahead: int) -> None:
+        self._jobs = enumerate(jobs)
+        self._ahead = ahead
+        self._again: deque[Attempt] = deque()
+        self._open: dict[int, list[Answer | None]] = {}  # job's number -> its answers, in the order of the jobs
+        self._taken: tuple[int, Job] | None = None  # the next job, where it was looked at already
+
+    @property
+    def finished(self) -> bool:
+        """Whether every job was taken and given back; where none is open, this takes the next, if there is one."""
+        return not self._open and not self._has_next()
+
+    def next(self) -> Attempt | None:
+        """What to try now; None while there is nothing, or no room."""
+        if self._again:
+            return self._again.popleft()
+        if len(self._open) >= self._ahead or not self._has_next():
+            return None
+        assert self._taken is not None
+        (number, job), self._taken = self._taken, None
+        self._open[number] = [None] * len(job.visits)
+        return Attempt(number, job, tuple(range(len(job.visits))))
+
+    def _has_next(self) -> bool:
+        if self._taken is None:
+            self._taken = next(self._jobs, None)
+        return self._taken is not None
+
+    def done(self, attempt: Attempt, answers: Sequence[Answer]) -> None:
+        """Take in an attempt's answers; as many as visits."""
+        for place, answer in zip(attempt.places, answers, strict=True):
+            self._open[attempt.number][place] = answer
+
+    def failed(self, attempt: Attempt, trouble: Trouble) -> None:
+        """Take in a failure: others are to be tried, or a camera is left out."""
+        again = next_attempts(attempt, trouble)
+        self._again.extendleft(reversed(again))
+        if not again:
+            self.done(attempt, [left_out(visit, trouble) for visit in attempt.visits])
+
+    def due(self) -> list[Answer] | None:
+        """The answers of the job whose turn it is, once it has them all."""
+        number = next(iter(self._open), None)
+        if number is None or None in self._open[number]:
+            return None
+        return [answer for answer in self._open.pop(number) if answer is not None]
+
+
+class TroubleLog:
+    """Shows each kind of trouble once, with its traceback where it has one."""
+
+    def __init__(self) -> None:
+        self._shown: set[str] = set()
+
+    def show(self, trouble: Trouble) -> None:
+        """Log an attempt's trouble, unless its like was logged before."""
+        if trouble.kind == "raised":
+            said = f":\n{trouble.details}" if trouble.details else f" {trouble.reason}"
+            self._once(logging.ERROR, trouble.reason, f"A camera raised{said}")
+        else:
+            self.note(f"A worker was lost ({trouble.reason}). It is replaced, and its cameras are asked again.")
+
+    def note(self, text: str) -> None:
+        """Log a warning, unless it was logged before."""
+        self._once(logging.WARNING, text, text)
+
+    def _once(self, level: int, kind: str, text: str) -> None:
+        if (kind := kind_of(kind)) not in self._shown:
+            self._shown.add(kind)
+            logging.getLogger(__name__).log(level, "%s", text)

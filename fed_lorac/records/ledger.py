@@ -1,0 +1,260 @@
+"""Append-only rows of what was measured. Knows numbers and words by column; never arrays, messages or models.
+
+Each row is one whole JSON line that has left the process before the call returns: a run that is killed leaves a
+readable file. A float that is not finite is written as null, so that every reader of JSON can read it.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from fed_lorac.errors import RunError
+
+__all__ = ["CAMERAS_FILE", "CAMERA_COLUMNS", "ROUNDS_FILE", "ROUND_COLUMNS", "Ledger", "Rows", "read_rows"]
+
+Row = dict[str, Any]
+
+ROUNDS_FILE, CAMERAS_FILE = "rounds.jsonl", "cameras.jsonl"
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError
+    return int(value)
+
+
+def _number(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError
+    return float(value) if math.isfinite(value) else None
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return str(value)
+
+
+def _counts(value: object) -> dict[str, int]:
+    if not isinstance(value, Mapping):
+        raise TypeError
+    return {_word(reason): _integer(count) for reason, count in sorted(value.items())}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a column holds: a word for it, and the check that gives the value to write."""
+
+    name: str
+    check: Callable[[object], object]
+
+
+INTEGER = Kind("an integer", _integer)
+NUMBER = Kind("a number or None", _number)
+FLAG = Kind("True or False", _flag)
+WORD = Kind("a string", _word)
+COUNTS = Kind("counts by reason", _counts)
+
+ROUND_COLUMNS: dict[str, Kind] = {
+    "round": INTEGER,
+    "cameras_counted": INTEGER,
+    "cameras_left_out": INTEGER,
+    "skipped": FLAG,
+    "reasons": COUNTS,
+    "cameras_measured": INTEGER,
+    "accuracy": NUMBER,
+    "accuracy_clean": NUMBER,
+    "accuracy_source": NUMBER,
+    "accuracy_zero_byte": NUMBER,
+    "uplink_payload_bytes": INTEGER,
+    "uplink_frame_bytes": INTEGER,
+    "uplink_message_bytes": INTEGER,
+    "downlink_payload_bytes": INTEGER,
+    "downlink_frame_bytes": INTEGER,
+    "downlink_message_bytes": INTEGER,
+    "full_uplink_message_bytes": INTEGER,
+    "full_downlink_message_bytes": INTEGER,
+    "full_fp32_uplink_message_bytes": INTEGER,
+    "full_fp32_downlink_message_bytes": INTEGER,
+    "aggregation_error": NUMBER,
+    "round_time_s": NUMBER,
+    "seconds": NUMBER,
+}
+
+CAMERA_COLUMNS: dict[str, Kind] = {
+    "round": INTEGER,
+    "camera": INTEGER,
+    "corruption": WORD,
+    "severity": INTEGER,
+    "link": WORD,
+    "status": WORD,
+    "reason": WORD,
+    "num_examples": INTEGER,
+    "train_loss": NUMBER,
+    "uplink_payload_bytes": INTEGER,
+    "uplink_frame_bytes": INTEGER,
+    "uplink_message_bytes": INTEGER,
+    "downlink_payload_bytes": INTEGER,
+    "downlink_frame_bytes": INTEGER,
+    "downlink_message_bytes": INTEGER,
+    "air_time_s": NUMBER,
+    "downlink_time_s": NUMBER,
+    "elapsed_s": NUMBER,
+    "compute_s": NUMBER,
+    "reply_s": NUMBER,
+}
+
+
+def _row(file: str, columns: Mapping[str, Kind], values: Mapping[str, object]) -> Row:
+    """The values in the table's order, each checked against its column."""
+    if values.keys() != columns.keys():
+        missing = ", ".join(sorted(columns.keys() - values.keys())) or "none"
+        unknown = ", ".join(sorted(values.keys() - columns.keys())) or "none"
+        raise RunError(
+            f"A row of {file} has exactly the columns of its table in fed_lorac.records.ledger; missing: {missing}; "
+            f"unknown: {unknown}. Give every column, or add the new one to the table."
+        )
+    row = {}
+    for name, kind in columns.items():
+        try:
+            row[name] = kind.check(values[name])
+        except (TypeError, ValueError, OverflowError):
+            raise RunError(
+                f"Column {name!r} of {file} holds {kind.name}; got {type(values[name]).__name__} "
+                f"{str(values[name])[:60]!r}. Convert it before it is recorded."
+            ) from None
+    return row
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The whole rows of a file, and the bytes of a torn last line after them (0 in a file that ended well)."""
+
+    rows: list[Row]
+    torn_bytes: int
+
+
+def read_rows(path: str | Path) -> Rows:
+    """Read a ledger file back; a last line without its newline is reported, not read.
+
+    Raises:
+        RunError: the file is missing, or a line before the last is not a JSON object.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as cause:
+        raise RunError(f"A ledger must be readable; {path}: {cause.strerror}. Is this a run's folder?") from None
+    *lines, torn = data.split(b"\n")
+    return Rows([_parse(path, number, line) for number, line in enumerate(lines, 1)], len(torn))
+
+
+def _parse(path: str | Path, number: int, line: bytes) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise RunError(
+            f"Every line of a ledger is one JSON object; line {number} of {path} is {line[:60]!r}. "
+            "The file was edited or damaged: restore it, or delete that line."
+        )
+    return row
+
+
+class _File:
+    """One JSONL file, open for appending without a buffer of its own."""
+
+    def __init__(self, path: Path, columns: Mapping[str, Kind]) -> None:
+        self.path, self.columns = path, columns
+        try:
+            torn = read_rows(path).torn_bytes if path.exists() else 0
+            self.file = path.open("ab", buffering=0)
+            self.file.truncate(self.file.seek(0, os.SEEK_END) - torn)
+        except OSError as cause:
+            raise RunError(f"A ledger must be writable; {path}: {cause.strerror}. Choose another folder.") from None
+
+    def size(self) -> int:
+        """The bytes of all rows, forced to the disk."""
+        os.fsync(self.file.fileno())
+        return self.file.seek(0, os.SEEK_END)
+
+    def cut(self, size: int) -> None:
+        if self.file.seek(0, os.SEEK_END) < size:
+            raise RunError(
+                f"A ledger holds what its run has measured; {self.path} has lost rows: it ends before byte {size}. "
+                "Restore it, or start the run again in another folder."
+            )
+        self.file.truncate(size)
+
+    def append(self, values: Mapping[str, object]) -> Row:
+        row = _row(self.path.name, self.columns, values)
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        end = self.file.seek(0, os.SEEK_END)
+        try:
+            if self.file.write(line) == len(line):
+                return row
+            trouble = "the disk took half a line"
+        except OSError as cause:
+            trouble = str(cause.strerror)
+        self.file.truncate(end)
+        raise RunError(f"A row of {self.path} must be written whole; {trouble}. Make room on the disk and resume.")
+
+
+class Ledger:
+    """The two files of a run: `rounds.jsonl` and `cameras.jsonl` in `folder`, which is made where it is missing.
+
+    Opening a folder that has them already goes on after their last whole row; a torn last line is cut off.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as cause:
+            raise RunError(f"A run needs a folder; {folder}: {cause.strerror}. Choose another with --out.") from None
+        self._rounds = _File(folder / ROUNDS_FILE, ROUND_COLUMNS)
+        self._cameras = _File(folder / CAMERAS_FILE, CAMERA_COLUMNS)
+
+    def round(self, **columns: object) -> Row:
+        """Append one round, return its row; RunError unless its columns are those of `ROUND_COLUMNS`, by kind too."""
+        return self._rounds.append(columns)
+
+    def camera(self, **columns: object) -> None:
+        """Append one camera's round; RunError unless the columns are exactly those of `CAMERA_COLUMNS`."""
+        self._cameras.append(columns)
+
+    def position(self) -> dict[str, int]:
+        """How far both files are written, in bytes, now on the disk: what `cut` goes back to."""
+        return {"rounds": self._rounds.size(), "cameras": self._cameras.size()}
+
+    def cut(self, position: Mapping[str, int]) -> None:
+        """Take away every row after this position; RunError where rows before it are missing."""
+        self._rounds.cut(position["rounds"])
+        self._cameras.cut(position["cameras"])
+
+    def close(self) -> None:
+        """Close both files; rows are already written."""
+        self._rounds.file.close()
+        self._cameras.file.close()
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

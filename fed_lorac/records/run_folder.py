@@ -1,0 +1,186 @@
+"""A run's directory: what a run leaves behind, whole at any moment. Knows files; not how they came about."""
+
+import itertools
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from fed_lorac import __version__
+from fed_lorac.config import Config, load_config
+from fed_lorac.errors import FedLoracError, RunError
+from fed_lorac.records.checkpoint import Checkpoint, Checkpoints
+from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, Ledger, read_rows
+from fed_lorac.runtime.files import clear_litter, home_expanded, write_text, writing
+from fed_lorac.runtime.lock import FolderLock, check_unlocked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["RunFolder", "can_go_on", "check_new", "folder_for", "versions"]
+
+CONFIG_FILE, SUMMARY_FILE = "config.toml", "summary.json"
+_PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy", "flwr-datasets", "safetensors")
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide a run's numbers, Python and this package among them."""
+    found = {"fed-lorac": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@dataclass
+class RunFolder:
+    """`config.toml`, `rounds.jsonl` and `cameras.jsonl` as the run goes; results at its end. Each appears whole."""
+
+    path: Path
+    ledger: Ledger = field(repr=False)
+    checkpoints: Checkpoints = field(repr=False)
+    lock: FolderLock = field(repr=False)
+    resumes: bool = False
+    """Whether a run that began here earlier goes on."""
+
+    @classmethod
+    @contextmanager
+    def owned(cls, path: Path, config: Config, *, resume: bool = False) -> Iterator[Self]:
+        """A run's folder, new or with `resume` that of a run to go on with, and no other process's meanwhile.
+
+        A run that ends before it has measured anything leaves no files.
+
+        Raises:
+            RunError: another process holds the folder, it holds a run already (so none is overwritten), or it cannot be
+                written.
+        """
+        with FolderLock(path) as lock:
+            if resume:
+                clear_litter(path)
+            else:
+                _check_new(path, config)
+            ledger = Ledger(path)
+            folder = cls(path, ledger, Checkpoints(path), lock, resume)
+            try:
+                if not resume:  # else once it is known that the run may go on with this config
+                    folder.write_config(config)
+                yield folder
+            finally:
+                ledger.close()
+                if not resume and not _holds_a_run(path):
+                    for name in (CONFIG_FILE, ROUNDS_FILE, CAMERAS_FILE):
+                        (path / name).unlink(missing_ok=True)
+
+    def write_config(self, config: Config) -> None:
+        """The config that the run is made with from now on."""
+        write_text(self.path / CONFIG_FILE, config.to_toml())
+
+    def newest_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint that can be used; None where the run was killed before it had measured anything.
+
+        Raises:
+            RunError: there are checkpoints and none can be used, or rounds were measured and there is none.
+        """
+        kept = self.checkpoints.newest()
+        if kept is None and (rows := len(read_rows(self.path / ROUNDS_FILE).rows)):
+            raise RunError(
+                f"A run goes on from a checkpoint; {self.path} has {rows} rounds and none (was run.checkpoint_every 0, "
+                "or is the folder a copy without checkpoints/?). Put them back, or start the run in another folder."
+            )
+        return kept
+
+    def finish(
+        self,
+        summary: Mapping[str, Any],
+        *,
+        adapter: "Mapping[str, Tensor]",
+        model: "Mapping[str, Tensor]",
+        cameras: "Mapping[str, Tensor]",
+        metadata: Mapping[str, str],
+    ) -> None:
+        """Write the results: tensors first, so that a summary never speaks of files that are not there."""
+        from fed_lorac.runtime.tensor_files import write_tensors  # noqa: PLC0415  (a first look at a folder needs no PyTorch)
+
+        self.lock.check()
+        write_tensors(self.path / "adapter.safetensors", adapter, metadata)
+        write_tensors(self.path / "model.safetensors", model, metadata)
+        write_tensors(self.path / "cameras.safetensors", cameras, metadata)
+        write_text(self.path / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+
+
+def check_new(path: Path, config: Config) -> None:
+    """Raise `RunError` where a new run of this config cannot have the folder; a first look that costs no time."""
+    check_unlocked(path)
+    _check_new(path, config)
+
+
+def _check_new(path: Path, config: Config) -> None:
+    if _holds_a_run(path):
+        raise RunError(
+            f"A run has a folder of its own; {path} already holds one. Go on with it (--resume {path}), choose another "
+            "--out, or move it."
+        )
+    there = path / CONFIG_FILE
+    if there.is_file() and there.read_bytes() != config.to_toml().encode():
+        raise RunError(
+            f"A run writes its config into its folder; {there} is there already and is another. Choose another --out."
+        )
+
+
+def can_go_on(path: Path) -> bool:
+    """Whether `--resume` would find something to do here: a checkpoint, rounds or results to come, and no
+    other process."""
+    try:
+        check_unlocked(path)
+        asked, rows = load_config(path / CONFIG_FILE).run.rounds, read_rows(path / ROUNDS_FILE).rows
+    except FedLoracError:
+        return False
+    lacks_results = not (path / SUMMARY_FILE).exists() and any(row["cameras_counted"] for row in rows)
+    return (len(rows) < asked or lacks_results) and any((path / "checkpoints").glob("round-*"))
+
+
+@contextmanager
+def folder_for(config: Config, name: str, asked: Path | None = None) -> Iterator[Path]:
+    """Where a run is to be: `asked`, else `run.out`, else a folder under `runs/` with the name and the time.
+
+    The last is made here, so that no other run has it, and goes again where nothing was left in it.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    if asked is not None or config.run.out:
+        yield home_expanded(asked or config.run.out).absolute()
+        return
+    runs = Path("runs").absolute()
+    are_first = not runs.exists()
+    path = _made(runs, f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    try:
+        yield path
+    finally:
+        with suppress(OSError):  # something is in it
+            path.rmdir()
+            if are_first:
+                runs.rmdir()
+
+
+def _made(parent: Path, stem: str) -> Path:
+    for number in itertools.count(1):
+        path = parent / (stem if number == 1 else f"{stem}-{number}")
+        with writing(path), suppress(FileExistsError):  # of a run that began in the same second
+            path.mkdir(parents=True)
+            return path
+    raise AssertionError("whole numbers do not end")
+
+
+def _holds_a_run(path: Path) -> bool:
+    """Whether something was measured: one that failed before may be tried again."""
+    rounds = path / ROUNDS_FILE
+    measured = rounds.is_file() and rounds.stat().st_size > 0
+    return measured or (path / SUMMARY_FILE).exists() or any((path / "checkpoints").glob("round-*"))

@@ -1,0 +1,130 @@
+"""Runs side by side: whether they compare, which are one row with several seeds, and what each row is called. Knows
+run folders and summaries; not how a table is written."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from fed_lorac.errors import RunError
+from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
+from fed_lorac.records.summaries import Summary, read_summary
+from fed_lorac.reporting.target import reached
+
+__all__ = ["Row", "Run", "check_alike", "rows_of"]
+
+_FREE = ("run.seed", "run.out", "run.workers", "ray.")
+"""Keys, or their beginnings, in which runs of one row differ: their seed, and who worked where."""
+_MOST = 4  # settings that a label names; a run that differs in more is called by its folder
+_DRAWN = ("none", "pretrain")  # bases that follow from the seed
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, its summary, and what reaching an accuracy took it, where that was asked."""
+
+    folder: str
+    summary: Summary
+    took: Summary | None = None
+
+    @classmethod
+    def read(cls, folder: Path, target: float | None = None) -> Self:
+        """The run in a folder; with `target`, what reaching that accuracy took it."""
+        took = None if target is None else reached(target, read_rows(folder / ROUNDS_FILE).rows)
+        return cls(str(folder), read_summary(folder), took)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.summary["seed"])
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the run was, resolved; less what makes no difference between runs of one row."""
+        resolved = {"run.precision": self.summary.get("precision"), "run.device": self.summary.get("device")}
+        config = {**self.summary["config"], **resolved}
+        return {key: value for key, value in sorted(config.items()) if not key.startswith(_FREE)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in their seed alone, and what tells them from the other rows."""
+
+    label: str
+    runs: Sequence[Run]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The runs' seeds, ascending."""
+        return sorted(run.seed for run in self.runs)
+
+
+def rows_of(runs: Sequence[Run]) -> list[Row]:
+    """The runs as rows, in the order in which they were given."""
+    groups: dict[Any, list[Run]] = {}
+    for run in runs:
+        # Without its config nothing is known to be the same: such a run is a row of its own.
+        key = tuple(run.settings.items()) if run.summary["config"] else run.folder
+        groups.setdefault(key, []).append(run)
+    single: list[list[Run]] = []
+    for group in groups.values():
+        twice = len({run.seed for run in group}) < len(group)  # a run and its repetition are not two seeds
+        single += [[run] for run in group] if twice else [group]
+    return [Row(label, group) for label, group in zip(_labels(single), single, strict=True)]
+
+
+def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """The method in a few words and, where that is another row's too, the settings that differ, or the folder."""
+    words = [str(group[0].summary["label"]) for group in groups]
+    found = []
+    for word, group in zip(words, groups, strict=True):
+        others = [other[0].settings for other, its in zip(groups, words, strict=True) if its == word]
+        differ = [key for key in group[0].settings if any(other.get(key) != group[0].settings[key] for other in others)]
+        said = ", ".join(f"{key}={_value(group[0].settings[key])}" for key in differ)
+        found.append(f"{word}; {said}" if 0 < len(differ) <= _MOST else word)
+    again = Counter(found)
+    return [
+        f"{label}; {', '.join(run.folder for run in group)}" if again[label] > 1 else label
+        for label, group in zip(found, groups, strict=True)
+    ]
+
+
+def _value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def check_alike(runs: Sequence[Run]) -> None:
+    """Raise `RunError` where runs differ in data, base, rounds, weather or links, so that their numbers do not compare.
+
+    Runs of other seeds may have another base, where that is drawn or trained from the seed, and other weather at the
+    end, where that changes.
+    """
+    _check(runs, "data", lambda s: s["data"])
+    _check(runs, "rounds", lambda s: s["rounds"])
+    _check(runs, "links", lambda s: list(s["days"]))
+    _check(runs, "base", lambda s: s["base"]["source"] if s["base"]["source"] in _DRAWN else s["base"])
+    _check(runs, "weather", lambda s: _schedule(s) if _changes(s) else [*s["per_corruption"], *_schedule(s)])
+    for seed in {run.seed for run in runs}:
+        own = [run for run in runs if run.seed == seed]
+        _check(own, "base", lambda s: s["base"])
+        _check(own, "weather", lambda s: list(s["per_corruption"]))
+
+
+def _check(runs: Sequence[Run], name: str, fact: Any) -> None:
+    found = [fact(run.summary) for run in runs]
+    if any(value != found[0] for value in found):
+        other = next(i for i, value in enumerate(found) if value != found[0])
+        raise RunError(
+            f"Runs compare if they share data, base, rounds, weather and links; {runs[0].folder} and "
+            f"{runs[other].folder} differ in {name}: {found[0]} and {found[other]}. Run them again from one config."
+        )
+
+
+def _changes(summary: Summary) -> bool:
+    return bool(summary.get("schedule", "constant") != "constant")
+
+
+def _schedule(summary: Summary) -> list[Any]:
+    keys: Iterable[str] = ("fleet.corruptions", "fleet.severities", "fleet.schedule")
+    return [summary["config"][key] for key in keys if key in summary["config"]]

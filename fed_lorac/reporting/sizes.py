@@ -1,0 +1,134 @@
+"""How much a method trains and sends on a network, built and weighed. Knows adapters and messages; not cameras."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fed_lorac.adapters.lora_c import trainable_parameters
+from fed_lorac.adapters.methods import adapter_of
+from fed_lorac.adapters.targets import auto_rank_mode
+from fed_lorac.config import AdapterConfig, names
+from fed_lorac.errors import ConfigError
+from fed_lorac.models import build
+from fed_lorac.seeds import stream, torch_stream
+from fed_lorac.wire.billing import Weight, full_message, reply_records, weigh
+from fed_lorac.wire.frame import encode, payload_bytes
+
+__all__ = ["PAPER_TABLE", "Sizes", "asked", "sizes"]
+
+PAPER_TABLE = tuple(
+    (model, "lora-c", rank, mode)
+    for model in ("resnet20", "resnet18", "resnet34", "resnet50", "resnet101")
+    for mode in ("r*k", "r")
+    for rank in (1, 4, 16)
+)
+"""What `fed-lorac sizes` shows by default: LoRA-C's own backbones and ranks, and the CIFAR ResNet of the quick runs."""
+
+
+Question = tuple[str, str, int, str]
+"""Model, method, rank, rank mode."""
+
+
+def asked(model: str | None, method: str, ranks: Sequence[int] | None, rank_mode: str) -> dict[str, list[Question]]:
+    """The rows that are wanted, by network: where nothing is said, the paper's; a method without a rank has one."""
+    networks = dict.fromkeys(row[0] for row in PAPER_TABLE) if model is None else [model]
+    wanted = (ranks or [1, 4, 16])[: None if method in names.RANKED else 1]
+    rows = [(network, method, rank, rank_mode) for network in networks for rank in wanted]
+    if model is None and ranks is None and (method, rank_mode) == ("lora-c", "auto"):
+        rows = list(PAPER_TABLE)
+    return {network: [row for row in rows if row[0] == network] for network in networks}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Parameters, and one uplink in bytes, of a method beside full fine-tuning of the same network.
+
+    `full_frame_bytes` and `full_message_bytes` are full fine-tuning's under the same codec, `full_fp32_message_bytes`
+    are those in fp32: the denominator of every share.
+    """
+
+    model: str
+    method: str
+    rank: int
+    rank_mode: str
+    dtype: str
+    trainable_parameters: int
+    full_parameters: int
+    frame_bytes: int
+    message_bytes: int
+    full_frame_bytes: int
+    full_message_bytes: int
+    full_fp32_message_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def sizes(
+    model: str,
+    method: str = "lora-c",
+    rank: int = 4,
+    rank_mode: str = "auto",
+    *,
+    classes: int = 10,
+    dtype: str = "fp32",
+) -> Sizes:
+    """Attach `method` to `model`, encode what a camera would send, and weigh it; nothing is estimated.
+
+    A frame's size follows from shapes and settings, never from values, so the network's weights are not drawn.
+
+    Raises:
+        ConfigError: there is no such model, method, rank mode or codec, or no such rank.
+    """
+    if dtype not in names.CODECS:
+        raise ConfigError(f"A codec is one of {', '.join(names.CODECS)}; got {dtype!r}. Choose one of these.")
+    network = _without_weights(model, classes)
+    mode = auto_rank_mode(network) if rank_mode == "auto" else rank_mode
+    full, full_count = _full(model, classes, dtype), sum(p.numel() for p in network.parameters())
+    adapter = adapter_of(AdapterConfig(method=method, rank=rank, alpha=2.0 * rank, rank_mode=mode))
+    adapter.attach(network, torch_stream(0, "sizes"))
+    state = adapter.read(network)
+    frame = encode(state, dtype=dtype, base="", rng=stream(0, "weighed"))
+    own = weigh(frame, payload_bytes(state, dtype), reply_records(), reply=True)
+    return Sizes(
+        model=model,
+        method=method,
+        rank=rank,
+        rank_mode=mode,
+        dtype=dtype,
+        trainable_parameters=trainable_parameters(network),
+        full_parameters=full_count,
+        frame_bytes=own.frame_bytes,
+        message_bytes=own.message_bytes,
+        full_frame_bytes=full.frame_bytes,
+        full_message_bytes=full.message_bytes,
+        full_fp32_message_bytes=_full(model, classes, "fp32").message_bytes,
+    )
+
+
+@lru_cache
+def _full(model: str, classes: int, dtype: str) -> Weight:
+    """Full fine-tuning's uplink; kept, as every row of a network is held against the same."""
+    parameters = {name: p.detach() for name, p in _without_weights(model, classes).named_parameters()}
+    return full_message(parameters, dtype, reply_records(), reply=True)
+
+
+def _without_weights(model: str, classes: int) -> nn.Module:
+    """The network with zeros for weights, each one number seen as many: they take neither time nor memory."""
+    with torch.device("meta"):
+        network = build(model, num_classes=classes)
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            module.register_parameter(name, nn.Parameter(_zeros(parameter)))
+        for name, buffer in module.named_buffers(recurse=False):
+            module.register_buffer(name, _zeros(buffer))
+    return network
+
+
+def _zeros(like: Tensor) -> Tensor:
+    return torch.zeros((), dtype=like.dtype).expand(like.shape)

@@ -1,0 +1,214 @@
+"""What a run found: its summary, and the adapter and model it made. Knows sites, updates and accuracies; not Flower."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from torch import Tensor
+
+from fed_lorac.adapters.deltas import apply_changes
+from fed_lorac.aggregation.delta_sum import DeltaSum, compressed, sum_states
+from fed_lorac.client.global_model import RunningBase, changes_of, own_change
+from fed_lorac.client.local_update import cohort_size_of
+from fed_lorac.config import Config, names
+from fed_lorac.data.corruptions import frost_textures
+from fed_lorac.experiment.experiment import Site, sees_frost
+from fed_lorac.fleet.links import air_time_s, days_to_send, link
+from fed_lorac.models.fingerprints import named_tensors, shapes_of
+from fed_lorac.records.ledger import Row
+from fed_lorac.records.measured import Measured
+from fed_lorac.records.run_folder import versions
+from fed_lorac.reporting.target import reached
+from fed_lorac.server.downlink import Update
+from fed_lorac.wire.base_tags import own_fingerprint
+from fed_lorac.wire.frame import decode
+
+__all__ = ["adapter_state", "model_state", "own_state", "summary"]
+
+_ACCURACIES = {"source": "accuracy_source", "zero_byte": "accuracy_zero_byte", "adapted": "accuracy"}
+_WAYS = ("uplink_message_bytes", "downlink_message_bytes")
+_WHOSE = {"adapter": "", "full": "full_", "full_fp32": "full_fp32_"}
+"""This method, full fine-tuning under the same codec, and in fp32 -> what their columns begin with."""
+
+
+def adapter_state(
+    site: Site, running: RunningBase, updates: Iterable[Update], outside: Mapping[str, DeltaSum]
+) -> dict[str, Tensor]:
+    """The run's adapter: the sum of its updates and of what is in none of them (`Traffic.outside`), as factors (scale
+    folded in) where those are thinner than dense."""
+    frames = [(update.round, update.frame) for update in updates]
+    states = [state for _, state in changes_of(site, frames)]
+    if running.factors:  # carried factors replace one another; only what is dense adds up
+        states = [{k: v for k, v in state.items() if k not in running.factors} for state in states]
+    sums = sum_states(((state, 1.0) for state in states), shapes_of(site.base.model), 1.0)
+    for name, total in sum_states([(running.factors, 1.0)], shapes_of(site.base.model), site.adapter.scale).items():
+        sums.setdefault(name, DeltaSum(total.shape)).add(total)
+    for name, total in outside.items():
+        sums.setdefault(name, DeltaSum(total.shape)).add(total)
+    return _stacked(sums)
+
+
+def model_state(site: Site, running: RunningBase, outside: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
+    """The merged model: the base's tensors with every update folded in, and what is in none; batch norm unfolded, the
+    base's statistics."""
+    tensors = {name: tensor.clone() for name, tensor in site.base.model.state_dict().items()}
+    tensors |= running.tensors
+    own = {n: tensors[n] for n in named_tensors(site.base.model)}
+    apply_changes(own, running.factors, site.adapter.scale)
+    apply_changes(own, _stacked(outside), 1.0)
+    return tensors
+
+
+def own_state(site: Site, frame: bytes, outside: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
+    """What a camera's network has beside the merged model, as a change of it, out of the frame that it remembers."""
+    said = decode(frame, base=own_fingerprint(site.base.fingerprint))
+    grouped = site.config.strategy.name in names.GROUPED
+    change, scale = (said, 1.0) if grouped else (own_change(site, said), site.adapter.scale)
+    sums = sum_states([(change, 1.0)], shapes_of(site.base.model), scale)
+    for name, total in outside.items():
+        sums.setdefault(name, DeltaSum(total.shape)).add(total, -1.0)
+    return _stacked(sums)
+
+
+def _stacked(sums: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for name, total in sums.items():
+        state |= compressed(total, name, "stack", 0)
+    return state
+
+
+def summary(
+    site: Site,
+    rows: list[Row],
+    source: Measured,
+    zero_byte: Measured,
+    adapted: Measured,
+    *,
+    interrupted: bool,
+    groups: Mapping[str, int] | None = None,
+    remarks: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Everything a table needs, in plain numbers; accuracies are fleet means, 0 to 1."""
+    arms = {"source": source, "zero_byte": zero_byte, "adapted": adapted}
+    totals = {f"{whose}{way}": 0 for whose in _WHOSE.values() for way in _WAYS}
+    totals = {name: sum(int(row[name]) for row in rows) for name in totals}
+    config = site.config
+    weathers = _weathers(site, len(rows))
+    return {
+        **{f"{arm}_accuracy": measured.mean() for arm, measured in arms.items()},
+        "clean_accuracy": {arm: measured.mean_clean() for arm, measured in arms.items()},
+        "per_corruption": {weather: _means(weathers, arms, weather) for weather in dict.fromkeys(weathers)},
+        "cameras_measured": _cameras_measured(weathers, arms, rows),
+        "schedule": config.fleet.schedule,
+        "over_rounds": {arm: _over_rounds(rows, column) for arm, column in _ACCURACIES.items()},
+        **{f"{whose}total_bytes": sum(totals[f"{whose}{way}"] for way in _WAYS) for whose in _WHOSE.values()},
+        "bytes": totals,
+        "air_time_s": _air_times(site, totals, config.fleet.cameras),
+        "days": _days(site, totals),
+        "target": reached(config.run.target_accuracy, rows) if config.run.target_accuracy else None,
+        "simulated_s": math.fsum(row["round_time_s"] for row in rows),
+        "rounds": len(rows),
+        "rounds_skipped": sum(bool(row["skipped"]) for row in rows),
+        "interrupted": interrupted,
+        "method": config.adapter.method,
+        "strategy": config.strategy.name,
+        "label": _label(config),
+        "data": site.data.name,
+        "frost_textures": frost_textures() if sees_frost(site) else None,
+        "base": {
+            "source": site.base.source,
+            "fingerprint": site.base.fingerprint,
+            "normalization": site.base.normalization.text,
+            "notes": list(site.base.notes),
+        },
+        "base_saw_fleet_images": site.base.saw_fleet_images,
+        "groups": dict(groups or {}),
+        "reconstruction_error": getattr(site.adapter, "reconstruction_error", None),
+        "remarks": list(remarks),
+        "precision": site.precision,
+        "cohort_size": cohort_size_of(site),
+        "device": str(site.device),
+        "seed": config.run.seed,
+        "config": config.to_flat(),
+        "seconds": math.fsum(row["seconds"] for row in rows),
+        "versions": versions(),
+    }
+
+
+def _label(config: Config) -> str:
+    """A run's method in a few words, for tables."""
+    a, s = config.adapter, config.strategy
+    if s.name == "zero-byte":  # whatever the adapter is, it is not used
+        return s.name
+    if a.method == "full":
+        return "full fine-tuning" if s.name in ("full", "plain") else f"full fine-tuning, {s.name}"
+    detail = {"merged": s.downlink, "personal": f"{s.downlink} by {s.groups_by}"}.get(s.name)
+    how = s.name if detail is None else f"{s.name} {detail}"
+    if a.method not in names.RANKED:
+        return f"{a.method}, {how}"
+    mode = "" if a.method in ("lorae", "conv-lora") else f" ({'kernel-wise' if a.kernel_wise else a.rank_mode})"
+    ranks = "/".join(map(str, a.rank_list))
+    return f"{a.method} r={ranks}{mode}, {how}"
+
+
+def _weathers(site: Site, round: int) -> list[str]:
+    """What each camera stands in, by corruption."""
+    found = [site.fleet.weather(camera.id, round) for camera in site.fleet.cameras]
+    return [weather.corruption if weather.severity else "clear" for weather in found]
+
+
+def _over_rounds(rows: Iterable[Row], column: str) -> float | None:
+    """The mean over the rounds that were measured."""
+    found = [row[column] for row in rows if row[column] is not None]
+    return fmean(found) if found else None
+
+
+def _means(weathers: Sequence[str], arms: Mapping[str, Measured], weather: str) -> dict[str, float | None]:
+    found = {arm: _in(weathers, weather, measured) for arm, measured in arms.items()}
+    return {arm: fmean(values) if values else None for arm, values in found.items()}
+
+
+def _in(weathers: Sequence[str], weather: str, measured: Measured) -> list[float]:
+    """The accuracies of the cameras that stand in a weather."""
+    return [accuracy for camera, accuracy in measured.weather.items() if weathers[camera] == weather]
+
+
+def _cameras_measured(weathers: Sequence[str], arms: Mapping[str, Measured], rows: Sequence[Row]) -> dict[str, Any]:
+    """Over how many cameras each mean is, and how many there are (`of`): by arm, in clear air, by corruption, and the
+    fewest and most in a round that was measured."""
+    by_round = [row["cameras_measured"] for row in rows if row["accuracy"] is not None]
+    return {
+        "of": len(weathers),
+        **{arm: len(measured.weather) for arm, measured in arms.items()},
+        "clean": {arm: len(measured.clean) for arm, measured in arms.items()},
+        "per_corruption": {
+            weather: {"of": weathers.count(weather)}
+            | {arm: len(_in(weathers, weather, measured)) for arm, measured in arms.items()}
+            for weather in dict.fromkeys(weathers)
+        },
+        "over_rounds": {"fewest": min(by_round, default=0), "most": max(by_round, default=0)},
+    }
+
+
+def _days(site: Site, totals: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """Days that a camera's mean uplink of the whole run takes, silence that a duty cycle demands included, by link
+    class in the fleet: this method and full fine-tuning."""
+    each = _uplinks(totals, len(site.fleet.cameras))
+    return {
+        name: {arm: days_to_send(sent, link(name)) for arm, sent in each.items()}
+        for name in dict.fromkeys(camera.link for camera in site.fleet.cameras)
+    }
+
+
+def _air_times(site: Site, totals: Mapping[str, int], cameras: int) -> dict[str, dict[str, float]]:
+    """Seconds on the air for one camera's mean uplink, by link class in the fleet: this method and full fine-tuning."""
+    each = _uplinks(totals, cameras)
+    return {
+        name: {arm: air_time_s(sent, link(name)) for arm, sent in each.items()} for name in site.config.fleet.link_names
+    }
+
+
+def _uplinks(totals: Mapping[str, int], cameras: int) -> dict[str, int]:
+    """A camera's mean uplink of the whole run: this method's, and full fine-tuning's."""
+    return {arm: round(totals[f"{whose}uplink_message_bytes"] / cameras) for arm, whose in _WHOSE.items()}

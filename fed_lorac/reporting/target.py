@@ -1,0 +1,32 @@
+"""What reaching an accuracy took. Knows a ledger's rows of rounds; not models, cameras or messages."""
+
+from collections.abc import Sequence
+
+from fed_lorac.records.ledger import Row
+
+__all__ = ["reached"]
+
+_OURS = ("uplink_message_bytes", "downlink_message_bytes")
+_FULL = ("full_uplink_message_bytes", "full_downlink_message_bytes")
+_FULL_FP32 = ("full_fp32_uplink_message_bytes", "full_fp32_downlink_message_bytes")
+
+
+def reached(accuracy: float, rows: Sequence[Row]) -> dict[str, float | None]:
+    """What it took until a measured round first reached `accuracy`: rounds, bytes, those of full fine-tuning's messages
+    in the same rounds (same codec, and fp32), and simulated seconds; each None where it was never reached, or where an
+    older ledger has no such column."""
+    at = next((i for i, row in enumerate(rows) if (row["accuracy"] or 0.0) >= accuracy), None)
+    until = [] if at is None else rows[: at + 1]
+
+    def total(*columns: str) -> float | None:
+        known = until and all(column in until[0] for column in columns)
+        return sum(row[column] for row in until for column in columns) if known else None
+
+    return {
+        "accuracy": accuracy,
+        "rounds": len(until) or None,
+        "bytes": total(*_OURS),
+        "full_bytes": total(*_FULL),
+        "full_fp32_bytes": total(*_FULL_FP32),
+        "simulated_s": total("round_time_s"),
+    }

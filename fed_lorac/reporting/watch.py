@@ -1,0 +1,21 @@
+"""Who is told how a run goes. Knows rows of rounds; not who looks at them, nor where."""
+
+from fed_lorac.records.ledger import Row
+
+__all__ = ["Watch"]
+
+
+class Watch:
+    """Told how a run goes; this one says nothing."""
+
+    def phase(self, what: str, total: int) -> None:
+        """A phase begins that waits for `total` replies."""
+
+    def resumed(self, rounds: int) -> None:
+        """The run goes on after so many rounds that an earlier process finished."""
+
+    def reply(self) -> None:
+        """One reply came."""
+
+    def round(self, row: Row, of: int) -> None:
+        """A round ended; `row` is what the ledger says of it."""

@@ -1,0 +1,1 @@
+"""What every strategy shares: frames, replies, the way down."""

@@ -1,0 +1,93 @@
+"""What each camera has still to be told, and what telling weighs. Knows updates as frames and Flower's records; not
+how an update came about, nor which nodes there are."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import ConfigRecord, RecordDict
+
+from fed_lorac.wire.billing import Weight, frame_record, message_bytes
+from fed_lorac.wire.frame import inspect
+from fed_lorac.wire.updates import OWN_KEY, base_key, update_key
+
+__all__ = ["Outbox", "Parcel", "Update", "Whole"]
+
+CONFIG_KEY = "config"  # Flower's own name in a message
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a round added to the base, as it crosses the radio."""
+
+    round: int
+    frame: bytes = field(repr=False)
+
+
+Whole = Callable[[Sequence[Update]], bytes]
+"""All updates so far -> the base that they lead to, as one frame."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A message's content, what it weighs, and how many updates it makes up for, be they in it or in a whole base."""
+
+    content: RecordDict
+    weight: Weight
+    updates: int
+
+
+@dataclass
+class Outbox:
+    """All updates so far, and the last round that each camera says it has folded (0 for one that said nothing).
+
+    With `whole`, who missed several updates is sent the base itself where that is smaller. `own` says what a camera is
+    to have beside the base, and since which round; who has not confirmed that round is sent it.
+    """
+
+    updates: list[Update] = field(default_factory=list)
+    confirmed: dict[int, int] = field(default_factory=dict)
+    whole: Whole | None = None
+    own: Callable[[int], Update | None] = lambda camera: None
+    _base: tuple[int, bytes] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def folded_round(self) -> int:
+        """The round of the last update, 0 before the first."""
+        return self.updates[-1].round if self.updates else 0
+
+    def confirm(self, camera: int, folded_round: object) -> None:
+        """Take a camera's word for what it has folded, where it can be true."""
+        if isinstance(folded_round, int) and 0 <= folded_round <= self.folded_round:
+            self.confirmed[camera] = folded_round
+
+    def parcels(self, cameras: Iterable[int], config: ConfigRecord, message_type: str) -> dict[int, Parcel]:
+        """Each camera's message: the updates it has not confirmed and the config.
+
+        Cameras that lack the same share one parcel, built and weighed once.
+        """
+        lack = {camera: self._lacking(camera, self.confirmed.get(camera, 0)) for camera in cameras}
+        made = {lacks: self._parcel(*lacks, config, message_type) for lacks in set(lack.values())}
+        return {camera: made[lacks] for camera, lacks in lack.items()}
+
+    def _lacking(self, camera: int, folded: int) -> tuple[int, Update | None]:
+        own = self.own(camera)
+        return folded, own if own is not None and own.round > folded else None
+
+    def _parcel(self, folded: int, own: Update | None, config: ConfigRecord, message_type: str) -> Parcel:
+        missed = [update for update in self.updates if update.round > folded]
+        frames = self._smallest(missed) | ({} if own is None else {OWN_KEY: own.frame})
+        content = RecordDict({key: frame_record(frame) for key, frame in frames.items()})
+        content[CONFIG_KEY] = config
+        payload = sum(inspect(frame).payload_bytes for frame in frames.values())
+        size = sum(map(len, frames.values()))
+        return Parcel(content, Weight(payload, size, message_bytes(content, message_type)), len(missed))
+
+    def _smallest(self, missed: Sequence[Update]) -> dict[str, bytes]:
+        """Frames by key: the updates that were missed, or the base that they lead to, whichever is smaller."""
+        updates = {update_key(update.round): update.frame for update in missed}
+        if self.whole is None or len(missed) < 2:  # one update is all there is to tell
+            return updates
+        if self._base is None or self._base[0] != self.folded_round:
+            self._base = self.folded_round, self.whole(self.updates)
+        round, frame = self._base
+        return {base_key(round): frame} if len(frame) < sum(map(len, updates.values())) else updates

@@ -1,0 +1,194 @@
+"""Traffic: who is asked and told what, and what that weighs. Knows Flower's Strategy, rosters and the outbox; not what
+cameras' replies hold.
+
+One round: the drawn cameras are asked to train; what their replies come to, if anything, goes to EVERY camera at once,
+with the round's evaluation. A camera that did not confirm an update gets it again with its next message, and so catches
+up.
+"""
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import ClassVar
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
+from fed_lorac.errors import RunError
+from fed_lorac.server.downlink import Outbox, Update, Whole
+from fed_lorac.server.registration import enrolled
+from fed_lorac.server.replies import Reply, mean_metrics
+from fed_lorac.server.round_report import RoundReport
+from fed_lorac.wire.billing import Weight
+
+__all__ = ["Traffic"]
+
+
+class Traffic(Strategy):
+    """A Flower Strategy that any ServerApp can `start`; what it makes of replies is for `aggregate_train`.
+
+    What a camera is sent: the updates it has not confirmed (`wire.updates.unfolded` reads them), or with `whole` the
+    base itself in the stead of several, its own part of the network where the strategy has one for it (`own`), and
+    Flower's record "config" with `server-round`. What it answers when asked to evaluate: a MetricRecord with
+    `num-examples`, `folded-round` (the last round it has folded) and metrics of its own.
+
+    Args:
+        quorum: counted replies that a round needs; with fewer it is skipped and nothing changes.
+        roster: node id -> camera; None: the grid's nodes become cameras 0, 1, 2, ... as they register.
+        draw: round -> the cameras to ask, in the order in which they are asked and summed; None: all of them.
+        away: round -> the cameras that cannot be reached in it: they are told nothing and catch up later; None: none.
+        whole: the base that all updates lead to, as one frame that cameras know to read (`bases.whole_frame`): sent to
+            who missed several updates, where it is smaller than they are; None: updates alone.
+        judge: (a reply, what its camera was asked with) -> the reply as it counts, the late ones left out.
+    """
+
+    source: ClassVar[str]
+    """Where the strategy is from: a paper with its arXiv id."""
+
+    exact: ClassVar[bool]
+    """Whether its mean is that of the decoded deltas, for every adapter that it accepts, before the downlink codec."""
+
+    bills: ClassVar[bool] = True
+    """Whether its messages cross a radio."""
+
+    wait_s = 120.0
+    """How long a round waits for a quorum of nodes to register, where there is no roster."""
+
+    def __init__(
+        self,
+        *,
+        quorum: int = 1,
+        roster: Mapping[int, int] | None = None,
+        draw: Callable[[int], Iterable[int]] | None = None,
+        away: Callable[[int], Collection[int]] | None = None,
+        whole: Whole | None = None,
+        judge: Callable[[Reply, Weight], Reply] = lambda reply, asked: reply,
+    ) -> None:
+        self.quorum, self.draw, self.away, self.judge = max(1, quorum), draw, away, judge
+        self.roster: dict[int, int] = dict(roster or {})
+        self._enrols = False
+        self.kept: Sums = {}
+        self.notes: dict[str, dict[str, int]] = {}
+        self._outbox = Outbox(whole=whole, own=self.own)
+        self._arrays = ArrayRecord()
+        self.evaluations: dict[int, RecordDict] = {}
+        self.report = RoundReport(0, [])
+
+    def resume(
+        self,
+        updates: Iterable[Update],
+        confirmed: Mapping[int, int],
+        kept: Mapping[str, DeltaSum],
+        notes: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> None:
+        """Go on where another object of this class stood: its `updates`, what was `confirmed`, what it `kept`, its
+        `notes`.
+
+        `kept` are sums that outlive a round, by "<kind>/<tensor>": svd's residual, carried factors, moments. `notes`
+        are plain numbers that do.
+        """
+        self._outbox = Outbox(list(updates), dict(confirmed), self._outbox.whole, self.own)
+        self.kept, self.notes = dict(kept), {kind: dict(found) for kind, found in (notes or {}).items()}
+
+    @property
+    def updates(self) -> list[Update]:
+        """Every update so far, the first round's first."""
+        return self._outbox.updates
+
+    @property
+    def confirmed(self) -> dict[int, int]:
+        """Camera -> the last round that it says it has folded."""
+        return self._outbox.confirmed
+
+    @property
+    def folded_round(self) -> int:
+        """The round of the last update, 0 before the first."""
+        return self._outbox.folded_round
+
+    def own(self, camera: int) -> Update | None:
+        """The part of the network that this camera does not share with all, and the round it is of; None: none."""
+        return None
+
+    def group(self, camera: int) -> int | None:
+        """The group that a camera shares a part of the network with; None: none, or not yet."""
+        return None
+
+    def outside(self, kept: Sums) -> Sums:
+        """What the global model has that is in no update, by tensor, out of what was `kept`."""
+        return {}
+
+    def kind(self, camera: int) -> int:
+        """Cameras of one kind are asked next to one another: those that can train side by side."""
+        return 0
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask the round's drawn cameras to train; each has its own running base, so `arrays` are not sent."""
+        if server_round <= self.folded_round:
+            raise RunError(
+                f"Rounds go up; round {server_round} was asked for after round {self.folded_round}. "
+                "Cameras have folded those: make a new strategy for a new run."
+            )
+        self._arrays = arrays
+        everyone = self._everyone(grid)
+        cameras = everyone if self.draw is None else list(self.draw(server_round))
+        if strangers := sorted(set(cameras) - set(everyone)):
+            raise RunError(f"A round draws cameras of its roster, {len(everyone)} here; it drew {strangers[:5]} too.")
+        cameras = sorted(cameras, key=self.kind)
+        self.report = RoundReport(server_round, [Reply(camera) for camera in cameras])
+        return self._messages(cameras, MessageType.TRAIN, server_round, config)
+
+    @abstractmethod
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """What the round's replies come to."""
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send every camera what it has not confirmed, this round's update first of all, and ask it to evaluate."""
+        self.evaluations = {}
+        away = self.away(server_round) if self.away and server_round else ()
+        cameras = [camera for camera in self._everyone(grid) if camera not in away]
+        return self._messages(cameras, MessageType.EVALUATE, server_round, config)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """The examples-weighted mean of the cameras' metrics; each camera's own are kept in `evaluations`."""
+        for message in replies:
+            camera = self.roster.get(message.metadata.src_node_id)
+            if camera is not None and message.has_content():
+                self.evaluations[camera] = message.content
+                for metrics in message.content.metric_records.values():
+                    self._outbox.confirm(camera, metrics.get("folded-round"))
+        return mean_metrics(self.evaluations[camera] for camera in sorted(self.evaluations))
+
+    def summary(self) -> None:
+        """Say in Flower's log what strategy this is."""
+        logging.getLogger("flwr").info("\t└──> %s, quorum %d", self.source, self.quorum)
+
+    def _everyone(self, grid: Grid) -> list[int]:
+        """Every camera of the roster; where none was given, nodes are enrolled as they register."""
+        if self._enrols or not self.roster:
+            self._enrols = True
+            self.roster = enrolled(grid, self.roster, at_least=self.quorum, wait_s=self.wait_s)
+        return sorted(self.roster.values())
+
+    def _messages(
+        self, cameras: Collection[int], message_type: str, server_round: int, config: ConfigRecord
+    ) -> list[Message]:
+        config["server-round"] = server_round
+        nodes, report = {camera: node for node, camera in self.roster.items()}, self.report
+        parcels = self._outbox.parcels(cameras, config, message_type)
+        for camera, parcel in parcels.items():
+            report.caught_up[parcel.updates] += 1
+            told = message_type == MessageType.TRAIN or parcel.updates  # an evaluation alone is not billed
+            if self.bills and told:
+                report.down[camera] = report.down.get(camera, Weight()) + parcel.weight
+        return [
+            Message(parcel.content, dst_node_id=nodes[camera], message_type=message_type)
+            for camera, parcel in parcels.items()
+        ]

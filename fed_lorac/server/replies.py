@@ -1,0 +1,225 @@
+"""What a server makes of replies: counted, or left out for a reason. Knows frames and Flower; not their arithmetic."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import torch
+from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
+from torch import Tensor
+
+from fed_lorac.aggregation.delta_sum import State
+from fed_lorac.wire.billing import Weight, message_bytes, read_frame
+from fed_lorac.wire.frame import decode, inspect
+from fed_lorac.wire.refusals import DROPPED_OUT, RefusedFrameError
+
+__all__ = ["Jury", "Reply", "heard", "mean_metrics", "train_metrics", "weighted_mean"]
+
+Record = TypeVar("Record", ArrayRecord, MetricRecord)
+
+_LARGEST = 2.0**100  # no weight changes by as much, and no mean of smaller changes overflows float32
+_LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
+_NOT_MEASURED = ("num-examples", "folded-round")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One camera's answer in one round: counted, or left out with a reason."""
+
+    camera: int
+    counted: bool = False
+    reason: str = "no reply"
+    num_examples: int = 0
+    train_loss: float = math.nan
+    weight: Weight = field(default_factory=Weight)
+
+
+class _RefusedError(Exception):
+    """A reply to leave out; its text is the reason, a few words for the ledger."""
+
+
+class Jury:
+    """Judges one round's replies as they come and hands out the states that count, in the order of the draw.
+
+    A state is kept only until those of the cameras drawn before it have come: a grid that replies in the order of its
+    messages never has two of them in memory. The sum over `states` is the same whatever the order of arrival. A
+    camera's first reply is its reply; what it sends after that is billed and ignored.
+
+    Args:
+        roster: node id -> camera; messages of other nodes, or of cameras that were not drawn, are ignored and logged.
+        drawn: the cameras that were asked, in order.
+        base: fingerprint of the base that this round's frames must be for.
+        template: camera -> name -> shape of every tensor of its frame.
+        judge: has the last word on a reply that came, and may leave it out.
+    """
+
+    def __init__(
+        self,
+        roster: Mapping[int, int],
+        drawn: Iterable[int],
+        base: str,
+        template: Callable[[int], Mapping[str, Sequence[int]]],
+        judge: Callable[[Reply], Reply] = lambda reply: reply,
+    ) -> None:
+        self._roster, self._base, self._template = roster, base, template
+        self.verdicts = {camera: Reply(camera) for camera in drawn}
+        self._heard: set[int] = set()
+        self._judge = judge
+
+    def states(self, replies: Iterable[Message]) -> Iterator[tuple[int, State, int]]:
+        """(camera, state, examples) of each reply that counts; `verdicts` is complete when this has ended."""
+        waiting: dict[int, State | None] = {}
+        due = iter(self.verdicts)
+        camera = next(due, None)
+        for message in replies:
+            if (who := self._asked(message)) is None:
+                continue
+            if who in self._heard:
+                self._bill_again(who, message)
+                continue
+            self._heard.add(who)
+            reply, state = _read(message, who, self._base, self._template(who))
+            self.verdicts[who] = self._judge(reply)
+            waiting[who] = state if self.verdicts[who].counted else None
+            while camera in waiting:
+                yield from self._counted(camera, waiting.pop(camera))
+                camera = next(due, None)
+        for late in [camera, *due] if camera is not None else []:
+            yield from self._counted(late, waiting.pop(late, None))
+
+    def _counted(self, camera: int, state: State | None) -> Iterator[tuple[int, State, int]]:
+        if state is not None:
+            yield camera, state, self.verdicts[camera].num_examples
+
+    def _asked(self, message: Message) -> int | None:
+        camera = self._roster.get(message.metadata.src_node_id)
+        if camera in self.verdicts:
+            return camera
+        who = f"node {message.metadata.src_node_id}" if camera is None else f"camera {camera}"
+        logging.getLogger(__name__).warning("A reply of %s is ignored: it was not asked in this round.", who)
+        return None
+
+    def _bill_again(self, camera: int, message: Message) -> None:
+        first, (extra, _) = self.verdicts[camera], _read(message, camera, self._base, self._template(camera))
+        reason = "a second reply was ignored" if first.counted else first.reason
+        self.verdicts[camera] = replace(first, reason=reason, weight=first.weight + extra.weight)
+
+
+def _read(
+    message: Message, camera: int, base: str, template: Mapping[str, Sequence[int]]
+) -> tuple[Reply, State | None]:
+    if not message.has_content():
+        return Reply(camera, reason=_trouble(message.error)), None
+    weight = Weight(message_bytes=_size(message))
+    try:
+        frame = read_frame(_one(message.content, ArrayRecord))
+        weight = replace(weight, frame_bytes=len(frame))
+        facts = inspect(frame)
+        weight = replace(weight, payload_bytes=facts.payload_bytes)
+        metrics = _one(message.content, MetricRecord)
+        _check_shapes(facts.shapes, template)
+        state = decode(frame, base=base)
+        _check_range(state)
+        examples, loss = _numbers(metrics)
+    except _RefusedError as refusal:
+        return Reply(camera, reason=str(refusal), weight=weight), None
+    except RefusedFrameError as error:
+        return Reply(camera, reason=error.reason, weight=weight), None
+    return Reply(camera, True, "", examples, loss, weight), state
+
+
+def _size(message: Message) -> int:
+    return message_bytes(message.content, message.metadata.message_type, reply=True)
+
+
+def _numbers(metrics: MetricRecord) -> tuple[int, float]:
+    """Examples and loss of a reply."""
+    examples, loss = metrics.get("num-examples"), metrics.get("train-loss")
+    if not isinstance(examples, int) or examples < 1:
+        raise _RefusedError("num-examples is not a positive integer")
+    return examples, float(loss) if isinstance(loss, int | float) else math.nan
+
+
+def _one(content: RecordDict, kind: type[Record]) -> Record:
+    found = [record for record in content.values() if isinstance(record, kind)]
+    if len(found) != 1:
+        raise _RefusedError(f"{len(found)} {kind.__name__}s instead of one")
+    return found[0]
+
+
+def _check_shapes(shapes: Mapping[str, Sequence[int]], template: Mapping[str, Sequence[int]]) -> None:
+    """Pass exactly the names and shapes that were agreed on."""
+    for name in sorted(shapes.keys() ^ template.keys()):
+        raise _RefusedError(f"missing tensor {name}" if name in template else f"unknown tensor {name[:64]!r}")
+    for name, shape in template.items():
+        if tuple(shapes[name]) != tuple(shape):
+            raise _RefusedError(f"wrong shape of {name}: {tuple(shapes[name])}, not {tuple(shape)}")
+
+
+def _check_range(state: Mapping[str, Tensor]) -> None:
+    """Pass changes that can be averaged: a layer's finite factors may still have a product that is not."""
+    sizes: dict[str, float] = {}
+    for key, part in state.items():
+        layer = key.rpartition(".")[0]
+        size = sizes.get(layer, 1.0) * max(1.0, float(torch.linalg.vector_norm(part, dtype=torch.float64)))
+        if size > _LARGEST:
+            raise _RefusedError(f"the change of {layer or key} is beyond 2^100")
+        sizes[layer] = size
+
+
+def _trouble(error: Error) -> str:
+    if error.code in _LOST:
+        return DROPPED_OUT if error.reason == DROPPED_OUT else "no reply"
+    lines = [line.strip() for line in (error.reason or "").splitlines() if line.strip()]
+    said = lines[-1][:200] if lines else "no reason given"  # of a traceback, the exception's own line
+    return said if error.code == ErrorCode.CLIENT_APP_CRASHED else f"raised: {said}"
+
+
+def weighted_mean(pairs: Iterable[tuple[float, float]]) -> float:
+    """The mean of (value, weight), over the values that are finite; nan where there is none."""
+    rows = [(value, weight) for value, weight in pairs if math.isfinite(value) and weight > 0]
+    total = math.fsum(weight for _, weight in rows)
+    return math.fsum(value * weight for value, weight in rows) / total if rows else math.nan
+
+
+def heard(replies: Iterable[Message], roster: Mapping[int, int]) -> dict[int, Reply]:
+    """Camera -> how its turn went, from replies without a frame; each camera's first."""
+    found: dict[int, Reply] = {}
+    for message in replies:
+        camera = roster.get(message.metadata.src_node_id)
+        if camera is not None and camera not in found:
+            found[camera] = _heard(message, camera)
+    return found
+
+
+def _heard(message: Message, camera: int) -> Reply:
+    if not message.has_content():
+        return Reply(camera, reason=_trouble(message.error))
+    try:
+        return Reply(camera, True, "", *_numbers(_one(message.content, MetricRecord)))
+    except _RefusedError as refusal:
+        return Reply(camera, reason=str(refusal))
+
+
+def train_metrics(counted: Sequence[Reply]) -> MetricRecord:
+    """All examples of these replies, and their mean loss where one is finite."""
+    metrics = MetricRecord({"num-examples": sum(reply.num_examples for reply in counted)})
+    loss = weighted_mean((reply.train_loss, reply.num_examples) for reply in counted)
+    if math.isfinite(loss):
+        metrics["train-loss"] = loss
+    return metrics
+
+
+def mean_metrics(contents: Iterable[RecordDict]) -> MetricRecord | None:
+    """Each number that cameras report, averaged by `num-examples` over those that report it; None where none does."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for metrics in (record for content in contents for record in content.metric_records.values()):
+        examples = metrics.get("num-examples")
+        for key, value in metrics.items():
+            if key not in _NOT_MEASURED and isinstance(value, int | float) and isinstance(examples, int | float):
+                found.setdefault(key, []).append((float(value), float(examples)))
+    means = {key: mean for key, pairs in sorted(found.items()) if math.isfinite(mean := weighted_mean(pairs))}
+    return MetricRecord(dict(means)) if means else None

@@ -1,0 +1,1 @@
+"""A whole run: rounds, strategies, engines."""

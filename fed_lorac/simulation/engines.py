@@ -1,0 +1,103 @@
+"""The engines that a run can go on, by name. Knows apps, crews and grids; not what a run computes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from flwr.app import RecordDict
+
+from fed_lorac.client.local_update import cohort_size_of
+from fed_lorac.config import Config
+from fed_lorac.data.progress import at
+from fed_lorac.errors import ConfigError, RunError
+from fed_lorac.experiment.experiment import site_of
+from fed_lorac.grid.block_app import Bases, FleetApp
+from fed_lorac.grid.executor import CohortApp, Crew
+from fed_lorac.grid.fleet_grid import FleetGrid
+from fed_lorac.grid.serial_executor import Here
+from fed_lorac.records.run_folder import RunFolder
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.runtime.precision import resolved_device
+from fed_lorac.simulation.run import conduct
+
+__all__ = ["ENGINES", "Fleet", "check_machine", "run"]
+
+Engine = Callable[[Config, RunFolder, Watch], None]
+
+
+def check_machine(config: Config) -> None:
+    """Raise `RunError`, with nothing started, where this machine lacks the device, or the room for the workers."""
+    resolved_device(config.run.device)
+    if config.run.workers > 1:
+        from fed_lorac.grid.ray.cluster import check_own  # noqa: PLC0415
+
+        check_own(config.run, config.ray.address)
+
+
+def _hire(config: Config, app: Callable[[], CohortApp]) -> Crew:
+    """This process where one worker is asked for, else workers on Ray."""
+    if config.run.workers == 1 and not config.ray.address:
+        return Here(app())
+    at(f"starting {config.run.workers} workers on Ray")
+    # Ray takes seconds to import, and one process needs none of it.
+    from fed_lorac.grid.ray.executor import RayCrew  # noqa: PLC0415
+
+    return RayCrew(config, app)
+
+
+class Fleet:
+    """Our grid with the cameras of a config, and what they remember."""
+
+    def __init__(self, config: Config, app: Callable[[], CohortApp] | None = None) -> None:
+        # Workers first: they come up while this process opens data and base for itself.
+        try:
+            self.crew = _hire(config, app or partial(FleetApp, config.to_flat()))
+        except RunError:
+            site_of(config)  # where the trouble is this process's too, it comes out as itself
+            raise
+        site = site_of(config)
+        self._bases = Bases(site)
+        size = cohort_size_of(site)
+        self.grid = FleetGrid(self.crew, config.fleet.cameras, cohort_size=size, shared=self._bases.after)
+
+    def states(self) -> Mapping[int, RecordDict]:
+        """Each node's memory, by node id."""
+        return self.grid.states
+
+    def restore(self, states: Mapping[int, RecordDict], updates: Sequence[tuple[int, bytes]]) -> None:
+        """Put memories back, and fold the updates so far into the fleet's base."""
+        self.grid.restore(states)
+        self._bases.restore(updates)
+
+    def close(self) -> None:
+        """Let the crew go."""
+        self.crew.close()
+
+
+def _fleet(config: Config, folder: RunFolder, watch: Watch) -> None:
+    with task_identity(), closing(Fleet(config)) as fleet:
+        conduct(fleet.grid, config, folder, watch, memories=fleet)
+
+
+def _flower(config: Config, folder: RunFolder, watch: Watch) -> None:
+    from fed_lorac.simulation.flower_runtime import simulate  # noqa: PLC0415
+
+    simulate(config, folder, watch)
+
+
+ENGINES: dict[str, Engine] = {"fleet": _fleet, "flower": _flower}
+"""run.engine -> how it runs."""
+
+
+def run(config: Config, out: Path, watch: Watch, *, resume: bool = False) -> None:
+    """Run a config on its engine, into the folder `out`; with `resume`, go on with the run that is there."""
+    if resume and config.run.engine != "fleet":
+        raise ConfigError(
+            'Only the engine "fleet" leaves checkpoints: Flower\'s runtime loses what its nodes remember. '
+            f'Got run.engine = "{config.run.engine}"; start the run again.'
+        )
+    check_machine(config)
+    with RunFolder.owned(out.absolute(), config, resume=resume) as folder:
+        ENGINES[config.run.engine](config, folder, watch)

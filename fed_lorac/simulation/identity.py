@@ -1,0 +1,63 @@
+"""What a run is, beside its config: what a resumed one must find again. Knows sites; not checkpoints.
+
+A config names images, a base and a device; this says what they were. Where one of them is another now, the rest of the
+run would be of another experiment than its beginning.
+"""
+
+import json
+from collections.abc import Mapping
+
+from fed_lorac.client.local_update import cohort_size_of
+from fed_lorac.data.corruptions import corruption_fingerprint, frost_textures
+from fed_lorac.errors import RunError
+from fed_lorac.experiment.experiment import Site, sees_frost
+
+__all__ = ["check_same", "identity_of"]
+
+_NEW_RUN = "or start a new run"
+
+_REMEDIES = {
+    "images": f"Put the images back as they were (data.root may be another), {_NEW_RUN}.",
+    "classes": f"Give the classes their names again, {_NEW_RUN}.",
+    "base network": f"Put back the weights that model.weights names, {_NEW_RUN}.",
+    "normalization": f"Put back the weights that model.weights names, {_NEW_RUN}.",
+    "precision": "Go on where the CPU multiplies bf16 as then, or set run.precision to what it was: "
+    "slower, and the rest may differ in its last bits.",
+    "device": f"Set run.device to what it was, {_NEW_RUN}.",
+    "cameras side by side": f"Set run.cohort_size to what it was, {_NEW_RUN}.",
+    "weather": f"Use the version of fed-lorac, or the corruptions, that it began with, {_NEW_RUN}.",
+    "frost textures": "Install fed-lorac[frost] where they were the real ones, remove imagecorruptions where not.",
+}
+
+
+def identity_of(site: Site) -> dict[str, str]:
+    """What the config does not pin down, in words and fingerprints."""
+    return {
+        "images": site.data.fingerprint,
+        "classes": json.dumps(site.data.classes),
+        "base network": site.base.fingerprint,
+        "normalization": site.base.normalization.text,
+        "precision": site.precision,
+        "device": site.device.type,
+        "cameras side by side": str(cohort_size_of(site)),
+        "frost textures": frost_textures() if sees_frost(site) else "none",
+        "weather": _weather(site),
+    }
+
+
+def _weather(site: Site) -> str:
+    """The code that makes it, which says nothing of the libraries under it: their versions are told apart already."""
+    if site.config.data.name == "cifar10c":
+        return "on file"
+    found = {corruption_fingerprint(name) for name in site.fleet.corruptions}
+    return "made by replaced corruptions" if None in found else " ".join(sorted({f.split(",")[0] for f in found if f}))
+
+
+def check_same(then: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise `RunError` with both values and the remedy where a run would go on as another."""
+    for what, value in now.items():
+        if then.get(what) != value:
+            raise RunError(
+                f"A run goes on with what it began with; its {what} was {then.get(what, 'not recorded')}, and is "
+                f"{value} now. {_REMEDIES[what]}"
+            )

@@ -1,0 +1,300 @@
+"""A whole run over any Flower Grid: the base measured, round after round, the folder written, gone on with after a
+kill. Knows strategies, rounds, records and checkpoints; not apps, nor who works where."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from flwr.app import RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
+from fed_lorac.client.global_model import RunningBase, folded
+from fed_lorac.client.state import STATISTICS_KEY, own_frame, recalled
+from fed_lorac.config import Config, check_unchanged
+from fed_lorac.data.progress import at
+from fed_lorac.errors import RunError
+from fed_lorac.experiment.base_model import tell_notes
+from fed_lorac.experiment.experiment import Site, site_of
+from fed_lorac.fleet.clock import Clock
+from fed_lorac.records.checkpoint import Checkpoint
+from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
+from fed_lorac.records.measured import Measured
+from fed_lorac.records.run_folder import RunFolder, versions
+from fed_lorac.reporting.summary import adapter_state, model_state, own_state, summary
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.flower_private import record_bytes, record_of
+from fed_lorac.server.downlink import Update
+from fed_lorac.server.fleet_strategy import Traffic
+from fed_lorac.simulation.build_strategy import reference_of, strategy_of
+from fed_lorac.simulation.identity import check_same, identity_of
+from fed_lorac.simulation.round import (
+    check_anyone_trained,
+    measure_base,
+    measured_base,
+    roll_call,
+    run_round,
+    write_rows,
+)
+from fed_lorac.simulation.waste import wasteful
+
+__all__ = ["Memories", "conduct"]
+
+
+class Memories(Protocol):
+    """What a fleet's nodes remember, where that can be saved: our own grid's."""
+
+    def states(self) -> Mapping[int, RecordDict]:
+        """Each node's memory, by node id."""
+
+    def restore(self, states: Mapping[int, RecordDict], updates: Sequence[tuple[int, bytes]]) -> None:
+        """Put memories back, and fold the updates so far, (round, frame), into the fleet's base."""
+
+
+@dataclass
+class _Standing:
+    """How far a run is: what is in no update by then, what its nodes remember, and what it last measured."""
+
+    round: int = 0
+    outside: Sums = field(default_factory=dict)
+    states: Mapping[int, RecordDict] = field(default_factory=dict)
+    measured: dict[str, Measured] = field(
+        default_factory=lambda: {arm: Measured() for arm in ("source", "zero_byte", "adapted")}
+    )
+
+
+def conduct(
+    grid: Grid, config: Config, folder: RunFolder, watch: Watch, *, memories: Memories | None = None
+) -> dict[str, Any]:
+    """Run all rounds over any grid, write the run's folder, return its summary.
+
+    With `memories` every `run.checkpoint_every` rounds leave a checkpoint, and a folder that `resumes` goes on from its
+    newest. Ctrl-C ends the run after the rows that are already written: the results are those of the rounds that were
+    finished.
+
+    Raises:
+        RunError: the run cannot begin or go on, or no camera took part in any round.
+    """
+    run = _Run(grid, config, folder, watch, memories)
+    run.begin()
+    interrupted = False
+    try:
+        while run.standing.round < config.run.rounds:
+            run.round()
+    except KeyboardInterrupt:
+        interrupted = True
+    found = run.finish(interrupted=interrupted)
+    if interrupted:
+        raise KeyboardInterrupt
+    return found
+
+
+class _Run:
+    """One run as it goes."""
+
+    def __init__(self, grid: Grid, config: Config, folder: RunFolder, watch: Watch, memories: Memories | None) -> None:
+        self._grid, self._config, self._folder, self._watch, self._memories = grid, config, folder, watch, memories
+        self._site: Site = site_of(config)
+        tell_notes(self._site.base)
+        self._clock = Clock(self._site.fleet, config.fleet, config.local)
+        self._strategy: Traffic = strategy_of(self._site, clock=self._clock)
+        self._full = reference_of(self._site)
+        self.standing = _Standing()
+        self._remarks: list[str] | None = None  # once there is an update to look at
+
+    def begin(self) -> None:
+        """Call the roll; then go on where the newest checkpoint stands, or measure the base."""
+        self._strategy.roster = roll_call(self._grid, self._config.fleet.cameras)
+        kept = self._folder.newest_checkpoint() if self._folder.resumes else None
+        if kept is not None:
+            self._restore(kept)
+            self._folder.write_config(self._config)
+            self._watch.resumed(kept.round)
+            return
+        self._folder.ledger.cut({"rounds": 0, "cameras": 0})
+        timeout = self._config.run.round_timeout_s
+        source, zero_byte = measure_base(self._grid, self._strategy, self._watch, timeout)
+        self.standing.measured |= {"source": source, "zero_byte": zero_byte}
+        self._save()
+
+    def round(self) -> None:
+        """One round, its rows, its checkpoint."""
+        run, number = self._config.run, self.standing.round + 1
+        last = number == run.rounds
+        measure = last or number % run.evaluate_every == 0
+        found, seconds = run_round(
+            self._grid,
+            self._strategy,
+            number,
+            measure=measure,
+            last=last,
+            timeout=run.round_timeout_s,
+            watch=self._watch,
+        )
+        ledger, report = self._folder.ledger, self._strategy.report
+        measured = self.standing.measured
+        if measure:
+            measured["adapted"] = found
+        if measure and self._site.fleet.changing:
+            measured["source"], measured["zero_byte"] = measured_base(self._strategy)
+        base = {arm: measured[arm] for arm in ("source", "zero_byte") if measure}
+        self._folder.lock.check()
+        row = write_rows(ledger, report, self._site.fleet, self._full, found, seconds, clock=self._clock, **base)
+        self._stand(number)
+        if last or (run.checkpoint_every and number % run.checkpoint_every == 0):
+            self._save()
+        self._watch.round(row, run.rounds)
+        self._remark()
+
+    def _stand(self, round: int) -> None:
+        """That round is done: what an interrupted one after it changes is no part of the results."""
+        states = {} if self._memories is None else dict(self._memories.states())
+        outside = self._strategy.outside(self._strategy.kept)
+        self.standing.round, self.standing.outside, self.standing.states = round, outside, states
+
+    def _remark(self) -> None:
+        """Say once what the first update shows."""
+        if self._remarks is None and self._strategy.updates:
+            said = wasteful(self._site, self._strategy.updates[0])
+            self._remarks = [] if said is None else [said]
+            for text in self._remarks:
+                logging.getLogger(__name__).warning("%s", text)
+
+    def finish(self, *, interrupted: bool) -> dict[str, Any]:
+        """Write the results of the rounds that have rows; return the summary."""
+        at("writing the results")
+        rows = read_rows(self._folder.path / ROUNDS_FILE).rows
+        if not interrupted:
+            check_anyone_trained(rows)
+        cameras = sorted(self._strategy.roster.values())
+        groups = {str(k): group for k in cameras if (group := self._strategy.group(k)) is not None}
+        self._remark()
+        arms, said = self.standing.measured, self._remarks or ()
+        found = summary(self._site, rows, **arms, groups=groups, interrupted=interrupted, remarks=said)
+        # An interrupted round may have made its update already, but has no row: it never was.
+        updates = [update for update in self._strategy.updates if update.round <= found["rounds"]]
+        running = folded(self._site, RunningBase(), [(update.round, update.frame) for update in updates])
+        metadata = {
+            "base": self._site.base.fingerprint,
+            "folded_round": str(running.round),
+            "method": self._config.adapter.method,
+            "data": self._site.data.name,
+            "data_fingerprint": self._site.data.fingerprint,
+            "classes": json.dumps(self._site.data.classes),
+            "normalization": self._site.base.normalization.text,
+            "seed": str(self._config.run.seed),
+        }
+        self._folder.finish(
+            found,
+            adapter=adapter_state(self._site, running, updates, self.standing.outside),
+            model=model_state(self._site, running, self.standing.outside),
+            cameras=self._of_cameras(),
+            metadata=metadata,
+        )
+        return found
+
+    def _of_cameras(self) -> dict[str, Tensor]:
+        """What is each camera's own, from memories or as sent with the last evaluation: `camera-<id>.<batch norm>.
+        running_mean` and so on, and `own-<n>.` before a change of the model that `own.camera-<id>` = n have."""
+        roster = self._strategy.roster
+        said = {node: self._strategy.evaluations.get(camera, RecordDict()) for node, camera in roster.items()}
+        states = said if self._memories is None else self.standing.states
+        cameras = {roster[node]: state for node, state in states.items() if node in roster}
+        found = {
+            f"camera-{camera}.{name}": value
+            for camera, state in cameras.items()
+            if STATISTICS_KEY in state.array_records
+            for name, value in recalled(state).items()
+        }
+        return found | self._own_parts({camera: own_frame(state) for camera, state in sorted(cameras.items())})
+
+    def _own_parts(self, frames: Mapping[int, bytes]) -> dict[str, Tensor]:
+        """Cameras that were told the same share one change."""
+        places = {frame: place for place, frame in enumerate(dict.fromkeys(filter(None, frames.values())))}
+        found = {f"own.camera-{k}": torch.tensor(places[frame]) for k, frame in frames.items() if frame}
+        for frame, place in places.items():
+            change = own_state(self._site, frame, self.standing.outside)
+            found |= {f"own-{place}.{name}": tensor for name, tensor in change.items()}
+        return found
+
+    def _save(self) -> None:
+        """Leave a checkpoint, where nodes can be saved and it was asked for."""
+        if self._memories is None or not self._config.run.checkpoint_every:
+            return
+        strategy = self._strategy
+        facts = {
+            "versions": versions(),
+            "identity": identity_of(self._site),
+            "config": self._config.to_flat(),  # every random stream is a function of its seed and its own names
+            "ledger": self._folder.ledger.position(),
+            "clock": self._clock.state(),
+            "confirmed": strategy.confirmed,
+            "notes": strategy.notes,
+            "measured": {arm: vars(measured) for arm, measured in self.standing.measured.items()},
+        }
+        tensors = {f"node {node}": _bytes(state) for node, state in self._memories.states().items()}
+        for name, total in strategy.kept.items():
+            tensors |= {f"kept {name} {part}": tensor for part, tensor in total.parts().items()}
+        updates = {update.round: update.frame for update in strategy.updates}
+        self._folder.checkpoints.write(Checkpoint(self.standing.round, facts, tensors, updates))
+
+    def _restore(self, kept: Checkpoint) -> None:
+        if self._memories is None:
+            raise AssertionError("only a grid whose nodes can be saved has checkpoints")
+        check_same(kept.facts.get("identity", {}), identity_of(self._site))
+        check_unchanged(kept.facts["config"], self._config)
+        self._check_rounds(kept.round, kept.facts["config"]["run.rounds"])
+        if (then := kept.facts["versions"]) != versions():
+            changed = sorted(name for name, version in versions().items() if then.get(name) != version)
+            logging.getLogger(__name__).warning(
+                "The run began under other versions of %s: the rest may differ in the last bits.", ", ".join(changed)
+            )
+        self._folder.ledger.cut(kept.facts["ledger"])
+        self._clock.restore(**kept.facts.get("clock", {}))
+        for arm, measured in kept.facts["measured"].items():
+            by_camera = {kind: {int(camera): v for camera, v in values.items()} for kind, values in measured.items()}
+            self.standing.measured[arm] = Measured(**by_camera)
+        updates = sorted(kept.updates.items())
+        states = {int(name.split()[1]): _record(t) for name, t in kept.tensors.items() if name.startswith("node ")}
+        self._memories.restore(states, updates)
+        confirmed = {int(camera): round for camera, round in kept.facts["confirmed"].items()}
+        sums, notes = _kept(kept.tensors), kept.facts.get("notes")
+        self._strategy.resume([Update(*update) for update in updates], confirmed, sums, notes)
+        self._stand(kept.round)
+
+    def _check_rounds(self, done: int, then: int) -> None:
+        """A run may be asked for more rounds than it was; what follows from their number is said."""
+        asked = self._config.run.rounds
+        if asked < done:
+            raise RunError(
+                f"A run cannot go back; {done} rounds are done, and run.rounds is {asked} now. Ask for {done} or more."
+            )
+        if asked != then and self._config.local.schedule != "constant":
+            logging.getLogger(__name__).warning(
+                "The learning rate falls over all rounds, which were %d and are %d now: from here on it is not that of "
+                "a run that was asked for %d at once.",
+                then,
+                asked,
+                asked,
+            )
+
+
+def _bytes(state: RecordDict) -> Tensor:
+    return torch.frombuffer(bytearray(record_bytes(state)), dtype=torch.uint8)
+
+
+def _record(data: Tensor) -> RecordDict:
+    return record_of(data.numpy().tobytes())
+
+
+def _kept(tensors: Mapping[str, Tensor]) -> dict[str, DeltaSum]:
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("kept "):
+            _, name, part = key.split(" ")
+            parts.setdefault(name, {})[part] = tensor
+    return {key: DeltaSum.of_parts(found) for key, found in parts.items()}

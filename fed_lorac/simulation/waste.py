@@ -1,0 +1,89 @@
+"""A strategy that sends down far more than what its adapter needs, and the better choice. Knows sites, strategies and
+what their updates weigh; not rounds or ledgers.
+
+Nothing is known here of single methods: what an update weighs is compared with what cameras send up, and where it is
+far more, the update that each other exact strategy would make of the same adapter is built and weighed too.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+
+from fed_lorac.client.local_update import uplink_template
+from fed_lorac.config import CodecConfig, Config, names
+from fed_lorac.config.rules import Scalar
+from fed_lorac.errors import ConfigError
+from fed_lorac.experiment.experiment import Site
+from fed_lorac.seeds import stream, torch_stream
+from fed_lorac.server.downlink import Update
+from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.simulation.build_strategy import STRATEGIES, full_messages, strategy_of, update_message_bytes
+from fed_lorac.wire.frame import encode, inspect, payload_bytes
+
+__all__ = ["wasteful"]
+
+FAR_MORE = 4
+"""So many times what cameras send up, or what another strategy would send down, is worth a remark."""
+
+_SVD: Mapping[str, Scalar] = {"strategy.downlink": "svd", "strategy.svd_rank": 0}
+_OTHERS: tuple[tuple[Mapping[str, Scalar], str], ...] = (
+    ({"strategy.name": "plain"}, 'strategy.name = "plain" is exact too'),
+    (_SVD, 'strategy.downlink = "svd" is exact over the rounds'),
+    (
+        {"strategy.name": "merged", **_SVD},
+        'strategy.name = "merged" with strategy.downlink = "svd" is exact over the rounds',
+    ),
+)
+"""What else could be set, and how it is said."""
+
+
+def wasteful(site: Site, update: Update) -> str | None:
+    """A remark on a run's first update where it weighs far more than what cameras send up and than the update of
+    another strategy that accepts the same adapter and is exact; None where it does not."""
+    config, codec = site.config, site.config.codec
+    template = {name: torch.zeros(shape) for name, shape in uplink_template(site).items()}
+    needed, sent = payload_bytes(template, codec.down, codec.topk_share), inspect(update.frame).payload_bytes
+    if sent <= FAR_MORE * needed:
+        return None
+    others = [(_update_of(replace(site, config=other)), other, said) for other, said in _others(config)]
+    best = min(others, key=lambda one: len(one[0].frame), default=None)
+    if best is None or len(best[0].frame) * FAR_MORE > len(update.frame):
+        return None
+    fewer, other, said = best
+    full = full_messages(site, CodecConfig()).down
+    ours, theirs = update_message_bytes(update), update_message_bytes(fewer)
+    lost = names.GROUPED.count(config.strategy.name) > names.GROUPED.count(other.strategy.name)
+    return (
+        f"What goes down is far more than {config.adapter.method} needs: an update of {config.strategy.name} weighs "
+        f"{ours:,} bytes a camera, {ours / full:.1%} of full fine-tuning's in fp32. {said} and its update weighs "
+        f"{theirs:,} bytes, {theirs / full:.1%}{'; it has no change for each group of cameras' if lost else ''}."
+    )
+
+
+def _others(config: Config) -> Iterator[tuple[Config, str]]:
+    """Configs that differ in the strategy alone, are exact and make sense."""
+    for changes, said in _OTHERS:
+        try:
+            other = Config.from_flat({**config.to_flat(), **changes})
+        except ConfigError:
+            continue
+        if other != config and STRATEGIES[other.strategy.name].exact:
+            yield other, said
+
+
+def _update_of(site: Site) -> Update:
+    """The first update that a strategy makes of some state: its size follows from shapes.
+
+    A server optimizer and a centre change values alone; the simplest of them stand in.
+    """
+    config = site.config
+    simple = replace(config, strategy=replace(config.strategy, server="average", centre="mean"))
+    strategy = strategy_of(replace(site, config=simple))
+    assert isinstance(strategy, FrameStrategy)  # whoever sends updates is one
+    drawn = torch_stream(0, "weighed")
+    state = {name: torch.randn(shape, generator=drawn) for name, shape in strategy.template.items()}
+    update, _ = strategy.combine([(state, 1.0)])
+    rng = stream(0, "weighed")
+    codec = config.codec
+    return Update(1, encode(update, dtype=codec.down, base="", rng=rng, topk_share=codec.topk_share))

@@ -1,0 +1,88 @@
+"""How good a model is on one camera's images. Knows models and images; not rounds, bytes or Flower."""
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fed_lorac.runtime.normalization import CIFAR10, Normalization
+from fed_lorac.runtime.precision import Precision, autocast
+from fed_lorac.training.augment import to_input
+from fed_lorac.training.blocks import fixed_norms_folded
+
+__all__ = ["Statistics", "accuracy", "batch_norms", "reestimate_statistics", "statistics_of"]
+
+Statistics = Mapping[str, Tensor]
+"""A camera's own batch norm: running means and variances by name; empty: the base's."""
+
+_STATISTICS = ("running_mean", "running_var")
+
+_BATCH = 250  # for statistics, which it is part of
+_SCORED = 125  # for scores, which it changes by rounding at most: a quarter faster on a CPU than 250
+
+
+def batch_norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every batch norm with its name, subclasses too, found by module type: by name one would miss `downsample.1`."""
+    return ((name, m) for name, m in model.named_modules() if isinstance(m, _BatchNorm))
+
+
+def statistics_of(model: nn.Module) -> dict[str, Tensor]:
+    """Every batch norm's running mean and variance by name, as copies on the CPU."""
+    found = {}
+    for name, norm in batch_norms(model):
+        for statistic in _STATISTICS:
+            value = cast(Tensor | None, getattr(norm, statistic))
+            if value is not None:
+                found[f"{name}.{statistic}"] = value.detach().to("cpu", copy=True)
+    return found
+
+
+@torch.no_grad()
+def reestimate_statistics(
+    model: nn.Module,
+    images: UInt8[Tensor, "n h w 3"],
+    precision: Precision = "fp32",
+    normalization: Normalization = CIFAR10,
+) -> None:
+    """Reset every batch norm and set its statistics to the cumulative mean over `images` under this very model.
+
+    The zero-byte adaptation of Schneider et al. 2020 (arXiv 2006.16971) without the source prior.
+    """
+    was_training, momenta = model.training, {}
+    for name, norm in batch_norms(model):
+        momenta[name] = norm.momentum
+        norm.reset_running_stats()  # type: ignore[operator]
+        norm.momentum = None  # type: ignore[assignment]  # None: cumulative mean
+    model.train()
+    device = next(model.parameters()).device
+    # Strided batches: near equal in size, so that images weigh alike, and of all classes where images come class by
+    # class, or the spread between classes would be missing from every batch's variance.
+    parts = max(1, -(-len(images) // _BATCH))
+    for batch in (images[part::parts] for part in range(parts)):
+        with autocast(precision, device):
+            model(to_input(batch, device, normalization))
+    for name, norm in batch_norms(model):
+        norm.momentum = momenta[name]
+    model.train(was_training)
+
+
+@torch.no_grad()
+def accuracy(
+    model: nn.Module,
+    images: UInt8[Tensor, "n h w 3"],
+    labels: Int64[Tensor, " n"],
+    precision: Precision = "fp32",
+    normalization: Normalization = CIFAR10,
+) -> float:
+    """The share of `images` whose largest logit is the label's, 0 to 1, in eval mode; the mode is put back."""
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    right = 0
+    with fixed_norms_folded(model, model), autocast(precision, device):
+        for x, y in zip(images.split(_SCORED), labels.split(_SCORED), strict=True):
+            right += int((model(to_input(x, device, normalization)).argmax(1).cpu() == y).sum())
+    model.train(was_training)
+    return right / len(labels)

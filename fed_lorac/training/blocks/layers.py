@@ -1,0 +1,207 @@
+"""One layer of N networks side by side. Knows layers, their tensors and a cameras' axis; not networks, steps or data.
+
+Activations are (B, N*C, H, W): camera after camera along the channels, so whatever acts on each element or channel
+passes unaltered, a batch norm over N*C channels has statistics per camera, and N convolutions are one with N times the
+groups. A layer's own tensors are kept under their own names with the cameras' axis in front: (N, ...).
+
+An adapter joins by giving its layer (a subclass of nn.Conv2d or nn.Linear) one method,
+`effective_weight(own) -> Tensor`: the weight (..., *weight.shape) as a function of the layer's tensors by name, each
+with any axes in front. See `LoraConv2d`. Its settings (a scale) must show in `extra_repr`, by which equals are known.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fed_lorac.adapters.lora_c_conv import scaled
+from fed_lorac.adapters.strided import unstrided
+from fed_lorac.models.cifar_resnet import IdentityShortcut
+
+__all__ = ["Side", "SideBatchNorm", "SideConv2d", "affine_of", "effective_weight", "side_of"]
+
+
+class Side(nn.Module):
+    """N equal layers as one. `part`, where set, are the cameras (indices) that the next forward is of."""
+
+    part: Tensor | None
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.like, self.part = (layers[0],), None  # a tuple hides it from nn.Module: its tensors are not ours
+        self.cameras = len(layers)
+        self.train(layers[0].training)
+        for name, own in layers[0].named_parameters(recurse=False):
+            each = [layer.get_parameter(name) for layer in layers]
+            self.register_parameter(name, nn.Parameter(_together(each), own.requires_grad))
+        for name in self.kept_buffers(layers[0]):
+            self.register_buffer(name, _together([layer.get_buffer(name) for layer in layers]))
+
+    def kept_buffers(self, layer: nn.Module) -> list[str]:
+        """Names of the buffers that the forward pass needs: what an adapter's `effective_weight` may ask for."""
+        return [name for name, _ in layer.named_buffers(recurse=False)] if _adapted(layer) else []
+
+    @property
+    def count(self) -> int:
+        """Cameras in the next forward, n."""
+        return self.cameras if self.part is None else len(self.part)
+
+    def own(self) -> dict[str, Tensor]:
+        """This layer's tensors by name, (n, ...), of the cameras whose turn it is."""
+        tensors = {k: t for k, t in (*self._parameters.items(), *self._buffers.items()) if t is not None}
+        return tensors if self.part is None else {k: t.index_select(0, self.part) for k, t in tensors.items()}
+
+    def keep(self, cameras: Tensor) -> None:
+        """Go on with these cameras only."""
+        for tensor in (*self.parameters(recurse=False), *self.buffers(recurse=False)):
+            tensor.data, tensor.grad = tensor.data.index_select(0, cameras), None
+        self.cameras = len(cameras)
+
+    @torch.no_grad()
+    def write_back(self, place: int, layer: nn.Module, steps: int) -> None:
+        """Put what `steps` steps made of the camera at `place` into its own layer: its trained tensors."""
+        for name, tensor in self.named_parameters(recurse=False):
+            if tensor.requires_grad:
+                layer.get_parameter(name).copy_(tensor[place])
+
+
+class SideConv2d(Side):
+    """N convolutions, each over its own camera's channels by its own effective weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n*in, H, W) to (B, n*out, H', W')."""
+        return self.convolve(x, None)
+
+    def convolve(self, x: Tensor, affine: tuple[Tensor, Tensor] | None) -> Tensor:
+        """The convolutions and then, where `affine` is (gain, shift), each (n*out,): y * gain + shift."""
+        conv, own = cast(nn.Conv2d, self.like[0]), self.own()
+        weight, bias = effective_weight(conv, own).flatten(0, 1), own.get("bias")
+        weight, bias = scaled(weight, None if bias is None else bias.flatten(), affine)
+        groups = conv.groups * self.count
+        x, stride = unstrided(x, weight, conv.stride, conv.padding, groups)
+        return F.conv2d(x, weight, bias, stride, conv.padding, conv.dilation, groups)
+
+
+class SideLinear(Side):
+    """N linear layers, each over its own camera's features."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n*in) to (B, n*out)."""
+        own = self.own()
+        weight = effective_weight(self.like[0], own)
+        y = torch.matmul(x.unflatten(1, (self.count, -1)).transpose(0, 1), weight.transpose(1, 2))
+        if "bias" in own:
+            y = y + own["bias"][:, None]
+        return y.transpose(0, 1).flatten(1)
+
+
+class SideBatchNorm(Side):
+    """N batch norms: one over all channels, in training mode (moving each camera's statistics) or eval mode."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__(layers)
+        for name, statistics in self.named_buffers(recurse=False):
+            self.register_buffer(name, statistics.contiguous())  # each camera's own memory, to be moved in place
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Gain and shift, each (n*C,), of norms in eval mode."""
+        return affine_of(cast(nn.BatchNorm2d, self.like[0]), {k: t.flatten() for k, t in self.own().items()})
+
+    def kept_buffers(self, layer: nn.Module) -> list[str]:
+        """The running statistics; the count of batches is each camera's own layer's."""
+        return [name for name in ("running_mean", "running_var") if getattr(layer, name) is not None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n*C, ...) to the same shape."""
+        norm, own = cast(nn.BatchNorm2d, self.like[0]), {k: t.flatten() for k, t in self.own().items()}
+        mean, var = own.get("running_mean"), own.get("running_var")
+        batch = self.training or mean is None
+        y = F.batch_norm(x, mean, var, own.get("weight"), own.get("bias"), batch, norm.momentum or 0.0, norm.eps)
+        if batch and self.part is not None and mean is not None and var is not None:
+            for name, moved in (("running_mean", mean), ("running_var", var)):
+                self.get_buffer(name).index_copy_(0, self.part, moved.view(self.count, -1))
+        return y
+
+    def write_back(self, place: int, layer: nn.Module, steps: int) -> None:
+        """The trained tensors and, where batches moved them, the statistics and their count."""
+        super().write_back(place, layer, steps)
+        for name, tensor in self.named_buffers(recurse=False) if self.training else ():
+            layer.get_buffer(name).copy_(tensor[place])
+        count = layer.num_batches_tracked
+        if self.training and isinstance(count, Tensor):
+            count.add_(steps)
+
+
+class SideGroupNorm(Side):
+    """N group norms: one with N times the groups, none of which spans two cameras."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n*C, ...) to the same shape."""
+        norm, own = cast(nn.GroupNorm, self.like[0]), {k: t.flatten() for k, t in self.own().items()}
+        return F.group_norm(x, norm.num_groups * self.count, own.get("weight"), own.get("bias"), norm.eps)
+
+
+class SideShortcut(Side):
+    """N identity shortcuts: every camera's channels get their own zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n*in, H, W) to (B, n*out, H/stride, W/stride); laid out channels-last, as its neighbours are."""
+        one = cast(IdentityShortcut, self.like[0])
+        last = x.permute(0, 2, 3, 1)[:, :: one.stride, :: one.stride]
+        before = one.new_channels // 2
+        each = last.unflatten(3, (self.count, -1))
+        return F.pad(each, (before, one.new_channels - before)).flatten(3).permute(0, 3, 1, 2)
+
+
+def affine_of(norm: _BatchNorm, own: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Gain and shift of a batch norm in eval mode, y = x * gain + shift, from its tensors by name."""
+    gain = torch.rsqrt(own["running_var"] + norm.eps)
+    gain = own["weight"] * gain if "weight" in own else gain
+    shift = -own["running_mean"] * gain
+    return gain, own["bias"] + shift if "bias" in own else shift
+
+
+def side_of(layer: nn.Module) -> Callable[[Sequence[nn.Module]], Side] | None:
+    """What puts layers like this one side by side; None where nothing here can."""
+    if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
+        return None
+    if isinstance(layer, _BatchNorm) and layer.training and (layer.momentum is None or _holds_still(layer)):
+        return None  # a cumulative mean moves at a pace of the camera's own count
+    if _adapted(layer):
+        return SideConv2d if isinstance(layer, nn.Conv2d) else SideLinear if isinstance(layer, nn.Linear) else None
+    return _SIDES.get(type(layer))
+
+
+_SIDES: dict[type[nn.Module], Callable[[Sequence[nn.Module]], Side]] = {
+    nn.Conv2d: SideConv2d,
+    nn.Linear: SideLinear,
+    nn.BatchNorm1d: SideBatchNorm,
+    nn.BatchNorm2d: SideBatchNorm,
+    nn.GroupNorm: SideGroupNorm,
+    IdentityShortcut: SideShortcut,
+}
+
+
+def _holds_still(norm: _BatchNorm) -> bool:
+    """Whether batches leave the statistics as they are, though it has some."""
+    return norm.running_mean is not None and not norm.track_running_stats
+
+
+def _adapted(layer: nn.Module) -> bool:
+    return hasattr(layer, "effective_weight")
+
+
+def effective_weight(layer: nn.Module, own: Mapping[str, Tensor]) -> Tensor:
+    """What a convolution or linear layer multiplies by: (..., *weight.shape), given its tensors with axes in front."""
+    return cast(Tensor, layer.effective_weight(own)) if _adapted(layer) else own["weight"]  # type: ignore[operator]
+
+
+def _together(tensors: Sequence[Tensor]) -> Tensor:
+    """(N, ...); what is frozen and the same for all is kept once."""
+    first = tensors[0].detach()
+    if not tensors[0].requires_grad and all(t is tensors[0] or torch.equal(t, first) for t in tensors[1:]):
+        return first.expand(len(tensors), *first.shape)
+    return torch.stack([t.detach() for t in tensors])

@@ -1,0 +1,173 @@
+"""N networks of one architecture as one network. Knows modules, their tensors and a cameras' axis; not steps or data.
+
+The containers of the network (blocks, sequences) are copied and run as they are, on (B, N*C, H, W); its layers are put
+side by side (`layers`); what has no parameters and acts on each element or channel passes. Only kinds named here are
+let in: another's forward could mix channels, hence cameras, unseen.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fed_lorac.adapters.plain import altered
+from fed_lorac.adapters.ties import ties
+from fed_lorac.errors import RunError
+from fed_lorac.models.cifar_resnet import Block, CifarResNet
+from fed_lorac.training.blocks.layers import Side, side_of
+
+__all__ = ["Alone", "Stack", "check_equal", "why_apart"]
+
+_CONTAINERS = (nn.Sequential, CifarResNet, Block)
+_TORCHVISIONS = ("ResNet", "BasicBlock", "Bottleneck")  # by name: torchvision takes a second to import
+_ELEMENTWISE = (nn.Identity, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish)
+_CHANNELWISE = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
+
+def why_apart(model: nn.Module) -> str:
+    """Why networks like this one cannot stand side by side, naming the first layer at fault; "" where they can."""
+    for name, module in _parts(model):
+        if not _passes(module) and side_of(module) is None:
+            return f"no side-by-side form is known for {name or 'the network'}, a {type(module).__name__}"
+    for name, module in model.named_modules():
+        if how := altered(module):
+            return f"{name or 'the network'}, a {type(module).__name__}, {how}, which side by side is lost"
+    tied = ties(model)
+    return f"{tied[0][0]} and {tied[0][1]} are tied" if tied else ""
+
+
+def _passes(module: nn.Module) -> bool:
+    if isinstance(module, nn.Flatten):
+        return (module.start_dim, module.end_dim) == (1, -1)
+    return type(module) in (*_ELEMENTWISE, *_CHANNELWISE)
+
+
+def check_equal(models: Sequence[nn.Module]) -> None:
+    """RunError unless all have the first one's layers, settings, modes, shapes and trainable parameters."""
+    first = _likeness(models[0]) if len(models) > 1 else []
+    for place, model in enumerate(models[1:], 1):
+        odd = next((a or b for a, b in _pairs(first, _likeness(model)) if a != b), None)
+        if odd:
+            raise RunError(
+                "Networks that train side by side are of one architecture, in one mode, with the same parameters "
+                f"trained; number {place} differs from the first at {odd[0] or 'its top'!r}. Train it in a cohort of "
+                "its own."
+            )
+
+
+class Alone:
+    """A cohort of one: the network itself, seen as the only row of a stack."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.network = model
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+
+    def trained(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Every trained tensor and its gradient, (1, ...), in the network's order."""
+        return [(p.data[None], None if p.grad is None else p.grad[None]) for p in self._trained]
+
+    def part(self, cameras: Sequence[int] | None) -> None:
+        """There is one, and it takes part."""
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for p in self._trained:
+            p.grad = None
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Whoever is kept is the one."""
+
+    def leave(self, place: int, steps: int) -> None:
+        """It was trained in place."""
+
+
+class Stack:
+    """N >= 2 networks as one, `network`: (B, N*3, H, W) to (B, N*classes). The networks get their tensors on `leave`.
+
+    Places are those in the stack as it is now: `keep` closes the ranks.
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        self._models = list(models)
+        each = [dict(model.named_modules()) for model in models]
+        self._sides: dict[str, Side] = {}
+        memo: dict[int, Any] = {}
+        for name, module in _parts(models[0]):
+            if make := side_of(module):
+                self._sides[name] = make([modules[name] for modules in each])
+            memo[id(module)] = self._sides.get(name, module)
+        for module in models[0].modules():  # notes that adapters pin to a network are not for the copy
+            memo |= {id(note): note for key, note in vars(module).items() if key not in _OWN}
+        self.network: nn.Module = copy.deepcopy(models[0], memo)
+        self._parameters = [p for p in self.network.parameters() if p.requires_grad]
+
+    def trained(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Every trained tensor and its gradient, (N, ...), in the network's order."""
+        return [(p.data, p.grad) for p in self._parameters]
+
+    def part(self, cameras: Sequence[int] | None) -> None:
+        """Let the next forward be of these places only; None: of all."""
+        device = self._parameters[0].device
+        index = None if cameras is None else torch.tensor(cameras, device=device)
+        for side in self._sides.values():
+            side.part = index
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for p in self._parameters:
+            p.grad = None
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with the cameras at these places, in this order."""
+        index = torch.tensor(places, device=self._parameters[0].device)
+        for side in self._sides.values():
+            side.keep(index)
+        self._models = [self._models[place] for place in places]
+
+    def leave(self, place: int, steps: int) -> None:
+        """Write what `steps` steps made of the camera at `place` into its own network."""
+        for name, side in self._sides.items():
+            side.write_back(place, self._models[place].get_submodule(name), steps)
+
+
+_OWN = frozenset(vars(nn.Module()))
+
+
+def _parts(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """What containers are made of, in their order; a container with parameters of its own counts as a layer."""
+    if _contains(model) and not list(model.parameters(recurse=False)):
+        for child_name, child in model.named_children():
+            yield from _parts(child, f"{name}.{child_name}" if name else child_name)
+    else:
+        yield name, model
+
+
+def _contains(module: nn.Module) -> bool:
+    kind = type(module)
+    return kind in _CONTAINERS or (kind.__module__ == "torchvision.models.resnet" and kind.__name__ in _TORCHVISIONS)
+
+
+def _likeness(model: nn.Module) -> list[tuple[object, ...]]:
+    return [
+        (
+            name,
+            type(m),
+            m.training,
+            m.extra_repr(),
+            altered(m),
+            *_own_parameters(m),
+        )
+        for name, m in model.named_modules()
+    ]
+
+
+def _own_parameters(module: nn.Module) -> Iterator[tuple[str, torch.Size, bool]]:
+    return ((name, p.shape, p.requires_grad) for name, p in module.named_parameters(recurse=False))
+
+
+def _pairs(a: list[tuple[object, ...]], b: list[tuple[object, ...]]) -> Iterator[tuple[Any, Any]]:
+    longest = max(len(a), len(b))
+    padded = [rows + [()] * (longest - len(rows)) for rows in (a, b)]
+    return zip(*padded, strict=True)

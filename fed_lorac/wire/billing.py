@@ -1,0 +1,133 @@
+"""What a message weighs, measured by building it. Knows frames and Flower's records; not rounds, links or ledgers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, MetricRecord, RecordDict
+from numpy.lib import format as npy
+from torch import Tensor
+
+from fed_lorac.runtime.flower_private import fixed_message, proto_bytes
+from fed_lorac.seeds import stream
+from fed_lorac.wire.frame import TOPK_SHARE, encode, payload_bytes
+from fed_lorac.wire.refusals import RefusedFrameError
+
+__all__ = [
+    "FRAME_KEY",
+    "Weight",
+    "frame_record",
+    "full_message",
+    "message_bytes",
+    "read_frame",
+    "reply_records",
+    "weigh",
+]
+
+Record = ArrayRecord | ConfigRecord | MetricRecord
+
+ARRAYS_KEY = "arrays"  # flwr.serverapp's name for the record with the model in a message
+FRAME_KEY = "frame"
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One message in bytes, from the inside out: values alone, the frame around them, Flower's message around that."""
+
+    payload_bytes: int = 0
+    frame_bytes: int = 0
+    message_bytes: int = 0
+
+    def __add__(self, other: "Weight") -> "Weight":
+        return Weight(
+            self.payload_bytes + other.payload_bytes,
+            self.frame_bytes + other.frame_bytes,
+            self.message_bytes + other.message_bytes,
+        )
+
+    def columns(self, direction: str) -> dict[str, int]:
+        """As ledger columns: `weight.columns("uplink")` has `uplink_payload_bytes` and so on."""
+        return {f"{direction}_{name}": value for name, value in vars(self).items()}
+
+
+def frame_record(frame: bytes) -> ArrayRecord:
+    """A frame as ONE uint8 array: every array in a Flower record costs a header of 128 bytes of its own."""
+    return ArrayRecord({FRAME_KEY: Array(np.frombuffer(frame, np.uint8))})
+
+
+def _envelope_fault(came: str) -> RefusedFrameError:
+    return RefusedFrameError(
+        f"A frame travels as one flat uint8 array called {FRAME_KEY!r}; {came}. Build the record with frame_record().",
+        "malformed envelope",
+    )
+
+
+def _npy_header(n_bytes: int) -> bytes:
+    """What numpy.save writes before a flat uint8 array."""
+    stream = BytesIO()
+    npy.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (n_bytes,)})
+    return stream.getvalue()
+
+
+def read_frame(record: ArrayRecord) -> bytes:
+    """The frame in a record; FrameError unless the record is what `frame_record` builds.
+
+    The array's header is compared, never parsed: a stranger's header can make a parser fail or allocate at will.
+    """
+    if list(record) != [FRAME_KEY]:
+        raise _envelope_fault(f"the record has {len(record)} arrays, {list(record)[:4]}")
+    data = record[FRAME_KEY].data
+    size = len(_npy_header(0))
+    if data[:size] != _npy_header(max(0, len(data) - size)):
+        raise _envelope_fault(f"the {len(data)} bytes of its array start with {bytes(data[:80])!r}")
+    return bytes(data[size:])
+
+
+def message_bytes(content: RecordDict, message_type: str = MessageType.TRAIN, *, reply: bool = False) -> int:
+    """The bytes of a Flower message with this content as protobuf, under fixed ids (see flower_private)."""
+    return proto_bytes(fixed_message(content, message_type, reply=reply))
+
+
+def weigh(
+    frame: bytes,
+    payload: int,
+    records: Mapping[str, Record] | None = None,
+    *,
+    message_type: str = MessageType.TRAIN,
+    reply: bool = False,
+) -> Weight:
+    """Weigh one message.
+
+    Args:
+        frame: the frame it carries.
+        payload: bytes of the values in that frame (`codec.payload_bytes`).
+        records: what travels beside the frame, by key: an instruction's "config", a reply's "metrics".
+        message_type: Flower's message type.
+        reply: camera to server (uplink); otherwise server to camera (downlink).
+    """
+    content = RecordDict({ARRAYS_KEY: frame_record(frame), **(records or {})})
+    return Weight(payload, len(frame), message_bytes(content, message_type, reply=reply))
+
+
+def reply_records(num_examples: int = 1000) -> dict[str, Record]:
+    """What travels beside the frame in a camera's reply; the number of examples moves its size by a byte or so."""
+    return {"metrics": MetricRecord({"num-examples": num_examples, "train-loss": 1.0})}
+
+
+def full_message(
+    model_state: Mapping[str, Tensor],
+    dtype: str,
+    records: Mapping[str, Record] | None = None,
+    *,
+    reply: bool = False,
+    topk_share: float = TOPK_SHARE,
+) -> Weight:
+    """Build and weigh the message that full fine-tuning would send, with the same codec and the same other records.
+
+    The same codec with the same settings on both sides: a method under int4 is held against full fine-tuning under
+    int4. `model_state` holds every parameter of the model, and its running statistics only where those are sent.
+    Neither its values nor the fingerprint of the base matter here: a frame's size follows from shapes and settings.
+    """
+    frame = encode(model_state, dtype=dtype, base="", rng=stream(0, "weighed"), topk_share=topk_share)
+    return weigh(frame, payload_bytes(model_state, dtype, topk_share), records, reply=reply)

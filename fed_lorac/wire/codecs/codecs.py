@@ -1,0 +1,147 @@
+"""The codecs by name: how a tensor's values become bytes and come back. Knows one tensor at a time; not frames.
+
+A codec's tensors have a size that follows from their shape and from what the frame says once, its `setup`, never from
+their values: so a message can be weighed before anything is trained, and a reader knows where each tensor ends.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+
+from numpy.random import Generator
+
+from fed_lorac.wire.codecs import drive, topk
+from fed_lorac.wire.codecs import floats as dtypes
+from fed_lorac.wire.codecs import quantize as rounding
+from fed_lorac.wire.codecs.slot import Slot, Values
+from fed_lorac.wire.refusals import RefusedFrameError
+
+__all__ = ["CODECS", "Codec", "by_code", "by_name"]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One way for values to travel.
+
+    `unbiased`: the mean of what is decoded, over the codec's own randomness, is what was sent; codecs without any
+    randomness are biased unless they are `lossless`. `random`: packing needs a generator.
+    """
+
+    name: str
+    code: int  # in a frame's header; never changes
+    source: str
+    unbiased: bool
+    overflow_at: float  # the smallest magnitude that it refuses
+    size_bytes: Callable[[Slot], int]
+    pack: Callable[[Values, Slot, Generator | None], bytes]
+    unpack: Callable[[memoryview, Slot], Values]  # in memory of its own
+    setup_bytes: int = 0
+    setup: Callable[[Generator | None, float], bytes] = lambda rng, topk_share: b""
+    check_setup: Callable[[bytes], None] = lambda setup: None
+    lossless: bool = False
+    random: bool = False
+
+
+def _float(
+    name: str,
+    code: int,
+    source: str,
+    overflow_at: float,
+    size_bytes: int,
+    pack: Callable[[Values], bytes],
+    unpack: Callable[[memoryview], Values],
+) -> Codec:
+    return Codec(
+        name,
+        code,
+        source,
+        name == "fp32",
+        overflow_at,
+        lambda slot: size_bytes * slot.count,
+        lambda values, slot, rng: pack(values),
+        lambda data, slot: unpack(data).reshape(slot.shape),
+        lossless=name == "fp32",
+    )
+
+
+def _rounded(name: str, code: int, bits: int) -> Codec:
+    return Codec(
+        name,
+        code,
+        "stochastic rounding as in QSGD, arXiv 1610.02132, on a grid for each rank component",
+        True,
+        2.0**127,  # so the grid's end, rounded up, is still a float32
+        lambda slot: rounding.rounded_bytes(slot, bits),
+        lambda values, slot, rng: rounding.pack_rounded(values, slot, _given(rng, name), bits),
+        lambda data, slot: rounding.unpack_rounded(data, slot, bits),
+        random=True,
+    )
+
+
+def _given(rng: Generator | None, name: str) -> Generator:
+    if rng is None:
+        raise RefusedFrameError(
+            f"A {name} frame is made with random numbers of its own; no generator came. "
+            'Pass rng=stream(seed, "codec", camera, round).',
+            "not encodable",
+        )
+    return rng
+
+
+CODECS: dict[str, Codec] = {
+    "fp32": _float("fp32", 1, "IEEE 754 binary32", inf, 4, dtypes.pack_fp32, dtypes.unpack_fp32),
+    "fp16": _float("fp16", 2, "IEEE 754 binary16", 65520.0, 2, dtypes.pack_fp16, dtypes.unpack_fp16),
+    # 0x1.FFp127 lies half-way between bf16's largest number, 0x1.FEp127, and the power of two above it.
+    "bf16": _float("bf16", 3, "bfloat16", float.fromhex("0x1.FFp127"), 2, dtypes.pack_bf16, dtypes.unpack_bf16),
+    "int8": _rounded("int8", 4, 8),
+    "int4": _rounded("int4", 5, 4),
+    "drive": Codec(
+        "drive",
+        6,
+        "DRIVE, arXiv 2105.08339",
+        False,
+        2.0**95,  # a frame's 2^32 values could rotate into one
+        drive.drive_bytes,
+        lambda values, slot, rng: drive.pack_drive(values, slot),
+        drive.unpack_drive,
+        drive.SEED_BYTES,
+        lambda rng, topk_share: drive.drive_seed(_given(rng, "drive")),
+        random=True,
+    ),
+    "topk": Codec(
+        "topk",
+        7,
+        "top-k as in Sparsified SGD with Memory, arXiv 1809.07599",
+        False,
+        inf,
+        topk.topk_bytes,
+        lambda values, slot, rng: topk.pack_topk(values, slot),
+        topk.unpack_topk,
+        topk.SHARE_BYTES,
+        lambda rng, topk_share: topk.pack_share(topk_share),
+        topk.check_share,
+    ),
+}
+"""codec.up and codec.down -> how values travel."""
+
+
+def by_name(name: str) -> Codec:
+    """The codec called `name`; FrameError when there is none."""
+    if name not in CODECS:
+        raise RefusedFrameError(
+            f"A frame's dtype must be one of {', '.join(CODECS)}; got {name!r}. Choose one of these.", "unknown dtype"
+        )
+    return CODECS[name]
+
+
+def by_code(code: int) -> Codec:
+    """The codec with this header code; FrameError when there is none."""
+    known = {row.code: row for row in CODECS.values()}
+    if code not in known:
+        listed = ", ".join(f"{row.code} ({row.name})" for row in known.values())
+        raise RefusedFrameError(
+            f"A frame's dtype code must be one of {listed}; this frame says {code}. "
+            "Give both ends the same version of fed-lorac.",
+            "unknown dtype",
+        )
+    return known[code]

@@ -1,0 +1,103 @@
+"""Stochastic rounding to 8 or 4 bits. Knows one tensor's values and how they group; not names or frames.
+
+    tensor = zero * groups, step * groups, codes       zero and step are bf16; a code is 8 or 4 bits; then padding
+    value  = zero + step * code                        code in 0 .. L, L = 255 or 15
+
+A group is a rank component: a row of A, a column of B; a row (first axis) of any other tensor; a whole vector. `zero`
+is its least value rounded down, `step` one L-th of the way from there to its largest one, rounded up, so every value
+lies on the grid or between two of its points. It is rounded up with the probability of its share of the way, so
+
+    E[decoded] = x,    |decoded - x| < step,    Var[decoded] <= step^2 / 4
+
+(the stochastic quantiser of QSGD, arXiv 1610.02132, on an affine grid). Roundings are independent of one another, so a
+product of two decoded factors is unbiased too: E[B' A'] = B A.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from numpy.random import Generator
+
+from fed_lorac.wire.codecs.floats import unpack_bf16
+from fed_lorac.wire.codecs.slot import Slot, Values
+from fed_lorac.wire.refusals import malformed
+
+__all__ = ["pack_rounded", "rounded_bytes", "unpack_rounded"]
+
+Codes = npt.NDArray[np.uint8]
+
+_GRID_BYTES = 4  # zero and step, two bytes each
+
+
+def rounded_bytes(slot: Slot, bits: int) -> int:
+    """4 bytes a group and `bits` a value, up to the next whole byte."""
+    return _GRID_BYTES * slot.groups + (bits * slot.count + 7) // 8
+
+
+def pack_rounded(values: Values, slot: Slot, rng: Generator, bits: int) -> bytes:
+    """The tensor's bytes; `rng` decides which way each value is rounded."""
+    if slot.count == 0:
+        return b""
+    rows, top = slot.grouped(values).astype(np.float64), (1 << bits) - 1
+    zero = _bf16_down(rows.min(axis=1))
+    step = _bf16_up((rows.max(axis=1) - zero) / top)
+    way = np.divide(rows - zero[:, None], step[:, None], out=np.zeros_like(rows), where=step[:, None] > 0)
+    codes = np.clip(np.floor(way + rng.random(way.shape)), 0, top).astype(np.uint8)
+    grid = np.stack([zero, step]).astype("<f4").view("<u4") >> 16
+    return grid.astype("<u2").tobytes() + _packed(codes.reshape(-1), bits)
+
+
+def unpack_rounded(data: memoryview, slot: Slot, bits: int) -> Values:
+    """The values on their grids, in the tensor's shape.
+
+    Raises:
+        FrameError: a grid that no packer makes, or padding that is not zero.
+    """
+    if slot.count == 0:
+        return np.zeros(slot.shape, np.float32)
+    split = _GRID_BYTES * slot.groups
+    zero, step = unpack_bf16(data[:split]).astype(np.float64).reshape(2, -1)
+    codes = _unpacked(data[split:], slot.count, bits).reshape(slot.groups, -1)
+    _check_grid(zero, step, codes)
+    with np.errstate(over="ignore"):  # a forged grid: the frame is refused as not finite
+        return slot.ungrouped((zero[:, None] + step[:, None] * codes).astype(np.float32))
+
+
+def _packed(codes: Codes, bits: int) -> bytes:
+    """Four-bit codes two a byte, the first one low; an odd one out is beside four zero bits."""
+    if bits == 8:
+        return codes.tobytes()
+    even = np.append(codes, np.zeros(codes.size % 2, np.uint8))
+    return (even[::2] | even[1::2] << 4).tobytes()
+
+
+def _unpacked(data: memoryview, count: int, bits: int) -> Codes:
+    raw = np.frombuffer(data, np.uint8)
+    if bits == 8:
+        return raw
+    codes = np.stack([raw & 15, raw >> 4], axis=1).reshape(-1)
+    if codes[count:].any():
+        raise malformed("the half byte after an odd number of int4 codes is zero, and this one is not")
+    return codes[:count]
+
+
+def _check_grid(zero: npt.NDArray[np.float64], step: npt.NDArray[np.float64], codes: Codes) -> None:
+    if not (np.isfinite(zero).all() and np.isfinite(step).all()):
+        raise malformed("a zero point or a step is NaN or infinite")
+    if np.signbit(step).any() or (np.signbit(zero) & (zero == 0)).any():
+        raise malformed("a step is negative, or a zero point is -0")
+    if codes[step == 0].any():
+        raise malformed("a group has steps of zero and codes that are not")
+
+
+def _bf16_down(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The largest bf16 numbers that are not above these float32 numbers; -0 becomes 0."""
+    bits = values.astype(np.float32).view(np.uint32)
+    away = np.where(values < 0, bits + np.uint32(0xFFFF), bits)
+    return (away & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64) + 0.0
+
+
+def _bf16_up(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The smallest bf16 numbers that are not below these numbers, which are not negative; -0 becomes 0."""
+    near = (values + 0.0).astype(np.float32)
+    above = np.where(near < values, np.nextafter(near, np.float32(np.inf)), near).astype(np.float32)
+    return ((above.view(np.uint32) + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
