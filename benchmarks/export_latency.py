@@ -36,6 +36,7 @@ _PACKAGES = ("fed-lorac", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 Call = Callable[[], object]
 
 
+@torch.inference_mode(mode=False)  # what is made in it cannot be trained, and so carries no adapter
 def adapted(network: str) -> nn.Module:
     """The network with an adapter attached whose branches do something."""
     model, draw = build(network), torch_stream(0, "bench")

@@ -93,6 +93,11 @@ def _patch(module: nn.Module) -> None:
     module.forward = lambda x: plain(x) * 3  # type: ignore[method-assign]
 
 
+def _patch_inside(m: Zoo) -> None:
+    plain = m.last._conv_forward
+    m.last._conv_forward = lambda *args: plain(*args).relu()  # type: ignore[method-assign]
+
+
 def _weight_normed(m: Zoo) -> None:
     weight_norm(m.last)
     m(images())
@@ -123,6 +128,7 @@ ODD: dict[str, tuple[Callable[[Zoo], Any], str]] = {
     "a hook before it": (lambda m: m.last.register_forward_pre_hook(_before), "its convolution last has hooks"),
     "the norm's forward": (lambda m: _patch(m.norm3), "it has a forward of its own"),
     "the convolution's": (lambda m: _patch(m.last), "its convolution last has a forward of its own"),
+    "what its forward calls": (_patch_inside, "its convolution last has a forward of its own"),
     "a weight norm": (_weight_normed, "its convolution last has hooks"),
     "a shared weight": (_share_weight, "its convolution last shares its tensors with another layer"),
     "two names": (_second_name, "it shares its tensors with another layer"),

@@ -92,6 +92,15 @@ def test_a_network_is_left_as_it_came() -> None:
     assert vars(conv) == before
 
 
+def test_a_convolution_with_a_way_of_its_own_keeps_it() -> None:
+    conv = nn.Conv2d(4, 8, 1, 2)
+    conv._conv_forward = lambda x, weight, bias: x  # type: ignore[method-assign, assignment]
+    before = dict(vars(conv))
+    with strides_unfolded(conv):
+        assert vars(conv) == before
+    assert vars(conv) == before
+
+
 @pytest.mark.parametrize("instructions", [None, "AVX2"])
 def test_training_takes_no_path_that_writes_too_far(instructions: str | None) -> None:
     """Every layer, alone and side by side; oneDNN says which primitives it ran. Without the guard some runs crash."""

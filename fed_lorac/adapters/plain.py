@@ -62,7 +62,7 @@ def copied(model: nn.Module) -> nn.Module:
 
 def altered(layer: nn.Module) -> str:
     """How a call of this layer is more than its class's `forward`, in words; "" where it is not."""
-    if "forward" in vars(layer):
+    if {"forward", "_conv_forward"} & vars(layer).keys():
         return "has a forward of its own"
     if any(getattr(layer, hooks) for hooks in _HOOKS):
         return "has hooks"

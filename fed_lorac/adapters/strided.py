@@ -66,12 +66,10 @@ class StridedConv2d(nn.Conv2d):
 
 @contextmanager
 def strides_unfolded(network: nn.Module) -> Iterator[None]:
-    """While open, `unstrided` looks after every nn.Conv2d of `network` too. Nothing is left of it afterwards."""
-    plain = [
-        conv
-        for conv in network.modules()
-        if isinstance(conv, nn.Conv2d) and type(conv)._conv_forward is nn.Conv2d._conv_forward and max(conv.stride) > 1
-    ]
+    """While open, `unstrided` looks after every nn.Conv2d of `network` too, but for one with a way of its own. Nothing
+    is left of it afterwards."""
+    convs = (m for m in network.modules() if isinstance(m, nn.Conv2d) and "_conv_forward" not in vars(m))
+    plain = [m for m in convs if type(m)._conv_forward is nn.Conv2d._conv_forward and max(m.stride) > 1]
     for conv in plain:
         conv.__dict__["_conv_forward"] = partial(_conv_forward, conv)
     try:
