@@ -4,7 +4,6 @@ Where there are test files they are the evaluation pool, and the training files 
 fleet by rank within class. Where there are none, all images are shared between the three, again by rank.
 """
 
-import difflib
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from fed_lorac.data.splits import check_shares, split_by_rank
 from fed_lorac.data.store import Entry, cached
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.runtime.files import home_expanded
+from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.source import source_of
 
 __all__ = ["DATASETS", "Dataset", "data_root", "load"]
@@ -88,8 +88,8 @@ def load(
         DataError: files that are missing, damaged or do not fit together.
     """
     if name not in DATASETS:
-        near = difflib.get_close_matches(str(name), DATASETS, n=1, cutoff=0)
-        raise ConfigError(f"A data set must be one of {', '.join(DATASETS)}; got {name!r}. Did you mean {near[0]!r}?")
+        near = did_you_mean(str(name), DATASETS)
+        raise ConfigError(f"A data set must be one of {', '.join(DATASETS)}; got {name!r}.{near}")
     if image_size < 8 or image_size % 8:
         raise ConfigError(f"image_size must be a multiple of 8 pixels; got {image_size}. The usual one is 32.")
     check_shares((cloud_share, 1 - cloud_share))

@@ -7,7 +7,6 @@ Lengths are in pixels, as there, except in `elastic_transform` and `pixelate`, w
 
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 
 import numpy as np
 import PIL
@@ -20,6 +19,7 @@ from fed_lorac.data.corruptions.digital import contrast, elastic_transform, jpeg
 from fed_lorac.data.corruptions.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
 from fed_lorac.data.corruptions.weather import brightness, fog, frost, snow, spatter
 from fed_lorac.errors import ConfigError, DataError
+from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.source import source_of
 
 __all__ = ["CORRUPTIONS", "Corruption", "check_name", "corrupt", "corruption_fingerprint", "frost_textures"]
@@ -84,10 +84,8 @@ def corruption_fingerprint(name: str) -> str | None:
 def check_name(name: str) -> None:
     """Raise ConfigError unless there is such a corruption."""
     if name not in CORRUPTIONS:
-        nearest = get_close_matches(str(name), CORRUPTIONS, n=1, cutoff=0)[0]
-        raise ConfigError(
-            f"A corruption must be one of CIFAR-10-C's {len(CORRUPTIONS)}; got {name!r}. Did you mean {nearest!r}?"
-        )
+        near = did_you_mean(str(name), CORRUPTIONS) or f" They are {', '.join(CORRUPTIONS)}."
+        raise ConfigError(f"A corruption must be one of CIFAR-10-C's {len(CORRUPTIONS)}; got {name!r}.{near}")
 
 
 def _check_choice(name: str, severity: int, rng: np.random.Generator) -> None:
