@@ -11,13 +11,9 @@ import numpy as np
 
 from fed_lorac.errors import DataError
 from fed_lorac.runtime import files
+from fed_lorac.runtime.flock import is_at, lock_file
 
-try:
-    import fcntl
-except ImportError:  # Windows: no lock, so builders race, harmlessly
-    fcntl = None  # type: ignore[assignment]
-
-__all__ = ["flush_folder", "locked", "map_array", "sha256", "write", "writing"]
+__all__ = ["locked", "map_array", "sha256", "write", "writing"]
 
 
 def map_array(path: Path) -> np.memmap:
@@ -54,49 +50,20 @@ def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
         os.fsync(file.fileno())
 
 
-def flush_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[bool | None]:
     """Hold a file's lock; yields whether it is held: False where another holds it, None where there are no locks."""
     with writing(path.parent):
         handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
     try:
-        held = _lock(handle, wait)
-        if held and not _is_at(handle, path):  # who held it before has removed the file, and others lock a new one
+        held = lock_file(handle, wait=wait)
+        if held and not is_at(handle, path):  # who held it before has removed the file, and others lock a new one
             with locked(path, wait=wait) as anew:
                 yield anew
         else:
             yield held
     finally:
         os.close(handle)  # gives the lock back
-
-
-def _lock(handle: int, wait: bool) -> bool | None:
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    """Whether the path still leads to the file that is open."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(handle), path.stat())
-    return False
 
 
 def sha256(path: Path) -> str:

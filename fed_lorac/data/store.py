@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from fed_lorac.data.disk import flush_folder, locked, map_array, sha256, write, writing
+from fed_lorac.data.disk import locked, map_array, sha256, write, writing
 from fed_lorac.errors import DataError, RunError
-from fed_lorac.runtime.files import home_expanded
+from fed_lorac.runtime.files import home_expanded, sync_folder
 
 __all__ = ["FINISHED", "UNFINISHED", "Entry", "cache_folder", "cached", "cached_arrays", "kept"]
 
@@ -138,9 +138,9 @@ def _build(place: Path, key: str, build: Build) -> None:
             arrays = {name: _save(work, name, np.asarray(array, order="C")) for name, array in made.items()}
             note = json.dumps({"format": FORMAT, "key": _printable(key), "arrays": arrays}, indent=1)
             write(work / "entry.json", lambda file: file.write(note.encode()))
-            flush_folder(work)
+            sync_folder(work)
             _put(work, place, key)
-            flush_folder(place.parent)
+            sync_folder(place.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)  # after the rename there is nothing left to remove
 

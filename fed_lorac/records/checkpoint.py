@@ -23,7 +23,7 @@ from fed_lorac.runtime.files import clear_litter, write_bytes, writing
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ASIDE", "KEPT", "Checkpoint", "Checkpoints"]
+__all__ = ["ASIDE", "KEPT", "Checkpoint", "Checkpoints", "has_checkpoints"]
 
 KEPT = 2
 """How many checkpoints are kept, the newest ones."""
@@ -31,6 +31,7 @@ KEPT = 2
 ASIDE = ".unused"
 """What the name of a checkpoint ends in that a resumed run had to pass over."""
 
+_FOLDER = "checkpoints"
 _PAUSES_S = (0.1, 0.4, 1.0)
 """A file that cannot be read is tried again after each of these: on a network a read may fail once."""
 
@@ -49,7 +50,7 @@ class Checkpoints:
     """The checkpoints in a run's folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / "checkpoints"
+        self._folder = folder / _FOLDER
         self._written: dict[int, str] = {}
 
     def write(self, checkpoint: Checkpoint) -> None:
@@ -113,6 +114,11 @@ class Checkpoints:
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("round-*.safetensors"), reverse=True)
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a run's folder has a checkpoint, be it one that was set aside; a look at names alone."""
+    return any((folder / _FOLDER).glob("round-*"))
 
 
 def _digest(data: bytes) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from fed_lorac import __version__
 from fed_lorac.config import Config, load_config
 from fed_lorac.errors import FedLoracError, RunError
-from fed_lorac.records.checkpoint import Checkpoint, Checkpoints
+from fed_lorac.records.checkpoint import Checkpoint, Checkpoints, has_checkpoints
 from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, Ledger, read_rows
 from fed_lorac.runtime.files import clear_litter, home_expanded, write_text, writing
 from fed_lorac.runtime.lock import FolderLock, check_unlocked
@@ -135,15 +135,14 @@ def _check_new(path: Path, config: Config) -> None:
 
 
 def can_go_on(path: Path) -> bool:
-    """Whether `--resume` would find something to do here: a checkpoint, rounds or results to come, and no
-    other process."""
+    """Whether `--resume` would find something to do here: a checkpoint, what is to come, and no other process."""
     try:
         check_unlocked(path)
         asked, rows = load_config(path / CONFIG_FILE).run.rounds, read_rows(path / ROUNDS_FILE).rows
     except FedLoracError:
         return False
     lacks_results = not (path / SUMMARY_FILE).exists() and any(row["cameras_counted"] for row in rows)
-    return (len(rows) < asked or lacks_results) and any((path / "checkpoints").glob("round-*"))
+    return (len(rows) < asked or lacks_results) and has_checkpoints(path)
 
 
 @contextmanager
@@ -183,4 +182,4 @@ def _holds_a_run(path: Path) -> bool:
     """Whether something was measured: one that failed before may be tried again."""
     rounds = path / ROUNDS_FILE
     measured = rounds.is_file() and rounds.stat().st_size > 0
-    return measured or (path / SUMMARY_FILE).exists() or any((path / "checkpoints").glob("round-*"))
+    return measured or (path / SUMMARY_FILE).exists() or has_checkpoints(path)

@@ -18,6 +18,7 @@ __all__ = [
     "clear_litter",
     "home_expanded",
     "reserved",
+    "sync_folder",
     "write_bytes",
     "write_text",
     "writing",
@@ -47,8 +48,8 @@ def writing(path: Path, further: str = "") -> Iterator[None]:
         raise RunError(f"What is kept must be written; {path}: {cause.strerror or cause}. {remedies}") from cause
 
 
-def _sync_folder(folder: Path) -> None:
-    # The rename itself lives in the folder. Some file systems cannot sync one, and lose nothing by that.
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk: a rename lives there. Some file systems cannot, and lose nothing."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -72,7 +73,7 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
             with suppress(OSError):
                 beside.unlink()
             raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return path
 
 

@@ -5,7 +5,6 @@ ends; containers of one machine and most network file systems share such locks. 
 the file counts: it names the machine and the process, and the owner touches the file every few seconds.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from typing import Self
 
 from fed_lorac.errors import RunError
 from fed_lorac.runtime.files import writing
+from fed_lorac.runtime.flock import is_at, lock_file
 
 __all__ = ["LOCK_FILE", "FolderLock", "Owner", "check_unlocked"]
 
@@ -151,27 +151,10 @@ def _opened(path: Path) -> tuple[int, bool]:
     """The lock's file, open, and whether the kernel gives it to this process (or has no locks for this file system)."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        held = _locked(handle, fcntl.LOCK_EX)
-        if not held or _is_at(handle, path):
+        held = lock_file(handle) is not False
+        if not held or is_at(handle, path):
             return handle, held
         os.close(handle)  # its owner let go and removed it meanwhile
-
-
-def _locked(handle: int, how: int) -> bool:
-    try:
-        fcntl.flock(handle, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # no locks on this file system: the note must do
-        return True
-    return True
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except OSError:
-        return False
 
 
 def _lives(owner: Owner, path: Path) -> bool:
@@ -193,7 +176,7 @@ def _has_locks(path: Path) -> bool:
     """Whether this file system has locks: a second look must find the first one's."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        return not _locked(handle, fcntl.LOCK_SH)
+        return lock_file(handle, shared=True) is False
     finally:
         os.close(handle)
 
