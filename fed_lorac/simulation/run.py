@@ -103,6 +103,7 @@ class _Run:
         self._clock = Clock(self._site.fleet, config.fleet, config.local)
         self._strategy: Traffic = strategy_of(self._site, clock=self._clock)
         self._full = reference_of(self._site)
+        self._identity = identity_of(self._site)  # it stays, and reading it off takes a network
         self.standing = _Standing()
         self._remarks: list[str] | None = None  # once there is an update to look at
 
@@ -228,7 +229,7 @@ class _Run:
         strategy = self._strategy
         facts = {
             "versions": versions(),
-            "identity": identity_of(self._site),
+            "identity": self._identity,
             "config": self._config.to_flat(),  # every random stream is a function of its seed and its own names
             "ledger": self._folder.ledger.position(),
             "clock": self._clock.state(),
@@ -245,7 +246,7 @@ class _Run:
     def _restore(self, kept: Checkpoint) -> None:
         if self._memories is None:
             raise AssertionError("only a grid whose nodes can be saved has checkpoints")
-        check_same(kept.facts.get("identity", {}), identity_of(self._site))
+        check_same(kept.facts.get("identity", {}), self._identity)
         check_unchanged(kept.facts["config"], self._config)
         self._check_rounds(kept.round, kept.facts["config"]["run.rounds"])
         if (then := kept.facts["versions"]) != versions():
