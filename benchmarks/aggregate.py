@@ -28,11 +28,11 @@ from torch import Tensor
 
 from fed_lorac.adapters.methods import LoraC
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
-from fed_lorac.grid.serial_executor import Here
+from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.models import build
 from fed_lorac.runtime.flower_private import numbered, task_identity
 from fed_lorac.seeds import torch_stream
-from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import encode
 from strategies.merged import DOWNLINKS, MergedFedAvg
@@ -114,11 +114,11 @@ def aggregated(downlink: str, args: argparse.Namespace, cameras: int) -> tuple[f
     adapter = LoraC(rank=args.rank, alpha=2.0 * args.rank, rank_mode=args.rank_mode)
     roster = {FIRST_NODE + camera: camera for camera in range(cameras)}
     strategy = MergedFedAvg.for_model(model, adapter, roster=roster, downlink=downlink)
-    grid = FleetGrid(Here(Nobody()), cameras)
+    grid = FleetGrid(SerialExecutor(Nobody()), cameras)
     seconds = 0.0
     for number in (1, 2):
         asked = list(strategy.configure_train(number, ArrayRecord(), ConfigRecord(), grid))
-        base = running_fingerprint(strategy.base, strategy.folded_round)
+        base = global_fingerprint(strategy.base, strategy.folded_round)
         frames = [encode(drawn(strategy, k), dtype="fp32", base=base) for k in range(min(DISTINCT, cameras))]
         replies = answers(asked, frames)
         seconds = seconds_of(partial(strategy.aggregate_train, number, replies))
@@ -143,7 +143,7 @@ def answers(asked: list[Message], frames: list[bytes]) -> Iterator[Message]:
 class Nobody:
     """An app that is never asked: replies are made here."""
 
-    def answer(self, visits: object, shared: object) -> list[Any]:
+    def answer(self, requests: object, shared: object) -> list[Any]:
         """Nothing."""
         return []
 

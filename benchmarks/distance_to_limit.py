@@ -3,7 +3,7 @@
 A hundred cameras of 100 images, ResNet-20 with the shipped weights, LoRA-C r = 2 (R = r), in this process; rounds that
 only train. The round is all of it: messages, views, folding, frames up, judging, averaging, the way down, the ledger
 and the checkpoint. The bare loop is one `training.train` call over the same images: no cameras, one network (or, where
-that is faster, one cohort of as many networks as FleetGrid trains side by side), the same number of steps, batch size,
+that is faster, one block of as many networks as FleetGrid trains side by side), the same number of steps, batch size,
 recipe, precision and threads. After each round comes one bare loop, in one process; the ratio is of neighbours.
 
     FED_LORAC_DATA=... python benchmarks/distance_to_limit.py --json [--cameras 100] [--rounds 3] [--device cpu]
@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from common import arguments, deliver, header, median_ratio, require, say, seconds_of
 
-from fed_lorac.client.global_model import RunningBase, running_model
-from fed_lorac.client.local_update import cohort_size_of, recipe_of
+from fed_lorac.client.global_model import GlobalModel, network_of_global_model
+from fed_lorac.client.local_update import block_size_of, recipe_of
 from fed_lorac.config import Config, load_config
-from fed_lorac.experiment.experiment import Site, site_of
+from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.fleet import camera_data as views
 from fed_lorac.records.ledger import Row
 from fed_lorac.reporting.watch import Watch
@@ -68,12 +68,12 @@ class Alternating(Watch):
 def main() -> None:
     args = parsed()
     require(args.device)
-    site = site_of(config_of(args))
-    loop = fastest_loop(site)
+    experiment = build_experiment(config_of(args))
+    loop = fastest_loop(experiment)
     watch = Alternating(loop, args.rounds)
     with tempfile.TemporaryDirectory() as scratch, suppress(EnoughError):
-        engines.run(site.config, Path(scratch, "run"), watch)
-    deliver(found(site, watch, args), header(args.device), as_json=args.json)
+        engines.run(experiment.config, Path(scratch, "run"), watch)
+    deliver(found(experiment, watch, args), header(args.device), as_json=args.json)
 
 
 def parsed() -> argparse.Namespace:
@@ -110,10 +110,10 @@ def config_of(args: argparse.Namespace) -> Config:
     return load_config("fog_snow_noise", [f"{key}={value}" for key, value in settings.items()] + args.overrides)
 
 
-def fastest_loop(site: Site) -> Callable[[], object]:
-    """The bare loop over one network, or over a cohort of FleetGrid's size, whichever is faster here."""
-    sizes = sorted({1, cohort_size_of(site)})
-    loops = {size: bare_loop(site, size) for size in sizes}
+def fastest_loop(experiment: Experiment) -> Callable[[], object]:
+    """The bare loop over one network, or over a block of FleetGrid's size, whichever is faster here."""
+    sizes = sorted({1, block_size_of(experiment)})
+    loops = {size: bare_loop(experiment, size) for size in sizes}
     if len(loops) == 1:
         return loops[sizes[0]]
     for loop in loops.values():
@@ -123,23 +123,25 @@ def fastest_loop(site: Site) -> Callable[[], object]:
     return loops[min(times, key=lambda size: times[size])]
 
 
-def bare_loop(site: Site, networks: int) -> Callable[[], object]:
+def bare_loop(experiment: Experiment, networks: int) -> Callable[[], object]:
     """All cameras' images as if they were those of `networks` cameras: the same steps, and nothing between them."""
-    seen = [views.in_weather(site.data, camera, site.config.run.seed) for camera in site.fleet.cameras]
-    local = site.config.local
+    seen = [
+        views.camera_data(experiment.data, camera, experiment.config.run.seed) for camera in experiment.fleet.cameras
+    ]
+    local = experiment.config.local
     steps = sum(local.steps or local.epochs * -(-len(view.train) // local.batch_size) for view in seen)
     images, labels = torch.cat([view.train for view in seen]), torch.cat([view.train_labels for view in seen])
     models = []
     for _ in range(networks):
-        model = running_model(site, RunningBase(), {})
-        reestimate_statistics(model, seen[0].train, site.precision, site.base.normalization)
-        site.adapter.attach(model, torch_stream(0, "bare loop"))
+        model = network_of_global_model(experiment, GlobalModel(), {})
+        reestimate_statistics(model, seen[0].train, experiment.precision, experiment.base.normalization)
+        experiment.adapter.attach(model, torch_stream(0, "bare loop"))
         model.train()
-        if site.config.batch_norm.in_turn == "fixed":
+        if experiment.config.batch_norm.in_turn == "fixed":
             for _, norm in batch_norms(model):
                 norm.eval()
         models.append(model)
-    recipe = recipe_of(site, 1)
+    recipe = recipe_of(experiment, 1)
 
     def loop() -> None:
         parts = range(networks)
@@ -151,25 +153,25 @@ def bare_loop(site: Site, networks: int) -> Callable[[], object]:
     return loop
 
 
-def found(site: Site, watch: Alternating, args: argparse.Namespace) -> Mapping[str, Any]:
+def found(experiment: Experiment, watch: Alternating, args: argparse.Namespace) -> Mapping[str, Any]:
     rounds, bare = watch.round_s[1:], watch.bare_s[1:]
-    images = sum(len(camera.train) for camera in site.fleet.cameras)
+    images = sum(len(camera.train) for camera in experiment.fleet.cameras)
     return {
         "ratio": round(median_ratio(rounds, bare), 4),
         "round_s": rounded(rounds),
         "bare_loop_s": rounded(bare),
-        "images_per_s": round(images * site.config.local.epochs / statistics.median(rounds), 1),
+        "images_per_s": round(images * experiment.config.local.epochs / statistics.median(rounds), 1),
         "ms_a_camera_beyond_the_steps": round(
             1e3 * statistics.median(r - b for r, b in zip(rounds, bare, strict=True)) / args.cameras, 2
         ),
         "scenario": {
-            "data": site.data.name,
-            "model": site.config.model.name,
+            "data": experiment.data.name,
+            "model": experiment.config.model.name,
             "cameras": args.cameras,
             "images": args.images,
-            "cohort_size": cohort_size_of(site),
+            "block_size": block_size_of(experiment),
             "in_turn": args.in_turn,
-            "precision": site.precision,
+            "precision": experiment.precision,
             "settings": args.overrides,
         },
     }

@@ -33,7 +33,7 @@ from plain_flower.network import base_network, train
 from plain_flower.settings import Images, Settings
 
 from fed_lorac.config import Config, load_config
-from fed_lorac.experiment.experiment import Site, site_of
+from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.fleet import camera_data as views
 from fed_lorac.models.weights import shipped_path
 
@@ -54,18 +54,18 @@ def main() -> None:
     args = parsed()
     require(args.device)
     words = settings_of(args)
-    site = site_of(load_config("fog_snow_noise", words))
+    experiment = build_experiment(load_config("fog_snow_noise", words))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        plain = replace(plain_settings(site, folder, args), channels_last=True)
+        plain = replace(plain_settings(experiment, folder, args), channels_last=True)
         plain = replace(plain, channels_last=channels_last_is_faster(plain))
         runs: dict[str, list[Run]] = {"fleet": [], "plain": []}
         for repeat in range(args.repeats):
-            runs["fleet"].append(fleet_run(words, folder / f"fleet-{repeat}", site.config))
+            runs["fleet"].append(fleet_run(words, folder / f"fleet-{repeat}", experiment.config))
             say(f"fleet {repeat}: {runs['fleet'][-1]}")
-            runs["plain"].append(plain_run(plain, folder / f"plain-{repeat}", site.config))
+            runs["plain"].append(plain_run(plain, folder / f"plain-{repeat}", experiment.config))
             say(f"plain {repeat}: {runs['plain'][-1]}")
-    deliver(compared(runs, site, plain, args), header(args.device), as_json=args.json)
+    deliver(compared(runs, experiment, plain, args), header(args.device), as_json=args.json)
 
 
 def parsed() -> argparse.Namespace:
@@ -108,28 +108,31 @@ def settings_of(args: argparse.Namespace) -> list[str]:
     return [*(f"{key}={value}" for key, value in settings.items()), *args.overrides]
 
 
-def plain_settings(site: Site, folder: Path, args: argparse.Namespace) -> Settings:
+def plain_settings(experiment: Experiment, folder: Path, args: argparse.Namespace) -> Settings:
     """The same scenario in the plain arm's words; writes every camera's images, and so fills our own cache too."""
-    for camera in site.fleet.cameras:
-        weather, clear = views.in_weather(site.data, camera, site.config.run.seed), views.clear(site.data, camera)
+    for camera in experiment.fleet.cameras:
+        weather, clear = (
+            views.camera_data(experiment.data, camera, experiment.config.run.seed),
+            views.clear(experiment.data, camera),
+        )
         assert clear is not None
         arrays = {"train_labels": weather.train_labels, "test_labels": weather.test_labels}
         arrays |= {"weather_train": weather.train, "weather_test": weather.test}
         arrays |= {"clear_train": clear.train, "clear_test": clear.test}
         np.savez(folder / f"camera-{camera.id}.npz", **{name: array.numpy() for name, array in arrays.items()})
-    local = site.config.local
+    local = experiment.config.local
     return Settings(
         folder=str(folder),
-        weights=str(shipped_path(site.config.model.name)),
+        weights=str(shipped_path(experiment.config.model.name)),
         cameras=args.cameras,
         rounds=args.rounds,
         evaluate_every=args.rounds,
         epochs=local.epochs,
         batch_size=local.batch_size,
         lr=local.lr,
-        alpha=site.adapter.scale,
-        model=site.config.model.name,
-        classes=len(site.data.classes),
+        alpha=experiment.adapter.scale,
+        model=experiment.config.model.name,
+        classes=len(experiment.data.classes),
         device=args.device,
         workers=args.workers,
     )
@@ -200,7 +203,9 @@ def timed(command: list[str], out: Path, extra: dict[str, str]) -> float:
     return seconds
 
 
-def compared(runs: dict[str, list[Run]], site: Site, plain: Settings, args: argparse.Namespace) -> dict[str, Any]:
+def compared(
+    runs: dict[str, list[Run]], experiment: Experiment, plain: Settings, args: argparse.Namespace
+) -> dict[str, Any]:
     """The promised ratios, of medians, and what they were made of."""
 
     def median(arm: str, what: str) -> float:
@@ -223,15 +228,15 @@ def compared(runs: dict[str, list[Run]], site: Site, plain: Settings, args: argp
             for arm in runs
         },
         "scenario": {
-            "data": site.data.name,
-            "model": site.config.model.name,
+            "data": experiment.data.name,
+            "model": experiment.config.model.name,
             "cameras": args.cameras,
             "images": args.images,
             "eval_images": args.eval_images,
             "rounds": args.rounds,
             "workers": args.workers,
             "fleet_in_turn": args.in_turn,
-            "fleet_precision": site.precision,
+            "fleet_precision": experiment.precision,
             "fleet_settings": args.overrides,
             "plain_channels_last": plain.channels_last,
             "repeats": args.repeats,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.algebra.factors import init_factors
 from fed_lorac.adapters.algebra.routes import faster_route
-from fed_lorac.adapters.lora_c_conv import LoraConv2d, dress
+from fed_lorac.adapters.lora_c_conv import LoraConv2d, inject
 from fed_lorac.seeds import torch_stream
 
 # (out, in, K, stride, input pixels a side); every kind of branch in the networks, each once.
@@ -57,7 +57,7 @@ def layer_of(shape: tuple[int, ...], rank: int, rank_mode: str, device: str) -> 
     conv = nn.Conv2d(in_, out, k, stride, k // 2, bias=False, device=device).to(memory_format=torch.channels_last)
     conv.weight.requires_grad_(False)
     A, B = init_factors(conv.weight.shape, rank, rank_mode, torch_stream(0, "bench"))
-    dress(conv, A, torch.randn(B.shape, generator=torch_stream(0, "bench", "B")), 1.0)
+    inject(conv, A, torch.randn(B.shape, generator=torch_stream(0, "bench", "B")), 1.0)
     assert isinstance(conv, LoraConv2d)
     return conv
 

@@ -6,7 +6,7 @@
 - round_ms_a_camera: a whole round under `MergedFedAvg` with svd down: cameras asked, replies checked, decoded and
   averaged, the update sent to everyone, confirmations taken. What all cameras share (the averaging's svd) is in it.
 
-    python benchmarks/overhead.py --json [--cameras 1000] [--cohort-size 8] [--repeats 5]
+    python benchmarks/overhead.py --json [--cameras 1000] [--block-size 8] [--repeats 5]
 """
 
 import argparse
@@ -18,16 +18,16 @@ from common import arguments, deliver, header, say, seconds_of
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 
 from fed_lorac.adapters.methods import LoraC
-from fed_lorac.grid.executor import Answer, Visit
+from fed_lorac.grid.executor import Answer, ClientRequest
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
-from fed_lorac.grid.serial_executor import Here
+from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream
 from fed_lorac.simulation.round import run_round
-from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import encode
 from strategies.merged import MergedFedAvg
@@ -45,16 +45,19 @@ class Idle:
         self._state = ADAPTER.read(twin)
         self._frames: dict[int, RecordDict] = {}
 
-    def answer(self, visits: Sequence[Visit], shared: Any) -> list[Answer]:
+    def answer(self, requests: Sequence[ClientRequest], shared: Any) -> list[Answer]:
         """The same to everyone."""
-        return [Answer(Message(self._content(visit.message), reply_to=visit.message), visit.state) for visit in visits]
+        return [
+            Answer(Message(self._content(request.message), reply_to=request.message), request.state)
+            for request in requests
+        ]
 
     def _content(self, message: Message) -> RecordDict:
         number = int(message.content.config_records["config"]["server-round"])  # type: ignore[call-overload]
         if message.metadata.message_type == MessageType.EVALUATE:
             return RecordDict({"metrics": MetricRecord({"num-examples": 1, "folded-round": number})})
         if number not in self._frames:
-            frame = encode(self._state, dtype="fp32", base=running_fingerprint(BASE, number - 1))
+            frame = encode(self._state, dtype="fp32", base=global_fingerprint(BASE, number - 1))
             self._frames[number] = RecordDict({"arrays": frame_record(frame)})
         metrics = MetricRecord({"num-examples": 100, "train-loss": 1.0})
         return RecordDict({"arrays": self._frames[number]["arrays"], "metrics": metrics})
@@ -63,7 +66,7 @@ class Idle:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--cameras", type=int, default=1000)
-    parser.add_argument("--cohort-size", type=int, default=8)
+    parser.add_argument("--block-size", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     head = header()
@@ -74,7 +77,7 @@ def main() -> None:
 
 def measured(args: argparse.Namespace) -> dict[str, Any]:
     cameras = args.cameras
-    grid = FleetGrid(Here(Idle()), cameras, cohort_size=args.cohort_size)
+    grid = FleetGrid(SerialExecutor(Idle()), cameras, block_size=args.block_size)
     roster = {FIRST_NODE + camera: camera for camera in range(cameras)}
     strategy = MergedFedAvg.for_model(MODEL, ADAPTER, roster=roster)
 
@@ -97,7 +100,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "ms_a_camera": round(trip, 4),
         "round_ms_a_camera": round(whole, 4),
-        "scenario": {"cameras": cameras, "cohort_size": args.cohort_size, "repeats": args.repeats},
+        "scenario": {"cameras": cameras, "block_size": args.block_size, "repeats": args.repeats},
     }
 
 

@@ -1,9 +1,9 @@
 """Does a round's time stay linear in the number of cameras, and the server's memory level? 100, 1,000 and 10,000.
 
 Tiny work: a network of 1,700 numbers, one training step on four scanned digits, LoRA-C r = 1, batch-norm statistics of
-each camera's own. The whole server side is the product's: FleetGrid in this process, `MergedFedAvg` with svd down, the
-jury, the ledger's rows. Each fleet has a process of its own; its first round warms up and gives every camera a state,
-the second is measured.
+each camera's own. The server side is the product's: FleetGrid in this process, `MergedFedAvg` with svd down, the
+collector, the ledger's rows. Each fleet has a process of its own; its first round warms up and gives every camera a
+state, the second is measured.
 
 - time_ratio: the most seconds a camera over the fewest, over the fleets; 1 is linear. CPU seconds of the process, which
   has one thread: the fleets cannot take turns, and the clock on the wall counts what else the machine does.
@@ -38,9 +38,9 @@ from fed_lorac.adapters.methods import LoraC
 from fed_lorac.client.state import recalled, remembered
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.fleet.fleet import Camera, Fleet
-from fed_lorac.grid.executor import Answer, Visit
+from fed_lorac.grid.executor import Answer, ClientRequest
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
-from fed_lorac.grid.serial_executor import Here
+from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.records.ledger import Ledger
 from fed_lorac.reporting.watch import Watch
@@ -49,7 +49,7 @@ from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.simulation.round import run_round, write_rows
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.training.loop import Recipe, Task, train
-from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.reference import FullMessages, Reference
@@ -57,7 +57,7 @@ from strategies.merged import MergedFedAvg
 
 ADAPTER = LoraC(rank=1, alpha=2.0, rank_mode="r")
 IMAGES, SIDE = 4, 8
-COHORT = 8
+BLOCK = 8
 _ATOMS = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
 
 
@@ -79,27 +79,27 @@ class Tiny:
         ADAPTER.attach(self._model, torch_stream(0, "scale"))
         self._recipe = Recipe(lr=0.01, batch_size=IMAGES, augment="none")
 
-    def answer(self, visits: Sequence[Visit], shared: Any) -> list[Answer]:
+    def answer(self, requests: Sequence[ClientRequest], shared: Any) -> list[Answer]:
         """Each camera's turn, or its word that it has folded the update."""
-        return [self._answer(visit) for visit in visits]
+        return [self._answer(request) for request in requests]
 
-    def _answer(self, visit: Visit) -> Answer:
-        number = int(visit.message.content.config_records["config"]["server-round"])  # type: ignore[call-overload]
-        if visit.message.metadata.message_type == MessageType.EVALUATE:
+    def _answer(self, request: ClientRequest) -> Answer:
+        number = int(request.message.content.config_records["config"]["server-round"])  # type: ignore[call-overload]
+        if request.message.metadata.message_type == MessageType.EVALUATE:
             content = RecordDict({"metrics": MetricRecord({"num-examples": 1, "folded-round": number})})
-            return Answer(Message(content, reply_to=visit.message), remembered(visit.state, number, None))
-        self._model.load_state_dict({**named_tensors(self._plain), **recalled(visit.state)}, strict=False)
+            return Answer(Message(content, reply_to=request.message), remembered(request.state, number, None))
+        self._model.load_state_dict({**named_tensors(self._plain), **recalled(request.state)}, strict=False)
         lora_c.reset(self._model, torch_stream(0, "scale", number))
         self._model.train()
-        at = np.arange(IMAGES * visit.camera, IMAGES * (visit.camera + 1)) % len(self._data.images)
+        at = np.arange(IMAGES * request.camera, IMAGES * (request.camera + 1)) % len(self._data.images)
         images, labels = torch.from_numpy(self._data.clean(at)), torch.from_numpy(self._data.labels[at])
         [outcome] = train(
-            [self._model], [Task(images, labels, 1, stream(0, "scale", visit.camera))], recipe=self._recipe
+            [self._model], [Task(images, labels, 1, stream(0, "scale", request.camera))], recipe=self._recipe
         )
-        frame = encode(ADAPTER.read(self._model), dtype="fp32", base=running_fingerprint(self.base, number - 1))
+        frame = encode(ADAPTER.read(self._model), dtype="fp32", base=global_fingerprint(self.base, number - 1))
         metrics = MetricRecord({"num-examples": IMAGES, "train-loss": outcome.mean_loss})
-        reply = Message(RecordDict({"arrays": frame_record(frame), "metrics": metrics}), reply_to=visit.message)
-        return Answer(reply, remembered(visit.state, number - 1, statistics_of(self._model)))
+        reply = Message(RecordDict({"arrays": frame_record(frame), "metrics": metrics}), reply_to=request.message)
+        return Answer(reply, remembered(request.state, number - 1, statistics_of(self._model)))
 
 
 def main() -> None:
@@ -128,7 +128,7 @@ def fleet_of(cameras: int) -> dict[str, Any]:
     """Two rounds of so many cameras; the second is measured."""
     torch.set_num_threads(1)
     app = Tiny(load("digits", "", image_size=SIDE))
-    grid = FleetGrid(Here(app), cameras, cohort_size=COHORT)
+    grid = FleetGrid(SerialExecutor(app), cameras, block_size=BLOCK)
     roster = {FIRST_NODE + camera: camera for camera in range(cameras)}
     strategy = MergedFedAvg.for_model(network(), ADAPTER, roster=roster)
     nobody = np.zeros(0, dtype=np.int64)

@@ -11,7 +11,7 @@ over plain, above 1 is faster).
         [--repeats 9] [--steps 6] [--device cpu] [--compile]
 
 `--compile` adds `torch.compile` of the network under "moving", its start-up counted apart: it needs a C++ compiler on
-the machine and some minutes of patience, so it is not what the product does.
+the machine and some minutes of timeouts, so it is not what the product does.
 """
 
 import argparse

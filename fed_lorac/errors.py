@@ -34,7 +34,7 @@ class RunError(FedLoracError):
 
 
 def kind_of(text: str | None) -> str:
-    """An error's text without its numbers: the same for what two cameras say of one trouble."""
+    """An error's text without its numbers: the same for what two cameras say of one failure."""
     return re.sub(r"\d+", "#", text or "")
 
 

@@ -17,7 +17,7 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
 from fed_lorac.server.downlink import Update
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.wire.base_tags import own_fingerprint
+from fed_lorac.wire.base_tags import personal_fingerprint
 from fed_lorac.wire.frame import decode, encode
 
 __all__ = ["FlexLora"]
@@ -30,8 +30,8 @@ class FlexLora(FrameStrategy):
     """Averaging of merged factors, handed out by rank; arguments as `FrameStrategy`'s.
 
     Raises:
-        ConfigError: a server optimizer or a centre other than the mean, which are for changes, not for factors that
-            live on; or factors per kernel, of which no rank can be taken.
+        ConfigError: a server optimizer or an aggregator other than the mean, which are for deltas, not for factors
+            that live on; or factors per kernel, of which no rank can be taken.
     """
 
     source = "FlexLoRA, arXiv 2402.11505"
@@ -39,10 +39,10 @@ class FlexLora(FrameStrategy):
 
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)
-        if (self.server.name, self.centre.name) != ("average", "mean"):
+        if (self.server.name, self.aggregator.name) != ("average", "mean"):
             raise ConfigError(
                 "FlexLoRA's mean is of factors that live on, not of changes; it came with a server that steps by "
-                f"{self.server.name!r} from a centre {self.centre.name!r}. Use average of mean, or merge the changes."
+                f"{self.server.name!r} from an aggregator {self.aggregator.name!r}. Use average of mean."
             )
         if any(len(shape) != 2 for shape in self._factors(self.template).values()):
             raise ConfigError("A rank is taken of layer-wise factors; these are per kernel. Train layer-wise ones.")
@@ -101,7 +101,7 @@ class FlexLora(FrameStrategy):
 
     def _encoded(self, mean: Sums, camera: int, round: int) -> bytes:
         rng = stream(self.seed, "codec", "server", round, "kind", self.kind(camera))
-        state, base = self._ranked(mean, camera), own_fingerprint(self.base)
+        state, base = self._ranked(mean, camera), personal_fingerprint(self.base)
         return encode(state, dtype=self.dtype, base=base, rng=rng, topk_share=self.topk_share)
 
     def _ranked(self, mean: Sums, camera: int) -> State:
@@ -114,7 +114,7 @@ class FlexLora(FrameStrategy):
         return found
 
     def _decoded(self, camera: int) -> Sums:
-        state = decode(self._frame(camera), base=own_fingerprint(self.base))
+        state = decode(self._frame(camera), base=personal_fingerprint(self.base))
         return sum_states([(state, 1.0)], self.shapes, self.scale)
 
     def _factors(self, template: Template) -> Template:

@@ -1,4 +1,4 @@
-"""Stacking: every camera's factors side by side go down, whatever they weigh (FLoRA, Wang et al. 2024, arXiv
+"""Stacking: every camera's factors side by side go down, whatever their size (FLoRA, Wang et al. 2024, arXiv
 2409.05976). Their product is the mean of the products, exactly, and cameras may differ in rank."""
 
 from typing import Any

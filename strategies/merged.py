@@ -42,10 +42,10 @@ class MergedFedAvg(FrameStrategy):
                 f"A downlink is one of {', '.join(DOWNLINKS)} and its rank 0 (as on the way up) or more; "
                 f"got {downlink!r} and {svd_rank}."
             )
-        if downlink == "stack" and (self.server.elementwise or self.centre.elementwise):
+        if downlink == "stack" and (self.server.elementwise or self.aggregator.elementwise):
             raise ConfigError(
                 "No stack of factors is left of what acts on each entry of dense deltas; it came with a server that "
-                f"steps by {self.server.name!r} from a centre {self.centre.name!r}. Send it dense or by svd."
+                f"steps by {self.server.name!r} from an aggregator {self.aggregator.name!r}. Send it dense or by svd."
             )
         self.downlink, self.keeps_residual = downlink, residual
         self._ranks = {name: _rank_down(self.changes, name, svd_rank) for name in changed_names(self.changes)}

@@ -11,9 +11,9 @@ from dataclasses import replace
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
-from fed_lorac.server.fleet_strategy import Traffic
+from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.server.replies import Reply, heard, train_metrics
-from fed_lorac.wire.billing import Weight
+from fed_lorac.wire.billing import MessageSize
 
 __all__ = ["LocalOnly", "ZeroByte"]
 
@@ -21,7 +21,7 @@ __all__ = ["LocalOnly", "ZeroByte"]
 _ROUNDS, _HEARD = "rounds", "heard"  # what is noted: "made" -> rounds that counted, camera -> those it was there for
 
 
-class _Silent(Traffic):
+class _Silent(FleetStrategy):
     """Nothing is sent, so nothing is billed: messages are how a simulation tells its cameras that a round goes by.
 
     Any other method would tell a camera with each of them the updates that it lacks, one a round: so they are counted
@@ -40,7 +40,7 @@ class _Silent(Traffic):
         return messages
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """As `Traffic`'s."""
+        """As `FleetStrategy`'s."""
         found = super().aggregate_evaluate(server_round, replies)
         self._note_heard(self.evaluations)
         return found
@@ -63,7 +63,7 @@ class _Silent(Traffic):
 
 
 class LocalOnly(_Silent):
-    """Every drawn camera trains its adapter and keeps it; arguments as `Traffic`'s."""
+    """Every drawn camera trains its adapter and keeps it; arguments as `FleetStrategy`'s."""
 
     source = "no federation: each camera's own adapter"
 
@@ -75,7 +75,7 @@ class LocalOnly(_Silent):
         nothing = Reply(-1)
         counted = self._end(
             [
-                self.judge(replace(said.get(reply.camera, nothing), camera=reply.camera), Weight())
+                self.judge(replace(said.get(reply.camera, nothing), camera=reply.camera), MessageSize())
                 for reply in self.report.replies
             ]
         )
@@ -83,7 +83,7 @@ class LocalOnly(_Silent):
 
 
 class ZeroByte(_Silent):
-    """No camera trains: each measures its weather's batch-norm statistics, no more. Arguments as `Traffic`'s."""
+    """No camera trains: each measures its weather's batch-norm statistics, no more. Arguments as `FleetStrategy`'s."""
 
     source = "batch-norm adaptation, arXiv 2006.16971"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import decode, encode
 
@@ -75,7 +75,7 @@ def answer(frame: bytes, **metrics: float) -> RecordDict:
 
 def frame(seed: int, folded_round: int = 0, **changes: Tensor) -> bytes:
     """A camera's frame for the running base, with tensors changed."""
-    return encode(state(seed) | changes, dtype="fp32", base=running_fingerprint(BASE, folded_round))
+    return encode(state(seed) | changes, dtype="fp32", base=global_fingerprint(BASE, folded_round))
 
 
 def train(strategy: FrameStrategy, number: int, seeds: Mapping[int, int], order: Iterable[int] | None = None) -> None:
@@ -104,7 +104,7 @@ def folded(strategy: FrameStrategy) -> Dense:
     """The sum of all updates, as any camera folds them."""
     total, before = {name: np.zeros(shape) for name, shape in SHAPES.items()}, 0
     for update in strategy.updates:
-        change = decode(update.frame, base=running_fingerprint(BASE, before))
+        change = decode(update.frame, base=global_fingerprint(BASE, before))
         for name, dense in float64_mean([(change, 1.0)]).items():
             total[name] += dense
         before = update.round

@@ -25,13 +25,13 @@ def task(camera: int, steps: int) -> Task:
 
 
 def go(models: list[nn.Module], precision: Precision = "fp32") -> None:
-    """Train them side by side, the first longest: in the end it is alone, on the layers of a cohort."""
+    """Train them side by side, the first longest: in the end it is alone, on the layers of a block."""
     train(models, [task(k, 2 - k) for k in range(len(models))], recipe=Recipe(batch_size=6, precision=precision))
 
 
 def adapted(method: str) -> nn.Module:
     model = network()
-    adapter_of(AdapterConfig(method=method)).prepared(model).attach(model, torch_stream(0, "adapter"))
+    adapter_of(AdapterConfig(method=method)).fit_to(model).attach(model, torch_stream(0, "adapter"))
     return model
 
 

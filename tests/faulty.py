@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from flwr.app import Message
-from runs import conducted
+from runs import rounds_run
 from torch import Tensor
 
-from fed_lorac.client.global_model import RunningBase
+from fed_lorac.client.global_model import GlobalModel
 from fed_lorac.config import Config
 from fed_lorac.config.rules import Scalar
 from fed_lorac.grid.block_app import FleetApp
-from fed_lorac.grid.executor import Answer, Visit
+from fed_lorac.grid.executor import Answer, ClientRequest
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.simulation.engines import Fleet
-from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import frame_record, read_frame
 from fed_lorac.wire.frame import decode, encode
 
@@ -36,22 +36,22 @@ class FaultyApp(FleetApp):
         super().__init__(flat)
         self._faults, self._round, self._marks = faults, round, marks
 
-    def answer(self, visits: Sequence[Visit], shared: RunningBase) -> list[Answer]:
-        faults = [self._fault(visit) for visit in visits]
-        for visit, fault in zip(visits, faults, strict=True):
+    def answer(self, requests: Sequence[ClientRequest], shared: GlobalModel) -> list[Answer]:
+        faults = [self._fault(request) for request in requests]
+        for request, fault in zip(requests, faults, strict=True):
             if fault in BEFORE:
-                BEFORE[fault](visit.camera, self._marks)
-        answers = super().answer(visits, shared)
+                BEFORE[fault](request.camera, self._marks)
+        answers = super().answer(requests, shared)
         for answer, fault in zip(answers, faults, strict=True):
             if fault in WRONG:
                 frame = read_frame(answer.reply.content.array_records["arrays"])
-                wrong = WRONG[fault](frame, self._site.base.fingerprint, shared.round)
+                wrong = WRONG[fault](frame, self._experiment.base.fingerprint, shared.round)
                 answer.reply.content["arrays"] = frame_record(wrong)
         return answers
 
-    def _fault(self, visit: Visit) -> str:
-        trains = visit.message.metadata.message_type == "train"
-        return self._faults.get(visit.camera, "") if trains and _round(visit.message) == self._round else ""
+    def _fault(self, request: ClientRequest) -> str:
+        trains = request.message.metadata.message_type == "train"
+        return self._faults.get(request.camera, "") if trains and _round(request.message) == self._round else ""
 
 
 def _round(message: Message) -> int:
@@ -64,7 +64,7 @@ def go(config: Config, out: Path, faults: Faults, *, round: int = 1) -> Path:
     marks.mkdir(parents=True)
     app = partial(FaultyApp, config.to_flat(), faults, round, marks)
     with task_identity(), closing(Fleet(config, app)) as fleet:
-        conducted(fleet.grid, config, out, memories=fleet)
+        rounds_run(fleet.grid, config, out, memories=fleet)
     return out
 
 
@@ -92,7 +92,7 @@ BEFORE: dict[str, Callable[[int, Path], None]] = {
 
 
 def _changed(frame: bytes, base: str, round: int, change: Callable[[Tensor], Tensor]) -> bytes:
-    now = running_fingerprint(base, round)
+    now = global_fingerprint(base, round)
     state = decode(frame, base=now)
     return encode(state | {"fc.weight": change(state["fc.weight"])}, dtype="fp32", base=now)
 
@@ -109,7 +109,7 @@ def _with_nan(frame: bytes, base: str, round: int) -> bytes:
 
 
 def _stale(frame: bytes, base: str, round: int) -> bytes:
-    return encode(decode(frame, base=running_fingerprint(base, round)), dtype="fp32", base=f"{base}@77")
+    return encode(decode(frame, base=global_fingerprint(base, round)), dtype="fp32", base=f"{base}@77")
 
 
 WRONG: dict[str, Callable[[bytes, str, int], bytes]] = {

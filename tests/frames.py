@@ -24,7 +24,7 @@ from fed_lorac.wire.tensor_table import pack_table
 BASE = "5f1a:round 3"
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-dtypes = st.sampled_from(sorted(TORCH_DTYPES))
+floats = st.sampled_from(sorted(TORCH_DTYPES))
 codecs = st.sampled_from(sorted(CODECS))
 arrays = hnp.arrays(
     np.float32,
@@ -76,7 +76,7 @@ def _fewest(units: int) -> list[int]:
 
 
 def formula_bytes(dtype: str, shapes: Mapping[str, Sequence[int]], topk_share: float = 0.05) -> int:
-    """What the values of a frame weigh, on paper."""
+    """The size of the values of a frame, on paper."""
     once = {"drive": 8, "topk": 4}.get(dtype, 0)
     return once + sum(_tensor_bytes(dtype, name, tuple(shape), topk_share) for name, shape in shapes.items())
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flwr.app import Message, MessageType
-from runs import conducted
+from runs import rounds_run
 from torch import Tensor
 
 from fed_lorac.config import Config
@@ -15,7 +15,7 @@ from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.simulation.engines import Fleet
 from fed_lorac.wire.billing import read_frame
 from fed_lorac.wire.frame import decode
-from fed_lorac.wire.updates import OWN_KEY, read_updates
+from fed_lorac.wire.updates import PERSONAL_KEY, read_updates
 
 __all__ = ["Overheard", "overheard"]
 
@@ -55,7 +55,7 @@ class Overheard:
     def own(self, round: int) -> dict[int, bytes]:
         """Camera -> the part of the network that it was sent for itself with a round's evaluation."""
         return {
-            _camera(message.metadata.dst_node_id): read_frame(message.content.array_records[OWN_KEY])
+            _camera(message.metadata.dst_node_id): read_frame(message.content.array_records[PERSONAL_KEY])
             for message in self.sent[MessageType.EVALUATE, round]
         }
 
@@ -65,7 +65,7 @@ def overheard(config: Config, out: Path) -> Overheard:
     heard = Overheard()
     with task_identity(), closing(Fleet(config)) as fleet:
         _listen(fleet.grid, heard)
-        conducted(fleet.grid, config, out, memories=fleet)
+        rounds_run(fleet.grid, config, out, memories=fleet)
     return heard
 
 

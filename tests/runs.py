@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from fed_lorac.config import Config, load_config
 from fed_lorac.records.run_folder import RunFolder
 from fed_lorac.reporting.watch import Watch
-from fed_lorac.simulation.run import conduct
+from fed_lorac.simulation.run import run_rounds
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,10 +50,10 @@ def rows(path: Path, *without: str) -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if k not in without} for line in lines]
 
 
-def conducted(grid: Grid, config: Config, out: Path, watch: Watch | None = None, **more: Any) -> dict[str, Any]:
+def rounds_run(grid: Grid, config: Config, out: Path, watch: Watch | None = None, **more: Any) -> dict[str, Any]:
     """A run over any grid, into a folder of its own."""
     with RunFolder.owned(out, config) as folder:
-        return conduct(grid, config, folder, watch or Watch(), **more)
+        return run_rounds(grid, config, folder, watch or Watch(), **more)
 
 
 def simulated(config: Config, out: Path, watch: Watch, mods: Sequence[Mod] = ()) -> None:

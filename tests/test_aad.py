@@ -48,7 +48,7 @@ def summed(*terms: tuple[float, State]) -> dict[str, Tensor]:
 
 def changes(of: State, seed: int = 0) -> dict[str, Tensor]:
     """Every tensor's dense change, in float64."""
-    found = ADAPTER.expansion(BASE, torch_stream(seed, "adapter"))(of)
+    found = ADAPTER.to_delta(BASE, torch_stream(seed, "adapter"))(of)
     wide = {key: t.double() for key, t in found.items()}
     return {name: dense_change(wide, name, SHAPES[name], ADAPTER.scale) for name in changed_names(wide)}
 
@@ -120,7 +120,7 @@ def test_parameters_are_rows_and_columns_of_the_view_times_the_rank() -> None:
 
 
 def test_both_ends_draw_the_same_frozen_bases() -> None:
-    camera, server = attached(), ADAPTER.expansion(BASE, torch_stream(0, "adapter"))(EMPTY)
+    camera, server = attached(), ADAPTER.to_delta(BASE, torch_stream(0, "adapter"))(EMPTY)
     for name, layer in branches(camera).items():
         rows = layer.get_parameter("R").shape[0]
         assert torch.equal(server[f"{name}.A"][rows:], layer.get_buffer("R0"))
@@ -162,5 +162,5 @@ def test_a_state_that_does_not_fit_is_not_expanded(wrong: str) -> None:
 
 def test_what_is_not_a_branchs_own_passes_as_it_is() -> None:
     extra = {**state(1), "bn1.running_mean": torch.ones(4)}
-    found = ADAPTER.expansion(BASE, torch_stream(0, "adapter"))(extra)
+    found = ADAPTER.to_delta(BASE, torch_stream(0, "adapter"))(extra)
     assert all(found[key] is extra[key] for key in ("conv1.weight", "fc.weight", "bn1.running_mean"))

@@ -30,14 +30,14 @@ def network() -> nn.Module:
 def attached(method: str, **settings: object) -> tuple[nn.Module, Adapter]:
     model = network()
     config = AdapterConfig(method=method, rank=2, alpha=4.0, **settings)  # type: ignore[arg-type]
-    adapter = adapter_of(config).prepared(model)
+    adapter = adapter_of(config).fit_to(model)
     adapter.attach(model, torch_stream(0, "adapter"))
     return model, adapter
 
 
 def change(adapter: Adapter, state: State) -> State:
     """What a state says, as who has the base alone finds it."""
-    return adapter.expansion(network(), torch_stream(0, "adapter"))(state)
+    return adapter.to_delta(network(), torch_stream(0, "adapter"))(state)
 
 
 def moved(model: nn.Module) -> nn.Module:

@@ -213,13 +213,13 @@ def test_states_are_named_and_shaped_as_the_papers_tensors():
 @given(st.lists(st.floats(-2, 2), min_size=2, max_size=4), st.sampled_from([6, 9, 12]))
 def test_the_change_is_linear_in_the_state(weights: list[float], m: int):
     base, generator = network(), torch_stream(0, "A")
-    adapter = Atoms(m=m, kc=4).prepared(base)
+    adapter = Atoms(m=m, kc=4).fit_to(base)
     states = []
     for k in range(len(weights)):
         model = network()
         adapter.attach(model, torch_stream(0, "A"))
         states.append(adapter.read(stepped(model, k)))
-    expand = adapter.expansion(base, generator)
+    expand = adapter.to_delta(base, generator)
     each = [(torch.tensor(w), state) for w, state in zip(weights, states, strict=True)]
     mixed = expand({name: torch.stack([w * state[name] for w, state in each]).sum(0) for name in states[0]})
     for name, change in mixed.items():
@@ -230,10 +230,10 @@ def test_the_change_is_linear_in_the_state(weights: list[float], m: int):
 
 def test_the_overcomplete_change_is_not():
     base, model = network(), network()
-    adapter = OvercompleteAtoms(m=9, kc=0, m1=3, train_first_conv=False, train_classifier=False).prepared(base)
+    adapter = OvercompleteAtoms(m=9, kc=0, m1=3, train_first_conv=False, train_classifier=False).fit_to(base)
     adapter.attach(model, torch_stream(0, "A"))
     state = adapter.read(stepped(model, 0))
-    expand = adapter.expansion(base, torch_stream(0, "A"))
+    expand = adapter.to_delta(base, torch_stream(0, "A"))
     once, twice = expand(state), expand({name: 2 * t for name, t in state.items()})
     assert all(torch.allclose(twice[name], 4 * once[name], atol=1e-5) for name in once)
 
@@ -242,7 +242,7 @@ def test_the_overcomplete_change_is_not():
 def test_alpha_is_of_the_starting_base_and_stays(m1: int):
     base = network()
     kind = OvercompleteAtoms(m=12, kc=4, m1=m1) if m1 else Atoms(m=12, kc=4)
-    adapter, again = kind.prepared(base), kind.prepared(network())
+    adapter, again = kind.fit_to(base), kind.fit_to(network())
     moved = network()
     with torch.no_grad():
         moved.get_parameter("layer1.0.conv1.weight").mul_(3.0)
@@ -250,7 +250,7 @@ def test_alpha_is_of_the_starting_base_and_stays(m1: int):
     here = moved.get_submodule("layer1.0.conv1").get_buffer("alpha")
     assert again.codes is not None and torch.equal(here, again.codes["layer1.0.conv1"].alpha)
     state = adapter.read(stepped(moved, 1))
-    one, other = (a.expansion(base, torch_stream(0, "A"))(state) for a in (adapter, again))
+    one, other = (a.to_delta(base, torch_stream(0, "A"))(state) for a in (adapter, again))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     drawn = [again.codes[f"layer1.0.conv{n}"].atoms[9:] for n in (1, 2)]
     assert not torch.equal(*drawn)
@@ -260,14 +260,14 @@ def test_alpha_is_of_the_starting_base_and_stays(m1: int):
 def test_what_the_atoms_miss_is_no_error_of_the_network():
     x = draw(0, 2, 3, 16, 16).float()
     model, adapter = network(), Atoms(m=2, kc=4)
-    assert adapter.prepared(model).reconstruction_error > 0.3
+    assert adapter.fit_to(model).reconstruction_error > 0.3
     adapter.attach(model, torch_stream(0, "A"))
     assert torch.allclose(model(x), network()(x), atol=1e-6)
 
 
 def test_the_networks_reconstruction_error_is_that_of_all_kernels_as_one_vector():
     base = network()
-    adapter = Atoms(m=5, kc=4).prepared(base)
+    adapter = Atoms(m=5, kc=4).fit_to(base)
     assert adapter.codes is not None
     both: list[Tensor] = []
     for name, code in adapter.codes.items():
@@ -279,10 +279,10 @@ def test_the_networks_reconstruction_error_is_that_of_all_kernels_as_one_vector(
         assert adapter.reconstruction[name] == pytest.approx(float(missed / norm), abs=1e-5)
     norm, missed = torch.cat([pair.flatten(1) for pair in both], 1).norm(dim=1)
     assert adapter.reconstruction_error == pytest.approx(float(missed / norm), rel=1e-5)
-    assert 0 < Atoms(m=9, kc=4).prepared(base).reconstruction_error < adapter.reconstruction_error
+    assert 0 < Atoms(m=9, kc=4).fit_to(base).reconstruction_error < adapter.reconstruction_error
     for whole in (Atoms(m=9, kc=0), Atoms(m=9, kc=2), Atoms(m=16, kc=4)):  # as many atoms as kernels have numbers
-        assert whole.prepared(base).reconstruction_error < 1e-6
-    with pytest.raises(FactorError, match="prepared"):
+        assert whole.fit_to(base).reconstruction_error < 1e-6
+    with pytest.raises(FactorError, match="fit_to"):
         _ = Atoms(m=5, kc=4).reconstruction_error
 
 
@@ -331,17 +331,17 @@ def test_alpha1_is_within_kaimings_bound_and_drawn_from_the_generator():
 )
 def test_what_cannot_be_decomposed_is_refused_and_left_as_it_was(second: nn.Module, law: str):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), second, nn.Flatten(), nn.Linear(8, 2))
-    for act in (lambda: Atoms(m=9, kc=4).attach(model, torch_stream(0, "A")), lambda: Atoms(m=9, kc=4).prepared(model)):
+    for act in (lambda: Atoms(m=9, kc=4).attach(model, torch_stream(0, "A")), lambda: Atoms(m=9, kc=4).fit_to(model)):
         with pytest.raises(FactorError, match=law):
             act()
     assert type(model[1]) is nn.Conv2d and all(p.requires_grad for p in model.parameters())
 
 
 def test_codes_and_states_are_for_networks_of_their_kind():
-    adapter = Atoms(m=9, kc=4).prepared(network())
+    adapter = Atoms(m=9, kc=4).fit_to(network())
     with pytest.raises(FactorError, match="another model"):
         adapter.attach(build("resnet14", width=4), torch_stream(0, "A"))
-    expand = adapter.expansion(network(), torch_stream(0, "A"))
+    expand = adapter.to_delta(network(), torch_stream(0, "A"))
     model = network()
     replace(adapter, m=6, codes=None).attach(model, torch_stream(0, "A"))
     with pytest.raises(FactorError, match="other atoms"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from runs import rows, tiny
 
-from fed_lorac.experiment.experiment import site_of
+from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 from fed_lorac.wire.refusals import DROPPED_OUT
@@ -35,7 +35,7 @@ def by_round(folder: Path) -> dict[int, dict[int, dict[str, object]]]:
 
 
 def test_the_ledger_has_what_the_streams_say(folder: Path):
-    fleet = site_of(tiny(**FLEET, fleet__availability=0.6, fleet__dropout=0.3)).fleet
+    fleet = build_experiment(tiny(**FLEET, fleet__availability=0.6, fleet__dropout=0.3)).fleet
     away = dropped = 0
     for round, cameras in by_round(folder).items():
         drawn = set(fleet.drawn(round))
@@ -53,7 +53,7 @@ def test_who_drops_out_was_asked_and_sent_nothing_back(folder: Path):
 
 
 def test_who_was_away_is_told_nothing_and_catches_up_at_a_price(folder: Path):
-    fleet = site_of(tiny(**FLEET, fleet__availability=0.6, fleet__dropout=0.3)).fleet
+    fleet = build_experiment(tiny(**FLEET, fleet__availability=0.6, fleet__dropout=0.3)).fleet
     found = by_round(folder)
     for round, cameras in found.items():
         assert all(cameras[k]["downlink_message_bytes"] == 0 for k in fleet.away(round))

@@ -17,7 +17,7 @@ from torch import Tensor
 from fed_lorac.config import Config
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.errors import ConfigError, DataError, RunError
-from fed_lorac.experiment.base_model import Base, load_base, saw_fleet_images, tell_notes, train_base
+from fed_lorac.experiment.base_model import BaseModel, load_base_model, saw_fleet_images, tell_notes, train_base
 from fed_lorac.experiment.base_weights import remedy
 from fed_lorac.experiment.experiment import open_data
 from fed_lorac.models import build
@@ -25,7 +25,7 @@ from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.models.weights import read_checkpoint
 from fed_lorac.training.accuracy import accuracy
 from fed_lorac.training.augment import to_input
-from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.base_tags import global_fingerprint
 
 
 def ten_images(share: float = 0.6, name: str = "cifar10") -> Dataset:
@@ -62,20 +62,20 @@ def test_a_bases_fingerprint_follows_its_values_names_and_shapes_only() -> None:
     assert (
         len({one, fingerprint({"a": torch.ones(3, 2), "b": torch.zeros(4)}), fingerprint({"a": torch.ones(2, 3)})}) == 3
     )
-    assert running_fingerprint(one, 1) != running_fingerprint(one, 2)
+    assert global_fingerprint(one, 1) != global_fingerprint(one, 2)
 
 
 def test_a_base_is_trained_once_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_LORAC_CACHE", str(tmp_path))
     config = tiny(model__weights="pretrain", model__pretrain_epochs=1)
     data = open_data(config)
-    first = load_base(config, data)
+    first = load_base_model(config, data)
     (file,) = tmp_path.glob("base-*.safetensors")
     stamp = file.stat().st_mtime_ns
-    again = load_base(config, data)
+    again = load_base_model(config, data)
     assert (first.fingerprint, first.saw_fleet_images) == (again.fingerprint, "no")
     assert file.stat().st_mtime_ns == stamp
-    assert load_base(replace(config, run=replace(config.run, seed=7)), data).fingerprint != first.fingerprint
+    assert load_base_model(replace(config, run=replace(config.run, seed=7)), data).fingerprint != first.fingerprint
 
 
 def test_training_goes_on_from_a_checkpoint_and_says_so(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_training_goes_on_from_a_checkpoint_and_says_so(tmp_path: Path) -> None:
     data = open_data(config)
     train_base(config, data, tmp_path / "a.safetensors")
     further = replace(config, model=replace(config.model, weights=str(tmp_path / "a.safetensors")))
-    start = load_base(further, data)
+    start = load_base_model(further, data)
     said = train_base(further, data, tmp_path / "b.safetensors", lr=1e-9)
     assert said["continued_from"] == start.fingerprint == fingerprint(named_tensors(start.model))
     a, b = (read_checkpoint(tmp_path / f"{name}.safetensors").tensors for name in "ab")
@@ -116,10 +116,12 @@ def state_of(classes: int, width: int = 4) -> dict[str, Tensor]:
     return dict(build("resnet8", width=width, num_classes=classes).state_dict())
 
 
-def base(folder: Path, state: Mapping[str, Tensor], data: Dataset, *, trains_on: bool = False, **said: str) -> Base:
+def base(
+    folder: Path, state: Mapping[str, Tensor], data: Dataset, *, trains_on: bool = False, **said: str
+) -> BaseModel:
     """The base out of a file that says this of itself."""
     save_file(dict(state), folder / "b.safetensors", said)
-    return load_base(folder_config(model__weights=str(folder / "b.safetensors")), data, trains_on=trains_on)
+    return load_base_model(folder_config(model__weights=str(folder / "b.safetensors")), data, trains_on=trains_on)
 
 
 def folder_config(**changes: object) -> Config:
@@ -196,16 +198,16 @@ def test_training_goes_on_with_a_classifier_drawn_anew_and_says_so(kind: str, tm
         said = {"classes": json.dumps(["a", "b", "c", "d"])}
     state["conv1.weight"] = torch.full_like(state["conv1.weight"], 0.5)
     found: Any = base(tmp_path, state, of_classes(*NAMES), trains_on=True, **said)
-    fresh: Any = load_base(folder_config(), of_classes(*NAMES))
+    fresh: Any = load_base_model(folder_config(), of_classes(*NAMES))
     assert torch.equal(found.model.conv1.weight, state["conv1.weight"])
     assert torch.equal(found.model.fc.weight, fresh.model.fc.weight)
     assert "classifier is drawn anew" in " ".join(found.notes)
 
 
-def shipped(model: str, data_set: str, data: Dataset, **changes: object) -> Base:
+def shipped(model: str, data_set: str, data: Dataset, **changes: object) -> BaseModel:
     root = "somewhere" if data_set == "folder" else ""
     settings = {"model__weights": "shipped", "model__width": 0, "model__name": model, "data__name": data_set}
-    return load_base(tiny(**settings, data__root=root, **changes), data)
+    return load_base_model(tiny(**settings, data__root=root, **changes), data)
 
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -225,7 +227,7 @@ def test_shipped_weights_are_for_their_own_data() -> None:
     with pytest.raises(DataError, match=r"model.name=resnet14 .*--out base.safetensors`"):
         shipped("resnet14", "digits", of_classes(*DIGITS))
     with pytest.raises(DataError, match=r"trained with model.width = 16, the config has model.width = 4"):
-        load_base(tiny(model__weights="shipped"), of_classes(*DIGITS))
+        load_base_model(tiny(model__weights="shipped"), of_classes(*DIGITS))
 
 
 def test_the_command_to_type_names_all_that_makes_the_base_and_nothing_else(
@@ -258,16 +260,16 @@ def test_a_bases_normalisation_is_recorded_or_assumed_aloud(tmp_path: Path) -> N
     foreign = base(tmp_path, state, data, classes=names)
     assert foreign.normalization.text == "cifar10" and "cifar10 assumed (model.normalization)" in foreign.notes[0]
     config = folder_config(model__weights=str(tmp_path / "b.safetensors"), model__normalization="half")
-    asked = load_base(config, data)
+    asked = load_base_model(config, data)
     assert asked.normalization.text == "half" and "half as set" in asked.notes[0]
-    assert load_base(folder_config(model__normalization="half"), data).normalization.text == "half"
+    assert load_base_model(folder_config(model__normalization="half"), data).normalization.text == "half"
 
 
 def test_a_normalisation_that_is_not_the_bases_is_refused(tmp_path: Path) -> None:
     base(tmp_path, state_of(4), of_classes(*NAMES), classes=json.dumps(NAMES), normalization="imagenet")
     config = folder_config(model__weights=str(tmp_path / "b.safetensors"), model__normalization="half")
     with pytest.raises(DataError, match=r"says 'imagenet', model\.normalization is 'half'"):
-        load_base(config, of_classes(*NAMES))
+        load_base_model(config, of_classes(*NAMES))
     with pytest.raises(DataError, match="metadata names its normalization"):
         base(tmp_path, state_of(4), of_classes(*NAMES), normalization="what")
 
@@ -277,7 +279,7 @@ def test_a_base_that_is_trained_here_says_its_classes_and_normalisation(tmp_path
     said = train_base(config, of_classes(*NAMES), tmp_path / "a.safetensors")
     assert json.loads(said["classes"]) == list(NAMES) and said["normalization"] == "half"
     auto = folder_config(model__weights=str(tmp_path / "a.safetensors"))
-    found = load_base(auto, of_classes(*NAMES))
+    found = load_base_model(auto, of_classes(*NAMES))
     assert (found.normalization.text, found.notes) == ("half", ())
     data = of_classes(*NAMES)
     images, labels = (torch.from_numpy(a[data.evaluation]) for a in (data.images, data.labels))
@@ -302,4 +304,4 @@ def test_a_path_is_told_by_its_slash_or_its_ending() -> None:
     for path in ("./model", "runs/x/model", "model.PTH", "best.ckpt", "pytorch_model.bin", "checkpoint.pth.tar"):
         assert tiny(model__weights=path).model.weights == path
     with pytest.raises(RunError, match="Write the whole path"):
-        load_base(tiny(model__weights="~nobody-of-that-name/m.pth"), of_classes(*DIGITS))
+        load_base_model(tiny(model__weights="~nobody-of-that-name/m.pth"), of_classes(*DIGITS))

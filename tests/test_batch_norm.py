@@ -13,7 +13,7 @@ from runs import tiny
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.doctor import examine
-from fed_lorac.experiment.experiment import site_of
+from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.models import build
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
@@ -80,12 +80,12 @@ def test_such_a_batch_is_refused_before_anything_starts(kind: str, tmp_path: Pat
     with pytest.raises(ConfigError, match=told):
         run(small(**changes), tmp_path / "run", Watch())
     assert not (tmp_path / "run").exists()
-    assert "Batch norm takes its statistics" in examine(small(**changes)).trouble
+    assert "Batch norm takes its statistics" in examine(small(**changes)).failure
 
 
 @pytest.mark.parametrize("kind", TAKEN)
 def test_what_is_right_is_not_refused(kind: str) -> None:
-    site_of(small(**TAKEN[kind]))
+    build_experiment(small(**TAKEN[kind]))
 
 
 @pytest.mark.slow
@@ -99,11 +99,11 @@ def test_what_is_not_refused_runs(kind: str, tmp_path: Path) -> None:
 def test_every_remedy_is_one(kind: str) -> None:
     changes, _ = REFUSED[kind]
     with pytest.raises(ConfigError) as refused:
-        site_of(small(**changes))
+        build_experiment(small(**changes))
     remedies = re.findall(r'(\w+\.\w+) = "?(\w+)"?', str(refused.value).partition("Set ")[2])
     assert len(remedies) >= 2
     for key, value in remedies:
-        site_of(small(**changes | {key.replace(".", "__"): value}))
+        build_experiment(small(**changes | {key.replace(".", "__"): value}))
 
 
 def test_a_bases_training_is_looked_at_too() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.conv_adapter import BranchConv2d, Branched, Start, undress
+from fed_lorac.adapters.conv_adapter import AdaptedConv2d, BranchStart, ConvAdapter, remove_branch
 from fed_lorac.adapters.lora_c import trainable_parameters
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build
@@ -17,7 +17,7 @@ from fed_lorac.seeds import torch_stream
 from fed_lorac.training.blocks import fixed_norms_folded
 
 
-class GainConv2d(BranchConv2d):
+class GainConv2d(AdaptedConv2d):
     strength: float
 
     def change(self, own: Mapping[str, Tensor]) -> Tensor:
@@ -25,17 +25,17 @@ class GainConv2d(BranchConv2d):
 
 
 @dataclass(frozen=True)
-class Gains(Branched):
+class Gains(ConvAdapter):
     kind = GainConv2d
     only: str = ""
 
-    def starts(self, model: nn.Module, generator: torch.Generator) -> dict[str, Start]:
+    def starts(self, model: nn.Module, generator: torch.Generator) -> dict[str, BranchStart]:
         return {name: self.start(model, name, generator) for name in self.convolutions(model) if self.only in name}
 
-    def start(self, model: nn.Module, name: str, generator: torch.Generator) -> Start:
+    def start(self, model: nn.Module, name: str, generator: torch.Generator) -> BranchStart:
         shape = model.get_parameter(f"{name}.weight").shape
         pattern = torch.randn(shape[1:], generator=generator)
-        return Start({"gain": torch.zeros(shape[0], 1, 1, 1)}, {"pattern": pattern}, {"strength": 0.5})
+        return BranchStart({"gain": torch.zeros(shape[0], 1, 1, 1)}, {"pattern": pattern}, {"strength": 0.5})
 
 
 def plain() -> nn.Module:
@@ -93,7 +93,7 @@ def test_an_undressed_convolution_is_the_plain_one_it_was() -> None:
     layers = branches(model)
     keys = {id(layer): set(vars(layer)) for layer in layers.values()}
     for layer in layers.values():
-        undress(layer)
+        remove_branch(layer)
     assert not branches(model)
     assert model.state_dict().keys() == plain().state_dict().keys()
     assert torch.equal(model(images()), plain()(images()))

@@ -16,7 +16,7 @@ from test_benchmarks import ran as benchmark
 from fed_lorac.client.local_update import uplink_template
 from fed_lorac.commands.methods import catalogue
 from fed_lorac.config import names
-from fed_lorac.experiment.experiment import site_of
+from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.models import build
 
 KEPT = ROOT / "benchmarks/results/bytes_by_method.json"
@@ -70,9 +70,11 @@ def test_cameras_of_unequal_rank_send_their_own_and_are_sent_what_the_docs_say(s
 def test_a_state_has_as_many_numbers_as_its_formula_says(adapter: str, form: str, network: str) -> None:
     pair = Pair(adapter, form, "full" if adapter == "full" else "merged", "", FORMS.get(adapter, ONE)[form])
     config = pair.config(network, 1, 2)
-    site = site_of(config)
-    held = sum(_numel(shape) for shape in uplink_template(site).values())
-    assert held == up_of(adapter, form, "merged").numbers(layers_of(site.base.model), Setting.of(config.adapter, 1))
+    experiment = build_experiment(config)
+    held = sum(_numel(shape) for shape in uplink_template(experiment).values())
+    assert held == up_of(adapter, form, "merged").numbers(
+        layers_of(experiment.base.model), Setting.of(config.adapter, 1)
+    )
 
 
 def _numel(shape: tuple[int, ...]) -> int:

@@ -19,8 +19,8 @@ from fed_lorac.data import corruptions
 from fed_lorac.data.corruptions import CORRUPTIONS, _geometry, corruption_fingerprint, weather
 from fed_lorac.data.datasets import load
 from fed_lorac.data.store import cache_folder
-from fed_lorac.experiment.experiment import site_of
-from fed_lorac.fleet.camera_data import in_weather
+from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.fleet.camera_data import camera_data
 from fed_lorac.fleet.schedule import Weather
 from fed_lorac.runtime.source import source_of
 from fed_lorac.seeds import stream
@@ -29,8 +29,8 @@ FOG = Weather("fog", 3)
 
 
 def foggy() -> torch.Tensor:
-    site = site_of(tiny())
-    return in_weather(site.data, site.fleet.cameras[0], 0, FOG).test
+    experiment = build_experiment(tiny())
+    return camera_data(experiment.data, experiment.fleet.cameras[0], 0, FOG).test
 
 
 def entries() -> set[str]:
@@ -44,9 +44,9 @@ def negative(images: np.ndarray, severity: int, rng: np.random.Generator) -> np.
 def test_a_replaced_corruption_is_seen_at_once_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     before, kept = foggy(), entries()
     monkeypatch.setitem(CORRUPTIONS, "fog", negative)
-    site = site_of(tiny())
-    camera = site.fleet.cameras[0]
-    clean = torch.from_numpy(site.data.clean(camera.evaluation))
+    experiment = build_experiment(tiny())
+    camera = experiment.fleet.cameras[0]
+    clean = torch.from_numpy(experiment.data.clean(camera.evaluation))
     assert torch.equal(foggy(), 255 - clean)
     assert entries() == kept
     monkeypatch.undo()
@@ -91,9 +91,9 @@ def see_fog(told: Path, *, patched: bool = False) -> None:
     """Write down what fog this process sees, which must be what its own function makes."""
     if patched:
         CORRUPTIONS["fog"] = negative
-    site = site_of(tiny())
-    camera = site.fleet.cameras[0]
-    clean = site.data.clean(camera.evaluation)
+    experiment = build_experiment(tiny())
+    camera = experiment.fleet.cameras[0]
+    clean = experiment.data.clean(camera.evaluation)
     seen = foggy().numpy()
     np.testing.assert_array_equal(seen, corruptions.corrupt(clean, "fog", 3, stream(0, "weather", camera.id, "test")))
     told.write_text(hashlib.sha256(seen.tobytes()).hexdigest())
@@ -148,8 +148,8 @@ def test_weather_on_file_is_not_kept_twice(tmp_path: Path, monkeypatch: pytest.M
     np.save(tmp_path / "fog.npy", fog)
     monkeypatch.setenv("FED_LORAC_DATA", str(tmp_path))
     small = {"fleet__cameras": 1, "fleet__per_round": 1, "fleet__images": 5, "fleet__eval_images": 5}
-    site = site_of(tiny(data__name="cifar10c", fleet__corruptions="fog", **small))
-    kept, camera = entries(), site.fleet.cameras[0]
-    view = in_weather(site.data, camera, 0, FOG)
+    experiment = build_experiment(tiny(data__name="cifar10c", fleet__corruptions="fog", **small))
+    kept, camera = entries(), experiment.fleet.cameras[0]
+    view = camera_data(experiment.data, camera, 0, FOG)
     np.testing.assert_array_equal(view.test, fog[80 + camera.evaluation])
     assert entries() == kept

@@ -12,7 +12,7 @@ from runs import rows, tiny
 
 from fed_lorac.config import FleetConfig, LocalConfig, names
 from fed_lorac.errors import ConfigError
-from fed_lorac.experiment.experiment import site_of
+from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.fleet.clock import Clock, images_seen
 from fed_lorac.fleet.fleet import Camera, Fleet
 from fed_lorac.fleet.links import LINKS, air_time_s, downlink_time_s, elapsed_s, link, send_s
@@ -121,7 +121,10 @@ def test_a_clock_goes_on_as_if_it_had_never_stopped(messages: list[int], at: int
 def test_drawn_links_are_each_cameras_own_and_of_the_asked_classes() -> None:
     asked: dict[str, Any] = {"fleet__link": "4g, lte-m, nb-iot-nb1", "fleet__link_deal": "drawn", "fleet__images": 5}
     few, many = (
-        [camera.link for camera in site_of(tiny(**asked, fleet__cameras=n, fleet__eval_images=5)).fleet.cameras]
+        [
+            camera.link
+            for camera in build_experiment(tiny(**asked, fleet__cameras=n, fleet__eval_images=5)).fleet.cameras
+        ]
         for n in (20, 40)
     )
     assert many[:20] == few and set(many) == {"4g", "lte-m", "nb-iot-nb1"}
@@ -129,7 +132,7 @@ def test_drawn_links_are_each_cameras_own_and_of_the_asked_classes() -> None:
 
 
 def test_speeds_are_dealt_in_turn() -> None:
-    fleet = site_of(tiny(fleet__speeds="1, 2.5")).fleet
+    fleet = build_experiment(tiny(fleet__speeds="1, 2.5")).fleet
     assert [camera.speed for camera in fleet.cameras] == [1.0, 2.5, 1.0, 2.5]
 
 

@@ -13,7 +13,7 @@ from frames import (
     TORCH_DTYPES,
     codecs,
     crossed,
-    dtypes,
+    floats,
     formula_bytes,
     framed,
     reason,
@@ -44,7 +44,7 @@ def test_a_float32_frame_returns_its_state_bit_for_bit(state: dict[str, Tensor])
     assert list(back) == sorted(state)
 
 
-@given(states, dtypes)
+@given(states, floats)
 def test_a_half_frame_returns_the_state_rounded_as_torch_rounds(state: dict[str, Tensor], dtype: str) -> None:
     back = decode(encode(state, dtype=dtype, base=BASE), base=BASE)
     assert same(back, {k: v.to(TORCH_DTYPES[dtype]).float() for k, v in state.items()})
@@ -61,7 +61,7 @@ def test_bf16_rounds_any_float32_as_torch_does_or_says_overflow(values: list[flo
             encode({"x": tensor}, dtype="bf16", base="")
 
 
-@given(states, dtypes)
+@given(states, floats)
 def test_encoding_a_decoded_frame_gives_the_same_bytes(state: dict[str, Tensor], dtype: str) -> None:
     frame = encode(state, dtype=dtype, base=BASE)
     assert encode(decode(frame, base=BASE), dtype=dtype, base=BASE) == frame

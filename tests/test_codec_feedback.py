@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from flwr.app import RecordDict
 from frames import BASE
-from runs import conducted, rows, tiny
+from runs import rounds_run, rows, tiny
 from torch import Tensor
 
 from fed_lorac.client.app import make_client_app
@@ -19,7 +19,7 @@ from fed_lorac.client.state import LOST_KEY, STATISTICS_KEY, recalled, remembere
 from fed_lorac.config import Config, names
 from fed_lorac.config.sense import fixed_basis
 from fed_lorac.errors import ConfigError
-from fed_lorac.experiment.experiment import site_of
+from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import record_of, task_identity
@@ -136,17 +136,17 @@ def test_a_node_remembers_what_it_lost_until_it_is_told_something_new() -> None:
 def test_feedback_survives_an_interruption_and_changes_what_is_learnt(tmp_path: Path, settings: dict[str, object]):
     from test_resume import Ended, check_equal
 
-    config = tiny(run__rounds=4, codec__up="topk", codec__error_feedback="true", run__cohort_size=2, **settings)
+    config = tiny(run__rounds=4, codec__up="topk", codec__error_feedback="true", run__block_size=2, **settings)
     run(config, tmp_path / "whole", Watch())
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "cut", Ended(2))
-    template = uplink_template(site_of(config))
+    template = uplink_template(build_experiment(config))
     for lost in (some for some in owed(tmp_path / "cut").values() if some):
         assert {name: tuple(t.shape) for name, t in lost.items()} == template
         assert sum(float(t.norm()) for t in lost.values()) > 0
     run(config, tmp_path / "cut", Watch(), resume=True)
     check_equal(tmp_path / "cut", tmp_path / "whole")
-    run(tiny(run__rounds=4, codec__up="topk", run__cohort_size=2, **settings), tmp_path / "without", Watch())
+    run(tiny(run__rounds=4, codec__up="topk", run__block_size=2, **settings), tmp_path / "without", Watch())
     assert not any(owed(tmp_path / "without").values())
     assert (tmp_path / "whole/model.safetensors").read_bytes() != (tmp_path / "without/model.safetensors").read_bytes()
 
@@ -167,11 +167,11 @@ def test_a_camera_whose_reply_is_lost_owes_what_it_owed(tmp_path: Path):
 
 
 def test_flowers_client_app_keeps_what_it_owes_as_our_fleet_does(tmp_path: Path):
-    config = tiny(run__rounds=3, run__cohort_size=1, codec__up="topk", codec__error_feedback="true", **FULL)
+    config = tiny(run__rounds=3, run__block_size=1, codec__up="topk", codec__error_feedback="true", **FULL)
     run(config, tmp_path / "fleet", Watch())
     grid = in_process(make_client_app(config), config.fleet.cameras)
     with task_identity():
-        conducted(grid, config, tmp_path / "flower")
+        rounds_run(grid, config, tmp_path / "flower")
     for file in ("adapter.safetensors", "cameras.safetensors"):
         assert (tmp_path / "fleet" / file).read_bytes() == (tmp_path / "flower" / file).read_bytes(), file
     assert all(recalled(state, LOST_KEY) for state in grid.states.values())

@@ -10,7 +10,7 @@ from runs import rows, tiny
 from safetensors.torch import load_file
 
 from fed_lorac.client.local_update import uplink_template
-from fed_lorac.experiment.experiment import site_of
+from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.build_strategy import full_messages
 from fed_lorac.simulation.engines import run
@@ -31,7 +31,7 @@ def test_a_run_ends_finite_and_its_ledger_bills_the_formula(dtype: str, method: 
     found = json.loads((tmp_path / "run/summary.json").read_text())
     assert math.isfinite(found["adapted_accuracy"]) and found["adapted_accuracy"] > 0
     assert all(t.isfinite().all() for t in load_file(tmp_path / "run/model.safetensors").values())
-    up = formula_bytes(dtype, uplink_template(site_of(config)), 0.1)
+    up = formula_bytes(dtype, uplink_template(build_experiment(config)), 0.1)
     for row in rows(tmp_path / "run/rounds.jsonl"):
         assert row["cameras_counted"] == 3
         assert row["uplink_payload_bytes"] == 3 * up
@@ -48,7 +48,7 @@ def test_up_and_down_are_chosen_apart(up: str, down: str, tmp_path: Path) -> Non
     update = inspect((tmp_path / "run/checkpoints/update-000001.frame").read_bytes())
     assert update.dtype == down
     [row] = rows(tmp_path / "run/rounds.jsonl")
-    assert row["uplink_payload_bytes"] == 3 * formula_bytes(up, uplink_template(site_of(config)))
+    assert row["uplink_payload_bytes"] == 3 * formula_bytes(up, uplink_template(build_experiment(config)))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int4", "drive", "topk"])
@@ -58,7 +58,7 @@ def test_what_is_said_of_full_fine_tuning_is_what_it_really_sends_under_the_same
     config = tiny(run__rounds=1, codec__up=dtype, codec__down=dtype, codec__topk_share=0.1, **METHODS["full"])
     run(config, tmp_path / "full", Watch())
     [row] = rows(tmp_path / "full/rounds.jsonl")
-    said = full_messages(site_of(tiny()), config.codec)
+    said = full_messages(build_experiment(tiny()), config.codec)
     assert row["uplink_message_bytes"] == 3 * said.up == row["full_uplink_message_bytes"]
     assert row["downlink_message_bytes"] == row["full_downlink_message_bytes"]
 
@@ -75,7 +75,7 @@ def test_the_same_config_gives_the_same_bytes_and_another_seed_others(dtype: str
 def test_workers_change_no_byte_of_rounded_frames(tmp_path: Path) -> None:
     settings = {"codec__up": "int4", "codec__down": "drive", "codec__error_feedback": "true", **METHODS["full"]}
     for workers in (1, 2):
-        run(tiny(run__workers=workers, run__cohort_size=2, **settings), tmp_path / str(workers), Watch())
+        run(tiny(run__workers=workers, run__block_size=2, **settings), tmp_path / str(workers), Watch())
     for file in ("adapter.safetensors", "model.safetensors", "cameras.jsonl"):
         assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes(), file
     summaries = [json.loads((tmp_path / w / "summary.json").read_text()) for w in "12"]

@@ -142,10 +142,12 @@ def test_zooming_by_matrices_is_scipys_zoom_of_the_middle(factor: float) -> None
     kept = int(np.ceil(32 / factor))
     start = (32 - kept) // 2
     zoomed = ndimage.zoom(plane[start : start + kept, start : start + kept], factor, order=1)
-    trim = (len(zoomed) - 32) // 2
+    trim_fraction = (len(zoomed) - 32) // 2
     operator = _geometry.zoom_operator(32, factor)
     ours = _geometry.separable(plane[None], operator, operator)[0]
-    np.testing.assert_allclose(ours, zoomed[trim : trim + 32, trim : trim + 32], atol=1e-5)
+    np.testing.assert_allclose(
+        ours, zoomed[trim_fraction : trim_fraction + 32, trim_fraction : trim_fraction + 32], atol=1e-5
+    )
 
 
 def test_a_filter_of_any_rank_is_the_sum_of_its_separable_parts() -> None:

@@ -204,11 +204,11 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture
 def served(small: Official, tmp_path: Path) -> Iterator[Official]:
     """The small version, its archive served over HTTP from this machine as the real one is from Toronto."""
-    (site := tmp_path / "site").mkdir()
-    with tarfile.open(site / small.archive, "w:gz") as tar:
+    (experiment := tmp_path / "experiment").mkdir()
+    with tarfile.open(experiment / small.archive, "w:gz") as tar:
         tar.add(tmp_path / small.folder, small.folder)
-    md5 = hashlib.md5((site / small.archive).read_bytes(), usedforsecurity=False).hexdigest()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+    md5 = hashlib.md5((experiment / small.archive).read_bytes(), usedforsecurity=False).hexdigest()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(experiment))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield replace(small, url=f"http://127.0.0.1:{server.server_port}/{small.archive}", archive_md5=md5)
         server.shutdown()

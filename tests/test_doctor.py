@@ -17,7 +17,7 @@ from runs import tiny
 from fed_lorac.config import RunConfig
 from fed_lorac.errors import RunError
 from fed_lorac.experiment.doctor import Facts, complaints, examine, examine_driver, remarks
-from fed_lorac.experiment.experiment import site_of
+from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.experiment.machine import WORKER_BYTES, check_workers, free_memory_bytes, usable_cpus
 from fed_lorac.grid.examination import checkup, examine_cluster
 from fed_lorac.reporting.watch import Watch
@@ -31,12 +31,12 @@ def driver() -> Facts:
 
 def test_an_examination_tells_what_is_so():
     config, facts = tiny(), examine(tiny(), "n1")
-    site = site_of(config)
-    assert (facts.node, facts.data, facts.base) == ("n1", site.data.fingerprint, site.base.fingerprint)
+    experiment = build_experiment(config)
+    assert (facts.node, facts.data, facts.base) == ("n1", experiment.data.fingerprint, experiment.base.fingerprint)
     assert (facts.device, facts.precision, facts.threads) == ("cpu", "fp32", 1)
     assert (facts.ray, facts.python) == (version("ray"), platform.python_version())
     assert torch.__version__.partition("+")[0] == facts.torch
-    assert facts.cpus >= 1 and facts.cpu and facts.trouble == "" and facts.cache_writable
+    assert facts.cpus >= 1 and facts.cpu and facts.failure == "" and facts.cache_writable
     assert 0 < facts.free_memory_bytes <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -66,7 +66,7 @@ def test_a_node_like_the_driver_is_fit(driver: Facts):
         ({"device": "cuda"}, "must train where the driver would: it has cuda, the driver cpu"),
         ({"free_memory_bytes": WORKER_BYTES * 3 // 2}, "1 GiB free for each worker: it has 1.5 GiB for 2"),
         ({"cache_writable": False}, "must be able to write its cache"),
-        ({"trouble": "DataError: no images. Copy them.", "data": ""}, "DataError: no images"),
+        ({"failure": "DataError: no images. Copy them.", "data": ""}, "DataError: no images"),
     ],
 )
 def test_what_makes_a_node_unfit_is_one_complaint_that_names_it(
@@ -94,16 +94,16 @@ def test_pythons_patch_level_does_not_matter(driver: Facts):
 
 def test_missing_data_is_trouble_and_no_exception(tmp_path: Path):
     facts = examine(tiny(data__name="folder", data__root=str(tmp_path / "none")), "n1")
-    assert "DataError" in facts.trouble and str(tmp_path) in facts.trouble and facts.data == ""
+    assert "DataError" in facts.failure and str(tmp_path) in facts.failure and facts.data == ""
     [told] = complaints(facts, facts)
-    assert told == f"Node n1: {facts.trouble}"
+    assert told == f"Node n1: {facts.failure}"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_missing_gpu_is_trouble_and_no_exception():
     facts = examine(tiny(run__device="cuda", run__precision="auto"), "n1")
-    assert facts.trouble.startswith('RunError: run.device = "cuda" needs a GPU that PyTorch finds; ')
-    assert 'Set run.device = "cpu"' in facts.trouble
+    assert facts.failure.startswith('RunError: run.device = "cuda" needs a GPU that PyTorch finds; ')
+    assert 'Set run.device = "cpu"' in facts.failure
     assert examine(tiny(run__device="auto")).device == "cpu"
 
 
@@ -114,7 +114,7 @@ def test_a_missing_gpu_is_said_before_anything_starts(workers: int, tmp_path: Pa
     with pytest.raises(RunError, match="needs a GPU that PyTorch finds"):
         run(config, tmp_path / "run", Watch())
     with pytest.raises(RunError, match="needs a GPU that PyTorch finds"):
-        site_of(config)
+        build_experiment(config)
     assert not ray.is_initialized() and not (tmp_path / "run").exists()
 
 

@@ -25,11 +25,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.config import Config, load_config
 from fed_lorac.errors import DataError, FactorError
-from fed_lorac.experiment.experiment import site_of
+from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.export import export_run, load_adapter, load_network
 from fed_lorac.export.deployed import Deployed
 from fed_lorac.export.formats import FORMATS, METADATA_FILE, OPSET, OPSETS
-from fed_lorac.fleet.camera_data import in_weather
+from fed_lorac.fleet.camera_data import camera_data
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.tensor_files import write_tensors
 from fed_lorac.simulation.engines import run
@@ -76,7 +76,7 @@ def config_of(folder: Path) -> Config:
 
 def by_hand(folder: Path, camera: int | None) -> nn.Module:
     """The merged network put together without the export's own code."""
-    model = site_of(config_of(folder)).base.model
+    model = build_experiment(config_of(folder)).base.model
     before = {name: t.clone() for name, t in model.state_dict().items()}
     tensors = load_file(folder / "model.safetensors")
     if camera is not None:
@@ -197,7 +197,7 @@ def flops(model: nn.Module) -> int:
 
 
 def test_the_exported_network_has_the_plain_networks_operations(done: Path) -> None:
-    base = site_of(config_of(done)).base.model
+    base = build_experiment(config_of(done)).base.model
     folded = fold_batch_norm(base)
     layers = Counter(type(module) for module in base.modules())
     found = operations(exported(done, "onnx", 1))
@@ -207,7 +207,7 @@ def test_the_exported_network_has_the_plain_networks_operations(done: Path) -> N
 
 
 def test_its_onnx_graph_is_that_of_the_plain_network_node_for_node(batch: Path) -> None:
-    base = site_of(config_of(batch)).base.model
+    base = build_experiment(config_of(batch)).base.model
     plain = batch / "plain.onnx"
     plain.write_bytes(FORMATS["onnx"].encode(Deployed.of(base, fold=True), 32, {}))
     graphs = [onnx.load(path).graph.node for path in (plain, exported(batch, "onnx", 1))]
@@ -218,10 +218,10 @@ def test_its_onnx_graph_is_that_of_the_plain_network_node_for_node(batch: Path) 
 
 def test_the_exported_file_scores_what_the_run_measured(batch: Path) -> None:
     summary = json.loads((batch / "summary.json").read_text())
-    site, scores = site_of(config_of(batch)), []
-    for camera in site.fleet.cameras:
+    experiment, scores = build_experiment(config_of(batch)), []
+    for camera in experiment.fleet.cameras:
         network = load_network(export_run(batch, "safetensors", camera=camera.id).path).network
-        view = in_weather(site.data, camera, 0)
+        view = camera_data(experiment.data, camera, 0)
         scores.append(accuracy(network, view.test, view.test_labels))
     assert summary["adapted_accuracy"] == pytest.approx(sum(scores) / len(scores), abs=1e-9)
 
@@ -235,9 +235,9 @@ def test_every_format_says_the_same_of_itself(done: Path) -> None:
     assert "load_network" in words["safetensors"]
     assert told[0] == told[1] == told[2]
     said, config = told[0], config_of(done)
-    site = site_of(config)
-    assert json.loads(said["classes"]) == list(site.data.classes)
-    assert (said["base"], said["data_fingerprint"]) == (site.base.fingerprint, site.data.fingerprint)
+    experiment = build_experiment(config)
+    assert json.loads(said["classes"]) == list(experiment.data.classes)
+    assert (said["base"], said["data_fingerprint"]) == (experiment.base.fingerprint, experiment.data.fingerprint)
     assert said["statistics"] == ("base" if config.model.norm == "group" else "camera 1")
     assert said["batch_norm"] == ("none" if config.model.norm == "group" else "folded")
     assert said["folded_round"] == str(config.run.rounds)
@@ -286,7 +286,7 @@ def test_base_and_adapter_make_the_merged_network(done: Path, camera: int | None
 
 def adapter_and_base_agree(folder: Path, camera: int | None) -> Mapping[str, str]:
     """Load the exported adapter onto the base and compare every number with the merged network's."""
-    model = copy.deepcopy(site_of(config_of(folder)).base.model)
+    model = copy.deepcopy(build_experiment(config_of(folder)).base.model)
     said = load_adapter(model, exported(folder, "adapter", camera))
     wanted = by_hand(folder, camera).state_dict()
     for name, tensor in model.state_dict().items():
@@ -297,7 +297,7 @@ def adapter_and_base_agree(folder: Path, camera: int | None) -> Mapping[str, str
 
 def test_an_adapter_refuses_every_other_base_and_alters_nothing(batch: Path) -> None:
     path = export_run(batch, "adapter").path
-    model = copy.deepcopy(site_of(config_of(batch)).base.model)
+    model = copy.deepcopy(build_experiment(config_of(batch)).base.model)
     load_adapter(model, path)
     before = {name: t.clone() for name, t in model.state_dict().items()}
     with pytest.raises(FactorError, match="fits the base that it was trained on"):
@@ -306,7 +306,7 @@ def test_an_adapter_refuses_every_other_base_and_alters_nothing(batch: Path) -> 
 
 
 def test_each_loader_refuses_the_others_files(batch: Path) -> None:
-    model = site_of(config_of(batch)).base.model
+    model = build_experiment(config_of(batch)).base.model
     with pytest.raises(DataError, match="not one"):
         load_adapter(model, exported(batch, "safetensors", None))
     with pytest.raises(DataError, match="is not"):

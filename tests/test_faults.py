@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import ray
 from faulty import WRONG, Faults, go
-from runs import ROOT, conducted, rows, tiny
+from runs import ROOT, rounds_run, rows, tiny
 
-from fed_lorac.client.global_model import RunningBase
+from fed_lorac.client.global_model import GlobalModel
 from fed_lorac.config import Config
 from fed_lorac.errors import RunError
 from fed_lorac.grid.block_app import FleetApp
-from fed_lorac.grid.executor import Answer, Visit
+from fed_lorac.grid.executor import Answer, ClientRequest
 from fed_lorac.records.run_folder import can_go_on
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
@@ -43,7 +43,7 @@ def six(**changes: object) -> Config:
         "fleet__per_round": 6,
         "fleet__images": 25,
         "fleet__eval_images": 10,
-        "run__cohort_size": 1,
+        "run__block_size": 1,
     }
     return tiny(**{"run__workers": 1, **fleet, **changes})
 
@@ -92,17 +92,17 @@ def test_a_run_whose_base_no_camera_can_measure_ends_at_once(tmp_path: Path):
         closing(blind) as fleet,
         pytest.raises(RunError, match=r"all 4 cameras failed.* \(4 of 4\): ValueError: no lens\."),
     ):
-        conducted(fleet.grid, config, tmp_path / "run", memories=fleet)
+        rounds_run(fleet.grid, config, tmp_path / "run", memories=fleet)
     assert not (tmp_path / "run").exists()
 
 
 class Blind(FleetApp):
     """Cameras without lenses."""
 
-    def answer(self, visits: Sequence[Visit], shared: RunningBase) -> list[Answer]:
-        if visits[0].message.metadata.message_type == "evaluate":
+    def answer(self, requests: Sequence[ClientRequest], shared: GlobalModel) -> list[Answer]:
+        if requests[0].message.metadata.message_type == "evaluate":
             raise ValueError("no lens")
-        return super().answer(visits, shared)
+        return super().answer(requests, shared)
 
 
 def test_a_camera_that_raises_is_left_out_of_its_round_alone(raised: Path):
@@ -119,15 +119,15 @@ def test_a_frame_that_arrives_wrong_counts_as_little_as_none(tmp_path: Path, rai
     assert bare(found) == bare(raised)
 
 
-def test_who_raises_in_a_cohort_takes_nobody_along(tmp_path: Path):
-    found = go(six(run__cohort_size=3), tmp_path / "run", {3: "raises", 5: "raises"})
+def test_who_raises_in_a_block_takes_nobody_along(tmp_path: Path):
+    found = go(six(run__block_size=3), tmp_path / "run", {3: "raises", 5: "raises"})
     assert [row["cameras_counted"] for row in rows(found / "rounds.jsonl")] == [4, 6]
     assert set(reasons(found)[0]) == {f"raised: ValueError: camera {k} has a cracked lens" for k in (3, 5)}
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_where_all_cameras_fail_the_round_is_skipped_and_nothing_changes(tmp_path: Path, size: int):
-    config = six(run__cohort_size=size, run__rounds=3, local__schedule="constant")
+    config = six(run__block_size=size, run__rounds=3, local__schedule="constant")
     failed = go(config, tmp_path / "failed", dict.fromkeys(range(6), "raises"), round=2)
     found = rows(failed / "rounds.jsonl")
     assert [row["skipped"] for row in found] == [False, True, False]
@@ -136,7 +136,7 @@ def test_where_all_cameras_fail_the_round_is_skipped_and_nothing_changes(tmp_pat
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_once_changes_nothing(tmp_path: Path):
-    config = six(run__workers=2, run__cohort_size=2)
+    config = six(run__workers=2, run__block_size=2)
     killed, whole = (go(config, tmp_path / name, faults) for name, faults in (("a", {3: "dies once"}), ("b", {})))
     assert (killed / "marks" / "died-3").exists()
     assert bare(killed) == bare(whole) and reasons(killed) == [{}, {}]
@@ -145,21 +145,21 @@ def test_a_worker_that_is_killed_once_changes_nothing(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["dies", "hangs"])
 def test_a_camera_that_takes_its_worker_along_is_left_out_of_its_round_alone(tmp_path: Path, raised: Path, fault: str):
-    found = go(six(run__workers=2, run__cohort_timeout_s=4.0), tmp_path / "run", {3: fault})
+    found = go(six(run__workers=2, run__block_timeout_s=4.0), tmp_path / "run", {3: fault})
     assert reasons(found) == [{REASONS[fault]: 1}, {}]
     assert bare(found) == bare(raised)
 
 
 @pytest.mark.slow
-def test_the_guilty_of_a_cohort_are_found(tmp_path: Path):
+def test_the_guilty_of_a_block_are_found(tmp_path: Path):
     faults: Faults = {1: "dies", 4: "raises"}
-    found = go(six(run__workers=2, run__cohort_size=3), tmp_path / "run", faults)
+    found = go(six(run__workers=2, run__block_size=3), tmp_path / "run", faults)
     assert [row["cameras_counted"] for row in rows(found / "rounds.jsonl")] == [4, 6]
 
 
 @pytest.fixture
 def four_cpus(workers_find_the_faulty_fleet: None) -> Iterator[None]:
-    """A Ray that declares four CPUs, whatever this machine has: crews stay in the one that their process has joined."""
+    """A Ray that declares four CPUs, whatever this machine has: executors stay in the one their process joined."""
     ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     yield
     ray.shutdown()
@@ -170,7 +170,7 @@ def four_cpus(workers_find_the_faulty_fleet: None) -> Iterator[None]:
 def test_workers_and_the_order_of_replies_change_nothing(four_cpus: None, tmp_path: Path, size: int):
     dawdlers = dict.fromkeys(range(6), "dawdles")
     found = [
-        go(six(run__workers=workers, run__cohort_size=size), tmp_path / str(workers), {} if workers == 1 else dawdlers)
+        go(six(run__workers=workers, run__block_size=size), tmp_path / str(workers), {} if workers == 1 else dawdlers)
         for workers in (1, 2, 4)
     ]
     for name in ("adapter.safetensors", "model.safetensors", "cameras.safetensors"):

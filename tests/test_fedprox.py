@@ -74,7 +74,7 @@ def test_the_pull_keeps_a_camera_near_its_start() -> None:
 
 
 def test_cameras_side_by_side_are_each_pulled_to_their_own_start() -> None:
-    def cohort() -> list[nn.Module]:
+    def block() -> list[nn.Module]:
         models = [network() for _ in range(3)]
         for k, model in enumerate(models):
             for p in model.parameters():
@@ -82,7 +82,7 @@ def test_cameras_side_by_side_are_each_pulled_to_their_own_start() -> None:
         return models
 
     work = [task(k, steps=3 + k) for k in range(3)]
-    together, alone = cohort(), cohort()
+    together, alone = block(), block()
     train(together, work, recipe=recipe(2.0))
     for k, model in enumerate(alone):
         train([model], [task(k, steps=3 + k)], recipe=recipe(2.0))

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
-from fed_lorac.grid.executor import Answer, Job, Visit
+from fed_lorac.grid.executor import Answer, ClientRequest, Job
 from fed_lorac.grid.fleet_grid import FleetGrid
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.runtime.flower_private import record_bytes, record_of, task_identity
@@ -137,8 +137,8 @@ def test_nodes_know_their_number_and_the_runs_config():
     assert grid.run.run_id == 1
 
 
-class Cohorts:
-    """A crew that notes the jobs it is given and answers each node with its camera's number."""
+class Blocks:
+    """An executor that notes the jobs it is given and answers each node with its camera's number."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
@@ -146,40 +146,40 @@ class Cohorts:
     def run(self, jobs: Iterable[Job]) -> Generator[list[Answer], None, None]:
         for job in jobs:
             self.jobs.append(job)
-            yield [self._answer(visit) for visit in job.visits]
+            yield [self._answer(request) for request in job.requests]
 
-    def _answer(self, visit: Visit) -> Answer:
-        state = RecordDict({"seen": MetricRecord({"camera": visit.camera})})
-        return Answer(Message(RecordDict(), reply_to=visit.message), state)
+    def _answer(self, request: ClientRequest) -> Answer:
+        state = RecordDict({"seen": MetricRecord({"camera": request.camera})})
+        return Answer(Message(RecordDict(), reply_to=request.message), state)
 
     def close(self) -> None:
         pass
 
 
-def test_cohorts_are_consecutive_messages_and_share_what_is_made_once_for_them():
-    crew, made = Cohorts(), []
+def test_blocks_are_consecutive_messages_and_share_what_is_made_once_for_them():
+    executor, made = Blocks(), []
 
     def shared(messages: list[Message]) -> object:
         made.append(object())
         return made[-1]
 
-    grid = FleetGrid(crew, 7, cohort_size=3, shared=shared)
+    grid = FleetGrid(executor, 7, block_size=3, shared=shared)
     order = [6, 0, 5, 1, 4, 2, 3]
     messages = [Message(RecordDict(), dst_node_id=1000 + k, message_type=MessageType.TRAIN) for k in order]
     replies = [reply.metadata.src_node_id - 1000 for reply in grid.send_and_receive(messages)]
     assert replies == order
-    assert [[visit.camera for visit in job.visits] for job in crew.jobs] == [[6, 0, 5], [1, 4, 2], [3]]
-    assert len(made) == 1 and all(job.shared is made[0] for job in crew.jobs)
+    assert [[request.camera for request in job.requests] for job in executor.jobs] == [[6, 0, 5], [1, 4, 2], [3]]
+    assert len(made) == 1 and all(job.shared is made[0] for job in executor.jobs)
     assert [state.metric_records["seen"]["camera"] for state in grid.states.values()] == list(range(7))
 
 
 def test_jobs_are_handed_out_as_replies_are_taken():
-    crew = Cohorts()
-    grid = FleetGrid(crew, 100, cohort_size=2)
+    executor = Blocks()
+    grid = FleetGrid(executor, 100, block_size=2)
     replies = grid.send_and_receive(asked(grid))
     for _ in range(5):
         next(replies)
-    assert len(crew.jobs) == 3
+    assert len(executor.jobs) == 3
 
 
 def test_what_nodes_remember_can_be_put_into_another_grid():

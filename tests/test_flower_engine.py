@@ -11,14 +11,14 @@ import pytest
 import ray
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
-from runs import conducted, rows, simulated, tiny
+from runs import rounds_run, rows, simulated, tiny
 
-from fed_lorac.client.global_model import RunningBase
+from fed_lorac.client.global_model import GlobalModel
 from fed_lorac.config import Config
 from fed_lorac.config.sections import RunConfig
 from fed_lorac.errors import DataError, FrameError, RunError
 from fed_lorac.grid.block_app import FleetApp
-from fed_lorac.grid.executor import Answer, Visit
+from fed_lorac.grid.executor import Answer, ClientRequest
 from fed_lorac.grid.ray.cluster import joined
 from fed_lorac.records.ledger import Row
 from fed_lorac.reporting.watch import Watch
@@ -60,15 +60,15 @@ def failing(camera: int) -> list[Mod]:
 class Failing(FleetApp):
     """The same of our own grid's cameras."""
 
-    def answer(self, visits: Sequence[Visit], shared: RunningBase) -> list[Answer]:
-        if any(visit.camera == 1 and visit.message.metadata.message_type == "train" for visit in visits):
+    def answer(self, requests: Sequence[ClientRequest], shared: GlobalModel) -> list[Answer]:
+        if any(request.camera == 1 and request.message.metadata.message_type == "train" for request in requests):
             raise FrameError("A lens must be clean;\ncamera 1's is not. Wipe it.")
-        return super().answer(visits, shared)
+        return super().answer(requests, shared)
 
 
 def on_fleet(config: Config, out: Path) -> None:
     with task_identity(), closing(Fleet(config, partial(Failing, config.to_flat()))) as fleet:
-        conducted(fleet.grid, config, out, memories=fleet)
+        rounds_run(fleet.grid, config, out, memories=fleet)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     logging.getLogger("flwr").addHandler(heard)
     try:
         # Flower's cameras train one at a time; side by side they agree to rounding only.
-        settings = {"fleet__per_round": 4, "run__cohort_size": 1}
+        settings = {"fleet__per_round": 4, "run__block_size": 1}
         on_fleet(tiny(**settings), folder / "fleet")
         simulated(tiny(**settings, run__engine="flower", run__workers=2), folder / "flower", Watch(), failing(camera=1))
     finally:

@@ -85,7 +85,7 @@ def flwr_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlwrRun]:
 
 def test_a_runs_own_config_runs_again_under_flwr_run(flwr_run: FlwrRun, tmp_path: Path) -> None:
     out, again = tmp_path / "local", tmp_path / "flwr"
-    run(tiny(run__cohort_size=1), out, Watch())  # as Flower's nodes train: one at a time
+    run(tiny(run__block_size=1), out, Watch())  # as Flower's nodes train: one at a time
     resolved = (out / "config.toml").read_text().replace('out = ""', f'out = "{again}"')
     (tmp_path / "again.toml").write_text(resolved)
     said = flwr_run("--run-config", str(tmp_path / "again.toml"))

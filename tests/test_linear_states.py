@@ -25,32 +25,32 @@ from fed_lorac.adapters import lora_c
 from fed_lorac.adapters.aad import AdditiveDecomposition
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.filter_atoms import Atoms, OvercompleteAtoms
-from fed_lorac.adapters.methods import FrozenA, LoraC
-from fed_lorac.aggregation.aggregators import Centre
+from fed_lorac.adapters.methods import FfaLoraC, LoraC
+from fed_lorac.aggregation.aggregators import Aggregator
 from fed_lorac.aggregation.server_optimizers import ServerOptimizer
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError, FactorError
-from fed_lorac.experiment.experiment import site_of
+from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.models import build
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream
 from fed_lorac.server.frame_spec import terms_of
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.frame import decode, encode
+from strategies.fedavg import FedAvg, RotatingBasis
 from strategies.merged import MergedFedAvg
-from strategies.plain import PlainFedAvg, RotatingBasis
 
 SEED = 7
 RANK, SCALE = 2, 3.0
 State = Mapping[str, Tensor]
 Dense = dict[str, np.ndarray]
 ADAPTERS: dict[str, Adapter] = {
-    "lora-c-ffa": FrozenA(RANK, SCALE * RANK),
+    "lora-c-ffa": FfaLoraC(RANK, SCALE * RANK),
     "aad": AdditiveDecomposition(RANK, SCALE * RANK),
     "filter-atoms": Atoms(m=6, kc=4),
 }
-PLAIN = [(PlainFedAvg, "lora-c-ffa"), (PlainFedAvg, "aad"), (PlainFedAvg, "filter-atoms")]
+PLAIN = [(FedAvg, "lora-c-ffa"), (FedAvg, "aad"), (FedAvg, "filter-atoms")]
 EXACT = [*PLAIN, (RotatingBasis, "lora-c-ffa"), (RotatingBasis, "aad")]
 each = pytest.mark.parametrize(("make", "method"), EXACT)
 Kind = type[FrameStrategy]
@@ -96,7 +96,7 @@ def _uniform(shape: tuple[int, int], fan_in: int, draw: torch.Generator) -> np.n
 
 def atoms_by_hand(name: str, sent: Dense) -> np.ndarray:
     """alpha x delta D, alpha by least squares over the atoms that the base's kernels are decomposed in."""
-    atoms = prepared().codes[name].atoms.numpy().astype(np.float64)  # type: ignore[index]
+    atoms = fit_to().codes[name].atoms.numpy().astype(np.float64)  # type: ignore[index]
     k, weight = atoms.shape[-1], CONVS[name].numpy().astype(np.float64)
     out, in_ = weight.shape[:2]
     kernels = weight.reshape(-1, k * k)
@@ -114,8 +114,8 @@ def atoms_by_hand(name: str, sent: Dense) -> np.ndarray:
 
 
 @lru_cache
-def prepared() -> Atoms:
-    found = ADAPTERS["filter-atoms"].prepared(network())
+def fit_to() -> Atoms:
+    found = ADAPTERS["filter-atoms"].fit_to(network())
     assert isinstance(found, Atoms)
     return found
 
@@ -132,7 +132,7 @@ def strategy(make: Kind, method: str, cameras: int, **changes: Any) -> FrameStra
 def drawn(method: str, seed: int) -> dict[str, Tensor]:
     """What a camera of this seed sends."""
     draw = torch_stream(seed, "state")
-    template = terms(PlainFedAvg, method)["template"]
+    template = terms(FedAvg, method)["template"]
     return {name: torch.randn(shape, generator=draw) for name, shape in template.items()}
 
 
@@ -141,7 +141,7 @@ def play(
 ) -> None:
     """One round; camera k sends `states[k]`, and they arrive in `order`."""
     list(one.configure_train(round, ArrayRecord(), ConfigRecord(), GRID))
-    tag = running_fingerprint(one.base, one.folded_round)
+    tag = global_fingerprint(one.base, one.folded_round)
     answers = [
         reply(k, answer(encode(state, dtype="fp32", base=tag), num_examples=examples[k]))
         for k, state in enumerate(states)
@@ -153,7 +153,7 @@ def said(one: FrameStrategy, method: str, *, changes: bool = False) -> list[Dens
     """What each update says; `changes`: they are changes already, dense."""
     found, before = [], 0
     for update in one.updates:
-        state = decode(update.frame, base=running_fingerprint(one.base, before))
+        state = decode(update.frame, base=global_fingerprint(one.base, before))
         dense = {name: tensor.numpy().astype(np.float64) for name, tensor in state.items()}
         found.append(dense if changes else by_hand(method, state, update.round if one.rotates else 0))
         before = update.round
@@ -225,7 +225,7 @@ def test_arrays_that_were_given_are_kept_current(make: Kind, method: str) -> Non
     expected = {name: start[name].numpy().astype(np.float64) for name in by_hand(method, drawn(method, 0), 0)}
     for round in (1, 2):
         list(one.configure_train(round, arrays, ConfigRecord(), GRID))
-        frame = encode(drawn(method, round), dtype="fp32", base=running_fingerprint(one.base, one.folded_round))
+        frame = encode(drawn(method, round), dtype="fp32", base=global_fingerprint(one.base, one.folded_round))
         now, _ = one.aggregate_train(round, [reply(0, answer(frame))])
         assert now is not None
         arrays = now
@@ -258,10 +258,10 @@ def test_plain_folds_what_merged_and_dense_folds(make: Kind, method: str, server
 
 def test_moments_over_states_survive_a_resume() -> None:
     how, method = ServerOptimizer("momentum"), "lora-c-ffa"
-    whole, cut = (strategy(PlainFedAvg, method, 2, server=how) for _ in range(2))
+    whole, cut = (strategy(FedAvg, method, 2, server=how) for _ in range(2))
     for one in (whole, cut):
         play(one, 1, [drawn(method, 1), drawn(method, 2)], [1, 2])
-    resumed = strategy(PlainFedAvg, method, 2, server=how)
+    resumed = strategy(FedAvg, method, 2, server=how)
     kept = {key: type(total).of_parts(total.parts()) for key, total in cut.kept.items()}
     resumed.resume(cut.updates, cut.confirmed, kept)
     for one in (whole, resumed):
@@ -272,11 +272,11 @@ def test_moments_over_states_survive_a_resume() -> None:
 @pytest.mark.parametrize(
     ("make", "method", "settings", "why"),
     [
-        (PlainFedAvg, "lora-c-ffa", {"server": ServerOptimizer("adam")}, "a change that is no state"),
-        (PlainFedAvg, "aad", {"centre": Centre("median")}, "a change that is no state"),
-        (PlainFedAvg, "filter-atoms", {"centre": Centre("krum")}, "a change that is no state"),
+        (FedAvg, "lora-c-ffa", {"server": ServerOptimizer("adam")}, "a change that is no state"),
+        (FedAvg, "aad", {"aggregator": Aggregator("median")}, "a change that is no state"),
+        (FedAvg, "filter-atoms", {"aggregator": Aggregator("krum")}, "a change that is no state"),
         (RotatingBasis, "aad", {"server": ServerOptimizer("momentum")}, "nothing in common"),
-        (RotatingBasis, "lora-c-ffa", {"centre": Centre("trimmed")}, "a change that is no state"),
+        (RotatingBasis, "lora-c-ffa", {"aggregator": Aggregator("trimmed")}, "a change that is no state"),
     ],
 )
 def test_a_server_that_leaves_no_state_is_refused(make: Kind, method: str, settings: dict[str, Any], why: str) -> None:
@@ -284,7 +284,7 @@ def test_a_server_that_leaves_no_state_is_refused(make: Kind, method: str, setti
         strategy(make, method, 2, **settings)
 
 
-@pytest.mark.parametrize("make", [PlainFedAvg, RotatingBasis])
+@pytest.mark.parametrize("make", [FedAvg, RotatingBasis])
 @pytest.mark.parametrize("adapter", [LoraC(2, 4.0), OvercompleteAtoms(m=6, kc=4, m1=3)])
 def test_an_adapter_that_is_not_linear_is_refused(make: Kind, adapter: Adapter) -> None:
     with pytest.raises(ConfigError, match="linear"):
@@ -300,7 +300,7 @@ def test_a_state_of_another_shape_is_not_expanded(wrong: str) -> None:
     else:
         sent[f"{name}.B"] = sent[f"{name}.B"][:, 1:]
     with pytest.raises(FactorError, match=f"{name}' has a B of 6 columns"):
-        ADAPTERS["lora-c-ffa"].expansion(network(), torch_stream(SEED, "adapter", 0))(sent)
+        ADAPTERS["lora-c-ffa"].to_delta(network(), torch_stream(SEED, "adapter", 0))(sent)
 
 
 def test_a_rotating_basis_needs_one_to_rotate() -> None:
@@ -314,7 +314,7 @@ def test_a_rotating_basis_needs_one_to_rotate() -> None:
     [
         ({"strategy.name": "rotating-basis", "codec.error_feedback": True, "codec.up": "int8"}, "basis is another"),
         ({"strategy.name": "plain", "adapter.method": "aad", "strategy.server": "yogi"}, "yogi acts on dense"),
-        ({"strategy.name": "plain", "adapter.method": "filter-atoms", "strategy.centre": "krum"}, "krum acts on"),
+        ({"strategy.name": "plain", "adapter.method": "filter-atoms", "strategy.aggregator": "krum"}, "krum acts on"),
         ({"strategy.name": "plain", "adapter.method": "lora-c-ffa", "adapter.ranks": "1, 2"}, "are of one rank"),
         ({"strategy.name": "rotating-basis", "adapter.ranks": "1, 2"}, "are of one rank"),
         ({"strategy.name": "merged", "adapter.method": "aad", "adapter.ranks": "1, 2"}, "are of one rank"),
@@ -349,14 +349,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Over
 
 
 def base_of_run() -> str:
-    return site_of(tiny(**RUN)).base.fingerprint
+    return build_experiment(tiny(**RUN)).base.fingerprint
 
 
 def frames_said(heard: Overheard, *, rotates: bool) -> list[Dense]:
     """What the updates of a run say, with the run's A drawn by hand."""
     found, before = [], 0
     for round, frame in sorted(heard.updates().items()):
-        state = decode(frame, base=running_fingerprint(base_of_run(), before))
+        state = decode(frame, base=global_fingerprint(base_of_run(), before))
         found.append(by_hand("lora-c-ffa", state, round if rotates else 0, rank=1, seed=0))
         before = round
     return found
@@ -368,7 +368,7 @@ def test_a_runs_updates_say_the_mean_of_its_cameras_frames(runs: dict[str, tuple
     rotates = name == "rotating-basis"
     updates = frames_said(heard, rotates=rotates)
     for round, update in enumerate(updates, 1):
-        states = heard.states(round, running_fingerprint(base_of_run(), round - 1))
+        states = heard.states(round, global_fingerprint(base_of_run(), round - 1))
         changes = [by_hand("lora-c-ffa", s, round if rotates else 0, rank=1, seed=0) for _, s, _ in states]
         assert len(states) == 3 and off(update, mean(changes, [w for _, _, w in states])) < 1e-6
     assert all(row["aggregation_error"] < 1e-6 for row in rows(folder / "rounds.jsonl"))
@@ -382,7 +382,9 @@ def test_a_runs_updates_say_the_mean_of_its_cameras_frames(runs: dict[str, tuple
 
 
 def test_a_run_by_plain_ends_where_the_one_by_merged_does(runs: dict[str, tuple[Path, Overheard]]) -> None:
-    base = {name: t.numpy().astype(np.float64) for name, t in site_of(tiny(**RUN)).base.model.state_dict().items()}
+    base = {
+        name: t.numpy().astype(np.float64) for name, t in build_experiment(tiny(**RUN)).base.model.state_dict().items()
+    }
     ends = [load_file(runs[name][0] / "model.safetensors") for name in ("plain", "merged")]
     moved = [
         {name: end[name].numpy() - value for name, value in base.items() if name.endswith("weight")} for end in ends
@@ -407,7 +409,7 @@ def shares(model: str, rank: int, mode: str) -> tuple[float, float]:
     """Bytes of FFA's values over those of LoRA-C's: off networks, and by the formula (out*K R + ends) /
     ((out*K + in*K) R + ends)."""
     counts = []
-    for adapter in (FrozenA(rank, 2.0, mode), LoraC(rank, 2.0, mode)):
+    for adapter in (FfaLoraC(rank, 2.0, mode), LoraC(rank, 2.0, mode)):
         net = build(model)
         adapter.attach(net, torch_stream(0, "adapter"))
         counts.append(sum(tensor.numel() for tensor in adapter.read(net).values()))

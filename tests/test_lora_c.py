@@ -15,7 +15,7 @@ from fed_lorac.adapters import lora_c
 from fed_lorac.adapters.algebra.routes import faster_route
 from fed_lorac.adapters.deltas import apply_changes, changed_names, dense_change, fold
 from fed_lorac.adapters.fold_bn import fold_batch_norm
-from fed_lorac.adapters.lora_c_conv import LoraConv2d, dress
+from fed_lorac.adapters.lora_c_conv import LoraConv2d, inject
 from fed_lorac.adapters.targets import auto_rank_mode
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build
@@ -163,7 +163,7 @@ def test_all_routes_agree_in_output_and_gradients(
         conv.weight.normal_(generator=generator).div_(k * in_**0.5)
     conv.weight.requires_grad_(False)
     A = torch.randn(rank, in_ * k, generator=generator) / (in_ * k) ** 0.5
-    dress(conv, A, torch.randn(out * k, rank, generator=generator) / rank**0.5, 2.0)
+    inject(conv, A, torch.randn(out * k, rank, generator=generator) / rank**0.5, 2.0)
     assert isinstance(conv, LoraConv2d)
     x = torch.randn((2, in_, 9, 10) if batched else (in_, 9, 10), generator=generator).to(dtype)
     results = []
@@ -202,7 +202,7 @@ def test_each_route_does_its_own_arithmetic_and_no_more(route: str, base_convs: 
     """In units of one convolution: a frozen one runs forward and back to its input, a trained one to its weight too."""
     conv = nn.Conv2d(16, 12, 3, padding=1, bias=False)
     conv.weight.requires_grad_(False)
-    dress(conv, torch.randn(2, 48), torch.randn(36, 2), 1.0, route)  # type: ignore[arg-type]
+    inject(conv, torch.randn(2, 48), torch.randn(36, 2), 1.0, route)  # type: ignore[arg-type]
     x = torch.randn(2, 16, 8, 8, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
         conv(x).sum().backward()
@@ -219,7 +219,7 @@ def test_the_rule_reads_shapes_and_device_type_alone():
     assert faster_route((512, 512, 3, 3), 512) == "dense"  # wider than it is worth
     assert faster_route((512, 512, 3, 3), 3, "cuda") == "dense"  # until measured there
     layer = nn.Conv2d(512, 512, 3)
-    dress(layer, torch.zeros(3, 1536), torch.zeros(1536, 3), 1.0)
+    inject(layer, torch.zeros(3, 1536), torch.zeros(1536, 3), 1.0)
     assert isinstance(layer, LoraConv2d) and layer.route() == "thin"
     with torch.no_grad():
         assert layer.route() == "dense"  # no backward pass: one convolution is cheapest

@@ -14,7 +14,15 @@ from torch import nn
 
 from fed_lorac.errors import FrameError
 from fed_lorac.runtime.flower_private import SERVER_NODE_ID, fixed_message, task_identity
-from fed_lorac.wire.billing import FRAME_KEY, Weight, frame_record, full_message, message_bytes, read_frame, weigh
+from fed_lorac.wire.billing import (
+    FRAME_KEY,
+    MessageSize,
+    frame_record,
+    full_message,
+    message_bytes,
+    message_size,
+    read_frame,
+)
 from fed_lorac.wire.frame import decode, encode, payload_bytes
 
 
@@ -125,7 +133,7 @@ def test_any_bytes_as_an_envelope_give_a_frame_or_a_frame_error(data: bytes) -> 
 def test_a_weight_grows_from_the_inside_out() -> None:
     state = {"fc.A": torch.randn(2, 5), "fc.B": torch.randn(5, 2)}
     frame = encode(state, dtype="bf16", base="b")
-    weight = weigh(frame, payload_bytes(state, "bf16"), {"metrics": metrics()}, reply=True)
+    weight = message_size(frame, payload_bytes(state, "bf16"), {"metrics": metrics()}, reply=True)
     assert weight.payload_bytes == 40
     assert weight.frame_bytes == len(frame)
     assert weight.message_bytes == message_bytes(content(frame), reply=True) > len(frame) + 128
@@ -142,7 +150,10 @@ def test_a_message_grows_with_its_frame_byte_by_byte_and_its_length_fields(small
 
 
 def test_what_travels_beside_the_frame_is_weighed() -> None:
-    bare, config = weigh(b"f", 1), weigh(b"f", 1, {"config": ConfigRecord({"server-round": 3, "lr": 0.1})})
+    bare, config = (
+        message_size(b"f", 1),
+        message_size(b"f", 1, {"config": ConfigRecord({"server-round": 3, "lr": 0.1})}),
+    )
     assert config.message_bytes > bare.message_bytes
     assert config.frame_bytes == bare.frame_bytes
 
@@ -151,14 +162,14 @@ def test_one_array_beats_one_array_a_tensor_by_its_headers() -> None:
     arrays = [np.zeros(10, np.float32) for _ in range(40)]
     loose = message_bytes(RecordDict({"arrays": ArrayRecord(arrays)}))
     state = {str(n): torch.from_numpy(a) for n, a in enumerate(arrays)}
-    packed = weigh(encode(state, dtype="fp32", base=""), 1_600).message_bytes
+    packed = message_size(encode(state, dtype="fp32", base=""), 1_600).message_bytes
     assert loose - packed > 39 * 128
 
 
 def test_weights_add_up_and_name_their_columns() -> None:
-    assert Weight(1, 2, 3) + Weight(10, 20, 30) == Weight(11, 22, 33)
-    assert sum([Weight(1, 2, 3)] * 2, Weight()) == Weight(2, 4, 6)
-    assert Weight(1, 2, 3).columns("uplink") == {
+    assert MessageSize(1, 2, 3) + MessageSize(10, 20, 30) == MessageSize(11, 22, 33)
+    assert sum([MessageSize(1, 2, 3)] * 2, MessageSize()) == MessageSize(2, 4, 6)
+    assert MessageSize(1, 2, 3).columns("uplink") == {
         "uplink_payload_bytes": 1,
         "uplink_frame_bytes": 2,
         "uplink_message_bytes": 3,

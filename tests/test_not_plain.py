@@ -96,7 +96,7 @@ def test_a_weight_that_is_no_plain_parameter_is_refused_with_the_remedy(layer: s
 def test_a_base_that_is_not_plain_is_refused_where_an_adapter_is_prepared_for_it(what: str) -> None:
     model = zoo(Drawn(bias=True))
     NOT_PLAIN[what][0](model.mid)
-    for use in (made("filter-atoms").prepared, lambda m: made("aad").expansion(m, torch_stream(0, "adapter"))):
+    for use in (made("filter-atoms").fit_to, lambda m: made("aad").to_delta(m, torch_stream(0, "adapter"))):
         with pytest.raises(FactorError, match="mid"):
             use(model)
 
@@ -328,7 +328,7 @@ def test_networks_that_side_by_side_would_lose_hooks_or_ties_stand_apart() -> No
 
 
 def test_networks_of_which_one_is_hooked_are_not_alike() -> None:
-    from test_cohort import RECIPE, tasks
+    from test_block import RECIPE, tasks
 
     from fed_lorac.training.loop import train
 

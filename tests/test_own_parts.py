@@ -12,32 +12,32 @@ import torch
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import conducted, rows, tiny
+from runs import rounds_run, rows, tiny
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fed_lorac.adapters.deltas import dense_change, joined
 from fed_lorac.client.app import make_client_app
-from fed_lorac.client.state import own_frame, remembered
+from fed_lorac.client.state import personal_frame, remembered
 from fed_lorac.config import Config
 from fed_lorac.experiment.base_model import fresh_model
-from fed_lorac.experiment.experiment import site_of
+from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.export import export_run, load_adapter, load_network
-from fed_lorac.fleet.camera_data import in_weather
-from fed_lorac.grid.block_app import Bases, FleetApp
+from fed_lorac.fleet.camera_data import camera_data
+from fed_lorac.grid.block_app import FleetApp, GlobalModels
 from fed_lorac.grid.fleet_grid import FleetGrid
 from fed_lorac.grid.in_process import in_process
-from fed_lorac.grid.serial_executor import Here
+from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.records.checkpoint import Checkpoints
 from fed_lorac.reporting.summary import _label
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import record_of, task_identity
 from fed_lorac.simulation.engines import run
 from fed_lorac.training.accuracy import accuracy
-from fed_lorac.wire.base_tags import own_fingerprint, running_fingerprint
+from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import decode, encode
-from fed_lorac.wire.updates import OWN_KEY
+from fed_lorac.wire.updates import PERSONAL_KEY
 
 WAYS: dict[str, dict[str, object]] = {
     "personal": {"strategy__name": "personal", "fleet__corruptions": "fog, snow"},
@@ -45,7 +45,7 @@ WAYS: dict[str, dict[str, object]] = {
     "local-only": {"strategy__name": "local-only"},
 }
 OWN_PARTS = {"personal": 2, "flexlora": 2, "local-only": 4}  # of four cameras
-COMMON = {"run__cohort_size": 1, "run__checkpoint_every": 2, "fleet__per_round": 4, "local__schedule": "constant"}
+COMMON = {"run__block_size": 1, "run__checkpoint_every": 2, "fleet__per_round": 4, "local__schedule": "constant"}
 FILES = ("adapter.safetensors", "model.safetensors", "cameras.safetensors", "cameras.jsonl")
 
 
@@ -79,7 +79,7 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_flowers_client_app_leaves_the_same_bytes(run_of: Any, tmp_path: Path, way: str):
     """There each node remembers for itself, and says at the end what is its own."""
     config = config_of(way)
-    conducted(in_process(make_client_app(config), config.fleet.cameras), config, tmp_path / "run")
+    rounds_run(in_process(make_client_app(config), config.fleet.cameras), config, tmp_path / "run")
     for name in FILES:
         assert (tmp_path / "run" / name).read_bytes() == (run_of(way) / name).read_bytes(), name
     both = [rows(folder / "rounds.jsonl", "seconds") for folder in (tmp_path / "run", run_of(way))]
@@ -98,8 +98,8 @@ def test_flowers_own_engine_leaves_the_same_bytes(
 
 
 @pytest.mark.parametrize("way", ["personal", "flexlora"])
-def test_a_cohort_of_several_groups_or_ranks_agrees_with_one_at_a_time(run_of: Any, tmp_path: Path, way: str):
-    run(config_of(way, run__cohort_size=4), tmp_path / "run", Watch())
+def test_a_block_of_several_groups_or_ranks_agrees_with_one_at_a_time(run_of: Any, tmp_path: Path, way: str):
+    run(config_of(way, run__block_size=4), tmp_path / "run", Watch())
     one, other = (load_file(folder / "model.safetensors") for folder in (tmp_path / "run", run_of(way)))
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
@@ -122,17 +122,19 @@ def by_hand(folder: Path, camera: int) -> dict[str, Tensor]:
     kept = Checkpoints(folder).newest()
     summary = json.loads((folder / "summary.json").read_text())
     config = config_of(summary["strategy"])
-    site, base = site_of(config), summary["base"]["fingerprint"]
-    assert kept is not None and site.base.fingerprint == base
-    weights = {n: t.numpy().astype(np.float64) for n, t in site.base.model.state_dict().items()}
+    experiment, base = build_experiment(config), summary["base"]["fingerprint"]
+    assert kept is not None and experiment.base.fingerprint == base
+    weights = {n: t.numpy().astype(np.float64) for n, t in experiment.base.model.state_dict().items()}
     folded = 0
     for number, frame in sorted(kept.updates.items()):
-        _add(weights, decode(frame, base=running_fingerprint(base, folded)), 1.0)
+        _add(weights, decode(frame, base=global_fingerprint(base, folded)), 1.0)
         folded = number
-    own = own_frame(record_of(kept.tensors[f"node {1000 + camera}"].numpy().tobytes()))
+    own = personal_frame(record_of(kept.tensors[f"node {1000 + camera}"].numpy().tobytes()))
     a = config.adapter
     _add(
-        weights, decode(own, base=own_fingerprint(base)), 1.0 if summary["strategy"] == "personal" else a.alpha / a.rank
+        weights,
+        decode(own, base=personal_fingerprint(base)),
+        1.0 if summary["strategy"] == "personal" else a.alpha / a.rank,
     )
     return {name: torch.from_numpy(value) for name, value in weights.items()}
 
@@ -175,10 +177,10 @@ def test_an_export_is_the_base_its_updates_and_the_cameras_own_part(run_of: Any,
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_adapter_alone_makes_the_same_network_of_the_base(run_of: Any, tmp_path: Path, way: str):
-    site = site_of(config_of(way))
+    experiment = build_experiment(config_of(way))
     for camera in (0, 3):
         model = fresh_model(config_of(way), 10)
-        model.load_state_dict(site.base.model.state_dict())
+        model.load_state_dict(experiment.base.model.state_dict())
         load_adapter(
             model, export_run(run_of(way), "adapter", camera=camera, out=tmp_path / f"{camera}.safetensors").path
         )
@@ -189,12 +191,12 @@ def test_the_adapter_alone_makes_the_same_network_of_the_base(run_of: Any, tmp_p
 
 @pytest.mark.parametrize("way", WAYS)
 def test_exported_networks_score_what_the_run_measured(run_of: Any, tmp_path: Path, way: str):
-    site, scores = site_of(config_of(way)), []
-    for camera in site.fleet.cameras:
+    experiment, scores = build_experiment(config_of(way)), []
+    for camera in experiment.fleet.cameras:
         path = export_run(
             run_of(way), "safetensors", camera=camera.id, fold=False, out=tmp_path / f"{camera.id}.safetensors"
         ).path
-        view = in_weather(site.data, camera, 0)
+        view = camera_data(experiment.data, camera, 0)
         scores.append(accuracy(load_network(path).network, view.test, view.test_labels))
     summary = json.loads((run_of(way) / "summary.json").read_text())
     assert summary["adapted_accuracy"] == pytest.approx(sum(scores) / len(scores), abs=1e-9)
@@ -259,7 +261,7 @@ def test_joined_with_nothing_a_change_is_itself():
 
 
 def record(frame: bytes) -> RecordDict:
-    return RecordDict({OWN_KEY: frame_record(frame)})
+    return RecordDict({PERSONAL_KEY: frame_record(frame)})
 
 
 def test_a_node_remembers_what_it_made_else_what_it_was_told_else_what_it_had():
@@ -271,8 +273,10 @@ def test_a_node_remembers_what_it_made_else_what_it_was_told_else_what_it_had():
         (b"", None, None, b""),
     ):
         before, message = (nothing if frame is None else record(frame) for frame in (had, told))
-        assert own_frame(remembered(before, 1, None, own=made, told=message)) == kept
-    assert own_frame(record(b"told"), record(b"had")) == b"told" and own_frame(nothing, record(b"had")) == b"had"
+        assert personal_frame(remembered(before, 1, None, own=made, told=message)) == kept
+    assert (
+        personal_frame(record(b"told"), record(b"had")) == b"told" and personal_frame(nothing, record(b"had")) == b"had"
+    )
 
 
 # ---- Frames that are not right ----
@@ -280,14 +284,14 @@ def test_a_node_remembers_what_it_made_else_what_it_was_told_else_what_it_had():
 
 def spoiled(way: str, config: Config) -> dict[str, bytes]:
     """Frames of the right content that no camera may take."""
-    site = site_of(config)
-    tensors = {"fc.weight": torch.zeros(site.base.model.state_dict()["fc.weight"].shape)}
-    right = encode(tensors, dtype="fp32", base=own_fingerprint(site.base.fingerprint))
+    experiment = build_experiment(config)
+    tensors = {"fc.weight": torch.zeros(experiment.base.model.state_dict()["fc.weight"].shape)}
+    right = encode(tensors, dtype="fp32", base=personal_fingerprint(experiment.base.fingerprint))
     return {
         "truncated": right[:-1],
         "bad crc": right[:-1] + bytes([right[-1] ^ 1]),
-        "another base": encode(tensors, dtype="fp32", base=own_fingerprint("another")),
-        "a running base": encode(tensors, dtype="fp32", base=running_fingerprint(site.base.fingerprint, 0)),
+        "another base": encode(tensors, dtype="fp32", base=personal_fingerprint("another")),
+        "a running base": encode(tensors, dtype="fp32", base=global_fingerprint(experiment.base.fingerprint, 0)),
     }
 
 
@@ -295,16 +299,21 @@ def spoiled(way: str, config: Config) -> dict[str, bytes]:
 @pytest.mark.parametrize("way", ["personal", "flexlora"])
 @pytest.mark.parametrize("engine", ["fleet", "client app"])
 def test_a_camera_refuses_an_own_part_that_is_damaged_or_anothers(way: str, kind: str, engine: str):
-    """It says so, remembers what it did before, and its neighbours in the cohort answer."""
+    """It says so, remembers what it did before, and its neighbours in the block answer."""
     config = config_of(way)
     for why, frame in spoiled(way, config).items():
         if engine == "fleet":
-            grid = FleetGrid(Here(FleetApp(config.to_flat())), 3, cohort_size=3, shared=Bases(site_of(config)).after)
+            grid = FleetGrid(
+                SerialExecutor(FleetApp(config.to_flat())),
+                3,
+                block_size=3,
+                shared=GlobalModels(build_experiment(config)).after,
+            )
         else:
             grid = in_process(make_client_app(config), 3)
         asked = ConfigRecord({"server-round": 1, "measure": True})
         contents = [RecordDict({"config": asked}) for _ in range(3)]
-        contents[1][OWN_KEY] = frame_record(frame)
+        contents[1][PERSONAL_KEY] = frame_record(frame)
         messages = [Message(c, dst_node_id=1000 + k, message_type=kind) for k, c in enumerate(contents)]
         replies = list(grid.send_and_receive(messages))
         assert [reply.has_content() for reply in replies] == [True, False, True], why

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from test_resume import Ended, check_equal
 from torch import Tensor
 
-from fed_lorac.aggregation.aggregators import Centre
+from fed_lorac.aggregation.aggregators import Aggregator
 from fed_lorac.aggregation.clustering import clusters, cosines, gram, nearest
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums, sum_states
 from fed_lorac.aggregation.server_optimizers import ServerOptimizer
@@ -26,11 +26,11 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.downlink import Update
 from fed_lorac.simulation.engines import run
-from fed_lorac.wire.base_tags import own_fingerprint, running_fingerprint
+from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint
 from fed_lorac.wire.frame import decode, encode, inspect
-from fed_lorac.wire.updates import OWN_KEY
+from fed_lorac.wire.updates import PERSONAL_KEY
+from strategies.clustered import ClusteredFedAvg
 from strategies.merged import DOWNLINKS, MergedFedAvg
-from strategies.personal import Personal
 
 TWO = {"fleet__corruptions": "fog, snow", "fleet__per_round": 4}
 
@@ -41,13 +41,13 @@ def identity() -> Iterator[None]:
         yield
 
 
-def personal(cameras: int = 3, **changes: object) -> Personal:
+def personal(cameras: int = 3, **changes: object) -> ClusteredFedAvg:
     """Even cameras are of group 0, odd ones of group 1, unless groups are to be found."""
     common = {"base": BASE, "shapes": SHAPES, "template": TEMPLATE, "roster": roster(cameras)}
-    return Personal(**{**common, "group_of": lambda camera: camera % 2, **changes})  # type: ignore[arg-type]
+    return ClusteredFedAvg(**{**common, "group_of": lambda camera: camera % 2, **changes})  # type: ignore[arg-type]
 
 
-def found(cameras: int, **changes: object) -> Personal:
+def found(cameras: int, **changes: object) -> ClusteredFedAvg:
     """The same with groups found by similarity."""
     return personal(cameras, group_of=None, **changes)
 
@@ -58,16 +58,16 @@ def mean_of(seeds: Mapping[int, int], scale: float = 1.0) -> Dense:
     return float64_mean([(state(seed), (camera + 1) / total) for camera, seed in seeds.items()], scale)
 
 
-def of_group(strategy: Personal, group: int) -> Dense:
+def of_group(strategy: ClusteredFedAvg, group: int) -> Dense:
     """What the server keeps of a group's change."""
     return {name: strategy.kept[f"group:{group}/{name}"].dense64().numpy() for name in SHAPES}
 
 
-def told(strategy: Personal, camera: int) -> Dense:
+def told(strategy: ClusteredFedAvg, camera: int) -> Dense:
     """What a camera makes of its group's frame."""
     own = strategy.own(camera)
     assert own is not None
-    return float64_mean([(decode(own.frame, base=own_fingerprint(BASE)), 1.0)])
+    return float64_mean([(decode(own.frame, base=personal_fingerprint(BASE)), 1.0)])
 
 
 def off_nothing(changes: Dense, size: float) -> float:
@@ -195,8 +195,8 @@ def test_it_goes_down_the_way_that_the_mean_does_and_stays_whole_on_the_server(d
 
 @pytest.mark.parametrize("downlink", ["dense", "stack"])
 @pytest.mark.parametrize("make", [personal, found])
-def test_the_shared_mean_is_exact(downlink: str, make: Callable[..., Personal]):
-    assert Personal.exact
+def test_the_shared_mean_is_exact(downlink: str, make: Callable[..., ClusteredFedAvg]):
+    assert ClusteredFedAvg.exact
     strategy, seeds = make(4, downlink=downlink, scale=2.0), {camera: 9 + camera for camera in range(4)}
     one_round(strategy, 1, seeds)
     assert off(folded(strategy), mean_of(seeds, 2.0)) < 1e-6
@@ -205,7 +205,7 @@ def test_the_shared_mean_is_exact(downlink: str, make: Callable[..., Personal]):
 
 @pytest.mark.parametrize("make", [personal, found])
 @pytest.mark.parametrize("downlink", DOWNLINKS)
-def test_with_no_share_it_is_merged_to_the_byte(downlink: str, make: Callable[..., Personal]):
+def test_with_no_share_it_is_merged_to_the_byte(downlink: str, make: Callable[..., ClusteredFedAvg]):
     groups = make(4, downlink=downlink, share=0.0)
     merged = MergedFedAvg(base=BASE, shapes=SHAPES, template=TEMPLATE, roster=roster(4), downlink=downlink)
     for number in (1, 2, 3):
@@ -217,10 +217,10 @@ def test_with_no_share_it_is_merged_to_the_byte(downlink: str, make: Callable[..
     assert groups.updates == merged.updates
 
 
-def sent(strategy: Personal, number: int, changes: Mapping[int, Mapping[str, Tensor]]) -> None:
+def sent(strategy: ClusteredFedAvg, number: int, changes: Mapping[int, Mapping[str, Tensor]]) -> None:
     """A round in which these cameras answer with these states, of equal weight."""
     list(strategy.configure_train(number, ArrayRecord(), ConfigRecord(), GRID))
-    base = running_fingerprint(BASE, strategy.folded_round)
+    base = global_fingerprint(BASE, strategy.folded_round)
     frames = {camera: encode(change, dtype="fp32", base=base) for camera, change in changes.items()}
     strategy.aggregate_train(number, [reply(camera, answer(frame)) for camera, frame in frames.items()])
 
@@ -260,7 +260,7 @@ def test_every_camera_of_a_group_is_told_its_change_and_billed_for_it():
     one_round(strategy, 1, {0: 1, 1: 2, 2: 3})
     asked = {camera: weight.frame_bytes for camera, weight in strategy.report.down.items()}
     assert set(asked.values()) == {0}
-    assert all(keys == [OWN_KEY, "update-000001"] for keys in tell(strategy, 1).values())
+    assert all(keys == [PERSONAL_KEY, "update-000001"] for keys in tell(strategy, 1).values())
     for camera, weight in strategy.report.down.items():  # cameras 3 and 4 have not trained yet
         own = strategy.own(camera)
         assert own is not None
@@ -281,7 +281,7 @@ def test_a_group_that_did_not_move_is_not_told_again():
     assert (strategy.own(0), strategy.own(1)) == before[:2]
     assert all(np.array_equal(of_group(strategy, 0)[name], before[2][name]) for name in SHAPES)
     one_round(strategy, 3, {1: 5, 2: 6})
-    assert set(map(tuple, tell(strategy, 3).values())) == {(OWN_KEY, "update-000003")}
+    assert set(map(tuple, tell(strategy, 3).values())) == {(PERSONAL_KEY, "update-000003")}
 
 
 def test_who_was_away_is_told_when_it_is_back_and_only_the_latest():
@@ -289,12 +289,12 @@ def test_who_was_away_is_told_when_it_is_back_and_only_the_latest():
     for number in (1, 2):
         one_round(strategy, number, {camera: 4 * number + camera for camera in range(3)})
         keys = tell(strategy, number, deaf=[3])
-    assert keys[3] == [OWN_KEY, "update-000001", "update-000002"]
+    assert keys[3] == [PERSONAL_KEY, "update-000001", "update-000002"]
     own = strategy.own(3)
     assert own is not None and own.round == 2
     messages = strategy.configure_train(3, ArrayRecord(), ConfigRecord(), GRID)
     keys = {strategy.roster[m.metadata.dst_node_id]: sorted(m.content.array_records) for m in messages}
-    assert keys == {0: [], 1: [], 2: [], 3: [OWN_KEY, "update-000001", "update-000002"]}
+    assert keys == {0: [], 1: [], 2: [], 3: [PERSONAL_KEY, "update-000001", "update-000002"]}
 
 
 def test_in_a_round_that_is_skipped_no_group_moves():
@@ -337,10 +337,10 @@ def test_planted_groups_are_found_and_who_comes_later_joins_its_like():
     sent(strategy, 2, needs([0, 1, 2, 4, 5], GROUP))
     assert strategy.notes["group"] == {"0": 0, "1": 1, "2": 1, "4": 2, "5": 2}
     keys = tell(strategy, 2)
-    assert [camera for camera, records in keys.items() if OWN_KEY in records] == [0, 1, 2, 4, 5]
+    assert [camera for camera, records in keys.items() if PERSONAL_KEY in records] == [0, 1, 2, 4, 5]
     sent(strategy, 3, needs([3, 6, 0, 1, 4], GROUP, 3))
     assert strategy.notes["group"] == {"0": 0, "1": 1, "2": 1, "4": 2, "5": 2, "3": 0, "6": 1}
-    assert all(OWN_KEY in records for records in tell(strategy, 3).values())
+    assert all(PERSONAL_KEY in records for records in tell(strategy, 3).values())
     asked = strategy.configure_train(4, ArrayRecord(), ConfigRecord(), GRID)
     groups = [strategy.notes["group"][str(strategy.roster[m.metadata.dst_node_id])] for m in asked]
     assert groups == sorted(groups)  # those of one group can train side by side
@@ -352,14 +352,14 @@ def test_who_joins_a_group_in_a_round_of_its_own_is_told_what_it_has():
     tell(strategy, 1)
     sent(strategy, 2, needs([1, 2, 6], GROUP, 2))  # one group alone: its change does not move
     assert strategy.notes["group"]["6"] == 1
-    assert OWN_KEY in tell(strategy, 2)[6]
+    assert PERSONAL_KEY in tell(strategy, 2)[6]
     sent(strategy, 3, needs([3], GROUP, 3))  # beside nobody of a group there is nobody to be like
-    assert "3" not in strategy.notes["group"] and OWN_KEY not in tell(strategy, 3)[3]
+    assert "3" not in strategy.notes["group"] and PERSONAL_KEY not in tell(strategy, 3)[3]
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
 @pytest.mark.parametrize("make", [personal, found])
-def test_another_object_goes_on_with_the_same_groups_and_bytes(make: Callable[..., Personal], dtype: str):
+def test_another_object_goes_on_with_the_same_groups_and_bytes(make: Callable[..., ClusteredFedAvg], dtype: str):
     whole, first, second = (make(7, dtype=dtype, seed=5, **SIX) for _ in range(3))
     for strategy in (whole, first):
         for number in (1, 2):
@@ -383,7 +383,7 @@ def test_another_object_goes_on_with_the_same_groups_and_bytes(make: Callable[..
 def test_a_run_that_was_interrupted_goes_on_with_the_same_groups(tmp_path: Path, by: str):
     config = tiny(
         **TWO, run__rounds=4, strategy__name="personal", strategy__groups_by=by, strategy__groups=2,
-        run__checkpoint_every=2, run__cohort_size=2, codec__down="int8", fleet__availability=0.8, strategy__quorum=0.1,
+        run__checkpoint_every=2, run__block_size=2, codec__down="int8", fleet__availability=0.8, strategy__quorum=0.1,
     )  # fmt: skip
     run(config, tmp_path / "whole", Watch())
     with pytest.raises(KeyboardInterrupt):
@@ -412,12 +412,12 @@ def test_settings_that_cannot_work_are_refused_at_once():
     for changes in ({"groups": 0}, {"share": 1.5}, {"share": -0.1}):
         with pytest.raises(ConfigError, match="at least 1"):
             personal(**changes)
-    for wrong in ({"server": ServerOptimizer("adam")}, {"centre": Centre("median")}):
+    for wrong in ({"server": ServerOptimizer("adam")}, {"aggregator": Aggregator("median")}):
         with pytest.raises(ConfigError, match="average of mean"):
             personal(**wrong)
 
 
-@pytest.mark.parametrize("setting", [{"strategy__server": "momentum"}, {"strategy__centre": "krum"}])
+@pytest.mark.parametrize("setting", [{"strategy__server": "momentum"}, {"strategy__aggregator": "krum"}])
 def test_a_config_whose_server_does_more_than_average_is_refused(setting: dict[str, object]):
     with pytest.raises(ConfigError, match=r"less theirs.*merged"):
         tiny(strategy__name="personal", **setting)

@@ -70,7 +70,7 @@ def test_a_terminal_sees_what_is_done_before_the_first_round(tmp_path: Path) -> 
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=80, color_system=None)
     with RichWatch(console, 2) as watch:
-        run(tiny(run__seed=77), tmp_path / "run", watch)  # no other test's: its site is not kept from before
+        run(tiny(run__seed=77), tmp_path / "run", watch)  # no other test's: its experiment is not kept from before
     text = shown.getvalue()
     for label in ("opening digits", "dealing images to", "loading the base", "calling the cameras"):
         assert label in text

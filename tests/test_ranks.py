@@ -23,21 +23,21 @@ from test_resume import Ended, check_equal
 from torch import Tensor, nn
 
 from fed_lorac.adapters.algebra.factors import rank_rows, view_of
-from fed_lorac.aggregation.aggregators import Centre
+from fed_lorac.aggregation.aggregators import Aggregator
 from fed_lorac.aggregation.delta_sum import DeltaSum
 from fed_lorac.aggregation.server_optimizers import ServerOptimizer
-from fed_lorac.client.global_model import RunningBase, begun_from
+from fed_lorac.client.global_model import GlobalModel, initial_state
 from fed_lorac.client.global_model import folded as folded_base
-from fed_lorac.client.local_update import Brought, take_turns
+from fed_lorac.client.local_update import Brought, local_updates
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
-from fed_lorac.experiment.experiment import Site, site_of
+from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.engines import run
-from fed_lorac.wire.base_tags import own_fingerprint, running_fingerprint
+from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint
 from fed_lorac.wire.frame import decode, encode, inspect
 from strategies.flexlora import FlexLora
 from strategies.flora import Flora
@@ -75,7 +75,7 @@ def play(
 ) -> None:
     """One round; camera k sends `states[k]`, and they arrive in `order`."""
     list(one.configure_train(round, ArrayRecord(), ConfigRecord(), GRID))
-    tag = running_fingerprint(BASE, one.folded_round)
+    tag = global_fingerprint(BASE, one.folded_round)
     answers = {
         k: reply(k, answer(encode(said, dtype="fp32", base=tag), num_examples=examples[k]))
         for k, said in states.items()
@@ -149,7 +149,7 @@ class ByHand:
 
 def product(frame: bytes, base: str = BASE, scale: float = SCALE) -> dict[str, np.ndarray]:
     """The products that a camera's own factors make, by layer, in their view."""
-    own = {key: t.numpy().astype(np.float64) for key, t in decode(frame, base=own_fingerprint(base)).items()}
+    own = {key: t.numpy().astype(np.float64) for key, t in decode(frame, base=personal_fingerprint(base)).items()}
     return {key[:-2]: scale * own[f"{key[:-2]}.B"] @ own[key] for key in own if key.endswith(".A")}
 
 
@@ -209,7 +209,7 @@ def test_arrays_are_kept_current_under_flexlora() -> None:
     arrays = ArrayRecord({name: torch.ones(shape) for name, shape in SHAPES.items()})
     for round in (1, 2):
         list(one.configure_train(round, arrays, ConfigRecord(), GRID))
-        tag = running_fingerprint(BASE, one.folded_round)
+        tag = global_fingerprint(BASE, one.folded_round)
         frames = [encode(said, dtype="fp32", base=tag) for said in fleet(round, 3).values()]
         now, _ = one.aggregate_train(round, [reply(k, answer(frame)) for k, frame in enumerate(frames)])
         assert now is not None
@@ -248,10 +248,10 @@ def test_factors_that_their_dtype_cannot_hold_skip_the_round() -> None:
     ("make", "changes", "why"),
     [
         (FlexLora, {"server": ServerOptimizer("momentum")}, "factors that live on"),
-        (FlexLora, {"centre": Centre("median")}, "factors that live on"),
+        (FlexLora, {"aggregator": Aggregator("median")}, "factors that live on"),
         (FlexLora, {"template": {"conv.A": (6, 4, 2, 3), "conv.B": (6, 4, 3, 2)}, "unequal": False}, "layer-wise"),
         (Flora, {"server": ServerOptimizer("adam")}, "No stack of factors"),
-        (Flora, {"centre": Centre("trimmed")}, "No stack of factors"),
+        (Flora, {"aggregator": Aggregator("trimmed")}, "No stack of factors"),
     ],
 )
 def test_what_leaves_no_factors_is_refused(make: Kind, changes: dict[str, Any], why: str) -> None:
@@ -263,12 +263,12 @@ def test_what_leaves_no_factors_is_refused(make: Kind, changes: dict[str, Any], 
     ("changes", "why"),
     [
         ({"strategy.name": "flexlora", "strategy.server": "momentum"}, "live on"),
-        ({"strategy.name": "flexlora", "strategy.centre": "krum"}, "live on"),
+        ({"strategy.name": "flexlora", "strategy.aggregator": "krum"}, "live on"),
         ({"strategy.name": "flexlora", "adapter.kernel_wise": True}, "A rank is taken of layer-wise factors"),
         ({"strategy.name": "flexlora", "adapter.method": "aad"}, "its own rank"),
         ({"strategy.name": "flexlora", "codec.up": "int8", "codec.error_feedback": True}, "basis is another"),
         ({"strategy.name": "flora", "strategy.server": "yogi"}, "no stack of factors"),
-        ({"strategy.name": "flora", "strategy.centre": "median"}, "no stack of factors"),
+        ({"strategy.name": "flora", "strategy.aggregator": "median"}, "no stack of factors"),
         ({"strategy.name": "flora", "adapter.method": "lora-c-ffa"}, "stacked"),
         ({"strategy.name": "factors", "adapter.ranks": "1, 2"}, "are of one rank"),
         ({"adapter.ranks": "1, two"}, "whole numbers from 1"),
@@ -300,21 +300,21 @@ CONVS = "layer1.0.conv1", "layer3.0.conv2", "layer3.0.downsample.0"
 
 
 @pytest.fixture(scope="module")
-def heard(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Overheard, Site]:
+def heard(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Overheard, Experiment]:
     folder = tmp_path_factory.mktemp("flexlora") / "run"
-    config = tiny(**(RUN | {"run__cohort_size": 1}))
-    return folder, overheard(config, folder), site_of(config)
+    config = tiny(**(RUN | {"run__block_size": 1}))
+    return folder, overheard(config, folder), build_experiment(config)
 
 
 def rank_in_run(camera: int) -> int:
     return 1 + camera % 2
 
 
-def means(heard: tuple[Path, Overheard, Site], round: int) -> dict[str, np.ndarray]:
+def means(heard: tuple[Path, Overheard, Experiment], round: int) -> dict[str, np.ndarray]:
     """The weighted mean of the products that cameras sent in a round, in their view, float64."""
-    _, messages, site = heard
+    _, messages, experiment = heard
     found: dict[str, np.ndarray] = {}
-    for _, said, weight in messages.states(round, running_fingerprint(site.base.fingerprint, round - 1)):
+    for _, said, weight in messages.states(round, global_fingerprint(experiment.base.fingerprint, round - 1)):
         for key in said:
             if key.endswith(".A"):
                 A, B = (said[key[:-1] + side].numpy().astype(np.float64) for side in "AB")
@@ -327,22 +327,24 @@ def nearest(matrix: np.ndarray, rank: int) -> np.ndarray:
     return np.asarray((u[:, :rank] * s[:rank]) @ vh[:rank])
 
 
-def test_what_each_camera_is_told_in_a_run_is_the_truncated_mean(heard: tuple[Path, Overheard, Site]) -> None:
-    _, messages, site = heard
+def test_what_each_camera_is_told_in_a_run_is_the_truncated_mean(heard: tuple[Path, Overheard, Experiment]) -> None:
+    _, messages, experiment = heard
     for round in (1, 2):
         mean = means(heard, round)
         for camera, frame in messages.own(round).items():
-            for name, found in product(frame, site.base.fingerprint).items():
-                k = site.base.model.get_parameter(f"{name}.weight").shape[-1]
+            for name, found in product(frame, experiment.base.fingerprint).items():
+                k = experiment.base.model.get_parameter(f"{name}.weight").shape[-1]
                 expected = nearest(mean[name], rank_rows(rank_in_run(camera), k, "r*k"))
                 assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(mean[name]), (round, camera, name)
 
 
-def test_the_ledger_says_the_root_mean_square_of_what_ranks_leave_out(heard: tuple[Path, Overheard, Site]) -> None:
-    folder, messages, site = heard
+def test_the_ledger_says_the_root_mean_square_of_what_ranks_leave_out(
+    heard: tuple[Path, Overheard, Experiment],
+) -> None:
+    folder, messages, experiment = heard
     for round, row in enumerate(rows(folder / "rounds.jsonl"), 1):
-        mean, base = means(heard, round), site.base.fingerprint
-        dense = decode(messages.updates()[round], base=running_fingerprint(base, round - 1))
+        mean, base = means(heard, round), experiment.base.fingerprint
+        dense = decode(messages.updates()[round], base=global_fingerprint(base, round - 1))
         size = sum(float(np.linalg.norm(m)) ** 2 for m in (*mean.values(), *(t.numpy() for t in dense.values())))
         lost = [
             sum(float(np.linalg.norm(mean[name] - found)) ** 2 for name, found in product(frame, base).items()) / size
@@ -352,8 +354,8 @@ def test_the_ledger_says_the_root_mean_square_of_what_ranks_leave_out(heard: tup
         assert row["aggregation_error"] > 1e-4
 
 
-def test_cameras_are_billed_by_their_rank(heard: tuple[Path, Overheard, Site]) -> None:
-    folder, messages, site = heard
+def test_cameras_are_billed_by_their_rank(heard: tuple[Path, Overheard, Experiment]) -> None:
+    folder, messages, experiment = heard
     for row in rows(folder / "cameras.jsonl"):
         camera, round = row["camera"], row["round"]
         own, update = messages.own(round)[camera], messages.updates()[round]
@@ -362,7 +364,7 @@ def test_cameras_are_billed_by_their_rank(heard: tuple[Path, Overheard, Site]) -
             assert row["uplink_frame_bytes"] == len(messages.frames(round)[camera])
         sides = [
             (*view_of(w.shape), rank_rows(rank_in_run(camera), w.shape[-1], "r*k"))
-            for name, m in site.base.model.named_modules()
+            for name, m in experiment.base.model.named_modules()
             if isinstance(m, nn.Conv2d) and name != "conv1"
             for w in (m.weight,)
         ]
@@ -370,17 +372,17 @@ def test_cameras_are_billed_by_their_rank(heard: tuple[Path, Overheard, Site]) -
     assert {len(frame) for frame in messages.own(1).values()} == {len(messages.own(1)[k]) for k in (0, 1)}
 
 
-def test_a_second_turn_begins_from_what_the_camera_was_told(heard: tuple[Path, Overheard, Site]) -> None:
+def test_a_second_turn_begins_from_what_the_camera_was_told(heard: tuple[Path, Overheard, Experiment]) -> None:
     """The same frame to the last bit as a turn that is given the running base and the told factors."""
-    _, messages, site = heard
-    base = site.base.fingerprint
-    running = folded_base(site, RunningBase(), [(1, messages.updates()[1])])
+    _, messages, experiment = heard
+    base = experiment.base.fingerprint
+    running = folded_base(experiment, GlobalModel(), [(1, messages.updates()[1])])
     assert messages.frames(2)
     for camera, frame in messages.frames(2).items():
-        own = decode(messages.own(1)[camera], base=own_fingerprint(base))
-        [turn] = take_turns(site, running, 2, [Brought(camera, own=own)])
+        own = decode(messages.own(1)[camera], base=personal_fingerprint(base))
+        [turn] = local_updates(experiment, running, 2, [Brought(camera, own=own)])
         assert turn.frame == frame
-        [other] = take_turns(site, running, 2, [Brought(camera)])
+        [other] = local_updates(experiment, running, 2, [Brought(camera)])
         assert other.frame != frame
 
 
@@ -388,19 +390,19 @@ def test_a_second_turn_begins_from_what_the_camera_was_told(heard: tuple[Path, O
 def test_a_turn_begins_with_the_told_product_and_draws_what_is_missing(camera: int) -> None:
     """At a learning rate that moves nothing, what comes out is what went in; A's missing rows are the round's own."""
     config = tiny(**(RUN | {"local__lr": 1e-30, "local__steps": 1}))
-    site, few = site_of(config), 1
+    experiment, few = build_experiment(config), 1
     draw = torch_stream(3, "own")
     own: dict[str, Tensor] = {}
     for name in CONVS:
-        p, q = view_of(site.base.model.get_parameter(f"{name}.weight").shape)
+        p, q = view_of(experiment.base.model.get_parameter(f"{name}.weight").shape)
         own |= {
             f"{name}.A": torch.randn(few, q, generator=draw),
             f"{name}.B": torch.randn(p, few, generator=draw),
         }
-    [turn] = take_turns(site, RunningBase(), 5, [Brought(camera, own=own)])
-    found = decode(turn.frame, base=running_fingerprint(site.base.fingerprint, 0))
+    [turn] = local_updates(experiment, GlobalModel(), 5, [Brought(camera, own=own)])
+    found = decode(turn.frame, base=global_fingerprint(experiment.base.fingerprint, 0))
     fresh = torch_stream(config.run.seed, "adapter", 5)
-    for name, module in site.base.model.named_modules():
+    for name, module in experiment.base.model.named_modules():
         if not isinstance(module, nn.Conv2d) or name == "conv1":
             continue
         p, q = view_of(module.weight.shape)
@@ -416,19 +418,19 @@ def test_a_turn_begins_with_the_told_product_and_draws_what_is_missing(camera: i
 def test_factors_of_fewer_rows_have_the_same_product_among_more(rank: int, few: int) -> None:
     own = {key: t for key, t in state(1, min(rank, few)).items() if key.startswith("conv")}
     fresh = {**state(2, rank), "conv.B": torch.zeros(VIEW[0], rank)}
-    found = begun_from(own, fresh)
+    found = initial_state(own, fresh)
     torch.testing.assert_close(found["conv.B"] @ found["conv.A"], own["conv.B"] @ own["conv.A"])
     assert torch.equal(found["conv.A"][min(rank, few) :], fresh["conv.A"][min(rank, few) :])
     assert torch.equal(found["fc.weight"], fresh["fc.weight"]) and not fresh["conv.B"].any()
 
 
-def test_the_model_and_each_cameras_part_of_it_are_written(heard: tuple[Path, Overheard, Site]) -> None:
+def test_the_model_and_each_cameras_part_of_it_are_written(heard: tuple[Path, Overheard, Experiment]) -> None:
     """model.safetensors has the mean of products; with a camera's own change it is what the camera has."""
-    folder, messages, site = heard
-    base, mean = site.base.fingerprint, means(heard, 2)
+    folder, messages, experiment = heard
+    base, mean = experiment.base.fingerprint, means(heard, 2)
     model, cameras = load_file(folder / "model.safetensors"), load_file(folder / "cameras.safetensors")
     adapter = load_file(folder / "adapter.safetensors")
-    for name, weight in site.base.model.state_dict().items():
+    for name, weight in experiment.base.model.state_dict().items():
         stem = name.removesuffix(".weight")
         if stem not in mean:
             continue
@@ -461,16 +463,16 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_end(tmp_path: Path) -> N
     check_equal(tmp_path / "cut", tmp_path / "whole")
 
 
-def test_cohorts_of_one_rank_come_out_as_cameras_one_by_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """And at once: a cohort that fails is asked again camera by camera, with a warning."""
+def test_blocks_of_one_rank_come_out_as_cameras_one_by_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And at once: a block that fails is asked again camera by camera, with a warning."""
     ends = []
     for size in (1, 3):
-        run(tiny(**(RUN | {"run__cohort_size": size})), tmp_path / str(size), Watch())
+        run(tiny(**(RUN | {"run__block_size": size})), tmp_path / str(size), Watch())
         ends.append(load_file(tmp_path / str(size) / "model.safetensors"))
     summary = json.loads((tmp_path / "3" / "summary.json").read_text())
-    assert summary["cohort_size"] == 3 and "r=1/2" in summary["label"]
+    assert summary["block_size"] == 3 and "r=1/2" in summary["label"]
     assert [row["cameras_counted"] for row in rows(tmp_path / "3" / "rounds.jsonl")] == [3, 3]
-    base = site_of(tiny(**RUN)).base.model.state_dict()
+    base = build_experiment(tiny(**RUN)).base.model.state_dict()
     weights = [name for name in base if name.endswith("weight")]
     moved = [torch.cat([(end[name] - base[name]).flatten() for name in weights]) for end in ends]
     assert (moved[1] - moved[0]).norm() < 1e-3 * moved[0].norm()

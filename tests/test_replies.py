@@ -12,19 +12,19 @@ from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDic
 from flwr.common.constant import ErrorCode
 
 from fed_lorac.aggregation.delta_sum import State
-from fed_lorac.server.replies import Jury, Reply, mean_metrics
-from fed_lorac.wire.base_tags import running_fingerprint
-from fed_lorac.wire.billing import Weight, frame_record, message_bytes
+from fed_lorac.server.replies import Reply, ReplyCollector, mean_metrics
+from fed_lorac.wire.base_tags import global_fingerprint
+from fed_lorac.wire.billing import MessageSize, frame_record, message_bytes
 from fed_lorac.wire.frame import encode, inspect
 
-NOW = running_fingerprint(BASE, 3)
+NOW = global_fingerprint(BASE, 3)
 GOOD = frame(1, 3)
 
 
 def judged(messages: Iterable[Message], cameras: int, drawn: Iterable[int]) -> tuple[list[Reply], list[State]]:
-    jury = Jury(roster(cameras), drawn, NOW, lambda camera: TEMPLATE)
-    states = [state for _, state, _ in jury.states(messages)]
-    return list(jury.verdicts.values()), states
+    collector = ReplyCollector(roster(cameras), drawn, NOW, lambda camera: TEMPLATE)
+    states = [state for _, state, _ in collector.states(messages)]
+    return list(collector.verdicts.values()), states
 
 
 def verdicts(messages: list[Message], cameras: int = 3) -> list[Reply]:
@@ -114,7 +114,7 @@ def test_what_is_refused_was_sent_and_is_billed_as_far_as_it_can_be_read(
     content: RecordDict, frame_bytes: int, payload_bytes: int
 ):
     [found] = verdicts([reply(0, content)], 1)
-    assert found.weight == Weight(payload_bytes, frame_bytes, message_bytes(content, reply=True))
+    assert found.weight == MessageSize(payload_bytes, frame_bytes, message_bytes(content, reply=True))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_what_is_refused_was_sent_and_is_billed_as_far_as_it_can_be_read(
 )
 def test_a_camera_that_raised_or_was_lost_is_left_out_and_sent_nothing(code: int, text: str, reason: str):
     [found] = verdicts([reply(0, error=Error(code, text))], 1)
-    assert (found.counted, found.reason, found.weight) == (False, reason, Weight())
+    assert (found.counted, found.reason, found.weight) == (False, reason, MessageSize())
 
 
 def test_a_camera_that_says_nothing_in_time_is_left_out():
@@ -160,7 +160,7 @@ def test_a_state_is_handed_out_as_soon_as_those_drawn_before_it_have_come():
             taken += 1
             yield reply(camera, answer(frame(camera, 3)))
 
-    states = Jury(roster(4), range(4), NOW, lambda camera: TEMPLATE).states(arriving())
+    states = ReplyCollector(roster(4), range(4), NOW, lambda camera: TEMPLATE).states(arriving())
     assert [taken for _ in states] == [1, 3, 3, 4]
 
 

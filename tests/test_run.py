@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from fed_lorac.adapters.deltas import apply_changes
 from fed_lorac.config import Config
 from fed_lorac.errors import RunError
-from fed_lorac.experiment.experiment import site_of
-from fed_lorac.fleet.camera_data import clear, in_weather
+from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.fleet.camera_data import camera_data, clear
 from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
@@ -57,7 +57,7 @@ def test_a_run_leaves_every_file_and_no_other(done: Done) -> None:
 
 def test_the_base_and_the_adapter_make_the_model(done: Done) -> None:
     folder, config, _ = done
-    base = site_of(config).base.model
+    base = build_experiment(config).base.model
     tensors = {name: tensor.clone() for name, tensor in named_tensors(base).items()}
     apply_changes(tensors, load_file(folder / "adapter.safetensors"), 1.0)
     model = load_file(folder / "model.safetensors")
@@ -68,20 +68,20 @@ def test_the_base_and_the_adapter_make_the_model(done: Done) -> None:
 
 def test_the_model_keeps_the_bases_statistics(done: Done) -> None:
     folder, config, _ = done
-    model, base = load_file(folder / "model.safetensors"), site_of(config).base.model.state_dict()
+    model, base = load_file(folder / "model.safetensors"), build_experiment(config).base.model.state_dict()
     moved = [name for name, t in base.items() if "running" in name and not torch.equal(t, model[name])]
     assert not moved
 
 
 def test_the_adapted_accuracy_is_that_of_the_model_under_each_cameras_own_statistics(done: Done) -> None:
     folder, config, summary = done
-    site, found, clean = site_of(config), [], []
-    model = site.base.model
+    experiment, found, clean = build_experiment(config), [], []
+    model = experiment.base.model
     before = {name: t.clone() for name, t in model.state_dict().items()}
     try:
-        for camera in site.fleet.cameras:
+        for camera in experiment.fleet.cameras:
             model.load_state_dict(load_file(folder / "model.safetensors"))
-            view, fair = in_weather(site.data, camera, config.run.seed), clear(site.data, camera)
+            view, fair = camera_data(experiment.data, camera, config.run.seed), clear(experiment.data, camera)
             assert fair is not None
             reestimate_statistics(model, fair.train)
             clean.append(accuracy(model, fair.test, fair.test_labels))
@@ -157,11 +157,13 @@ def test_what_is_said_of_full_fine_tuning_is_what_it_really_sends(mode: str, tmp
 
 def test_shared_statistics_are_billed_and_local_ones_cost_nothing(done: Done, tmp_path: Path) -> None:
     finished(tmp_path / "shared", tiny(batch_norm__mode="shared"))
-    values = sum(t.numel() for name, t in named_tensors(site_of(done[1]).base.model).items() if "running" in name)
+    values = sum(
+        t.numel() for name, t in named_tensors(build_experiment(done[1]).base.model).items() if "running" in name
+    )
     local, shared = (rows(folder / "rounds.jsonl")[0] for folder in (done[0], tmp_path / "shared"))
     assert shared["uplink_payload_bytes"] - local["uplink_payload_bytes"] == 4 * values * 3
     assert shared["downlink_payload_bytes"] - local["downlink_payload_bytes"] == 4 * values * 4
-    model, base = load_file(tmp_path / "shared/model.safetensors"), site_of(done[1]).base.model.state_dict()
+    model, base = load_file(tmp_path / "shared/model.safetensors"), build_experiment(done[1]).base.model.state_dict()
     assert not torch.equal(model["bn1.running_mean"], base["bn1.running_mean"])
 
 

@@ -19,7 +19,7 @@ from runs import rows, tiny, words
 
 from fed_lorac.config import Config, resumed_config
 from fed_lorac.errors import ConfigError, RunError
-from fed_lorac.experiment import experiment as site
+from fed_lorac.experiment import experiment
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
@@ -105,7 +105,7 @@ def stopped(config: Config, out: Path) -> dict[str, bytes]:
 
 
 def resumed(out: Path, *overrides: str) -> None:
-    site._site.cache_clear()  # as in a new process
+    experiment._experiment.cache_clear()  # as in a new process
     run(resumed_config(out, None, overrides), out, Watch(), resume=True)
 
 
@@ -162,8 +162,8 @@ def test_a_run_does_not_go_on_in_another_precision_and_says_how_it_may(tmp_path:
     before = stopped(config, tmp_path / "run")
     with pytest.raises(RunError, match=r"its precision was fp32, and is bf16 now. .*run\.precision"):
         resumed(tmp_path / "run", "run.precision=bf16")
-    with pytest.raises(RunError, match=r"cameras side by side was \d+, and is 1 now. Set run\.cohort_size"):
-        resumed(tmp_path / "run", "run.cohort_size=1")
+    with pytest.raises(RunError, match=r"cameras side by side was \d+, and is 1 now. Set run\.block_size"):
+        resumed(tmp_path / "run", "run.block_size=1")
     assert tree(tmp_path / "run") == before
     resumed(tmp_path / "run")
 

@@ -18,18 +18,18 @@ from torch import Tensor
 
 from fed_lorac.adapters.deltas import apply_changes
 from fed_lorac.client.local_update import recipe_of
-from fed_lorac.client.state import own_frame
+from fed_lorac.client.state import personal_frame
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
-from fed_lorac.experiment.experiment import Site, drawn_from, site_of
-from fed_lorac.fleet.camera_data import in_weather
+from fed_lorac.experiment.experiment import Experiment, build_experiment, drawn_from
+from fed_lorac.fleet.camera_data import camera_data
 from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import stream
 from fed_lorac.simulation.engines import Fleet, run
 from fed_lorac.training.loop import Task, train
-from fed_lorac.wire.base_tags import own_fingerprint
+from fed_lorac.wire.base_tags import personal_fingerprint
 from fed_lorac.wire.frame import decode
 from strategies.silent import LocalOnly
 
@@ -38,7 +38,7 @@ ADAPTERS = ("lora-c", "full", "bn-affine", "aad", "filter-atoms")
 OFTEN_AWAY = (
     ("fleet__availability", 0.6), ("strategy__quorum", 0.0), ("run__rounds", 3), ("run__checkpoint_every", 1)
 )  # fmt: skip
-EVERYONE = {"fleet__cameras": 3, "fleet__per_round": 3, "run__cohort_size": 1}
+EVERYONE = {"fleet__cameras": 3, "fleet__per_round": 3, "run__block_size": 1}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_nothing_is_billed_up_or_down(run_of: Any, strategy: str):
     summary = told_by(folder)
     assert summary["total_bytes"] == 0 and not any(days["adapter"] for days in summary["days"].values())
     assert load_file(folder / "adapter.safetensors") == {}
-    base = site_of(tiny(strategy__name=strategy)).base.model.state_dict()
+    base = build_experiment(tiny(strategy__name=strategy)).base.model.state_dict()
     merged = load_file(folder / "model.safetensors")
     assert merged.keys() == base.keys() and all(torch.equal(merged[name], base[name]) for name in base)
 
@@ -97,25 +97,25 @@ def test_it_goes_on_after_an_interruption_to_the_same_end(tmp_path: Path, run_of
 # ---- Local-only ----
 
 
-def by_hand(site: Site, camera: int, rounds: int) -> dict[str, Tensor]:
+def by_hand(experiment: Experiment, camera: int, rounds: int) -> dict[str, Tensor]:
     """A camera's adapter, attached once and trained round after round; no message, no frame, no statistics between."""
-    adapter, model = site.adapters[site.place(camera)], copy.deepcopy(site.base.model)
-    adapter.attach(model, drawn_from(site, 0))
-    view = in_weather(site.data, site.fleet.cameras[camera], site.config.run.seed)
-    local = site.config.local
+    adapter, model = experiment.adapters[experiment.place(camera)], copy.deepcopy(experiment.base.model)
+    adapter.attach(model, drawn_from(experiment, 0))
+    view = camera_data(experiment.data, experiment.fleet.cameras[camera], experiment.config.run.seed)
+    local = experiment.config.local
     for number in range(1, rounds + 1):
         model.train()
         steps = local.epochs * -(-len(view.train) // local.batch_size)
-        rng = stream(site.config.run.seed, "camera", camera, "round", number)
-        train([model], [Task(view.train, view.train_labels, steps, rng)], recipe=recipe_of(site, number))
+        rng = stream(experiment.config.run.seed, "camera", camera, "round", number)
+        train([model], [Task(view.train, view.train_labels, steps, rng)], recipe=recipe_of(experiment, number))
     state = adapter.read(model)
-    change = adapter.expansion(site.base.model, drawn_from(site, 0))(state)
-    weights = {name: torch.zeros_like(tensor) for name, tensor in named_tensors(site.base.model).items()}
+    change = adapter.to_delta(experiment.base.model, drawn_from(experiment, 0))(state)
+    weights = {name: torch.zeros_like(tensor) for name, tensor in named_tensors(experiment.base.model).items()}
     apply_changes(weights, change, adapter.scale)
     return weights
 
 
-def own_change(folder: Path, camera: int) -> dict[str, Tensor]:
+def personal_delta(folder: Path, camera: int) -> dict[str, Tensor]:
     """What a camera's network has beside the base, dense, out of the run's files."""
     found = load_file(folder / "cameras.safetensors")
     prefix = f"own-{int(found[f'own.camera-{camera}'])}."
@@ -128,15 +128,15 @@ def own_change(folder: Path, camera: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("method", ADAPTERS)
 def test_a_second_turn_begins_where_the_first_ended(run_of: Any, method: str):
     folder = run_of("local-only", ("adapter__method", method), *EVERYONE.items())
-    site = site_of(tiny(strategy__name="local-only", adapter__method=method, **EVERYONE))
+    experiment = build_experiment(tiny(strategy__name="local-only", adapter__method=method, **EVERYONE))
     for camera in (0, 2):
-        found, expected = own_change(folder, camera), by_hand(site, camera, rounds=2)
+        found, expected = personal_delta(folder, camera), by_hand(experiment, camera, rounds=2)
         moved = [name for name, change in expected.items() if change.any()]
         assert moved and all(not found[name].any() for name in found.keys() - set(moved))
         for name in moved:
             torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
-    once = by_hand(site, 0, rounds=1)
-    assert any(not torch.allclose(once[name], own_change(folder, 0)[name], atol=1e-5) for name in once)
+    once = by_hand(experiment, 0, rounds=1)
+    assert any(not torch.allclose(once[name], personal_delta(folder, 0)[name], atol=1e-5) for name in once)
 
 
 def kept_by(config: Config, cameras: tuple[int, ...]) -> dict[int, bytes]:
@@ -149,7 +149,7 @@ def kept_by(config: Config, cameras: tuple[int, ...]) -> dict[int, bytes]:
             strategy.aggregate_train(number, fleet.grid.send_and_receive(asked))
             told = strategy.configure_evaluate(number, nothing, ConfigRecord({"measure": True}), fleet.grid)
             strategy.aggregate_evaluate(number, fleet.grid.send_and_receive(told))
-        return {camera: own_frame(fleet.states()[1000 + camera]) for camera in cameras}
+        return {camera: personal_frame(fleet.states()[1000 + camera]) for camera in cameras}
 
 
 @pytest.mark.parametrize("method", ["lora-c", "full"])
@@ -161,10 +161,9 @@ def test_cameras_do_not_influence_one_another(method: str):
 
 def test_side_by_side_or_alone_they_learn_the_same():
     alone, together = (
-        kept_by(tiny(strategy__name="local-only", **EVERYONE | {"run__cohort_size": size}), (0, 1, 2))
-        for size in (1, 3)
+        kept_by(tiny(strategy__name="local-only", **EVERYONE | {"run__block_size": size}), (0, 1, 2)) for size in (1, 3)
     )
-    base = own_fingerprint(site_of(tiny(strategy__name="local-only", **EVERYONE)).base.fingerprint)
+    base = personal_fingerprint(build_experiment(tiny(strategy__name="local-only", **EVERYONE)).base.fingerprint)
     for camera, frame in alone.items():
         one, other = decode(frame, base=base), decode(together[camera], base=base)
         assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in one)
@@ -172,7 +171,7 @@ def test_side_by_side_or_alone_they_learn_the_same():
 
 def test_cameras_of_unequal_rank_each_keep_their_own():
     config = tiny(strategy__name="local-only", adapter__ranks="1, 3", adapter__rank_mode="r", **EVERYONE)
-    base = own_fingerprint(site_of(config).base.fingerprint)
+    base = personal_fingerprint(build_experiment(config).base.fingerprint)
     for camera, frame in kept_by(config, (0, 1, 2)).items():
         state = decode(frame, base=base)
         assert {A.shape[0] for name, A in state.items() if name.endswith(".A")} == {(1, 3, 1)[camera]}

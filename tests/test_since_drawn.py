@@ -7,10 +7,10 @@ import torch
 from runs import tiny
 from torch import Tensor, nn
 
-from fed_lorac.adapters.methods import LoraC, SinceDrawn, adapter_of
+from fed_lorac.adapters.methods import LoraC, RelativeLoraC, adapter_of
 from fed_lorac.aggregation.delta_sum import State, relative_distance, sum_states
 from fed_lorac.config import AdapterConfig
-from fed_lorac.experiment.experiment import expansion, site_of
+from fed_lorac.experiment.experiment import build_experiment, to_delta
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import shapes_of
 from fed_lorac.seeds import stream, torch_stream
@@ -37,7 +37,7 @@ def trained(adapter: LoraC) -> nn.Module:
 
 
 def meaning(adapter: LoraC, state: dict[str, Tensor]) -> State:
-    return dict(adapter.expansion(base(), torch_stream(0, "adapter", 3))(state))
+    return dict(adapter.to_delta(base(), torch_stream(0, "adapter", 3))(state))
 
 
 def off(adapter: LoraC, dtype: str) -> float:
@@ -50,8 +50,8 @@ def off(adapter: LoraC, dtype: str) -> float:
 
 
 def test_what_was_drawn_and_its_change_are_what_was_trained():
-    adapter = LoraC(2, 4.0).as_change()
-    assert isinstance(adapter, SinceDrawn)
+    adapter = LoraC(2, 4.0).relative_to_init()
+    assert isinstance(adapter, RelativeLoraC)
     whole, change = LoraC(2, 4.0).read(trained(LoraC(2, 4.0))), adapter.read(trained(adapter))
     assert whole.keys() == change.keys()
     for key, value in meaning(adapter, change).items():
@@ -60,7 +60,7 @@ def test_what_was_drawn_and_its_change_are_what_was_trained():
 
 
 def test_a_state_goes_into_a_network_attached_alike():
-    adapter = LoraC(2, 4.0).as_change()
+    adapter = LoraC(2, 4.0).relative_to_init()
     state = adapter.read(trained(adapter))
     other = copy.deepcopy(base())
     adapter.attach(other, torch_stream(0, "adapter", 3))
@@ -70,28 +70,28 @@ def test_a_state_goes_into_a_network_attached_alike():
 
 @pytest.mark.parametrize("dtype", CODECS)
 def test_a_coarse_codec_leaves_more_of_the_delta(dtype: str):
-    assert off(LoraC(2, 4.0).as_change(), dtype) < 0.9 * off(LoraC(2, 4.0), dtype)
+    assert off(LoraC(2, 4.0).relative_to_init(), dtype) < 0.9 * off(LoraC(2, 4.0), dtype)
 
 
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [
-        ({"codec.up": "drive"}, SinceDrawn),
-        ({"codec.up": "drive", "strategy.name": "flora"}, SinceDrawn),
+        ({"codec.up": "drive"}, RelativeLoraC),
+        ({"codec.up": "drive", "strategy.name": "flora"}, RelativeLoraC),
         ({"codec.up": "fp32"}, LoraC),
         ({"codec.up": "drive", "strategy.name": "factors"}, LoraC),  # A lives on: what was drawn is long past
         ({"codec.up": "drive", "strategy.name": "flexlora"}, LoraC),
     ],
 )
 def test_a_change_is_sent_where_a_is_drawn_anew_and_something_is_lost(changes: dict[str, str], kind: type[LoraC]):
-    assert type(site_of(tiny(**changes)).adapter) is kind
+    assert type(build_experiment(tiny(**changes)).adapter) is kind
 
 
 def test_both_ends_draw_the_same():
-    site = site_of(tiny(**{"codec.up": "drive"}))
-    model = copy.deepcopy(site.base.model)
-    site.adapter.attach(model, torch_stream(site.config.run.seed, "adapter", 5))
-    plain = copy.deepcopy(site.base.model)
-    adapter_of(AdapterConfig()).attach(plain, torch_stream(site.config.run.seed, "adapter", 5))
-    whole, told = LoraC(2, 4.0).read(plain), expansion(site, 5)(site.adapter.read(model))
+    experiment = build_experiment(tiny(**{"codec.up": "drive"}))
+    model = copy.deepcopy(experiment.base.model)
+    experiment.adapter.attach(model, torch_stream(experiment.config.run.seed, "adapter", 5))
+    plain = copy.deepcopy(experiment.base.model)
+    adapter_of(AdapterConfig()).attach(plain, torch_stream(experiment.config.run.seed, "adapter", 5))
+    whole, told = LoraC(2, 4.0).read(plain), to_delta(experiment, 5)(experiment.adapter.read(model))
     assert all(torch.equal(told[key], whole[key]) for key in whole)

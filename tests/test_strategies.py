@@ -31,11 +31,11 @@ from fed_lorac.errors import ConfigError, FactorError, FrameError, RunError
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.frame import decode, encode, inspect
-from strategies.factors import FactorFedAvg
+from strategies.factor_fedavg import FactorFedAvg
+from strategies.fedavg import FedAvg
 from strategies.merged import DOWNLINKS, MergedFedAvg
-from strategies.plain import PlainFedAvg
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -117,7 +117,7 @@ def test_arrival_order_does_not_matter_to_the_last_bit(downlink: str, order: lis
 
 def test_naive_averaging_is_off_and_says_so():
     naive, exact = (
-        make(base=BASE, shapes=SHAPES, template=TEMPLATE, roster=roster(3)) for make in (FactorFedAvg, PlainFedAvg)
+        make(base=BASE, shapes=SHAPES, template=TEMPLATE, roster=roster(3)) for make in (FactorFedAvg, FedAvg)
     )
     for strategy in (naive, exact):
         train(strategy, 1, {0: 4, 1: 5, 2: 6})
@@ -134,9 +134,9 @@ def test_full_is_numpys_average_of_the_parameters():
     states = [
         {n: torch.randn(s, generator=torch.Generator().manual_seed(k)) for n, s in shapes.items()} for k in range(4)
     ]
-    strategy = PlainFedAvg(base=BASE, shapes=shapes, template=shapes, roster=roster(4))
+    strategy = FedAvg(base=BASE, shapes=shapes, template=shapes, roster=roster(4))
     list(strategy.configure_train(1, ArrayRecord(), ConfigRecord(), GRID))
-    base, examples = running_fingerprint(BASE, 0), [5, 10, 20, 65]
+    base, examples = global_fingerprint(BASE, 0), [5, 10, 20, 65]
     frames = [encode(s, dtype="fp32", base=base) for s in states]
     strategy.aggregate_train(1, [reply(k, answer(f, num_examples=examples[k])) for k, f in enumerate(frames)])
     sent = decode(strategy.updates[0].frame, base=base)
@@ -225,7 +225,7 @@ def test_the_arrays_that_were_given_are_kept_current(make: type[FrameStrategy]):
         arrays = now
     gained = folded(strategy)
     if make is FactorFedAvg:  # the last factors replace those before; scaled where they are used
-        last = decode(strategy.updates[-1].frame, base=running_fingerprint(BASE, 1))
+        last = decode(strategy.updates[-1].frame, base=global_fingerprint(BASE, 1))
         gained["conv.weight"] = float64_mean([(last, 1.0)], 2.0)["conv.weight"]
     found = arrays.to_torch_state_dict()
     assert found.keys() == start.keys() and found["bn.num_batches_tracked"] == 3

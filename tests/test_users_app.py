@@ -17,11 +17,11 @@ from fed_lorac.grid.in_process import in_process
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.updates import read_updates, unfolded
-from strategies.factors import FactorFedAvg
+from strategies.factor_fedavg import FactorFedAvg
 from strategies.merged import MergedFedAvg
 
 Deltas = list[tuple[int, int, dict[str, Tensor]]]  # round, examples, what a camera's turn changed, dense
@@ -71,7 +71,7 @@ def users_app(turns: Deltas) -> ClientApp:
             optimizer.step()
         after = named_tensors(lora_c.merge(model))
         turns.append((folded, len(x), {name: after[name] - before[name] for name in before}))
-        frame = encode(lora_c.read_state(model), dtype="fp32", base=running_fingerprint(BASE, folded))
+        frame = encode(lora_c.read_state(model), dtype="fp32", base=global_fingerprint(BASE, folded))
         metrics = MetricRecord({"num-examples": len(x), "train-loss": loss.item()})
         return Message(RecordDict({"arrays": frame_record(frame), "metrics": metrics}), reply_to=message)
 

@@ -14,8 +14,8 @@ from runs import rows, tiny
 from fed_lorac.config import names
 from fed_lorac.data.store import cache_folder
 from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.experiment.experiment import site_of
-from fed_lorac.fleet.camera_data import View, clear, in_stream_order, in_weather
+from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.fleet.camera_data import CameraData, camera_data, clear, in_stream_order
 from fed_lorac.fleet.schedule import SCHEDULES, Climate, Weather, weather
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import stream
@@ -100,7 +100,7 @@ def test_walks_differ_by_camera_and_by_seed_and_change_corruption_as_often_as_as
 
 @pytest.mark.parametrize("schedule", names.WEATHER_SCHEDULES)
 def test_one_camera_more_leaves_the_others_weather_as_it_was(schedule: str):
-    few, many = (site_of(tiny(fleet__schedule=schedule, fleet__cameras=n)).fleet for n in (4, 5))
+    few, many = (build_experiment(tiny(fleet__schedule=schedule, fleet__cameras=n)).fleet for n in (4, 5))
     assert [few.weather(k, t) for k in range(4) for t in range(9)] == [
         many.weather(k, t) for k in range(4) for t in range(9)
     ]
@@ -108,14 +108,14 @@ def test_one_camera_more_leaves_the_others_weather_as_it_was(schedule: str):
 
 @pytest.mark.parametrize("schedule", names.WEATHER_SCHEDULES)
 def test_a_fleet_knows_every_corruption_that_its_cameras_may_come_to(schedule: str):
-    fleet = site_of(tiny(fleet__schedule=schedule, fleet__cameras=2, fleet__per_round=2)).fleet
+    fleet = build_experiment(tiny(fleet__schedule=schedule, fleet__cameras=2, fleet__per_round=2)).fleet
     met = {fleet.weather(camera, round).corruption for camera in range(2) for round in range(60)}
     assert set(fleet.corruptions) == met
     assert len(met) == (3 if schedule == "walk" else 2)
 
 
 def test_constant_weather_is_the_cameras_own():
-    fleet = site_of(tiny()).fleet
+    fleet = build_experiment(tiny()).fleet
     assert not fleet.changing
     for camera in fleet.cameras:
         assert fleet.weather(camera.id, 7) == Weather(camera.corruption, camera.severity)
@@ -125,22 +125,22 @@ def test_constant_weather_is_the_cameras_own():
 
 
 def test_the_same_weather_is_the_same_pixels_made_once():
-    site = site_of(tiny(fleet__eval_images=30))
-    camera = site.fleet.cameras[0]
-    own = in_weather(site.data, camera, 0)
+    experiment = build_experiment(tiny(fleet__eval_images=30))
+    camera = experiment.fleet.cameras[0]
+    own = camera_data(experiment.data, camera, 0)
     kept = len(list(cache_folder().rglob("*")))
-    again = in_weather(site.data, camera, 0, Weather(camera.corruption, camera.severity))
+    again = camera_data(experiment.data, camera, 0, Weather(camera.corruption, camera.severity))
     assert torch.equal(own.train, again.train) and torch.equal(own.test, again.test)
     assert len(list(cache_folder().rglob("*"))) == kept
-    worse = in_weather(site.data, camera, 0, Weather(camera.corruption, 5))
+    worse = camera_data(experiment.data, camera, 0, Weather(camera.corruption, 5))
     assert not torch.equal(own.test, worse.test)
     assert len(list(cache_folder().rglob("*"))) > kept
 
 
 def test_severity_zero_is_clear_air():
-    site = site_of(tiny())
-    camera = site.fleet.cameras[0]
-    fair, none = clear(site.data, camera), in_weather(site.data, camera, 0, Weather("fog", 0))
+    experiment = build_experiment(tiny())
+    camera = experiment.fleet.cameras[0]
+    fair, none = clear(experiment.data, camera), camera_data(experiment.data, camera, 0, Weather("fog", 0))
     assert fair is not None and torch.equal(fair.train, none.train) and torch.equal(fair.test, none.test)
 
 
@@ -151,13 +151,13 @@ def test_weather_that_changes_needs_clear_images(real_data: Path, monkeypatch: p
     monkeypatch.setenv("FED_LORAC_DATA", str(tmp_path))
     one = {"fleet__cameras": 1, "fleet__per_round": 1, "fleet__images": 0, "fleet__eval_images": 0}
     with pytest.raises(DataError, match="clean"):
-        site_of(tiny(**one, data__name="cifar10c", fleet__corruptions="fog", fleet__schedule="front"))
+        build_experiment(tiny(**one, data__name="cifar10c", fleet__corruptions="fog", fleet__schedule="front"))
 
 
-def a_view(classes: int, each: int) -> View:
+def a_view(classes: int, each: int) -> CameraData:
     labels = torch.arange(classes).repeat_interleave(each)
     images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 8, 8, 3)
-    return View(images, labels, images, labels)
+    return CameraData(images, labels, images, labels)
 
 
 @given(classes=st.integers(1, 6), each=st.integers(1, 9), seed=st.integers(0, 99), correlated=st.booleans())

@@ -8,17 +8,17 @@ import pytest
 import torch
 from cameras import BASE, SHAPES, TEMPLATE, roster, tell, train
 from flwr.app import RecordDict
-from runs import conducted, rows, tiny
+from runs import rounds_run, rows, tiny
 
 from fed_lorac.client.app import make_client_app
-from fed_lorac.client.global_model import RunningBase, caught_up, folded, whole_frame
+from fed_lorac.client.global_model import GlobalModel, caught_up, folded, whole_frame
 from fed_lorac.errors import FrameError
-from fed_lorac.experiment.experiment import Site, site_of
+from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.downlink import Update
-from fed_lorac.server.fleet_strategy import Traffic
+from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation import run as conducting
 from fed_lorac.simulation.build_strategy import strategy_of
@@ -89,7 +89,7 @@ AWAY: dict[str, Any] = {
     "fleet__eval_images": 20,
     "fleet__availability": 0.45,
     "strategy__quorum": 0.1,
-    "run__cohort_size": 1,  # as Flower has it, whose models are then the same bytes too
+    "run__block_size": 1,  # as Flower has it, whose models are then the same bytes too
 }
 METHODS: dict[str, dict[str, Any]] = {
     "dense": {"strategy__downlink": "dense"},
@@ -97,9 +97,9 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def by_updates_alone(site: Site, **settings: Any) -> Traffic:
-    strategy = strategy_of(site, **settings)
-    strategy._outbox.whole = None
+def by_updates_alone(experiment: Experiment, **settings: Any) -> FleetStrategy:
+    strategy = strategy_of(experiment, **settings)
+    strategy._downlink.whole = None
     return strategy
 
 
@@ -114,7 +114,7 @@ def test_models_are_the_same_bytes_whichever_way_cameras_catch_up(
     config = tiny(**AWAY, **METHODS[method])
     run(config, tmp_path / "smaller", Watch())
     grid = in_process(make_client_app(config), config.fleet.cameras)
-    conducted(grid, config, tmp_path / "client app")
+    rounds_run(grid, config, tmp_path / "client app")
     with monkeypatch.context() as patch:
         patch.setattr(conducting, "strategy_of", by_updates_alone)
         run(config, tmp_path / "updates", Watch())
@@ -135,32 +135,32 @@ def test_models_are_the_same_bytes_whichever_way_cameras_catch_up(
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_who_takes_a_base_over_has_it_bit_for_bit(method: str) -> None:
-    site = site_of(tiny(**AWAY, **METHODS[method]))
-    strategy = strategy_of(site)
+    experiment = build_experiment(tiny(**AWAY, **METHODS[method]))
+    strategy = strategy_of(experiment)
     frames = updates_of(strategy, 4)
-    step_by_step = folded(site, RunningBase(), frames)
-    whole = whole_frame(site, step_by_step)
-    for before in (RunningBase(), folded(site, RunningBase(), frames[:2]), step_by_step):
-        at_once = caught_up(site, before, (4, whole), [])
+    step_by_step = folded(experiment, GlobalModel(), frames)
+    whole = whole_frame(experiment, step_by_step)
+    for before in (GlobalModel(), folded(experiment, GlobalModel(), frames[:2]), step_by_step):
+        at_once = caught_up(experiment, before, (4, whole), [])
         assert at_once.round == 4
         for ours, theirs in ((at_once.tensors, step_by_step.tensors), (at_once.factors, step_by_step.factors)):
             assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert bool(step_by_step.factors) == (method == "factors")
-    assert caught_up(site, step_by_step, (2, whole), []) is step_by_step  # an older one changes nothing
+    assert caught_up(experiment, step_by_step, (2, whole), []) is step_by_step  # an older one changes nothing
     with pytest.raises(FrameError):
-        caught_up(site, RunningBase(), (3, whole), [])  # it says round 3 and is of round 4
+        caught_up(experiment, GlobalModel(), (3, whole), [])  # it says round 3 and is of round 4
 
 
 def updates_of(strategy: FrameStrategy, rounds: int) -> list[tuple[int, bytes]]:
     """Updates of the strategy's own making, out of random states."""
-    from fed_lorac.wire.base_tags import running_fingerprint
+    from fed_lorac.wire.base_tags import global_fingerprint
 
     found = []
     for number in range(1, rounds + 1):
         g = torch.Generator().manual_seed(number)
         state = {name: 0.1 * torch.randn(shape, generator=g) for name, shape in strategy.template.items()}
         update, _ = strategy.combine([(state, 1.0)])
-        found.append((number, encode(update, dtype="fp32", base=running_fingerprint(strategy.base, number - 1))))
+        found.append((number, encode(update, dtype="fp32", base=global_fingerprint(strategy.base, number - 1))))
     return found
 
 

@@ -41,7 +41,7 @@ _SMALL: Settings = {
     "run.evaluate_every": 2,
     "run.checkpoint_every": 0,
     "run.precision": "fp32",
-    "run.cohort_size": 4,
+    "run.block_size": 4,
     "data.image_size": 8,
     "fleet.images": 8,
     "fleet.eval_images": 4,

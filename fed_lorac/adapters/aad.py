@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.adapter import Expansion
+from fed_lorac.adapters.adapter import ToDelta
 from fed_lorac.adapters.algebra.factors import init_factors
-from fed_lorac.adapters.conv_adapter import BranchConv2d, Branched, Start
+from fed_lorac.adapters.conv_adapter import AdaptedConv2d, BranchStart, ConvAdapter
 from fed_lorac.adapters.deltas import State
 from fed_lorac.adapters.targets import auto_rank_mode
 from fed_lorac.errors import FactorError
@@ -23,7 +23,7 @@ from fed_lorac.errors import FactorError
 __all__ = ["AadConv2d", "AdditiveDecomposition"]
 
 
-class AadConv2d(BranchConv2d):
+class AadConv2d(AdaptedConv2d):
     """A convolution with L (out*K, R) and R (R, in*K), trained, and L0 and R0 of the same shapes, frozen."""
 
     scale: float  # alpha / r
@@ -35,7 +35,7 @@ class AadConv2d(BranchConv2d):
 
 
 @dataclass(frozen=True)
-class AdditiveDecomposition(Branched):
+class AdditiveDecomposition(ConvAdapter):
     """FedMUD's decomposition on every convolution but the first; `rank_mode` is LoRA-C's, so L and R are as large as
     LoRA-C's B and A of the same rank."""
 
@@ -45,12 +45,12 @@ class AdditiveDecomposition(Branched):
     alpha: float
     rank_mode: str = "auto"
 
-    def starts(self, model: nn.Module, generator: torch.Generator) -> dict[str, Start]:
+    def starts(self, model: nn.Module, generator: torch.Generator) -> dict[str, BranchStart]:
         """L and R zero, R0 and L0 drawn, convolution after convolution in the network's order."""
         mode = auto_rank_mode(model) if self.rank_mode == "auto" else self.rank_mode
         return {name: self._start(model, name, mode, generator) for name in self.convolutions(model)}
 
-    def _start(self, model: nn.Module, name: str, mode: str, generator: torch.Generator) -> Start:
+    def _start(self, model: nn.Module, name: str, mode: str, generator: torch.Generator) -> BranchStart:
         R0, L = init_factors(model.get_parameter(f"{name}.weight").shape, self.rank, mode, generator)
         # R0 is LoRA-C's A, uniform within 1 / sqrt(in*K), and L0 is drawn within the same bound. With G the gradient of
         # the (out*K, in*K) view, L's is G R0' and R's is L0' G: their squared norms, which is what a step along each
@@ -58,18 +58,20 @@ class AdditiveDecomposition(Branched):
         # halves, whatever the shape; a bound of L0's own, by out*K, would not where out differs from in.
         bound = 1 / math.sqrt(R0.shape[1])
         L0 = torch.empty(L.shape).uniform_(-bound, bound, generator=generator)
-        return Start({"L": L, "R": torch.zeros(R0.shape)}, {"L0": L0, "R0": R0}, {"scale": self.alpha / self.rank})
+        return BranchStart(
+            {"L": L, "R": torch.zeros(R0.shape)}, {"L0": L0, "R0": R0}, {"scale": self.alpha / self.rank}
+        )
 
-    def expansion(self, base: nn.Module, generator: torch.Generator) -> Expansion:
+    def to_delta(self, base: nn.Module, generator: torch.Generator) -> ToDelta:
         """Every (L, R) becomes the pair (A, B) of 2 R rows, alpha / r in it; what is dense passes.
 
         FactorError where a state has one of the two, or other shapes than the base's.
         """
         frozen = {name: start.frozen for name, start in self.starts(base, generator).items()}
-        return lambda state: _expanded(state, frozen, self.alpha / self.rank)
+        return lambda state: _to_delta(state, frozen, self.alpha / self.rank)
 
 
-def _expanded(state: State, frozen: Mapping[str, Mapping[str, Tensor]], scale: float) -> dict[str, Tensor]:
+def _to_delta(state: State, frozen: Mapping[str, Mapping[str, Tensor]], scale: float) -> dict[str, Tensor]:
     trained = {f"{name}.{own}" for name in frozen for own in "LR"}
     change = {key: tensor for key, tensor in state.items() if key not in trained}
     for name, drawn in frozen.items():

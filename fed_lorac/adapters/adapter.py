@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from fed_lorac.adapters.deltas import State
 from fed_lorac.adapters.plain import copied
 
-__all__ = ["Adapter", "Expansion", "as_it_is"]
+__all__ = ["Adapter", "ToDelta", "is_delta_already"]
 
-Expansion = Callable[[State], State]
+ToDelta = Callable[[State], State]
 """A state -> the change of the network's tensors that it stands for, as `fed_lorac.adapters.deltas` has it."""
 
 
-def as_it_is(state: State) -> State:
-    """The expansion of states that are changes already."""
+def is_delta_already(state: State) -> State:
+    """The to_delta of states that are changes already."""
     return state
 
 
@@ -26,7 +26,7 @@ class Adapter(ABC):
     """One way to adapt a network. A state is what a camera sends: tensors by name.
 
     Factors and dense changes say by themselves what they change. Where a part of the change is frozen and known to
-    both ends (a drawn A, a weight's coefficients), the state is without it and `expansion` puts it back.
+    both ends (a drawn A, a weight's coefficients), the state is without it and `to_delta` puts it back.
     """
 
     linear: ClassVar[bool] = False
@@ -37,11 +37,11 @@ class Adapter(ABC):
         """What an expanded state's factor products are multiplied by."""
         return 1.0
 
-    def prepared(self, base: nn.Module) -> Self:
+    def fit_to(self, base: nn.Module) -> Self:
         """This adapter with what it takes from a starting base's weights; itself, where that is nothing."""
         return self
 
-    def as_change(self) -> "Adapter":
+    def relative_to_init(self) -> "Adapter":
         """This adapter with a state that is, as far as it can be, the change since `attach`: for codecs that lose a
         share of what they are given, who is given values that the other end knows loses them for nothing."""
         return self
@@ -78,9 +78,9 @@ class Adapter(ABC):
         changes = {name: merged[name].detach() - before.detach() for name, before in plain.named_parameters()}
         return {name: change for name, change in changes.items() if change.any()}
 
-    def expansion(self, base: nn.Module, generator: torch.Generator) -> Expansion:
+    def to_delta(self, base: nn.Module, generator: torch.Generator) -> ToDelta:
         """What states mean that were read from a network like `base`, attached by a generator in the same state.
 
         The change it gives is of float32 tensors on the CPU, and its products are still to be multiplied by `scale`.
         """
-        return as_it_is
+        return is_delta_already

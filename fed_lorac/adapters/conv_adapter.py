@@ -1,7 +1,7 @@
 """Branches in general: convolutions whose frozen weight gets a change from tensors beside it. Knows networks and how a
 branch is put on, read and taken off; not what the change is a function of, which each method says.
 
-A method is two small classes: a `BranchConv2d` that gives the change from its tensors, and a `Branched` adapter that
+A method is two small classes: an `AdaptedConv2d` that gives the change from its tensors, and a `ConvAdapter` that
 says which convolutions carry one and how each starts. In a state a branch's trained tensors are "<conv>.<its name>".
 """
 
@@ -18,14 +18,14 @@ from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.lora_c_conv import full_precision, scaled
 from fed_lorac.adapters.plain import copied
 from fed_lorac.adapters.strided import StridedConv2d
-from fed_lorac.adapters.targets import survey
+from fed_lorac.adapters.targets import find_targets
 from fed_lorac.errors import FactorError
 
-__all__ = ["BranchConv2d", "Branched", "Start", "dress", "undress"]
+__all__ = ["AdaptedConv2d", "BranchStart", "ConvAdapter", "inject", "remove_branch"]
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
+class BranchStart:
     """What a convolution's branch begins with: its tensors by name (no "weight" or "bias"), and its settings."""
 
     trained: Mapping[str, Tensor]
@@ -33,12 +33,12 @@ class Start:
     settings: Mapping[str, float] = field(default_factory=dict)
 
 
-class BranchConv2d(StridedConv2d):
+class AdaptedConv2d(StridedConv2d):
     """An nn.Conv2d that adds `change` to its frozen weight: y = conv(x, W + change).
 
-    Never constructed: `dress` turns an existing nn.Conv2d into a subclass of this one in place (its parent, hooks and
-    parameters do not notice) and `undress` turns it back. Trained tensors are parameters and frozen ones buffers, out
-    of the state_dict, as both ends can make them again; settings are plain attributes.
+    Never constructed: `inject` turns an existing nn.Conv2d into a subclass of this one in place (its parent, hooks and
+    parameters do not notice); `remove_branch` turns it back. Trained tensors are parameters, frozen ones buffers out of
+    the state_dict, as both ends can make them again; settings are plain attributes.
     """
 
     branch_trained: tuple[str, ...]
@@ -71,19 +71,19 @@ class BranchConv2d(StridedConv2d):
         return ", ".join([super().extra_repr(), *shapes, *settings])  # type: ignore[no-untyped-call]
 
 
-def _own(layer: BranchConv2d) -> dict[str, Tensor]:
+def _own(layer: AdaptedConv2d) -> dict[str, Tensor]:
     return {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
 
 
-def _branches(model: nn.Module) -> list[BranchConv2d]:
-    return [layer for layer in model.modules() if isinstance(layer, BranchConv2d)]
+def _branches(model: nn.Module) -> list[AdaptedConv2d]:
+    return [layer for layer in model.modules() if isinstance(layer, AdaptedConv2d)]
 
 
-def dress(conv: nn.Conv2d, kind: type[BranchConv2d], start: Start) -> None:
+def inject(conv: nn.Conv2d, kind: type[AdaptedConv2d], start: BranchStart) -> None:
     """Give an nn.Conv2d a branch, in place: same object, same parent, same hooks, another class."""
     like = conv.weight
     conv.__class__ = kind
-    layer = cast(BranchConv2d, conv)
+    layer = cast(AdaptedConv2d, conv)
     for name, tensor in start.trained.items():
         own = tensor.to(device=like.device, dtype=like.dtype, copy=True)
         layer.register_parameter(name, nn.Parameter(own))
@@ -95,7 +95,7 @@ def dress(conv: nn.Conv2d, kind: type[BranchConv2d], start: Start) -> None:
     layer.branch_settings = tuple(start.settings)
 
 
-def undress(layer: BranchConv2d) -> None:
+def remove_branch(layer: AdaptedConv2d) -> None:
     """Take the branch off again, dropping its tensors: what is left is the plain nn.Conv2d it was."""
     for name in (*layer.branch_trained, *layer.branch_frozen, *layer.branch_settings):
         delattr(layer, name)
@@ -104,24 +104,24 @@ def undress(layer: BranchConv2d) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Branched(Adapter):
+class ConvAdapter(Adapter):
     """An adapter of branches; beside them the first convolution's and the classifier's weight are trained as they are.
 
-    A subclass says `kind`, `starts` and, as its states are not changes by themselves, `expansion`, which makes the same
+    A subclass says `kind`, `starts` and, as its states are not changes by themselves, `to_delta`, which makes the same
     starts of the base and of a generator in the state that `attach` got it in.
     """
 
-    kind: ClassVar[type[BranchConv2d]]  # what a convolution with a branch becomes
+    kind: ClassVar[type[AdaptedConv2d]]  # what a convolution with a branch becomes
     train_first_conv: bool = True
     train_classifier: bool = True
 
     @abstractmethod
-    def starts(self, model: nn.Module, generator: torch.Generator) -> dict[str, Start]:
+    def starts(self, model: nn.Module, generator: torch.Generator) -> dict[str, BranchStart]:
         """How each branch of a plain network starts, by the convolution's name, drawn in the network's order."""
 
     def convolutions(self, model: nn.Module) -> tuple[str, ...]:
         """Names of the convolutions that carry a branch, in the network's order: every one but the first."""
-        return survey(model, need_classifier=self.train_classifier).branches
+        return find_targets(model, need_classifier=self.train_classifier).branches
 
     def attach(self, model: nn.Module, generator: torch.Generator) -> None:
         """Branches on the convolutions; trained are they and what is trained beside them. FactorError for a layer that
@@ -130,7 +130,7 @@ class Branched(Adapter):
         _refuse_taken_names(model, starts)
         dense.attach(model, self._beside(model))
         for name, start in starts.items():
-            dress(cast(nn.Conv2d, model.get_submodule(name)), self.kind, start)
+            inject(cast(nn.Conv2d, model.get_submodule(name)), self.kind, start)
 
     def read(self, model: nn.Module) -> dict[str, Tensor]:
         """Branches' trained tensors, "<conv>.<name>", and the changes of what is trained beside."""
@@ -153,7 +153,7 @@ class Branched(Adapter):
     def detach(self, model: nn.Module) -> None:
         """Branches off, and what was trained beside them back to where it began."""
         for layer in _branches(model):
-            undress(layer)
+            remove_branch(layer)
         dense.detach(model)
 
     @torch.no_grad()
@@ -162,12 +162,12 @@ class Branched(Adapter):
         merged = copied(model)
         for layer in _branches(merged):
             layer.weight.copy_(layer.effective_weight(_own(layer)))
-            undress(layer)
+            remove_branch(layer)
         dense.detach(merged, keep=True)
         return merged
 
     def _beside(self, model: nn.Module) -> list[str]:
-        found = survey(model, need_classifier=self.train_classifier)
+        found = find_targets(model, need_classifier=self.train_classifier)
         names = (
             found.first_conv if self.train_first_conv else None,
             found.classifier if self.train_classifier else None,
@@ -175,7 +175,7 @@ class Branched(Adapter):
         return [f"{name}.weight" for name in names if name is not None]
 
 
-def _refuse_taken_names(model: nn.Module, starts: Mapping[str, Start]) -> None:
+def _refuse_taken_names(model: nn.Module, starts: Mapping[str, BranchStart]) -> None:
     for name, start in starts.items():
         for own in (*start.trained, *start.frozen, *start.settings):
             if hasattr(model.get_submodule(name), own):
@@ -190,7 +190,7 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {
         f"{name}.{own}": layer.get_parameter(own)
         for name, layer in model.named_modules()
-        if isinstance(layer, BranchConv2d)
+        if isinstance(layer, AdaptedConv2d)
         for own in layer.branch_trained
     }
 

@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.adapter import Expansion
+from fed_lorac.adapters.adapter import ToDelta
 from fed_lorac.adapters.algebra.atoms import (
     Code,
     decompose,
@@ -24,7 +24,7 @@ from fed_lorac.adapters.algebra.atoms import (
     overall_error,
     to_kernels,
 )
-from fed_lorac.adapters.conv_adapter import BranchConv2d, Branched, Start
+from fed_lorac.adapters.conv_adapter import AdaptedConv2d, BranchStart, ConvAdapter
 from fed_lorac.adapters.deltas import State
 from fed_lorac.errors import FactorError
 from fed_lorac.seeds import torch_stream
@@ -32,7 +32,7 @@ from fed_lorac.seeds import torch_stream
 __all__ = ["Atoms", "AtomsConv2d", "OvercompleteAtoms"]
 
 
-class AtomsConv2d(BranchConv2d):
+class AtomsConv2d(AdaptedConv2d):
     """A convolution that gains alpha x delta D: `alpha` (out, in, m) frozen; `D` (m, K, K), `Dc` (m, kc, kc) for a
     regrouped 1x1 convolution, or `alpha1` (in, m, m1) and `D1` (m, m1, K, K) trained."""
 
@@ -48,7 +48,7 @@ def _change(alpha: Tensor, trained: Mapping[str, Tensor], weight_shape: torch.Si
 
 
 @dataclass(frozen=True, kw_only=True)
-class Atoms(Branched):
+class Atoms(ConvAdapter):
     """Filter atoms (arXiv 2403.00269): alpha of the starting base, delta D zero at first and trained.
 
     State: "<conv>.D" (m, K, K), for a regrouped 1x1 convolution "<conv>.Dc" (m, kc, kc). As alpha is the same for all
@@ -59,11 +59,11 @@ class Atoms(Branched):
     kind = AtomsConv2d
     m: int  # atoms a convolution
     kc: int  # channels of a 1x1 convolution that are regrouped to a kernel's side; 0: it carries nothing
-    codes: Mapping[str, Code] | None = field(default=None, compare=False, repr=False)  # by convolution, once prepared
+    codes: Mapping[str, Code] | None = field(default=None, compare=False, repr=False)  # by convolution, once fitted
 
     @property
     def reconstruction(self) -> dict[str, float]:
-        """||W - alpha x D|| / ||W|| of each convolution of the base that this was prepared for."""
+        """||W - alpha x D|| / ||W|| of each convolution of the base that this was fitted to."""
         return {name: code.error for name, code in self._known().items()}
 
     @property
@@ -71,7 +71,7 @@ class Atoms(Branched):
         """The same of all these convolutions together, as one long vector."""
         return overall_error(list(self._known().values()))
 
-    def prepared(self, base: nn.Module) -> Self:
+    def fit_to(self, base: nn.Module) -> Self:
         """This adapter with the codes of a base's convolutions; FactorError for one that cannot be decomposed."""
         return replace(self, codes=self._decomposed(base))
 
@@ -80,19 +80,19 @@ class Atoms(Branched):
         names = super().convolutions(model)
         return names if self.kc else tuple(name for name in names if not _is_pointwise(model, name))
 
-    def starts(self, model: nn.Module, generator: torch.Generator) -> dict[str, Start]:
-        """alpha, and delta D = 0; an adapter that was not prepared decomposes this very network."""
+    def starts(self, model: nn.Module, generator: torch.Generator) -> dict[str, BranchStart]:
+        """alpha, and delta D = 0; an adapter that was not fitted decomposes this very network."""
         return {
-            name: Start(self._zero(code, _is_pointwise(model, name), generator), {"alpha": code.alpha})
+            name: BranchStart(self._zero(code, _is_pointwise(model, name), generator), {"alpha": code.alpha})
             for name, code in self._codes_of(model).items()
         }
 
-    def expansion(self, base: nn.Module, generator: torch.Generator) -> Expansion:
-        """Atoms' changes as dense ones, alpha x delta D, what is dense passes; an adapter that was not prepared
+    def to_delta(self, base: nn.Module, generator: torch.Generator) -> ToDelta:
+        """Atoms' changes as dense ones, alpha x delta D, what is dense passes; an adapter that was not fitted
         decomposes this base. FactorError where a state has other atoms than the base's."""
         starts = self.starts(base, generator)
         shapes = {name: _weight(base, name).shape for name in starts}
-        return lambda state: _expanded(state, starts, shapes)
+        return lambda state: _to_delta(state, starts, shapes)
 
     def _zero(self, code: Code, pointwise: bool, generator: torch.Generator) -> dict[str, Tensor]:
         return {"Dc" if pointwise else "D": torch.zeros_like(code.atoms)}
@@ -113,7 +113,7 @@ class Atoms(Branched):
 
     def _known(self) -> Mapping[str, Code]:
         if self.codes is None:
-            raise FactorError("A reconstruction is of a base, and none was decomposed yet. Ask Atoms.prepared(base).")
+            raise FactorError("A reconstruction is of a base, and none was decomposed yet. Ask Atoms.fit_to(base).")
         return self.codes
 
 
@@ -136,7 +136,7 @@ class OvercompleteAtoms(Atoms):
         return {"alpha1": alpha1, "D1": D1}
 
 
-def _expanded(state: State, starts: Mapping[str, Start], shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+def _to_delta(state: State, starts: Mapping[str, BranchStart], shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     trained = {f"{name}.{key}" for name, start in starts.items() for key in start.trained}
     change = {key: tensor for key, tensor in state.items() if key not in trained}
     for name, start in starts.items():

@@ -26,9 +26,9 @@ from fed_lorac.adapters.attachment import (
 )
 from fed_lorac.adapters.deltas import State, apply_changes, check_state
 from fed_lorac.adapters.fold_bn import fold_batch_norm
-from fed_lorac.adapters.lora_c_conv import RouteChoice, dress, undress
+from fed_lorac.adapters.lora_c_conv import RouteChoice, inject, remove_branch
 from fed_lorac.adapters.plain import copied
-from fed_lorac.adapters.targets import Survey, auto_rank_mode, survey
+from fed_lorac.adapters.targets import Targets, auto_rank_mode, find_targets
 from fed_lorac.errors import FactorError
 from fed_lorac.seeds import torch_stream
 
@@ -64,13 +64,13 @@ def attach(
     """Attach LoRA-C to a network, IN PLACE, and begin a turn: outputs are those of the plain network (B is zero).
 
     A comes from `generator`, else from the stream (seed, "lora_c"), layer by layer in the network's order. `rank_mode`
-    "auto" is `survey.auto_rank_mode`; it has no effect on kernel-wise factors. With `freeze_a` only B is trained and
+    "auto" is `targets.auto_rank_mode`; it has no effect on kernel-wise factors. With `freeze_a` only B is trained and
     read (FFA-LoRA, arXiv 2403.12313): the change is then linear in the state. `route` is for benchmarks and tests.
     Raises FactorError, with nothing altered, for a network that is not plain (`plain.check_plain`), a layer that cannot
     carry a branch, or settings out of range.
     """
     _refuse_unfit_settings(rank, alpha, rank_mode=rank_mode, kernel_wise=kernel_wise, route=route)
-    found = survey(model, need_classifier=train_classifier)
+    found = find_targets(model, need_classifier=train_classifier)
     mode = auto_rank_mode(model) if rank_mode == "auto" else rank_mode
     flags = tuple((name, p.requires_grad) for name, p in model.named_parameters())
     dense = _trained_as_they_are(found, train_first_conv, train_classifier)
@@ -80,7 +80,7 @@ def attach(
         parameter.requires_grad_(False)
         parameter.grad = None  # an optimizer would still move a frozen weight by a gradient left over
     for name, (A, B) in drawn.items():
-        dress(conv_of(model, name), A, B, note.scale, route)
+        inject(conv_of(model, name), A, B, note.scale, route)
         branch_of(model, name).lora_A.requires_grad_(not freeze_a)
     for name in dense:
         layer = model.get_submodule(name)
@@ -204,7 +204,7 @@ def _refuse_unfit_settings(rank: int, alpha: float, *, rank_mode: str, kernel_wi
         raise FactorError(f"A route is 'auto', 'dense' or, layer-wise only, 'two-step' or 'thin'; came {route!r}.")
 
 
-def _trained_as_they_are(found: Survey, first_conv: bool, classifier: bool) -> tuple[str, ...]:
+def _trained_as_they_are(found: Targets, first_conv: bool, classifier: bool) -> tuple[str, ...]:
     names = (found.first_conv if first_conv else None, found.classifier if classifier else None)
     return tuple(name for name in names if name is not None)
 
@@ -220,7 +220,7 @@ def _undo_turn(model: nn.Module, note: Attachment) -> None:
 def _strip(model: nn.Module, note: Attachment) -> None:
     """Remove factors, bases and the note, give every parameter its flag back; weights stay as they are."""
     for name in note.branches:
-        undress(branch_of(model, name))
+        remove_branch(branch_of(model, name))
     for name in note.dense:
         del model.get_submodule(name).lora_base
     delattr(model, NOTE)

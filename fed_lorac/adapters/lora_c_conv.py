@@ -22,7 +22,7 @@ from fed_lorac.adapters.algebra.routes import faster_route
 from fed_lorac.adapters.algebra.thin import thin_conv2d
 from fed_lorac.adapters.strided import StridedConv2d
 
-__all__ = ["LoraConv2d", "RouteChoice", "dress", "full_precision", "scaled", "undress"]
+__all__ = ["LoraConv2d", "RouteChoice", "full_precision", "inject", "remove_branch", "scaled"]
 
 Route = Literal["dense", "two-step", "thin"]
 RouteChoice = Literal["auto", "dense", "two-step", "thin"]
@@ -31,8 +31,8 @@ RouteChoice = Literal["auto", "dense", "two-step", "thin"]
 class LoraConv2d(StridedConv2d):
     """An nn.Conv2d with factors beside its frozen weight: y = conv(x, W + scale * reshape(B @ A)).
 
-    Never constructed: `dress` turns an existing nn.Conv2d into one in place (its parent, hooks and parameters do not
-    notice) and `undress` turns it back. `train()` and `eval()` alter no weight.
+    Never constructed: `inject` turns an existing nn.Conv2d into one in place (its parent, hooks and parameters do not
+    notice) and `remove_branch` turns it back. `train()` and `eval()` alter no weight.
     """
 
     lora_A: nn.Parameter  # noqa: N815  (R, in*K), in the filter view (R, in*K*K), or kernel-wise (out, in, r, K)
@@ -115,7 +115,7 @@ def full_precision(device: str) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext()
 
 
-def dress(conv: nn.Conv2d, A: Tensor, B: Tensor, scale: float, route: RouteChoice = "auto") -> None:
+def inject(conv: nn.Conv2d, A: Tensor, B: Tensor, scale: float, route: RouteChoice = "auto") -> None:
     """Give an nn.Conv2d a branch, in place: same object, same parent, same hooks, another class."""
     conv.__class__ = LoraConv2d
     layer = cast(LoraConv2d, conv)
@@ -126,7 +126,7 @@ def dress(conv: nn.Conv2d, A: Tensor, B: Tensor, scale: float, route: RouteChoic
     layer.lora_route = route
 
 
-def undress(layer: LoraConv2d) -> None:
+def remove_branch(layer: LoraConv2d) -> None:
     """Take the branch off again, dropping its factors: what is left is the plain nn.Conv2d it was."""
     del layer.lora_A, layer.lora_B, layer.lora_scale, layer.lora_route
     cast(nn.Module, layer).__class__ = nn.Conv2d

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters import dense, lora_c
 from fed_lorac.adapters.aad import AdditiveDecomposition
-from fed_lorac.adapters.adapter import Adapter, Expansion
+from fed_lorac.adapters.adapter import Adapter, ToDelta
 from fed_lorac.adapters.deltas import State
 from fed_lorac.adapters.filter_atoms import Atoms, OvercompleteAtoms
 from fed_lorac.adapters.plain import check_plain, copied
@@ -68,9 +68,9 @@ class LoraC(Adapter):
         vars(merged).pop(_DRAWN, None)
         return merged
 
-    def as_change(self) -> Adapter:
+    def relative_to_init(self) -> Adapter:
         """A as its change since it was drawn."""
-        return SinceDrawn(**{own.name: getattr(self, own.name) for own in fields(self)})
+        return RelativeLoraC(**{own.name: getattr(self, own.name) for own in fields(self)})
 
     def drawn(self, base: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
         """ "<conv>.A" as `attach` would draw it for a network like `base`."""
@@ -80,7 +80,7 @@ class LoraC(Adapter):
 
 
 @dataclass(frozen=True)
-class SinceDrawn(LoraC):
+class RelativeLoraC(LoraC):
     """LoRA-C whose state has of A the change since it was drawn, which both ends know how to draw."""
 
     def attach(self, model: nn.Module, generator: torch.Generator, *, freeze_a: bool = False) -> None:
@@ -97,11 +97,11 @@ class SinceDrawn(LoraC):
         """Factors and changes back into a network attached alike."""
         super().load(model, _added(getattr(model, _DRAWN), state))
 
-    def as_change(self) -> Adapter:
+    def relative_to_init(self) -> Adapter:
         """It is."""
         return self
 
-    def expansion(self, base: nn.Module, generator: torch.Generator) -> Expansion:
+    def to_delta(self, base: nn.Module, generator: torch.Generator) -> ToDelta:
         """What was drawn, added to the change of A."""
         return partial(_added, self.drawn(base, generator))
 
@@ -119,7 +119,7 @@ def _added(drawn: State, state: State) -> State:
 
 
 @dataclass(frozen=True)
-class FrozenA(LoraC):
+class FfaLoraC(LoraC):
     """LoRA-C whose A stays as it is drawn, the same for every camera: B alone is trained and sent (FFA-LoRA).
 
     Sun et al. 2024, arXiv 2403.12313. `mean(B) @ A` is the mean of the products.
@@ -129,10 +129,10 @@ class FrozenA(LoraC):
 
     @property
     def scale(self) -> float:
-        """1: alpha / r is in the expansion."""
+        """1: alpha / r is in the to_delta."""
         return 1.0
 
-    def as_change(self) -> Adapter:
+    def relative_to_init(self) -> Adapter:
         """B is zero at first: it is its own change."""
         return self
 
@@ -140,7 +140,7 @@ class FrozenA(LoraC):
         """As LoRA-C's, with A frozen."""
         super().attach(model, generator, freeze_a=freeze_a)
 
-    def expansion(self, base: nn.Module, generator: torch.Generator) -> Expansion:
+    def to_delta(self, base: nn.Module, generator: torch.Generator) -> ToDelta:
         """Beside each B, times alpha / r, the A that `attach` drew; FactorError for a state of other layers or rank."""
         return partial(_beside, self.drawn(base, generator), self.alpha / self.rank)
 
@@ -211,7 +211,7 @@ ADAPTERS: dict[str, Callable[[AdapterConfig], Adapter]] = {
     "lora-c": lambda a: _factors(a, a.alpha, a.rank_mode),
     "lorae": lambda a: _factors(a, float(a.rank), "filter"),  # no scale: alpha = r
     "conv-lora": lambda a: _factors(a, a.alpha, "filter"),
-    "lora-c-ffa": lambda a: _factors(a, a.alpha, a.rank_mode, FrozenA),
+    "lora-c-ffa": lambda a: _factors(a, a.alpha, a.rank_mode, FfaLoraC),
     "aad": _aad,
     "filter-atoms": _atoms,
     "bn-affine": _bn_affine,

@@ -37,8 +37,8 @@ def check_plain(model: nn.Module) -> None:
     """FactorError that names the first layer whose weights an adapter could not change, what it is and the remedy."""
     _refuse_attached(model)
     for name, module in model.named_modules():
-        if trouble := next(_troubles(module), None):
-            what, remedy = trouble
+        if failure := next(_failures(module), None):
+            what, remedy = failure
             raise FactorError(
                 "An adapter changes weights that are parameters of their own, dense and floating-point; "
                 f"{_called(name, module)} {what}. {remedy}"
@@ -83,7 +83,7 @@ def _called(name: str, module: nn.Module) -> str:
     return f"layer {name!r}, a {type(module).__name__}," if name else f"the network, a {type(module).__name__},"
 
 
-def _troubles(module: nn.Module) -> Iterator[tuple[str, str]]:
+def _failures(module: nn.Module) -> Iterator[tuple[str, str]]:
     """What is wrong with a layer's own tensors, and what to do about it."""
     if isinstance(module, torch.jit.ScriptModule):
         yield "is TorchScript", "Attach to the Python network, and script what is merged."

@@ -1,4 +1,4 @@
-"""The survey: what LoRA-C, or another adapter of branches, would do to a network. Knows layers' types, kernels and
+"""Targets: what LoRA-C, or another adapter of branches, would do to a network. Knows layers' types, kernels and
 order; alters nothing.
 
 Everything that attach refuses is refused here, before the first layer is touched.
@@ -12,11 +12,11 @@ from torch.nn.modules.conv import _ConvNd
 from fed_lorac.adapters.plain import check_plain
 from fed_lorac.errors import FactorError
 
-__all__ = ["Survey", "auto_rank_mode", "survey"]
+__all__ = ["Targets", "auto_rank_mode", "find_targets"]
 
 
 @dataclass(frozen=True)
-class Survey:
+class Targets:
     """Names of the modules LoRA-C touches, each in the network's own order (of registration)."""
 
     branches: tuple[str, ...]  # convolutions that get a branch: every one but the first
@@ -39,7 +39,7 @@ def _is_bottleneck(block: nn.Module) -> bool:
     return any(a == 1 and b > 1 and c == 1 for a, b, c in zip(sizes, sizes[1:], sizes[2:], strict=False))
 
 
-def survey(model: nn.Module, *, need_classifier: bool) -> Survey:
+def find_targets(model: nn.Module, *, need_classifier: bool) -> Targets:
     """Find the first convolution, the branches and the classifier; FactorError names the first layer that cannot."""
     check_plain(model)
     convs = [(name, module) for name, module in model.named_modules() if isinstance(module, _ConvNd)]
@@ -53,7 +53,7 @@ def survey(model: nn.Module, *, need_classifier: bool) -> Survey:
         )
     for name, conv in convs[1:]:
         _refuse_unfit(name, conv)
-    return Survey(tuple(name for name, _ in convs[1:]), convs[0][0], linears[-1] if linears else None)
+    return Targets(tuple(name for name, _ in convs[1:]), convs[0][0], linears[-1] if linears else None)
 
 
 def _refuse_unfit(name: str, conv: _ConvNd) -> None:

@@ -1,5 +1,5 @@
-"""What stands for a round's deltas: their mean, or a centre that a few bad ones cannot move far. Knows states and sums;
-not Flower's messages or frames.
+"""Aggregators: the mean of a round's deltas, or a robust one that a few bad cameras cannot move far. Knows states and
+sums; not Flower's messages or frames.
 
 Centres other than the mean take the merged deltas dense, all at once, and every camera alike; median, trimmed mean and
 Krum are Flower's own functions. "clipped" is the mean of deltas whose norm is cut, with Gaussian noise where asked: one
@@ -17,30 +17,35 @@ from numpy.typing import NDArray
 from fed_lorac.aggregation.delta_sum import DeltaSum, Mean, State, Sums, sum_states
 from fed_lorac.errors import ConfigError
 
-__all__ = ["CENTRES", "Centre"]
+__all__ = ["AGGREGATORS", "Aggregator"]
 
 Weighted = Iterable[tuple[State, float]]
 
 
 @dataclass(frozen=True)
-class Centre:
+class Aggregator:
     """How deltas become one.
 
-    `trim`: share cut off on each side; `faulty`: bad cameras that Krum reckons with;
+    `trim_fraction`: share cut off on each side; `malicious`: number of malicious cameras that Krum assumes;
     `clip_norm`: the largest norm of a delta, over all tensors; `noise`: its deviation over clip_norm / cameras.
     """
 
     name: str = "mean"
-    trim: float = 0.1
-    faulty: int = 1
+    trim_fraction: float = 0.1
+    malicious: int = 1
     clip_norm: float = 1.0
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.name not in CENTRES or not 0 <= self.trim < 0.5 or self.faulty < 0 or not self.clip_norm > 0:
+        if (
+            self.name not in AGGREGATORS
+            or not 0 <= self.trim_fraction < 0.5
+            or self.malicious < 0
+            or not self.clip_norm > 0
+        ):
             raise ConfigError(
-                f"A centre is one of {', '.join(CENTRES)}, cuts less than half off each side, reckons with 0 or more "
-                f"bad cameras and clips above 0; got {self.name!r}, {self.trim}, {self.faulty} and {self.clip_norm}."
+                f"An aggregator is one of {', '.join(AGGREGATORS)}; trim_fraction is in [0, 0.5), malicious at least 0,"
+                f" clip_norm above 0; got {self.name!r}, {self.trim_fraction}, {self.malicious} and {self.clip_norm}."
             )
 
     @property
@@ -51,11 +56,11 @@ class Centre:
     def of(
         self, states: Weighted, shapes: Mapping[str, Sequence[int]], scale: float, draw: Callable[[], torch.Generator]
     ) -> Sums:
-        """The centre of these states' deltas by tensor name; `draw` gives the round's stream, for noise."""
-        return CENTRES[self.name](self, states, shapes, scale, draw)
+        """The aggregator of these states' deltas by tensor name; `draw` gives the round's stream, for noise."""
+        return AGGREGATORS[self.name](self, states, shapes, scale, draw)
 
 
-def _mean(how: Centre, states: Weighted, shapes: Mapping[str, Sequence[int]], scale: float, draw: object) -> Sums:
+def _mean(how: Aggregator, states: Weighted, shapes: Mapping[str, Sequence[int]], scale: float, draw: object) -> Sums:
     """FedAvg's (McMahan et al. 2017, arXiv 1602.05629): by examples, state by state as they come."""
     mean = Mean(shapes, scale)
     for state, weight in states:
@@ -65,7 +70,7 @@ def _mean(how: Centre, states: Weighted, shapes: Mapping[str, Sequence[int]], sc
 
 
 def _clipped(
-    how: Centre,
+    how: Aggregator,
     states: Weighted,
     shapes: Mapping[str, Sequence[int]],
     scale: float,
@@ -86,7 +91,7 @@ def _clipped(
     return found
 
 
-def _median(how: Centre, states: Weighted, shapes: Mapping[str, Sequence[int]], scale: float, draw: object) -> Sums:
+def _median(how: Aggregator, states: Weighted, shapes: Mapping[str, Sequence[int]], scale: float, draw: object) -> Sums:
     """Each entry's median (Yin et al. 2018, arXiv 1803.01498, definition 1)."""
     from flwr.server.strategy.aggregate import aggregate_median  # noqa: PLC0415  (slow to import)
 
@@ -94,20 +99,22 @@ def _median(how: Centre, states: Weighted, shapes: Mapping[str, Sequence[int]], 
     return _sums(names, aggregate_median(rows))
 
 
-def _trimmed(how: Centre, states: Weighted, shapes: Mapping[str, Sequence[int]], scale: float, draw: object) -> Sums:
+def _trimmed(
+    how: Aggregator, states: Weighted, shapes: Mapping[str, Sequence[int]], scale: float, draw: object
+) -> Sums:
     """Each entry's mean without the largest and smallest (Yin et al. 2018, arXiv 1803.01498, definition 2)."""
     from flwr.server.strategy.aggregate import aggregate_trimmed_avg  # noqa: PLC0415
 
     names, rows = _dense(states, shapes, scale)
-    return _sums(names, aggregate_trimmed_avg(rows, how.trim))
+    return _sums(names, aggregate_trimmed_avg(rows, how.trim_fraction))
 
 
-def _krum(how: Centre, states: Weighted, shapes: Mapping[str, Sequence[int]], scale: float, draw: object) -> Sums:
+def _krum(how: Aggregator, states: Weighted, shapes: Mapping[str, Sequence[int]], scale: float, draw: object) -> Sums:
     """The delta that is nearest to its n - f - 2 nearest (Blanchard et al. 2017, arXiv 1703.02757)."""
     from flwr.server.strategy.aggregate import aggregate_krum  # noqa: PLC0415
 
     names, rows = _dense(states, shapes, scale)
-    return _sums(names, aggregate_krum(rows, how.faulty, 0))
+    return _sums(names, aggregate_krum(rows, how.malicious, 0))
 
 
 Rows = list[tuple[list[NDArray[np.float64]], int]]
@@ -129,11 +136,11 @@ def _sums(names: Sequence[str], arrays: Sequence[NDArray[np.float64]]) -> Sums:
 
 Find = Callable[..., Sums]
 
-CENTRES: dict[str, Find] = {
+AGGREGATORS: dict[str, Find] = {
     "mean": _mean,
     "clipped": _clipped,
     "median": _median,
     "trimmed": _trimmed,
     "krum": _krum,
 }
-"""strategy.centre -> how it is found."""
+"""strategy.aggregator -> how it is found."""

@@ -1,4 +1,4 @@
-"""The Flower ClientApp: one camera's messages, a cohort of one. Knows Flower's context; what is answered is in `nodes`.
+"""The Flower ClientApp: one camera's messages, a block of one. Knows Flower's context; what is answered is in `nodes`.
 
 Flower keeps a node's memory and nothing else from message to message, so here the running base is part of it.
 """
@@ -11,18 +11,18 @@ from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fed_lorac.client.global_model import RunningBase, caught_up
+from fed_lorac.client.global_model import GlobalModel, caught_up
 from fed_lorac.client.handlers import Node, answers, keeping, raised, told_round
 from fed_lorac.client.state import folded_round
 from fed_lorac.config import Config
 from fed_lorac.errors import FedLoracError, kind_of
-from fed_lorac.experiment.experiment import Site, site_of
+from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.wire.refusals import RefusedFrameError
 from fed_lorac.wire.updates import read_base, read_updates
 
 __all__ = ["app", "make_client_app"]
 
-_shown: set[str] = set()  # what went wrong in this process, so that each trouble has one traceback
+_shown: set[str] = set()  # what went wrong in this process, so that each failure has one traceback
 
 
 def make_client_app(config: Config | None = None, mods: Sequence[Mod] = ()) -> ClientApp:
@@ -32,24 +32,24 @@ def make_client_app(config: Config | None = None, mods: Sequence[Mod] = ()) -> C
     """
     app = ClientApp(mods=[_answer_errors, *mods])
 
-    def site(context: Context) -> Site:
-        return site_of(config or Config.from_flat(context.run_config))
+    def experiment(context: Context) -> Experiment:
+        return build_experiment(config or Config.from_flat(context.run_config))
 
     @app.query()
     def roll_call(message: Message, context: Context) -> Message:
         """Which camera this node is."""
-        return answers(site(context), RunningBase(), [_node(message, context)])[0][0]
+        return answers(experiment(context), GlobalModel(), [_node(message, context)])[0][0]
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         """Fold what came, take a turn, send its frame."""
-        here = site(context)
+        here = experiment(context)
         return _answered(here, _told(here, message, context), message, context)
 
     @app.evaluate()
     def measure(message: Message, context: Context) -> Message:
         """Fold what came; where asked, measure."""
-        here = site(context)
+        here = experiment(context)
         try:
             running = _told(here, message, context)
         except RefusedFrameError as refusal:
@@ -71,24 +71,24 @@ def _node(message: Message, context: Context) -> Node:
     return Node(camera_of(context), message, context.state)
 
 
-def _answered(site: Site, running: RunningBase, message: Message, context: Context) -> Message:
-    [(reply, own)] = answers(site, running, [_node(message, context)])
+def _answered(experiment: Experiment, running: GlobalModel, message: Message, context: Context) -> Message:
+    [(reply, own)] = answers(experiment, running, [_node(message, context)])
     state = keeping(context.state, message, running.round, own)
     state["tensors"], state["factors"] = _record(running.tensors), _record(running.factors)
     context.state = state
     return reply
 
 
-def _recall(context: Context) -> RunningBase:
+def _recall(context: Context) -> GlobalModel:
     """The running base, out of the state that Flower keeps for the node."""
     arrays = context.state.array_records
-    return RunningBase(folded_round(context.state), _tensors(arrays.get("tensors")), _tensors(arrays.get("factors")))
+    return GlobalModel(folded_round(context.state), _tensors(arrays.get("tensors")), _tensors(arrays.get("factors")))
 
 
-def _told(site: Site, message: Message, context: Context) -> RunningBase:
+def _told(experiment: Experiment, message: Message, context: Context) -> GlobalModel:
     """The running base once what a message brings is in it."""
     content = message.content
-    return caught_up(site, _recall(context), read_base(content), read_updates(content))
+    return caught_up(experiment, _recall(context), read_base(content), read_updates(content))
 
 
 def _record(tensors: Mapping[str, torch.Tensor]) -> ArrayRecord:

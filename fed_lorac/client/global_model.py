@@ -13,28 +13,28 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.deltas import apply_changes, changed_names
 from fed_lorac.config import names
-from fed_lorac.experiment.experiment import Site, expansion
+from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.models.fingerprints import named_tensors
-from fed_lorac.wire.base_tags import own_fingerprint, running_fingerprint, whole_fingerprint
+from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint, whole_fingerprint
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import unfolded
 
 __all__ = [
-    "RunningBase",
-    "begun_from",
+    "GlobalModel",
     "carries_factors",
     "caught_up",
     "changes_of",
     "folded",
-    "own_change",
-    "running_model",
+    "initial_state",
+    "network_of_global_model",
+    "personal_delta",
     "under",
     "whole_frame",
 ]
 
 
 @dataclass(frozen=True, eq=False)
-class RunningBase:
+class GlobalModel:
     """The starting base after the update of `round` (0: none yet). The starting base itself is not part of it.
 
     `tensors` are those that updates have changed; `factors` the carried ones (strategy "factors" only).
@@ -46,82 +46,82 @@ class RunningBase:
 
     def fingerprint(self, starting: str) -> str:
         """Its identity, over a starting base of that fingerprint."""
-        return running_fingerprint(starting, self.round)
+        return global_fingerprint(starting, self.round)
 
 
-def carries_factors(site: Site) -> bool:
+def carries_factors(experiment: Experiment) -> bool:
     """Whether averaged factors live on unfolded: the naive strategy's way."""
-    return site.config.strategy.name == "factors"
+    return experiment.config.strategy.name == "factors"
 
 
-def folded(site: Site, running: RunningBase, updates: Iterable[tuple[int, bytes]]) -> RunningBase:
+def folded(experiment: Experiment, running: GlobalModel, updates: Iterable[tuple[int, bytes]]) -> GlobalModel:
     """`W <- W + D` for each (round, frame) after the running base's own, in order; that is left as it is.
 
     Raises FrameError or FactorError, where a frame is not intact or not for this base.
     """
-    for round, update in changes_of(site, updates, running.round):
-        carried = {name for name in update if carries_factors(site) and name.endswith((".A", ".B"))}
+    for round, update in changes_of(experiment, updates, running.round):
+        carried = {name for name in update if carries_factors(experiment) and name.endswith((".A", ".B"))}
         change = {name: tensor for name, tensor in update.items() if name not in carried}
         factors = {**running.factors, **{name: update[name] for name in carried}}
-        running = RunningBase(round, _changed(site, running, change), factors)
+        running = GlobalModel(round, _changed(experiment, running, change), factors)
     return running
 
 
-def _changed(site: Site, running: RunningBase, change: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    starting = named_tensors(site.base.model)
+def _changed(experiment: Experiment, running: GlobalModel, change: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    starting = named_tensors(experiment.base.model)
     tensors = {name: running.tensors.get(name, starting[name]).clone() for name in changed_names(change)}
     apply_changes(tensors, change, 1.0)
     return {**running.tensors, **tensors}
 
 
 @lru_cache(maxsize=8)
-def under(site: Site, running: RunningBase, frame: bytes) -> RunningBase:
+def under(experiment: Experiment, running: GlobalModel, frame: bytes) -> GlobalModel:
     """The running base with a group's own change, a frame, added: what the group's cameras begin their turns from."""
-    change = decode(frame, base=own_fingerprint(site.base.fingerprint)) if frame else {}
-    return RunningBase(running.round, _changed(site, running, change), running.factors)
+    change = decode(frame, base=personal_fingerprint(experiment.base.fingerprint)) if frame else {}
+    return GlobalModel(running.round, _changed(experiment, running, change), running.factors)
 
 
 def changes_of(
-    site: Site, updates: Iterable[tuple[int, bytes]], folded_round: int = 0
+    experiment: Experiment, updates: Iterable[tuple[int, bytes]], folded_round: int = 0
 ) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
     """(round, change) of every (round, frame) after `folded_round`, in order; what adapters expand is expanded."""
-    states = site.config.strategy.name in names.SEND_STATES
-    for round, update in unfolded(updates, site.base.fingerprint, folded_round):
-        yield round, expansion(site, round)(update) if states else update
+    states = experiment.config.strategy.name in names.SEND_STATES
+    for round, update in unfolded(updates, experiment.base.fingerprint, folded_round):
+        yield round, to_delta(experiment, round)(update) if states else update
 
 
-def whole_frame(site: Site, running: RunningBase) -> bytes:
+def whole_frame(experiment: Experiment, running: GlobalModel) -> bytes:
     """All that updates have made of the starting base as one frame of float32: what a camera that missed much is sent.
 
     Values and not their change: a sum of changes would be rounded otherwise than folding them one by one, and whoever
     takes this over has bit for bit the base of those who folded.
     """
-    tag = whole_fingerprint(site.base.fingerprint, running.round)
+    tag = whole_fingerprint(experiment.base.fingerprint, running.round)
     return encode({**running.tensors, **running.factors}, dtype="fp32", base=tag)
 
 
 def caught_up(
-    site: Site, running: RunningBase, whole: tuple[int, bytes] | None, updates: Iterable[tuple[int, bytes]]
-) -> RunningBase:
+    experiment: Experiment, running: GlobalModel, whole: tuple[int, bytes] | None, updates: Iterable[tuple[int, bytes]]
+) -> GlobalModel:
     """The running base after what a message holds: a whole base as (round, frame), which takes the place of an older
     one, and updates to fold. Raises as `folded`."""
     if whole is not None and whole[0] > running.round:
-        running = _taken_over(site, *whole)
-    return folded(site, running, updates)
+        running = _taken_over(experiment, *whole)
+    return folded(experiment, running, updates)
 
 
-def _taken_over(site: Site, round: int, frame: bytes) -> RunningBase:
-    state = decode(frame, base=whole_fingerprint(site.base.fingerprint, round))
-    factors = {n: t for n, t in state.items() if carries_factors(site) and n.endswith((".A", ".B"))}
-    return RunningBase(round, {n: t for n, t in state.items() if n not in factors}, factors)
+def _taken_over(experiment: Experiment, round: int, frame: bytes) -> GlobalModel:
+    state = decode(frame, base=whole_fingerprint(experiment.base.fingerprint, round))
+    factors = {n: t for n, t in state.items() if carries_factors(experiment) and n.endswith((".A", ".B"))}
+    return GlobalModel(round, {n: t for n, t in state.items() if n not in factors}, factors)
 
 
-def own_change(site: Site, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def personal_delta(experiment: Experiment, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """What a camera's own adapter does to the running base, as a change whose products the adapter's scale is for."""
-    return expansion(site, 0)(own) if own else {}
+    return to_delta(experiment, 0)(own) if own else {}
 
 
-def begun_from(own: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def initial_state(own: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A fresh adapter's state with a camera's own put in, whose factors may have fewer rows: what they lack of A is as
     it was drawn, and of B zero."""
     found = dict(fresh)
@@ -132,8 +132,10 @@ def begun_from(own: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[s
     return found
 
 
-def running_model(site: Site, running: RunningBase, statistics: Mapping[str, Tensor]) -> nn.Module:
-    """The network itself with a camera's own batch-norm statistics, on the site's device; carried factors left out."""
-    model = copy.deepcopy(site.base.model)
+def network_of_global_model(
+    experiment: Experiment, running: GlobalModel, statistics: Mapping[str, Tensor]
+) -> nn.Module:
+    """The network with a camera's own batch-norm statistics, on the experiment's device; without carried factors."""
+    model = copy.deepcopy(experiment.base.model)
     model.load_state_dict({**running.tensors, **statistics}, strict=False)
-    return model.to(site.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(experiment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,4 +1,4 @@
-"""What nodes answer to messages, a cohort at a time. Knows Flower's records; what a camera does is in `camera`, what it
+"""What nodes answer to messages, a block at a time. Knows Flower's records; what a camera does is in `camera`, what it
 remembers in `memory`. The running base is the same for all who have folded as much, so whoever calls this brings it."""
 
 import math
@@ -10,18 +10,18 @@ from flwr.common.constant import ErrorCode
 from torch import Tensor
 
 from fed_lorac.client.evaluation import Scores, baseline, evaluate
-from fed_lorac.client.global_model import RunningBase, under
-from fed_lorac.client.local_update import Brought, Turn, take_turns
-from fed_lorac.client.state import LOST_KEY, STATISTICS_KEY, folded_round, own_frame, packed, recalled, remembered
+from fed_lorac.client.global_model import GlobalModel, under
+from fed_lorac.client.local_update import Brought, LocalUpdate, local_updates
+from fed_lorac.client.state import LOST_KEY, STATISTICS_KEY, folded_round, packed, personal_frame, recalled, remembered
 from fed_lorac.config import names
 from fed_lorac.errors import one_line
-from fed_lorac.experiment.experiment import Site
+from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.training.accuracy import Statistics
-from fed_lorac.wire.base_tags import own_fingerprint
+from fed_lorac.wire.base_tags import personal_fingerprint
 from fed_lorac.wire.billing import ARRAYS_KEY, frame_record
 from fed_lorac.wire.frame import decode
 from fed_lorac.wire.refusals import DROPPED_OUT
-from fed_lorac.wire.updates import OWN_KEY
+from fed_lorac.wire.updates import PERSONAL_KEY
 
 __all__ = ["Node", "Own", "Said", "answers", "keeping", "raised", "told_round"]
 
@@ -42,22 +42,22 @@ Said = tuple[Message, Own]
 
 @dataclass(frozen=True)
 class Node:
-    """One camera's part in a cohort: what it was sent, and what it remembers."""
+    """One camera's part in a block: what it was sent, and what it remembers."""
 
     camera: int
     message: Message
     state: RecordDict
 
     @property
-    def own_frame(self) -> bytes:
+    def personal_frame(self) -> bytes:
         """Its own part of the network: as it is told now, else as it remembers."""
-        return own_frame(self.message.content, self.state)
+        return personal_frame(self.message.content, self.state)
 
 
-def answers(site: Site, running: RunningBase, nodes: Sequence[Node]) -> list[Said]:
+def answers(experiment: Experiment, running: GlobalModel, nodes: Sequence[Node]) -> list[Said]:
     """Each node's answer, in the order of the nodes; all have folded up to `running` and were sent the same kind."""
     [kind] = {node.message.metadata.message_type for node in nodes}
-    return _ANSWERS[kind](site, running, nodes)
+    return _ANSWERS[kind](experiment, running, nodes)
 
 
 def keeping(before: RecordDict, message: Message, round: int, own: Own) -> RecordDict:
@@ -76,58 +76,58 @@ def raised(message: Message, error: Exception) -> Message:
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, one_line(error)), reply_to=message)
 
 
-def _roll_call(site: Site, running: RunningBase, nodes: Sequence[Node]) -> list[Said]:
+def _roll_call(experiment: Experiment, running: GlobalModel, nodes: Sequence[Node]) -> list[Said]:
     """Which camera each is."""
     return [(_reply(node, MetricRecord({"camera": node.camera})), Own()) for node in nodes]
 
 
-def _train(site: Site, running: RunningBase, nodes: Sequence[Node]) -> list[Said]:
+def _train(experiment: Experiment, running: GlobalModel, nodes: Sequence[Node]) -> list[Said]:
     """Take a turn, send its frame; a camera whose reply will be lost spares itself the turn.
 
     It is then as if the turn had not been: its statistics stay as they were, and so does what its codec left out of the
     last frame that did arrive.
     """
     [round] = {int(_asked(node)["server-round"]) for node in nodes}  # type: ignore[arg-type]
-    dropped = site.fleet.dropped(round)
+    dropped = experiment.fleet.dropped(round)
     able = [node for node in nodes if node.camera not in dropped]
-    taken: dict[int, Turn] = {}
-    for alike in _alike(site, able):
-        base, brought = _beneath(site, running, alike[0]), [_brought(site, node) for node in alike]
-        turns = take_turns(site, base, round, brought)
+    taken: dict[int, LocalUpdate] = {}
+    for alike in _alike(experiment, able):
+        base, brought = _beneath(experiment, running, alike[0]), [_brought(experiment, node) for node in alike]
+        turns = local_updates(experiment, base, round, brought)
         taken |= {one.camera: turn for one, turn in zip(brought, turns, strict=True)}
     return [_turned(node, taken[node.camera]) if node.camera in taken else _dropped(node) for node in nodes]
 
 
-def _alike(site: Site, nodes: Sequence[Node]) -> list[list[Node]]:
+def _alike(experiment: Experiment, nodes: Sequence[Node]) -> list[list[Node]]:
     """Those together that can train side by side: with adapters of one shape, over one base."""
     groups: dict[tuple[int, bytes], list[Node]] = {}
     for node in nodes:
-        group = node.own_frame if _grouped(site) else b""
-        groups.setdefault((site.place(node.camera), group), []).append(node)
+        group = node.personal_frame if _grouped(experiment) else b""
+        groups.setdefault((experiment.place(node.camera), group), []).append(node)
     return list(groups.values())
 
 
-def _grouped(site: Site) -> bool:
+def _grouped(experiment: Experiment) -> bool:
     """Whether a camera's own part is its group's change of the base, and not what its adapter begins from."""
-    return site.config.strategy.name in names.GROUPED
+    return experiment.config.strategy.name in names.GROUPED
 
 
-def _beneath(site: Site, running: RunningBase, node: Node) -> RunningBase:
+def _beneath(experiment: Experiment, running: GlobalModel, node: Node) -> GlobalModel:
     """The base that a node's adapter changes."""
-    return under(site, running, node.own_frame) if _grouped(site) and node.own_frame else running
+    return under(experiment, running, node.personal_frame) if _grouped(experiment) and node.personal_frame else running
 
 
-def _brought(site: Site, node: Node) -> Brought:
-    return Brought(node.camera, recalled(node.state), recalled(node.state, LOST_KEY), _adapter(site, node))
+def _brought(experiment: Experiment, node: Node) -> Brought:
+    return Brought(node.camera, recalled(node.state), recalled(node.state, LOST_KEY), _adapter(experiment, node))
 
 
-def _adapter(site: Site, node: Node) -> Mapping[str, Tensor]:
+def _adapter(experiment: Experiment, node: Node) -> Mapping[str, Tensor]:
     """The state that a camera's adapter begins its turn with; empty: it begins anew."""
-    frame = b"" if _grouped(site) else node.own_frame
-    return decode(frame, base=own_fingerprint(site.base.fingerprint)) if frame else {}
+    frame = b"" if _grouped(experiment) else node.personal_frame
+    return decode(frame, base=personal_fingerprint(experiment.base.fingerprint)) if frame else {}
 
 
-def _turned(node: Node, turn: Turn) -> Said:
+def _turned(node: Node, turn: LocalUpdate) -> Said:
     metrics = MetricRecord({"num-examples": turn.num_examples, "train-loss": turn.train_loss})
     arrays = frame_record(turn.frame) if turn.frame else None
     return _reply(node, metrics, arrays), Own(turn.statistics, turn.lost, turn.own)
@@ -138,35 +138,35 @@ def _dropped(node: Node) -> Said:
     return Message(lost, reply_to=node.message), Own()
 
 
-def _measure(site: Site, running: RunningBase, nodes: Sequence[Node]) -> list[Said]:
+def _measure(experiment: Experiment, running: GlobalModel, nodes: Sequence[Node]) -> list[Said]:
     """Where asked, measure the base as it comes (round 0) or the current model, each in the round's weather.
 
     Where weather changes, the base is measured again beside every model: only what stood in one weather compares.
     """
-    return [_measured(site, running, node) for node in nodes]
+    return [_measured(experiment, running, node) for node in nodes]
 
 
-def _measured(site: Site, running: RunningBase, node: Node) -> Said:
+def _measured(experiment: Experiment, running: GlobalModel, node: Node) -> Said:
     asked, statistics = _asked(node), None
     round, measure = int(asked["server-round"]), bool(asked.get("measure"))  # type: ignore[arg-type]
-    examples = len(site.fleet.cameras[node.camera].evaluation)
+    examples = len(experiment.fleet.cameras[node.camera].evaluation)
     metrics = MetricRecord({"num-examples": examples, "folded-round": running.round})
-    if asked.get("baseline") or (measure and site.fleet.changing):
-        source, zero_byte = baseline(site, round, node.camera)
+    if asked.get("baseline") or (measure and experiment.fleet.changing):
+        source, zero_byte = baseline(experiment, round, node.camera)
         metrics.update(_scores("source", source) | _scores("zero-byte", zero_byte))
     if measure:
-        base, adapter = _beneath(site, running, node), _adapter(site, node)
-        scores, statistics = evaluate(site, base, round, node.camera, recalled(node.state), adapter)
+        base, adapter = _beneath(experiment, running, node), _adapter(experiment, node)
+        scores, statistics = evaluate(experiment, base, round, node.camera, recalled(node.state), adapter)
         metrics.update(_scores("adapted", scores))
     reply = _reply(node, metrics)
     if asked.get("statistics") and statistics:
         reply.content[STATISTICS_KEY] = packed(statistics)
-    if asked.get("statistics") and node.own_frame:
-        reply.content[OWN_KEY] = frame_record(node.own_frame)
+    if asked.get("statistics") and node.personal_frame:
+        reply.content[PERSONAL_KEY] = frame_record(node.personal_frame)
     return reply, Own(statistics)
 
 
-_ANSWERS: dict[str, Callable[[Site, RunningBase, Sequence[Node]], list[Said]]] = {
+_ANSWERS: dict[str, Callable[[Experiment, GlobalModel, Sequence[Node]], list[Said]]] = {
     MessageType.QUERY: _roll_call,
     MessageType.TRAIN: _train,
     MessageType.EVALUATE: _measure,

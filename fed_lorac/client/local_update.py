@@ -1,4 +1,4 @@
-"""What cameras do in a turn: train, side by side in a cohort, and encode what they send. Knows models and frames; not
+"""What cameras do in a turn: train, side by side in a block, and encode what they send. Knows models and frames; not
 Flower, and not what a camera remembers: what is its own comes in and goes out."""
 
 import copy
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.client.evaluation import recent, seen
-from fed_lorac.client.global_model import RunningBase, begun_from, running_model
-from fed_lorac.experiment.experiment import Site, drawn_from
+from fed_lorac.client.global_model import GlobalModel, initial_state, network_of_global_model
+from fed_lorac.experiment.experiment import Experiment, drawn_from
 from fed_lorac.fleet import camera_data as views
 from fed_lorac.seeds import stream
 from fed_lorac.training.accuracy import Statistics, batch_norms, reestimate_statistics, statistics_of
 from fed_lorac.training.augment import Augment
-from fed_lorac.training.blocks.rule import cohort_size
+from fed_lorac.training.blocks.rule import block_size
 from fed_lorac.training.loop import Recipe, Task, cosine, train
-from fed_lorac.wire.base_tags import own_fingerprint
+from fed_lorac.wire.base_tags import personal_fingerprint
 from fed_lorac.wire.error_feedback import encode_with_feedback
 from fed_lorac.wire.frame import encode
 
-__all__ = ["Brought", "Turn", "cohort_size_of", "recipe_of", "take_turns", "uplink_template"]
+__all__ = ["Brought", "LocalUpdate", "block_size_of", "local_updates", "recipe_of", "uplink_template"]
 
 _FIXED_BY = 125  # images at most, evenly picked, that fix a turn's statistics
 
@@ -40,7 +40,7 @@ class Brought:
 
 
 @dataclass(frozen=True)
-class Turn:
+class LocalUpdate:
     """What a turn gives: the frame to send, what stands beside it in the reply, and what is the camera's own after.
 
     `lost` is what the codec left out of the frame, and of those before: empty without error feedback. Who sends nothing
@@ -55,98 +55,104 @@ class Turn:
     own: bytes = field(default=b"", repr=False)
 
 
-def take_turns(site: Site, running: RunningBase, round: int, brought: Sequence[Brought]) -> list[Turn]:
+def local_updates(
+    experiment: Experiment, running: GlobalModel, round: int, brought: Sequence[Brought]
+) -> list[LocalUpdate]:
     """Train every camera's adapter on its own images, side by side, and encode what each uploads.
 
     All of these cameras have adapters of one shape.
     """
-    config = site.config
-    sights = [seen(site, one.camera, round) for one in brought]
-    [place] = {site.place(one.camera) for one in brought}
-    models = _bench(site, running, round, place).models(brought)
+    config = experiment.config
+    sights = [seen(experiment, one.camera, round) for one in brought]
+    [place] = {experiment.place(one.camera) for one in brought}
+    models = _bench(experiment, running, round, place).models(brought)
     if config.batch_norm.mode == "local" and config.batch_norm.in_turn == "fixed":
-        _fix_statistics(site, models, sights)
+        _fix_statistics(experiment, models, sights)
     before = [statistics_of(model) for model in models]
     tasks = [
         Task(
             view.train,
             view.train_labels,
-            _steps(site, view),
+            _steps(experiment, view),
             stream(config.run.seed, "camera", k.camera, "round", round),
         )
         for k, view in zip(brought, sights, strict=True)
     ]
-    outcomes = train(models, tasks, recipe=recipe_of(site, round))
-    states = [_state(site, site.adapters[place], model, was) for model, was in zip(models, before, strict=True)]
-    sent = [_packed(site, running, round, *pair) for pair in zip(brought, states, strict=True)]
+    outcomes = train(models, tasks, recipe=recipe_of(experiment, round))
+    states = [
+        _state(experiment, experiment.adapters[place], model, was) for model, was in zip(models, before, strict=True)
+    ]
+    sent = [_packed(experiment, running, round, *pair) for pair in zip(brought, states, strict=True)]
     return [
-        Turn(frame, len(task.labels), outcome.mean_loss, _local_statistics(site, model), lost, own)
+        LocalUpdate(frame, len(task.labels), outcome.mean_loss, _local_statistics(experiment, model), lost, own)
         for model, task, outcome, (frame, lost, own) in zip(models, tasks, outcomes, sent, strict=True)
     ]
 
 
 def _packed(
-    site: Site, running: RunningBase, round: int, one: Brought, state: Mapping[str, Tensor]
+    experiment: Experiment, running: GlobalModel, round: int, one: Brought, state: Mapping[str, Tensor]
 ) -> tuple[bytes, Mapping[str, Tensor], bytes]:
     """The frame that goes up, what its codec leaves out, and what stays with the camera: all of it, or nothing."""
-    codec, starting = site.config.codec, site.base.fingerprint
-    if site.config.strategy.name == "local-only":
-        return b"", {}, encode(state, dtype="fp32", base=own_fingerprint(starting))
+    codec, starting = experiment.config.codec, experiment.base.fingerprint
+    if experiment.config.strategy.name == "local-only":
+        return b"", {}, encode(state, dtype="fp32", base=personal_fingerprint(starting))
     frame, lost = encode_with_feedback(
         state,
         one.lost if codec.error_feedback else None,
         dtype=codec.up,
         base=running.fingerprint(starting),
-        rng=stream(site.config.run.seed, "codec", one.camera, round),
+        rng=stream(experiment.config.run.seed, "codec", one.camera, round),
         topk_share=codec.topk_share,
     )
     return frame, lost, b""
 
 
-def _local_statistics(site: Site, model: nn.Module) -> Statistics:
-    return statistics_of(model) if site.config.batch_norm.mode == "local" else {}
+def _local_statistics(experiment: Experiment, model: nn.Module) -> Statistics:
+    return statistics_of(model) if experiment.config.batch_norm.mode == "local" else {}
 
 
-def cohort_size_of(site: Site) -> int:
-    """How many cameras train side by side: as set, or by `cohort.rule`; one under Flower's runtime."""
-    config = site.config
+def block_size_of(experiment: Experiment) -> int:
+    """How many cameras train side by side: as set, or by `block.rule`; one under Flower's runtime."""
+    config = experiment.config
     if config.run.engine == "flower":
         return 1
-    if config.run.cohort_size:
-        return config.run.cohort_size
-    return cohort_size(
-        _untrained(site, site.adapter),
+    if config.run.block_size:
+        return config.run.block_size
+    return block_size(
+        _untrained(experiment, experiment.adapter),
         image_size=config.data.image_size,
         batch_size=config.local.batch_size,
-        precision=site.precision,
-        device=site.device.type,
+        precision=experiment.precision,
+        device=experiment.device.type,
     )
 
 
-def uplink_template(site: Site, adapter: Adapter | None = None) -> dict[str, tuple[int, ...]]:
+def uplink_template(experiment: Experiment, adapter: Adapter | None = None) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor in a camera's frame, read off a network that was attached and not trained; without
     `adapter` of the largest there is."""
-    adapter = adapter or site.adapter
-    model = _untrained(site, adapter)
-    return {name: tuple(tensor.shape) for name, tensor in _state(site, adapter, model, statistics_of(model)).items()}
+    adapter = adapter or experiment.adapter
+    model = _untrained(experiment, adapter)
+    return {
+        name: tuple(tensor.shape) for name, tensor in _state(experiment, adapter, model, statistics_of(model)).items()
+    }
 
 
-def _untrained(site: Site, adapter: Adapter) -> nn.Module:
+def _untrained(experiment: Experiment, adapter: Adapter) -> nn.Module:
     """A network with the adapter attached, to read shapes off."""
-    model = copy.deepcopy(site.base.model)
-    adapter.attach(model, drawn_from(site, 0))
+    model = copy.deepcopy(experiment.base.model)
+    adapter.attach(model, drawn_from(experiment, 0))
     return model
 
 
 class _Bench:
-    """Networks that a round's turns start from: made once and filled anew for each cohort, as copies take longer."""
+    """Networks that a round's turns start from: made once and filled anew for each block, as copies take longer."""
 
-    def __init__(self, site: Site, running: RunningBase, round: int, adapter: Adapter) -> None:
-        model = running_model(site, running, {})
-        adapter.attach(model, drawn_from(site, round))
+    def __init__(self, experiment: Experiment, running: GlobalModel, round: int, adapter: Adapter) -> None:
+        model = network_of_global_model(experiment, running, {})
+        adapter.attach(model, drawn_from(experiment, round))
         if running.factors:
             adapter.load(model, {**adapter.read(model), **running.factors})
-        _set_training_mode(site, model)
+        _set_training_mode(experiment, model)
         self._models, self._adapter = [model], adapter
         self._fresh = {name: value.detach().clone() for name, value in _moving(model)}
 
@@ -159,14 +165,14 @@ class _Bench:
             for name, value in _moving(model):
                 value.copy_(one.statistics.get(name, self._fresh[name]))
             if one.own:
-                self._adapter.load(model, begun_from(one.own, self._adapter.read(model)))
+                self._adapter.load(model, initial_state(one.own, self._adapter.read(model)))
         return models
 
 
 @lru_cache(maxsize=1)
-def _bench(site: Site, running: RunningBase, round: int, place: int) -> _Bench:
+def _bench(experiment: Experiment, running: GlobalModel, round: int, place: int) -> _Bench:
     """The bench of the round at hand; cameras with adapters of one shape share it, as they share the running base."""
-    return _Bench(site, running, round, site.adapters[place])
+    return _Bench(experiment, running, round, experiment.adapters[place])
 
 
 def _moving(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -175,39 +181,39 @@ def _moving(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers()
 
 
-def _fix_statistics(site: Site, models: Sequence[nn.Module], sights: Sequence[views.View]) -> None:
+def _fix_statistics(experiment: Experiment, models: Sequence[nn.Module], sights: Sequence[views.CameraData]) -> None:
     """Statistics that stay for a turn are those of this round's model: older ones ruin it within a few rounds."""
     for model, view in zip(models, sights, strict=True):
-        images = recent(site, view)
+        images = recent(experiment, view)
         every = -(-len(images) // _FIXED_BY)
-        reestimate_statistics(model, images[::every], site.precision, site.base.normalization)
-        _set_training_mode(site, model)
+        reestimate_statistics(model, images[::every], experiment.precision, experiment.base.normalization)
+        _set_training_mode(experiment, model)
 
 
-def _steps(site: Site, view: views.View) -> int:
-    local = site.config.local
+def _steps(experiment: Experiment, view: views.CameraData) -> int:
+    local = experiment.config.local
     return local.steps or local.epochs * -(-len(view.train) // local.batch_size)
 
 
-def _state(site: Site, adapter: Adapter, model: nn.Module, before: Statistics) -> dict[str, Tensor]:
+def _state(experiment: Experiment, adapter: Adapter, model: nn.Module, before: Statistics) -> dict[str, Tensor]:
     """The adapter's state and, where statistics are shared, their change since `before`."""
     state = adapter.read(model)
-    if site.config.batch_norm.mode == "shared":
+    if experiment.config.batch_norm.mode == "shared":
         state |= {name: after - before[name] for name, after in statistics_of(model).items()}
     return state
 
 
-def _set_training_mode(site: Site, model: nn.Module) -> None:
+def _set_training_mode(experiment: Experiment, model: nn.Module) -> None:
     model.train()
-    if site.config.batch_norm.mode == "frozen" or site.config.batch_norm.in_turn == "fixed":
+    if experiment.config.batch_norm.mode == "frozen" or experiment.config.batch_norm.in_turn == "fixed":
         for _, norm in batch_norms(model):
             norm.eval()
 
 
-def recipe_of(site: Site, round: int) -> Recipe:
+def recipe_of(experiment: Experiment, round: int) -> Recipe:
     """How cameras take their steps in a round."""
-    c = site.config.local
-    factor = cosine(round - 1, site.config.run.rounds) if c.schedule == "cosine" else 1.0
+    c = experiment.config.local
+    factor = cosine(round - 1, experiment.config.run.rounds) if c.schedule == "cosine" else 1.0
     return Recipe(
         lr=c.lr * factor,
         momentum=c.momentum,
@@ -215,8 +221,8 @@ def recipe_of(site: Site, round: int) -> Recipe:
         clip_norm=c.clip_norm or float("inf"),
         batch_size=c.batch_size,
         augment=cast(Augment, c.augment),
-        precision=site.precision,
+        precision=experiment.precision,
         prox_mu=c.prox_mu,
-        shuffled=site.config.fleet.stream == "iid",
-        normalization=site.base.normalization,
+        shuffled=experiment.config.fleet.stream == "iid",
+        normalization=experiment.base.normalization,
     )

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from fed_lorac.wire.billing import frame_record, read_frame
 from fed_lorac.wire.frame import decode, encode
-from fed_lorac.wire.updates import OWN_KEY
+from fed_lorac.wire.updates import PERSONAL_KEY
 
-__all__ = ["LOST_KEY", "STATISTICS_KEY", "folded_round", "own_frame", "packed", "recalled", "remembered"]
+__all__ = ["LOST_KEY", "STATISTICS_KEY", "folded_round", "packed", "personal_frame", "recalled", "remembered"]
 
 STATISTICS_KEY = "statistics"
 LOST_KEY = "lost"
@@ -36,10 +36,10 @@ def recalled(state: RecordDict, key: str = STATISTICS_KEY) -> Tensors:
     return decode(read_frame(kept), base="") if kept else {}
 
 
-def own_frame(*places: RecordDict) -> bytes:
+def personal_frame(*places: RecordDict) -> bytes:
     """The part of the network that is the camera's own, as the frame it came in, from the first place that has it;
     empty: none has."""
-    found = next((place.array_records[OWN_KEY] for place in places if OWN_KEY in place.array_records), None)
+    found = next((place.array_records[PERSONAL_KEY] for place in places if PERSONAL_KEY in place.array_records), None)
     return b"" if found is None else read_frame(found)
 
 
@@ -60,9 +60,9 @@ def remembered(
     for key, new in ((STATISTICS_KEY, statistics), (LOST_KEY, lost)):
         if kept := before.array_records.get(key) if new is None else new and packed(new):
             state[key] = kept
-    places = (place for place in (told, before) if place is not None and OWN_KEY in place.array_records)
-    if kept := frame_record(own) if own else next((place.array_records[OWN_KEY] for place in places), None):
-        state[OWN_KEY] = kept
+    places = (place for place in (told, before) if place is not None and PERSONAL_KEY in place.array_records)
+    if kept := frame_record(own) if own else next((place.array_records[PERSONAL_KEY] for place in places), None):
+        state[PERSONAL_KEY] = kept
     return state
 
 

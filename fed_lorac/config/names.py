@@ -3,9 +3,9 @@
 __all__ = [
     "ACCEPTED",
     "ADAPTERS",
+    "AGGREGATORS",
     "AUGMENTS",
     "BATCH_NORMS",
-    "CENTRES",
     "CODECS",
     "CORRUPTIONS",
     "DATASETS",
@@ -150,7 +150,7 @@ SILENT = ("local-only", "zero-byte")
 GROUPINGS = ("weather", "similarity")
 # Their updates are means of states, which both ends expand; the others' are changes.
 SEND_STATES = ("rotating-basis", "plain", "full")
-CENTRES = ("mean", "clipped", "median", "trimmed", "krum")
+AGGREGATORS = ("mean", "clipped", "median", "trimmed", "krum")
 SERVERS = ("average", "momentum", "adam", "yogi")
 DOWNLINKS = ("svd", "stack", "dense")
 CODECS = ("fp32", "fp16", "bf16", "int8", "int4", "drive", "topk")

@@ -124,25 +124,25 @@ def _groups(config: "Config") -> Iterator[str]:
 
 def _server(config: "Config") -> Iterator[str]:
     """What acts on each entry of a dense delta leaves neither factors nor states, and some updates are those."""
-    strategy, server, centre = config.strategy, config.strategy.server, config.strategy.centre
-    chosen = f"strategy.server = {toml(server)} and strategy.centre = {toml(centre)}"
+    strategy, server, aggregator = config.strategy, config.strategy.server, config.strategy.aggregator
+    chosen = f"strategy.server = {toml(server)} and strategy.aggregator = {toml(aggregator)}"
     got = f"got {chosen} with strategy.name = {toml(strategy.name)}"
-    if strategy.name == "factors" and (server, centre) != ("average", "mean"):
+    if strategy.name == "factors" and (server, aggregator) != ("average", "mean"):
         yield (
-            f"A server's optimizer and centre are of the cameras' deltas, which factors does not form; {got}. Set them "
-            'to "average" and "mean", or strategy.name = "merged".'
-        )
-    if strategy.name == "flexlora" and (server, centre) != ("average", "mean"):
-        yield (
-            f"A server's optimizer and centre are of changes, and flexlora's factors live on over rounds; {got}. Set "
+            f"Server optimizers and aggregators work on the cameras' deltas, which factors does not form; {got}. Set "
             'them to "average" and "mean", or strategy.name = "merged".'
         )
-    if strategy.name == "personal" and (server, centre) != ("average", "mean"):
+    if strategy.name == "flexlora" and (server, aggregator) != ("average", "mean"):
+        yield (
+            f"Server optimizers and aggregators work on deltas, and flexlora's factors live on over rounds; {got}. "
+            'Set them to "average" and "mean", or strategy.name = "merged".'
+        )
+    if strategy.name == "personal" and (server, aggregator) != ("average", "mean"):
         yield (
             f"A group differs from all by its mean delta less theirs; {got}. Set them to "
             '"average" and "mean", or strategy.name = "merged".'
         )
-    elementwise = [server] * (server in ("adam", "yogi")) + [centre] * _elementwise(config)
+    elementwise = [server] * (server in ("adam", "yogi")) + [aggregator] * _elementwise(config)
     if strategy.name == "flora" and elementwise:
         yield (
             f"{elementwise[0]} acts on each entry of dense deltas, and no stack of factors is left; {got}. Set "
@@ -154,9 +154,9 @@ def _server(config: "Config") -> Iterator[str]:
             'strategy.downlink = "stack". Set the downlink to "dense" or "svd", or choose average or momentum of mean.'
         )
     expanded = config.adapter.method in names.EXPANDED or strategy.name == "rotating-basis"
-    if expanded and strategy.name in names.SEND_STATES and (elementwise or centre != "mean"):
+    if expanded and strategy.name in names.SEND_STATES and (elementwise or aggregator != "mean"):
         yield (
-            f"{(*elementwise, centre)[0]} acts on dense deltas, and the mean of states is what goes down; {got} and "
+            f"{(*elementwise, aggregator)[0]} acts on dense deltas, and the mean of states goes down; {got} and "
             f'adapter.method = {toml(config.adapter.method)}. Set strategy.name = "merged", or average of mean.'
         )
     if strategy.name == "rotating-basis" and server == "momentum":
@@ -167,8 +167,8 @@ def _server(config: "Config") -> Iterator[str]:
 
 
 def _elementwise(config: "Config") -> bool:
-    centre = config.strategy.centre
-    return centre in ("median", "trimmed") or (centre == "clipped" and config.strategy.noise > 0)
+    aggregator = config.strategy.aggregator
+    return aggregator in ("median", "trimmed") or (aggregator == "clipped" and config.strategy.noise > 0)
 
 
 def fixed_basis(config: "Config") -> bool:

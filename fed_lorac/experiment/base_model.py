@@ -30,13 +30,13 @@ from fed_lorac.training.augment import Augment
 from fed_lorac.training.loop import Recipe
 from fed_lorac.training.pretrain import RECIPE, OnStep, pretrain
 
-__all__ = ["Base", "fresh_model", "load_base", "tell_notes", "train_base"]
+__all__ = ["BaseModel", "fresh_model", "load_base_model", "tell_notes", "train_base"]
 
 Saw = Literal["no", "yes", "unknown"]
 
 
 @dataclass(frozen=True, eq=False)
-class Base:
+class BaseModel:
     """A plain network in eval mode, its fingerprint, its source, if it was trained on the fleet's images, what its
     pixels are normalised by, and what was done to a file that was not made for it."""
 
@@ -55,7 +55,7 @@ def fresh_model(config: Config, classes: int) -> nn.Module:
     return build(m.name, num_classes=classes, width=m.width, norm=m.norm, shortcut=m.shortcut, generator=generator)
 
 
-def load_base(config: Config, data: Dataset, *, trains_on: bool = False) -> Base:
+def load_base_model(config: Config, data: Dataset, *, trains_on: bool = False) -> BaseModel:
     """The base that `model.weights` names, for the data set's classes; `trains_on` where it is to be trained first.
 
     Raises:
@@ -73,10 +73,10 @@ def load_base(config: Config, data: Dataset, *, trains_on: bool = False) -> Base
         taken = take(model, checkpoint, source, config, data.classes, trains_on=trains_on)
         saw = saw_fleet_images(checkpoint.metadata, config, data)
     identity = fingerprint(named_tensors(model))
-    return Base(model.eval(), identity, weights, saw, taken.normalization, taken.notes)
+    return BaseModel(model.eval(), identity, weights, saw, taken.normalization, taken.notes)
 
 
-def tell_notes(base: Base) -> None:
+def tell_notes(base: BaseModel) -> None:
     """Warn of what was done to a file of weights: once, by whoever drives, and not by each worker that loads it."""
     for note in base.notes:
         logging.getLogger(__name__).warning("Base %s: %s.", base.source, note)
@@ -170,10 +170,10 @@ def provenance(config: Config, data: Dataset, recipe: Recipe) -> dict[str, str]:
     }
 
 
-def _starting_point(config: Config, data: Dataset) -> Base:
+def _starting_point(config: Config, data: Dataset) -> BaseModel:
     goes_on = config.model.weights not in ("none", "shipped", "pretrain")
     start = config if goes_on else replace(config, model=replace(config.model, weights="none"))
-    return load_base(start, data, trains_on=True)
+    return load_base_model(start, data, trains_on=True)
 
 
 def saw_fleet_images(metadata: Mapping[str, str], config: Config, data: Dataset) -> Saw:

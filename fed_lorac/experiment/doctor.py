@@ -18,7 +18,7 @@ from fed_lorac import __version__
 from fed_lorac.config import Config
 from fed_lorac.data.store import cache_folder
 from fed_lorac.errors import FedLoracError
-from fed_lorac.experiment.experiment import site_of
+from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.experiment.machine import WORKER_BYTES, cpu_model, free_memory_bytes, usable_cpus
 from fed_lorac.runtime.precision import resolved_device, resolved_precision
 
@@ -45,12 +45,12 @@ class Facts:
     device: str = ""  # where cameras would train: cpu or cuda
     precision: str = ""
     free_memory_bytes: int = 0
-    data: str = ""  # fingerprints; empty where there is `trouble`
+    data: str = ""  # fingerprints; empty where there is `failure`
     base: str = ""
     base_notes: str = ""  # what was done to its file to take it, a line each
     cache: str = ""
     cache_writable: bool = False
-    trouble: str = ""  # why it cannot train: no such device, no data, or the node could not be asked
+    failure: str = ""  # why it cannot train: no such device, no data, or the node could not be asked
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -59,16 +59,16 @@ class Facts:
 
 
 def examine(config: Config, node: str = "") -> Facts:
-    """Examine this machine for a config, opening data and base as a worker does; what fails is in `trouble`."""
+    """Examine this machine for a config, opening data and base as a worker does; what fails is in `failure`."""
     free = free_memory_bytes()  # before data and base are opened
-    device = precision = data = base = notes = trouble = ""
+    device = precision = data = base = notes = failure = ""
     try:
         device = resolved_device(config.run.device)
         precision = resolved_precision(config.run.precision, device)
-        site = site_of(config)
-        data, base, notes = site.data.fingerprint, site.base.fingerprint, "\n".join(site.base.notes)
+        experiment = build_experiment(config)
+        data, base, notes = experiment.data.fingerprint, experiment.base.fingerprint, "\n".join(experiment.base.notes)
     except FedLoracError as error:
-        trouble = f"{type(error).__name__}: {error}"
+        failure = f"{type(error).__name__}: {error}"
     cache = cache_folder()
     return Facts(
         node=node or socket.gethostname(),
@@ -86,7 +86,7 @@ def examine(config: Config, node: str = "") -> Facts:
         base_notes=notes,
         cache=str(cache),
         cache_writable=_writable(cache),
-        trouble=trouble,
+        failure=failure,
     )
 
 
@@ -97,8 +97,8 @@ def examine_driver(config: Config) -> Facts:
 
 def complaints(driver: Facts, node: Facts, workers: int = 1) -> list[str]:
     """Why a node must not take part, each naming it; none where it may. `workers`: how many it is to carry."""
-    if node.trouble:
-        return [f"Node {node.node}: {node.trouble}"]
+    if node.failure:
+        return [f"Node {node.node}: {node.failure}"]
     found = [
         f"Node {node.node} must have the driver's {name}: it has {getattr(node, name) or 'none'}, the driver "
         f"{getattr(driver, name)}. Install the same version."
@@ -134,7 +134,7 @@ def _means(driver: Facts, node: Facts, workers: int) -> list[str]:
 def remarks(driver: Facts, node: Facts) -> list[str]:
     """What lets a node take part, but may give results that differ from the driver's."""
     found: list[str] = []
-    if node.trouble:
+    if node.failure:
         return found
     if node.precision != driver.precision:
         found.append(

@@ -12,7 +12,7 @@ from fed_lorac.errors import RunError
 __all__ = ["WORKER_BYTES", "check_workers", "cpu_model", "free_memory_bytes", "usable_cpus"]
 
 WORKER_BYTES = 1 << 30
-"""Memory that must be free for each worker: Python, PyTorch, a base network and a cohort's activations."""
+"""Memory that must be free for each worker: Python, PyTorch, a base network and a block's activations."""
 
 _GROUP = Path("/sys/fs/cgroup")
 

@@ -1,7 +1,7 @@
 """The adapter alone, as a file, and back onto its base. Knows changes and fingerprints; not networks' formats.
 
 The file holds a state (see `fed_lorac.adapters.deltas`), scale folded in: factor pairs and dense changes of the base's
-own tensors, and with a camera the changes of its batch-norm statistics among them. Base + file is the run's merged
+own tensors, and with a camera the changes of its batch-norm statistics among them. BaseModel + file is the run's merged
 model to float32 rounding (tested to 1e-6 + 1e-5 of each number): the run added its updates one by one, the file is
 their sum.
 """

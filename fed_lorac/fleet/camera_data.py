@@ -16,11 +16,11 @@ from fed_lorac.fleet.schedule import CLEAR, Weather
 from fed_lorac.runtime.source import source_of
 from fed_lorac.seeds import stream
 
-__all__ = ["View", "clear", "in_stream_order", "in_weather"]
+__all__ = ["CameraData", "camera_data", "clear", "in_stream_order"]
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class CameraData:
     """A camera's images (N, H, W, 3) to adapt on and to be measured on, with labels."""
 
     train: UInt8[Tensor, "n h w 3"]
@@ -29,7 +29,7 @@ class View:
     test_labels: Int64[Tensor, " m"]
 
 
-def in_weather(data: Dataset, camera: Camera, seed: int, weather: Weather | None = None) -> View:
+def camera_data(data: Dataset, camera: Camera, seed: int, weather: Weather | None = None) -> CameraData:
     """The camera's images in a weather, its own where none is given: drawn once, then mapped from the shared cache.
 
     The same weather is the same pixels in whatever round. A corruption that somebody has replaced is drawn each time.
@@ -56,14 +56,14 @@ def in_weather(data: Dataset, camera: Camera, seed: int, weather: Weather | None
     return _view(data, camera, arrays["train"], arrays["test"])
 
 
-def clear(data: Dataset, camera: Camera) -> View | None:
+def clear(data: Dataset, camera: Camera) -> CameraData | None:
     """The same images uncorrupted; None where the data set has only corrupted ones."""
     if not len(data.images):
         return None
     return _view(data, camera, data.clean(camera.train), data.clean(camera.evaluation))
 
 
-def in_stream_order(view: View, rng: np.random.Generator, *, correlated: bool) -> View:
+def in_stream_order(view: CameraData, rng: np.random.Generator, *, correlated: bool) -> CameraData:
     """The images to adapt on as they come in time, the latest last: shuffled, or class by class where correlated."""
     order = rng.permutation(len(view.train))
     if correlated:
@@ -73,8 +73,8 @@ def in_stream_order(view: View, rng: np.random.Generator, *, correlated: bool) -
     return replace(view, train=view.train[order], train_labels=view.train_labels[order])
 
 
-def _view(data: Dataset, camera: Camera, train: np.ndarray, test: np.ndarray) -> View:
+def _view(data: Dataset, camera: Camera, train: np.ndarray, test: np.ndarray) -> CameraData:
     images = (torch.from_numpy(np.array(part)) for part in (train, test))
     labels = (torch.from_numpy(data.labels[part]) for part in (camera.train, camera.evaluation))
     (x, x_test), (y, y_test) = images, labels
-    return View(x, y, x_test, y_test)
+    return CameraData(x, y, x_test, y_test)

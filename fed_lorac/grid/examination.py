@@ -1,5 +1,5 @@
 """The doctor's round: every node of the cluster examined, and compared with the driver. Knows Ray's nodes and
-facts; not crews or runs."""
+facts; not executors or runs."""
 
 import math
 import time
@@ -37,7 +37,7 @@ def checkup(config: Config) -> Checkup:
     try:
         nodes = examine_cluster(config)
     except RunError as error:
-        no_cluster = [str(error)] if str(error) not in driver.trouble else []
+        no_cluster = [str(error)] if str(error) not in driver.failure else []
     each = math.ceil(config.run.workers / max(1, len(nodes)))
     # The driver needs data, base and memory too, but nobody else's versions.
     wrong = [
@@ -54,7 +54,7 @@ def examine_cluster(config: Config, node_s: float = _NODE_S) -> list[Facts]:
     """The facts of every node that is up, by address; none where all cameras train in the driver's own process.
 
     A node that cannot say anything, because the package is not there or it does not answer in `node_s` seconds, has
-    that for its `trouble`.
+    that for its `failure`.
 
     Raises:
         RunError: the cluster cannot be joined, or has no room for the workers.
@@ -93,9 +93,9 @@ def _answer(ref: Any, name: str, patience_s: float) -> Facts:
         return Facts.of(ray.get(ref, timeout=patience_s))
     except ray.exceptions.GetTimeoutError:
         ray.cancel(ref, force=True)
-        return Facts(name, trouble=f"no answer within {patience_s:.0f} s. Is it up, and not too busy?")
+        return Facts(name, failure=f"no answer within {patience_s:.0f} s. Is it up, and not too busy?")
     except ray.exceptions.RayError as error:
-        return Facts(name, trouble=_last_line(str(error)))
+        return Facts(name, failure=_last_line(str(error)))
 
 
 def _travelling() -> Callable[[Flat, str], dict[str, Any]]:
@@ -110,7 +110,7 @@ def _travelling() -> Callable[[Flat, str], dict[str, Any]]:
 
             return asdict(examine(Config.from_flat(flat), name))
         except Exception as error:
-            return {"node": name, "trouble": f"{type(error).__name__}: {error}"}
+            return {"node": name, "failure": f"{type(error).__name__}: {error}"}
 
     return examined
 

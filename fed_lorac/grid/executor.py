@@ -1,4 +1,4 @@
-"""What a fleet's grid asks of those who do the work: cohorts in, answers out. Knows nodes and messages; not what they
+"""What a fleet's grid asks of those who do the work: blocks in, answers out. Knows nodes and messages; not what they
 say, nor who works where."""
 
 from collections.abc import Generator, Iterable, Sequence
@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 from flwr.app import Message, RecordDict
 
-__all__ = ["Answer", "CohortApp", "Crew", "Job", "Visit"]
+__all__ = ["Answer", "BlockApp", "ClientRequest", "Executor", "Job"]
 
 
 @dataclass(frozen=True)
-class Visit:
-    """One node's part in a cohort: what it was sent, what it remembers, and which camera it plays.
+class ClientRequest:
+    """One node's part in a block: what it was sent, what it remembers, and which camera it plays.
 
     `state` is the node's own memory. Nobody alters it: an `Answer` brings the one that takes its place.
     """
@@ -32,28 +32,28 @@ class Answer:
 
 @dataclass(frozen=True)
 class Job:
-    """A cohort: nodes whose turns are taken together, in one process.
+    """A block: nodes whose turns are taken together, in one process.
 
     `shared` is what all of them need besides, the same object for every job of a round; workers on other machines get
     it once.
     """
 
-    visits: tuple[Visit, ...]
+    requests: tuple[ClientRequest, ...]
     shared: Any = None
 
 
-class CohortApp(Protocol):
+class BlockApp(Protocol):
     """What the nodes run. One lives in each working process, for as long as that does."""
 
-    def answer(self, visits: Sequence[Visit], shared: Any) -> list[Answer]:
-        """One answer for each visit, in their order.
+    def answer(self, requests: Sequence[ClientRequest], shared: Any) -> list[Answer]:
+        """One answer for each request, in their order.
 
-        What a single node did wrong is an `Answer` with an error in it. An exception is the whole cohort's failure:
-        the crew then asks camera by camera, and who raises alone is left out.
+        What a single node did wrong is an `Answer` with an error in it. An exception is the whole block's failure:
+        the executor then asks camera by camera, and who raises alone is left out.
         """
 
 
-class Crew(Protocol):
+class Executor(Protocol):
     """Who does the work: this process, or workers on Ray. Leaves no one unanswered."""
 
     def run(self, jobs: Iterable[Job]) -> Generator[list[Answer], None, None]:

@@ -1,7 +1,7 @@
-"""FleetGrid: a Flower Grid whose nodes work in cohorts. Knows messages, nodes and jobs; not what they say.
+"""FleetGrid: a Flower Grid whose nodes work in blocks. Knows messages, nodes and jobs; not what they say.
 
-It takes a strategy's messages in their order, cuts them into jobs of `cohort_size`, lets a crew do them, and hands out
-replies in the same order: so the same config has the same cohorts and the same sums, whoever works and whenever they
+It takes a strategy's messages in their order, cuts them into jobs of `block_size`, lets an executor do them, and hands
+out replies in the same order: so the same config has the same blocks and the same sums, whoever works and whenever they
 are done. No server, no sockets, no polling; every message is still a Flower Message with its metadata.
 """
 
@@ -16,7 +16,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fed_lorac.grid.executor import Answer, Crew, Job, Visit
+from fed_lorac.grid.executor import Answer, ClientRequest, Executor, Job
 from fed_lorac.runtime.flower_private import numbered
 
 __all__ = ["FIRST_NODE", "FleetGrid"]
@@ -25,24 +25,24 @@ FIRST_NODE = 1000  # far from 1, which is the server
 
 
 class FleetGrid(Grid):
-    """`cameras` nodes, camera k is node 1000 + k, whose turns `crew` takes; what nodes remember stays here.
+    """`cameras` nodes, camera k is node 1000 + k, whose turns `executor` takes; what nodes remember stays here.
 
     Args:
-        crew: who does the work.
+        executor: who does the work.
         cameras: how many nodes there are.
-        cohort_size: consecutive messages in one job.
+        block_size: consecutive messages in one job.
         shared: what all nodes need to answer these messages, made once for them (`Job.shared`).
     """
 
     def __init__(
         self,
-        crew: Crew,
+        executor: Executor,
         cameras: int,
         *,
-        cohort_size: int = 1,
+        block_size: int = 1,
         shared: Callable[[list[Message]], Any] = lambda messages: None,
     ) -> None:
-        self._crew, self._cohort_size, self._shared = crew, cohort_size, shared
+        self._executor, self._block_size, self._shared = executor, block_size, shared
         self._ids = count(1)
         self._replies: dict[str, Message] = {}
         self.states: dict[int, RecordDict] = {FIRST_NODE + camera: RecordDict() for camera in range(cameras)}
@@ -90,7 +90,7 @@ class FleetGrid(Grid):
         known = [message for message in asked if message.metadata.dst_node_id in self.states]
         for stray in (message for message in asked if message.metadata.dst_node_id not in self.states):
             yield Message(Error(ErrorCode.NODE_UNAVAILABLE, "no such node"), reply_to=stray)
-        with closing(self._crew.run(self._jobs(known))) as done:
+        with closing(self._executor.run(self._jobs(known))) as done:
             for answers in done:
                 if deadline is not None and time.monotonic() > deadline:
                     return
@@ -98,12 +98,12 @@ class FleetGrid(Grid):
 
     def _jobs(self, messages: list[Message]) -> Iterator[Job]:
         shared = self._shared(messages)
-        for at in range(0, len(messages), self._cohort_size):
-            yield Job(tuple(self._visit(message) for message in messages[at : at + self._cohort_size]), shared)
+        for at in range(0, len(messages), self._block_size):
+            yield Job(tuple(self._request(message) for message in messages[at : at + self._block_size]), shared)
 
-    def _visit(self, message: Message) -> Visit:
+    def _request(self, message: Message) -> ClientRequest:
         node = message.metadata.dst_node_id
-        return Visit(node - FIRST_NODE, message, self.states[node])
+        return ClientRequest(node - FIRST_NODE, message, self.states[node])
 
     def _settled(self, answer: Answer) -> Message:
         self.states[answer.reply.metadata.src_node_id] = answer.state

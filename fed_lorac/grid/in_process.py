@@ -7,11 +7,11 @@ from flwr.app import ArrayRecord, Context, RecordDict
 from flwr.clientapp import ClientApp
 
 from fed_lorac.config.rules import Scalar
-from fed_lorac.grid.executor import Answer, Visit
+from fed_lorac.grid.executor import Answer, ClientRequest
 from fed_lorac.grid.fleet_grid import FleetGrid
-from fed_lorac.grid.serial_executor import Here
+from fed_lorac.grid.serial_executor import SerialExecutor
 
-__all__ = ["ClientAppCohort", "in_process"]
+__all__ = ["ClientAppBlock", "in_process"]
 
 
 def in_process(client_app: ClientApp, nodes: int, run_config: Mapping[str, Scalar] | None = None) -> FleetGrid:
@@ -20,29 +20,29 @@ def in_process(client_app: ClientApp, nodes: int, run_config: Mapping[str, Scala
     Node ids are fixed, so every run is the same. A node that raises answers with an error and keeps the state it had
     before. Enter `fed_lorac.runtime.flower_private.task_identity()` around its use, outside a Flower process.
     """
-    return FleetGrid(Here(ClientAppCohort(client_app, nodes, run_config)), nodes)
+    return FleetGrid(SerialExecutor(ClientAppBlock(client_app, nodes, run_config)), nodes)
 
 
-class ClientAppCohort:
+class ClientAppBlock:
     """Anyone's ClientApp: each node's message by itself, with a context of its own."""
 
     def __init__(self, app: ClientApp, nodes: int, run_config: Mapping[str, Scalar] | None = None) -> None:
         self._app, self._nodes, self._config = app, nodes, dict(run_config or {})
 
-    def answer(self, visits: Sequence[Visit], shared: object) -> list[Answer]:
+    def answer(self, requests: Sequence[ClientRequest], shared: object) -> list[Answer]:
         """What the app makes of each message; nodes share no memory, so each has copies of its own."""
-        return [self._answer(visit) for visit in visits]
+        return [self._answer(request) for request in requests]
 
-    def _answer(self, visit: Visit) -> Answer:
+    def _answer(self, request: ClientRequest) -> Answer:
         context = Context(
             run_id=1,
-            node_id=visit.message.metadata.dst_node_id,
-            node_config={"partition-id": visit.camera, "num-partitions": self._nodes},
-            state=_copied(visit.state),
+            node_id=request.message.metadata.dst_node_id,
+            node_config={"partition-id": request.camera, "num-partitions": self._nodes},
+            state=_copied(request.state),
             run_config=dict(self._config),
         )
-        message = copy.copy(visit.message)
-        message.content = _copied(visit.message.content)
+        message = copy.copy(request.message)
+        message.content = _copied(request.message.content)
         return Answer(self._app(message, context), context.state)
 
 

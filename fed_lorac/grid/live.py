@@ -73,7 +73,7 @@ class LiveGrid(Grid):
                 self._stop.wait(_POLL_S)
 
     def _show(self, reply: Message) -> None:
-        """What a node raised, once for each kind of trouble; its traceback is in the log of the node's worker."""
+        """What a node raised, once for each kind of failure; its traceback is in the log of the node's worker."""
         if not reply.has_content() and (kind := kind_of(reply.error.reason)) not in self._shown:
             self._shown.add(kind)
             logging.getLogger(__name__).error("A camera raised %s", reply.error.reason)

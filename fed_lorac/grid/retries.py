@@ -1,6 +1,6 @@
-"""Who is asked again, and when: a cohort, then camera by camera. Knows jobs and troubles; not who works, nor where.
+"""Who is asked again, and when: a block, then camera by camera. Knows jobs and failures; not who works, nor where.
 
-A cohort whose worker dies or hangs is tried once more as it is: the same grouping gives the same bytes. One that fails
+A block whose worker dies or hangs is tried once more as it is: the same grouping gives the same bytes. One that fails
 again, or that raises, which it would do again, is asked camera by camera; who fails alone is left out.
 """
 
@@ -15,13 +15,13 @@ from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 
 from fed_lorac.errors import FedLoracError, kind_of, one_line
-from fed_lorac.grid.executor import Answer, Job, Visit
+from fed_lorac.grid.executor import Answer, ClientRequest, Job
 
-__all__ = ["Attempt", "Desk", "Trouble", "TroubleLog", "checked", "left_out", "next_attempts", "raised"]
+__all__ = ["Attempt", "Failure", "FailureLog", "RetryQueue", "checked", "left_out", "next_attempts", "raised"]
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Failure:
     """Why an attempt gave no answers: one line for the ledger, and a traceback where there is one."""
 
     kind: Literal["raised", "died", "late"]
@@ -31,31 +31,31 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at some of a job's visits: all of them together, or one alone.
+    """One try at some of a job's requests: all of them together, or one alone.
 
-    `number` is the job's, in the order of the jobs; `places` are positions among its visits.
+    `number` is the job's, in the order of the jobs; `places` are positions among its requests.
     """
 
     number: int
     job: Job = field(repr=False)
     places: tuple[int, ...]
-    losses: int = 0  # how often a worker was lost over these visits
+    losses: int = 0  # how often a worker was lost over these requests
 
     @property
-    def visits(self) -> tuple[Visit, ...]:
-        """The visits that are tried."""
-        return tuple(self.job.visits[place] for place in self.places)
+    def requests(self) -> tuple[ClientRequest, ...]:
+        """The requests that are tried."""
+        return tuple(self.job.requests[place] for place in self.places)
 
 
-def raised(error: BaseException) -> Trouble:
-    """The trouble of an app that raised, with the error's own traceback; an error of ours says all by itself."""
+def raised(error: BaseException) -> Failure:
+    """The failure of an app that raised, with the error's own traceback; an error of ours says all by itself."""
     details = "" if isinstance(error, FedLoracError) else "".join(traceback.format_exception(error))
-    return Trouble("raised", one_line(error), details)
+    return Failure("raised", one_line(error), details)
 
 
-def next_attempts(attempt: Attempt, trouble: Trouble) -> list[Attempt]:
+def next_attempts(attempt: Attempt, failure: Failure) -> list[Attempt]:
     """What is tried after a failure; nothing where a camera has failed for good."""
-    if trouble.kind != "raised":
+    if failure.kind != "raised":
         attempt = replace(attempt, losses=attempt.losses + 1)
         if attempt.losses < 2:
             return [attempt]
@@ -63,20 +63,20 @@ def next_attempts(attempt: Attempt, trouble: Trouble) -> list[Attempt]:
     return alone if len(alone) > 1 else []
 
 
-def checked(answers: Sequence[Answer], visits: Sequence[Visit]) -> list[Answer]:
-    """The answers, if there is one for each visit."""
-    if len(answers) != len(visits):
-        raise ValueError(f"An app answers each visit once; {len(answers)} answers came to {len(visits)} visits.")
+def checked(answers: Sequence[Answer], requests: Sequence[ClientRequest]) -> list[Answer]:
+    """The answers, if there is one for each request."""
+    if len(answers) != len(requests):
+        raise ValueError(f"An app answers each request once; {len(answers)} answers came to {len(requests)} requests.")
     return list(answers)
 
 
-def left_out(visit: Visit, trouble: Trouble) -> Answer:
+def left_out(request: ClientRequest, failure: Failure) -> Answer:
     """The answer of a node that has none: an error that says why, and the state that it had."""
-    code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION if trouble.kind == "raised" else ErrorCode.CLIENT_APP_CRASHED
-    return Answer(Message(Error(code, trouble.reason), reply_to=visit.message), visit.state)
+    code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION if failure.kind == "raised" else ErrorCode.CLIENT_APP_CRASHED
+    return Answer(Message(Error(code, failure.reason), reply_to=request.message), request.state)
 
 
-class Desk:
+class RetryQueue:
     """Hands out attempts, takes in what became of them, and gives each job's answers back in the order of the jobs.
 
     Retries come before new jobs. At most `ahead` jobs are open: taken from the iterable, and not yet given back.
@@ -102,8 +102,8 @@ class Desk:
             return None
         assert self._taken is not None
         (number, job), self._taken = self._taken, None
-        self._open[number] = [None] * len(job.visits)
-        return Attempt(number, job, tuple(range(len(job.visits))))
+        self._open[number] = [None] * len(job.requests)
+        return Attempt(number, job, tuple(range(len(job.requests))))
 
     def _has_next(self) -> bool:
         if self._taken is None:
@@ -111,16 +111,16 @@ class Desk:
         return self._taken is not None
 
     def done(self, attempt: Attempt, answers: Sequence[Answer]) -> None:
-        """Take in an attempt's answers; as many as visits."""
+        """Take in an attempt's answers; as many as requests."""
         for place, answer in zip(attempt.places, answers, strict=True):
             self._open[attempt.number][place] = answer
 
-    def failed(self, attempt: Attempt, trouble: Trouble) -> None:
+    def failed(self, attempt: Attempt, failure: Failure) -> None:
         """Take in a failure: others are to be tried, or a camera is left out."""
-        again = next_attempts(attempt, trouble)
+        again = next_attempts(attempt, failure)
         self._again.extendleft(reversed(again))
         if not again:
-            self.done(attempt, [left_out(visit, trouble) for visit in attempt.visits])
+            self.done(attempt, [left_out(request, failure) for request in attempt.requests])
 
     def due(self) -> list[Answer] | None:
         """The answers of the job whose turn it is, once it has them all."""
@@ -130,19 +130,19 @@ class Desk:
         return [answer for answer in self._open.pop(number) if answer is not None]
 
 
-class TroubleLog:
-    """Shows each kind of trouble once, with its traceback where it has one."""
+class FailureLog:
+    """Shows each kind of failure once, with its traceback where it has one."""
 
     def __init__(self) -> None:
         self._shown: set[str] = set()
 
-    def show(self, trouble: Trouble) -> None:
-        """Log an attempt's trouble, unless its like was logged before."""
-        if trouble.kind == "raised":
-            said = f":\n{trouble.details}" if trouble.details else f" {trouble.reason}"
-            self._once(logging.ERROR, trouble.reason, f"A camera raised{said}")
+    def show(self, failure: Failure) -> None:
+        """Log an attempt's failure, unless its like was logged before."""
+        if failure.kind == "raised":
+            said = f":\n{failure.details}" if failure.details else f" {failure.reason}"
+            self._once(logging.ERROR, failure.reason, f"A camera raised{said}")
         else:
-            self.note(f"A worker was lost ({trouble.reason}). It is replaced, and its cameras are asked again.")
+            self.note(f"A worker was lost ({failure.reason}). It is replaced, and its cameras are asked again.")
 
     def note(self, text: str) -> None:
         """Log a warning, unless it was logged before."""

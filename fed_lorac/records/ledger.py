@@ -207,11 +207,11 @@ class _File:
         try:
             if self.file.write(line) == len(line):
                 return row
-            trouble = "the disk took half a line"
+            failure = "the disk took half a line"
         except OSError as cause:
-            trouble = str(cause.strerror)
+            failure = str(cause.strerror)
         self.file.truncate(end)
-        raise RunError(f"A row of {self.path} must be written whole; {trouble}. Make room on the disk and resume.")
+        raise RunError(f"A row of {self.path} must be written whole; {failure}. Make room on the disk and resume.")
 
 
 class Ledger:

@@ -15,7 +15,7 @@ from fed_lorac.config import AdapterConfig, names
 from fed_lorac.errors import ConfigError
 from fed_lorac.models import build
 from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.wire.billing import Weight, full_message, reply_records, weigh
+from fed_lorac.wire.billing import MessageSize, full_message, message_size, reply_records
 from fed_lorac.wire.frame import encode, payload_bytes
 
 __all__ = ["PAPER_TABLE", "Sizes", "asked", "sizes"]
@@ -78,7 +78,7 @@ def sizes(
     classes: int = 10,
     dtype: str = "fp32",
 ) -> Sizes:
-    """Attach `method` to `model`, encode what a camera would send, and weigh it; nothing is estimated.
+    """Attach `method` to `model`, encode what a camera would send, and measure it; nothing is estimated.
 
     A frame's size follows from shapes and settings, never from values, so the network's weights are not drawn.
 
@@ -94,7 +94,7 @@ def sizes(
     adapter.attach(network, torch_stream(0, "sizes"))
     state = adapter.read(network)
     frame = encode(state, dtype=dtype, base="", rng=stream(0, "weighed"))
-    own = weigh(frame, payload_bytes(state, dtype), reply_records(), reply=True)
+    own = message_size(frame, payload_bytes(state, dtype), reply_records(), reply=True)
     return Sizes(
         model=model,
         method=method,
@@ -112,7 +112,7 @@ def sizes(
 
 
 @lru_cache
-def _full(model: str, classes: int, dtype: str) -> Weight:
+def _full(model: str, classes: int, dtype: str) -> MessageSize:
     """Full fine-tuning's uplink; kept, as every row of a network is held against the same."""
     parameters = {name: p.detach() for name, p in _without_weights(model, classes).named_parameters()}
     return full_message(parameters, dtype, reply_records(), reply=True)

@@ -1,4 +1,4 @@
-"""What a run found: its summary, and the adapter and model it made. Knows sites, updates and accuracies; not Flower."""
+"""What a run found: summary, adapter and model. Knows experiments, updates and accuracies; not Flower."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from fed_lorac.adapters.deltas import apply_changes
 from fed_lorac.aggregation.delta_sum import DeltaSum, compressed, sum_states
-from fed_lorac.client.global_model import RunningBase, changes_of, own_change
-from fed_lorac.client.local_update import cohort_size_of
+from fed_lorac.client.global_model import GlobalModel, changes_of, personal_delta
+from fed_lorac.client.local_update import block_size_of
 from fed_lorac.config import Config, names
 from fed_lorac.data.corruptions import frost_textures
-from fed_lorac.experiment.experiment import Site, sees_frost
+from fed_lorac.experiment.experiment import Experiment, sees_frost
 from fed_lorac.fleet.links import air_time_s, days_to_send, link
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
 from fed_lorac.records.ledger import Row
@@ -21,7 +21,7 @@ from fed_lorac.records.measured import Measured
 from fed_lorac.records.run_folder import versions
 from fed_lorac.reporting.target import reached
 from fed_lorac.server.downlink import Update
-from fed_lorac.wire.base_tags import own_fingerprint
+from fed_lorac.wire.base_tags import personal_fingerprint
 from fed_lorac.wire.frame import decode
 
 __all__ = ["adapter_state", "model_state", "own_state", "summary"]
@@ -33,39 +33,41 @@ _WHOSE = {"adapter": "", "full": "full_", "full_fp32": "full_fp32_"}
 
 
 def adapter_state(
-    site: Site, running: RunningBase, updates: Iterable[Update], outside: Mapping[str, DeltaSum]
+    experiment: Experiment, running: GlobalModel, updates: Iterable[Update], outside: Mapping[str, DeltaSum]
 ) -> dict[str, Tensor]:
-    """The run's adapter: the sum of its updates and of what is in none of them (`Traffic.outside`), as factors (scale
-    folded in) where those are thinner than dense."""
+    """The run's adapter: the sum of its updates and of what is in none of them (`FleetStrategy.outside`), as factors
+    (scale folded in) where those are thinner than dense."""
     frames = [(update.round, update.frame) for update in updates]
-    states = [state for _, state in changes_of(site, frames)]
+    states = [state for _, state in changes_of(experiment, frames)]
     if running.factors:  # carried factors replace one another; only what is dense adds up
         states = [{k: v for k, v in state.items() if k not in running.factors} for state in states]
-    sums = sum_states(((state, 1.0) for state in states), shapes_of(site.base.model), 1.0)
-    for name, total in sum_states([(running.factors, 1.0)], shapes_of(site.base.model), site.adapter.scale).items():
+    sums = sum_states(((state, 1.0) for state in states), shapes_of(experiment.base.model), 1.0)
+    for name, total in sum_states(
+        [(running.factors, 1.0)], shapes_of(experiment.base.model), experiment.adapter.scale
+    ).items():
         sums.setdefault(name, DeltaSum(total.shape)).add(total)
     for name, total in outside.items():
         sums.setdefault(name, DeltaSum(total.shape)).add(total)
     return _stacked(sums)
 
 
-def model_state(site: Site, running: RunningBase, outside: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
+def model_state(experiment: Experiment, running: GlobalModel, outside: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
     """The merged model: the base's tensors with every update folded in, and what is in none; batch norm unfolded, the
     base's statistics."""
-    tensors = {name: tensor.clone() for name, tensor in site.base.model.state_dict().items()}
+    tensors = {name: tensor.clone() for name, tensor in experiment.base.model.state_dict().items()}
     tensors |= running.tensors
-    own = {n: tensors[n] for n in named_tensors(site.base.model)}
-    apply_changes(own, running.factors, site.adapter.scale)
+    own = {n: tensors[n] for n in named_tensors(experiment.base.model)}
+    apply_changes(own, running.factors, experiment.adapter.scale)
     apply_changes(own, _stacked(outside), 1.0)
     return tensors
 
 
-def own_state(site: Site, frame: bytes, outside: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
+def own_state(experiment: Experiment, frame: bytes, outside: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
     """What a camera's network has beside the merged model, as a change of it, out of the frame that it remembers."""
-    said = decode(frame, base=own_fingerprint(site.base.fingerprint))
-    grouped = site.config.strategy.name in names.GROUPED
-    change, scale = (said, 1.0) if grouped else (own_change(site, said), site.adapter.scale)
-    sums = sum_states([(change, 1.0)], shapes_of(site.base.model), scale)
+    said = decode(frame, base=personal_fingerprint(experiment.base.fingerprint))
+    grouped = experiment.config.strategy.name in names.GROUPED
+    change, scale = (said, 1.0) if grouped else (personal_delta(experiment, said), experiment.adapter.scale)
+    sums = sum_states([(change, 1.0)], shapes_of(experiment.base.model), scale)
     for name, total in outside.items():
         sums.setdefault(name, DeltaSum(total.shape)).add(total, -1.0)
     return _stacked(sums)
@@ -79,7 +81,7 @@ def _stacked(sums: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
 
 
 def summary(
-    site: Site,
+    experiment: Experiment,
     rows: list[Row],
     source: Measured,
     zero_byte: Measured,
@@ -93,8 +95,8 @@ def summary(
     arms = {"source": source, "zero_byte": zero_byte, "adapted": adapted}
     totals = {f"{whose}{way}": 0 for whose in _WHOSE.values() for way in _WAYS}
     totals = {name: sum(int(row[name]) for row in rows) for name in totals}
-    config = site.config
-    weathers = _weathers(site, len(rows))
+    config = experiment.config
+    weathers = _weathers(experiment, len(rows))
     return {
         **{f"{arm}_accuracy": measured.mean() for arm, measured in arms.items()},
         "clean_accuracy": {arm: measured.mean_clean() for arm, measured in arms.items()},
@@ -104,8 +106,8 @@ def summary(
         "over_rounds": {arm: _over_rounds(rows, column) for arm, column in _ACCURACIES.items()},
         **{f"{whose}total_bytes": sum(totals[f"{whose}{way}"] for way in _WAYS) for whose in _WHOSE.values()},
         "bytes": totals,
-        "air_time_s": _air_times(site, totals, config.fleet.cameras),
-        "days": _days(site, totals),
+        "air_time_s": _air_times(experiment, totals, config.fleet.cameras),
+        "days": _days(experiment, totals),
         "target": reached(config.run.target_accuracy, rows) if config.run.target_accuracy else None,
         "simulated_s": math.fsum(row["round_time_s"] for row in rows),
         "rounds": len(rows),
@@ -114,21 +116,21 @@ def summary(
         "method": config.adapter.method,
         "strategy": config.strategy.name,
         "label": _label(config),
-        "data": site.data.name,
-        "frost_textures": frost_textures() if sees_frost(site) else None,
+        "data": experiment.data.name,
+        "frost_textures": frost_textures() if sees_frost(experiment) else None,
         "base": {
-            "source": site.base.source,
-            "fingerprint": site.base.fingerprint,
-            "normalization": site.base.normalization.text,
-            "notes": list(site.base.notes),
+            "source": experiment.base.source,
+            "fingerprint": experiment.base.fingerprint,
+            "normalization": experiment.base.normalization.text,
+            "notes": list(experiment.base.notes),
         },
-        "base_saw_fleet_images": site.base.saw_fleet_images,
+        "base_saw_fleet_images": experiment.base.saw_fleet_images,
         "groups": dict(groups or {}),
-        "reconstruction_error": getattr(site.adapter, "reconstruction_error", None),
+        "reconstruction_error": getattr(experiment.adapter, "reconstruction_error", None),
         "remarks": list(remarks),
-        "precision": site.precision,
-        "cohort_size": cohort_size_of(site),
-        "device": str(site.device),
+        "precision": experiment.precision,
+        "block_size": block_size_of(experiment),
+        "device": str(experiment.device),
         "seed": config.run.seed,
         "config": config.to_flat(),
         "seconds": math.fsum(row["seconds"] for row in rows),
@@ -152,9 +154,9 @@ def _label(config: Config) -> str:
     return f"{a.method} r={ranks}{mode}, {how}"
 
 
-def _weathers(site: Site, round: int) -> list[str]:
+def _weathers(experiment: Experiment, round: int) -> list[str]:
     """What each camera stands in, by corruption."""
-    found = [site.fleet.weather(camera.id, round) for camera in site.fleet.cameras]
+    found = [experiment.fleet.weather(camera.id, round) for camera in experiment.fleet.cameras]
     return [weather.corruption if weather.severity else "clear" for weather in found]
 
 
@@ -191,21 +193,22 @@ def _cameras_measured(weathers: Sequence[str], arms: Mapping[str, Measured], row
     }
 
 
-def _days(site: Site, totals: Mapping[str, int]) -> dict[str, dict[str, float]]:
+def _days(experiment: Experiment, totals: Mapping[str, int]) -> dict[str, dict[str, float]]:
     """Days that a camera's mean uplink of the whole run takes, silence that a duty cycle demands included, by link
     class in the fleet: this method and full fine-tuning."""
-    each = _uplinks(totals, len(site.fleet.cameras))
+    each = _uplinks(totals, len(experiment.fleet.cameras))
     return {
         name: {arm: days_to_send(sent, link(name)) for arm, sent in each.items()}
-        for name in dict.fromkeys(camera.link for camera in site.fleet.cameras)
+        for name in dict.fromkeys(camera.link for camera in experiment.fleet.cameras)
     }
 
 
-def _air_times(site: Site, totals: Mapping[str, int], cameras: int) -> dict[str, dict[str, float]]:
+def _air_times(experiment: Experiment, totals: Mapping[str, int], cameras: int) -> dict[str, dict[str, float]]:
     """Seconds on the air for one camera's mean uplink, by link class in the fleet: this method and full fine-tuning."""
     each = _uplinks(totals, cameras)
     return {
-        name: {arm: air_time_s(sent, link(name)) for arm, sent in each.items()} for name in site.config.fleet.link_names
+        name: {arm: air_time_s(sent, link(name)) for arm, sent in each.items()}
+        for name in experiment.config.fleet.link_names
     }
 
 

@@ -119,8 +119,8 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
         yield f"Atoms miss {error:.1%} of the base's weights (relative, Frobenius); the base itself stays whole."
     for group, cameras in _members(summary.get("groups") or {}).items():
         yield f"Group {group}: cameras {', '.join(map(str, cameras))}."
-    if "cohort_size" in summary:
-        size = summary["cohort_size"]
+    if "block_size" in summary:
+        size = summary["block_size"]
         together = f"{size} cameras side by side" if size > 1 else "one camera at a time"
         where = f"on {summary['device']} in {summary['precision']}"
         trained = summary.get("strategy") != "zero-byte"

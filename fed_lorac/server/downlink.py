@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, RecordDict
 
-from fed_lorac.wire.billing import Weight, frame_record, message_bytes
+from fed_lorac.wire.billing import MessageSize, frame_record, message_bytes
 from fed_lorac.wire.frame import inspect
-from fed_lorac.wire.updates import OWN_KEY, base_key, update_key
+from fed_lorac.wire.updates import PERSONAL_KEY, base_key, update_key
 
-__all__ = ["Outbox", "Parcel", "Update", "Whole"]
+__all__ = ["Downlink", "DownlinkMessage", "Update", "Whole"]
 
 CONFIG_KEY = "config"  # Flower's own name in a message
 
@@ -28,16 +28,16 @@ Whole = Callable[[Sequence[Update]], bytes]
 
 
 @dataclass(frozen=True)
-class Parcel:
+class DownlinkMessage:
     """A message's content, what it weighs, and how many updates it makes up for, be they in it or in a whole base."""
 
     content: RecordDict
-    weight: Weight
+    weight: MessageSize
     updates: int
 
 
 @dataclass
-class Outbox:
+class Downlink:
     """All updates so far, and the last round that each camera says it has folded (0 for one that said nothing).
 
     With `whole`, who missed several updates is sent the base itself where that is smaller. `own` says what a camera is
@@ -60,27 +60,31 @@ class Outbox:
         if isinstance(folded_round, int) and 0 <= folded_round <= self.folded_round:
             self.confirmed[camera] = folded_round
 
-    def parcels(self, cameras: Iterable[int], config: ConfigRecord, message_type: str) -> dict[int, Parcel]:
+    def messages_down(
+        self, cameras: Iterable[int], config: ConfigRecord, message_type: str
+    ) -> dict[int, DownlinkMessage]:
         """Each camera's message: the updates it has not confirmed and the config.
 
-        Cameras that lack the same share one parcel, built and weighed once.
+        Cameras that lack the same share one message_down, built and weighed once.
         """
         lack = {camera: self._lacking(camera, self.confirmed.get(camera, 0)) for camera in cameras}
-        made = {lacks: self._parcel(*lacks, config, message_type) for lacks in set(lack.values())}
+        made = {lacks: self._message_down(*lacks, config, message_type) for lacks in set(lack.values())}
         return {camera: made[lacks] for camera, lacks in lack.items()}
 
     def _lacking(self, camera: int, folded: int) -> tuple[int, Update | None]:
         own = self.own(camera)
         return folded, own if own is not None and own.round > folded else None
 
-    def _parcel(self, folded: int, own: Update | None, config: ConfigRecord, message_type: str) -> Parcel:
+    def _message_down(
+        self, folded: int, own: Update | None, config: ConfigRecord, message_type: str
+    ) -> DownlinkMessage:
         missed = [update for update in self.updates if update.round > folded]
-        frames = self._smallest(missed) | ({} if own is None else {OWN_KEY: own.frame})
+        frames = self._smallest(missed) | ({} if own is None else {PERSONAL_KEY: own.frame})
         content = RecordDict({key: frame_record(frame) for key, frame in frames.items()})
         content[CONFIG_KEY] = config
         payload = sum(inspect(frame).payload_bytes for frame in frames.values())
         size = sum(map(len, frames.values()))
-        return Parcel(content, Weight(payload, size, message_bytes(content, message_type)), len(missed))
+        return DownlinkMessage(content, MessageSize(payload, size, message_bytes(content, message_type)), len(missed))
 
     def _smallest(self, missed: Sequence[Update]) -> dict[str, bytes]:
         """Frames by key: the updates that were missed, or the base that they lead to, whichever is smaller."""

@@ -1,5 +1,5 @@
-"""Traffic: who is asked and told what, and what that weighs. Knows Flower's Strategy, rosters and the outbox; not what
-cameras' replies hold.
+"""FleetStrategy: which cameras are asked, what they are sent, and its size. Knows Flower's Strategy, rosters and the
+downlink; not what cameras' replies hold.
 
 One round: the drawn cameras are asked to train; what their replies come to, if anything, goes to EVERY camera at once,
 with the round's evaluation. A camera that did not confirm an update gets it again with its next message, and so catches
@@ -17,16 +17,16 @@ from flwr.serverapp.strategy import Strategy
 
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
 from fed_lorac.errors import RunError
-from fed_lorac.server.downlink import Outbox, Update, Whole
-from fed_lorac.server.registration import enrolled
+from fed_lorac.server.downlink import Downlink, Update, Whole
+from fed_lorac.server.registration import register_nodes
 from fed_lorac.server.replies import Reply, mean_metrics
 from fed_lorac.server.round_report import RoundReport
-from fed_lorac.wire.billing import Weight
+from fed_lorac.wire.billing import MessageSize
 
-__all__ = ["Traffic"]
+__all__ = ["FleetStrategy"]
 
 
-class Traffic(Strategy):
+class FleetStrategy(Strategy):
     """A Flower Strategy that any ServerApp can `start`; what it makes of replies is for `aggregate_train`.
 
     What a camera is sent: the updates it has not confirmed (`wire.updates.unfolded` reads them), or with `whole` the
@@ -64,14 +64,14 @@ class Traffic(Strategy):
         draw: Callable[[int], Iterable[int]] | None = None,
         away: Callable[[int], Collection[int]] | None = None,
         whole: Whole | None = None,
-        judge: Callable[[Reply, Weight], Reply] = lambda reply, asked: reply,
+        judge: Callable[[Reply, MessageSize], Reply] = lambda reply, asked: reply,
     ) -> None:
         self.quorum, self.draw, self.away, self.judge = max(1, quorum), draw, away, judge
         self.roster: dict[int, int] = dict(roster or {})
-        self._enrols = False
+        self._registers = False
         self.kept: Sums = {}
         self.notes: dict[str, dict[str, int]] = {}
-        self._outbox = Outbox(whole=whole, own=self.own)
+        self._downlink = Downlink(whole=whole, own=self.own)
         self._arrays = ArrayRecord()
         self.evaluations: dict[int, RecordDict] = {}
         self.report = RoundReport(0, [])
@@ -89,23 +89,23 @@ class Traffic(Strategy):
         `kept` are sums that outlive a round, by "<kind>/<tensor>": svd's residual, carried factors, moments. `notes`
         are plain numbers that do.
         """
-        self._outbox = Outbox(list(updates), dict(confirmed), self._outbox.whole, self.own)
+        self._downlink = Downlink(list(updates), dict(confirmed), self._downlink.whole, self.own)
         self.kept, self.notes = dict(kept), {kind: dict(found) for kind, found in (notes or {}).items()}
 
     @property
     def updates(self) -> list[Update]:
         """Every update so far, the first round's first."""
-        return self._outbox.updates
+        return self._downlink.updates
 
     @property
     def confirmed(self) -> dict[int, int]:
         """Camera -> the last round that it says it has folded."""
-        return self._outbox.confirmed
+        return self._downlink.confirmed
 
     @property
     def folded_round(self) -> int:
         """The round of the last update, 0 before the first."""
-        return self._outbox.folded_round
+        return self._downlink.folded_round
 
     def own(self, camera: int) -> Update | None:
         """The part of the network that this camera does not share with all, and the round it is of; None: none."""
@@ -163,7 +163,7 @@ class Traffic(Strategy):
             if camera is not None and message.has_content():
                 self.evaluations[camera] = message.content
                 for metrics in message.content.metric_records.values():
-                    self._outbox.confirm(camera, metrics.get("folded-round"))
+                    self._downlink.confirm(camera, metrics.get("folded-round"))
         return mean_metrics(self.evaluations[camera] for camera in sorted(self.evaluations))
 
     def summary(self) -> None:
@@ -171,10 +171,10 @@ class Traffic(Strategy):
         logging.getLogger("flwr").info("\t└──> %s, quorum %d", self.source, self.quorum)
 
     def _everyone(self, grid: Grid) -> list[int]:
-        """Every camera of the roster; where none was given, nodes are enrolled as they register."""
-        if self._enrols or not self.roster:
-            self._enrols = True
-            self.roster = enrolled(grid, self.roster, at_least=self.quorum, wait_s=self.wait_s)
+        """Every camera of the roster; where none was given, nodes are register_nodes as they register."""
+        if self._registers or not self.roster:
+            self._registers = True
+            self.roster = register_nodes(grid, self.roster, at_least=self.quorum, wait_s=self.wait_s)
         return sorted(self.roster.values())
 
     def _messages(
@@ -182,13 +182,13 @@ class Traffic(Strategy):
     ) -> list[Message]:
         config["server-round"] = server_round
         nodes, report = {camera: node for node, camera in self.roster.items()}, self.report
-        parcels = self._outbox.parcels(cameras, config, message_type)
-        for camera, parcel in parcels.items():
-            report.caught_up[parcel.updates] += 1
-            told = message_type == MessageType.TRAIN or parcel.updates  # an evaluation alone is not billed
+        messages_down = self._downlink.messages_down(cameras, config, message_type)
+        for camera, message_down in messages_down.items():
+            report.caught_up[message_down.updates] += 1
+            told = message_type == MessageType.TRAIN or message_down.updates  # an evaluation alone is not billed
             if self.bills and told:
-                report.down[camera] = report.down.get(camera, Weight()) + parcel.weight
+                report.down[camera] = report.down.get(camera, MessageSize()) + message_down.weight
         return [
-            Message(parcel.content, dst_node_id=nodes[camera], message_type=message_type)
-            for camera, parcel in parcels.items()
+            Message(message_down.content, dst_node_id=nodes[camera], message_type=message_type)
+            for camera, message_down in messages_down.items()
         ]

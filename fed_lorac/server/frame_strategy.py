@@ -13,20 +13,20 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from torch import nn
 
-from fed_lorac.adapters.adapter import Expansion, as_it_is
+from fed_lorac.adapters.adapter import ToDelta, is_delta_already
 from fed_lorac.adapters.deltas import changed_names
-from fed_lorac.aggregation.aggregators import Centre
+from fed_lorac.aggregation.aggregators import Aggregator
 from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, relative_distance, sum_states
 from fed_lorac.aggregation.server_optimizers import ServerOptimizer
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.server.arrays import advanced, fitting
 from fed_lorac.server.downlink import Update
-from fed_lorac.server.fleet_strategy import Traffic
-from fed_lorac.server.frame_spec import expanded_shapes, terms_of
-from fed_lorac.server.replies import Jury, Reply, train_metrics
+from fed_lorac.server.fleet_strategy import FleetStrategy
+from fed_lorac.server.frame_spec import delta_shapes, terms_of
+from fed_lorac.server.replies import Reply, ReplyCollector, train_metrics
 from fed_lorac.server.round_report import RoundReport
-from fed_lorac.wire.base_tags import running_fingerprint
-from fed_lorac.wire.billing import Weight
+from fed_lorac.wire.base_tags import global_fingerprint
+from fed_lorac.wire.billing import MessageSize
 from fed_lorac.wire.frame import TOPK_SHARE, by_name, decode, encode
 from fed_lorac.wire.refusals import RefusedFrameError
 
@@ -38,7 +38,7 @@ __all__ = ["FrameStrategy", "RoundReport", "Update"]
 _log = logging.getLogger("flwr")
 
 
-class FrameStrategy(Traffic):
+class FrameStrategy(FleetStrategy):
     """A Flower Strategy whose messages are frames; any ServerApp can `start` it.
 
     What a camera answers when asked to train: one ArrayRecord, `wire.meter.frame_record` of its frame, and one
@@ -52,12 +52,12 @@ class FrameStrategy(Traffic):
         shapes: name -> shape of the base's tensors.
         template: name -> shape of the tensors in a camera's frame (`read_state` of a fresh adapter).
         scale: what a reply's factor products are multiplied by, alpha / r.
-        expansion: round -> what cameras' states of that round say, as changes (`Adapter.expansion`).
+        to_delta: round -> what cameras' states of that round say, as changes (`Adapter.to_delta`).
         dtype: of the frames down: a name in `wire.codecs.CODECS`.
         topk_share, seed: of those frames: what topk sends, and whose ("codec", "server", round) others draw from.
-        server, centre: how the server steps by the mean, or what else stands for it; None: takes it as it is.
+        server, aggregator: how the server steps by the mean, or what else stands for it; None: takes it as it is.
         template_for: camera -> its frame's template, where cameras differ in rank; `template` is the largest.
-        **traffic: quorum, roster and so on, see `Traffic`.
+        **traffic: quorum, roster and so on, see `FleetStrategy`.
 
     Raises:
         FactorError: the template does not fit the shapes.
@@ -74,23 +74,23 @@ class FrameStrategy(Traffic):
         shapes: Mapping[str, Sequence[int]],
         template: Mapping[str, Sequence[int]],
         scale: float = 1.0,
-        expansion: Callable[[int], Expansion] = lambda round: as_it_is,
+        to_delta: Callable[[int], ToDelta] = lambda round: is_delta_already,
         dtype: str = "fp32",
         topk_share: float = TOPK_SHARE,
         seed: int = 0,
         server: ServerOptimizer | None = None,
-        centre: Centre | None = None,
+        aggregator: Aggregator | None = None,
         template_for: Callable[[int], Mapping[str, Sequence[int]]] | None = None,
         **traffic: Any,
     ) -> None:
         super().__init__(**traffic)
         self.base, self.shapes, self.template, self.scale = base, shapes, template, scale
-        self.expansion = expansion
-        self.changes = expanded_shapes(template, expansion, shapes)
+        self.to_delta = to_delta
+        self.changes = delta_shapes(template, to_delta, shapes)
         self._alike = template_for is None
         self.template_for = template_for or (lambda camera: template)
         self.dtype, self.topk_share, self.seed = by_name(dtype).name, topk_share, seed
-        self.server, self.centre = server or ServerOptimizer(), centre or Centre()
+        self.server, self.aggregator = server or ServerOptimizer(), aggregator or Aggregator()
         self._moments: Sums = {}
         self.speaker = -1
 
@@ -115,14 +115,14 @@ class FrameStrategy(Traffic):
     def stepped(self, states: Iterable[tuple[State, float]]) -> Sums:
         """The server's step by what stands for the states' deltas; its moments are kept once `settle` is told."""
         noise = ("noise", self.report.round)
-        changes = map(self._expanded, states)
-        found = self.centre.of(changes, self.shapes, self.scale, lambda: torch_stream(self.seed, *noise))
+        changes = map(self._to_delta, states)
+        found = self.aggregator.of(changes, self.shapes, self.scale, lambda: torch_stream(self.seed, *noise))
         steps, self._moments = self.server.step(found, self.kept)
         return steps
 
     def expand(self, state: State) -> State:
         """What a camera's state of the round at hand says, as a change."""
-        return dict(self.expansion(self.report.round)(state))
+        return dict(self.to_delta(self.report.round)(state))
 
     def prepare(self, server_round: int) -> None:
         """Make what goes down beside the round's update; RefusedFrameError, and nothing changed, where it cannot."""
@@ -152,20 +152,22 @@ class FrameStrategy(Traffic):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """As `Traffic`'s; `arrays` hold all that is adapted, or nothing."""
+        """As `FleetStrategy`'s; `arrays` hold all that is adapted, or nothing."""
         return super().configure_train(server_round, fitting(arrays, changed_names(self.changes)), config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Judge the replies as they come and make the round's update; (None, None) where the quorum is not met."""
-        base, report = running_fingerprint(self.base, self.folded_round), self.report
-        jury = Jury(self.roster, [reply.camera for reply in report.replies], base, self.template_for, self._judged)
-        made = self._combined(jury.states(replies))
-        report.replies = list(jury.verdicts.values())
+        base, report = global_fingerprint(self.base, self.folded_round), self.report
+        collector = ReplyCollector(
+            self.roster, [reply.camera for reply in report.replies], base, self.template_for, self._judged
+        )
+        made = self._combined(collector.states(replies))
+        report.replies = list(collector.verdicts.values())
         counted = [reply for reply in report.replies if reply.counted]
         for reply in counted:  # its frame is for the current base, so it has folded all
-            self._outbox.confirm(reply.camera, self.folded_round)
+            self._downlink.confirm(reply.camera, self.folded_round)
         gained = self._advance(server_round, *made, base) if made and len(counted) >= self.quorum else None
         report.skipped = gained is None
         if gained is None:
@@ -173,7 +175,7 @@ class FrameStrategy(Traffic):
         return advanced(self._arrays, gained), train_metrics(counted)
 
     def _judged(self, reply: Reply) -> Reply:
-        return self.judge(reply, self.report.down.get(reply.camera, Weight()))
+        return self.judge(reply, self.report.down.get(reply.camera, MessageSize()))
 
     def _combined(self, states: Iterator[tuple[int, State, int]]) -> tuple[State, dict[str, DeltaSum]] | None:
         """The update of these cameras' states; None where there is not one."""
@@ -205,10 +207,10 @@ class FrameStrategy(Traffic):
             return None
         # Cameras fold what the codec left of the update, so the server goes on from that too.
         sent = sum_states([(self.told(decode(frame, base=base)), 1.0)], self.shapes, self.update_scale)
-        self._outbox.updates.append(Update(server_round, frame))
+        self._downlink.updates.append(Update(server_round, frame))
         gained = self.settle(sent)
         report.aggregation_error = self.distance(sent, exact)
         return gained
 
-    def _expanded(self, pair: tuple[State, float]) -> tuple[State, float]:
+    def _to_delta(self, pair: tuple[State, float]) -> tuple[State, float]:
         return self.expand(pair[0]), pair[1]

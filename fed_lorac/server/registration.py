@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from flwr.serverapp import Grid
 
-__all__ = ["enrolled"]
+__all__ = ["register_nodes"]
 
 _POLL_S = 1.0
 
 
-def enrolled(grid: Grid, roster: Mapping[int, int], *, at_least: int, wait_s: float) -> dict[int, int]:
+def register_nodes(grid: Grid, roster: Mapping[int, int], *, at_least: int, wait_s: float) -> dict[int, int]:
     """The roster (node id -> camera) with the grid's new nodes as its next cameras, ascending by node id.
 
     Waits until `at_least` nodes have registered, and no longer than `wait_s` seconds: Flower starts a run's first

@@ -12,11 +12,11 @@ from flwr.common.constant import ErrorCode
 from torch import Tensor
 
 from fed_lorac.aggregation.delta_sum import State
-from fed_lorac.wire.billing import Weight, message_bytes, read_frame
+from fed_lorac.wire.billing import MessageSize, message_bytes, read_frame
 from fed_lorac.wire.frame import decode, inspect
 from fed_lorac.wire.refusals import DROPPED_OUT, RefusedFrameError
 
-__all__ = ["Jury", "Reply", "heard", "mean_metrics", "train_metrics", "weighted_mean"]
+__all__ = ["Reply", "ReplyCollector", "heard", "mean_metrics", "train_metrics", "weighted_mean"]
 
 Record = TypeVar("Record", ArrayRecord, MetricRecord)
 
@@ -34,14 +34,14 @@ class Reply:
     reason: str = "no reply"
     num_examples: int = 0
     train_loss: float = math.nan
-    weight: Weight = field(default_factory=Weight)
+    weight: MessageSize = field(default_factory=MessageSize)
 
 
 class _RefusedError(Exception):
     """A reply to leave out; its text is the reason, a few words for the ledger."""
 
 
-class Jury:
+class ReplyCollector:
     """Judges one round's replies as they come and hands out the states that count, in the order of the draw.
 
     A state is kept only until those of the cameras drawn before it have come: a grid that replies in the order of its
@@ -112,8 +112,8 @@ def _read(
     message: Message, camera: int, base: str, template: Mapping[str, Sequence[int]]
 ) -> tuple[Reply, State | None]:
     if not message.has_content():
-        return Reply(camera, reason=_trouble(message.error)), None
-    weight = Weight(message_bytes=_size(message))
+        return Reply(camera, reason=_failure(message.error)), None
+    weight = MessageSize(message_bytes=_size(message))
     try:
         frame = read_frame(_one(message.content, ArrayRecord))
         weight = replace(weight, frame_bytes=len(frame))
@@ -170,7 +170,7 @@ def _check_range(state: Mapping[str, Tensor]) -> None:
         sizes[layer] = size
 
 
-def _trouble(error: Error) -> str:
+def _failure(error: Error) -> str:
     if error.code in _LOST:
         return DROPPED_OUT if error.reason == DROPPED_OUT else "no reply"
     lines = [line.strip() for line in (error.reason or "").splitlines() if line.strip()]
@@ -197,7 +197,7 @@ def heard(replies: Iterable[Message], roster: Mapping[int, int]) -> dict[int, Re
 
 def _heard(message: Message, camera: int) -> Reply:
     if not message.has_content():
-        return Reply(camera, reason=_trouble(message.error))
+        return Reply(camera, reason=_failure(message.error))
     try:
         return Reply(camera, True, "", *_numbers(_one(message.content, MetricRecord)))
     except _RefusedError as refusal:

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from fed_lorac.server.replies import Reply
-from fed_lorac.wire.billing import Weight
+from fed_lorac.wire.billing import MessageSize
 
 __all__ = ["RoundReport"]
 
@@ -19,7 +19,7 @@ class RoundReport:
 
     round: int
     replies: list[Reply]
-    down: dict[int, Weight] = field(default_factory=dict)
+    down: dict[int, MessageSize] = field(default_factory=dict)
     caught_up: Counter[int] = field(default_factory=Counter)
     skipped: bool = False
     aggregation_error: float = math.nan

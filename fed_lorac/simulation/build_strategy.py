@@ -1,4 +1,4 @@
-"""The strategy that a config names, and what full fine-tuning would send instead. Knows sites and strategies; not
+"""The strategy that a config names, and what full fine-tuning would send instead. Knows experiments and strategies; not
 rounds or records."""
 
 from collections.abc import Mapping, Sequence
@@ -8,56 +8,58 @@ from typing import Any
 
 from flwr.app import ConfigRecord, MessageType
 
-from fed_lorac.aggregation.aggregators import Centre
+from fed_lorac.aggregation.aggregators import Aggregator
 from fed_lorac.aggregation.server_optimizers import ServerOptimizer
-from fed_lorac.client.global_model import RunningBase, folded, whole_frame
+from fed_lorac.client.global_model import GlobalModel, folded, whole_frame
 from fed_lorac.client.local_update import uplink_template
 from fed_lorac.config import CodecConfig, StrategyConfig, names
-from fed_lorac.experiment.experiment import Site, expansion
+from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.fleet.clock import Clock
 from fed_lorac.models.fingerprints import shapes_of
 from fed_lorac.seeds import stream
-from fed_lorac.server.downlink import Outbox, Update
-from fed_lorac.server.fleet_strategy import Traffic
+from fed_lorac.server.downlink import Downlink, Update
+from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.server.replies import Reply
 from fed_lorac.training.accuracy import statistics_of
-from fed_lorac.wire.billing import Weight, full_message, reply_records
+from fed_lorac.wire.billing import MessageSize, full_message, reply_records
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.reference import FullMessages, Reference
-from strategies.factors import FactorFedAvg
+from strategies.clustered import ClusteredFedAvg
+from strategies.factor_fedavg import FactorFedAvg
+from strategies.fedavg import FedAvg, RotatingBasis
 from strategies.flexlora import FlexLora
 from strategies.flora import Flora
 from strategies.merged import MergedFedAvg
-from strategies.personal import Personal
-from strategies.plain import PlainFedAvg, RotatingBasis
 from strategies.silent import LocalOnly, ZeroByte
 
 __all__ = ["STRATEGIES", "full_messages", "reference_of", "strategy_of", "update_message_bytes"]
 
-STRATEGIES: dict[str, type[Traffic]] = {
+STRATEGIES: dict[str, type[FleetStrategy]] = {
     "merged": MergedFedAvg,
     "factors": FactorFedAvg,
     "flora": Flora,
     "flexlora": FlexLora,
     "rotating-basis": RotatingBasis,
-    "plain": PlainFedAvg,
-    "full": PlainFedAvg,
-    "personal": Personal,
+    "plain": FedAvg,
+    "full": FedAvg,
+    "personal": ClusteredFedAvg,
     "local-only": LocalOnly,
     "zero-byte": ZeroByte,
 }
 """strategy.name -> its class."""
 
 
-def strategy_of(site: Site, roster: Mapping[int, int] | None = None, clock: Clock | None = None) -> Traffic:
-    """The strategy that the config names, for this site's base and fleet; by a clock, late replies are left out."""
-    config = site.config
+def strategy_of(
+    experiment: Experiment, roster: Mapping[int, int] | None = None, clock: Clock | None = None
+) -> FleetStrategy:
+    """The strategy that the config names, for its base and fleet; with a clock, late replies are left out."""
+    config = experiment.config
     return STRATEGIES[config.strategy.name](
         quorum=config.quorum_cameras,
         roster=roster,
-        draw=site.fleet.drawn,
-        away=site.fleet.away,
-        **(_judged(clock) | _framed(site) | _own(site)),
+        draw=experiment.fleet.drawn,
+        away=experiment.fleet.away,
+        **(_judged(clock) | _framed(experiment) | _own(experiment)),
     )
 
 
@@ -65,47 +67,47 @@ def _judged(clock: Clock | None) -> dict[str, Any]:
     return {} if clock is None else {"judge": partial(_by_the_clock, clock)}
 
 
-def _framed(site: Site) -> dict[str, Any]:
+def _framed(experiment: Experiment) -> dict[str, Any]:
     """What a strategy is told whose messages are frames; nothing for one that sends none."""
-    config = site.config
+    config = experiment.config
     if config.strategy.name in names.SILENT:
         return {}
-    templates = [uplink_template(site, adapter) for adapter in site.adapters]
-    unequal = {"template_for": lambda camera: templates[site.place(camera)]} if len(templates) > 1 else {}
+    templates = [uplink_template(experiment, adapter) for adapter in experiment.adapters]
+    unequal = {"template_for": lambda camera: templates[experiment.place(camera)]} if len(templates) > 1 else {}
     return {
-        "base": site.base.fingerprint,
-        "shapes": shapes_of(site.base.model),
-        "template": templates[site.adapters.index(site.adapter)],
-        "scale": site.adapter.scale,
-        "expansion": partial(expansion, site),
+        "base": experiment.base.fingerprint,
+        "shapes": shapes_of(experiment.base.model),
+        "template": templates[experiment.adapters.index(experiment.adapter)],
+        "scale": experiment.adapter.scale,
+        "to_delta": partial(to_delta, experiment),
         "dtype": config.codec.down,
         "topk_share": config.codec.topk_share,
         "seed": config.run.seed,
         "server": _server(config.strategy),
-        "centre": _centre(config.strategy),
-        "whole": _Whole(site),
+        "aggregator": _aggregator(config.strategy),
+        "whole": _Whole(experiment),
         **unequal,
     }
 
 
-def _downlink(site: Site) -> dict[str, Any]:
-    return {"downlink": site.config.strategy.downlink, "svd_rank": site.config.strategy.svd_rank}
+def _downlink(experiment: Experiment) -> dict[str, Any]:
+    return {"downlink": experiment.config.strategy.downlink, "svd_rank": experiment.config.strategy.svd_rank}
 
 
-def _personal(site: Site) -> dict[str, Any]:
+def _personal(experiment: Experiment) -> dict[str, Any]:
     """Groups by the weather that cameras were dealt, in the order of the cameras; or to be found."""
-    config, cameras = site.config.strategy, site.fleet.cameras
+    config, cameras = experiment.config.strategy, experiment.fleet.cameras
     weathers = list(dict.fromkeys(camera.corruption for camera in cameras))
-    own = {**_downlink(site), "groups": config.groups, "share": config.group_share}
+    own = {**_downlink(experiment), "groups": config.groups, "share": config.group_share}
     if config.groups_by == "weather":
         own["group_of"] = lambda camera: weathers.index(cameras[camera].corruption)
     return own
 
 
-def _own(site: Site) -> dict[str, Any]:
+def _own(experiment: Experiment) -> dict[str, Any]:
     """Settings of one strategy alone."""
-    make = {"merged": _downlink, "personal": _personal}.get(site.config.strategy.name)
-    return {} if make is None else make(site)
+    make = {"merged": _downlink, "personal": _personal}.get(experiment.config.strategy.name)
+    return {} if make is None else make(experiment)
 
 
 def _server(config: StrategyConfig) -> ServerOptimizer:
@@ -114,7 +116,7 @@ def _server(config: StrategyConfig) -> ServerOptimizer:
     )
 
 
-def _by_the_clock(clock: Clock, reply: Reply, asked: Weight) -> Reply:
+def _by_the_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
     """Left out where it is late, and not billed where it was never sent."""
     if reply.counted and not reply.weight.message_bytes:
         clock.trip(reply.camera, 0, 0)  # a turn that nothing is sent of takes its time too
@@ -123,44 +125,44 @@ def _by_the_clock(clock: Clock, reply: Reply, asked: Weight) -> Reply:
     trip = clock.trip(reply.camera, asked.message_bytes, reply.weight.message_bytes)
     if not trip.late:
         return reply
-    weight = reply.weight if trip.sent else Weight()
+    weight = reply.weight if trip.sent else MessageSize()
     return replace(reply, counted=False, reason="late" if reply.counted else reply.reason, weight=weight)
 
 
-def _centre(config: StrategyConfig) -> Centre:
-    return Centre(config.centre, config.trim, config.faulty, config.clip_norm, config.noise)
+def _aggregator(config: StrategyConfig) -> Aggregator:
+    return Aggregator(config.aggregator, config.trim_fraction, config.malicious, config.clip_norm, config.noise)
 
 
 class _Whole:
     """The running base as one frame; kept, so that each update is folded once."""
 
-    def __init__(self, site: Site) -> None:
-        self._site, self._running = site, RunningBase()
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment, self._running = experiment, GlobalModel()
 
     def __call__(self, updates: Sequence[Update]) -> bytes:
         new = [(update.round, update.frame) for update in updates if update.round > self._running.round]
-        self._running = folded(self._site, self._running, new)
-        return whole_frame(self._site, self._running)
+        self._running = folded(self._experiment, self._running, new)
+        return whole_frame(self._experiment, self._running)
 
 
-def reference_of(site: Site) -> Reference:
+def reference_of(experiment: Experiment) -> Reference:
     """What full fine-tuning of the same model would send and be sent, in the run's codec and in fp32."""
-    codec, fp32 = site.config.codec, full_messages(site, CodecConfig())
-    return Reference(fp32 if codec.up == codec.down == "fp32" else full_messages(site, codec), fp32)
+    codec, fp32 = experiment.config.codec, full_messages(experiment, CodecConfig())
+    return Reference(fp32 if codec.up == codec.down == "fp32" else full_messages(experiment, codec), fp32)
 
 
-def full_messages(site: Site, codec: CodecConfig) -> FullMessages:
-    """Build and weigh, once, what full fine-tuning of the same model would send and be sent under a codec."""
-    tensors = {name: p.detach() for name, p in site.base.model.named_parameters()}
-    if site.config.batch_norm.mode == "shared":
-        tensors |= statistics_of(site.base.model)
-    examples = max(len(camera.train) for camera in site.fleet.cameras)
+def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
+    """Build and measure, once, what full fine-tuning of the same model would send and be sent under a codec."""
+    tensors = {name: p.detach() for name, p in experiment.base.model.named_parameters()}
+    if experiment.config.batch_norm.mode == "shared":
+        tensors |= statistics_of(experiment.base.model)
+    examples = max(len(camera.train) for camera in experiment.fleet.cameras)
     up = full_message(tensors, codec.up, reply_records(examples), reply=True, topk_share=codec.topk_share)
     # Put together as the strategy does it, so that the two arms differ in the frame alone.
     rng = stream(0, "weighed")
     frame = encode(tensors, dtype=codec.down, base="", rng=rng, topk_share=codec.topk_share)
     whole = encode(tensors, dtype="fp32", base="")
-    ask = Outbox().parcels([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].weight
+    ask = Downlink().messages_down([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].weight
     down, anew = (update_message_bytes(Update(1, one)) for one in (frame, whole))
     return FullMessages(up.message_bytes, down, ask.message_bytes, anew)
 
@@ -168,4 +170,4 @@ def full_messages(site: Site, codec: CodecConfig) -> FullMessages:
 def update_message_bytes(update: Update) -> int:
     """What the message weighs that tells a camera of an update."""
     told = ConfigRecord({"measure": True, "statistics": False, "server-round": 1})
-    return Outbox([update]).parcels([0], told, MessageType.EVALUATE)[0].weight.message_bytes
+    return Downlink([update]).messages_down([0], told, MessageType.EVALUATE)[0].weight.message_bytes

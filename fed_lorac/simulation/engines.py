@@ -1,4 +1,4 @@
-"""The engines that a run can go on, by name. Knows apps, crews and grids; not what a run computes."""
+"""The engines that a run can go on, by name. Knows apps, executors and grids; not what a run computes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -7,20 +7,20 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
-from fed_lorac.client.local_update import cohort_size_of
+from fed_lorac.client.local_update import block_size_of
 from fed_lorac.config import Config
 from fed_lorac.data.progress import at
 from fed_lorac.errors import ConfigError, RunError
-from fed_lorac.experiment.experiment import site_of
-from fed_lorac.grid.block_app import Bases, FleetApp
-from fed_lorac.grid.executor import CohortApp, Crew
+from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.grid.block_app import FleetApp, GlobalModels
+from fed_lorac.grid.executor import BlockApp, Executor
 from fed_lorac.grid.fleet_grid import FleetGrid
-from fed_lorac.grid.serial_executor import Here
+from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.records.run_folder import RunFolder
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.runtime.precision import resolved_device
-from fed_lorac.simulation.run import conduct
+from fed_lorac.simulation.run import run_rounds
 
 __all__ = ["ENGINES", "Fleet", "check_machine", "run"]
 
@@ -36,31 +36,31 @@ def check_machine(config: Config) -> None:
         check_own(config.run, config.ray.address)
 
 
-def _hire(config: Config, app: Callable[[], CohortApp]) -> Crew:
+def _hire(config: Config, app: Callable[[], BlockApp]) -> Executor:
     """This process where one worker is asked for, else workers on Ray."""
     if config.run.workers == 1 and not config.ray.address:
-        return Here(app())
+        return SerialExecutor(app())
     at(f"starting {config.run.workers} workers on Ray")
     # Ray takes seconds to import, and one process needs none of it.
-    from fed_lorac.grid.ray.executor import RayCrew  # noqa: PLC0415
+    from fed_lorac.grid.ray.executor import RayExecutor  # noqa: PLC0415
 
-    return RayCrew(config, app)
+    return RayExecutor(config, app)
 
 
 class Fleet:
     """Our grid with the cameras of a config, and what they remember."""
 
-    def __init__(self, config: Config, app: Callable[[], CohortApp] | None = None) -> None:
+    def __init__(self, config: Config, app: Callable[[], BlockApp] | None = None) -> None:
         # Workers first: they come up while this process opens data and base for itself.
         try:
-            self.crew = _hire(config, app or partial(FleetApp, config.to_flat()))
+            self.executor = _hire(config, app or partial(FleetApp, config.to_flat()))
         except RunError:
-            site_of(config)  # where the trouble is this process's too, it comes out as itself
+            build_experiment(config)  # where the failure is this process's too, it comes out as itself
             raise
-        site = site_of(config)
-        self._bases = Bases(site)
-        size = cohort_size_of(site)
-        self.grid = FleetGrid(self.crew, config.fleet.cameras, cohort_size=size, shared=self._bases.after)
+        experiment = build_experiment(config)
+        self._bases = GlobalModels(experiment)
+        size = block_size_of(experiment)
+        self.grid = FleetGrid(self.executor, config.fleet.cameras, block_size=size, shared=self._bases.after)
 
     def states(self) -> Mapping[int, RecordDict]:
         """Each node's memory, by node id."""
@@ -72,13 +72,13 @@ class Fleet:
         self._bases.restore(updates)
 
     def close(self) -> None:
-        """Let the crew go."""
-        self.crew.close()
+        """Let the executor go."""
+        self.executor.close()
 
 
 def _fleet(config: Config, folder: RunFolder, watch: Watch) -> None:
     with task_identity(), closing(Fleet(config)) as fleet:
-        conduct(fleet.grid, config, folder, watch, memories=fleet)
+        run_rounds(fleet.grid, config, folder, watch, memories=fleet)
 
 
 def _flower(config: Config, folder: RunFolder, watch: Watch) -> None:

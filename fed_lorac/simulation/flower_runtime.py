@@ -19,13 +19,13 @@ from fed_lorac.client.app import make_client_app
 from fed_lorac.config import Config
 from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError
-from fed_lorac.experiment.experiment import site_of
+from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.grid.live import LiveGrid
 from fed_lorac.grid.ray.cluster import joined
 from fed_lorac.records.run_folder import RunFolder
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
-from fed_lorac.simulation.run import conduct
+from fed_lorac.simulation.run import run_rounds
 
 __all__ = ["simulate"]
 
@@ -35,8 +35,8 @@ def simulate(config: Config, folder: RunFolder, watch: Watch, mods: Sequence[Mod
 
     What goes wrong in the ServerApp comes out of here as it was raised.
     """
-    site_of(config)  # so that bad data or a bad base is found before Ray starts
-    conductor = _Conductor(config, folder, watch)
+    build_experiment(config)  # so that bad data or a bad base is found before Ray starts
+    conductor = _ServerThread(config, folder, watch)
     at("starting Flower's runtime")
     with task_identity(), joined(config.run, config.ray.address) as share, _without_deprecation():
         try:
@@ -56,8 +56,8 @@ def simulate(config: Config, folder: RunFolder, watch: Watch, mods: Sequence[Mod
     conductor.check()
 
 
-class _Conductor:
-    """`conduct` as a ServerApp for the thread that Flower starts, which can be stopped and keeps what it raised."""
+class _ServerThread:
+    """`run_rounds` as a ServerApp for the thread that Flower starts, which can be stopped and keeps what it raised."""
 
     def __init__(self, config: Config, folder: RunFolder, watch: Watch) -> None:
         self.app = ServerApp()
@@ -68,7 +68,7 @@ class _Conductor:
         def main(grid: Grid, context: Context) -> None:
             self._begun.set()
             try:
-                conduct(LiveGrid(grid, self._stop), config, folder, watch)
+                run_rounds(LiveGrid(grid, self._stop), config, folder, watch)
             except BaseException as error:
                 # Kept, not raised: Flower would log it, wait three seconds, and lose it if the main thread raises too.
                 self._error = error

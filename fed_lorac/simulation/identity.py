@@ -1,4 +1,4 @@
-"""What a run is, beside its config: what a resumed one must find again. Knows sites; not checkpoints.
+"""What a run is, beside its config: what a resumed one must find again. Knows experiments; not checkpoints.
 
 A config names images, a base and a device; this says what they were. Where one of them is another now, the rest of the
 run would be of another experiment than its beginning.
@@ -7,10 +7,10 @@ run would be of another experiment than its beginning.
 import json
 from collections.abc import Mapping
 
-from fed_lorac.client.local_update import cohort_size_of
+from fed_lorac.client.local_update import block_size_of
 from fed_lorac.data.corruptions import corruption_fingerprint, frost_textures
 from fed_lorac.errors import RunError
-from fed_lorac.experiment.experiment import Site, sees_frost
+from fed_lorac.experiment.experiment import Experiment, sees_frost
 
 __all__ = ["check_same", "identity_of"]
 
@@ -24,32 +24,32 @@ _REMEDIES = {
     "precision": "Go on where the CPU multiplies bf16 as then, or set run.precision to what it was: "
     "slower, and the rest may differ in its last bits.",
     "device": f"Set run.device to what it was, {_NEW_RUN}.",
-    "cameras side by side": f"Set run.cohort_size to what it was, {_NEW_RUN}.",
+    "cameras side by side": f"Set run.block_size to what it was, {_NEW_RUN}.",
     "weather": f"Use the version of fed-lorac, or the corruptions, that it began with, {_NEW_RUN}.",
     "frost textures": "Install fed-lorac[frost] where they were the real ones, remove imagecorruptions where not.",
 }
 
 
-def identity_of(site: Site) -> dict[str, str]:
+def identity_of(experiment: Experiment) -> dict[str, str]:
     """What the config does not pin down, in words and fingerprints."""
     return {
-        "images": site.data.fingerprint,
-        "classes": json.dumps(site.data.classes),
-        "base network": site.base.fingerprint,
-        "normalization": site.base.normalization.text,
-        "precision": site.precision,
-        "device": site.device.type,
-        "cameras side by side": str(cohort_size_of(site)),
-        "frost textures": frost_textures() if sees_frost(site) else "none",
-        "weather": _weather(site),
+        "images": experiment.data.fingerprint,
+        "classes": json.dumps(experiment.data.classes),
+        "base network": experiment.base.fingerprint,
+        "normalization": experiment.base.normalization.text,
+        "precision": experiment.precision,
+        "device": experiment.device.type,
+        "cameras side by side": str(block_size_of(experiment)),
+        "frost textures": frost_textures() if sees_frost(experiment) else "none",
+        "weather": _weather(experiment),
     }
 
 
-def _weather(site: Site) -> str:
+def _weather(experiment: Experiment) -> str:
     """The code that makes it, which says nothing of the libraries under it: their versions are told apart already."""
-    if site.config.data.name == "cifar10c":
+    if experiment.config.data.name == "cifar10c":
         return "on file"
-    found = {corruption_fingerprint(name) for name in site.fleet.corruptions}
+    found = {corruption_fingerprint(name) for name in experiment.fleet.corruptions}
     return "made by replaced corruptions" if None in found else " ".join(sorted({f.split(",")[0] for f in found if f}))
 
 

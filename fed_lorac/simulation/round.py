@@ -16,10 +16,10 @@ from fed_lorac.fleet.schedule import Weather
 from fed_lorac.records.ledger import Ledger, Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.watch import Watch
-from fed_lorac.server.fleet_strategy import Traffic
+from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.server.replies import Reply
 from fed_lorac.server.round_report import RoundReport
-from fed_lorac.wire.billing import Weight
+from fed_lorac.wire.billing import MessageSize
 from fed_lorac.wire.reference import Reference
 from fed_lorac.wire.refusals import DROPPED_OUT
 
@@ -82,7 +82,7 @@ def _registered(grid: Grid, cameras: int) -> list[int]:
     return nodes
 
 
-def measure_base(grid: Grid, strategy: Traffic, watch: Watch, timeout: float) -> tuple[Measured, Measured]:
+def measure_base(grid: Grid, strategy: FleetStrategy, watch: Watch, timeout: float) -> tuple[Measured, Measured]:
     """The base as it comes (source) and under each camera's own statistics (zero-byte), before the first round.
 
     Raises:
@@ -126,14 +126,14 @@ def _commonest(reasons: Mapping[str, int]) -> str:
     return f"The commonest reason ({count} of {kinds.total()}): {example.rstrip('.')}."
 
 
-def measured_base(strategy: Traffic) -> tuple[Measured, Measured]:
+def measured_base(strategy: FleetStrategy) -> tuple[Measured, Measured]:
     """What cameras last said of the base: as it comes (source), and under their own statistics (zero-byte)."""
     return _measured(strategy, "source"), _measured(strategy, "zero-byte")
 
 
 def run_round(
     grid: Grid,
-    strategy: Traffic,
+    strategy: FleetStrategy,
     number: int,
     *,
     measure: bool,
@@ -171,8 +171,8 @@ def write_rows(
     `source` and `zero_byte` are the base's scores in this round's weather, where they were measured; `clock` ends its
     round.
     """
-    up = sum((reply.weight for reply in report.replies), Weight())
-    down = sum(report.down.values(), Weight())
+    up = sum((reply.weight for reply in report.replies), MessageSize())
+    down = sum(report.down.values(), MessageSize())
     left_out = [reply for reply in report.replies if not reply.counted]
     answered = sum(1 for reply in report.replies if reply.counted or reply.weight.message_bytes)
     by_camera = {reply.camera: reply for reply in report.replies}
@@ -204,7 +204,7 @@ def _write_camera(
     ledger: Ledger, report: RoundReport, camera: Camera, reply: Reply | None, weather: Weather, clock: Clock | None
 ) -> None:
     sent, over = reply or Reply(camera.id, reason=""), link(camera.link)
-    down, trip = report.down.get(camera.id, Weight()), clock and clock.trips.get(camera.id)
+    down, trip = report.down.get(camera.id, MessageSize()), clock and clock.trips.get(camera.id)
     status = "idle" if reply is None else "counted" if reply.counted else "left out"
     ledger.camera(
         round=report.round,
@@ -235,7 +235,7 @@ def _watched(replies: Iterable[Message], watch: Watch, errors: list[str] | None 
         yield reply
 
 
-def _measured(strategy: Traffic, name: str) -> Measured:
+def _measured(strategy: FleetStrategy, name: str) -> Measured:
     result = Measured()
     for camera, content in sorted(strategy.evaluations.items()):
         metrics = content.metric_records["metrics"]

@@ -13,13 +13,13 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
-from fed_lorac.client.global_model import RunningBase, folded
-from fed_lorac.client.state import STATISTICS_KEY, own_frame, recalled
+from fed_lorac.client.global_model import GlobalModel, folded
+from fed_lorac.client.state import STATISTICS_KEY, personal_frame, recalled
 from fed_lorac.config import Config, check_unchanged
 from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError
 from fed_lorac.experiment.base_model import tell_notes
-from fed_lorac.experiment.experiment import Site, site_of
+from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.fleet.clock import Clock
 from fed_lorac.records.checkpoint import Checkpoint
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
@@ -29,7 +29,7 @@ from fed_lorac.reporting.summary import adapter_state, model_state, own_state, s
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import record_bytes, record_of
 from fed_lorac.server.downlink import Update
-from fed_lorac.server.fleet_strategy import Traffic
+from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.simulation.build_strategy import reference_of, strategy_of
 from fed_lorac.simulation.identity import check_same, identity_of
 from fed_lorac.simulation.round import (
@@ -42,7 +42,7 @@ from fed_lorac.simulation.round import (
 )
 from fed_lorac.simulation.waste import wasteful
 
-__all__ = ["Memories", "conduct"]
+__all__ = ["Memories", "run_rounds"]
 
 
 class Memories(Protocol):
@@ -67,7 +67,7 @@ class _Standing:
     )
 
 
-def conduct(
+def run_rounds(
     grid: Grid, config: Config, folder: RunFolder, watch: Watch, *, memories: Memories | None = None
 ) -> dict[str, Any]:
     """Run all rounds over any grid, write the run's folder, return its summary.
@@ -98,12 +98,12 @@ class _Run:
 
     def __init__(self, grid: Grid, config: Config, folder: RunFolder, watch: Watch, memories: Memories | None) -> None:
         self._grid, self._config, self._folder, self._watch, self._memories = grid, config, folder, watch, memories
-        self._site: Site = site_of(config)
-        tell_notes(self._site.base)
-        self._clock = Clock(self._site.fleet, config.fleet, config.local)
-        self._strategy: Traffic = strategy_of(self._site, clock=self._clock)
-        self._full = reference_of(self._site)
-        self._identity = identity_of(self._site)  # it stays, and reading it off takes a network
+        self._experiment: Experiment = build_experiment(config)
+        tell_notes(self._experiment.base)
+        self._clock = Clock(self._experiment.fleet, config.fleet, config.local)
+        self._strategy: FleetStrategy = strategy_of(self._experiment, clock=self._clock)
+        self._full = reference_of(self._experiment)
+        self._identity = identity_of(self._experiment)  # it stays, and reading it off takes a network
         self.standing = _Standing()
         self._remarks: list[str] | None = None  # once there is an update to look at
 
@@ -140,11 +140,11 @@ class _Run:
         measured = self.standing.measured
         if measure:
             measured["adapted"] = found
-        if measure and self._site.fleet.changing:
+        if measure and self._experiment.fleet.changing:
             measured["source"], measured["zero_byte"] = measured_base(self._strategy)
         base = {arm: measured[arm] for arm in ("source", "zero_byte") if measure}
         self._folder.lock.check()
-        row = write_rows(ledger, report, self._site.fleet, self._full, found, seconds, clock=self._clock, **base)
+        row = write_rows(ledger, report, self._experiment.fleet, self._full, found, seconds, clock=self._clock, **base)
         self._stand(number)
         if last or (run.checkpoint_every and number % run.checkpoint_every == 0):
             self._save()
@@ -160,7 +160,7 @@ class _Run:
     def _remark(self) -> None:
         """Say once what the first update shows."""
         if self._remarks is None and self._strategy.updates:
-            said = wasteful(self._site, self._strategy.updates[0])
+            said = wasteful(self._experiment, self._strategy.updates[0])
             self._remarks = [] if said is None else [said]
             for text in self._remarks:
                 logging.getLogger(__name__).warning("%s", text)
@@ -175,24 +175,24 @@ class _Run:
         groups = {str(k): group for k in cameras if (group := self._strategy.group(k)) is not None}
         self._remark()
         arms, said = self.standing.measured, self._remarks or ()
-        found = summary(self._site, rows, **arms, groups=groups, interrupted=interrupted, remarks=said)
+        found = summary(self._experiment, rows, **arms, groups=groups, interrupted=interrupted, remarks=said)
         # An interrupted round may have made its update already, but has no row: it never was.
         updates = [update for update in self._strategy.updates if update.round <= found["rounds"]]
-        running = folded(self._site, RunningBase(), [(update.round, update.frame) for update in updates])
+        running = folded(self._experiment, GlobalModel(), [(update.round, update.frame) for update in updates])
         metadata = {
-            "base": self._site.base.fingerprint,
+            "base": self._experiment.base.fingerprint,
             "folded_round": str(running.round),
             "method": self._config.adapter.method,
-            "data": self._site.data.name,
-            "data_fingerprint": self._site.data.fingerprint,
-            "classes": json.dumps(self._site.data.classes),
-            "normalization": self._site.base.normalization.text,
+            "data": self._experiment.data.name,
+            "data_fingerprint": self._experiment.data.fingerprint,
+            "classes": json.dumps(self._experiment.data.classes),
+            "normalization": self._experiment.base.normalization.text,
             "seed": str(self._config.run.seed),
         }
         self._folder.finish(
             found,
-            adapter=adapter_state(self._site, running, updates, self.standing.outside),
-            model=model_state(self._site, running, self.standing.outside),
+            adapter=adapter_state(self._experiment, running, updates, self.standing.outside),
+            model=model_state(self._experiment, running, self.standing.outside),
             cameras=self._of_cameras(),
             metadata=metadata,
         )
@@ -211,14 +211,14 @@ class _Run:
             if STATISTICS_KEY in state.array_records
             for name, value in recalled(state).items()
         }
-        return found | self._own_parts({camera: own_frame(state) for camera, state in sorted(cameras.items())})
+        return found | self._own_parts({camera: personal_frame(state) for camera, state in sorted(cameras.items())})
 
     def _own_parts(self, frames: Mapping[int, bytes]) -> dict[str, Tensor]:
         """Cameras that were told the same share one change."""
         places = {frame: place for place, frame in enumerate(dict.fromkeys(filter(None, frames.values())))}
         found = {f"own.camera-{k}": torch.tensor(places[frame]) for k, frame in frames.items() if frame}
         for frame, place in places.items():
-            change = own_state(self._site, frame, self.standing.outside)
+            change = own_state(self._experiment, frame, self.standing.outside)
             found |= {f"own-{place}.{name}": tensor for name, tensor in change.items()}
         return found
 

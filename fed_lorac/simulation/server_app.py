@@ -1,4 +1,4 @@
-"""The Flower ServerApp: `flwr run`'s way into a run. Knows Flower's context and log; the run itself is `conduct`."""
+"""The Flower ServerApp: `flwr run`'s way into a run. Knows Flower's context and log; the run itself is `run_rounds`."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from fed_lorac.config import Config
 from fed_lorac.records.ledger import Row
 from fed_lorac.records.run_folder import RunFolder, folder_for
 from fed_lorac.reporting.watch import Watch
-from fed_lorac.simulation.run import conduct
+from fed_lorac.simulation.run import run_rounds
 
 __all__ = ["app", "make_server_app"]
 
@@ -25,7 +25,7 @@ def make_server_app(config: Config | None = None, out: Path | None = None, watch
         """Run all rounds and leave a run's folder."""
         asked = config or Config.from_flat(context.run_config)
         with folder_for(asked, "flwr", out) as path, RunFolder.owned(path, asked) as folder:
-            found = conduct(grid, asked, folder, watch or LogWatch())
+            found = run_rounds(grid, asked, folder, watch or LogWatch())
         logging.getLogger("flwr").info("%s\nThe run is in %s", json.dumps(found, indent=2), folder.path)
 
     return app

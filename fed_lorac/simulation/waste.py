@@ -1,5 +1,5 @@
-"""A strategy that sends down far more than what its adapter needs, and the better choice. Knows sites, strategies and
-what their updates weigh; not rounds or ledgers.
+"""A strategy that sends down far more than what its adapter needs, and the better choice. Knows experiments, strategies
+and the sizes of their updates; not rounds or ledgers.
 
 Nothing is known here of single methods: what an update weighs is compared with what cameras send up, and where it is
 far more, the update that each other exact strategy would make of the same adapter is built and weighed too.
@@ -14,7 +14,7 @@ from fed_lorac.client.local_update import uplink_template
 from fed_lorac.config import CodecConfig, Config, names
 from fed_lorac.config.rules import Scalar
 from fed_lorac.errors import ConfigError
-from fed_lorac.experiment.experiment import Site
+from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.server.downlink import Update
 from fed_lorac.server.frame_strategy import FrameStrategy
@@ -38,20 +38,20 @@ _OTHERS: tuple[tuple[Mapping[str, Scalar], str], ...] = (
 """What else could be set, and how it is said."""
 
 
-def wasteful(site: Site, update: Update) -> str | None:
+def wasteful(experiment: Experiment, update: Update) -> str | None:
     """A remark on a run's first update where it weighs far more than what cameras send up and than the update of
     another strategy that accepts the same adapter and is exact; None where it does not."""
-    config, codec = site.config, site.config.codec
-    template = {name: torch.zeros(shape) for name, shape in uplink_template(site).items()}
+    config, codec = experiment.config, experiment.config.codec
+    template = {name: torch.zeros(shape) for name, shape in uplink_template(experiment).items()}
     needed, sent = payload_bytes(template, codec.down, codec.topk_share), inspect(update.frame).payload_bytes
     if sent <= FAR_MORE * needed:
         return None
-    others = [(_update_of(replace(site, config=other)), other, said) for other, said in _others(config)]
+    others = [(_update_of(replace(experiment, config=other)), other, said) for other, said in _others(config)]
     best = min(others, key=lambda one: len(one[0].frame), default=None)
     if best is None or len(best[0].frame) * FAR_MORE > len(update.frame):
         return None
     fewer, other, said = best
-    full = full_messages(site, CodecConfig()).down
+    full = full_messages(experiment, CodecConfig()).down
     ours, theirs = update_message_bytes(update), update_message_bytes(fewer)
     lost = names.GROUPED.count(config.strategy.name) > names.GROUPED.count(other.strategy.name)
     return (
@@ -72,14 +72,14 @@ def _others(config: Config) -> Iterator[tuple[Config, str]]:
             yield other, said
 
 
-def _update_of(site: Site) -> Update:
+def _update_of(experiment: Experiment) -> Update:
     """The first update that a strategy makes of some state: its size follows from shapes.
 
-    A server optimizer and a centre change values alone; the simplest of them stand in.
+    A server optimizer and an aggregator change values alone; the simplest of them stand in.
     """
-    config = site.config
-    simple = replace(config, strategy=replace(config.strategy, server="average", centre="mean"))
-    strategy = strategy_of(replace(site, config=simple))
+    config = experiment.config
+    simple = replace(config, strategy=replace(config.strategy, server="average", aggregator="mean"))
+    strategy = strategy_of(replace(experiment, config=simple))
     assert isinstance(strategy, FrameStrategy)  # whoever sends updates is one
     drawn = torch_stream(0, "weighed")
     state = {name: torch.randn(shape, generator=drawn) for name, shape in strategy.template.items()}

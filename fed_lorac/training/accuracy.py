@@ -58,7 +58,7 @@ def reestimate_statistics(
         norm.momentum = None  # type: ignore[assignment]  # None: cumulative mean
     model.train()
     device = next(model.parameters()).device
-    # Strided batches: near equal in size, so that images weigh alike, and of all classes where images come class by
+    # Strided batches: of near equal size, so that images count alike, and of all classes where images come class by
     # class, or the spread between classes would be missing from every batch's variance.
     parts = max(1, -(-len(images) // _BATCH))
     for batch in (images[part::parts] for part in range(parts)):

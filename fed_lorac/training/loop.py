@@ -92,7 +92,7 @@ def train(
     """Train models[k] on tasks[k], each as if it were alone: shuffled epochs, crops, clipping, momentum of its own.
 
     Models are used as they stand (every module's mode, trainable parameters, device), end trained, and are of one
-    architecture with one set of trainable parameters. Together they are a cohort: several run side by side as one
+    architecture with one set of trainable parameters. Together they are a block: several run side by side as one
     network (`fed_lorac.training.blocks`) and agree with training one at a time to rounding; who has taken all of its
     steps leaves, and batches of unequal size are run apart, so nothing is ever padded. Networks that cannot stand side
     by side are trained one after another. The optimizer is a fresh SGD; `on_step(step, mean loss of those at work)` is
@@ -119,7 +119,7 @@ def train(
 
 
 class _Turn:
-    """A cohort in the middle of its training. `live` are the cameras at work, in the order of their places."""
+    """A block in the middle of its training. `live` are the cameras at work, in the order of their places."""
 
     def __init__(self, models: Sequence[nn.Module], tasks: Sequence[Task], recipe: Recipe) -> None:
         self.tasks, self.recipe, self.live = tasks, recipe, list(range(len(models)))
@@ -191,7 +191,7 @@ class _Turn:
 def _check(models: Sequence[nn.Module], tasks: Sequence[Task]) -> None:
     if not models or len(models) != len(tasks):
         raise RunError(
-            f"A cohort has one task for each of its networks, and at least one; came {len(models)} networks and "
+            f"A block has one task for each of its networks, and at least one; came {len(models)} networks and "
             f"{len(tasks)} tasks. Pair them up."
         )
     if not any(p.requires_grad for p in models[0].parameters()):

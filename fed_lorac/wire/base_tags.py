@@ -5,10 +5,10 @@ fingerprint of the starting base and the number of the last folded round, never 
 differ in the last bit between machines.
 """
 
-__all__ = ["own_fingerprint", "running_fingerprint", "whole_fingerprint"]
+__all__ = ["global_fingerprint", "personal_fingerprint", "whole_fingerprint"]
 
 
-def running_fingerprint(base: str, folded_round: int) -> str:
+def global_fingerprint(base: str, folded_round: int) -> str:
     """The identity of `base` after the update of round `folded_round` (0: none yet) was folded in."""
     return f"{base}@{folded_round}"
 
@@ -18,6 +18,6 @@ def whole_fingerprint(base: str, folded_round: int) -> str:
     return f"{base}=@{folded_round}"
 
 
-def own_fingerprint(base: str) -> str:
+def personal_fingerprint(base: str) -> str:
     """The same for a frame that holds what one camera has beside that base, whatever was folded into it."""
     return f"{base}~"

@@ -16,13 +16,13 @@ from fed_lorac.wire.refusals import RefusedFrameError
 
 __all__ = [
     "FRAME_KEY",
-    "Weight",
+    "MessageSize",
     "frame_record",
     "full_message",
     "message_bytes",
+    "message_size",
     "read_frame",
     "reply_records",
-    "weigh",
 ]
 
 Record = ArrayRecord | ConfigRecord | MetricRecord
@@ -32,15 +32,15 @@ FRAME_KEY = "frame"
 
 
 @dataclass(frozen=True)
-class Weight:
+class MessageSize:
     """One message in bytes, from the inside out: values alone, the frame around them, Flower's message around that."""
 
     payload_bytes: int = 0
     frame_bytes: int = 0
     message_bytes: int = 0
 
-    def __add__(self, other: "Weight") -> "Weight":
-        return Weight(
+    def __add__(self, other: "MessageSize") -> "MessageSize":
+        return MessageSize(
             self.payload_bytes + other.payload_bytes,
             self.frame_bytes + other.frame_bytes,
             self.message_bytes + other.message_bytes,
@@ -89,14 +89,14 @@ def message_bytes(content: RecordDict, message_type: str = MessageType.TRAIN, *,
     return proto_bytes(fixed_message(content, message_type, reply=reply))
 
 
-def weigh(
+def message_size(
     frame: bytes,
     payload: int,
     records: Mapping[str, Record] | None = None,
     *,
     message_type: str = MessageType.TRAIN,
     reply: bool = False,
-) -> Weight:
+) -> MessageSize:
     """Weigh one message.
 
     Args:
@@ -107,7 +107,7 @@ def weigh(
         reply: camera to server (uplink); otherwise server to camera (downlink).
     """
     content = RecordDict({ARRAYS_KEY: frame_record(frame), **(records or {})})
-    return Weight(payload, len(frame), message_bytes(content, message_type, reply=reply))
+    return MessageSize(payload, len(frame), message_bytes(content, message_type, reply=reply))
 
 
 def reply_records(num_examples: int = 1000) -> dict[str, Record]:
@@ -122,12 +122,12 @@ def full_message(
     *,
     reply: bool = False,
     topk_share: float = TOPK_SHARE,
-) -> Weight:
-    """Build and weigh the message that full fine-tuning would send, with the same codec and the same other records.
+) -> MessageSize:
+    """Build and measure the message that full fine-tuning would send, with the same codec and the same other records.
 
     The same codec with the same settings on both sides: a method under int4 is held against full fine-tuning under
     int4. `model_state` holds every parameter of the model, and its running statistics only where those are sent.
     Neither its values nor the fingerprint of the base matter here: a frame's size follows from shapes and settings.
     """
     frame = encode(model_state, dtype=dtype, base="", rng=stream(0, "weighed"), topk_share=topk_share)
-    return weigh(frame, payload_bytes(model_state, dtype, topk_share), records, reply=reply)
+    return message_size(frame, payload_bytes(model_state, dtype, topk_share), records, reply=reply)

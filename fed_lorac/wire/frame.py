@@ -1,4 +1,4 @@
-"""Frames: what crosses the radio, as bytes. Knows tensors, dtypes, checksums; not sockets, rounds or Flower.
+"""Frames: what crosses the radio, as bytes. Knows tensors, floats, checksums; not sockets, rounds or Flower.
 
     frame   = header, table, payload, crc
     header  = magic, version, dtype, base, length; 18 bytes                              (wire/header.py)

@@ -10,7 +10,7 @@ __all__ = ["FullMessages", "Reference"]
 class FullMessages:
     """Bytes of full fine-tuning's messages for the same model, built and weighed once.
 
-    `down` has an update, `ask` no tensor, `whole` the model itself: for who missed more updates than weigh less.
+    `down` has an update, `ask` no tensor, `whole` the model itself: for who missed updates that are larger together.
     """
 
     up: int

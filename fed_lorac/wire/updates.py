@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from flwr.app import RecordDict
 from torch import Tensor
 
-from fed_lorac.wire.base_tags import running_fingerprint
+from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import read_frame
 from fed_lorac.wire.frame import decode
 
-__all__ = ["OWN_KEY", "base_key", "read_base", "read_updates", "unfolded", "update_key"]
+__all__ = ["PERSONAL_KEY", "base_key", "read_base", "read_updates", "unfolded", "update_key"]
 
-OWN_KEY = "own"  # the record with the part of the network that is not everyone's
+PERSONAL_KEY = "own"  # the record with the part of the network that is not everyone's
 _PREFIX = "update-"
 _BASE_PREFIX = "base-"
 
@@ -59,5 +59,5 @@ def unfolded(
     """
     for round, frame in sorted(updates):
         if round > folded_round:
-            yield round, decode(frame, base=running_fingerprint(base, folded_round))
+            yield round, decode(frame, base=global_fingerprint(base, folded_round))
             folded_round = round

@@ -197,7 +197,10 @@ CASES = [
         "weights: no head, where training goes on",
         run_of(saved(headless), "-c", "model.pretrain_epochs=1", "--out", "base.safetensors", command="pretrain"),
         0,
-        says=("Base weights.pth: its classifier is drawn anew, to be trained: no classifier", "clean test accuracy"),
+        says=(
+            "Base weights.pth: its classifier is drawn anew, to be trained: no classifier",
+            "clean test accuracy",
+        ),
     ),
     Case(
         "weights: a head of another size",

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from fed_lorac.config import Config
-from fed_lorac.grid.executor import Answer, CohortApp, Visit
-from fed_lorac.grid.retries import Trouble, checked, raised
+from fed_lorac.grid.executor import Answer, BlockApp, ClientRequest
+from fed_lorac.grid.retries import Failure, checked, raised
 from fed_lorac.runtime.flower_private import task_identity
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ __all__ = ["Orders", "Report", "Worker", "node_name"]
 class Orders:
     """What a worker is told when it begins. `examined`: it is to examine its node for the config first."""
 
-    app: Callable[[], CohortApp]
+    app: Callable[[], BlockApp]
     config: Config
     examined: bool
 
@@ -39,18 +39,18 @@ class Report:
     """What a worker found when it began: its node's facts, and why it has no app, if so."""
 
     facts: "Facts | None"
-    trouble: Trouble | None
+    failure: Failure | None
 
 
 class Worker:
-    """A Ray actor. Whatever goes wrong in the app comes back as a `Trouble`, with its own traceback."""
+    """A Ray actor. Whatever goes wrong in the app comes back as a `Failure`, with its own traceback."""
 
     def __init__(self) -> None:
         # Ctrl-C reaches every process of the terminal; what it means for the workers, the driver decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._life = ExitStack()
         self._life.enter_context(task_identity())
-        self._app: CohortApp | None = None
+        self._app: BlockApp | None = None
         self._shared: tuple[int, Any] = (0, None)
 
     def where(self) -> str:
@@ -72,11 +72,13 @@ class Worker:
             return Report(facts, raised(error))
         return Report(facts, None)
 
-    def work(self, visits: Sequence[Visit], token: int, kept: Sequence["ray.ObjectRef[Any]"]) -> list[Answer] | Trouble:
+    def work(
+        self, requests: Sequence[ClientRequest], token: int, kept: Sequence["ray.ObjectRef[Any]"]
+    ) -> list[Answer] | Failure:
         """The app's answers. `token` numbers what is shared, which `kept` refers to; nothing is shared where empty."""
         try:
             assert self._app is not None
-            return checked(self._app.answer(visits, self._shared_under(token, kept)), visits)
+            return checked(self._app.answer(requests, self._shared_under(token, kept)), requests)
         except Exception as error:
             return raised(error)
 

@@ -13,15 +13,15 @@ from ray.exceptions import RayError, RayTaskError
 
 from fed_lorac.grid.ray.cluster import Share
 from fed_lorac.grid.ray.worker import Orders, Worker
-from fed_lorac.grid.retries import Attempt, Trouble, raised
+from fed_lorac.grid.retries import Attempt, Failure, raised
 
-__all__ = ["Doing", "Patience", "Post"]
+__all__ = ["Doing", "Timeouts", "WorkerSlot"]
 
 _ACTOR: Any = ray.remote(Worker)
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long a worker may take to find a place and come up, to open data and build its app, and to give a sign of
     life; and how often in a row it may fail to begin before its place is given up."""
 
@@ -42,12 +42,12 @@ class Doing(Enum):
     GONE = auto()  # given up
 
 
-class Post:
+class WorkerSlot:
     """A place among the workers, held by one actor after another. Who watches it calls `collect` when `ref` is ready,
     or lets the actor go when `deadline` has passed."""
 
-    def __init__(self, number: int, orders: "ray.ObjectRef[Orders]", share: Share, patience: Patience) -> None:
-        self.number, self.patience = number, patience
+    def __init__(self, number: int, orders: "ray.ObjectRef[Orders]", share: Share, timeouts: Timeouts) -> None:
+        self.number, self.timeouts = number, timeouts
         self._orders, self._share = orders, share
         self._actor: Any = None
         self.doing = Doing.GONE
@@ -61,37 +61,37 @@ class Post:
         """A new worker, in place of whoever is here."""
         self.dismiss()
         self._actor = _ACTOR.options(**self._share, max_restarts=0, scheduling_strategy="SPREAD").remote()
-        self._ask(Doing.ARRIVING, lambda actor: actor.where.remote(), self.patience.arrive_s)
+        self._ask(Doing.ARRIVING, lambda actor: actor.where.remote(), self.timeouts.arrive_s)
 
     def begin(self, node: str) -> None:
         """Have the worker, which has arrived on this node, examine it and build its app."""
         self.node = node
-        self._ask(Doing.BEGINNING, lambda actor: actor.begin.remote(self._orders), self.patience.begin_s)
+        self._ask(Doing.BEGINNING, lambda actor: actor.begin.remote(self._orders), self.timeouts.begin_s)
 
     def ping(self) -> None:
         """Ask a free worker whether it is still there."""
-        self._ask(Doing.ASKED, lambda actor: actor.ping.remote(), self.patience.ping_s)
+        self._ask(Doing.ASKED, lambda actor: actor.ping.remote(), self.timeouts.ping_s)
 
     def work(self, attempt: Attempt, token: int, kept: list["ray.ObjectRef[Any]"], timeout_s: float) -> None:
-        """Give a free worker a cohort."""
+        """Give a free worker a block."""
         self.attempt = attempt
-        self._ask(Doing.WORKING, lambda actor: actor.work.remote(attempt.visits, token, kept), timeout_s)
+        self._ask(Doing.WORKING, lambda actor: actor.work.remote(attempt.requests, token, kept), timeout_s)
 
     def collect(self) -> Any:
-        """What came of what it was asked, or a `Trouble`."""
+        """What came of what it was asked, or a `Failure`."""
         assert self.ref is not None
         try:
             return ray.get(self.ref)
         except RayTaskError as error:  # outside the app: an answer that cannot be pickled, say
             return raised(error.cause if isinstance(error.cause, Exception) else error)
         except RayError as error:
-            return Trouble("died", "worker died", str(error))
+            return Failure("died", "worker died", str(error))
         finally:
             self.ref = None
 
-    def overdue(self) -> Trouble:
-        """The trouble of a worker whose deadline has passed."""
-        return Trouble("late", f"no reply within {self._limit_s:g} s")
+    def overdue(self) -> Failure:
+        """The failure of a worker whose deadline has passed."""
+        return Failure("late", f"no reply within {self._limit_s:g} s")
 
     def dismiss(self) -> None:
         """Let the worker go, whatever it does; nobody waits for it."""

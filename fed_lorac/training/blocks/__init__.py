@@ -2,8 +2,8 @@
 
 from fed_lorac.training.blocks.feed import Feed
 from fed_lorac.training.blocks.fold import fixed_norms_folded
-from fed_lorac.training.blocks.rule import cohort_size
+from fed_lorac.training.blocks.rule import block_size
 from fed_lorac.training.blocks.sgd import Sgd
 from fed_lorac.training.blocks.stack import Alone, Stack, check_equal, why_apart
 
-__all__ = ["Alone", "Feed", "Sgd", "Stack", "check_equal", "cohort_size", "fixed_norms_folded", "why_apart"]
+__all__ = ["Alone", "Feed", "Sgd", "Stack", "block_size", "check_equal", "fixed_norms_folded", "why_apart"]

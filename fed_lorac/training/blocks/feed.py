@@ -1,4 +1,4 @@
-"""What a cohort's networks are fed: every camera's own batches, side by side. Knows images, labels and streams; not
+"""What a block's networks are fed: every camera's own batches, side by side. Knows images, labels and streams; not
 networks.
 
 All images are on the device for the turn, joined, so that a step's batches are cut out of them there in one go. What is

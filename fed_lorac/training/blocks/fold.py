@@ -13,7 +13,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fed_lorac.adapters.conv_adapter import BranchConv2d
+from fed_lorac.adapters.conv_adapter import AdaptedConv2d
 from fed_lorac.adapters.dataflow import Feed, feeds
 from fed_lorac.adapters.fold_bn import folding
 from fed_lorac.adapters.lora_c_conv import LoraConv2d, scaled
@@ -24,7 +24,7 @@ from fed_lorac.training.blocks.layers import SideBatchNorm, SideConv2d, affine_o
 __all__ = ["fixed_norms_folded"]
 
 Affine = Callable[[], tuple[Tensor, Tensor]]
-_ADAPTED = (LoraConv2d, BranchConv2d)
+_ADAPTED = (LoraConv2d, AdaptedConv2d)
 _EVERY_MODULES = frozenset(vars(nn.Module()))
 _traced: dict[Hashable, Mapping[str, Feed]] = {}
 

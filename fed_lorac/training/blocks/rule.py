@@ -1,6 +1,6 @@
 """The rule: how many cameras train side by side. Knows shapes, precision and device types; times nothing itself.
 
-Cohorts of other sizes agree to rounding only, so a rule that looked at a clock, free memory or the number of workers
+Blocks of other sizes agree to rounding only, so a rule that looked at a clock, free memory or the number of workers
 would change results: this one reads nothing but its arguments.
 """
 
@@ -13,7 +13,7 @@ from torch import nn
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.training.blocks.stack import why_apart
 
-__all__ = ["cohort_size", "shape_of_work"]
+__all__ = ["block_size", "shape_of_work"]
 
 # Lanes of a 512-bit vector: a layer with fewer channels leaves the rest of them empty.
 _LANES = {"fp32": 16, "bf16": 32}
@@ -21,13 +21,13 @@ _CPU_NUMBERS, _CPU_MOST = 1 << 20, 8
 _GPU_NUMBERS, _GPU_MOST = 1 << 26, 64
 
 
-def cohort_size(
+def block_size(
     model: nn.Module, *, image_size: int, batch_size: int, precision: Precision = "fp32", device: str = "cpu"
 ) -> int:
     """How many networks like `model`, as it will be trained, are to run side by side: a power of two.
 
     1 where they cannot (`why_apart`). On a CPU: 1 where the narrowest convolution fills a vector; else as many as keep
-    the largest activation of all together within 2**20 numbers, at most 8. From `benchmarks/cohorts.py`: time per
+    the largest activation of all together within 2**20 numbers, at most 8. From `benchmarks/blocks.py`: time per
     camera and step over that of one at a time, set-up included, LoRA-C (r = 2) and full fine-tuning, 32x32 images,
     1 thread of a busy 2-core AMD EPYC with AVX-512 and bf16, torch 2.15.0, 2026-11-21; network and batch size, * is the
     rule's choice where it is not 1:
@@ -45,9 +45,9 @@ def cohort_size(
     LoRA-C's two rank modes and full fine-tuning share the rule: their ratios differ by no more than they scatter.
     Side by side means grouped convolutions over every camera's own weight. The other form, one base convolution over
     the joined batch and grouped branches, takes 2.8 times as long at 16 channels, 1.6 at 32, 1.1 to 1.3 at 64 and 128,
-    and less (0.6 to 0.8, 0.2) only at 256 and 512, where cameras train alone anyway (`benchmarks/cohort_forms.py`).
+    and less (0.6 to 0.8, 0.2) only at 256 and 512, where cameras train alone anyway (`benchmarks/block_forms.py`).
 
-    No GPU was at hand. There a step of a small network is bound by the launches of its kernels, which a cohort shares,
+    No GPU was at hand. There a step of a small network is bound by the launches of its kernels, which a block shares,
     so "cuda" gets as many as keep the largest activation within 2**26 numbers (some GiB for a whole ResNet), at most
     64: a bound by arithmetic, to be measured with `--device cuda`. Other devices: 1.
     """

@@ -52,13 +52,13 @@ def check_equal(models: Sequence[nn.Module]) -> None:
         if odd:
             raise RunError(
                 "Networks that train side by side are of one architecture, in one mode, with the same parameters "
-                f"trained; number {place} differs from the first at {odd[0] or 'its top'!r}. Train it in a cohort of "
+                f"trained; number {place} differs from the first at {odd[0] or 'its top'!r}. Train it in a block of "
                 "its own."
             )
 
 
 class Alone:
-    """A cohort of one: the network itself, seen as the only row of a stack."""
+    """A block of one: the network itself, seen as the only row of a stack."""
 
     def __init__(self, model: nn.Module) -> None:
         self.network = model

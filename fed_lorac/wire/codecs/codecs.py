@@ -10,9 +10,7 @@ from math import inf
 
 from numpy.random import Generator
 
-from fed_lorac.wire.codecs import drive, topk
-from fed_lorac.wire.codecs import floats as dtypes
-from fed_lorac.wire.codecs import quantize as rounding
+from fed_lorac.wire.codecs import drive, floats, quantize, topk
 from fed_lorac.wire.codecs.slot import Slot, Values
 from fed_lorac.wire.refusals import RefusedFrameError
 
@@ -71,9 +69,9 @@ def _rounded(name: str, code: int, bits: int) -> Codec:
         "stochastic rounding as in QSGD, arXiv 1610.02132, on a grid for each rank component",
         True,
         2.0**127,  # so the grid's end, rounded up, is still a float32
-        lambda slot: rounding.rounded_bytes(slot, bits),
-        lambda values, slot, rng: rounding.pack_rounded(values, slot, _given(rng, name), bits),
-        lambda data, slot: rounding.unpack_rounded(data, slot, bits),
+        lambda slot: quantize.rounded_bytes(slot, bits),
+        lambda values, slot, rng: quantize.pack_rounded(values, slot, _given(rng, name), bits),
+        lambda data, slot: quantize.unpack_rounded(data, slot, bits),
         random=True,
     )
 
@@ -89,10 +87,10 @@ def _given(rng: Generator | None, name: str) -> Generator:
 
 
 CODECS: dict[str, Codec] = {
-    "fp32": _float("fp32", 1, "IEEE 754 binary32", inf, 4, dtypes.pack_fp32, dtypes.unpack_fp32),
-    "fp16": _float("fp16", 2, "IEEE 754 binary16", 65520.0, 2, dtypes.pack_fp16, dtypes.unpack_fp16),
+    "fp32": _float("fp32", 1, "IEEE 754 binary32", inf, 4, floats.pack_fp32, floats.unpack_fp32),
+    "fp16": _float("fp16", 2, "IEEE 754 binary16", 65520.0, 2, floats.pack_fp16, floats.unpack_fp16),
     # 0x1.FFp127 lies half-way between bf16's largest number, 0x1.FEp127, and the power of two above it.
-    "bf16": _float("bf16", 3, "bfloat16", float.fromhex("0x1.FFp127"), 2, dtypes.pack_bf16, dtypes.unpack_bf16),
+    "bf16": _float("bf16", 3, "bfloat16", float.fromhex("0x1.FFp127"), 2, floats.pack_bf16, floats.unpack_bf16),
     "int8": _rounded("int8", 4, 8),
     "int4": _rounded("int4", 5, 4),
     "drive": Codec(

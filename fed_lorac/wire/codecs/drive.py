@@ -43,7 +43,7 @@ _TURNS = 2
 def blocks(count: int) -> tuple[int, ...]:
     """The sizes of the blocks that hold `count` values, largest first: the cut with the fewest bits in all.
 
-    Where two cuts weigh the same it is the one with fewer blocks, as larger ones are less biased.
+    Where two cuts have the same size it is the one with fewer blocks, as larger ones are less biased.
     """
     if count > 2 * _LARGEST:
         whole = count // _LARGEST - 1

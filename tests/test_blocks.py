@@ -1,4 +1,4 @@
-"""A cohort gives each camera what it would have had alone."""
+"""A block gives each camera what it would have had alone."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from fed_lorac.errors import DataError, RunError
 from fed_lorac.models import build
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.training.accuracy import batch_norms
-from fed_lorac.training.blocks import cohort_size, why_apart
+from fed_lorac.training.blocks import block_size, why_apart
 from fed_lorac.training.blocks.rule import shape_of_work
 from fed_lorac.training.loop import Recipe, Task, train
 
@@ -51,7 +51,7 @@ def networks(
     made = []
     for k in range(count):
         model = copy.deepcopy(base)
-        adapter_of(METHODS[method]).prepared(base).attach(model, torch_stream(0, "A"))
+        adapter_of(METHODS[method]).fit_to(base).attach(model, torch_stream(0, "A"))
         model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         draw = torch_stream(k, "camera")
         with torch.no_grad():
@@ -90,7 +90,7 @@ def furthest(a: nn.Module, b: nn.Module) -> float:
 @pytest.mark.parametrize("shortcut", ["projection", "identity"])
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_cohort_gives_each_camera_what_it_would_have_had_alone(
+def test_a_block_gives_each_camera_what_it_would_have_had_alone(
     method: str, norm: str, shortcut: str, fixed: bool
 ) -> None:
     kind: dict[str, Any] = {"norm": norm, "shortcut": shortcut, "fixed": fixed}
@@ -103,7 +103,7 @@ def test_a_cohort_gives_each_camera_what_it_would_have_had_alone(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_in_float32_a_cohort_agrees_to_rounding(method: str) -> None:
+def test_in_float32_a_block_agrees_to_rounding(method: str) -> None:
     together, alone = (networks(method, 5, dtype=torch.float32) for _ in range(2))
     train(together, tasks(RAGGED), recipe=RECIPE)
     apart(alone, tasks(RAGGED), RECIPE)
@@ -111,7 +111,7 @@ def test_in_float32_a_cohort_agrees_to_rounding(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_same_cohort_twice_is_the_same_bit_for_bit(method: str) -> None:
+def test_the_same_block_twice_is_the_same_bit_for_bit(method: str) -> None:
     runs = [networks(method, 5, dtype=torch.float32) for _ in range(2)]
     said = [train(models, tasks(RAGGED), recipe=RECIPE) for models in runs]
     assert said[0] == said[1]
@@ -127,7 +127,7 @@ def test_the_same_cohort_twice_is_the_same_bit_for_bit(method: str) -> None:
     st.integers(1, 4),
     st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=4, max_size=4),
 )
-def test_who_else_is_in_the_cohort_does_not_matter(order: list[int], count: int, sizes: list[tuple[int, int]]) -> None:
+def test_who_else_is_in_the_block_does_not_matter(order: list[int], count: int, sizes: list[tuple[int, int]]) -> None:
     if any(n % 4 == 1 for n, _ in sizes):
         sizes = [(n + 1 if n % 4 == 1 else n, s) for n, s in sizes]  # one image is no batch for a batch norm
     chosen = order[:count]
@@ -161,7 +161,7 @@ def test_a_camera_that_comes_to_nothing_takes_no_one_along(method: str, fixed: b
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_under_bf16_a_cohort_repeats_bit_for_bit_and_agrees_to_its_rounding(method: str) -> None:
+def test_under_bf16_a_block_repeats_bit_for_bit_and_agrees_to_its_rounding(method: str) -> None:
     recipe = replace(RECIPE, precision="bf16")
     together, again, alone = (networks(method, 5, dtype=torch.float32) for _ in range(3))
     train(together, tasks(RAGGED), recipe=recipe)
@@ -233,7 +233,7 @@ def test_a_fixed_batch_norm_gives_the_gradients_it_gives_as_a_layer() -> None:
     assert furthest(folded, plain) < 1e-10
 
 
-def test_a_cohorts_networks_are_of_one_kind() -> None:
+def test_a_blocks_networks_are_of_one_kind() -> None:
     models, work = networks("full", 2), tasks([(8, 1), (8, 1)])
     with pytest.raises(RunError, match="one task for each"):
         train(models, work[:1], recipe=RECIPE)
@@ -275,7 +275,7 @@ def test_torchvisions_networks_stand_side_by_side() -> None:
     assert why_apart(build("resnet50")) == ""
 
 
-def test_the_size_of_a_cohort_is_a_rule_of_shapes() -> None:
+def test_the_size_of_a_block_is_a_rule_of_shapes() -> None:
     small, own, wide = build("resnet8", width=4), build("resnet8"), build("resnet18")
     for model, batch, precision, size in (
         (small, 15, "bf16", 8),
@@ -286,13 +286,13 @@ def test_the_size_of_a_cohort_is_a_rule_of_shapes() -> None:
         (own, 50, "bf16", 1),
         (wide, 15, "bf16", 1),
     ):
-        assert cohort_size(model, image_size=32, batch_size=batch, precision=precision) == size  # type: ignore[arg-type]
+        assert block_size(model, image_size=32, batch_size=batch, precision=precision) == size  # type: ignore[arg-type]
         attached = copy.deepcopy(model)
         attach(attached, rank=2, alpha=4.0)
-        assert cohort_size(attached, image_size=32, batch_size=batch, precision=precision) == size  # type: ignore[arg-type]
-    assert cohort_size(small, image_size=32, batch_size=10_000, precision="bf16") == 1
-    assert cohort_size(own, image_size=32, batch_size=50, device="cuda:0") == 64
-    assert cohort_size(Odd(), image_size=32, batch_size=1) == 1
+        assert block_size(attached, image_size=32, batch_size=batch, precision=precision) == size  # type: ignore[arg-type]
+    assert block_size(small, image_size=32, batch_size=10_000, precision="bf16") == 1
+    assert block_size(own, image_size=32, batch_size=50, device="cuda:0") == 64
+    assert block_size(Odd(), image_size=32, batch_size=1) == 1
 
 
 def test_shapes_are_those_of_the_networks_own_forward() -> None:
@@ -303,7 +303,7 @@ def test_shapes_are_those_of_the_networks_own_forward() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("method", METHODS)
-def test_on_a_gpu_a_cohort_agrees_with_the_cpus(method: str) -> None:
+def test_on_a_gpu_a_block_agrees_with_the_cpus(method: str) -> None:
     on_gpu, on_cpu = networks(method, 5), networks(method, 5)
     train([model.to("cuda") for model in on_gpu], tasks(RAGGED), recipe=RECIPE)
     apart(on_cpu, tasks(RAGGED), RECIPE)

@@ -17,17 +17,17 @@ from fed_lorac.aggregation.delta_sum import DeltaSum, Mean, State, Sums, compres
 from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
 from fed_lorac.server.downlink import Update
-from fed_lorac.wire.base_tags import own_fingerprint
+from fed_lorac.wire.base_tags import personal_fingerprint
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.refusals import RefusedFrameError
 from strategies.merged import MergedFedAvg
 
-__all__ = ["Personal"]
+__all__ = ["ClusteredFedAvg"]
 
 _GROUPS, _TOLD = "group", "told"  # what is noted: camera -> found group, group -> the round its change is of
 
 
-class Personal(MergedFedAvg):
+class ClusteredFedAvg(MergedFedAvg):
     """Averaging of merged deltas, for all and by group.
 
     Args:
@@ -39,7 +39,7 @@ class Personal(MergedFedAvg):
         **common: see `MergedFedAvg` and `FrameStrategy`.
 
     Raises:
-        ConfigError: no groups, a share beyond 0 to 1, a server optimizer or a centre other than the mean.
+        ConfigError: no groups, a share beyond 0 to 1, a server optimizer or an aggregator other than the mean.
     """
 
     source = "Clustered federated learning, arXiv 1910.01991, beside a shared mean"
@@ -51,10 +51,10 @@ class Personal(MergedFedAvg):
         super().__init__(**common)
         if groups < 1 or not 0 <= share <= 1:
             raise ConfigError(f"Groups are at least 1, and a group's share is from 0 to 1; got {groups} and {share}.")
-        if (self.server.name, self.centre.name) != ("average", "mean"):
+        if (self.server.name, self.aggregator.name) != ("average", "mean"):
             raise ConfigError(
                 "A group differs from all by its mean less theirs; it came with a server that steps by "
-                f"{self.server.name!r} from a centre {self.centre.name!r}. Use average of mean, or no groups "
+                f"{self.server.name!r} from an aggregator {self.aggregator.name!r}. Use average of mean, or no groups "
                 "(MergedFedAvg)."
             )
         self.group_of, self.groups, self.share = group_of, groups, share
@@ -137,7 +137,9 @@ class Personal(MergedFedAvg):
         state: State = {}
         for name, total in change.items():
             state |= compressed(total, name, self.downlink, self._ranks[name])
-        return encode(state, dtype=self.dtype, base=own_fingerprint(self.base), rng=rng, topk_share=self.topk_share)
+        return encode(
+            state, dtype=self.dtype, base=personal_fingerprint(self.base), rng=rng, topk_share=self.topk_share
+        )
 
     def _listening(
         self, states: Iterable[tuple[State, float]], means: dict[int, Mean], heard: list[tuple[int, Sums, float]]

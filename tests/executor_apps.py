@@ -1,4 +1,4 @@
-"""A cohort app that misbehaves on demand, importable by workers. What cameras are to do, and what was done, is on the
+"""A block app that misbehaves on demand, importable by workers. What cameras are to do, and what was done, is on the
 disk, where every process sees it."""
 
 import json
@@ -12,17 +12,17 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 
-from fed_lorac.grid.executor import Answer, Job, Visit
+from fed_lorac.grid.executor import Answer, ClientRequest, Job
 
 SEEN = "seen"
 
 
 @dataclass(frozen=True)
 class Naughty:
-    """Answers with the camera, how often it was visited, and the cohort's size, unless it is told to do otherwise.
+    """Answers with the camera, how often it was visited, and the block's size, unless it is told to do otherwise.
 
     A deed is "kill", "raise", "hang", "spin", "stop", "slow" or "few"; with " once" it is done the first time only,
-    with " alone" or " together" in cohorts of that kind only.
+    with " alone" or " together" in blocks of that kind only.
     """
 
     home: Path
@@ -34,18 +34,18 @@ class Naughty:
         (self.home / "deeds.json").write_text(json.dumps(deeds))
         return self
 
-    def answer(self, visits: Sequence[Visit], shared: Any) -> list[Answer]:
-        self._note(f"{'-'.join(str(visit.camera) for visit in visits)} {os.getpid()} {id(shared)} {node_id()}")
+    def answer(self, requests: Sequence[ClientRequest], shared: Any) -> list[Answer]:
+        self._note(f"{'-'.join(str(request.camera) for request in requests)} {os.getpid()} {id(shared)} {node_id()}")
         told = self.home / "deeds.json"
         deeds = {int(camera): deed for camera, deed in json.loads(told.read_text()).items()} if told.exists() else {}
-        for visit in visits:
-            self._do(deeds.get(visit.camera, ""), visit.camera, len(visits))
-        if any(deeds.get(visit.camera) == "few" for visit in visits):
+        for request in requests:
+            self._do(deeds.get(request.camera, ""), request.camera, len(requests))
+        if any(deeds.get(request.camera) == "few" for request in requests):
             return []
-        return [_answered(visit, len(visits), shared) for visit in visits]
+        return [_answered(request, len(requests), shared) for request in requests]
 
     def attempts(self) -> list[list[int]]:
-        """The cohorts that were begun, sorted."""
+        """The blocks that were begun, sorted."""
         return sorted([int(camera) for camera in words[0].split("-")] for words in self.notes())
 
     def notes(self) -> list[list[str]]:
@@ -98,11 +98,11 @@ DEEDS = {
 }
 
 
-def _answered(visit: Visit, size: int, shared: Any) -> Answer:
-    before = visit.state.metric_records.get(SEEN)
+def _answered(request: ClientRequest, size: int, shared: Any) -> Answer:
+    before = request.state.metric_records.get(SEEN)
     count = int(before["n"]) + 1 if before else 1  # type: ignore[call-overload]
-    said = {"camera": visit.camera, "n": count, "size": size, "shared": int(shared or 0)}
-    reply = Message(RecordDict({"metrics": MetricRecord(said)}), reply_to=visit.message)
+    said = {"camera": request.camera, "n": count, "size": size, "shared": int(shared or 0)}
+    reply = Message(RecordDict({"metrics": MetricRecord(said)}), reply_to=request.message)
     return Answer(reply, RecordDict({SEEN: MetricRecord({"n": count})}))
 
 
@@ -113,19 +113,19 @@ def node_id() -> str:
     return ray.get_runtime_context().get_node_id() if ray.is_initialized() else "here"
 
 
-def threads(visits: Sequence[Visit], shared: Any) -> list[Answer]:
-    """An app's `answer` that tells PyTorch's threads in place of the cohort's size."""
+def threads(requests: Sequence[ClientRequest], shared: Any) -> list[Answer]:
+    """An app's `answer` that tells PyTorch's threads in place of the block's size."""
     import torch
 
-    return [_answered(visit, torch.get_num_threads(), shared) for visit in visits]
+    return [_answered(request, torch.get_num_threads(), shared) for request in requests]
 
 
 @dataclass(frozen=True)
 class Threads:
     """An app of `threads`."""
 
-    def answer(self, visits: Sequence[Visit], shared: Any) -> list[Answer]:
-        return threads(visits, shared)
+    def answer(self, requests: Sequence[ClientRequest], shared: Any) -> list[Answer]:
+        return threads(requests, shared)
 
 
 def broken() -> Naughty:
@@ -133,9 +133,9 @@ def broken() -> Naughty:
     raise OSError("no app today")
 
 
-def visit(camera: int, state: RecordDict | None = None) -> Visit:
+def request(camera: int, state: RecordDict | None = None) -> ClientRequest:
     message = Message(RecordDict({"config": ConfigRecord({"n": 1})}), 1000 + camera, MessageType.TRAIN)
-    return Visit(camera, message, state or RecordDict())
+    return ClientRequest(camera, message, state or RecordDict())
 
 
 def jobs(cameras: int, size: int, shared: Any = None, pulled: list[int] | None = None) -> Iterator[Job]:
@@ -143,7 +143,7 @@ def jobs(cameras: int, size: int, shared: Any = None, pulled: list[int] | None =
     for first in range(0, cameras, size):
         if pulled is not None:
             pulled.append(first // size)
-        yield Job(tuple(visit(camera) for camera in range(first, min(first + size, cameras))), shared)
+        yield Job(tuple(request(camera) for camera in range(first, min(first + size, cameras))), shared)
 
 
 def said(answers: Iterable[list[Answer]]) -> dict[int, dict[str, Any] | str]:
@@ -160,5 +160,5 @@ def said(answers: Iterable[list[Answer]]) -> dict[int, dict[str, Any] | str]:
 
 
 def sizes(answers: Iterable[list[Answer]]) -> dict[int, int | str]:
-    """Camera -> the size of the cohort in which it answered, or why it did not."""
+    """Camera -> the size of the block in which it answered, or why it did not."""
     return {camera: words if isinstance(words, str) else words["size"] for camera, words in said(answers).items()}

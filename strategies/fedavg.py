@@ -16,14 +16,14 @@ from fed_lorac.aggregation.delta_sum import MeanApart, State, Sums
 from fed_lorac.errors import ConfigError
 from fed_lorac.server.frame_strategy import FrameStrategy
 
-__all__ = ["PlainFedAvg", "RotatingBasis"]
+__all__ = ["FedAvg", "RotatingBasis"]
 
 
-class PlainFedAvg(FrameStrategy):
+class FedAvg(FrameStrategy):
     """FedAvg over states; arguments as `FrameStrategy`'s.
 
     Raises:
-        ConfigError: a server optimizer or a centre that acts on each entry of a change, with states that are not
+        ConfigError: a server optimizer or an aggregator that acts on each entry of a change, with states that are not
             changes themselves: what it makes of the change is no state; or, in `for_model`, an adapter that is not
             linear.
     """
@@ -34,11 +34,13 @@ class PlainFedAvg(FrameStrategy):
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)
         self._are_changes = set(self.template) == set(self.changes)
-        if not self._are_changes and (self.centre.name != "mean" or self.server.name not in ("average", "momentum")):
+        if not self._are_changes and (
+            self.aggregator.name != "mean" or self.server.name not in ("average", "momentum")
+        ):
             raise ConfigError(
                 "Where states are expanded, their mean is one too and goes down as it is; a server that steps by "
-                f"{self.server.name!r} from a centre {self.centre.name!r} makes a change that is no state. Use the "
-                "mean with average or momentum, or merge the changes (MergedFedAvg)."
+                f"{self.server.name!r} from an aggregator {self.aggregator.name!r} makes a change that is no state. "
+                "Use mean with average or momentum, or merge the changes (MergedFedAvg)."
             )
 
     @classmethod
@@ -67,13 +69,13 @@ class PlainFedAvg(FrameStrategy):
         return self.expand(update)
 
 
-class RotatingBasis(PlainFedAvg):
+class RotatingBasis(FedAvg):
     """Plain averaging over a basis that is drawn anew each round, from a seed that both ends have.
 
     Moments would be of bases that are gone, so the server takes the mean as it is.
 
     Raises:
-        ConfigError: as `PlainFedAvg`; a server with moments; or states that are changes already, over no basis.
+        ConfigError: as `FedAvg`; a server with moments; or states that are changes already, over no basis.
     """
 
     source = "FedAvg of FFA-LoRA (arXiv 2403.12313), its A drawn anew each round"
@@ -84,7 +86,7 @@ class RotatingBasis(PlainFedAvg):
         if self._are_changes:
             raise ConfigError(
                 "A basis that is drawn anew each round is one that adapters draw and freeze; the states that came, "
-                f"{sorted(self.template)[:3]} and so on, are changes as they are. Use FrozenA or "
+                f"{sorted(self.template)[:3]} and so on, are changes as they are. Use FfaLoraC or "
                 "AdditiveDecomposition, or plain averaging."
             )
         if self.server.name != "average":

@@ -1,11 +1,11 @@
-"""Two exact forms of one layer for a cohort: why `fed_lorac.training.blocks.layers` knows the grouped one only.
+"""Two exact forms of one layer for a block: why `fed_lorac.training.blocks.layers` knows the grouped one only.
 
 "grouped": one convolution with N times the groups, over every camera's own W + B_k A_k, on (B, N*C, H, W).
 "shared": one dense convolution with the shared base W over the joined batch, (N*B, C, H, W), and beside it every
 camera's thin branch, as a grouped convolution on (B, N*C, H, W), relayout included. Forward and backward, one layer,
 in turn; a figure is the median of the ratios of neighbours, shared / grouped: above 1 where grouped is faster.
 
-    python benchmarks/cohort_forms.py [--json] [--device cpu] [--threads 1] [--cameras 8] [--batch 32] [--rank 2]
+    python benchmarks/block_forms.py [--json] [--device cpu] [--threads 1] [--cameras 8] [--batch 32] [--rank 2]
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""How many cameras to train side by side: the figures behind `fed_lorac.training.blocks.cohort_size`.
+"""How many cameras to train side by side: the figures behind `fed_lorac.training.blocks.block_size`.
 
-Times whole turns of a few steps, set-up included, by `fed_lorac.training.loop.train`: N cameras as one cohort, and
-cameras one at a time, in turn. A figure is the median of the ratios of neighbours, per camera and step: cohort / alone,
+Times whole turns of a few steps, set-up included, by `fed_lorac.training.loop.train`: N cameras as one block, and
+cameras one at a time, in turn. A figure is the median of the ratios of neighbours, per camera and step: block / alone,
 below 1 where standing side by side is faster.
 
-    python benchmarks/cohorts.py [--json] [--device cpu] [--threads 1] [--repeats 5] [--steps 8]
+    python benchmarks/blocks.py [--json] [--device cpu] [--threads 1] [--repeats 5] [--steps 8]
         [--networks resnet8-w4 resnet8 resnet20] [--methods lora-c full] [--sizes 2 4 8 16] [--batch 15 50]
 
 `--device cuda` runs the same on a GPU.
@@ -23,7 +23,7 @@ from fed_lorac.adapters.lora_c import attach
 from fed_lorac.models import build
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.seeds import stream
-from fed_lorac.training.blocks import cohort_size
+from fed_lorac.training.blocks import block_size
 from fed_lorac.training.loop import Recipe, Task, train
 
 NETWORKS = {
@@ -66,7 +66,7 @@ def measure(
 
     many_s, one_s = alternating_s(lambda: turn(models, work), lambda: turn([one], alone), args.repeats)
     each_s = [s / size for s in many_s]
-    rule = cohort_size(one, image_size=32, batch_size=batch, precision=precision, device=args.device)
+    rule = block_size(one, image_size=32, batch_size=batch, precision=precision, device=args.device)
     row = {"network": name, "method": method, "batch": batch, "dtype": precision, "cameras": size, "rule": rule}
     row |= {"ms_per_camera_step": 1e3 * float(np.median(each_s)) / args.steps}
     row |= {"ms_alone": 1e3 * float(np.median(one_s)) / args.steps, "ratio": median_ratio(each_s, one_s)}

@@ -1,4 +1,4 @@
-"""Laws of the crew on Ray, each with the real fault: processes killed, hung and stopped."""
+"""Laws of the executor on Ray, each with the real fault: processes killed, hung and stopped."""
 
 import logging
 import os
@@ -10,15 +10,15 @@ from functools import partial
 import numpy as np
 import pytest
 import ray
-from crew_apps import SEEN, Naughty, Threads, broken, jobs, said, sizes, visit
+from executor_apps import SEEN, Naughty, Threads, broken, jobs, request, said, sizes
 from flwr.app import MetricRecord, RecordDict
 from runs import ROOT, tiny
 
 from fed_lorac.errors import RunError
-from fed_lorac.grid.executor import Crew, Job
-from fed_lorac.grid.ray.executor import RayCrew
-from fed_lorac.grid.ray.worker_slot import Doing, Patience
-from fed_lorac.grid.serial_executor import Here
+from fed_lorac.grid.executor import Executor, Job
+from fed_lorac.grid.ray.executor import RayExecutor
+from fed_lorac.grid.ray.worker_slot import Doing, Timeouts
+from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.runtime.flower_private import task_identity
 
 WORKERS, CPUS, TIMEOUT_S = 2, 4, 3.0
@@ -27,7 +27,7 @@ ALL = {camera: 3 for camera in range(6)}
 
 @pytest.fixture(scope="module")
 def a_ray() -> Iterator[None]:
-    """One Ray for all tests; crews stay in the one that their process has joined."""
+    """One Ray for all tests; executors stay in the one that their process has joined."""
     with pytest.MonkeyPatch.context() as patch, task_identity():
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT)]))
@@ -37,65 +37,67 @@ def a_ray() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def staff(a_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayCrew, Naughty]]:
+def staff(a_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayExecutor, Naughty]]:
     app = Naughty(tmp_path_factory.mktemp("deeds"))
-    config = tiny(run__workers=WORKERS, run__cohort_timeout_s=TIMEOUT_S)
-    crew = RayCrew(config, partial(Naughty, app.home), examined=False)
-    yield crew, app
-    crew.close()
+    config = tiny(run__workers=WORKERS, run__block_timeout_s=TIMEOUT_S)
+    executor = RayExecutor(config, partial(Naughty, app.home), examined=False)
+    yield executor, app
+    executor.close()
 
 
 @pytest.fixture(autouse=True)
 def all_is_well_in_the_end(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After every test of the staff, the crew has all its workers, and a later run is untouched."""
+    """After every test of the staff, the executor has all its workers, and a later run is untouched."""
     yield
     if "staff" in request.fixturenames:
-        crew, app = request.getfixturevalue("staff")
+        executor, app = request.getfixturevalue("staff")
         deadline = time.monotonic() + 120
-        while any(post.doing not in (Doing.FREE, Doing.ASKED) for post in crew._posts):
+        while any(post.doing not in (Doing.FREE, Doing.ASKED) for post in executor._slots):
             assert time.monotonic() < deadline
-            list(crew.run(jobs(1, 1)))  # a crew looks after its workers while it runs
+            list(executor.run(jobs(1, 1)))  # an executor looks after its workers while it runs
             time.sleep(0.05)
         app.told({})
-        assert sizes(crew.run(jobs(6, 3))) == ALL
+        assert sizes(executor.run(jobs(6, 3))) == ALL
         assert app.attempts() == [[0, 1, 2], [3, 4, 5]]
-        assert len({ray.get(post._actor.ping.remote()) for post in crew._posts}) == WORKERS
+        assert len({ray.get(post._actor.ping.remote()) for post in executor._slots}) == WORKERS
 
 
-def test_workers_say_what_one_process_says(staff: tuple[RayCrew, Naughty]):
-    crew, app = staff
-    crews: list[Crew] = [crew, Here(app)]
-    assert said(crews[0].run(jobs(7, 3, shared=5))) == said(crews[1].run(jobs(7, 3, shared=5)))
+def test_workers_say_what_one_process_says(staff: tuple[RayExecutor, Naughty]):
+    executor, app = staff
+    executors: list[Executor] = [executor, SerialExecutor(app)]
+    assert said(executors[0].run(jobs(7, 3, shared=5))) == said(executors[1].run(jobs(7, 3, shared=5)))
     remembered = RecordDict({SEEN: MetricRecord({"n": 41})})
-    [[answer]] = crew.run([Job((visit(0, remembered),))])
+    [[answer]] = executor.run([Job((request(0, remembered),))])
     assert answer.reply.content.metric_records["metrics"]["n"] == 42 == answer.state.metric_records[SEEN]["n"]
     assert remembered.metric_records[SEEN]["n"] == 41
 
 
-def test_no_jobs_no_answers(staff: tuple[RayCrew, Naughty]):
+def test_no_jobs_no_answers(staff: tuple[RayExecutor, Naughty]):
     assert list(staff[0].run([])) == []
 
 
-def test_answers_come_in_the_order_of_the_jobs_though_others_finish_first(staff: tuple[RayCrew, Naughty]):
-    crew, app = staff
+def test_answers_come_in_the_order_of_the_jobs_though_others_finish_first(staff: tuple[RayExecutor, Naughty]):
+    executor, app = staff
     app.told({0: "slow", 6: "slow"})
-    assert list(said(crew.run(jobs(10, 1)))) == list(range(10))
+    assert list(said(executor.run(jobs(10, 1)))) == list(range(10))
     slow = next(words for words in app.notes() if words[0] == "0")  # not the first note: both workers begin at once
     overtook = [words[0] for words in app.notes() if words[1] != slow[1]]
     assert len(app.processes()) == WORKERS and set(overtook) >= {"1", "2", "3"}
 
 
-def test_jobs_are_taken_as_there_is_room(staff: tuple[RayCrew, Naughty]):
-    crew, app = staff
+def test_jobs_are_taken_as_there_is_room(staff: tuple[RayExecutor, Naughty]):
+    executor, app = staff
     app.told({0: "slow"})
     pulled: list[int] = []
-    for done, _ in enumerate(crew.run(jobs(40, 1, pulled=pulled)), start=1):
+    for done, _ in enumerate(executor.run(jobs(40, 1, pulled=pulled)), start=1):
         assert len(pulled) <= done + 2 * WORKERS
     assert len(pulled) == 40
 
 
-def test_what_is_shared_is_put_once_and_fetched_once(staff: tuple[RayCrew, Naughty], monkeypatch: pytest.MonkeyPatch):
-    crew, app = staff
+def test_what_is_shared_is_put_once_and_fetched_once(
+    staff: tuple[RayExecutor, Naughty], monkeypatch: pytest.MonkeyPatch
+):
+    executor, app = staff
     app.told({})
     puts, put = list[object](), ray.put
 
@@ -106,107 +108,107 @@ def test_what_is_shared_is_put_once_and_fetched_once(staff: tuple[RayCrew, Naugh
     monkeypatch.setattr(ray, "put", counted)
     base = np.array(1)
     for _ in range(2):
-        list(crew.run(jobs(20, 1, shared=base)))
+        list(executor.run(jobs(20, 1, shared=base)))
     assert len(puts) == 1 and puts[0] is base
     seen_by = {pid: {words[2] for words in app.notes() if words[1] == pid} for pid in app.processes()}
     assert all(len(objects) == 1 for objects in seen_by.values())
-    told = said(crew.run(jobs(4, 1, shared=np.array(3))))
+    told = said(executor.run(jobs(4, 1, shared=np.array(3))))
     assert [words["shared"] for words in told.values()] == [3] * 4 and len(puts) == 2  # type: ignore[index]
 
 
-def test_a_worker_killed_in_mid_cohort_is_replaced_and_its_cohort_retried_as_it_was(
-    staff: tuple[RayCrew, Naughty], caplog: pytest.LogCaptureFixture
+def test_a_worker_killed_in_mid_block_is_replaced_and_its_block_retried_as_it_was(
+    staff: tuple[RayExecutor, Naughty], caplog: pytest.LogCaptureFixture
 ):
-    crew, app = staff
+    executor, app = staff
     app.told({4: "kill once"})
-    assert sizes(crew.run(jobs(6, 3))) == ALL
+    assert sizes(executor.run(jobs(6, 3))) == ALL
     assert app.attempts() == [[0, 1, 2], [3, 4, 5], [3, 4, 5]]
 
 
-def test_a_camera_that_always_kills_is_left_out_alone(staff: tuple[RayCrew, Naughty]):
-    crew, app = staff
+def test_a_camera_that_always_kills_is_left_out_alone(staff: tuple[RayExecutor, Naughty]):
+    executor, app = staff
     app.told({1: "kill"})
-    assert sizes(crew.run(jobs(6, 3))) == ALL | {0: 1, 1: "worker died", 2: 1}
+    assert sizes(executor.run(jobs(6, 3))) == ALL | {0: 1, 1: "worker died", 2: 1}
     assert app.attempts() == [[0], [0, 1, 2], [0, 1, 2], [1], [2], [3, 4, 5]]
 
 
 @pytest.mark.parametrize("how", ["spin", *(pytest.param(how, marks=pytest.mark.slow) for how in ("hang", "stop"))])
-def test_a_worker_that_hangs_is_replaced_at_the_deadline(staff: tuple[RayCrew, Naughty], how: str):
-    crew, app = staff
+def test_a_worker_that_hangs_is_replaced_at_the_deadline(staff: tuple[RayExecutor, Naughty], how: str):
+    executor, app = staff
     app.told({4: f"{how} once"})
     before = time.monotonic()
-    assert sizes(crew.run(jobs(6, 3))) == ALL
+    assert sizes(executor.run(jobs(6, 3))) == ALL
     assert time.monotonic() - before > TIMEOUT_S
     assert app.attempts() == [[0, 1, 2], [3, 4, 5], [3, 4, 5]]
 
 
 @pytest.mark.slow
-def test_a_camera_that_always_hangs_is_left_out_alone(staff: tuple[RayCrew, Naughty]):
-    crew, app = staff
+def test_a_camera_that_always_hangs_is_left_out_alone(staff: tuple[RayExecutor, Naughty]):
+    executor, app = staff
     app.told({1: "hang"})
-    assert sizes(crew.run(jobs(6, 3))) == ALL | {0: 1, 1: "no reply within 3 s", 2: 1}
+    assert sizes(executor.run(jobs(6, 3))) == ALL | {0: 1, 1: "no reply within 3 s", 2: 1}
 
 
 def test_a_camera_that_raises_is_left_out_and_its_own_traceback_shown_once(
-    staff: tuple[RayCrew, Naughty], caplog: pytest.LogCaptureFixture
+    staff: tuple[RayExecutor, Naughty], caplog: pytest.LogCaptureFixture
 ):
-    crew, app = staff
+    executor, app = staff
     app.told({1: "raise", 5: "raise"})
     dirty = "ValueError: the lens is dirty"
-    assert sizes(crew.run(jobs(6, 3))) == {0: 1, 1: dirty, 2: 1, 3: 1, 4: 1, 5: dirty}
+    assert sizes(executor.run(jobs(6, 3))) == {0: 1, 1: dirty, 2: 1, 3: 1, 4: 1, 5: dirty}
     assert app.attempts() == [[0], [0, 1, 2], [1], [2], [3], [3, 4, 5], [4], [5]]
     assert caplog.text.count("Traceback") == 1 and "in _raise" in caplog.text and "RayTaskError" not in caplog.text
 
 
-def test_a_worker_that_died_between_runs_costs_nobody_a_try(staff: tuple[RayCrew, Naughty]):
-    crew, app = staff
+def test_a_worker_that_died_between_runs_costs_nobody_a_try(staff: tuple[RayExecutor, Naughty]):
+    executor, app = staff
     app.told({})
-    for post in crew._posts:
+    for post in executor._slots:
         os.kill(ray.get(post._actor.ping.remote()), signal.SIGKILL)
     time.sleep(0.5)
-    assert sizes(crew.run(jobs(6, 3))) == ALL
+    assert sizes(executor.run(jobs(6, 3))) == ALL
     assert app.attempts() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_a_run_that_is_left_early_does_not_disturb_the_next(staff: tuple[RayCrew, Naughty]):
-    crew, app = staff
+def test_a_run_that_is_left_early_does_not_disturb_the_next(staff: tuple[RayExecutor, Naughty]):
+    executor, app = staff
     app.told({1: "slow"})
-    left = crew.run(jobs(9, 1))
+    left = executor.run(jobs(9, 1))
     next(left)
-    assert sizes(crew.run(jobs(6, 3))) == ALL
+    assert sizes(executor.run(jobs(6, 3))) == ALL
     with pytest.raises(RunError, match="one run at a time"):
         next(left)
 
 
-def test_a_run_without_jobs_waits_for_nobody(staff: tuple[RayCrew, Naughty]):
-    crew, app = staff
+def test_a_run_without_jobs_waits_for_nobody(staff: tuple[RayExecutor, Naughty]):
+    executor, app = staff
     app.told({0: "slow", 1: "slow", 2: "slow"})
-    next(crew.run(jobs(3, 1)))
+    next(executor.run(jobs(3, 1)))
     before = time.monotonic()
-    assert list(crew.run([])) == [] and time.monotonic() - before < 0.4
+    assert list(executor.run([])) == [] and time.monotonic() - before < 0.4
 
 
 def test_threads_are_the_configs(a_ray: None):
-    crew = RayCrew(tiny(run__workers=1, run__threads=2), Threads, examined=False)
+    executor = RayExecutor(tiny(run__workers=1, run__threads=2), Threads, examined=False)
     try:
-        assert sizes(crew.run(jobs(1, 1))) == {0: 2}
+        assert sizes(executor.run(jobs(1, 1))) == {0: 2}
     finally:
-        crew.close()
+        executor.close()
 
 
 def test_a_cluster_without_room_for_all_workers_is_a_run_error(a_ray: None):
     with pytest.raises(
         RunError, match=r"has 4 CPUs and 0 GPUs.*room for 4 workers, and run.workers = 5. Set run.workers = 4"
     ):
-        RayCrew(tiny(run__workers=5), Threads, examined=False)
+        RayExecutor(tiny(run__workers=5), Threads, examined=False)
 
 
 def test_an_app_that_cannot_be_built_is_a_run_error_that_names_the_node(a_ray: None):
     with pytest.raises(RunError, match=r"Node \S+ \([\d.]+, \w{8}\) could not build .*OSError: no app today"):
-        RayCrew(tiny(run__workers=1), broken, examined=False)
+        RayExecutor(tiny(run__workers=1), broken, examined=False)
 
 
 def test_workers_that_never_come_up_are_given_up(a_ray: None, caplog: pytest.LogCaptureFixture):
-    impatient = Patience(arrive_s=0.01, starts=2)
+    impatient = Timeouts(arrive_s=0.01, starts=2)
     with pytest.raises(RunError, match=r"none is left.*found no place within 0.01 s: .* of its 4 CPUs are free"):
-        RayCrew(tiny(run__workers=1), Threads, examined=False, patience=impatient)
+        RayExecutor(tiny(run__workers=1), Threads, examined=False, timeouts=impatient)

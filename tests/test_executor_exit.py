@@ -1,4 +1,4 @@
-"""Laws of leaving: a process with a crew ends at once, though workers hang, and after Ctrl-C; nothing is left over."""
+"""Laws of exit: a process with an executor ends at once, even where workers hang, and after Ctrl-C; nothing stays."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from crew_apps import Naughty
+from executor_apps import Naughty
 from runs import ROOT, environment
 
 pytestmark = pytest.mark.slow
@@ -19,16 +19,16 @@ SCRIPT = """
 import sys, time
 from functools import partial
 from pathlib import Path
-from crew_apps import Naughty, jobs
+from executor_apps import Naughty, jobs
 from runs import tiny
 from fed_lorac.runtime.flower_private import task_identity
-from fed_lorac.grid.ray.executor import RayCrew
+from fed_lorac.grid.ray.executor import RayExecutor
 
 home, leaves = Path(sys.argv[1]), sys.argv[2] == "leave"
 with task_identity():
-    crew = RayCrew(tiny(run__workers=2), partial(Naughty, home), examined=False)
+    executor = RayExecutor(tiny(run__workers=2), partial(Naughty, home), examined=False)
     try:
-        answers = crew.run(jobs(6, 1))
+        answers = executor.run(jobs(6, 1))
         next(answers)
         while leaves and not list(home.glob("done-*")):
             time.sleep(0.1)
@@ -37,7 +37,7 @@ with task_identity():
         print("pressed")
     finally:
         print("leaving", time.time(), flush=True)
-        crew.close()
+        executor.close()
 """
 
 

@@ -1,4 +1,4 @@
-"""Laws of a crew and its doctor on a cluster of several nodes: raylets of their own on this machine."""
+"""Laws of an executor and its doctor on a cluster of several nodes: raylets of their own on this machine."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
-from crew_apps import Naughty, jobs, sizes
+from executor_apps import Naughty, jobs, sizes
 from PIL import Image
 from ray.cluster_utils import Cluster
 from runs import ROOT, tiny
@@ -19,7 +19,7 @@ from fed_lorac.config import Config
 from fed_lorac.errors import RunError
 from fed_lorac.experiment.doctor import Facts
 from fed_lorac.grid.examination import checkup
-from fed_lorac.grid.ray.executor import RayCrew
+from fed_lorac.grid.ray.executor import RayExecutor
 from fed_lorac.runtime.flower_private import task_identity
 
 pytestmark = pytest.mark.slow
@@ -51,18 +51,18 @@ def on(cluster: Cluster, **changes: object) -> Config:
 def test_the_work_of_a_node_that_is_removed_moves(cluster: Cluster, tmp_path: Path):
     _, second = add(cluster), add(cluster)
     app = Naughty(tmp_path).told(dict.fromkeys(range(0, 12, 2), "slow"))
-    crew = RayCrew(on(cluster), partial(Naughty, tmp_path), examined=False)
+    executor = RayExecutor(on(cluster), partial(Naughty, tmp_path), examined=False)
     try:
-        answers = crew.run(jobs(12, 2))
+        answers = executor.run(jobs(12, 2))
         first = next(answers)
         assert len({words[3] for words in app.notes()}) == 2
         cluster.remove_node(second, allow_graceful=False)
         assert sizes([first, *answers]) == dict.fromkeys(range(12), 2)
         app.told({})
-        assert sizes(crew.run(jobs(6, 3))) == dict.fromkeys(range(6), 3)
+        assert sizes(executor.run(jobs(6, 3))) == dict.fromkeys(range(6), 3)
         assert app.attempts() == [[0, 1, 2], [3, 4, 5]] and len({words[3] for words in app.notes()}) == 1
     finally:
-        crew.close()
+        executor.close()
     assert not ray.is_initialized()
 
 
@@ -95,15 +95,15 @@ def test_the_doctor_names_the_node_that_is_not_fit(cluster: Cluster, monkeypatch
     small = {"fleet__cameras": 2, "fleet__per_round": 2, "fleet__images": 2, "fleet__eval_images": 2}
     config = on(cluster, data__name="folder", data__root="images", data__image_size=8, **small)
     found = checkup(config)
-    assert found.driver.data and not found.driver.trouble
-    assert sorted(bool(facts.trouble) for facts in found.nodes) == [False, False, True, True]
+    assert found.driver.data and not found.driver.failure
+    assert sorted(bool(facts.failure) for facts in found.nodes) == [False, False, True, True]
     told = "\n".join(found.complaints)
     for facts, problem in zip(found.nodes, map(partial(problem_of, found.driver), found.nodes), strict=True):
         assert (f"Node {facts.node}" in told) == bool(problem), told
         assert problem in told
     assert sorted(map(partial(problem_of, found.driver), found.nodes)) == sorted(["", *PROBLEMS])
     with pytest.raises(RunError, match=r"Node \S+ \([\d.]+, \w{8}\)"):
-        RayCrew(replace(config, run=replace(config.run, workers=4)), partial(Naughty, tmp_path))
+        RayExecutor(replace(config, run=replace(config.run, workers=4)), partial(Naughty, tmp_path))
     assert not ray.is_initialized()
 
 
@@ -111,13 +111,13 @@ PROBLEMS: Sequence[str] = ("must have the driver's images", "DataError", "No mod
 
 
 def problem_of(driver: Facts, facts: Facts) -> str:
-    if not facts.trouble:
+    if not facts.failure:
         return "" if facts.data == driver.data else PROBLEMS[0]
-    return PROBLEMS[1] if PROBLEMS[1] in facts.trouble else PROBLEMS[2]
+    return PROBLEMS[1] if PROBLEMS[1] in facts.failure else PROBLEMS[2]
 
 
 def test_a_cluster_that_is_not_there_is_a_run_error() -> None:
     before = time.monotonic()
     with pytest.raises(RunError, match=r"127\.0\.0\.1:1 could not be joined.*ray\.address"):
-        RayCrew(tiny(ray__address="127.0.0.1:1", run__workers=2), partial(Naughty, Path()), examined=False)
+        RayExecutor(tiny(ray__address="127.0.0.1:1", run__workers=2), partial(Naughty, Path()), examined=False)
     assert time.monotonic() - before < 30 and not ray.is_initialized()
