@@ -5,12 +5,12 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fed_lorac.config.rules import Rule
-from fed_lorac.config.spelling import toml
 from fed_lorac.config.whole import SECTIONS, Config, rules
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.files import home_expanded
 from fed_lorac.runtime.near import did_you_mean
+from fed_lorac.runtime.settings import Rule
+from fed_lorac.runtime.spelling import toml
 
 __all__ = ["DEFAULT", "flatten", "load_config", "shipped_configs"]
 

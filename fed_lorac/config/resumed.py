@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fed_lorac.config.load import load_config
-from fed_lorac.config.spelling import toml
 from fed_lorac.config.whole import Config
 from fed_lorac.errors import ConfigError, RunError
+from fed_lorac.runtime.spelling import toml
 
 __all__ = ["FREE", "check_unchanged", "resumed_config"]
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from fed_lorac.config import names
-from fed_lorac.config.rules import Rule, items, setting
-from fed_lorac.config.spelling import toml
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.normalization import NORMALIZATIONS, Normalization
+from fed_lorac.runtime.settings import Rule, items, setting
+from fed_lorac.runtime.spelling import toml
 
 __all__ = [
     "AdapterConfig",

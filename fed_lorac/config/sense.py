@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fed_lorac.config import names
-from fed_lorac.config.spelling import toml
+from fed_lorac.runtime.spelling import toml
 
 if TYPE_CHECKING:
     from fed_lorac.config.whole import Config

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from fed_lorac.config.rules import Rule, Scalar
 from fed_lorac.config.sections import (
     AdapterConfig,
     BatchNormConfig,
@@ -20,9 +19,10 @@ from fed_lorac.config.sections import (
     StrategyConfig,
 )
 from fed_lorac.config.sense import contradictions
-from fed_lorac.config.spelling import toml
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.near import nearest
+from fed_lorac.runtime.settings import Rule, Scalar
+from fed_lorac.runtime.spelling import toml
 
 __all__ = ["SECTIONS", "Config", "rules"]
 

@@ -9,7 +9,6 @@ import torch
 from fed_lorac.adapters.adapter import Adapter, ToDelta
 from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.config import Config, names
-from fed_lorac.config.rules import Scalar
 from fed_lorac.config.sense import fixed_basis
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.data.progress import at
@@ -17,6 +16,7 @@ from fed_lorac.data.store import cached_arrays
 from fed_lorac.experiment.base_model import BaseModel, load_base_model
 from fed_lorac.fleet.fleet import Fleet, build_fleet
 from fed_lorac.runtime.precision import Precision, resolved_device, resolved_precision
+from fed_lorac.runtime.settings import Scalar
 from fed_lorac.seeds import torch_stream
 from fed_lorac.training.batch_norm import check_cameras
 

@@ -8,10 +8,10 @@ from fed_lorac.client.global_model import GlobalModel, caught_up, folded
 from fed_lorac.client.handlers import Node, Own, answers, keeping, raised, told_round
 from fed_lorac.client.state import folded_round
 from fed_lorac.config import Config
-from fed_lorac.config.rules import Scalar
 from fed_lorac.errors import FrameError
 from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.grid.executor import Answer, ClientRequest
+from fed_lorac.runtime.settings import Scalar
 from fed_lorac.wire.base_tags import global_fingerprint, whole_fingerprint
 from fed_lorac.wire.frame import inspect
 from fed_lorac.wire.header import base_tag

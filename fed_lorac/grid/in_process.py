@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from flwr.app import ArrayRecord, Context, RecordDict
 from flwr.clientapp import ClientApp
 
-from fed_lorac.config.rules import Scalar
 from fed_lorac.grid.executor import Answer, ClientRequest
 from fed_lorac.grid.fleet_grid import FleetGrid
 from fed_lorac.grid.serial_executor import SerialExecutor
+from fed_lorac.runtime.settings import Scalar
 
 __all__ = ["ClientAppBlock", "in_process"]
 

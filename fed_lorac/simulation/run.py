@@ -12,12 +12,11 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
+from fed_lorac.aggregation.delta_sum import Sums
 from fed_lorac.client.global_model import GlobalModel, folded
 from fed_lorac.client.state import STATISTICS_KEY, personal_frame, recalled
 from fed_lorac.config import Config, check_unchanged
 from fed_lorac.data.progress import at
-from fed_lorac.errors import RunError
 from fed_lorac.experiment.base_model import tell_notes
 from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.fleet.clock import Clock
@@ -27,11 +26,11 @@ from fed_lorac.records.measured import Measured
 from fed_lorac.records.run_folder import RunFolder, versions
 from fed_lorac.reporting.summary import adapter_state, model_state, own_state, summary
 from fed_lorac.reporting.watch import Watch
-from fed_lorac.runtime.flower_private import record_bytes, record_of
 from fed_lorac.server.downlink import Update
 from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.simulation.build_strategy import reference_of, strategy_of
 from fed_lorac.simulation.identity import check_same, identity_of
+from fed_lorac.simulation.resume import check_rounds, packed_tensors, unpacked_tensors
 from fed_lorac.simulation.round import (
     check_anyone_trained,
     measure_base,
@@ -237,9 +236,7 @@ class _Run:
             "notes": strategy.notes,
             "measured": {arm: vars(measured) for arm, measured in self.standing.measured.items()},
         }
-        tensors = {f"node {node}": _bytes(state) for node, state in self._memories.states().items()}
-        for name, total in strategy.kept.items():
-            tensors |= {f"kept {name} {part}": tensor for part, tensor in total.parts().items()}
+        tensors = packed_tensors(self._memories.states(), strategy.kept)
         updates = {update.round: update.frame for update in strategy.updates}
         self._folder.checkpoints.write(Checkpoint(self.standing.round, facts, tensors, updates))
 
@@ -248,7 +245,7 @@ class _Run:
             raise AssertionError("only a grid whose nodes can be saved has checkpoints")
         check_same(kept.facts.get("identity", {}), self._identity)
         check_unchanged(kept.facts["config"], self._config)
-        self._check_rounds(kept.round, kept.facts["config"]["run.rounds"])
+        check_rounds(self._config, kept.round, kept.facts["config"]["run.rounds"])
         if (then := kept.facts["versions"]) != versions():
             changed = sorted(name for name, version in versions().items() if then.get(name) != version)
             logging.getLogger(__name__).warning(
@@ -260,42 +257,9 @@ class _Run:
             by_camera = {kind: {int(camera): v for camera, v in values.items()} for kind, values in measured.items()}
             self.standing.measured[arm] = Measured(**by_camera)
         updates = sorted(kept.updates.items())
-        states = {int(name.split()[1]): _record(t) for name, t in kept.tensors.items() if name.startswith("node ")}
+        states, sums = unpacked_tensors(kept.tensors)
         self._memories.restore(states, updates)
         confirmed = {int(camera): round for camera, round in kept.facts["confirmed"].items()}
-        sums, notes = _kept(kept.tensors), kept.facts.get("notes")
+        notes = kept.facts.get("notes")
         self._strategy.resume([Update(*update) for update in updates], confirmed, sums, notes)
         self._stand(kept.round)
-
-    def _check_rounds(self, done: int, then: int) -> None:
-        """A run may be asked for more rounds than it was; what follows from their number is said."""
-        asked = self._config.run.rounds
-        if asked < done:
-            raise RunError(
-                f"A run cannot go back; {done} rounds are done, and run.rounds is {asked} now. Ask for {done} or more."
-            )
-        if asked != then and self._config.local.schedule != "constant":
-            logging.getLogger(__name__).warning(
-                "The learning rate falls over all rounds, which were %d and are %d now: from here on it is not that of "
-                "a run that was asked for %d at once.",
-                then,
-                asked,
-                asked,
-            )
-
-
-def _bytes(state: RecordDict) -> Tensor:
-    return torch.frombuffer(bytearray(record_bytes(state)), dtype=torch.uint8)
-
-
-def _record(data: Tensor) -> RecordDict:
-    return record_of(data.numpy().tobytes())
-
-
-def _kept(tensors: Mapping[str, Tensor]) -> dict[str, DeltaSum]:
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith("kept "):
-            _, name, part = key.split(" ")
-            parts.setdefault(name, {})[part] = tensor
-    return {key: DeltaSum.of_parts(found) for key, found in parts.items()}

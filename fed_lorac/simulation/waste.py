@@ -12,9 +12,9 @@ import torch
 
 from fed_lorac.client.local_update import uplink_template
 from fed_lorac.config import CodecConfig, Config, names
-from fed_lorac.config.rules import Scalar
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.experiment import Experiment
+from fed_lorac.runtime.settings import Scalar
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.server.downlink import Update
 from fed_lorac.server.frame_strategy import FrameStrategy

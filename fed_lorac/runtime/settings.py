@@ -1,0 +1,121 @@
+"""What one setting may be: its kind, range and choices. Knows scalars and messages; not which settings there are."""
+
+import math
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+from fed_lorac.errors import ConfigError
+from fed_lorac.runtime.near import did_you_mean
+from fed_lorac.runtime.spelling import LARGEST, Scalar, came, items, list_text, meant, toml
+
+__all__ = ["Rule", "Scalar", "items", "setting"]
+
+T = TypeVar("T", bool, int, float, str)
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The law of one setting. `least` and `most` are allowed themselves, `above` and `below` are not."""
+
+    kind: type
+    default: Scalar
+    meaning: str
+    least: float = -math.inf
+    above: float = -math.inf
+    most: float = math.inf
+    below: float = math.inf
+    choices: tuple[str, ...] = ()
+    listed: bool = False
+
+    def checked(self, key: str, value: object) -> Scalar:
+        """`value` as this setting's own kind; `ConfigError` where it is ill-typed, out of range or no choice.
+
+        Of another kind, only what can mean one thing alone is taken: a whole number where a number is wanted, "True"
+        for true, a list where the setting is one.
+        """
+        scalar = self._typed(key, value)
+        if isinstance(scalar, str):
+            self._check_text(key, scalar)
+        elif not self._in_range(scalar):
+            raise ConfigError(f"{key} must be {self._law(scalar)}; got {toml(scalar)}. {self._default()}")
+        return scalar
+
+    def _typed(self, key: str, value: object) -> Scalar:
+        if self.listed and (text := list_text(value)) is not None:
+            return text
+        if self.kind is float and type(value) is int and abs(value) <= LARGEST:
+            return float(value)
+        if type(value) is self.kind:
+            return cast(Scalar, value)
+        if self.kind is bool and isinstance(value, str) and value.strip().casefold() in ("true", "false"):
+            return value.strip().casefold() == "true"
+        raise ConfigError(f"{key} must be {self._kind()}; got {came(value)}. {self._remedy(value)}")
+
+    def _kind(self) -> str:
+        return 'words with commas between, such as "a, b"' if self.listed else KINDS[self.kind]
+
+    def _remedy(self, value: object) -> str:
+        """What to write instead: made of the value that came, where that can be."""
+        scalar = meant(self.kind, value)
+        if isinstance(scalar, str) and (not self.choices or scalar in self.choices):
+            return f"Write {toml(scalar)}."
+        if isinstance(scalar, int | float) and self._in_range(scalar):
+            return f"Write {toml(scalar)}."
+        if self.kind is bool:
+            return "Write true or false."
+        if self.kind is int and isinstance(number := meant(float, value), float):
+            around = [toml(n) for n in (math.floor(number), math.ceil(number)) if self._in_range(n)]
+            return f"Write a whole number such as {' or '.join(dict.fromkeys(around)) or toml(self.default)}."
+        if self.choices:
+            return f"Write one of {', '.join(map(toml, self.choices))}."
+        return self._default()
+
+    def _default(self) -> str:
+        return f"Its default is {toml(self.default)}."
+
+    def _in_range(self, value: float) -> bool:
+        if self.kind is int and abs(value) > LARGEST:
+            return False
+        # NaN fails every comparison, and infinity `value < inf`: neither gets through.
+        return self.least <= value <= self.most and self.above < value < self.below
+
+    def _law(self, value: float) -> str:
+        bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        told = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
+        if abs(value) > LARGEST and self.kind is int:
+            told.append("below 2^63")
+        return ", ".join(["a whole number" if self.kind is int else "a finite number", *told])
+
+    def _check_text(self, key: str, value: str) -> None:
+        if any("\ud800" <= letter <= "\udfff" for letter in value):  # a path's bytes that are no UTF-8
+            raise ConfigError(
+                f"{key} must be text that UTF-8 can write; got {came(value)}. Rename the path, or link to it."
+            )
+        words = items(value) if self.listed else (value,)
+        if not words and self.default:
+            raise ConfigError(f"{key} must name at least one; got {came(value)}. {self._default()}")
+        for word in words:
+            if self.choices and word not in self.choices:
+                raise ConfigError(
+                    f"{key} must be {'from' if self.listed else 'one of'} {', '.join(self.choices)}; got {word!r}."
+                    f"{did_you_mean(word, self.choices)}"
+                )
+
+
+def setting(
+    default: T,
+    meaning: str,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+    choices: tuple[str, ...] = (),
+    listed: bool = False,
+) -> T:
+    """A dataclass field that carries its `Rule`; its kind is its default's."""
+    rule = Rule(type(default), default, meaning, least, above, most, below, choices, listed)
+    made: T = field(default=default, metadata={"rule": rule})
+    return made

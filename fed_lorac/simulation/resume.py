@@ -1,0 +1,63 @@
+"""What a checkpoint holds of nodes and sums, as tensors and back, and whether a run may go on. Knows Flower's records;
+not rounds, nor files."""
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from flwr.app import RecordDict
+from torch import Tensor
+
+from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
+from fed_lorac.config import Config
+from fed_lorac.errors import RunError
+from fed_lorac.runtime.flower_private import record_bytes, record_of
+
+__all__ = ["check_rounds", "packed_tensors", "unpacked_tensors"]
+
+_NODE, _SUM = "node", "kept"  # the first word of a tensor's name in a checkpoint
+
+
+def packed_tensors(states: Mapping[int, RecordDict], sums: Sums) -> dict[str, Tensor]:
+    """Each node's state as bytes, "node <id>", and each part of the server's sums, "kept <sum> <part>"."""
+    tensors = {
+        f"{_NODE} {node}": torch.frombuffer(bytearray(record_bytes(state)), dtype=torch.uint8)
+        for node, state in states.items()
+    }
+    for name, total in sums.items():
+        tensors |= {f"{_SUM} {name} {part}": tensor for part, tensor in total.parts().items()}
+    return tensors
+
+
+def unpacked_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[int, RecordDict], dict[str, DeltaSum]]:
+    """The inverse of `packed_tensors`: states by node id, and sums by name."""
+    states: dict[int, RecordDict] = {}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        kind, *names = key.split(" ")
+        if kind == _NODE:
+            states[int(names[0])] = record_of(tensor.numpy().tobytes())
+        elif kind == _SUM:
+            parts.setdefault(names[0], {})[names[1]] = tensor
+    return states, {name: DeltaSum.of_parts(found) for name, found in parts.items()}
+
+
+def check_rounds(config: Config, done: int, then: int) -> None:
+    """A run may be resumed with more rounds than it was asked for; what follows from that is logged.
+
+    Raises:
+        RunError: fewer rounds are asked for than are done.
+    """
+    asked = config.run.rounds
+    if asked < done:
+        raise RunError(
+            f"A run cannot go back; {done} rounds are done, and run.rounds is {asked} now. Ask for {done} or more."
+        )
+    if asked != then and config.local.schedule != "constant":
+        logging.getLogger(__name__).warning(
+            "The learning rate falls over all rounds, which were %d and are %d now: from here on it is not that of "
+            "a run that was asked for %d at once.",
+            then,
+            asked,
+            asked,
+        )

@@ -1,0 +1,481 @@
+"""Laws of plain averaging over states that are expanded: lora-c-ffa, aad and filter-atoms, and of a rotating basis.
+
+The other route: NumPy in float64, from the frames, with what is frozen drawn or solved for by hand.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cameras import GRID, answer, reply, roster
+from flwr.app import ArrayRecord, ConfigRecord
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from overheard import Overheard, overheard
+from safetensors.torch import load_file
+from small_runs import rows, tiny
+from torch import Tensor, nn
+
+from fed_lorac.adapters import lora_c
+from fed_lorac.adapters.aad import AdditiveDecomposition
+from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.filter_atoms import Atoms, OvercompleteAtoms
+from fed_lorac.adapters.methods import FfaLoraC, LoraC
+from fed_lorac.aggregation.aggregators import Aggregator
+from fed_lorac.aggregation.server_optimizers import ServerOptimizer
+from fed_lorac.config import Config
+from fed_lorac.errors import ConfigError, FactorError
+from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.models import build
+from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.seeds import torch_stream
+from fed_lorac.server.frame_spec import terms_of
+from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.wire.base_tags import global_fingerprint
+from fed_lorac.wire.frame import decode, encode
+from strategies.fedavg import FedAvg, RotatingBasis
+from strategies.merged import MergedFedAvg
+
+SEED = 7
+RANK, SCALE = 2, 3.0
+State = Mapping[str, Tensor]
+Dense = dict[str, np.ndarray]
+ADAPTERS: dict[str, Adapter] = {
+    "lora-c-ffa": FfaLoraC(RANK, SCALE * RANK),
+    "aad": AdditiveDecomposition(RANK, SCALE * RANK),
+    "filter-atoms": Atoms(m=6, kc=4),
+}
+PLAIN = [(FedAvg, "lora-c-ffa"), (FedAvg, "aad"), (FedAvg, "filter-atoms")]
+EXACT = [*PLAIN, (RotatingBasis, "lora-c-ffa"), (RotatingBasis, "aad")]
+each = pytest.mark.parametrize(("make", "method"), EXACT)
+Kind = type[FrameStrategy]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def identity() -> Iterator[None]:
+    with task_identity():
+        yield
+
+
+def network() -> nn.Module:
+    return build("resnet8", width=4, generator=torch_stream(0, "model")).eval()
+
+
+CONVS = {n: m.weight.detach() for n, m in network().named_modules() if isinstance(m, nn.Conv2d)}
+del CONVS[next(iter(CONVS))]
+
+
+def by_hand(method: str, state: State, round: int, *, rank: int = RANK, seed: int = SEED) -> Dense:
+    """What a state says, by tensor name, R = r*K."""
+    sent = {key: tensor.numpy().astype(np.float64) for key, tensor in state.items()}
+    draw = torch_stream(seed, "adapter", round)
+    found = {key: value for key, value in sent.items() if key.rpartition(".")[0] not in CONVS}
+    for name, weight in CONVS.items():
+        out, in_, k, _ = weight.shape
+        if method == "filter-atoms":
+            found[f"{name}.weight"] = atoms_by_hand(name, sent)
+            continue
+        A = _uniform((rank * k, in_ * k), in_ * k, draw)
+        view = sent[f"{name}.B"] @ A if method == "lora-c-ffa" else sent[f"{name}.L"] @ A
+        if method == "aad":
+            view = view + _uniform((out * k, rank * k), in_ * k, draw) @ sent[f"{name}.R"]
+        found[f"{name}.weight"] = SCALE * view.reshape(weight.shape)
+    return found
+
+
+def _uniform(shape: tuple[int, int], fan_in: int, draw: torch.Generator) -> np.ndarray:
+    bound = 1 / math.sqrt(fan_in)
+    found: np.ndarray = torch.empty(shape).uniform_(-bound, bound, generator=draw).numpy()
+    return found.astype(np.float64)
+
+
+def atoms_by_hand(name: str, sent: Dense) -> np.ndarray:
+    """alpha x delta D, alpha by least squares over the atoms that the base's kernels are decomposed in."""
+    atoms = fit_to().codes[name].atoms.numpy().astype(np.float64)  # type: ignore[index]
+    k, weight = atoms.shape[-1], CONVS[name].numpy().astype(np.float64)
+    out, in_ = weight.shape[:2]
+    kernels = weight.reshape(-1, k * k)
+    if weight.shape[-1] == 1:  # (o, a), (i, b) -> kernels (o, i) of a by b
+        kernels = np.array(
+            [weight[o * k : (o + 1) * k, i * k : (i + 1) * k, 0, 0] for o in range(out // k) for i in range(in_ // k)]
+        ).reshape(-1, k * k)
+    alpha = np.linalg.lstsq(atoms.reshape(len(atoms), -1).T, kernels.T, rcond=None)[0].T
+    moved = sent[f"{name}.D" if weight.shape[-1] > 1 else f"{name}.Dc"]
+    change = np.asarray(alpha @ moved.reshape(len(atoms), -1))
+    if weight.shape[-1] > 1:
+        return change.reshape(weight.shape)
+    blocks = change.reshape(out // k, in_ // k, k, k)
+    return np.block([[blocks[o, i] for i in range(in_ // k)] for o in range(out // k)])[:, :, None, None]
+
+
+@lru_cache
+def fit_to() -> Atoms:
+    found = ADAPTERS["filter-atoms"].fit_to(network())
+    assert isinstance(found, Atoms)
+    return found
+
+
+@lru_cache
+def terms(make: Kind, method: str) -> dict[str, Any]:
+    return terms_of(network(), ADAPTERS[method], SEED, rotates=make.rotates)
+
+
+def strategy(make: Kind, method: str, cameras: int, **changes: Any) -> FrameStrategy:
+    return make(**terms(make, method), roster=roster(cameras), **changes)
+
+
+def drawn(method: str, seed: int) -> dict[str, Tensor]:
+    """What a camera of this seed sends."""
+    draw = torch_stream(seed, "state")
+    template = terms(FedAvg, method)["template"]
+    return {name: torch.randn(shape, generator=draw) for name, shape in template.items()}
+
+
+def play(
+    one: FrameStrategy, round: int, states: Sequence[State], examples: Sequence[int], order: Sequence[int] = ()
+) -> None:
+    """One round; camera k sends `states[k]`, and they arrive in `order`."""
+    list(one.configure_train(round, ArrayRecord(), ConfigRecord(), GRID))
+    tag = global_fingerprint(one.base, one.folded_round)
+    answers = [
+        reply(k, answer(encode(state, dtype="fp32", base=tag), num_examples=examples[k]))
+        for k, state in enumerate(states)
+    ]
+    one.aggregate_train(round, [answers[k] for k in order or range(len(states))])
+
+
+def said(one: FrameStrategy, method: str, *, changes: bool = False) -> list[Dense]:
+    """What each update says; `changes`: they are changes already, dense."""
+    found, before = [], 0
+    for update in one.updates:
+        state = decode(update.frame, base=global_fingerprint(one.base, before))
+        dense = {name: tensor.numpy().astype(np.float64) for name, tensor in state.items()}
+        found.append(dense if changes else by_hand(method, state, update.round if one.rotates else 0))
+        before = update.round
+    return found
+
+
+def mean(changes: Sequence[Dense], weights: Sequence[float]) -> Dense:
+    return {
+        name: sum((w * change[name] for w, change in zip(weights, changes, strict=True)), np.zeros(()))
+        for name in changes[0]
+    }
+
+
+def off(found: Dense, expected: Dense) -> float:
+    """Relative Frobenius distance over all tensors together."""
+    assert found.keys() == expected.keys()
+    distance = math.hypot(*(float(np.linalg.norm(found[n] - expected[n])) for n in expected))
+    return distance / math.hypot(*(float(np.linalg.norm(expected[n])) for n in expected))
+
+
+@each
+def test_one_camera_comes_back_as_it_was(make: Kind, method: str) -> None:
+    one = strategy(make, method, 1)
+    for round in (1, 2):
+        play(one, round, [drawn(method, round)], [100])
+        now = round if one.rotates else 0
+        assert off(said(one, method)[-1], by_hand(method, drawn(method, round), now)) < 1e-6
+
+
+@each
+def test_equal_cameras_are_a_fixed_point(make: Kind, method: str) -> None:
+    one = strategy(make, method, 3)
+    play(one, 1, [drawn(method, 1)] * 3, [10, 200, 3])
+    assert off(said(one, method)[0], by_hand(method, drawn(method, 1), int(one.rotates))) < 1e-6
+
+
+@each
+@settings(max_examples=8)
+@given(cameras=st.lists(st.tuples(st.integers(0, 99), st.integers(1, 1000)), min_size=2, max_size=5))
+def test_the_update_says_the_mean_of_what_cameras_said(make: Kind, method: str, cameras: list[tuple[int, int]]) -> None:
+    one, states, examples = strategy(make, method, len(cameras)), *zip(*cameras, strict=True)
+    play(one, 1, [drawn(method, seed) for seed in states], examples)
+    changes = [by_hand(method, drawn(method, seed), int(one.rotates)) for seed in states]
+    assert off(said(one, method)[0], mean(changes, [n / sum(examples) for n in examples])) < 1e-6
+    assert one.report.aggregation_error < 1e-6
+
+
+@each
+def test_weights_matter_and_the_order_of_cameras_does_not(make: Kind, method: str) -> None:
+    states = [drawn(method, k) for k in range(3)]
+    runs = [strategy(make, method, 3) for _ in range(4)]
+    runs[3].draw = lambda round: [2, 0, 1]
+    play(runs[0], 1, states, [1, 10, 100])
+    play(runs[1], 1, states, [100, 10, 1])
+    play(runs[2], 1, states, [1, 10, 100], order=[2, 0, 1])
+    play(runs[3], 1, states, [1, 10, 100])
+    first, other, _, drawn_otherwise = (said(one, method)[0] for one in runs)
+    assert off(other, first) > 0.5
+    assert runs[2].updates == runs[0].updates
+    assert off(drawn_otherwise, first) < 1e-6
+
+
+@each
+def test_arrays_that_were_given_are_kept_current(make: Kind, method: str) -> None:
+    """The server expands states as cameras do, by the round's basis."""
+    one = strategy(make, method, 1)
+    start = network().state_dict()
+    arrays = ArrayRecord(start)
+    expected = {name: start[name].numpy().astype(np.float64) for name in by_hand(method, drawn(method, 0), 0)}
+    for round in (1, 2):
+        list(one.configure_train(round, arrays, ConfigRecord(), GRID))
+        frame = encode(drawn(method, round), dtype="fp32", base=global_fingerprint(one.base, one.folded_round))
+        now, _ = one.aggregate_train(round, [reply(0, answer(frame))])
+        assert now is not None
+        arrays = now
+        change = by_hand(method, drawn(method, round), round if one.rotates else 0)
+        expected = {name: value + change[name] for name, value in expected.items()}
+    found = arrays.to_torch_state_dict()
+    assert off({name: found[name].numpy() for name in expected}, expected) < 1e-6
+
+
+@pytest.mark.parametrize(("make", "method"), PLAIN)
+@pytest.mark.parametrize("server", ["average", "momentum"])
+def test_plain_folds_what_merged_and_dense_folds(make: Kind, method: str, server: str) -> None:
+    """The same frames by both roads; moments of mean states are moments of mean changes, and v <- beta v + M."""
+    how = ServerOptimizer(server, lr=0.5, momentum=0.8)
+    plain = strategy(make, method, 3, server=how)
+    merged = strategy(MergedFedAvg, method, 3, server=how, downlink="dense")
+    velocity: Dense = {}
+    for round in (1, 2, 3):
+        states = [drawn(method, 10 * round + k) for k in range(3)]
+        for one in (plain, merged):
+            play(one, round, states, [1, 2, 3])
+        now = mean([by_hand(method, state, 0) for state in states], [1 / 6, 2 / 6, 3 / 6])
+        keeps = 0.8 if velocity and server == "momentum" else 0.0
+        velocity = {name: keeps * velocity.get(name, 0.0) + value for name, value in now.items()}
+        assert off(said(plain, method)[-1], mean([velocity], [0.5])) < 1e-6
+    for ours, theirs in zip(said(plain, method), said(merged, method, changes=True), strict=True):
+        assert off(ours, theirs) < 1e-6
+    assert plain.report.aggregation_error < 1e-6
+
+
+def test_moments_over_states_survive_a_resume() -> None:
+    how, method = ServerOptimizer("momentum"), "lora-c-ffa"
+    whole, cut = (strategy(FedAvg, method, 2, server=how) for _ in range(2))
+    for one in (whole, cut):
+        play(one, 1, [drawn(method, 1), drawn(method, 2)], [1, 2])
+    resumed = strategy(FedAvg, method, 2, server=how)
+    kept = {key: type(total).of_parts(total.parts()) for key, total in cut.kept.items()}
+    resumed.resume(cut.updates, cut.confirmed, kept)
+    for one in (whole, resumed):
+        play(one, 2, [drawn(method, 3), drawn(method, 4)], [1, 2])
+    assert whole.updates == resumed.updates
+
+
+@pytest.mark.parametrize(
+    ("make", "method", "settings", "why"),
+    [
+        (FedAvg, "lora-c-ffa", {"server": ServerOptimizer("adam")}, "a change that is no state"),
+        (FedAvg, "aad", {"aggregator": Aggregator("median")}, "a change that is no state"),
+        (FedAvg, "filter-atoms", {"aggregator": Aggregator("krum")}, "a change that is no state"),
+        (RotatingBasis, "aad", {"server": ServerOptimizer("momentum")}, "nothing in common"),
+        (RotatingBasis, "lora-c-ffa", {"aggregator": Aggregator("trimmed")}, "a change that is no state"),
+    ],
+)
+def test_a_server_that_leaves_no_state_is_refused(make: Kind, method: str, settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        strategy(make, method, 2, **settings)
+
+
+@pytest.mark.parametrize("make", [FedAvg, RotatingBasis])
+@pytest.mark.parametrize("adapter", [LoraC(2, 4.0), OvercompleteAtoms(m=6, kc=4, m1=3)])
+def test_an_adapter_that_is_not_linear_is_refused(make: Kind, adapter: Adapter) -> None:
+    with pytest.raises(ConfigError, match="linear"):
+        make.for_model(network(), adapter)
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "another rank"])
+def test_a_state_of_another_shape_is_not_expanded(wrong: str) -> None:
+    sent = drawn("lora-c-ffa", 1)
+    name = next(iter(CONVS))
+    if wrong == "nothing":
+        del sent[f"{name}.B"]
+    else:
+        sent[f"{name}.B"] = sent[f"{name}.B"][:, 1:]
+    with pytest.raises(FactorError, match=f"{name}' has a B of 6 columns"):
+        ADAPTERS["lora-c-ffa"].to_delta(network(), torch_stream(SEED, "adapter", 0))(sent)
+
+
+def test_a_rotating_basis_needs_one_to_rotate() -> None:
+    changes = {"conv.A": (2, 12), "conv.B": (18, 2)}
+    with pytest.raises(ConfigError, match="draw and freeze"):
+        RotatingBasis(base="5f1a", shapes={"conv.weight": (6, 4, 3, 3)}, template=changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"strategy.name": "rotating-basis", "codec.error_feedback": True, "codec.up": "int8"}, "basis is another"),
+        ({"strategy.name": "plain", "adapter.method": "aad", "strategy.server": "yogi"}, "yogi acts on dense"),
+        ({"strategy.name": "plain", "adapter.method": "filter-atoms", "strategy.aggregator": "krum"}, "krum acts on"),
+        ({"strategy.name": "plain", "adapter.method": "lora-c-ffa", "adapter.ranks": "1, 2"}, "are of one rank"),
+        ({"strategy.name": "rotating-basis", "adapter.ranks": "1, 2"}, "are of one rank"),
+        ({"strategy.name": "merged", "adapter.method": "aad", "adapter.ranks": "1, 2"}, "are of one rank"),
+    ],
+)
+def test_configs_that_make_no_sense_are_refused(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        Config.from_flat(changes)
+
+
+# Whole runs: rank setting 1, R = K rows, three rounds.
+RUN: dict[str, object] = {
+    "adapter__rank": 1,
+    "adapter__alpha": SCALE,
+    "run__rounds": 3,
+    "fleet__images": 25,
+    "fleet__eval_images": 20,
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Overheard]]:
+    """Folder and messages of three ways to send the same, and of LoRA-C."""
+    folder = tmp_path_factory.mktemp("linear")
+    ways: dict[str, dict[str, object]] = {
+        "plain": {"adapter__method": "lora-c-ffa", "strategy__name": "plain"},
+        "merged": {"adapter__method": "lora-c-ffa", "strategy__name": "merged", "strategy__downlink": "dense"},
+        "rotating-basis": {"strategy__name": "rotating-basis"},
+        "lora-c": {"run__rounds": 1},
+    }
+    return {name: (folder / name, overheard(tiny(**(RUN | way)), folder / name)) for name, way in ways.items()}
+
+
+def base_of_run() -> str:
+    return build_experiment(tiny(**RUN)).base.fingerprint
+
+
+def frames_said(heard: Overheard, *, rotates: bool) -> list[Dense]:
+    """What the updates of a run say, with the run's A drawn by hand."""
+    found, before = [], 0
+    for round, frame in sorted(heard.updates().items()):
+        state = decode(frame, base=global_fingerprint(base_of_run(), before))
+        found.append(by_hand("lora-c-ffa", state, round if rotates else 0, rank=1, seed=0))
+        before = round
+    return found
+
+
+@pytest.mark.parametrize("name", ["plain", "rotating-basis"])
+def test_a_runs_updates_say_the_mean_of_its_cameras_frames(runs: dict[str, tuple[Path, Overheard]], name: str) -> None:
+    folder, heard = runs[name]
+    rotates = name == "rotating-basis"
+    updates = frames_said(heard, rotates=rotates)
+    for round, update in enumerate(updates, 1):
+        states = heard.states(round, global_fingerprint(base_of_run(), round - 1))
+        changes = [by_hand("lora-c-ffa", s, round if rotates else 0, rank=1, seed=0) for _, s, _ in states]
+        assert len(states) == 3 and off(update, mean(changes, [w for _, _, w in states])) < 1e-6
+    assert all(row["aggregation_error"] < 1e-6 for row in rows(folder / "rounds.jsonl"))
+    adapter = load_file(folder / "adapter.safetensors")
+    total = mean(updates, [1.0] * len(updates))
+    for name_, change in total.items():
+        stem = name_.removesuffix(".weight")
+        pair = f"{stem}.A" in adapter
+        found = adapter[f"{stem}.B"] @ adapter[f"{stem}.A"] if pair else adapter[name_]
+        assert np.allclose(found.numpy().reshape(change.shape), change, atol=1e-6 * np.linalg.norm(change))
+
+
+def test_a_run_by_plain_ends_where_the_one_by_merged_does(runs: dict[str, tuple[Path, Overheard]]) -> None:
+    base = {
+        name: t.numpy().astype(np.float64) for name, t in build_experiment(tiny(**RUN)).base.model.state_dict().items()
+    }
+    ends = [load_file(runs[name][0] / "model.safetensors") for name in ("plain", "merged")]
+    moved = [
+        {name: end[name].numpy() - value for name, value in base.items() if name.endswith("weight")} for end in ends
+    ]
+    assert off(moved[0], moved[1]) < 1e-3  # three rounds of training take rounding further
+
+
+def test_a_rotating_basis_gains_rank_in_every_round_and_a_fixed_one_does_not(
+    runs: dict[str, tuple[Path, Overheard]],
+) -> None:
+    for name, grows in (("rotating-basis", True), ("plain", False)):
+        updates = frames_said(runs[name][1], rotates=grows)
+        for conv, weight in CONVS.items():
+            out, in_, k, _ = weight.shape
+            for round in (1, 2, 3):
+                total = mean(updates[:round], [1.0] * round)[f"{conv}.weight"].reshape(out * k, in_ * k)
+                expected = min(k * (round if grows else 1), out * k, in_ * k)
+                assert np.linalg.matrix_rank(total) == expected, (name, conv, round)
+
+
+def shares(model: str, rank: int, mode: str) -> tuple[float, float]:
+    """Bytes of FFA's values over those of LoRA-C's: off networks, and by the formula (out*K R + ends) /
+    ((out*K + in*K) R + ends)."""
+    counts = []
+    for adapter in (FfaLoraC(rank, 2.0, mode), LoraC(rank, 2.0, mode)):
+        net = build(model)
+        adapter.attach(net, torch_stream(0, "adapter"))
+        counts.append(sum(tensor.numel() for tensor in adapter.read(net).values()))
+    convs = [m for m in build(model).modules() if isinstance(m, nn.Conv2d)]
+    ends = convs[0].weight.numel() + list(build(model).modules())[-1].weight.numel()  # type: ignore[union-attr,operator]
+    sides = [
+        (c.out_channels * k, c.in_channels * k, rank * (k if mode == "r*k" else 1))
+        for c in convs[1:]
+        for k in c.kernel_size[:1]
+    ]
+    b, both = (sum(R * size for *sizes, R in sides for size in sizes[:n]) for n in (1, 2))
+    return counts[0] / counts[1], (b + ends) / (both + ends)
+
+
+@pytest.mark.parametrize(
+    ("model", "mode", "expected"),
+    [
+        ("resnet8", "r*k", 0.6187),
+        ("resnet8", "r", 0.6936),
+        ("resnet20", "r*k", 0.5412),
+        ("resnet20", "r", 0.5797),
+        ("resnet18", "r*k", 0.5566),
+        ("resnet18", "r", 0.5985),
+    ],
+)
+def test_the_share_of_lora_cs_bytes_is_the_formulas(model: str, mode: str, expected: float) -> None:
+    found, formula = shares(model, 2, mode)
+    assert found == formula == pytest.approx(expected, abs=5e-5)
+
+
+def test_the_ledger_bills_that_share(runs: dict[str, tuple[Path, Overheard]]) -> None:
+    """Up and down: both ends send the same tensors."""
+    ours, theirs = (rows(runs[name][0] / "rounds.jsonl")[0] for name in ("rotating-basis", "lora-c"))
+    sides = [(out * k, in_ * k, k) for out, in_, k, _ in (w.shape for w in CONVS.values())]
+    ends = 4 * 3 * 9 + 10 * 16
+    b, both = sum(rows_ * R for rows_, _, R in sides) + ends, sum((r + c) * R for r, c, R in sides) + ends
+    assert ours["uplink_payload_bytes"] == 3 * 4 * b and theirs["uplink_payload_bytes"] == 3 * 4 * both
+    assert ours["downlink_payload_bytes"] == 4 * 4 * b  # all four cameras are told
+
+
+@pytest.mark.parametrize("mode", ["r*k", "r"])
+def test_the_thin_route_has_the_dense_ones_gradients_where_a_is_frozen(mode: str) -> None:
+    """By both routes, and by hand: B's gradient is scale * G A', with G the dense weight's; A has none."""
+    x = torch.randn(2, 3, 12, 12, generator=torch_stream(0, "x"), dtype=torch.float64)
+    found = {}
+    for route in ("dense", "thin"):
+        model = network().double()
+        lora_c.attach(
+            model, rank=2, alpha=6.0, rank_mode=mode, freeze_a=True, generator=torch_stream(0, "A"), route=route
+        )
+        draw = torch_stream(0, "B")
+        for p in model.parameters():
+            if p.requires_grad:
+                p.data += 0.1 * torch.randn(p.shape, generator=draw, dtype=p.dtype)
+        own = x.clone().requires_grad_()
+        model(own).square().sum().backward()
+        layers = {n: m for n, m in model.named_modules() if n in CONVS}
+        assert all(m.lora_A.grad is None and not m.lora_A.requires_grad for m in layers.values())
+        found[route] = {n: m.lora_B.grad for n, m in layers.items()} | {"x": own.grad}
+    for name, gradient in found["dense"].items():
+        assert gradient.norm() > 0
+        torch.testing.assert_close(found["thin"][name], gradient)
+    merged = lora_c.merge(model)
+    merged.requires_grad_(True)(x).square().sum().backward()
+    for name, layer in layers.items():
+        G = merged.get_parameter(f"{name}.weight").grad
+        assert G is not None
+        view = G.reshape(layer.lora_B.shape[0], layer.lora_A.shape[1])
+        torch.testing.assert_close(found["thin"][name], 3.0 * view @ layer.lora_A.T)

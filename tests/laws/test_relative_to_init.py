@@ -1,0 +1,97 @@
+"""Laws of LoRA-C under a codec that loses something: A goes up as its change, and the server draws the rest."""
+
+import copy
+
+import pytest
+import torch
+from small_runs import tiny
+from torch import Tensor, nn
+
+from fed_lorac.adapters.methods import LoraC, RelativeLoraC, adapter_of
+from fed_lorac.aggregation.delta_sum import State, relative_distance, sum_states
+from fed_lorac.config import AdapterConfig
+from fed_lorac.experiment.experiment import build_experiment, to_delta
+from fed_lorac.models import build
+from fed_lorac.models.fingerprints import shapes_of
+from fed_lorac.seeds import stream, torch_stream
+from fed_lorac.wire.frame import decode, encode
+
+CODECS = ["fp16", "int8", "int4", "drive", "topk"]
+
+
+def base() -> nn.Module:
+    torch.manual_seed(0)
+    return build("resnet8", width=8)
+
+
+def trained(adapter: LoraC) -> nn.Module:
+    """A network after a turn: every trained tensor has moved a little."""
+    model = copy.deepcopy(base())
+    adapter.attach(model, torch_stream(0, "adapter", 3))
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(0.01 * torch.randn(p.shape, generator=draw))
+    return model
+
+
+def meaning(adapter: LoraC, state: dict[str, Tensor]) -> State:
+    return dict(adapter.to_delta(base(), torch_stream(0, "adapter", 3))(state))
+
+
+def off(adapter: LoraC, dtype: str) -> float:
+    """How far a decoded delta is from the one that was trained."""
+    state = adapter.read(trained(adapter))
+    arrived = decode(encode(state, dtype=dtype, base="", rng=stream(0, "codec"), topk_share=0.05), base="")
+    whole = LoraC(2, 4.0)
+    exact = sum_states([(whole.read(trained(whole)), 1.0)], shapes_of(base()), 2.0)
+    return relative_distance(sum_states([(meaning(adapter, arrived), 1.0)], shapes_of(base()), 2.0), exact)
+
+
+def test_what_was_drawn_and_its_change_are_what_was_trained():
+    adapter = LoraC(2, 4.0).relative_to_init()
+    assert isinstance(adapter, RelativeLoraC)
+    whole, change = LoraC(2, 4.0).read(trained(LoraC(2, 4.0))), adapter.read(trained(adapter))
+    assert whole.keys() == change.keys()
+    for key, value in meaning(adapter, change).items():
+        assert torch.allclose(value, whole[key], atol=1e-7)
+    assert max(float(change[key].abs().max()) for key in change if key.endswith(".A")) < 0.06  # A itself is up to 0.2
+
+
+def test_a_state_goes_into_a_network_attached_alike():
+    adapter = LoraC(2, 4.0).relative_to_init()
+    state = adapter.read(trained(adapter))
+    other = copy.deepcopy(base())
+    adapter.attach(other, torch_stream(0, "adapter", 3))
+    adapter.load(other, state)
+    assert all(torch.allclose(value, state[key], atol=1e-7) for key, value in adapter.read(other).items())
+
+
+@pytest.mark.parametrize("dtype", CODECS)
+def test_a_coarse_codec_leaves_more_of_the_delta(dtype: str):
+    assert off(LoraC(2, 4.0).relative_to_init(), dtype) < 0.9 * off(LoraC(2, 4.0), dtype)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"codec.up": "drive"}, RelativeLoraC),
+        ({"codec.up": "drive", "strategy.name": "flora"}, RelativeLoraC),
+        ({"codec.up": "fp32"}, LoraC),
+        ({"codec.up": "drive", "strategy.name": "factors"}, LoraC),  # A lives on: what was drawn is long past
+        ({"codec.up": "drive", "strategy.name": "flexlora"}, LoraC),
+    ],
+)
+def test_a_change_is_sent_where_a_is_drawn_anew_and_something_is_lost(changes: dict[str, str], kind: type[LoraC]):
+    assert type(build_experiment(tiny(**changes)).adapter) is kind
+
+
+def test_both_ends_draw_the_same():
+    experiment = build_experiment(tiny(**{"codec.up": "drive"}))
+    model = copy.deepcopy(experiment.base.model)
+    experiment.adapter.attach(model, torch_stream(experiment.config.run.seed, "adapter", 5))
+    plain = copy.deepcopy(experiment.base.model)
+    adapter_of(AdapterConfig()).attach(plain, torch_stream(experiment.config.run.seed, "adapter", 5))
+    whole, told = LoraC(2, 4.0).read(plain), to_delta(experiment, 5)(experiment.adapter.read(model))
+    assert all(torch.equal(told[key], whole[key]) for key in whole)

@@ -1,0 +1,138 @@
+"""Laws of the server's optimizers: each by hand in float64, over rounds, and through a whole run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_runs import rows, tiny
+
+from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
+from fed_lorac.aggregation.server_optimizers import OPTIMIZERS, ServerOptimizer
+from fed_lorac.config import Config, names
+from fed_lorac.errors import ConfigError
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
+
+SHAPE = (6, 4, 3, 3)
+ROUNDS = 4
+
+
+def mean(round: int) -> Sums:
+    """A round's mean: factors of one tensor, a dense change of another."""
+    draw = torch.Generator().manual_seed(round)
+    A, B = torch.randn(2, 12, generator=draw), torch.randn(18, 2, generator=draw)
+    return {
+        "conv.weight": DeltaSum(SHAPE).add_pair(A, B, 0.5),
+        "fc.bias": DeltaSum((5,)).add_dense(torch.randn(5, generator=draw), 1.0),
+    }
+
+
+def steps(how: ServerOptimizer) -> list[dict[str, np.ndarray]]:
+    kept: Sums = {}
+    found = []
+    for round in range(ROUNDS):
+        moved, kept = how.step(mean(round), kept)
+        found.append({name: total.dense().numpy().astype(np.float64) for name, total in moved.items()})
+    return found
+
+
+def by_hand(how: ServerOptimizer) -> list[dict[str, np.ndarray]]:
+    """The papers' recursions, elementwise on dense arrays."""
+    m: dict[str, np.ndarray] = {}
+    v: dict[str, np.ndarray] = {}
+    found = []
+    for round in range(ROUNDS):
+        moved = {}
+        for name, total in mean(round).items():
+            M = total.dense().numpy().astype(np.float64)
+            before, second = m.get(name, np.zeros_like(M)), v.get(name, np.zeros_like(M))
+            if how.name == "average":
+                moved[name] = how.lr * M
+            elif how.name == "momentum":
+                m[name] = how.momentum * before + M
+                moved[name] = how.lr * m[name]
+            else:
+                m[name] = how.momentum * before + (1 - how.momentum) * M
+                if how.name == "adam":
+                    v[name] = how.beta2 * second + (1 - how.beta2) * M**2
+                else:
+                    v[name] = second - (1 - how.beta2) * M**2 * np.sign(second - M**2)
+                moved[name] = how.lr * m[name] / (np.sqrt(v[name]) + how.tau)
+        found.append(moved)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_steps_are_the_papers(name: str) -> None:
+    how = ServerOptimizer(name, lr=0.3)
+    for found, expected in zip(steps(how), by_hand(how), strict=True):
+        assert found.keys() == expected.keys()
+        for key in found:
+            assert np.allclose(found[key], expected[key], rtol=1e-5, atol=1e-6)
+
+
+def test_average_is_the_mean_and_momentum_zero_too() -> None:
+    for how in (ServerOptimizer(), ServerOptimizer("momentum", momentum=0.0)):
+        for round, found in enumerate(steps(how)):
+            assert all(np.array_equal(found[key], total.dense().numpy()) for key, total in mean(round).items())
+
+
+def test_momentum_keeps_factors_while_they_are_thin() -> None:
+    how = ServerOptimizer("momentum")
+    kept: Sums = {}
+    for round in range(2):
+        moved, kept = how.step(mean(round), kept)
+    assert moved["conv.weight"].rows == 4 and moved["conv.weight"].factors() is not None
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_what_comes_is_left_as_it_is(name: str) -> None:
+    how, one = ServerOptimizer(name), mean(0)
+    kept = how.step(mean(1), {})[1]
+    before: Mapping[str, torch.Tensor] = {key: total.dense() for key, total in (one | kept).items()}
+    how.step(one, kept)
+    assert all(torch.equal(total.dense(), before[key]) for key, total in (one | kept).items())
+
+
+@pytest.mark.parametrize(("server", "lr"), [("momentum", 1.0), ("adam", 0.01), ("yogi", 0.01)])
+@pytest.mark.parametrize("downlink", ["dense", "svd"])
+def test_a_run_under_an_optimizer_is_gone_on_with_byte_for_byte(
+    tmp_path: Path, server: str, lr: float, downlink: str
+) -> None:
+    config = tiny(
+        run__rounds=3, run__block_size=1, strategy__server=server, strategy__server_lr=lr, strategy__downlink=downlink
+    )
+
+    class Ended(Watch):
+        def round(self, row: dict[str, object], of: int) -> None:
+            if row["round"] == 2:
+                raise KeyboardInterrupt
+
+    run(config, tmp_path / "whole", Watch())
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "cut", Ended())
+    run(config, tmp_path / "cut", Watch(), resume=True)
+    for name in ("adapter.safetensors", "model.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert len(rows(tmp_path / "cut" / "rounds.jsonl")) == 3
+    plain = tiny(run__rounds=3, run__block_size=1, strategy__downlink=downlink)
+    run(plain, tmp_path / "plain", Watch())
+    assert (tmp_path / "plain" / "model.safetensors").read_bytes() != (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ConfigError, match="does not form"):
+        Config.from_flat({"strategy.name": "factors", "strategy.server": "adam"})
+    with pytest.raises(ConfigError, match="no stack of factors is left"):
+        Config.from_flat({"strategy.downlink": "stack", "strategy.server": "yogi"})
+    assert Config.from_flat({"strategy.downlink": "stack", "strategy.server": "momentum"})
+    with pytest.raises(ConfigError, match="steps by one of"):
+        ServerOptimizer("sgd")
+
+
+def test_the_names_of_the_config_are_the_registrys() -> None:
+    assert set(names.SERVERS) == set(OPTIMIZERS)

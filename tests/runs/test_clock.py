@@ -1,0 +1,237 @@
+"""Laws of simulated time: what a turn and a message take, who is late, who waits, and what a run says of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_runs import rows, tiny
+
+from fed_lorac.config import FleetConfig, LocalConfig, names
+from fed_lorac.errors import ConfigError
+from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.fleet.clock import Clock, images_seen
+from fed_lorac.fleet.fleet import Camera, Fleet
+from fed_lorac.fleet.links import LINKS, air_time_s, downlink_time_s, elapsed_s, link, send_s
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.seeds import stream
+from fed_lorac.simulation.engines import run
+from fed_lorac.training.augment import shuffled_batches
+
+LINK_NAMES = st.sampled_from(sorted(LINKS))
+BYTES = st.integers(0, 10**8)
+
+
+def a_clock(over: str = "lte-m", *, images: int = 100, speed: float = 1.0, **fleet: Any) -> Clock:
+    """The clock of one camera."""
+    camera = Camera(0, "fog", 3, np.arange(images), np.arange(1), {}, over, speed)
+    return Clock(Fleet((camera,), 1, 0), FleetConfig(**fleet), LocalConfig(epochs=2, batch_size=30))
+
+
+@given(LINK_NAMES, BYTES)
+def test_sending_takes_the_air_time_at_least_and_the_duty_cycles_time_at_most(name: str, n_bytes: int) -> None:
+    over = link(name)
+    air, sent, elapsed = (f(n_bytes, over) for f in (air_time_s, send_s, elapsed_s))
+    assert air <= sent * (1 + 1e-9) and sent <= elapsed * (1 + 1e-9)
+    if over.duty_cycle == 1:
+        assert air == sent == elapsed
+
+
+def test_a_message_beyond_an_hours_share_goes_hour_by_hour() -> None:
+    over = link("lorawan-dr5")  # one per cent of an hour: 36 s, 24,615 bytes
+    assert send_s(24_615, over) == pytest.approx(36, abs=0.01)
+    assert send_s(2 * 24_615, over) == pytest.approx(3_600 + 36, abs=0.01)
+    assert send_s(24_615 + 6_838, over) == pytest.approx(3_600 + 10, abs=0.01)
+
+
+@given(images=st.integers(1, 200), batch=st.integers(1, 60), epochs=st.integers(1, 4), steps=st.integers(0, 30))
+def test_images_seen_are_those_of_the_batches(images: int, batch: int, epochs: int, steps: int) -> None:
+    def endless() -> Any:
+        while True:
+            yield from shuffled_batches(images, batch, stream(0, "batches"))
+
+    batches, wanted = endless(), steps or epochs * len(list(shuffled_batches(images, batch, stream(0, "batches"))))
+    seen = sum(len(next(batches)) for _ in range(wanted))
+    assert images_seen(images, LocalConfig(epochs=epochs, steps=steps, batch_size=batch)) == seen
+
+
+@given(down=BYTES, up=BYTES, speed=st.floats(0.1, 10), image_s=st.floats(0, 1))
+def test_a_reply_takes_hearing_training_and_sending(down: int, up: int, speed: float, image_s: float) -> None:
+    clock, over = a_clock(speed=speed, image_time_s=image_s), link("lte-m")
+    trip = clock.trip(0, down, up)
+    assert trip.compute_s == pytest.approx(200 * image_s / speed)
+    assert trip.reply_s == pytest.approx(downlink_time_s(down, over) + trip.compute_s + send_s(up, over))
+    assert trip.sent and not trip.late  # without fleet.round_s nobody is
+    assert clock.end([0], {0: down + 1000}) == pytest.approx(trip.reply_s + downlink_time_s(1000, over))
+
+
+def test_a_camera_whose_duty_cycle_keeps_it_silent_waits_its_turn_and_counts_again() -> None:
+    clock, over = a_clock("lorawan-dr5", round_s=600.0), link("lorawan-dr5")
+    up = 20_000  # 29 s on the air, 2,925 s of the clock
+    found = []
+    for _ in range(12):
+        trip = clock.trip(0, 0, up)
+        found.append((trip.late, trip.sent))
+        clock.end([] if trip.late else [0], {})
+    on_time = [number for number, (late, _) in enumerate(found) if not late]
+    assert on_time == [0, 5, 10]
+    assert all(sent != late for late, sent in found)  # what waits is not sent, and so not billed
+    assert clock.now_s >= 2 * elapsed_s(up, over)
+
+
+def test_a_reply_that_is_begun_in_time_and_ends_too_late_is_sent_in_vain() -> None:
+    clock = a_clock("nb-iot-nb1", round_s=60.0)
+    trip = clock.trip(0, 0, 1_000_000)  # 129 s
+    assert trip.late and trip.sent
+    assert clock.end([], {}) == 60.0
+    again = clock.trip(0, 0, 1_000)  # its air is taken until 129 s, so this waits
+    assert again.late and not again.sent
+    clock.end([], {})
+    assert not clock.trip(0, 0, 1_000).late
+
+
+def test_a_slow_processor_is_late() -> None:
+    limits: dict[str, Any] = {"image_time_s": 0.1, "round_s": 30.0}
+    assert not a_clock(speed=1, **limits).trip(0, 0, 1_000).late
+    assert a_clock(speed=0.5, **limits).trip(0, 0, 1_000).late
+
+
+@given(st.lists(st.integers(1, 50_000), min_size=1, max_size=12), st.integers(0, 11))
+def test_a_clock_goes_on_as_if_it_had_never_stopped(messages: list[int], at: int) -> None:
+    def play(clock: Clock, some: list[int]) -> list[float]:
+        found = []
+        for up in some:
+            trip = clock.trip(0, 10, up)
+            found += [trip.reply_s, clock.end([] if trip.late else [0], {0: 10})]
+        return found
+
+    limits: dict[str, Any] = {"over": "lorawan-dr5", "round_s": 500.0}
+    whole, first, second = a_clock(**limits), a_clock(**limits), a_clock(**limits)
+    begun = play(first, messages[:at])
+    second.restore(**json.loads(json.dumps(first.state())))
+    assert play(whole, messages) == begun + play(second, messages[at:])
+
+
+# The fleet
+
+
+def test_drawn_links_are_each_cameras_own_and_of_the_asked_classes() -> None:
+    asked: dict[str, Any] = {"fleet__link": "4g, lte-m, nb-iot-nb1", "fleet__link_deal": "drawn", "fleet__images": 5}
+    few, many = (
+        [
+            camera.link
+            for camera in build_experiment(tiny(**asked, fleet__cameras=n, fleet__eval_images=5)).fleet.cameras
+        ]
+        for n in (20, 40)
+    )
+    assert many[:20] == few and set(many) == {"4g", "lte-m", "nb-iot-nb1"}
+    assert few != [("4g", "lte-m", "nb-iot-nb1")[k % 3] for k in range(20)]
+
+
+def test_speeds_are_dealt_in_turn() -> None:
+    fleet = build_experiment(tiny(fleet__speeds="1, 2.5")).fleet
+    assert [camera.speed for camera in fleet.cameras] == [1.0, 2.5, 1.0, 2.5]
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "fast", "nan", "1e3", "inf", "1, 0.0"])
+def test_a_speed_is_a_number_above_0(wrong: str) -> None:
+    with pytest.raises(ConfigError, match=r"fleet\.speeds"):
+        tiny(fleet__speeds=wrong)
+
+
+def test_link_deals_have_their_names() -> None:
+    assert names.LINK_DEALS == ("robin", "drawn")
+
+
+# Runs
+
+SLOW: dict[str, Any] = {
+    "run__rounds": 3,
+    "run__target_accuracy": 0.01,
+    "fleet__per_round": 4,
+    "fleet__link": "lte-m, lorawan-dr0",
+    "fleet__round_s": 100,
+    "fleet__image_time_s": 0.01,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cameras of four are on a link that takes far too long."""
+    out = tmp_path_factory.mktemp("slow") / "run"
+    run(tiny(**SLOW), out, Watch())
+    return out
+
+
+def test_who_is_late_is_left_out_and_who_sent_in_vain_is_billed(folder: Path) -> None:
+    for row in rows(folder / "cameras.jsonl"):
+        late = row["link"] == "lorawan-dr0"
+        assert (row["status"], row["reason"]) == (("left out", "late") if late else ("counted", ""))
+        began = row["round"] == 1
+        assert bool(row["uplink_message_bytes"]) == (not late or began)
+        assert (row["reply_s"] > 100) == late and row["compute_s"] == pytest.approx(0.5)
+        over = link(row["link"])
+        assert row["elapsed_s"] == elapsed_s(row["uplink_message_bytes"], over)
+        assert row["downlink_time_s"] == downlink_time_s(row["downlink_message_bytes"], over) > 0
+    for row in rows(folder / "rounds.jsonl"):
+        assert row["cameras_counted"] == 2 and row["reasons"] == {"late": 2}
+
+
+def test_a_round_takes_as_long_as_its_slowest_counted_camera(folder: Path) -> None:
+    cameras = rows(folder / "cameras.jsonl")
+    for row in rows(folder / "rounds.jsonl"):
+        counted = [c for c in cameras if c["round"] == row["round"] and c["status"] == "counted"]
+        slowest = max(c["compute_s"] + c["air_time_s"] + c["downlink_time_s"] for c in counted)
+        assert row["round_time_s"] == pytest.approx(slowest)
+
+
+def test_the_summary_says_what_a_target_took_and_days_on_each_link(folder: Path) -> None:
+    found, ledger = json.loads((folder / "summary.json").read_text()), rows(folder / "rounds.jsonl")
+    assert found["simulated_s"] == pytest.approx(sum(row["round_time_s"] for row in ledger))
+    first = ledger[0]
+    assert found["target"] == {
+        "accuracy": 0.01,
+        "rounds": 1,
+        "bytes": first["uplink_message_bytes"] + first["downlink_message_bytes"],
+        "full_bytes": first["full_uplink_message_bytes"] + first["full_downlink_message_bytes"],
+        "full_fp32_bytes": first["full_uplink_message_bytes"] + first["full_downlink_message_bytes"],
+        "simulated_s": first["round_time_s"],
+    }
+    assert set(found["days"]) == {"lte-m", "lorawan-dr0"}
+    slow, fast = found["days"]["lorawan-dr0"], found["days"]["lte-m"]
+    assert slow["adapter"] == pytest.approx(fast["adapter"] * 375 / 0.25 * 100, rel=1e-6)
+    assert slow["full"] > slow["adapter"]
+
+
+def test_a_target_that_is_not_reached_says_so(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from fed_lorac.reporting.tables import show_run
+
+    run(tiny(run__rounds=1, run__target_accuracy=0.99, fleet__link="lte-m, lorawan-dr5"), tmp_path / "run", Watch())
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    nothing = dict.fromkeys(("rounds", "bytes", "full_bytes", "full_fp32_bytes", "simulated_s"))
+    assert summary["target"] == {"accuracy": 0.99} | nothing
+    console = Console(record=True, width=160)
+    show_run(console, summary)
+    told = console.export_text()
+    assert "not reached" in told and "with the duty cycle, lorawan-dr5" in told
+    assert "with the duty cycle, lte-m" not in told  # no silence is owed there
+
+
+def test_a_resumed_run_keeps_simulated_time(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from fed_lorac.config import resumed_config
+
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    for kept in (copy / "checkpoints").glob("round-*.safetensors"):
+        if "000003" in kept.name:
+            kept.unlink()
+    run(resumed_config(copy), copy, Watch(), resume=True)
+    for name in ("cameras.jsonl", "rounds.jsonl"):
+        assert rows(copy / name, "seconds") == rows(folder / name, "seconds")

@@ -1,0 +1,436 @@
+"""Laws of the strategy "personal": which cameras are alike, what a group has beside all, who is told it and when."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cameras import BASE, GRID, SHAPES, TEMPLATE, Dense, answer, float64_mean, folded, off, reply, roster, state, tell
+from cameras import train as one_round
+from flwr.app import ArrayRecord, ConfigRecord
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from small_runs import rows, tiny
+from test_resume import Ended, check_equal
+from torch import Tensor
+
+from fed_lorac.aggregation.aggregators import Aggregator
+from fed_lorac.aggregation.clustering import clusters, cosines, gram, nearest
+from fed_lorac.aggregation.delta_sum import DeltaSum, Sums, sum_states
+from fed_lorac.aggregation.server_optimizers import ServerOptimizer
+from fed_lorac.errors import ConfigError
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.server.downlink import Update
+from fed_lorac.simulation.engines import run
+from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint
+from fed_lorac.wire.frame import decode, encode, inspect
+from fed_lorac.wire.updates import PERSONAL_KEY
+from strategies.clustered import ClusteredFedAvg
+from strategies.merged import DOWNLINKS, MergedFedAvg
+
+TWO = {"fleet__corruptions": "fog, snow", "fleet__per_round": 4}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def identity() -> Iterator[None]:
+    with task_identity():
+        yield
+
+
+def personal(cameras: int = 3, **changes: object) -> ClusteredFedAvg:
+    """Even cameras are of group 0, odd ones of group 1, unless groups are to be found."""
+    common = {"base": BASE, "shapes": SHAPES, "template": TEMPLATE, "roster": roster(cameras)}
+    return ClusteredFedAvg(**{**common, "group_of": lambda camera: camera % 2, **changes})  # type: ignore[arg-type]
+
+
+def found(cameras: int, **changes: object) -> ClusteredFedAvg:
+    """The same with groups found by similarity."""
+    return personal(cameras, group_of=None, **changes)
+
+
+def mean_of(seeds: Mapping[int, int], scale: float = 1.0) -> Dense:
+    """The mean of what `one_round` has these cameras send."""
+    total = sum(camera + 1 for camera in seeds)
+    return float64_mean([(state(seed), (camera + 1) / total) for camera, seed in seeds.items()], scale)
+
+
+def of_group(strategy: ClusteredFedAvg, group: int) -> Dense:
+    """What the server keeps of a group's change."""
+    return {name: strategy.kept[f"group:{group}/{name}"].dense64().numpy() for name in SHAPES}
+
+
+def told(strategy: ClusteredFedAvg, camera: int) -> Dense:
+    """What a camera makes of its group's frame."""
+    own = strategy.own(camera)
+    assert own is not None
+    return float64_mean([(decode(own.frame, base=personal_fingerprint(BASE)), 1.0)])
+
+
+def off_nothing(changes: Dense, size: float) -> float:
+    return max(float(np.abs(change).max()) for change in changes.values()) / size
+
+
+# ---- Which cameras are alike ----
+
+
+def sums_of(states: Sequence[Mapping[str, Tensor]], scale: float = 1.0) -> list[Sums]:
+    return [sum_states([(one, 1.0)], SHAPES, scale) for one in states]
+
+
+def vectors(states: Sequence[Mapping[str, Tensor]], scale: float = 1.0) -> np.ndarray:
+    """Every change as one long vector, multiplied out camera by camera."""
+    dense = [float64_mean([(dict(one), 1.0)], scale) for one in states]
+    return np.stack([np.concatenate([one[name].ravel() for name in SHAPES]) for one in dense])
+
+
+@given(
+    ranks=st.lists(st.integers(1, 14), min_size=1, max_size=5),
+    multiplied_out=st.lists(st.booleans(), min_size=5, max_size=5),
+    seed=st.integers(0, 2**16),
+)
+def test_products_by_factors_are_those_of_the_dense_changes(ranks: list[int], multiplied_out: list[bool], seed: int):
+    """Some cameras' convolution comes dense, some as factors, of any rank; a stack of rank 12 or more is dense."""
+    states = [state(seed + place, rank) for place, rank in enumerate(ranks)]
+    rows_of = vectors(states, scale=0.5)
+    for one, dense in zip(states, multiplied_out, strict=False):
+        if dense:
+            A, B = one.pop("conv.A").double(), one.pop("conv.B").double()
+            one["conv.weight"] = (0.5 * B @ A).reshape(SHAPES["conv.weight"])
+    products = gram(sums_of(states, scale=0.5))
+    np.testing.assert_allclose(products, rows_of @ rows_of.T, rtol=1e-6, atol=1e-6 * np.abs(rows_of).max() ** 2)
+
+
+@given(rows_of=st.integers(2, 6), seed=st.integers(0, 2**16))
+def test_cosines_are_those_of_updates_less_their_mean(rows_of: int, seed: int):
+    updates = np.random.default_rng(seed).normal(3.0, 1.0, (rows_of, 7))
+    centred = updates - updates.mean(0)
+    expected = np.array([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in centred] for a in centred])
+    np.testing.assert_allclose(cosines(updates @ updates.T), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("rows_of", [1, 2, 5])
+@pytest.mark.parametrize("size", [0.0, 1e-6, 1.0, 1e6])
+def test_equal_updates_are_like_nobody_and_of_one_group(rows_of: int, size: float):
+    """What rounding leaves of a difference of equals points anywhere; it is no difference."""
+    updates = np.tile(size * np.random.default_rng(3).normal(size=301), (rows_of, 1))
+    alike = cosines(updates @ updates.T)
+    assert not alike.any() and clusters(alike, 1) == [0] * rows_of
+    if rows_of > 3:
+        assert clusters(alike, 3) == [0] * rows_of
+
+
+def planted(labels: Sequence[int], seed: int, noise: float = 0.3) -> np.ndarray:
+    """Updates with one part in common, one of their group, and noise."""
+    rng = np.random.default_rng(seed)
+    shared, groups = 5 * rng.normal(size=50), rng.normal(size=(max(labels) + 1, 50))
+    return np.stack([shared + groups[label] + noise * rng.normal(size=50) for label in labels])
+
+
+@given(order=st.permutations([0, 0, 0, 1, 1, 1, 2, 2, 2, 2]), seed=st.integers(0, 50))
+def test_planted_groups_are_found_in_any_order_and_numbered_as_they_appear(order: list[int], seed: int):
+    updates = planted(order, seed)
+    first = {label: place for place, label in enumerate(dict.fromkeys(order))}
+    assert clusters(cosines(updates @ updates.T), 3) == [first[label] for label in order]
+
+
+@given(labels=st.lists(st.integers(0, 2), min_size=4, max_size=9).filter(lambda found: len(set(found)) > 1))
+def test_one_more_is_nearest_to_its_like(labels: list[int]):
+    updates = planted([*labels, labels[0]], seed=len(labels))
+    alike = cosines(updates @ updates.T)
+    assert nearest(alike, dict(enumerate(labels)), len(labels)) == labels[0]
+
+
+def test_where_likeness_ties_the_lowest_group_is_joined():
+    assert nearest(np.zeros((3, 3)), {0: 7, 1: 2}, 2) == 2
+
+
+@pytest.mark.parametrize("cameras", [1, 2])
+def test_fewer_cameras_than_groups_are_at_most_as_many_groups(cameras: int):
+    updates = planted(list(range(cameras)), seed=1)
+    assert clusters(cosines(updates @ updates.T), 3) == list(range(cameras))
+
+
+# ---- What a group has beside all ----
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+@pytest.mark.parametrize("server_lr", [1.0, 0.5])
+def test_a_groups_change_is_the_sum_of_its_differences_from_all(share: float, server_lr: float):
+    strategy = personal(5, share=share, scale=2.0, downlink="dense", server=ServerOptimizer("average", server_lr))
+    expected: dict[int, Dense] = {}
+    for number, seeds in enumerate(({0: 1, 1: 2, 2: 3, 3: 4}, {0: 5, 3: 6, 4: 7}), 1):
+        one_round(strategy, number, seeds)
+        tell(strategy, number)
+        everyone = mean_of(seeds, 2.0)
+        for group in (0, 1):
+            apart = mean_of({camera: seed for camera, seed in seeds.items() if camera % 2 == group}, 2.0)
+            before = expected.get(group, {name: np.zeros(shape) for name, shape in SHAPES.items()})
+            expected[group] = {n: before[n] + share * server_lr * (apart[n] - everyone[n]) for n in SHAPES}
+    for group in (0, 1):
+        assert off(of_group(strategy, group), expected[group]) < 1e-6
+        assert off(told(strategy, group), expected[group]) < 1e-6
+
+
+@pytest.mark.parametrize("downlink", DOWNLINKS)
+def test_it_goes_down_the_way_that_the_mean_does_and_stays_whole_on_the_server(downlink: str):
+    strategy = personal(4, downlink=downlink)
+    for number in (1, 2):
+        one_round(strategy, number, {camera: 4 * number + camera for camera in range(4)})
+        tell(strategy, number)
+    own = strategy.own(0)
+    assert own is not None
+    shapes, kept = inspect(own.frame).shapes, of_group(strategy, 0)
+    if downlink == "svd":
+        assert shapes["conv.A"] == (2, 12)
+        u, s, v = np.linalg.svd(kept["conv.weight"].reshape(18, 12), full_matrices=False)
+        nearest_pair = ((u[:, :2] * s[:2]) @ v[:2]).reshape(SHAPES["conv.weight"])
+        assert off(told(strategy, 0), {**kept, "conv.weight": nearest_pair}) < 1e-5
+    else:
+        assert off(told(strategy, 0), kept) < 1e-6
+
+
+@pytest.mark.parametrize("downlink", ["dense", "stack"])
+@pytest.mark.parametrize("make", [personal, found])
+def test_the_shared_mean_is_exact(downlink: str, make: Callable[..., ClusteredFedAvg]):
+    assert ClusteredFedAvg.exact
+    strategy, seeds = make(4, downlink=downlink, scale=2.0), {camera: 9 + camera for camera in range(4)}
+    one_round(strategy, 1, seeds)
+    assert off(folded(strategy), mean_of(seeds, 2.0)) < 1e-6
+    assert strategy.report.aggregation_error < 1e-6
+
+
+@pytest.mark.parametrize("make", [personal, found])
+@pytest.mark.parametrize("downlink", DOWNLINKS)
+def test_with_no_share_it_is_merged_to_the_byte(downlink: str, make: Callable[..., ClusteredFedAvg]):
+    groups = make(4, downlink=downlink, share=0.0)
+    merged = MergedFedAvg(base=BASE, shapes=SHAPES, template=TEMPLATE, roster=roster(4), downlink=downlink)
+    for number in (1, 2, 3):
+        seeds = {camera: 5 * number + camera for camera in range(4) if camera != number}
+        for strategy in (groups, merged):
+            one_round(strategy, number, seeds)
+        assert tell(groups, number) == tell(merged, number)
+        assert groups.report.down == merged.report.down
+    assert groups.updates == merged.updates
+
+
+def sent(strategy: ClusteredFedAvg, number: int, changes: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """A round in which these cameras answer with these states, of equal weight."""
+    list(strategy.configure_train(number, ArrayRecord(), ConfigRecord(), GRID))
+    base = global_fingerprint(BASE, strategy.folded_round)
+    frames = {camera: encode(change, dtype="fp32", base=base) for camera, change in changes.items()}
+    strategy.aggregate_train(number, [reply(camera, answer(frame)) for camera, frame in frames.items()])
+
+
+def times(factor: float, change: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """That many times the change; of a pair, B."""
+    return {name: value if name.endswith(".A") else factor * value for name, value in change.items()}
+
+
+def test_two_weathers_of_opposite_needs_end_with_networks_of_their_own():
+    """All together stand still; each group goes its way as if it were alone."""
+    strategy, need = personal(4), state(3)
+    for number in (1, 2):
+        sent(strategy, number, {camera: times((-1.0) ** camera, need) for camera in range(4)})
+        tell(strategy, number)
+    size = max(float(np.abs(change).max()) for change in float64_mean([(need, 2.0)]).values())
+    assert off_nothing(folded(strategy), size) < 1e-6
+    for camera in range(4):
+        assert off(told(strategy, camera), float64_mean([(times((-1.0) ** camera, need), 2.0)])) < 1e-5
+
+
+def test_a_change_that_its_dtype_cannot_hold_leaves_the_group_as_it_was():
+    strategy, size = personal(2, dtype="fp16", downlink="dense"), torch.full((5,), 4e4)
+    for number in (1, 2):
+        sent(strategy, number, {k: times(0.0, state(k)) | {"fc.bias": (-1.0) ** k * size} for k in range(2)})
+        tell(strategy, number)
+        assert np.allclose(told(strategy, 0)["fc.bias"], 4e4) and not strategy.report.skipped
+    assert strategy.own(0) == Update(1, strategy.own(0).frame)  # type: ignore[union-attr]
+    assert np.allclose(of_group(strategy, 0)["fc.bias"], 4e4)
+
+
+# ---- Who is told ----
+
+
+def test_every_camera_of_a_group_is_told_its_change_and_billed_for_it():
+    strategy = personal(5)
+    one_round(strategy, 1, {0: 1, 1: 2, 2: 3})
+    asked = {camera: weight.frame_bytes for camera, weight in strategy.report.down.items()}
+    assert set(asked.values()) == {0}
+    assert all(keys == [PERSONAL_KEY, "update-000001"] for keys in tell(strategy, 1).values())
+    for camera, weight in strategy.report.down.items():  # cameras 3 and 4 have not trained yet
+        own = strategy.own(camera)
+        assert own is not None
+        frames = (strategy.updates[0].frame, own.frame)
+        assert weight.frame_bytes == sum(map(len, frames))
+        assert weight.payload_bytes == sum(inspect(frame).payload_bytes for frame in frames)
+        assert weight.message_bytes > weight.frame_bytes
+    assert strategy.own(1) == strategy.own(3) != strategy.own(0) == strategy.own(4)
+
+
+def test_a_group_that_did_not_move_is_not_told_again():
+    strategy = personal(4)
+    one_round(strategy, 1, {0: 1, 1: 2})
+    tell(strategy, 1)
+    before = strategy.own(0), strategy.own(1), of_group(strategy, 0)
+    one_round(strategy, 2, {0: 3, 2: 4})  # one group alone: its mean is the mean
+    assert set(map(tuple, tell(strategy, 2).values())) == {("update-000002",)}
+    assert (strategy.own(0), strategy.own(1)) == before[:2]
+    assert all(np.array_equal(of_group(strategy, 0)[name], before[2][name]) for name in SHAPES)
+    one_round(strategy, 3, {1: 5, 2: 6})
+    assert set(map(tuple, tell(strategy, 3).values())) == {(PERSONAL_KEY, "update-000003")}
+
+
+def test_who_was_away_is_told_when_it_is_back_and_only_the_latest():
+    strategy = personal(4)
+    for number in (1, 2):
+        one_round(strategy, number, {camera: 4 * number + camera for camera in range(3)})
+        keys = tell(strategy, number, deaf=[3])
+    assert keys[3] == [PERSONAL_KEY, "update-000001", "update-000002"]
+    own = strategy.own(3)
+    assert own is not None and own.round == 2
+    messages = strategy.configure_train(3, ArrayRecord(), ConfigRecord(), GRID)
+    keys = {strategy.roster[m.metadata.dst_node_id]: sorted(m.content.array_records) for m in messages}
+    assert keys == {0: [], 1: [], 2: [], 3: [PERSONAL_KEY, "update-000001", "update-000002"]}
+
+
+def test_in_a_round_that_is_skipped_no_group_moves():
+    strategy = personal(4, quorum=3)
+    one_round(strategy, 1, {0: 1, 1: 2, 2: 3})
+    tell(strategy, 1)
+    before = strategy.own(0), dict(strategy.notes), of_group(strategy, 1)
+    one_round(strategy, 2, {0: 4, 1: 5})
+    assert strategy.report.skipped and set(map(tuple, tell(strategy, 2).values())) == {()}
+    assert (strategy.own(0), strategy.notes) == before[:2]
+    assert all(np.array_equal(of_group(strategy, 1)[name], before[2][name]) for name in SHAPES)
+
+
+# ---- Groups that are found ----
+
+
+def needs(cameras: Sequence[int], group: Mapping[int, int], number: int = 0) -> dict[int, dict[str, Tensor]]:
+    """What cameras send whose groups ask for different things, and all for one thing more."""
+    sent_by = {}
+    for camera in cameras:
+        common, theirs, noise = state(99), state(200 + group[camera]), state(300 + 20 * number + camera)
+        sent_by[camera] = {
+            name: torch.cat([value, theirs[name], 0.3 * noise[name]]) if name == "conv.A" else value
+            for name, value in common.items()
+        }
+        sent_by[camera]["conv.B"] = torch.cat([common["conv.B"], theirs["conv.B"], noise["conv.B"]], 1)
+        for name in ("fc.bias", "fc.weight"):
+            sent_by[camera][name] = common[name] + theirs[name] + 0.3 * noise[name]
+    return sent_by
+
+
+SIX = {"template": {**TEMPLATE, "conv.A": (6, 12), "conv.B": (18, 6)}}
+GROUP = {0: 5, 1: 3, 2: 3, 3: 5, 4: 4, 5: 4, 6: 3}
+
+
+def test_planted_groups_are_found_and_who_comes_later_joins_its_like():
+    strategy = found(7, **SIX)
+    sent(strategy, 1, needs([0, 4], GROUP))  # two cameras are no three groups
+    assert tell(strategy, 1) == {camera: ["update-000001"] for camera in range(7)} and not strategy.notes["group"]
+    sent(strategy, 2, needs([0, 1, 2, 4, 5], GROUP))
+    assert strategy.notes["group"] == {"0": 0, "1": 1, "2": 1, "4": 2, "5": 2}
+    keys = tell(strategy, 2)
+    assert [camera for camera, records in keys.items() if PERSONAL_KEY in records] == [0, 1, 2, 4, 5]
+    sent(strategy, 3, needs([3, 6, 0, 1, 4], GROUP, 3))
+    assert strategy.notes["group"] == {"0": 0, "1": 1, "2": 1, "4": 2, "5": 2, "3": 0, "6": 1}
+    assert all(PERSONAL_KEY in records for records in tell(strategy, 3).values())
+    asked = strategy.configure_train(4, ArrayRecord(), ConfigRecord(), GRID)
+    groups = [strategy.notes["group"][str(strategy.roster[m.metadata.dst_node_id])] for m in asked]
+    assert groups == sorted(groups)  # those of one group can train side by side
+
+
+def test_who_joins_a_group_in_a_round_of_its_own_is_told_what_it_has():
+    strategy = found(7, **SIX)
+    sent(strategy, 1, needs([0, 1, 2, 4, 5], GROUP))
+    tell(strategy, 1)
+    sent(strategy, 2, needs([1, 2, 6], GROUP, 2))  # one group alone: its change does not move
+    assert strategy.notes["group"]["6"] == 1
+    assert PERSONAL_KEY in tell(strategy, 2)[6]
+    sent(strategy, 3, needs([3], GROUP, 3))  # beside nobody of a group there is nobody to be like
+    assert "3" not in strategy.notes["group"] and PERSONAL_KEY not in tell(strategy, 3)[3]
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+@pytest.mark.parametrize("make", [personal, found])
+def test_another_object_goes_on_with_the_same_groups_and_bytes(make: Callable[..., ClusteredFedAvg], dtype: str):
+    whole, first, second = (make(7, dtype=dtype, seed=5, **SIX) for _ in range(3))
+    for strategy in (whole, first):
+        for number in (1, 2):
+            sent(strategy, number, needs([0, 1, 2, 4, 5], GROUP, number))
+            tell(strategy, number)
+    notes = json.loads(json.dumps(first.notes))
+    sums = {name: DeltaSum.of_parts(total.parts()) for name, total in first.kept.items()}
+    second.resume(first.updates, first.confirmed, sums, notes)
+    assert [second.own(camera) for camera in range(7)] == [whole.own(camera) for camera in range(7)]
+    for strategy in (whole, second):
+        sent(strategy, 3, needs([0, 1, 3, 4, 6], GROUP, 3))
+    assert tell(whole, 3) == tell(second, 3)
+    assert (whole.updates, whole.notes) == (second.updates, second.notes)
+    assert [second.own(camera) for camera in range(7)] == [whole.own(camera) for camera in range(7)]
+
+
+# ---- Whole runs ----
+
+
+@pytest.mark.parametrize("by", ["weather", "similarity"])
+def test_a_run_that_was_interrupted_goes_on_with_the_same_groups(tmp_path: Path, by: str):
+    config = tiny(
+        **TWO, run__rounds=4, strategy__name="personal", strategy__groups_by=by, strategy__groups=2,
+        run__checkpoint_every=2, run__block_size=2, codec__down="int8", fleet__availability=0.8, strategy__quorum=0.1,
+    )  # fmt: skip
+    run(config, tmp_path / "whole", Watch())
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "cut", Ended(3))
+    run(config, tmp_path / "cut", Watch(), resume=True)
+    check_equal(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_run_bills_each_camera_for_its_groups_change(tmp_path: Path):
+    run(tiny(**TWO, strategy__name="personal", run__rounds=1), tmp_path / "run", Watch())
+    adapter, cameras = (load_file(tmp_path / "run" / f"{name}.safetensors") for name in ("adapter", "cameras"))
+    assert {k: int(v) for k, v in cameras.items() if k.startswith("own.")} == {
+        f"own.camera-{camera}": camera % 2 for camera in range(4)
+    }
+    frames = [{k[6:]: v for k, v in cameras.items() if k.startswith(f"own-{group}.")} for group in (0, 1)]
+    sizes = [len(encode(one, dtype="fp32", base="")) for one in (adapter, *frames)]
+    assert [row["downlink_frame_bytes"] for row in rows(tmp_path / "run" / "cameras.jsonl")] == [
+        sizes[0] + sizes[1 + camera % 2] for camera in range(4)
+    ]
+
+
+# ---- What makes no sense ----
+
+
+def test_settings_that_cannot_work_are_refused_at_once():
+    for changes in ({"groups": 0}, {"share": 1.5}, {"share": -0.1}):
+        with pytest.raises(ConfigError, match="at least 1"):
+            personal(**changes)
+    for wrong in ({"server": ServerOptimizer("adam")}, {"aggregator": Aggregator("median")}):
+        with pytest.raises(ConfigError, match="average of mean"):
+            personal(**wrong)
+
+
+@pytest.mark.parametrize("setting", [{"strategy__server": "momentum"}, {"strategy__aggregator": "krum"}])
+def test_a_config_whose_server_does_more_than_average_is_refused(setting: dict[str, object]):
+    with pytest.raises(ConfigError, match=r"less theirs.*merged"):
+        tiny(strategy__name="personal", **setting)
+
+
+def test_weathers_that_change_group_nobody():
+    assert tiny(strategy__name="personal", fleet__schedule="front")
+    with pytest.raises(ConfigError, match=r'groups_by = "similarity"'):
+        tiny(strategy__name="personal", fleet__schedule="walk")
+
+
+def test_more_groups_than_a_round_has_cameras_are_refused():
+    settings = {"strategy__name": "personal", "strategy__groups": 4}
+    assert tiny(**settings).strategy.groups == 4
+    with pytest.raises(ConfigError, match=r"strategy\.groups = 4 with fleet\.per_round = 3"):
+        tiny(**settings, strategy__groups_by="similarity")

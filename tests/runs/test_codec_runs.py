@@ -1,0 +1,82 @@
+"""Laws of codecs in whole runs: finite results, bytes by formula up and down, the same bytes whoever works."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from frames import formula_bytes
+from safetensors.torch import load_file
+from small_runs import rows, tiny
+
+from fed_lorac.client.local_update import uplink_template
+from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.build_strategy import full_messages
+from fed_lorac.simulation.engines import run
+from fed_lorac.wire.codecs.codecs import CODECS
+from fed_lorac.wire.frame import inspect
+
+METHODS = {
+    "lora-c": {},
+    "full": {"adapter__method": "full", "strategy__name": "full", "local__lr": 0.02},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", CODECS)
+def test_a_run_ends_finite_and_its_ledger_bills_the_formula(dtype: str, method: str, tmp_path: Path) -> None:
+    config = tiny(codec__up=dtype, codec__down=dtype, codec__topk_share=0.1, **METHODS[method])
+    run(config, tmp_path / "run", Watch())
+    found = json.loads((tmp_path / "run/summary.json").read_text())
+    assert math.isfinite(found["adapted_accuracy"]) and found["adapted_accuracy"] > 0
+    assert all(t.isfinite().all() for t in load_file(tmp_path / "run/model.safetensors").values())
+    up = formula_bytes(dtype, uplink_template(build_experiment(config)), 0.1)
+    for row in rows(tmp_path / "run/rounds.jsonl"):
+        assert row["cameras_counted"] == 3
+        assert row["uplink_payload_bytes"] == 3 * up
+        update = inspect((tmp_path / f"run/checkpoints/update-{row['round']:06d}.frame").read_bytes())
+        assert update.dtype == dtype
+        assert row["downlink_payload_bytes"] == 4 * formula_bytes(dtype, update.shapes, 0.1)
+        assert row["downlink_frame_bytes"] == 4 * update.frame_bytes
+
+
+@pytest.mark.parametrize(("up", "down"), [("drive", "fp16"), ("topk", "int8")])
+def test_up_and_down_are_chosen_apart(up: str, down: str, tmp_path: Path) -> None:
+    config = tiny(run__rounds=1, codec__up=up, codec__down=down)
+    run(config, tmp_path / "run", Watch())
+    update = inspect((tmp_path / "run/checkpoints/update-000001.frame").read_bytes())
+    assert update.dtype == down
+    [row] = rows(tmp_path / "run/rounds.jsonl")
+    assert row["uplink_payload_bytes"] == 3 * formula_bytes(up, uplink_template(build_experiment(config)))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4", "drive", "topk"])
+def test_what_is_said_of_full_fine_tuning_is_what_it_really_sends_under_the_same_codec(
+    dtype: str, tmp_path: Path
+) -> None:
+    config = tiny(run__rounds=1, codec__up=dtype, codec__down=dtype, codec__topk_share=0.1, **METHODS["full"])
+    run(config, tmp_path / "full", Watch())
+    [row] = rows(tmp_path / "full/rounds.jsonl")
+    said = full_messages(build_experiment(tiny()), config.codec)
+    assert row["uplink_message_bytes"] == 3 * said.up == row["full_uplink_message_bytes"]
+    assert row["downlink_message_bytes"] == row["full_downlink_message_bytes"]
+
+
+@pytest.mark.parametrize("dtype", ["int4", "drive"])
+def test_the_same_config_gives_the_same_bytes_and_another_seed_others(dtype: str, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(tiny(run__seed=seed, codec__up=dtype, codec__down=dtype), tmp_path / name, Watch())
+    a, b, c = ((tmp_path / name / "adapter.safetensors").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+@pytest.mark.slow
+def test_workers_change_no_byte_of_rounded_frames(tmp_path: Path) -> None:
+    settings = {"codec__up": "int4", "codec__down": "drive", "codec__error_feedback": "true", **METHODS["full"]}
+    for workers in (1, 2):
+        run(tiny(run__workers=workers, run__block_size=2, **settings), tmp_path / str(workers), Watch())
+    for file in ("adapter.safetensors", "model.safetensors", "cameras.jsonl"):
+        assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes(), file
+    summaries = [json.loads((tmp_path / w / "summary.json").read_text()) for w in "12"]
+    assert summaries[0]["adapted_accuracy"] == summaries[1]["adapted_accuracy"]

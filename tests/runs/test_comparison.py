@@ -1,0 +1,265 @@
+"""Laws of comparing: what is one row, what it is called, what its numbers are means of and shares of."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pytest
+from small_runs import rows, tiny
+
+from fed_lorac.errors import RunError
+from fed_lorac.records.summaries import read_summary
+from fed_lorac.reporting.alike import Run, rows_of
+from fed_lorac.reporting.compare import compared
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
+
+FULL = {"adapter__method": "full", "strategy__name": "full", "local__lr": 0.02}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run, which the made ones are like."""
+    out = tmp_path_factory.mktemp("compared") / "lora"
+    run(tiny(run__rounds=1), out, Watch())
+    return out
+
+
+@pytest.fixture
+def like(folder: Path) -> Any:
+    """(name, {"adapted": accuracy, "zero_byte": ...}, settings ...) -> such a run, but for these."""
+    real = read_summary(folder)
+
+    def made(name: str = "a", accuracies: dict[str, float] | None = None, **changes: object) -> Run:
+        found = copy.deepcopy(real)
+        settings = {key.replace("__", "."): value for key, value in changes.items()}
+        found["config"] |= settings
+        found["seed"] = found["config"]["run.seed"]
+        found |= {f"{arm}_accuracy": value for arm, value in (accuracies or {}).items()}
+        if settings.get("adapter.method") == "full":
+            found |= {"method": "full", "strategy": "full", "label": "full fine-tuning"}
+        return Run(name, found)
+
+    return made
+
+
+def table_of(*runs: Run) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Label -> header -> cell, and the notes."""
+    lines = compared(runs).splitlines()
+    cells = [[cell.strip() for cell in line.split(" | ")] for line in lines if line.startswith("|")]
+    cells = [[cell.removeprefix("| ").removesuffix(" |") for cell in line] for line in cells]
+    assert len({len(line) for line in cells}) == 1
+    return {line[0]: dict(zip(cells[0], line, strict=True)) for line in cells[2:]}, [
+        line for line in lines if line.startswith("- ")
+    ]
+
+
+# ---- Which runs are one row ----
+
+
+def test_runs_that_differ_in_seed_and_place_alone_are_one_row(like: Any) -> None:
+    other = {"run__out": "elsewhere", "run__workers": 4, "ray__address": "head:6379"}
+    [row] = rows_of([like("a"), like("b", run__seed=1), like("c", run__seed=2, **other)])
+    assert row.seeds == [0, 1, 2] and row.label == "lora-c r=2 (auto), merged svd"
+
+
+def test_a_row_is_the_mean_over_its_seeds_and_their_spread(like: Any) -> None:
+    scores = [0.70, 0.75, 0.77]
+    table, notes = table_of(*(like(str(k), {"adapted": v}, run__seed=k) for k, v in enumerate(scores)))
+    row = table["lora-c r=2 (auto), merged svd"]
+    assert row["fleet mean"] == f"{100 * fmean(scores):.1f} ± {100 * stdev(scores):.1f}"
+    assert row["seeds"] == "0, 1, 2" and any("sample standard deviation" in note for note in notes)
+
+
+def test_a_run_and_its_repetition_are_not_two_seeds(like: Any) -> None:
+    labels = [row.label for row in rows_of([like("runs/a"), like("runs/b"), like("runs/c", run__seed=1)])]
+    assert labels == [f"lora-c r=2 (auto), merged svd; runs/{name}" for name in "abc"]
+
+
+def test_a_run_whose_config_is_lost_is_a_row_of_its_own(like: Any) -> None:
+    lost = [like(name, run__seed=seed) for name, seed in (("a", 0), ("b", 1))]
+    lost = [Run(one.folder, {**one.summary, "config": {}}) for one in lost]
+    assert len(rows_of(lost)) == 2
+
+
+# ---- What a row is called ----
+
+
+def test_a_label_names_the_settings_that_differ(like: Any) -> None:
+    labels = [row.label for row in rows_of([like("a"), like("b", codec__up="int8"), like("c", run__seed=1)])]
+    assert labels == [f"lora-c r=2 (auto), merged svd; codec.up={codec}" for codec in ("fp32", "int8")]
+
+
+def test_a_label_that_is_another_method_s_needs_no_settings(like: Any) -> None:
+    assert [row.label for row in rows_of([like("a"), like("b", adapter__method="full")])] == [
+        "lora-c r=2 (auto), merged svd",
+        "full fine-tuning",
+    ]
+
+
+def test_runs_that_differ_in_much_are_called_by_their_folders(like: Any) -> None:
+    much = {f"local__{key}": 7 for key in ("epochs", "lr", "momentum", "batch_size", "weight_decay")}
+    labels = [row.label for row in rows_of([like("runs/a"), like("runs/b", **much)])]
+    assert labels == [f"lora-c r=2 (auto), merged svd; runs/{name}" for name in "ab"]
+
+
+def test_what_was_settled_on_the_machine_tells_runs_apart(like: Any) -> None:
+    other = like("b")
+    other = Run("b", {**other.summary, "precision": "bf16"})
+    assert [row.label for row in rows_of([like("a"), other])] == [
+        f"lora-c r=2 (auto), merged svd; run.precision={precision}" for precision in ("fp32", "bf16")
+    ]
+
+
+# ---- What a share and a gain are of ----
+
+
+def test_shares_are_of_full_fine_tuning_in_fp32_whatever_the_codec(tmp_path: Path) -> None:
+    codec = {"codec__up": "int8", "codec__down": "int8"}
+    settings = {"fp32": {}, "int8": codec, "full": FULL, "full int8": {**FULL, **codec}}
+    for name, changes in settings.items():
+        run(tiny(run__rounds=1, **changes), tmp_path / name, Watch())
+    found = {name: Run.read(tmp_path / name) for name in settings}
+    table, _ = table_of(*found.values())
+    full, full_int8 = (found[name].summary["total_bytes"] for name in ("full", "full int8"))
+    for row, one in zip([*table.values()][2:], found.values(), strict=True):
+        ours = one.summary["total_bytes"]
+        own = full_int8 if "int8" in one.folder else full
+        assert row["of full"] == f"{100 * ours / full:.1f} %"
+        assert row["of full, same codec"] == f"{100 * ours / own:.1f} %"
+    [told] = rows(tmp_path / "int8" / "rounds.jsonl")
+    [sent] = rows(tmp_path / "full" / "rounds.jsonl")
+    for way in ("uplink", "downlink"):
+        assert told[f"full_fp32_{way}_message_bytes"] == sent[f"{way}_message_bytes"]
+
+
+def test_where_every_codec_is_fp32_there_is_one_share(like: Any) -> None:
+    table, _ = table_of(like("a"))
+    assert "of full, same codec" not in table["source"]
+
+
+def test_a_gain_is_of_each_seed_s_own_and_seeds_without_full_are_left_out(like: Any) -> None:
+    bases, lora, full = (0.50, 0.60, 0.40), (0.56, 0.68, 0.40), (0.60, 0.70)
+    runs = [like(f"lora{k}", {"zero_byte": bases[k], "adapted": lora[k]}, run__seed=k, local__lr=0.1) for k in range(3)]
+    runs += [
+        like(f"full{k}", {"zero_byte": bases[k], "adapted": full[k]}, run__seed=k, adapter__method="full")
+        for k in range(2)
+    ]
+    table, notes = table_of(*runs)
+    assert table["lora-c r=2 (auto), merged svd"]["gain recovered"] == "70 ± 14 %"
+    assert any("leaves out seed 2" in note for note in notes)
+    assert any("not of the same seeds" in note for note in notes)
+
+
+def test_the_base_alone_is_the_mean_over_all_seeds(like: Any) -> None:
+    table, _ = table_of(*(like(str(k), {"zero_byte": v}, run__seed=k) for k, v in enumerate((0.5, 0.7))))
+    assert table["local batch norm, nothing sent"]["fleet mean"] == "60.0 ± 14.1"
+
+
+def test_a_base_that_was_measured_otherwise_is_said(like: Any) -> None:
+    runs = like("a", {"zero_byte": 0.5}), like("b", {"zero_byte": 0.6}, batch_norm__window=3)
+    assert any("it differs in b" in note for note in table_of(*runs)[1])
+
+
+# ---- What does not compare ----
+
+
+def test_a_drawn_base_may_differ_between_seeds_and_not_within_one(like: Any) -> None:
+    other = like("b", run__seed=1)
+    other.summary["base"]["fingerprint"] = "another"
+    table_of(like("a"), other)
+    same = like("c", local__lr=0.7)
+    same.summary["base"]["fingerprint"] = "another"
+    with pytest.raises(RunError, match="a and c differ in base"):
+        compared([like("a"), same])
+    for one in (first := like("a"), other):
+        one.summary["base"]["source"] = "shipped"
+    with pytest.raises(RunError, match="differ in base"):
+        compared([first, other])
+
+
+@pytest.mark.parametrize("setting", [{"fleet__severities": "5"}, {"fleet__schedule": "walk"}])
+def test_other_weather_does_not_compare(like: Any, setting: dict[str, object]) -> None:
+    other = like("b", **setting)
+    other.summary["schedule"] = other.summary["config"]["fleet.schedule"]
+    with pytest.raises(RunError, match="differ in weather"):
+        compared([like("a"), other])
+
+
+# ---- Over how many cameras ----
+
+
+def test_means_say_over_how_many_cameras_they_are(tmp_path: Path) -> None:
+    config = tiny(run__rounds=2, fleet__availability=0.6, strategy__quorum=0.0)
+    run(config, tmp_path / "away", Watch())
+    one = Run.read(tmp_path / "away")
+    counts = one.summary["cameras_measured"]
+    assert 0 < counts["adapted"] < counts["of"] == 4 and counts["source"] == 4
+    assert sum(its["adapted"] for its in counts["per_corruption"].values()) == counts["adapted"]
+    for row in rows(tmp_path / "away" / "rounds.jsonl"):
+        assert row["cameras_measured"] in (counts["over_rounds"]["fewest"], counts["over_rounds"]["most"])
+    assert rows(tmp_path / "away" / "rounds.jsonl")[-1]["cameras_measured"] == counts["adapted"]
+    table, notes = table_of(one)
+    assert table["lora-c r=2 (auto), merged svd"]["fleet mean"].endswith(f"({counts['adapted']})")
+    assert "(" not in table["source"]["fleet mean"]
+    assert "4 (fog 2, snow 1, gaussian_noise 1)" in notes[0]
+
+
+# ---- Older runs ----
+
+
+def as_of_before(folder: Path, out: Path) -> Path:
+    """The run as versions left it whose summary had no config, no counts, and one kind of full fine-tuning."""
+    shutil.copytree(folder, out)
+    found = json.loads((out / "summary.json").read_text())
+    for key in ("config", "cameras_measured", "full_fp32_total_bytes", "remarks"):
+        del found[key]
+    found["bytes"] = {key: value for key, value in found["bytes"].items() if "fp32" not in key}
+    for times in (*found["air_time_s"].values(), *found["days"].values()):
+        del times["full_fp32"]
+    (out / "summary.json").write_text(json.dumps(found))
+    new = ("cameras_measured", "full_fp32_uplink_message_bytes", "full_fp32_downlink_message_bytes")
+    lines = [json.dumps(row) for row in rows(out / "rounds.jsonl", *new)]
+    (out / "rounds.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return out
+
+
+def test_a_run_of_an_older_version_compares_and_is_shown(folder: Path, tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from fed_lorac.reporting.tables import show_run
+
+    old = Run.read(as_of_before(folder, tmp_path / "old"), 0.01)
+    assert old.summary["config"] == read_summary(folder)["config"]
+    assert old.summary["full_fp32_total_bytes"] == old.summary["full_total_bytes"]
+    _, notes = table_of(old)
+    assert "not known, as an older version made the run" in notes[0]
+    console = Console(record=True, width=80)
+    show_run(console, old.summary)
+    assert "share" in console.export_text()
+
+
+def test_an_older_run_under_another_codec_has_no_share_that_was_not_recorded(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from fed_lorac.reporting.tables import show_run
+
+    run(tiny(run__rounds=1, codec__up="int8"), tmp_path / "run", Watch())
+    old = Run.read(as_of_before(tmp_path / "run", tmp_path / "old"))
+    table, notes = table_of(old)
+    assert table["lora-c r=2 (auto), merged svd"]["of full"] == "-"
+    assert table["lora-c r=2 (auto), merged svd"]["of full, same codec"] != "-"
+    assert any("did not record it" in note for note in notes)
+    console = Console(record=True, width=120)
+    show_run(console, old.summary)
+    text = console.export_text()
+    assert "same codec" in text and "were not recorded" in text
+
+
+def test_a_folder_without_a_run_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text("[]")
+    with pytest.raises(RunError, match="no run's summary"):
+        read_summary(tmp_path)

@@ -1,0 +1,71 @@
+"""Laws of Ctrl-C, with a real signal to a real process: what was finished is on the disk, whole and in agreement."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_runs import environment, rows, words
+
+from fed_lorac.config import load_config
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
+
+PATIENCE_S = 300  # a loaded machine is slow to import PyTorch
+
+
+def interrupted(out: Path, log: Path, *settings: str) -> int:
+    """Run the command line until two rounds are written, press Ctrl-C, and return its exit code."""
+    changes = [word for setting in settings for word in ("-c", setting)]
+    command = [sys.executable, "-m", "fed_lorac", "run", *changes, "--out", str(out)]
+    with log.open("wb") as said:
+        # A shell that runs the tests in the background has them ignore SIGINT, and a child would inherit that.
+        process = subprocess.Popen(
+            command,
+            env=environment(),
+            cwd=log.parent,
+            stdout=said,
+            stderr=said,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (it starts no thread)
+        )
+        try:
+            deadline = time.monotonic() + PATIENCE_S
+            while not (out / "rounds.jsonl").exists() or len(rows(out / "rounds.jsonl")) < 2:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            return process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_ctrl_c_leaves_the_finished_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    out, settings = tmp_path / "run", words(run__rounds=5000, run__workers=workers, local__schedule="constant")
+    assert interrupted(out, tmp_path / "log", *settings) == 130, (tmp_path / "log").read_text()
+
+    done = rows(out / "rounds.jsonl")
+    assert [row["round"] for row in done] == list(range(1, len(done) + 1))
+    assert (out / "rounds.jsonl").read_bytes().endswith(b"}\n") and (out / "cameras.jsonl").read_bytes().endswith(
+        b"}\n"
+    )
+    by_camera = [row["round"] for row in rows(out / "cameras.jsonl")]
+    assert by_camera[: 4 * len(done)] == [row["round"] for row in done for _ in range(4)]
+    assert load_config(out / "config.toml") == load_config(None, settings)
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["interrupted"], summary["rounds"]) == (True, len(done))
+    assert summary["adapted_accuracy"] == done[-1]["accuracy"]
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+    # The same number of rounds run to their end: the interrupted round has left no trace.
+    whole = tmp_path / "whole"
+    run(load_config(None, [*settings, f"run.rounds={len(done)}", "run.workers=1"]), whole, Watch())
+    for name in ("adapter.safetensors", "model.safetensors"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    assert rows(out / "rounds.jsonl", "seconds") == rows(whole / "rounds.jsonl", "seconds")

@@ -1,0 +1,158 @@
+"""Laws of the package: what is installed is whole, runs from any folder, and holds nothing that it should not."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from fed_lorac.models.weights import SHIPPED
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PACKAGES = ("fed_lorac", "strategies", "sim_configs")
+WEIGHTS = "fed_lorac/models/weights"
+
+
+def build(source: Path, target: str, folder: Path) -> Path:
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(folder)]
+    told = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
+    return next(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT, "sdist", tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("experiment")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(folder)]
+    subprocess.run([*command, str(wheel)], check=True, capture_output=True)
+    return folder
+
+
+def names_in(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def run_from_elsewhere(installed: Path, elsewhere: Path, *command: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    told = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
+    return told.stdout.strip()
+
+
+def test_the_wheel_holds_every_module_config_and_marker(wheel: Path) -> None:
+    modules = {str(file.relative_to(ROOT)) for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
+    configs = {f"sim_configs/{file.name}" for file in (ROOT / "sim_configs").glob("*.toml")}
+    assert {"sim_configs/quickstart.toml", "sim_configs/fog_snow_noise.toml"} <= configs
+    assert modules | configs | {"fed_lorac/py.typed"} <= names_in(wheel)
+
+
+def test_the_wheel_holds_the_shipped_weights_and_where_they_come_from(wheel: Path) -> None:
+    assert {f"{WEIGHTS}/{name}" for name in (*SHIPPED.values(), "README.md")} <= names_in(wheel)
+
+
+def test_the_wheel_holds_nothing_else_and_is_small(wheel: Path) -> None:
+    paths = [PurePosixPath(name) for name in names_in(wheel)]
+    assert {path.parts[0] for path in paths} == {*PACKAGES, f"fed_lorac-{PROJECT['version']}.dist-info"}
+    of_ours = {path for path in paths if path.parts[0] in PACKAGES}
+    assert {path.suffix or path.name for path in of_ours} <= {".py", ".toml", ".safetensors", ".md", ".typed"}
+    assert {str(path.parent) for path in of_ours if path.suffix in (".safetensors", ".md")} <= {WEIGHTS}
+    assert wheel.stat().st_size < 4_000_000
+
+
+def test_the_wheel_names_its_licence_and_command(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        about = {PurePosixPath(n).name: archive.read(n).decode() for n in archive.namelist() if ".dist-info/" in n}
+    assert "License-Expression: Apache-2.0" in about["METADATA"]
+    assert "Apache License" in about["LICENSE"]
+    assert "fed-lorac = fed_lorac.cli:main" in about["entry_points.txt"]
+
+
+def test_the_sdist_holds_the_tests_and_no_image(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = [PurePosixPath(*PurePosixPath(name).parts[1:]) for name in archive.getnames()]
+    top = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "tests/conftest.py"}
+    assert top <= set(map(str, names))
+    assert not {path.suffix for path in names} & {".jpg", ".png", ".npy", ".npz", ".xz", ".zip", ".pyc"}
+
+
+def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "source", filter="data")
+    again = build(next((tmp_path / "source").iterdir()), "wheel", tmp_path / "wheel")
+    assert names_in(again) == names_in(wheel)
+
+
+def test_the_installed_command_and_the_module_tell_the_version(installed: Path, tmp_path: Path) -> None:
+    script = run_from_elsewhere(installed, tmp_path, sys.executable, str(installed / "bin" / "fed-lorac"), "--version")
+    module = run_from_elsewhere(installed, tmp_path, sys.executable, "-m", "fed_lorac", "--version")
+    assert script == module == f"fed-lorac {PROJECT['version']}"
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "sim_configs").glob("*.toml")))
+def test_a_shipped_config_is_found_from_any_folder(installed: Path, tmp_path: Path, name: str) -> None:
+    code = (
+        "import fed_lorac.config as config;"
+        f"config.load_config({name!r}); print(config.__file__, config.shipped_configs()[{name!r}])"
+    )
+    for path in run_from_elsewhere(installed, tmp_path, sys.executable, "-c", code).split():
+        assert Path(path).is_relative_to(installed)
+
+
+@pytest.mark.parametrize("model", SHIPPED)
+def test_shipped_weights_are_found_from_any_folder(installed: Path, tmp_path: Path, model: str) -> None:
+    code = (
+        "from fed_lorac.models.weights import read_checkpoint, shipped_path;"
+        f"path = shipped_path({model!r}); assert read_checkpoint(path).tensors; print(path)"
+    )
+    assert Path(run_from_elsewhere(installed, tmp_path, sys.executable, "-c", code)).is_relative_to(installed)
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared(*extras: str) -> set[str]:
+    lists = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in extras)]
+    return {normal(re.split(r"[\[<>=~! ]", entry, maxsplit=1)[0]) for entries in lists for entry in entries}
+
+
+def imports(*folders: str) -> Iterator[str]:
+    for file in (file for folder in folders for file in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("folders", "extras"),
+    [(("fed_lorac", "strategies"), ()), (("tests", "benchmarks"), ("test", "frost", "benchmark", "export"))],
+)
+def test_every_import_is_a_declared_dependency(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
+    own = [path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*")]
+    local = {*PACKAGES, *(path.stem for path in own if path.suffix == ".py" or path.is_dir())}
+    outside = set(imports(*folders)) - sys.stdlib_module_names - local
+    dists = packages_distributions()
+    missing = {name for name in outside if not {normal(dist) for dist in dists.get(name, [])} & declared(*extras)}
+    assert not missing

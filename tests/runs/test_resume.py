@@ -1,0 +1,128 @@
+"""Laws of going on after a kill: the same bytes as if nothing had happened, whenever it came."""
+
+import json
+import random
+from itertools import count
+from pathlib import Path
+
+import pytest
+from killed import killed_after, killed_at_write, seconds_of
+from small_runs import rows, tiny, words
+
+from fed_lorac.config import load_config, resumed_config
+from fed_lorac.errors import ConfigError, RunError
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
+
+TENSORS = ("adapter.safetensors", "model.safetensors", "cameras.safetensors")
+# Half the cameras away or lost now and then, svd with its residual: all that a checkpoint must hold is in use.
+SETTINGS = words(run__rounds=5, fleet__availability=0.8, fleet__dropout=0.2, strategy__quorum=0.1)
+
+
+def check_equal(found: Path, whole: Path) -> None:
+    for name in TENSORS:
+        assert (found / name).read_bytes() == (whole / name).read_bytes(), name
+    assert rows(found / "rounds.jsonl", "seconds") == rows(whole / "rounds.jsonl", "seconds")
+    assert rows(found / "cameras.jsonl") == rows(whole / "cameras.jsonl")
+    a, b = (json.loads((folder / "summary.json").read_text()) for folder in (found, whole))
+    assert a | {"seconds": 0} == b | {"seconds": 0} and not a["interrupted"]
+    assert not list(found.rglob(".*.tmp"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """An uninterrupted run, and its seconds once the server that processes are forked from is warm."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    seconds_of(SETTINGS, folder.with_name("warm"))
+    return folder, seconds_of(SETTINGS, folder)
+
+
+class Ended(Watch):
+    """Ctrl-C after a round."""
+
+    def __init__(self, after: int) -> None:
+        self.after, self.came = after, 0
+
+    def resumed(self, rounds: int) -> None:
+        self.came = rounds
+
+    def round(self, row: dict[str, object], of: int) -> None:
+        if row["round"] == self.after:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("strategy", ["merged", "factors", "full"])
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_run_that_was_interrupted_goes_on_to_the_same_end(tmp_path: Path, strategy: str, every: int):
+    method = "full" if strategy == "full" else "lora-c"
+    config = tiny(
+        run__rounds=4, strategy__name=strategy, adapter__method=method, run__checkpoint_every=every, run__block_size=2
+    )
+    run(config, tmp_path / "whole", Watch())
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "cut", Ended(3))
+    assert json.loads((tmp_path / "cut" / "summary.json").read_text())["rounds"] == 3
+    watch = Ended(0)
+    run(config, tmp_path / "cut", watch, resume=True)
+    assert watch.came == 3 - 3 % every
+    check_equal(tmp_path / "cut", tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, whole: tuple[Path, float]):
+    folder, seconds = whole
+    moments, kills = random.Random(3), 0
+    for number in count():
+        if kills >= 20:
+            break
+        out = tmp_path / str(number)
+        kills += killed_after(moments.uniform(0, seconds), SETTINGS, out, resume=False)
+        while not (out / "summary.json").exists():  # every second one is killed once more before it may end
+            began = (out / "config.toml").exists()
+            kills += killed_after(moments.choice([600, moments.uniform(0, seconds)]), SETTINGS, out, resume=began)
+        check_equal(out, folder)
+
+
+@pytest.mark.slow
+def test_a_kill_in_mid_write_changes_nothing(tmp_path: Path, whole: tuple[Path, float]):
+    write = 1
+    while killed_at_write(write, SETTINGS, out := tmp_path / str(write)):
+        if write > 1:  # the first is config.toml: a run that has none never began
+            killed_after(600, SETTINGS, out, resume=True)
+            check_equal(out, whole[0])
+        write += 3
+    assert write > 30
+
+
+def test_a_finished_run_is_finished_again(tmp_path: Path, whole: tuple[Path, float]):
+    run(tiny(run__rounds=2), tmp_path / "run", Watch())
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in (*TENSORS, "summary.json", "rounds.jsonl")}
+    run(tiny(run__rounds=2), tmp_path / "run", Watch(), resume=True)
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before
+
+
+def test_a_ledger_that_lost_rows_is_refused(tmp_path: Path):
+    run(tiny(run__rounds=2), tmp_path, Watch())
+    (tmp_path / "rounds.jsonl").write_bytes(b"")
+    with pytest.raises(RunError, match="lost rows"):
+        run(tiny(run__rounds=2), tmp_path, Watch(), resume=True)
+
+
+def test_a_changed_config_is_refused_by_the_names_of_its_keys(tmp_path: Path):
+    (tmp_path / "config.toml").write_text(load_config(None, SETTINGS).to_toml())
+    with pytest.raises(ConfigError, match=r"run\.seed \(0, now 7\), local\.lr \(0\.05, now 0\.5\)"):
+        resumed_config(tmp_path, None, ["local.lr=0.5", "run.seed=7", "run.workers=2"])
+    with pytest.raises(ConfigError, match=r"model\.width"):
+        resumed_config(tmp_path, "quickstart")
+    free = resumed_config(tmp_path, None, ["run.workers=3", "ray.address=10.0.0.1:6379"])
+    assert (free.run.workers, free.ray.address, free.run.rounds) == (3, "10.0.0.1:6379", 5)
+
+
+def test_a_folder_without_a_run_cannot_be_gone_on_with(tmp_path: Path):
+    with pytest.raises(RunError, match="none"):
+        resumed_config(tmp_path)
+
+
+def test_flowers_runtime_has_no_checkpoints_to_go_on_from(tmp_path: Path):
+    with pytest.raises(ConfigError, match="fleet"):
+        run(tiny(run__engine="flower"), tmp_path, Watch(), resume=True)

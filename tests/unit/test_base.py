@@ -1,0 +1,307 @@
+"""The starting base: where it comes from, and whether it has seen what the cameras see."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from small_runs import tiny
+from torch import Tensor
+
+from fed_lorac.config import Config
+from fed_lorac.data.datasets import Dataset
+from fed_lorac.errors import ConfigError, DataError, RunError
+from fed_lorac.experiment.base_model import BaseModel, load_base_model, saw_fleet_images, tell_notes, train_base
+from fed_lorac.experiment.base_weights import remedy
+from fed_lorac.experiment.experiment import open_data
+from fed_lorac.models import build
+from fed_lorac.models.fingerprints import fingerprint, named_tensors
+from fed_lorac.models.weights import read_checkpoint
+from fed_lorac.training.accuracy import accuracy
+from fed_lorac.training.augment import to_input
+from fed_lorac.wire.base_tags import global_fingerprint
+
+
+def ten_images(share: float = 0.6, name: str = "cifar10") -> Dataset:
+    """Ten images, of which the cloud has this share and the fleet the rest, less two to evaluate."""
+    cloud, fleet, rest = np.split(np.arange(10), [int(8 * share), 8])
+    return Dataset(name, np.zeros((10, 32, 32, 3), np.uint8), np.zeros(10, np.int64), ("a",), cloud, fleet, rest, "f")
+
+
+@pytest.mark.parametrize(
+    ("said", "data_set", "share", "saw"),
+    [
+        ({"data_set": "cifar10", "cloud_share": "0.5"}, "cifar10", 0.5, "no"),
+        ({"data_set": "cifar10", "cloud_share": "0.75"}, "cifar10", 0.5, "yes"),
+        ({"data_set": "cifar10", "cloud_share": "1.0"}, "cifar10c", 0.5, "no"),
+        ({"data_set": "cifar10", "cloud_share": "1.0"}, "digits", 0.5, "no"),
+        ({"data_set": "folder", "cloud_share": "0.6"}, "folder", 0.5, "unknown"),
+        ({"data_set": "folder", "cloud_share": "0.75", "data_fingerprint": "f"}, "folder", 0.5, "yes"),
+        ({}, "cifar10", 0.5, "unknown"),
+    ],
+)
+def test_a_base_says_whether_it_saw_the_fleets_images(
+    said: Mapping[str, str], data_set: str, share: float, saw: str
+) -> None:
+    config = Config.from_flat({"data.name": data_set, "data.root": "somewhere"} if data_set != "digits" else {})
+    assert saw_fleet_images(said, config, ten_images(share)) == saw
+
+
+def test_a_bases_fingerprint_follows_its_values_names_and_shapes_only() -> None:
+    tensors = {"a": torch.ones(2, 3), "b": torch.zeros(4)}
+    one = fingerprint(tensors)
+    assert (
+        one == fingerprint(dict(reversed(tensors.items()))) == fingerprint({k: v.double() for k, v in tensors.items()})
+    )
+    assert (
+        len({one, fingerprint({"a": torch.ones(3, 2), "b": torch.zeros(4)}), fingerprint({"a": torch.ones(2, 3)})}) == 3
+    )
+    assert global_fingerprint(one, 1) != global_fingerprint(one, 2)
+
+
+def test_a_base_is_trained_once_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FED_LORAC_CACHE", str(tmp_path))
+    config = tiny(model__weights="pretrain", model__pretrain_epochs=1)
+    data = open_data(config)
+    first = load_base_model(config, data)
+    (file,) = tmp_path.glob("base-*.safetensors")
+    stamp = file.stat().st_mtime_ns
+    again = load_base_model(config, data)
+    assert (first.fingerprint, first.saw_fleet_images) == (again.fingerprint, "no")
+    assert file.stat().st_mtime_ns == stamp
+    assert load_base_model(replace(config, run=replace(config.run, seed=7)), data).fingerprint != first.fingerprint
+
+
+def test_training_goes_on_from_a_checkpoint_and_says_so(tmp_path: Path) -> None:
+    config = tiny(model__pretrain_epochs=1)
+    data = open_data(config)
+    train_base(config, data, tmp_path / "a.safetensors")
+    further = replace(config, model=replace(config.model, weights=str(tmp_path / "a.safetensors")))
+    start = load_base_model(further, data)
+    said = train_base(further, data, tmp_path / "b.safetensors", lr=1e-9)
+    assert said["continued_from"] == start.fingerprint == fingerprint(named_tensors(start.model))
+    a, b = (read_checkpoint(tmp_path / f"{name}.safetensors").tensors for name in "ab")
+    assert torch.allclose(a["conv1.weight"], b["conv1.weight"], atol=1e-4)
+    assert not torch.equal(a["bn1.running_mean"], b["bn1.running_mean"])
+
+
+def test_a_base_needs_images_of_the_cloud(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="keeps none"):
+        train_base(tiny(), ten_images(0.0), tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+# Data and base belong together
+
+DIGITS = tuple(map(str, range(10)))
+NAMES = ("cat", "dog", "owl, or so", "hen")
+
+
+def of_classes(*classes: str, name: str = "folder (x)") -> Dataset:
+    """Twelve images of each class, four for the cloud."""
+    count: int = 12 * len(classes)
+    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    labels, third = np.arange(count) % len(classes), np.arange(count) % 3
+    cloud, fleet, rest = (np.flatnonzero(third == pool) for pool in range(3))
+    return Dataset(name, images, labels.astype(np.int64), classes, cloud, fleet, rest, "f")
+
+
+def state_of(classes: int, width: int = 4) -> dict[str, Tensor]:
+    return dict(build("resnet8", width=width, num_classes=classes).state_dict())
+
+
+def base(
+    folder: Path, state: Mapping[str, Tensor], data: Dataset, *, trains_on: bool = False, **said: str
+) -> BaseModel:
+    """The base out of a file that says this of itself."""
+    save_file(dict(state), folder / "b.safetensors", said)
+    return load_base_model(folder_config(model__weights=str(folder / "b.safetensors")), data, trains_on=trains_on)
+
+
+def folder_config(**changes: object) -> Config:
+    return tiny(data__name="folder", data__root="photos", **changes)
+
+
+def test_the_same_classes_in_another_order_are_put_in_the_datas(tmp_path: Path) -> None:
+    data, state = of_classes(*NAMES), state_of(4)
+    mixed = [NAMES[k] for k in (2, 0, 3, 1)]
+    straight = base(tmp_path, state, data, classes=json.dumps(NAMES))
+    rows = {name: state[name][[2, 0, 3, 1]] for name in ("fc.weight", "fc.bias")}
+    permuted = base(tmp_path, state | rows, data, classes=json.dumps(mixed))
+    x = to_input(torch.from_numpy(data.images))
+    assert torch.equal(straight.model(x), permuted.model(x)) and straight.fingerprint == permuted.fingerprint
+    images, labels = (torch.from_numpy(a) for a in (data.images, data.labels))
+    assert accuracy(straight.model, images, labels) == accuracy(permuted.model, images, labels)
+    assert "permuted" in " ".join(permuted.notes) and "permuted" not in " ".join(straight.notes)
+
+
+@pytest.mark.parametrize(
+    ("its", "data", "said"),
+    [
+        (
+            ("00", "01", "10"),
+            ("0", "1", "10"),
+            "the data lacks '00', '01', and of the data's 3 it lacks '0', '1'. They ",
+        ),
+        (
+            ("00", "01", "10"),
+            ("0", "1", "10"),
+            "differ in leading zeros alone. Rename the class folders, or train a base",
+        ),
+        (("Cat", "Dog"), ("cat", "dog"), "differ in capitals alone"),
+        (("stop_sign", "yield"), ("stop sign", "yield"), "differ in blanks, hyphens or underscores alone"),
+        (("cat", "dog"), ("cat", "owl"), "the data lacks 'dog', and of the data's 2 it lacks 'owl'. Train a base"),
+        (
+            ("cat", "dog"),
+            ("cat", "dog", "owl"),
+            "of its 2 classes the data lacks none, and of the data's 3 it lacks 'owl'",
+        ),
+    ],
+)
+def test_other_classes_are_refused_by_name_and_with_what_to_type(
+    its: tuple[str, ...], data: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as raised:
+        base(tmp_path, state_of(len(its)), of_classes(*data), classes=json.dumps(its))
+    assert said in str(raised.value)
+    assert f"-c model.weights={tmp_path / 'b.safetensors'}" in str(raised.value)
+
+
+def test_classes_are_read_with_commas_between_as_they_were_once(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="leading zeros"):
+        base(tmp_path, state_of(2), of_classes("1", "2"), classes="01,02")
+    # A name had a comma in it: these are not the rows' names.
+    assert "not recorded" in " ".join(base(tmp_path, state_of(2), of_classes("1", "2"), classes="a,b,c").notes)
+
+
+def test_without_names_the_number_must_fit_and_the_order_is_assumed_aloud(tmp_path: Path) -> None:
+    assert "4 are taken to be the data's" in " ".join(base(tmp_path, state_of(4), of_classes(*NAMES)).notes)
+    with pytest.raises(DataError, match=r"fc.weight \(5, 16\) for \(4, 16\)"):
+        base(tmp_path, state_of(5), of_classes(*NAMES))
+    headless = {name: tensor for name, tensor in state_of(4).items() if not name.startswith("fc.")}
+    with pytest.raises(DataError, match="no classifier"):
+        base(tmp_path, headless, of_classes(*NAMES))
+
+
+@pytest.mark.parametrize("kind", ["another number", "none", "other names"])
+def test_training_goes_on_with_a_classifier_drawn_anew_and_says_so(kind: str, tmp_path: Path) -> None:
+    state, said = state_of(4 if kind == "other names" else 5), {}
+    if kind == "none":
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    if kind == "other names":
+        said = {"classes": json.dumps(["a", "b", "c", "d"])}
+    state["conv1.weight"] = torch.full_like(state["conv1.weight"], 0.5)
+    found: Any = base(tmp_path, state, of_classes(*NAMES), trains_on=True, **said)
+    fresh: Any = load_base_model(folder_config(), of_classes(*NAMES))
+    assert torch.equal(found.model.conv1.weight, state["conv1.weight"])
+    assert torch.equal(found.model.fc.weight, fresh.model.fc.weight)
+    assert "classifier is drawn anew" in " ".join(found.notes)
+
+
+def shipped(model: str, data_set: str, data: Dataset, **changes: object) -> BaseModel:
+    root = "somewhere" if data_set == "folder" else ""
+    settings = {"model__weights": "shipped", "model__width": 0, "model__name": model, "data__name": data_set}
+    return load_base_model(tiny(**settings, data__root=root, **changes), data)
+
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def test_shipped_weights_are_for_their_own_data() -> None:
+    assert shipped("resnet8", "digits", of_classes(*DIGITS)).notes == ()
+    assert shipped("resnet20", "cifar10", of_classes(*CIFAR10)).notes == ()
+    assert shipped("resnet20", "cifar10c", of_classes(*CIFAR10)).notes == ()
+    [note] = shipped("resnet20", "folder", of_classes(*CIFAR10)).notes
+    assert "trained on cifar10 (JPEG re-encoding), not on this data" in note
+    for data in (of_classes(*DIGITS), of_classes(*map(str, range(100)))):
+        with pytest.raises(
+            DataError, match=r"Shipped weights are for the data.*`fed-lorac pretrain -c model.name=resnet20"
+        ):
+            shipped("resnet20", "folder", data)
+    with pytest.raises(DataError, match=r"model.name=resnet14 .*--out base.safetensors`"):
+        shipped("resnet14", "digits", of_classes(*DIGITS))
+    with pytest.raises(DataError, match=r"trained with model.width = 16, the config has model.width = 4"):
+        load_base_model(tiny(model__weights="shipped"), of_classes(*DIGITS))
+
+
+def test_the_command_to_type_names_all_that_makes_the_base_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tiny(data__name="folder", data__root="my photos", model__weights="shipped", local__lr=0.3)
+    told = "fed-lorac pretrain -c model.width=4 -c data.name=folder -c 'data.root=my photos' --out base.safetensors"
+    assert told in remedy(config)
+    (tmp_path / "base.safetensors").touch()  # which pretrain would not overwrite
+    assert f'{told.replace("base.", "base-2.")}`; then set model.weights = "base-2.safetensors"' in remedy(config)
+    assert "data.name=cifar10 " in remedy(tiny(data__name="cifar10c", data__root="c"))
+
+
+def test_a_network_that_was_another_is_named_by_its_settings(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"trained with model.name = resnet14, model.norm = group"):
+        base(tmp_path, state_of(4), of_classes(*NAMES), fed_lorac="0", model="resnet14", norm="group", width="4")
+    for holds, said in (({"holds": "adapter"}, "an adapter alone"), ({"holds": "network"}, "--no-fold")):
+        with pytest.raises(DataError, match=said):
+            base(tmp_path, state_of(4), of_classes(*NAMES), batch_norm="folded", **holds)
+
+
+def test_a_bases_normalisation_is_recorded_or_assumed_aloud(tmp_path: Path) -> None:
+    state, data = state_of(4), of_classes(*NAMES)
+    names = json.dumps(NAMES)
+    recorded = base(tmp_path, state, data, classes=names, normalization="imagenet")
+    assert (recorded.normalization.text, recorded.notes) == ("imagenet", ())
+    older = base(tmp_path, state, data, classes=names, fed_lorac="0.1.0")
+    assert (older.normalization.text, older.notes) == ("cifar10", ())
+    foreign = base(tmp_path, state, data, classes=names)
+    assert foreign.normalization.text == "cifar10" and "cifar10 assumed (model.normalization)" in foreign.notes[0]
+    config = folder_config(model__weights=str(tmp_path / "b.safetensors"), model__normalization="half")
+    asked = load_base_model(config, data)
+    assert asked.normalization.text == "half" and "half as set" in asked.notes[0]
+    assert load_base_model(folder_config(model__normalization="half"), data).normalization.text == "half"
+
+
+def test_a_normalisation_that_is_not_the_bases_is_refused(tmp_path: Path) -> None:
+    base(tmp_path, state_of(4), of_classes(*NAMES), classes=json.dumps(NAMES), normalization="imagenet")
+    config = folder_config(model__weights=str(tmp_path / "b.safetensors"), model__normalization="half")
+    with pytest.raises(DataError, match=r"says 'imagenet', model\.normalization is 'half'"):
+        load_base_model(config, of_classes(*NAMES))
+    with pytest.raises(DataError, match="metadata names its normalization"):
+        base(tmp_path, state_of(4), of_classes(*NAMES), normalization="what")
+
+
+def test_a_base_that_is_trained_here_says_its_classes_and_normalisation(tmp_path: Path) -> None:
+    config = folder_config(model__pretrain_epochs=1, model__normalization="half")
+    said = train_base(config, of_classes(*NAMES), tmp_path / "a.safetensors")
+    assert json.loads(said["classes"]) == list(NAMES) and said["normalization"] == "half"
+    auto = folder_config(model__weights=str(tmp_path / "a.safetensors"))
+    found = load_base_model(auto, of_classes(*NAMES))
+    assert (found.normalization.text, found.notes) == ("half", ())
+    data = of_classes(*NAMES)
+    images, labels = (torch.from_numpy(a[data.evaluation]) for a in (data.images, data.labels))
+    score = accuracy(found.model, images, labels, normalization=found.normalization)
+    assert said["test_accuracy"] == f"{score:.4f}"
+
+
+def test_notes_are_told_as_warnings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = base(tmp_path, state_of(4), of_classes(*NAMES))
+    assert len(found.notes) == 2 and not caplog.records  # loading, which workers do too, says nothing
+    tell_notes(found)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+
+
+@pytest.mark.parametrize("weights", ["model", "shiped", "weights.onnx", ""])
+def test_what_can_be_no_path_of_weights_is_a_typing_error(weights: str) -> None:
+    with pytest.raises(ConfigError, match=r"or a path, which has a slash in it"):
+        tiny(model__weights=weights or '""')
+
+
+def test_a_path_is_told_by_its_slash_or_its_ending() -> None:
+    for path in ("./model", "runs/x/model", "model.PTH", "best.ckpt", "pytorch_model.bin", "checkpoint.pth.tar"):
+        assert tiny(model__weights=path).model.weights == path
+    with pytest.raises(RunError, match="Write the whole path"):
+        load_base_model(tiny(model__weights="~nobody-of-that-name/m.pth"), of_classes(*DIGITS))

@@ -1,0 +1,114 @@
+"""Laws of batches that leave batch norm one value a channel: refused at the start, where PyTorch would raise later."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_runs import tiny
+
+from fed_lorac.config import Config
+from fed_lorac.errors import ConfigError
+from fed_lorac.experiment.doctor import examine
+from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.models import build
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
+from fed_lorac.training.augment import shuffled_batches
+from fed_lorac.training.batch_norm import _lone, _smallest, check_cloud
+
+SMALL: dict[str, object] = {
+    **{"model__name": "resnet18", "model__width": 0, "data__image_size": 8, "local__batch_size": 15},
+    **{"fleet__cameras": 2, "fleet__per_round": 2, "fleet__images": 16, "fleet__eval_images": 5, "run__rounds": 1},
+}
+
+
+def small(**changes: object) -> Config:
+    return tiny(**SMALL | changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("resnet18", 8), ("resnet18", 16), ("resnet8", 8), pytest.param("resnet50", 8, marks=pytest.mark.slow)],
+)
+def test_the_norm_that_is_named_is_one_that_pytorch_cannot_train_on_one_image(name: str, side: int) -> None:
+    model = build(name)
+    layer = _lone(model, side)
+    model.train()
+    images = torch.zeros(1, 3, side, side)
+    if not layer:
+        model(images)
+        return
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        model(images)
+    model.get_submodule(layer).eval()
+    model(images.expand(2, -1, -1, -1))  # two images are enough
+
+
+@given(count=st.integers(1, 60), size=st.integers(1, 20), steps=st.integers(0, 12))
+def test_the_smallest_batch_is_that_which_training_draws(count: int, size: int, steps: int) -> None:
+    epoch = [len(batch) for batch in shuffled_batches(count, size, np.random.default_rng(0))]
+    drawn = [epoch[step % len(epoch)] for step in range(steps or len(epoch))]
+    assert _smallest(count, size, steps) == min(drawn)
+
+
+REFUSED: dict[str, tuple[dict[str, object], str]] = {
+    "a last batch": ({}, r"camera 0 has a batch of one image \(16 images, local.batch_size = 15\)"),
+    "shared": ({"batch_norm__mode": "shared"}, r"Set local.batch_size = 14 or data.image_size = 16\.$"),
+    "one each": ({"local__batch_size": 1}, r"local.batch_size = 1\), of which layer4.0.bn1 sees one value a channel"),
+    "one image": ({"fleet__images": 1, "batch_norm__mode": "frozen"}, r"takes them from one image \(1 image, "),
+    "a window": (
+        {"batch_norm__window": 1, "fleet__images": 20},
+        r"one image \(20 images, batch_norm.window = 1\).*window = 2 or more",
+    ),
+}
+TAKEN: dict[str, dict[str, object]] = {
+    "fixed": {"batch_norm__in_turn": "fixed"},
+    "frozen": {"batch_norm__mode": "frozen"},
+    "too few steps to come to it": {"local__steps": 1},
+    "nothing is trained": {"strategy__name": "zero-byte"},
+    "a network whose maps stay": {"model__name": "resnet8", "model__width": 4},
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_such_a_batch_is_refused_before_anything_starts(kind: str, tmp_path: Path) -> None:
+    changes, told = REFUSED[kind]
+    with pytest.raises(ConfigError, match=told):
+        run(small(**changes), tmp_path / "run", Watch())
+    assert not (tmp_path / "run").exists()
+    assert "Batch norm takes its statistics" in examine(small(**changes)).failure
+
+
+@pytest.mark.parametrize("kind", TAKEN)
+def test_what_is_right_is_not_refused(kind: str) -> None:
+    build_experiment(small(**TAKEN[kind]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TAKEN)
+def test_what_is_not_refused_runs(kind: str, tmp_path: Path) -> None:
+    run(small(**TAKEN[kind]), tmp_path / "run", Watch())
+    assert '"raised' not in (tmp_path / "run/rounds.jsonl").read_text()
+
+
+@pytest.mark.parametrize("kind", ["a last batch", "shared", "a window"])
+def test_every_remedy_is_one(kind: str) -> None:
+    changes, _ = REFUSED[kind]
+    with pytest.raises(ConfigError) as refused:
+        build_experiment(small(**changes))
+    remedies = re.findall(r'(\w+\.\w+) = "?(\w+)"?', str(refused.value).partition("Set ")[2])
+    assert len(remedies) >= 2
+    for key, value in remedies:
+        build_experiment(small(**changes | {key.replace(".", "__"): value}))
+
+
+def test_a_bases_training_is_looked_at_too() -> None:
+    model = build("resnet18")
+    check_cloud(128, 128, 8, model)
+    check_cloud(129, 128, 16, model)
+    with pytest.raises(ConfigError, match=r"the cloud's last batch is one image \(129 images, 128 a batch\)"):
+        check_cloud(129, 128, 8, model)

@@ -1,0 +1,143 @@
+"""What methods send: formulas against real runs, for every pair; and the docs' tables against the kept result."""
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from method_bytes.formulas import DOWN, UP, Layers, Setting, layers_of, up_of
+from method_bytes.markdown import TABLES, written
+from method_bytes.pairs import FORMS, ONE, Pair, last_round, pairs, ran
+from method_bytes.words import ADAPTER_WORDS, CODEC_WORDS, FORM_WORDS, STRATEGY_WORDS
+from small_runs import ROOT
+from test_benchmarks import ran as benchmark
+
+from fed_lorac.client.local_update import uplink_template
+from fed_lorac.commands.methods import catalogue
+from fed_lorac.config import names
+from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.models import build
+
+KEPT = ROOT / "benchmarks/results/bytes_by_method.json"
+DOCS = ROOT / "docs/methods.md"
+FORMED = [(adapter, form) for adapter in names.ADAPTERS for form in FORMS.get(adapter, ONE)]
+
+
+def kept() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8"))
+    return found
+
+
+def numbers(pair: Pair, layers: Layers, setting: Setting) -> tuple[int, int]:
+    """Up and down, by formula."""
+    up = up_of(pair.adapter, pair.form, pair.strategy)
+    return up.numbers(layers, setting), DOWN[pair.strategy, pair.way].numbers(layers, setting, up)
+
+
+BUSY = ("merged", "personal")  # they accept nearly every adapter
+STRATEGIES = [pytest.param(name, marks=pytest.mark.slow) if name in BUSY else name for name in names.STRATEGIES]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_run_bills_what_the_formulas_say_for_every_adapter(strategy: str) -> None:
+    layers = layers_of(build("resnet8", width=4))
+    own = [pair for pair in pairs() if pair.strategy == strategy]
+    assert {pair.adapter for pair in own} == set(names.ACCEPTED[strategy][: 1 if strategy in names.SILENT else None])
+    for pair in own:
+        config = pair.config("resnet8", 4, 2, model__width=4)
+        found = ran(config)
+        billed = found["up"]["payload_bytes"], found["down"]["payload_bytes"]
+        up, down = numbers(pair, layers, Setting.of(config.adapter, 4))
+        assert billed == (4 * up, 4 * down), pair
+
+
+@pytest.mark.parametrize(("strategy", "way"), [("merged", "svd"), ("merged", "stack"), ("flora", ""), ("flexlora", "")])
+def test_cameras_of_unequal_rank_send_their_own_and_are_sent_what_the_docs_say(strategy: str, way: str) -> None:
+    settings = {**FORMS["lora-c"]["r"], "adapter.ranks": "1, 2, 4", **({"strategy.downlink": way} if way else {})}
+    config = Pair("lora-c", "r", strategy, way, settings).config("resnet8", 4, 2, model__width=4)
+    layers, up, one = layers_of(build("resnet8", width=4)), UP["lora-c", ""], Setting.of(config.adapter, 4)
+    own = {rank: up.numbers(layers, replace(one, rank=rank)) for rank in (1, 2, 4)}
+    for row, rank in zip(last_round(config), (1, 2, 4, 1), strict=True):
+        stacked = up.merged(layers, replace(one, rank=1), 1 + 2 + 4 + 1)
+        largest = up.merged(layers, replace(one, rank=4), 1)
+        down = own[rank] if strategy == "flexlora" else largest if way == "svd" else stacked
+        assert (row["uplink_payload_bytes"], row["downlink_payload_bytes"]) == (4 * own[rank], 4 * down)
+
+
+@pytest.mark.parametrize("network", ["resnet20", "resnet18"])
+@pytest.mark.parametrize(("adapter", "form"), FORMED)
+def test_a_state_has_as_many_numbers_as_its_formula_says(adapter: str, form: str, network: str) -> None:
+    pair = Pair(adapter, form, "full" if adapter == "full" else "merged", "", FORMS.get(adapter, ONE)[form])
+    config = pair.config(network, 1, 2)
+    experiment = build_experiment(config)
+    held = sum(_numel(shape) for shape in uplink_template(experiment).values())
+    assert held == up_of(adapter, form, "merged").numbers(
+        layers_of(experiment.base.model), Setting.of(config.adapter, 1)
+    )
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
+
+
+def test_the_kept_result_has_every_pair_and_is_what_the_formulas_say() -> None:
+    found, scenario = kept(), kept()["scenario"]
+    layers = {network: layers_of(build(network)) for network in scenario["networks"]}
+    known = {(pair.adapter, pair.form, pair.strategy, pair.way): pair for pair in pairs()}
+    rows = [(row["network"], *(row[key] for key in ("adapter", "form", "strategy", "way"))) for row in found["rows"]]
+    assert sorted(rows) == sorted((network, *key) for key in known for network in layers), "measure again"
+    for row, (network, *key) in zip(found["rows"], rows, strict=True):
+        pair = known[tuple(key)]  # type: ignore[index]
+        setting = Setting.of(pair.config(network, scenario["cameras"], scenario["rank"]).adapter, scenario["cameras"])
+        assert (row["numbers_up"], row["numbers_down"]) == numbers(pair, layers[network], setting), row
+        for side in ("up", "down"):
+            weight = row[side]
+            assert weight["payload_bytes"] == 4 * row[f"numbers_{side}"]
+            assert weight["payload_bytes"] < weight["frame_bytes"] < weight["message_bytes"] or weight == _nothing(
+                weight
+            )
+
+
+def _nothing(weight: dict[str, int]) -> dict[str, int]:
+    return dict.fromkeys(weight, 0)
+
+
+def test_the_benchmark_runs_and_says_what_each_pair_sent() -> None:
+    small = ["--networks", "resnet8", "--width", "4", "--adapters", "linear-probe", "--codecs", "drive"]
+    found = benchmark("bytes_by_method", *small)
+    assert {row["strategy"] for row in found["rows"]} == {"merged", "plain", "personal"}
+    assert [row["form"] for row in found["codecs"]] == ["r", "r*k"]
+    for row in (*found["rows"], *found["codecs"]):
+        assert all(0 < row[side]["payload_bytes"] < row[side]["message_bytes"] for side in ("up", "down"))
+
+
+@pytest.mark.parametrize("file", [DOCS, ROOT / "README.md"], ids=lambda file: file.name)
+def test_tables_are_those_of_the_kept_result(file: Any) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert text == written(text, kept()), f"python benchmarks/bytes_by_method.py --tables {file.relative_to(ROOT)}"
+
+
+def test_the_docs_have_every_table() -> None:
+    marked = re.findall(r"<!-- table: ([\w-]+) -->", DOCS.read_text(encoding="utf-8"))
+    assert set(marked) == {name for name in TABLES if not name.endswith("-short")}
+
+
+@pytest.mark.parametrize("kind", ["adapters", "strategies", "codecs", "links"])
+def test_the_docs_name_every_entry_of_a_registry_and_its_source(kind: str) -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    for entry in catalogue()[kind]:
+        assert f"| `{entry['name']}` |" in text, entry
+        assert f"| {entry['source']} |" in text, entry
+        if kind in ("adapters", "strategies"):
+            assert f"**`{entry['name']}`**" in text, f"{entry['name']} has no paragraph of its own"
+
+
+def test_every_method_has_words_and_a_formula() -> None:
+    assert set(ADAPTER_WORDS) == {adapter for adapter, _ in UP} == set(names.ADAPTERS)
+    assert set(STRATEGY_WORDS) == {strategy for strategy, _ in DOWN} == set(names.STRATEGIES)
+    assert set(CODEC_WORDS) == set(names.CODECS)
+    assert {form for _, form in FORMED} <= set(FORM_WORDS)

@@ -1,0 +1,170 @@
+"""Laws of catching up: by updates or a whole base, whichever is smaller; the same base bit for bit, billed as sent."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cameras import BASE, SHAPES, TEMPLATE, roster, tell, train
+from flwr.app import RecordDict
+from small_runs import rounds_run, rows, tiny
+
+from fed_lorac.client.app import make_client_app
+from fed_lorac.client.global_model import GlobalModel, caught_up, folded, whole_frame
+from fed_lorac.errors import FrameError
+from fed_lorac.experiment.experiment import Experiment, build_experiment
+from fed_lorac.grid.in_process import in_process
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.server.downlink import Update
+from fed_lorac.server.fleet_strategy import FleetStrategy
+from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.simulation import run as conducting
+from fed_lorac.simulation.build_strategy import strategy_of
+from fed_lorac.simulation.engines import run
+from fed_lorac.wire.base_tags import whole_fingerprint
+from fed_lorac.wire.billing import frame_record
+from fed_lorac.wire.frame import encode
+from fed_lorac.wire.reference import FullMessages
+from fed_lorac.wire.updates import base_key, read_base, read_updates
+from strategies.merged import MergedFedAvg
+
+
+@pytest.fixture(autouse=True, scope="module")
+def identity() -> Iterator[None]:
+    with task_identity():
+        yield
+
+
+def a_frame(values: int, round: int) -> bytes:
+    return encode({"fc.weight": torch.zeros(values)}, dtype="fp32", base=whole_fingerprint(BASE, round))
+
+
+def told_after(missed: int, base_values: int) -> tuple[FrameStrategy, list[str]]:
+    """Camera 2 misses so many updates and then is told; what is in its message."""
+
+    def whole(updates: Sequence[Update]) -> bytes:
+        return a_frame(base_values, updates[-1].round)
+
+    strategy = MergedFedAvg(
+        base=BASE, shapes=SHAPES, template=TEMPLATE, roster=roster(3), downlink="dense", whole=whole
+    )
+    for number in range(1, missed):
+        train(strategy, number, {0: number, 1: 9 * number})
+        tell(strategy, number, deaf=[2])
+    train(strategy, missed, {0: 4, 1: 5})
+    strategy.report.down.clear()
+    strategy.report.caught_up.clear()
+    return strategy, tell(strategy, missed)[2]
+
+
+@pytest.mark.parametrize("missed", [1, 2, 3])
+@pytest.mark.parametrize("base_values", [1, 10_000])
+def test_the_smaller_is_sent_and_billed(missed: int, base_values: int) -> None:
+    strategy, sent = told_after(missed, base_values)
+    updates = [update.frame for update in strategy.updates]
+    whole = missed > 1 and len(a_frame(base_values, missed)) < sum(map(len, updates))
+    assert whole == (missed > 1 and base_values == 1)
+    expected = [base_key(missed)] if whole else [f"update-{n:06d}" for n in range(1, missed + 1)]
+    assert sent == expected
+    bill = strategy.report.down
+    assert bill[2].frame_bytes == (len(a_frame(base_values, missed)) if whole else sum(map(len, updates)))
+    assert bill[0].frame_bytes == len(updates[-1]) and bill[2].message_bytes > bill[2].frame_bytes
+    assert strategy.report.updates_sent == 2 + missed  # what it makes up for, however it went
+
+
+def test_full_fine_tuning_is_billed_the_smaller_too() -> None:
+    full = FullMessages(up=10, down=100, ask=1, whole=250)
+    assert [full.told(missed) for missed in range(5)] == [0, 100, 200, 250, 250]
+
+
+# Runs, with and without whole bases, over our grid and as Flower's ClientApp
+
+AWAY: dict[str, Any] = {
+    "run__rounds": 6,
+    "fleet__cameras": 5,
+    "fleet__per_round": 5,
+    "fleet__images": 20,
+    "fleet__eval_images": 20,
+    "fleet__availability": 0.45,
+    "strategy__quorum": 0.1,
+    "run__block_size": 1,  # as Flower has it, whose models are then the same bytes too
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "dense": {"strategy__downlink": "dense"},
+    "factors": {"strategy__name": "factors"},
+}
+
+
+def by_updates_alone(experiment: Experiment, **settings: Any) -> FleetStrategy:
+    strategy = strategy_of(experiment, **settings)
+    strategy._downlink.whole = None
+    return strategy
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_models_are_the_same_bytes_whichever_way_cameras_catch_up(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(**AWAY, **METHODS[method])
+    run(config, tmp_path / "smaller", Watch())
+    grid = in_process(make_client_app(config), config.fleet.cameras)
+    rounds_run(grid, config, tmp_path / "client app")
+    with monkeypatch.context() as patch:
+        patch.setattr(conducting, "strategy_of", by_updates_alone)
+        run(config, tmp_path / "updates", Watch())
+    down = (*(f"downlink_{what}_bytes" for what in ("payload", "frame", "message")), "downlink_time_s", "reply_s")
+    smaller, client, updates = (
+        rows(tmp_path / name / "cameras.jsonl", *down) for name in ("smaller", "client app", "updates")
+    )
+    assert smaller == updates
+    assert client == smaller
+    assert results(tmp_path / "smaller") == results(tmp_path / "updates")
+    assert results(tmp_path / "client app")["model.safetensors"] == results(tmp_path / "updates")["model.safetensors"]
+    billed = {
+        name: sum(row["downlink_message_bytes"] for row in rows(tmp_path / name / "cameras.jsonl"))
+        for name in ("smaller", "client app", "updates")
+    }
+    assert billed["smaller"] == billed["client app"] < billed["updates"]
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_who_takes_a_base_over_has_it_bit_for_bit(method: str) -> None:
+    experiment = build_experiment(tiny(**AWAY, **METHODS[method]))
+    strategy = strategy_of(experiment)
+    frames = updates_of(strategy, 4)
+    step_by_step = folded(experiment, GlobalModel(), frames)
+    whole = whole_frame(experiment, step_by_step)
+    for before in (GlobalModel(), folded(experiment, GlobalModel(), frames[:2]), step_by_step):
+        at_once = caught_up(experiment, before, (4, whole), [])
+        assert at_once.round == 4
+        for ours, theirs in ((at_once.tensors, step_by_step.tensors), (at_once.factors, step_by_step.factors)):
+            assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert bool(step_by_step.factors) == (method == "factors")
+    assert caught_up(experiment, step_by_step, (2, whole), []) is step_by_step  # an older one changes nothing
+    with pytest.raises(FrameError):
+        caught_up(experiment, GlobalModel(), (3, whole), [])  # it says round 3 and is of round 4
+
+
+def updates_of(strategy: FrameStrategy, rounds: int) -> list[tuple[int, bytes]]:
+    """Updates of the strategy's own making, out of random states."""
+    from fed_lorac.wire.base_tags import global_fingerprint
+
+    found = []
+    for number in range(1, rounds + 1):
+        g = torch.Generator().manual_seed(number)
+        state = {name: 0.1 * torch.randn(shape, generator=g) for name, shape in strategy.template.items()}
+        update, _ = strategy.combine([(state, 1.0)])
+        found.append((number, encode(update, dtype="fp32", base=global_fingerprint(strategy.base, number - 1))))
+    return found
+
+
+def test_a_message_says_which_it_brings() -> None:
+    content = RecordDict({base_key(7): frame_record(b"whole"), "config": frame_record(b"")})
+    assert read_base(content) == (7, b"whole") and read_updates(content) == []
+    assert read_base(RecordDict({"update-000007": frame_record(b"one")})) is None
