@@ -328,7 +328,7 @@ def test_networks_that_side_by_side_would_lose_hooks_or_ties_stand_apart() -> No
 
 
 def test_networks_of_which_one_is_hooked_are_not_alike() -> None:
-    from test_block import RECIPE, tasks
+    from test_blocks import RECIPE, tasks
 
     from fed_lorac.training.loop import train
 
