@@ -24,6 +24,12 @@ def pytest_report_header() -> str:
     return f"real images: {root}" if root else "real images: none (FED_LORAC_DATA is not set; see CONTRIBUTING.md)"
 
 
+@pytest.fixture(autouse=True)
+def same_weights_in_every_run() -> None:
+    """Layers that a test builds draw their weights from PyTorch's global generator: the same ones in any order of tests."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """For networks so small that two threads take many times as long."""
