@@ -51,10 +51,10 @@ class ClusteredFedAvg(MergedFedAvg):
         super().__init__(**common)
         if groups < 1 or not 0 <= share <= 1:
             raise ConfigError(f"Groups are at least 1, and a group's share is from 0 to 1; got {groups} and {share}.")
-        if (self.server.name, self.aggregator.name) != ("average", "mean"):
+        if (self.server.name, self.aggregator.name) != ("sgd", "mean"):
             raise ConfigError(
                 "A group differs from all by its mean less theirs; it came with a server that steps by "
-                f"{self.server.name!r} from an aggregator {self.aggregator.name!r}. Use average of mean, or no groups "
+                f"{self.server.name!r} from an aggregator {self.aggregator.name!r}. Use sgd of mean, or no groups "
                 "(MergedFedAvg)."
             )
         self.group_of, self.groups, self.share = group_of, groups, share

@@ -34,9 +34,7 @@ class FedAvg(FrameStrategy):
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)
         self._are_changes = set(self.template) == set(self.changes)
-        if not self._are_changes and (
-            self.aggregator.name != "mean" or self.server.name not in ("average", "momentum")
-        ):
+        if not self._are_changes and (self.aggregator.name != "mean" or self.server.name not in ("sgd", "momentum")):
             raise ConfigError(
                 "Where states are expanded, their mean is one too and goes down as it is; a server that steps by "
                 f"{self.server.name!r} from an aggregator {self.aggregator.name!r} makes a change that is no state. "
@@ -89,8 +87,8 @@ class RotatingBasis(FedAvg):
                 f"{sorted(self.template)[:3]} and so on, are changes as they are. Use FfaLoraC or "
                 "AdditiveDecomposition, or plain averaging."
             )
-        if self.server.name != "average":
+        if self.server.name != "sgd":
             raise ConfigError(
                 "Moments add up what rounds have in common; a rotating basis has nothing in common between them, and "
-                f"came with a server that steps by {self.server.name!r}. Use average."
+                f"came with a server that steps by {self.server.name!r}. Use sgd."
             )

@@ -39,10 +39,10 @@ class FlexLora(FrameStrategy):
 
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)
-        if (self.server.name, self.aggregator.name) != ("average", "mean"):
+        if (self.server.name, self.aggregator.name) != ("sgd", "mean"):
             raise ConfigError(
                 "FlexLoRA's mean is of factors that live on, not of changes; it came with a server that steps by "
-                f"{self.server.name!r} from an aggregator {self.aggregator.name!r}. Use average of mean."
+                f"{self.server.name!r} from an aggregator {self.aggregator.name!r}. Use sgd of mean."
             )
         if any(len(shape) != 2 for shape in self._factors(self.template).values()):
             raise ConfigError("A rank is taken of layer-wise factors; these are per kernel. Train layer-wise ones.")

@@ -190,17 +190,18 @@ class Dense(Adapter):
 
 
 def _factors(a: AdapterConfig, alpha: float, rank_mode: str, kind: type[LoraC] = LoraC) -> LoraC:
-    return kind(a.rank, alpha, rank_mode, a.kernel_wise, a.train_first_conv, a.train_classifier)
+    own = a.settings("method")
+    return kind(**{**own, "rank": a.ranks[0], "alpha": alpha, "rank_mode": rank_mode})
 
 
 def _aad(a: AdapterConfig) -> AdditiveDecomposition:
-    beside = {"train_first_conv": a.train_first_conv, "train_classifier": a.train_classifier}
-    return AdditiveDecomposition(a.rank, a.alpha, a.rank_mode, **beside)
+    return AdditiveDecomposition(**a.settings("method"))
 
 
 def _atoms(a: AdapterConfig) -> Atoms:
-    kind = partial(OvercompleteAtoms, m1=a.atoms_m1) if a.atoms_m1 else Atoms
-    return kind(m=a.atoms, kc=a.atoms_kc, train_first_conv=a.train_first_conv, train_classifier=a.train_classifier)
+    own = a.settings("method")
+    kind = partial(OvercompleteAtoms, m1=own["m1"]) if own["m1"] else Atoms
+    return kind(m=own["atoms"], kc=own["kc"], train_first_conv=a.train_first_conv, train_classifier=a.train_classifier)
 
 
 def _bn_affine(a: AdapterConfig) -> Dense:
@@ -208,10 +209,10 @@ def _bn_affine(a: AdapterConfig) -> Dense:
 
 
 ADAPTERS: dict[str, Callable[[AdapterConfig], Adapter]] = {
-    "lora-c": lambda a: _factors(a, a.alpha, a.rank_mode),
-    "lorae": lambda a: _factors(a, float(a.rank), "filter"),  # no scale: alpha = r
+    "lora-c": lambda a: _factors(a, a.alpha, a.settings("method")["rank_mode"]),
+    "lorae": lambda a: _factors(a, float(a.ranks[0]), "filter"),  # no scale: alpha = r
     "conv-lora": lambda a: _factors(a, a.alpha, "filter"),
-    "lora-c-ffa": lambda a: _factors(a, a.alpha, a.rank_mode, FfaLoraC),
+    "ffa-lora-c": lambda a: _factors(a, a.alpha, a.settings("method")["rank_mode"], FfaLoraC),
     "aad": _aad,
     "filter-atoms": _atoms,
     "bn-affine": _bn_affine,
@@ -224,7 +225,7 @@ SOURCES = {
     "lora-c": "LoRA-C, arXiv 2410.16954",
     "lorae": "LoRAE, Low-rank adaptation for edge AI, doi 10.1038/s41598-025-16794-9",
     "conv-lora": "LoRA, arXiv 2106.09685, on convolutions as PEFT and FLoCoRA (arXiv 2406.14082) have it",
-    "lora-c-ffa": "FFA-LoRA, arXiv 2403.12313, on LoRA-C",
+    "ffa-lora-c": "FFA-LoRA, arXiv 2403.12313, on LoRA-C",
     "aad": "FedMUD's additive decomposition, arXiv 2505.23176",
     "filter-atoms": "Large Convolutional Model Tuning via Filter Subspace, arXiv 2403.00269",
     "bn-affine": "Training BatchNorm and only BatchNorm, arXiv 2003.00152",

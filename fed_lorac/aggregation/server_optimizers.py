@@ -21,7 +21,7 @@ __all__ = ["OPTIMIZERS", "ServerOptimizer"]
 class ServerOptimizer:
     """One way to step by the mean; `lr` is the server's learning rate, `momentum` beta_1, `beta2` and `tau` adam's."""
 
-    name: str = "average"
+    name: str = "sgd"
     lr: float = 1.0
     momentum: float = 0.9
     beta2: float = 0.99
@@ -87,5 +87,5 @@ def _dense(kept: Mapping[str, DeltaSum], key: str, like: torch.Tensor) -> torch.
 
 Step = Callable[[ServerOptimizer, Mapping[str, DeltaSum], Mapping[str, DeltaSum]], tuple[Sums, Sums]]
 
-OPTIMIZERS: dict[str, Step] = {"average": _average, "momentum": _momentum, "adam": _adaptive, "yogi": _adaptive}
-"""strategy.server -> its step."""
+OPTIMIZERS: dict[str, Step] = {"sgd": _average, "momentum": _momentum, "adam": _adaptive, "yogi": _adaptive}
+"""strategy.server_optimizer -> its step."""

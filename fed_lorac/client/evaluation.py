@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.deltas import apply_changes
 from fed_lorac.client.global_model import GlobalModel, network_of_global_model, personal_delta
+from fed_lorac.config import LocalStatistics
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet import camera_data as views
 from fed_lorac.models.fingerprints import named_tensors
@@ -68,7 +69,7 @@ def seen(experiment: Experiment, camera: int, round: int) -> views.CameraData:
 
 def recent(experiment: Experiment, view: views.CameraData) -> Tensor:
     """The images that a camera's statistics are taken from: the latest of its window, or all."""
-    return view.train[-experiment.config.batch_norm.window :]  # -0: all
+    return view.train[-experiment.config.batch_norm.table(LocalStatistics).window :]  # -0: all
 
 
 def _seen_clear(experiment: Experiment, camera: int, round: int) -> views.CameraData | None:
@@ -80,7 +81,7 @@ def _seen_clear(experiment: Experiment, camera: int, round: int) -> views.Camera
 def _as_they_come(experiment: Experiment, camera: int, round: int, view: views.CameraData) -> views.CameraData:
     """A view in its order in time, which is drawn only where it matters: batches are shuffled otherwise."""
     correlated = experiment.config.fleet.stream == "correlated"
-    if not (correlated or experiment.config.batch_norm.window):
+    if not (correlated or experiment.config.batch_norm.table(LocalStatistics).window):
         return view
     return views.in_stream_order(
         view, stream(experiment.config.run.seed, "stream", camera, round), correlated=correlated

@@ -37,7 +37,7 @@ __all__ = [
 class GlobalModel:
     """The starting base after the update of `round` (0: none yet). The starting base itself is not part of it.
 
-    `tensors` are those that updates have changed; `factors` the carried ones (strategy "factors" only).
+    `tensors` are those that updates have changed; `factors` the carried ones (strategy "factor-fedavg" only).
     """
 
     round: int = 0
@@ -51,7 +51,7 @@ class GlobalModel:
 
 def carries_factors(experiment: Experiment) -> bool:
     """Whether averaged factors live on unfolded: the naive strategy's way."""
-    return experiment.config.strategy.name == "factors"
+    return experiment.config.strategy.name == "factor-fedavg"
 
 
 def folded(experiment: Experiment, running: GlobalModel, updates: Iterable[tuple[int, bytes]]) -> GlobalModel:

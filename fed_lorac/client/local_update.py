@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.client.evaluation import recent, seen
 from fed_lorac.client.global_model import GlobalModel, initial_state, network_of_global_model
+from fed_lorac.config import Config, FleetEngine, LocalStatistics, Topk
 from fed_lorac.experiment.experiment import Experiment, drawn_from
 from fed_lorac.fleet import camera_data as views
 from fed_lorac.seeds import stream
@@ -66,7 +67,7 @@ def local_updates(
     sights = [seen(experiment, one.camera, round) for one in brought]
     [place] = {experiment.place(one.camera) for one in brought}
     models = _bench(experiment, running, round, place).models(brought)
-    if config.batch_norm.mode == "local" and config.batch_norm.in_turn == "fixed":
+    if _fixes_statistics(config):
         _fix_statistics(experiment, models, sights)
     before = [statistics_of(model) for model in models]
     tasks = [
@@ -102,7 +103,7 @@ def _packed(
         dtype=codec.up,
         base=running.fingerprint(starting),
         rng=stream(experiment.config.run.seed, "codec", one.camera, round),
-        topk_share=codec.topk_share,
+        topk_share=codec.table(Topk).share,
     )
     return frame, lost, b""
 
@@ -116,8 +117,8 @@ def block_size_of(experiment: Experiment) -> int:
     config = experiment.config
     if config.run.engine == "flower":
         return 1
-    if config.run.block_size:
-        return config.run.block_size
+    if chosen := config.run.table(FleetEngine).block_size:
+        return chosen
     return block_size(
         _untrained(experiment, experiment.adapter),
         image_size=config.data.image_size,
@@ -205,7 +206,7 @@ def _state(experiment: Experiment, adapter: Adapter, model: nn.Module, before: S
 
 def _set_training_mode(experiment: Experiment, model: nn.Module) -> None:
     model.train()
-    if experiment.config.batch_norm.mode == "frozen" or experiment.config.batch_norm.in_turn == "fixed":
+    if experiment.config.batch_norm.mode == "frozen" or _fixes_statistics(experiment.config):
         for _, norm in batch_norms(model):
             norm.eval()
 
@@ -226,3 +227,8 @@ def recipe_of(experiment: Experiment, round: int) -> Recipe:
         shuffled=experiment.config.fleet.stream == "iid",
         normalization=experiment.base.normalization,
     )
+
+
+def _fixes_statistics(config: Config) -> bool:
+    """Whether a camera's statistics are fixed before it trains."""
+    return config.batch_norm.table(LocalStatistics).training_statistics == "fixed"

@@ -2,8 +2,9 @@
 
 import codecs
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from fed_lorac.config.whole import SECTIONS, Config, rules
 from fed_lorac.errors import ConfigError
@@ -11,6 +12,8 @@ from fed_lorac.runtime.files import home_expanded
 from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.settings import Rule
 from fed_lorac.runtime.spelling import toml
+
+V = TypeVar("V")
 
 __all__ = ["DEFAULT", "flatten", "load_config", "shipped_configs"]
 
@@ -29,17 +32,52 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
 
     A `Path`, or text that holds a slash or ends in .toml, is a file; other text is the name of a shipped one.
     Keys that it leaves out have the defaults, so an empty file is the quick start. A key without its section is taken
-    where only one section has it: `workers=2` is `run.workers=2`. Raises `ConfigError`.
+    where only one has it of those in force: `workers=2` is `run.workers=2`, and `malicious=2` under krum is
+    `strategy.krum.malicious=2`. Raises `ConfigError`.
     """
     came = _read(_find(DEFAULT if source is None else source))
-    flat = {_whole(key): value for key, value in came.items()}
-    if len(flat) < len(came):
-        twice = next(key for key in came if _whole(key) != key and _whole(key) in came)
+    file = _whole(came)
+    if len(file) < len(came):
+        twice = next(key for key in came if "." not in key and key not in file)
         raise ConfigError(f"A key is given once; {twice!r} comes with its section too. Remove one of the two.")
-    for override in overrides:
-        key, value = _parse_override(override)
-        flat[key] = value
+    asked = _whole(dict(map(_split, overrides)), file)
+    flat = {key: value for key, value in file.items() if not _displaced(key, file, asked)}
+    flat |= {key: _parse_value(key, text, _rule(key, {**file, **asked})) for key, text in asked.items()}
+    _check_in_force(flat)
     return Config.from_flat(flat)
+
+
+def _tables_in_force(flat: Mapping[str, object]) -> dict[str, dict[str, Rule]]:
+    """The tables `section.name` that the choices in `flat` bring, each with its rules."""
+    return {
+        f"{name}.{table}": its
+        for name, section in SECTIONS.items()
+        for table, its in section.tables_of(
+            {k: flat[f"{name}.{k}"] for k in section.choices if f"{name}.{k}" in flat}
+        ).items()
+    }
+
+
+def _displaced(key: str, file: Mapping[str, object], asked: Mapping[str, object]) -> bool:
+    """Whether a file's option is of a choice that the file makes and an override makes otherwise: it goes with it."""
+    table = key.rpartition(".")[0]
+    return table in _tables_in_force(file) and table not in _tables_in_force({**file, **asked})
+
+
+def _check_in_force(flat: Mapping[str, object]) -> None:
+    """ConfigError where an option is given whose choice is not made, even where it has its default."""
+    in_force = _tables_in_force(flat)
+    for key in flat:
+        name, _, rest = key.partition(".")
+        table, _, option = rest.partition(".")
+        if name in SECTIONS and option and f"{name}.{table}" not in in_force:
+            section = SECTIONS[name]
+            raise ConfigError(section.not_in_force(table, {k: flat.get(f"{name}.{k}") for k in section.choices}))
+
+
+def _rule(key: str, flat: Mapping[str, object]) -> Rule | None:
+    table, _, option = key.rpartition(".")
+    return rules().get(key) or _tables_in_force(flat).get(table, {}).get(option)
 
 
 def flatten(tables: Mapping[str, object]) -> dict[str, object]:
@@ -65,8 +103,11 @@ def _check_table(path: str, table: Mapping[str, object]) -> None:
     """A table that no key would tell of: it has the name of a setting, or none that is known and nothing in it."""
     if rule := rules().get(path):
         raise ConfigError(f"{path} is a setting, not a table; got [{path}]. Write {path} = {toml(rule.default)}.")
-    if not table and path not in SECTIONS:
+    section, _, name = path.partition(".")
+    if not table and section not in SECTIONS:
         raise ConfigError(f"There is no section [{path}].{did_you_mean(path, SECTIONS)}")
+    if not table and name and name not in SECTIONS[section].known_tables():
+        raise ConfigError(SECTIONS[section].not_in_force(name, {}))
 
 
 def _find(source: str | Path) -> Path:
@@ -106,17 +147,25 @@ def _text(path: Path) -> str:
     return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _parse_override(text: str) -> tuple[str, object]:
+def _split(text: str) -> tuple[str, str]:
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals):
         raise ConfigError(f"An override is key=value, such as run.rounds=20; got {text!r}.")
-    key = _whole(key)
-    return key, _parse_value(key, value, rules().get(key))
+    return key, value
 
 
-def _whole(key: str) -> str:
-    """The key with its section, where it came without and one section alone has it; else as it came."""
-    found = [known for known in rules() if known.partition(".")[2] == key]
+def _whole(flat: Mapping[str, V], beneath: Mapping[str, object] | None = None) -> dict[str, V]:
+    """Each key with its section, where it came without and one of those in force has it; else as it came."""
+    in_view = {_full(key, rules()): value for key, value in flat.items()}
+    tables = _tables_in_force({**(beneath or {}), **in_view})
+    options = [f"{table}.{option}" for table, its in tables.items() for option in its]
+    return {_full(key, [*rules(), *options]): value for key, value in flat.items()}
+
+
+def _full(key: str, known: Iterable[str]) -> str:
+    if "." in key:
+        return key
+    found = [one for one in known if one.rpartition(".")[2] == key]
     if len(found) > 1:
         raise ConfigError(f"A key names one setting; {key!r} may be any of {', '.join(found)}. Write its section too.")
     return found[0] if found else key

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from fed_lorac.config import Config
+from fed_lorac.config import CifarResNet, Config
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.models import MODELS
 from fed_lorac.models.classes import classes_of, difference, reordered
@@ -114,8 +114,8 @@ def _check_network(said: Mapping[str, str], source: str, config: Config) -> None
     """DataError where our own metadata names another network: it says more than shapes that do not fit."""
     if "fed_lorac" not in said:
         return
-    own, width = config.model, MODELS[config.model.name][0]
-    wanted = {"name": own.name, "width": str(own.width or width), "norm": own.norm, "shortcut": own.shortcut}
+    own, shape, width = config.model, config.model.table(CifarResNet), MODELS[config.model.name][0]
+    wanted = {"name": own.name, "width": str(shape.width or width), "norm": shape.norm, "shortcut": shape.shortcut}
     came = {key: said.get("model" if key == "name" else key, wanted[key]) for key in wanted}
     if came["width"] == "0" and came["name"] in MODELS:
         came["width"] = str(MODELS[came["name"]][0])

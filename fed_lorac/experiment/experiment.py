@@ -8,7 +8,7 @@ import torch
 
 from fed_lorac.adapters.adapter import Adapter, ToDelta
 from fed_lorac.adapters.methods import adapter_of
-from fed_lorac.config import Config, names
+from fed_lorac.config import AdapterConfig, CifarData, Config, FolderData, names
 from fed_lorac.config.sense import fixed_basis
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.data.progress import at
@@ -69,7 +69,8 @@ def sees_frost(experiment: Experiment) -> bool:
 def open_data(config: Config) -> Dataset:
     """The data set of the config's `data` section."""
     d = config.data
-    return load(d.name, d.root, download=d.download, image_size=d.image_size, cloud_share=d.cloud_share)
+    files, split = d.table(CifarData), d.table(FolderData)
+    return load(d.name, d.root, download=files.download, image_size=d.image_size, cloud_share=split.cloud_share)
 
 
 def build_experiment(config: Config) -> Experiment:
@@ -101,9 +102,17 @@ def _adapters(config: Config, base: BaseModel) -> tuple[Adapter, ...]:
     """
     adapter = config.adapter
     if config.strategy.name == "rotating-basis" and adapter.method == "lora-c":
-        adapter = replace(adapter, method="lora-c-ffa")
-    scale = adapter.alpha / adapter.rank
-    dealt = [adapter_of(replace(adapter, rank=r, alpha=scale * r, ranks="")) for r in adapter.rank_list]
+        adapter = adapter.choose("method", "ffa-lora-c", **adapter.tables["lora-c"])
+    scale = adapter.alpha / max(adapter.ranks)
+    dealt = [adapter_of(_of_rank(adapter, rank, scale)) for rank in adapter.ranks]
     if config.codec.up not in names.LOSSLESS and config.strategy.name in names.DRAW_ANEW:
         dealt = [one.relative_to_init() for one in dealt]
     return tuple(one.fit_to(base.model) for one in dealt)
+
+
+def _of_rank(config: AdapterConfig, rank: int, scale: float) -> AdapterConfig:
+    """The adapter of one of several ranks, alpha / r as it is."""
+    if len(config.ranks) == 1:
+        return config
+    scaled = replace(config, alpha=scale * rank) if "alpha" in config.settings("method") else config
+    return replace(scaled, rank=rank)

@@ -90,7 +90,10 @@ def sizes(
     network = _without_weights(model, classes)
     mode = auto_rank_mode(network) if rank_mode == "auto" else rank_mode
     full, full_count = _full(model, classes, dtype), sum(p.numel() for p in network.parameters())
-    adapter = adapter_of(AdapterConfig(method=method, rank=rank, alpha=2.0 * rank, rank_mode=mode))
+    given: dict[str, Any] = {"rank": rank, "alpha": 2.0 * rank}
+    takes = AdapterConfig(method).settings("method")
+    tables = {method: {"rank_mode": mode}} if "rank_mode" in takes else {}
+    adapter = adapter_of(AdapterConfig(method, **{key: value for key, value in given.items() if key in takes}, tables=tables))
     adapter.attach(network, torch_stream(0, "sizes"))
     state = adapter.read(network)
     frame = encode(state, dtype=dtype, base="", rng=stream(0, "weighed"))

@@ -12,7 +12,7 @@ from fed_lorac.aggregation.aggregators import Aggregator
 from fed_lorac.aggregation.server_optimizers import ServerOptimizer
 from fed_lorac.client.global_model import GlobalModel, folded, whole_frame
 from fed_lorac.client.local_update import uplink_template
-from fed_lorac.config import CodecConfig, StrategyConfig, names
+from fed_lorac.config import CodecConfig, StrategyConfig, Topk, names
 from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.fleet.clock import Clock
 from fed_lorac.models.fingerprints import shapes_of
@@ -36,13 +36,12 @@ __all__ = ["STRATEGIES", "full_messages", "reference_of", "strategy_of", "update
 
 STRATEGIES: dict[str, type[FleetStrategy]] = {
     "merged": MergedFedAvg,
-    "factors": FactorFedAvg,
+    "factor-fedavg": FactorFedAvg,
     "flora": Flora,
     "flexlora": FlexLora,
     "rotating-basis": RotatingBasis,
-    "plain": FedAvg,
-    "full": FedAvg,
-    "personal": ClusteredFedAvg,
+    "fedavg": FedAvg,
+    "clustered": ClusteredFedAvg,
     "local-only": LocalOnly,
     "zero-byte": ZeroByte,
 }
@@ -81,7 +80,7 @@ def _framed(experiment: Experiment) -> dict[str, Any]:
         "scale": experiment.adapter.scale,
         "to_delta": partial(to_delta, experiment),
         "dtype": config.codec.down,
-        "topk_share": config.codec.topk_share,
+        "topk_share": config.codec.table(Topk).share,
         "seed": config.run.seed,
         "server": _server(config.strategy),
         "aggregator": _aggregator(config.strategy),
@@ -91,29 +90,29 @@ def _framed(experiment: Experiment) -> dict[str, Any]:
 
 
 def _downlink(experiment: Experiment) -> dict[str, Any]:
-    return {"downlink": experiment.config.strategy.downlink, "svd_rank": experiment.config.strategy.svd_rank}
+    return experiment.config.strategy.settings("name")
 
 
 def _personal(experiment: Experiment) -> dict[str, Any]:
     """Groups by the weather that cameras were dealt, in the order of the cameras; or to be found."""
-    config, cameras = experiment.config.strategy, experiment.fleet.cameras
+    config, cameras = experiment.config.strategy.settings("name"), experiment.fleet.cameras
     weathers = list(dict.fromkeys(camera.corruption for camera in cameras))
-    own = {**_downlink(experiment), "groups": config.groups, "share": config.group_share}
-    if config.groups_by == "weather":
+    own = {key: config[key] for key in ("downlink", "svd_rank", "share")} | {"groups": config["clusters"]}
+    if config["by"] == "weather":
         own["group_of"] = lambda camera: weathers.index(cameras[camera].corruption)
     return own
 
 
 def _own(experiment: Experiment) -> dict[str, Any]:
     """Settings of one strategy alone."""
-    make = {"merged": _downlink, "personal": _personal}.get(experiment.config.strategy.name)
+    make = {"merged": _downlink, "clustered": _personal}.get(experiment.config.strategy.name)
     return {} if make is None else make(experiment)
 
 
 def _server(config: StrategyConfig) -> ServerOptimizer:
-    return ServerOptimizer(
-        config.server, config.server_lr, config.server_momentum, config.server_beta2, config.server_tau
-    )
+    own = config.settings("server_optimizer")
+    beta1 = own.get("beta", own.get("beta1", 0.9))
+    return ServerOptimizer(config.server_optimizer, own["lr"], beta1, own.get("beta2", 0.99), own.get("tau", 1e-3))
 
 
 def _by_the_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
@@ -130,7 +129,7 @@ def _by_the_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
 
 
 def _aggregator(config: StrategyConfig) -> Aggregator:
-    return Aggregator(config.aggregator, config.trim_fraction, config.malicious, config.clip_norm, config.noise)
+    return Aggregator(config.aggregator, **config.settings("aggregator"))
 
 
 class _Whole:
@@ -153,14 +152,14 @@ def reference_of(experiment: Experiment) -> Reference:
 
 def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
     """Build and measure, once, what full fine-tuning of the same model would send and be sent under a codec."""
-    tensors = {name: p.detach() for name, p in experiment.base.model.named_parameters()}
+    tensors, share = {name: p.detach() for name, p in experiment.base.model.named_parameters()}, codec.table(Topk).share
     if experiment.config.batch_norm.mode == "shared":
         tensors |= statistics_of(experiment.base.model)
     examples = max(len(camera.train) for camera in experiment.fleet.cameras)
-    up = full_message(tensors, codec.up, reply_records(examples), reply=True, topk_share=codec.topk_share)
+    up = full_message(tensors, codec.up, reply_records(examples), reply=True, topk_share=share)
     # Put together as the strategy does it, so that the two arms differ in the frame alone.
     rng = stream(0, "weighed")
-    frame = encode(tensors, dtype=codec.down, base="", rng=rng, topk_share=codec.topk_share)
+    frame = encode(tensors, dtype=codec.down, base="", rng=rng, topk_share=share)
     whole = encode(tensors, dtype="fp32", base="")
     ask = Downlink().messages_down([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].weight
     down, anew = (update_message_bytes(Update(1, one)) for one in (frame, whole))

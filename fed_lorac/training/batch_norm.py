@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.config import Config
+from fed_lorac.config import Config, LocalStatistics
 from fed_lorac.errors import ConfigError
 from fed_lorac.fleet.fleet import Camera
 from fed_lorac.training.accuracy import batch_norms
@@ -23,13 +23,20 @@ _LAW = "Batch norm takes its statistics from at least two values a channel"
 
 def check_cameras(config: Config, cameras: Sequence[Camera], model: nn.Module) -> None:
     """Raise `ConfigError` where a camera would train on, or take its statistics from, a batch that has no variance."""
-    images, window = {camera.id: len(camera.train) for camera in cameras}, config.batch_norm.window
+    images, window = (
+        {camera.id: len(camera.train) for camera in cameras},
+        config.batch_norm.table(LocalStatistics).window,
+    )
     for camera, count in images.items():
         if (min(count, window) if window else count) == 1 and (layer := _lone(model, config.data.image_size)):
             raise ConfigError(
-                f"{_LAW}; camera {camera} takes them from one image ({_counted(count)}, batch_norm.window = {window}), "
+                f"{_LAW}; camera {camera} takes them from one image ({_counted(count)}, batch_norm.local.window = {window}), "
                 f"{_seen(layer, config.data.image_size)}. Set {_larger(model, config.data.image_size)}, or "
-                + ("batch_norm.window = 2 or more." if count > 1 else "more fleet.images, or fewer fleet.cameras.")
+                + (
+                    "batch_norm.local.window = 2 or more."
+                    if count > 1
+                    else "more fleet.images, or fewer fleet.cameras."
+                )
             )
         if _trains_norms(config) and _smallest(count, config.local.batch_size, config.local.steps) == 1:
             _check_turn(config, camera, images, model)
@@ -40,7 +47,7 @@ def check_cloud(count: int, batch_size: int, side: int, model: nn.Module) -> Non
     if _smallest(count, batch_size, 0) == 1 and (layer := _lone(model, side)):
         raise ConfigError(
             f"{_LAW}; the cloud's last batch is one image ({_counted(count)}, {batch_size} a batch), "
-            f"{_seen(layer, side)}. Set {_larger(model, side)}, another data.cloud_share, or add an image."
+            f"{_seen(layer, side)}. Set {_larger(model, side)}, another cloud_share, or add an image."
         )
 
 
@@ -51,7 +58,7 @@ def _check_turn(config: Config, camera: int, images: dict[int, int], model: nn.M
     near = sorted(range(2, max(images.values()) + 1), key=lambda other: abs(other - size))
     fit = next((b for b in near if all(_smallest(n, b, config.local.steps) != 1 for n in set(images.values()))), 0)
     remedies = [f"local.batch_size = {fit}"] * bool(fit) + [_larger(model, side)]
-    remedies += ['batch_norm.in_turn = "fixed"'] * (config.batch_norm.mode == "local")
+    remedies += ['batch_norm.local.training_statistics = "fixed"'] * (config.batch_norm.mode == "local")
     raise ConfigError(
         f"{_LAW}; camera {camera} has a batch of one image ({_counted(images[camera])}, local.batch_size = {size}), "
         f"{_seen(layer, side)}. Set {' or '.join(remedies)}."
@@ -61,7 +68,11 @@ def _check_turn(config: Config, camera: int, images: dict[int, int], model: nn.M
 def _trains_norms(config: Config) -> bool:
     """Whether batch norm goes by each batch's statistics in a turn."""
     norm = config.batch_norm
-    return norm.mode != "frozen" and norm.in_turn == "moving" and config.strategy.name != "zero-byte"
+    return (
+        norm.mode != "frozen"
+        and norm.table(LocalStatistics).training_statistics == "batch"
+        and config.strategy.name != "zero-byte"
+    )
 
 
 def _smallest(count: int, batch_size: int, steps: int) -> int:
