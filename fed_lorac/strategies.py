@@ -1,5 +1,7 @@
-"""Where `strategies/` is in a checkout: beside `fed_lorac/`. A wheel has that folder here, in place of this file. Knows no
-strategy."""
+"""Where `strategies/` is in a checkout: beside `fed_lorac/`. A wheel has that folder here, in place of this file.
+
+Knows where the folder is; not what is in it.
+"""
 
 import sys
 from importlib.machinery import PathFinder
