@@ -102,8 +102,8 @@ def config_of(args: argparse.Namespace) -> Config:
         "fleet.per_round": args.cameras,
         "fleet.images": args.images,
         "fleet.eval_images": 1,
-        "adapter.rank_mode": "r",
-        "batch_norm.in_turn": args.in_turn,
+        "adapter.lora-c.rank_mode": "r",
+        "batch_norm.local.training_statistics": args.in_turn,
     }
     if args.digits:
         settings |= {"data.name": "digits", "model.name": "resnet8"}

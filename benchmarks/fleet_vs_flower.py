@@ -100,8 +100,8 @@ def settings_of(args: argparse.Namespace) -> list[str]:
         "fleet.per_round": args.cameras,
         "fleet.images": args.images,
         "fleet.eval_images": args.eval_images,
-        "adapter.rank_mode": "r",
-        "batch_norm.in_turn": args.in_turn,
+        "adapter.lora-c.rank_mode": "r",
+        "batch_norm.local.training_statistics": args.in_turn,
     }
     if args.digits:
         settings |= {"data.name": "digits", "model.name": "resnet8"}

@@ -155,8 +155,8 @@ UP: dict[tuple[str, str], Up] = {
     ("lora-c", "kernel-wise"): Up("Σ 2 r K in out + ends", lambda conv, s: 2 * _kernel_wise(conv, s)),
     ("lorae", ""): _FILTERS,
     ("conv-lora", ""): _FILTERS,
-    ("lora-c-ffa", ""): _B_ALONE,
-    ("lora-c-ffa", "kernel-wise"): Up("Σ r K in out + ends", _kernel_wise),
+    ("ffa-lora-c", ""): _B_ALONE,
+    ("ffa-lora-c", "kernel-wise"): Up("Σ r K in out + ends", _kernel_wise),
     ("aad", ""): Up(_LORA_C.words, _LORA_C.branch, _two_of_them),
     ("filter-atoms", ""): Up("Σ m K² (K = 1: m kc²) + ends", _atoms),
     ("filter-atoms", "m1"): Up("Σ m m1 (in + K²) (K = 1: m kc²) + ends", _overcomplete),
@@ -206,5 +206,5 @@ def up_of(adapter: str, form: str, strategy: str) -> Up:
     if strategy in ("local-only", "zero-byte"):
         return Up("nothing", beside=lambda layers: 0)
     if (adapter, strategy) == ("lora-c", "rotating-basis"):
-        adapter = "lora-c-ffa"  # its A is drawn and stays for the round
+        adapter = "ffa-lora-c"  # its A is drawn and stays for the round
     return UP.get((adapter, form), UP[adapter, ""])

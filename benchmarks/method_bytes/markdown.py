@@ -23,7 +23,7 @@ Row = list[str]
 
 _MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 _TITLES = {"resnet20": "ResNet-20", "resnet18": "ResNet-18"}
-_TYPICAL = (("lora-c", "r*k"), ("lora-c-ffa", "r*k"), ("full", ""))  # the adapter that a strategy is shown with
+_TYPICAL = (("lora-c", "r*k"), ("ffa-lora-c", "r*k"), ("full", ""))  # the adapter that a strategy is shown with
 
 
 def written(text: str, found: Found) -> str:

@@ -19,19 +19,19 @@ __all__ = ["FORMS", "ONE", "WAYS", "Pair", "last_round", "pairs", "ran"]
 
 Settings = Mapping[str, object]
 
-_RANK_MODES: dict[str, Settings] = {"r": {"adapter.rank_mode": "r"}, "r*k": {"adapter.rank_mode": "r*k"}}
+_RANK_MODES: dict[str, Settings] = {"r": {"adapter.lora-c.rank_mode": "r"}, "r*k": {"adapter.lora-c.rank_mode": "r*k"}}
 ONE: dict[str, Settings] = {"": {}}
 
 FORMS: dict[str, dict[str, Settings]] = {
-    "lora-c": {**_RANK_MODES, "kernel-wise": {"adapter.kernel_wise": "true", "adapter.rank_mode": "r"}},
-    "lora-c-ffa": _RANK_MODES,
+    "lora-c": {**_RANK_MODES, "kernel-wise": {"adapter.lora-c.kernel_wise": "true", "adapter.lora-c.rank_mode": "r"}},
+    "ffa-lora-c": _RANK_MODES,
     "aad": _RANK_MODES,
-    "filter-atoms": {"": {}, "m1": {"adapter.atoms_m1": 3}},
+    "filter-atoms": {"": {}, "m1": {"adapter.filter-atoms.m1": 3}},
 }
 """adapter.method -> its forms, where it has several, and the settings of each."""
 
 WAYS: dict[str, dict[str, Settings]] = {
-    "merged": {way: {"strategy.downlink": way} for way in names.DOWNLINKS},
+    "merged": {way: {"strategy.merged.downlink": way} for way in names.DOWNLINKS},
 }
 """strategy.name -> its ways down, where it has several."""
 
@@ -39,9 +39,9 @@ _SMALL: Settings = {
     "model.weights": "none",
     "run.rounds": 2,
     "run.evaluate_every": 2,
-    "run.checkpoint_every": 0,
+    "run.fleet.checkpoint_every": 0,
     "run.precision": "fp32",
-    "run.block_size": 4,
+    "run.fleet.block_size": 4,
     "data.image_size": 8,
     "fleet.images": 8,
     "fleet.eval_images": 4,

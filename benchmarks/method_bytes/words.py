@@ -6,7 +6,7 @@ ADAPTER_WORDS = {
     "lora-c": "two thin factors a convolution, whose product is its change",
     "lorae": "r filters and a 1x1 mapper a convolution",
     "conv-lora": "the same, scaled: the LoRA convolution of PEFT and FLoCoRA",
-    "lora-c-ffa": "LoRA-C's second factor; the first is drawn from the seed and stays",
+    "ffa-lora-c": "LoRA-C's second factor; the first is drawn from the seed and stays",
     "aad": "two factors, each beside a frozen one: twice LoRA-C's rank for its bytes",
     "filter-atoms": "the few small kernels that a convolution's kernels are sums of",
     "bn-affine": "batch norm's weights and biases",

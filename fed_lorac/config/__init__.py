@@ -1,6 +1,6 @@
 """The config: sim_configs and Flower's run-config to frozen dataclasses, each value checked. Says no tensor."""
 
-from fed_lorac.config.load import load_config, shipped_configs
+from fed_lorac.config.load import Overrides, Source, load_config, shipped_configs
 from fed_lorac.config.resumed import check_unchanged, resumed_config
 from fed_lorac.config.sections import (
     AdapterConfig,
@@ -48,9 +48,11 @@ __all__ = [
     "LocalConfig",
     "LocalStatistics",
     "ModelConfig",
+    "Overrides",
     "Pretrain",
     "RayConfig",
     "RunConfig",
+    "Source",
     "StrategyConfig",
     "Topk",
     "Walk",

@@ -3,9 +3,11 @@
 import codecs
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TypeVar
 
+from fed_lorac.config.section import OPTIONS
 from fed_lorac.config.whole import SECTIONS, Config, rules
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.files import home_expanded
@@ -15,11 +17,12 @@ from fed_lorac.runtime.spelling import toml
 
 V = TypeVar("V")
 
-__all__ = ["DEFAULT", "flatten", "load_config", "shipped_configs"]
+__all__ = ["DEFAULT", "Overrides", "Source", "flatten", "load_config", "shipped_configs"]
 
 DEFAULT = "quickstart"
-# sim_configs/ stands beside fed_lorac/ in the source tree, in Flower's app bundle and in the wheel alike.
-_SHIPPED = Path(__file__).resolve().parents[2] / "sim_configs"
+# A wheel holds sim_configs/ inside fed_lorac/; in the source tree and in Flower's app bundle it stands beside it.
+_PACKAGE = Path(__file__).resolve().parents[1]
+_SHIPPED = next((at for at in (_PACKAGE, _PACKAGE.parent) if (at / "sim_configs").is_dir()), _PACKAGE) / "sim_configs"
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -27,24 +30,51 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.toml"))}
 
 
-def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The config of `source` (default: quickstart) with `overrides` (`key=value`, the last one wins) on top.
+Source = str | Path | Mapping[str, object] | Config | None
+"""A shipped name, a file, settings as a mapping, a config; None is the quick start."""
 
-    A `Path`, or text that holds a slash or ends in .toml, is a file; other text is the name of a shipped one.
+Overrides = str | Sequence[str] | Mapping[str, object]
+"""`key=value` once or several times (the last one wins), or a mapping of Python values."""
+
+
+def load_config(source: Source = None, overrides: Overrides = ()) -> Config:
+    """The config of `source` (default: quickstart) with `overrides` on top.
+
+    A `Path`, or text that holds a slash or ends in .toml, is a file; other text is the name of a shipped one. A mapping
+    has nested tables, as TOML has them, or flat keys: `{"run": {"rounds": 3}}` is `{"run.rounds": 3}`.
     Keys that it leaves out have the defaults, so an empty file is the quick start. A key without its section is taken
-    where only one has it of those in force: `workers=2` is `run.workers=2`, and `malicious=2` under krum is
-    `strategy.krum.malicious=2`. Raises `ConfigError`.
+    where only one of those in force has it: `workers=2` is `run.workers=2`, and under krum `malicious=2` is
+    `strategy.krum.malicious=2`. Where an override makes another choice than the file, the options of the file's choice
+    go. Raises `ConfigError`.
     """
-    came = _read(_find(DEFAULT if source is None else source))
-    file = _whole(came)
-    if len(file) < len(came):
-        twice = next(key for key in came if "." not in key and key not in file)
-        raise ConfigError(f"A key is given once; {twice!r} comes with its section too. Remove one of the two.")
-    asked = _whole(dict(map(_split, overrides)), file)
-    flat = {key: value for key, value in file.items() if not _displaced(key, file, asked)}
-    flat |= {key: _parse_value(key, text, _rule(key, {**file, **asked})) for key, text in asked.items()}
+    if isinstance(source, Config):
+        file: dict[str, object] = dict(source.to_flat())
+    else:
+        file = _named(source if isinstance(source, Mapping) else _read(_find(DEFAULT if source is None else source)))
+    flat = _overridden(file, overrides)
     _check_in_force(flat)
     return Config.from_flat(flat)
+
+
+def _overridden(file: Mapping[str, object], overrides: Overrides) -> dict[str, object]:
+    if isinstance(overrides, Mapping):
+        asked = _named(overrides, file)
+    else:
+        texts = _whole(dict(map(_split, [overrides] if isinstance(overrides, str) else overrides)), file)
+        known = rules() | _options({**file, **texts})
+        asked = {key: _parse_value(key, text, known.get(key)) for key, text in texts.items()}
+    gone = _tables_in_force(file).keys() - _tables_in_force({**file, **asked}).keys()
+    return {key: value for key, value in file.items() if _table_of(key) not in gone} | asked
+
+
+def _named(came: Mapping[str, object], beneath: Mapping[str, object] | None = None) -> dict[str, object]:
+    """The settings by their keys with section."""
+    flat = {key: _plain(value) for key, value in flatten(came).items()}
+    named = _whole(flat, beneath)
+    if len(named) < len(flat):
+        twice = next(key for key in flat if key not in named)
+        raise ConfigError(f"A key is given once; {twice!r} comes with its section too. Remove one of the two.")
+    return named
 
 
 def _tables_in_force(flat: Mapping[str, object]) -> dict[str, dict[str, Rule]]:
@@ -52,32 +82,40 @@ def _tables_in_force(flat: Mapping[str, object]) -> dict[str, dict[str, Rule]]:
     return {
         f"{name}.{table}": its
         for name, section in SECTIONS.items()
-        for table, its in section.tables_of(
-            {k: flat[f"{name}.{k}"] for k in section.choices if f"{name}.{k}" in flat}
-        ).items()
+        for table, its in section.tables_of(_choices(name, flat)).items()
     }
 
 
-def _displaced(key: str, file: Mapping[str, object], asked: Mapping[str, object]) -> bool:
-    """Whether a file's option is of a choice that the file makes and an override makes otherwise: it goes with it."""
-    table = key.rpartition(".")[0]
-    return table in _tables_in_force(file) and table not in _tables_in_force({**file, **asked})
+def _options(flat: Mapping[str, object]) -> dict[str, Rule]:
+    """The settings of those tables, by their whole keys."""
+    return {f"{table}.{key}": rule for table, its in _tables_in_force(flat).items() for key, rule in its.items()}
+
+
+def _choices(section: str, flat: Mapping[str, object]) -> dict[str, object]:
+    keys = (key for key in SECTIONS[section].choices if f"{section}.{key}" in flat)
+    return {key: flat[f"{section}.{key}"] for key in keys}
+
+
+def _table_of(key: str) -> str:
+    return key if key.count(".") == 1 and key.endswith(f".{OPTIONS}") else key.rpartition(".")[0]
 
 
 def _check_in_force(flat: Mapping[str, object]) -> None:
     """ConfigError where an option is given whose choice is not made, even where it has its default."""
     in_force = _tables_in_force(flat)
     for key in flat:
-        name, _, rest = key.partition(".")
-        table, _, option = rest.partition(".")
-        if name in SECTIONS and option and f"{name}.{table}" not in in_force:
-            section = SECTIONS[name]
-            raise ConfigError(section.not_in_force(table, {k: flat.get(f"{name}.{k}") for k in section.choices}))
+        section, _, table = _table_of(key).partition(".")
+        if section in SECTIONS and table and f"{section}.{table}" not in in_force:
+            raise ConfigError(SECTIONS[section].not_in_force(table, _choices(section, flat)))
 
 
-def _rule(key: str, flat: Mapping[str, object]) -> Rule | None:
-    table, _, option = key.rpartition(".")
-    return rules().get(key) or _tables_in_force(flat).get(table, {}).get(option)
+def _plain(value: object) -> object:
+    """A Python value as TOML would have it: NumPy's numbers, paths and tuples too."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, Integral) else float(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def flatten(tables: Mapping[str, object]) -> dict[str, object]:
@@ -157,9 +195,8 @@ def _split(text: str) -> tuple[str, str]:
 def _whole(flat: Mapping[str, V], beneath: Mapping[str, object] | None = None) -> dict[str, V]:
     """Each key with its section, where it came without and one of those in force has it; else as it came."""
     in_view = {_full(key, rules()): value for key, value in flat.items()}
-    tables = _tables_in_force({**(beneath or {}), **in_view})
-    options = [f"{table}.{option}" for table, its in tables.items() for option in its]
-    return {_full(key, [*rules(), *options]): value for key, value in flat.items()}
+    known = rules() | _options({**(beneath or {}), **in_view})
+    return {_full(key, known): value for key, value in flat.items()}
 
 
 def _full(key: str, known: Iterable[str]) -> str:

@@ -111,11 +111,10 @@ class Section:
             odd = [
                 own for own, name in passed.items() if name not in declared and getattr(self, own) != rules[own].default
             ]
-            if odd:
+            for own in odd:
                 raise ConfigError(
-                    f"{self.section}.{odd[0]} = {toml(getattr(self, odd[0]))} has no meaning under {self.section}.{key} = "
-                    f"{toml(chosen)}, which has no {passed[odd[0]]}. Take {self.section}.{odd[0]} away, or choose another "
-                    f"{self.section}.{key}."
+                    f"{self.section}.{own} = {toml(getattr(self, own))} has no meaning under {self.section}.{key} = "
+                    f"{toml(chosen)}, which has no {passed[own]}. Take it away, or choose another {self.section}.{key}."
                 )
 
     def _checked_tables(self) -> Iterator[tuple[str, Table]]:
@@ -141,8 +140,8 @@ class Section:
         if name == OPTIONS:
             kinds = [key for key, kind in cls.choices.items() if kind.group]
             return (
-                f'{path} is for a {cls.section}.{" or ".join(kinds)} of your own, such as "my_package.module:Name", and '
-                f"its settings. Take the table away, or name your own."
+                f"{path} has the settings of a {' or '.join(kinds)} of your own, such as "
+                f'{cls.section}.{kinds[0]} = "my_package.module:Name". Take the table away, or name your own.'
             )
         if keys := cls.known_tables().get(name):
             made = " and ".join(

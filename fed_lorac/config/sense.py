@@ -48,13 +48,13 @@ def _method(config: "Config") -> Iterator[str]:
         )
     if own.get("kernel_wise") and own["rank_mode"] == "r*k":
         yield (
-            f'Kernel-wise factors are (r, K) and (K, r), so their rank is r itself; got rank_mode = "r*k" with kernel_wise '
-            f'= true in [adapter.{adapter.method}]. Set rank_mode = "r" or "auto".'
+            f'Kernel-wise factors are (r, K) and (K, r), so their rank is r itself; got rank_mode = "r*k" with '
+            f'kernel_wise = true in [adapter.{adapter.method}]. Set rank_mode = "r" or "auto".'
         )
     if own.get("kernel_wise") and strategy == "flexlora":
         yield (
-            f"A rank is taken of layer-wise factors; got adapter.{adapter.method}.kernel_wise = true with strategy.name = "
-            f'{toml(strategy)}. Set kernel_wise = false, or strategy.name = "merged".'
+            f"A rank is taken of layer-wise factors; got adapter.{adapter.method}.kernel_wise = true with "
+            f'strategy.name = {toml(strategy)}. Set kernel_wise = false, or strategy.name = "merged".'
         )
     unequal = adapter.method in names.RANKED and len(set(adapter.ranks)) > 1
     if unequal and (adapter.method not in names.FACTORED or strategy in names.ONE_RANK):
@@ -92,7 +92,7 @@ def _silence(config: "Config") -> Iterator[str]:
     if strategy == "zero-byte" and norm != "batch":
         yield (
             "Zero-byte is local batch norm alone, and group norm has no statistics to adapt; got norm = "
-            f'{toml(norm)} in [model.{config.model.name}] with strategy.name = "zero-byte". Set norm = "batch", or another strategy.'
+            f'{toml(norm)} in [model.{config.model.name}] with strategy.name = "zero-byte". Set norm = "batch".'
         )
     if strategy == "local-only" and mode == "shared":
         yield (
@@ -105,14 +105,14 @@ def _groups(config: "Config") -> Iterator[str]:
     strategy, fleet, own = config.strategy, config.fleet, config.strategy.settings("name")
     if strategy.name == "clustered" and own["by"] == "weather" and fleet.schedule == "walk":
         yield (
-            "Cameras are clustered by the corruption assigned to them, and a walk takes each camera through all of them; got "
-            'strategy.clustered.by = "weather" with fleet.schedule = "walk". Set strategy.clustered.by = "similarity", or '
-            "another schedule."
+            "Cameras are clustered by the corruption assigned to them, and a walk takes each camera through all of them; "
+            'got strategy.clustered.by = "weather" with fleet.schedule = "walk". Set strategy.clustered.by = "similarity", '
+            "or another schedule."
         )
     if strategy.name == "clustered" and own["by"] == "similarity" and own["clusters"] > fleet.per_round:
         yield (
-            "Clusters are found among the cameras of one round, each with at least one; got strategy.clustered.clusters = "
-            f"{own['clusters']} with fleet.per_round = {fleet.per_round}. Lower the first or raise the second."
+            "Clusters are found among the cameras of one round, each with at least one; got "
+            f"strategy.clustered.clusters = {own['clusters']} with fleet.per_round = {fleet.per_round}. Lower the first or raise the second."
         )
 
 
@@ -123,8 +123,8 @@ def _server(config: "Config") -> Iterator[str]:
     got = f"got {chosen} with strategy.name = {toml(strategy.name)}"
     if strategy.name == "factor-fedavg" and (server, aggregator) != ("sgd", "mean"):
         yield (
-            f"Server optimizers and aggregators work on the cameras' deltas, which factor-fedavg does not form; {got}. Set "
-            'them to "sgd" and "mean", or strategy.name = "merged".'
+            f"Server optimizers and aggregators work on the cameras' deltas, which factor-fedavg does not form; {got}. "
+            'Set them to "sgd" and "mean", or strategy.name = "merged".'
         )
     if strategy.name == "flexlora" and (server, aggregator) != ("sgd", "mean"):
         yield (
@@ -145,7 +145,7 @@ def _server(config: "Config") -> Iterator[str]:
     if strategy.name == "merged" and strategy.settings("name")["downlink"] == "stack" and elementwise:
         yield (
             f"{elementwise[0]} acts on each entry of dense deltas, and no stack of factors is left; {got} and "
-            'strategy.merged.downlink = "stack". Set the downlink to "dense" or "svd", or choose sgd or momentum of mean.'
+            'strategy.merged.downlink = "stack". Set it to "dense" or "svd", or choose sgd or momentum of mean.'
         )
     expanded = config.adapter.method in names.EXPANDED or strategy.name == "rotating-basis"
     if expanded and strategy.name in names.SEND_STATES and (elementwise or aggregator != "mean"):
@@ -190,7 +190,7 @@ def _codec(config: "Config") -> Iterator[str]:
         yield (
             "Error feedback adds what one round left out to the next, which has a meaning where the basis stays; got "
             f"codec.error_feedback = true with adapter.method = {toml(method)}, whose basis is another each round "
-            f"under strategy.name = {toml(strategy)}. Set it to false, or choose strategy factor-fedavg, or fedavg with one "
+            f"under strategy.name = {toml(strategy)}. Set it to false, or choose factor-fedavg, or fedavg with one "
             f"of {', '.join(names.FIXED_BASIS)}."
         )
     if codec.error_feedback and codec.up in names.LOSSLESS:

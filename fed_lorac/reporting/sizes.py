@@ -93,7 +93,9 @@ def sizes(
     given: dict[str, Any] = {"rank": rank, "alpha": 2.0 * rank}
     takes = AdapterConfig(method).settings("method")
     tables = {method: {"rank_mode": mode}} if "rank_mode" in takes else {}
-    adapter = adapter_of(AdapterConfig(method, **{key: value for key, value in given.items() if key in takes}, tables=tables))
+    adapter = adapter_of(
+        AdapterConfig(method, **{key: value for key, value in given.items() if key in takes}, tables=tables)
+    )
     adapter.attach(network, torch_stream(0, "sizes"))
     state = adapter.read(network)
     frame = encode(state, dtype=dtype, base="", rng=stream(0, "weighed"))

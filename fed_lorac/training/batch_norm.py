@@ -30,8 +30,8 @@ def check_cameras(config: Config, cameras: Sequence[Camera], model: nn.Module) -
     for camera, count in images.items():
         if (min(count, window) if window else count) == 1 and (layer := _lone(model, config.data.image_size)):
             raise ConfigError(
-                f"{_LAW}; camera {camera} takes them from one image ({_counted(count)}, batch_norm.local.window = {window}), "
-                f"{_seen(layer, config.data.image_size)}. Set {_larger(model, config.data.image_size)}, or "
+                f"{_LAW}; camera {camera} takes them from one image ({_counted(count)}, batch_norm.local.window = "
+                f"{window}), {_seen(layer, config.data.image_size)}. Set {_larger(model, config.data.image_size)}, or "
                 + (
                     "batch_norm.local.window = 2 or more."
                     if count > 1

@@ -182,7 +182,7 @@ def strategy_of(method: str) -> str:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_of_every_method_averages_exactly(tmp_path: Path, method: str):
-    config = tiny(adapter__method=method, strategy__name=strategy_of(method), strategy__downlink="dense")
+    config = tiny(adapter__method=method, strategy__name=strategy_of(method), downlink="dense")
     run(config, tmp_path, Watch())
     found = rows(tmp_path / "rounds.jsonl")
     assert all(row["aggregation_error"] < 1e-6 and row["cameras_counted"] == 3 for row in found)

@@ -361,8 +361,6 @@ def test_settings_out_of_range_are_refused():
 
 @pytest.mark.parametrize(("m1", "strategy"), [(0, "plain"), (0, "merged"), (3, "merged")])
 def test_runs_of_both_forms_average_exactly(tmp_path: Path, m1: int, strategy: str):
-    config = tiny(
-        adapter__method="filter-atoms", adapter__atoms_m1=m1, strategy__name=strategy, strategy__downlink="dense"
-    )
+    config = tiny(adapter__method="filter-atoms", m1=m1, strategy__name=strategy, downlink="dense")
     run(config, tmp_path, Watch())
     assert all(row["aggregation_error"] < 1e-6 for row in rows_of(tmp_path / "rounds.jsonl"))

@@ -79,7 +79,7 @@ def test_a_coarse_codec_leaves_more_of_the_delta(dtype: str):
         ({"codec.up": "drive"}, RelativeLoraC),
         ({"codec.up": "drive", "strategy.name": "flora"}, RelativeLoraC),
         ({"codec.up": "fp32"}, LoraC),
-        ({"codec.up": "drive", "strategy.name": "factors"}, LoraC),  # A lives on: what was drawn is long past
+        ({"codec.up": "drive", "strategy.name": "factor-fedavg"}, LoraC),  # A lives on: what was drawn is long past
         ({"codec.up": "drive", "strategy.name": "flexlora"}, LoraC),
     ],
 )

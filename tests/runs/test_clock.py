@@ -119,7 +119,11 @@ def test_a_clock_goes_on_as_if_it_had_never_stopped(messages: list[int], at: int
 
 
 def test_drawn_links_are_each_cameras_own_and_of_the_asked_classes() -> None:
-    asked: dict[str, Any] = {"fleet__link": "4g, lte-m, nb-iot-nb1", "fleet__link_deal": "drawn", "fleet__images": 5}
+    asked: dict[str, Any] = {
+        "fleet__link": "4g, lte-m, nb-iot-nb1",
+        "fleet__link_assignment": "drawn",
+        "fleet__images": 5,
+    }
     few, many = (
         [
             camera.link

@@ -36,12 +36,12 @@ from fed_lorac.simulation.engines import run
 from fed_lorac.training.accuracy import accuracy
 from fed_lorac.training.augment import to_input
 
-BIG = {"model__name": "resnet18", "model__width": 0, "run__rounds": 1, "local__batch_size": 10}
+BIG = {"model__name": "resnet18", "width": 0, "run__rounds": 1, "local__batch_size": 10}
 SMALL_FLEET = {"fleet__cameras": 2, "fleet__per_round": 2, "fleet__images": 10, "fleet__eval_images": 10}
 RUNS: dict[str, dict[str, object]] = {
     "batch": {},
-    "group": {"model__norm": "group", "run__rounds": 1},
-    "identity": {"model__shortcut": "identity", "run__rounds": 1},
+    "group": {"norm": "group", "run__rounds": 1},
+    "identity": {"shortcut": "identity", "run__rounds": 1},
     "resnet18": BIG | SMALL_FLEET,
 }
 NETWORKS = tuple(FORMATS)
@@ -317,8 +317,8 @@ def test_each_loader_refuses_the_others_files(batch: Path) -> None:
 
 def test_other_methods_and_shared_or_frozen_statistics_are_exported_too(tmp_path: Path) -> None:
     kinds: dict[str, dict[str, object]] = {
-        "full": {"adapter__method": "full", "strategy__name": "full", "batch_norm__mode": "shared"},
-        "frozen": {"batch_norm__mode": "frozen", "strategy__name": "factors"},
+        "full": {"adapter__method": "full", "strategy__name": "fedavg", "batch_norm__mode": "shared"},
+        "frozen": {"batch_norm__mode": "frozen", "strategy__name": "factor-fedavg"},
     }
     for name, changes in kinds.items():
         folder = finished(tmp_path / name, run__rounds=1, **changes)

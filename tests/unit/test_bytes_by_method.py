@@ -45,7 +45,7 @@ def test_a_run_bills_what_the_formulas_say_for_every_adapter(strategy: str) -> N
     own = [pair for pair in pairs() if pair.strategy == strategy]
     assert {pair.adapter for pair in own} == set(names.ACCEPTED[strategy][: 1 if strategy in names.SILENT else None])
     for pair in own:
-        config = pair.config("resnet8", 4, 2, model__width=4)
+        config = pair.config("resnet8", 4, 2, width=4)
         found = ran(config)
         billed = found["up"]["payload_bytes"], found["down"]["payload_bytes"]
         up, down = numbers(pair, layers, Setting.of(config.adapter, 4))
@@ -54,8 +54,8 @@ def test_a_run_bills_what_the_formulas_say_for_every_adapter(strategy: str) -> N
 
 @pytest.mark.parametrize(("strategy", "way"), [("merged", "svd"), ("merged", "stack"), ("flora", ""), ("flexlora", "")])
 def test_cameras_of_unequal_rank_send_their_own_and_are_sent_what_the_docs_say(strategy: str, way: str) -> None:
-    settings = {**FORMS["lora-c"]["r"], "adapter.ranks": "1, 2, 4", **({"strategy.downlink": way} if way else {})}
-    config = Pair("lora-c", "r", strategy, way, settings).config("resnet8", 4, 2, model__width=4)
+    settings = {**FORMS["lora-c"]["r"], "adapter.rank": "1, 2, 4", **({"strategy.merged.downlink": way} if way else {})}
+    config = Pair("lora-c", "r", strategy, way, settings).config("resnet8", 4, 2, width=4)
     layers, up, one = layers_of(build("resnet8", width=4)), UP["lora-c", ""], Setting.of(config.adapter, 4)
     own = {rank: up.numbers(layers, replace(one, rank=rank)) for rank in (1, 2, 4)}
     for row, rank in zip(last_round(config), (1, 2, 4, 1), strict=True):

@@ -19,9 +19,17 @@ ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = Config().to_flat()
 # Keys whose every valid value makes sense beside every default.
 FREE = [
-    *("run.rounds", "run.seed", "run.precision", "run.round_timeout_s", "run.out", "data.root", "data.cloud_share"),
-    *("fleet.dirichlet_alpha", "fleet.label_skew", "fleet.corruptions", "fleet.severities", "fleet.link"),
-    *("adapter.rank", "adapter.alpha", "local.lr", "local.momentum", "strategy.quorum", "strategy.downlink"),
+    *(
+        "run.rounds",
+        "run.seed",
+        "run.precision",
+        "run.fleet.round_timeout_s",
+        "run.out",
+        "data.root",
+        "data.cifar10.cloud_share",
+    ),
+    *("fleet.dirichlet.alpha", "fleet.label_skew", "fleet.corruptions", "fleet.severities", "fleet.link"),
+    *("adapter.rank", "adapter.alpha", "local.lr", "local.momentum", "strategy.quorum", "strategy.merged.downlink"),
 ]
 
 
@@ -142,11 +150,11 @@ def test_a_value_of_another_type_is_refused(key: str) -> None:
         ("run.rounds", 0),
         ("run.seed", -1),
         ("run.seed", 2**63),
-        ("run.round_timeout_s", 0.0),
+        ("run.fleet.round_timeout_s", 0.0),
         ("run.precision", "fp64"),
         ("model.weights", "shiped"),
-        ("data.cloud_share", 0.0),
-        ("data.cloud_share", 1),
+        ("data.cifar10.cloud_share", 0.0),
+        ("data.cifar10.cloud_share", 1),
         ("data.image_size", 30),
         ("fleet.corruptions", ""),
         ("fleet.corruptions", " , "),
@@ -154,7 +162,7 @@ def test_a_value_of_another_type_is_refused(key: str) -> None:
         ("fleet.severities", "3, 6"),
         ("fleet.severities", 0),
         ("fleet.link", "pigeon"),
-        ("fleet.dirichlet_alpha", 0),
+        ("fleet.dirichlet.alpha", 0),
         ("adapter.alpha", 0.0),
         ("local.lr", float("nan")),
         ("local.lr", float("inf")),
@@ -177,13 +185,13 @@ def test_whole_numbers_are_taken_where_numbers_are_wanted() -> None:
 
 @pytest.mark.parametrize("text", ["true", "True", "TRUE", " true "])
 def test_true_is_true_in_any_spelling(text: str) -> None:
-    assert Config.from_flat({"adapter.kernel_wise": text}).adapter.kernel_wise is True
+    assert Config.from_flat({"adapter.lora-c.kernel_wise": text}).adapter.kernel_wise is True
 
 
 @pytest.mark.parametrize("value", [["fog", "snow"], "[fog, snow]", '["fog", "snow"]', ("fog", "snow"), "fog,snow"])
 def test_a_list_is_taken_as_toml_or_a_shell_writes_it(value: object) -> None:
     assert Config.from_flat({"fleet.corruptions": value}).fleet.corruption_names == ("fog", "snow")
-    numbers = Config.from_flat({"fleet.severities": [3, 4], "fleet.speeds": [1, 2.5], "adapter.ranks": [1, 2]})
+    numbers = Config.from_flat({"fleet.severities": [3, 4], "fleet.speeds": [1, 2.5], "adapter.rank": [1, 2]})
     assert numbers.fleet.severity_levels == (3, 4)
     assert numbers.fleet.speed_factors == (1.0, 2.5)
     assert numbers.adapter.rank_list == (1, 2)
@@ -209,10 +217,10 @@ def test_a_list_is_taken_as_toml_or_a_shell_writes_it(value: object) -> None:
         ("local.lr", "1,000", 'got the text "1,000". Its default is 0.05.'),
         ("local.lr", ".5", 'got the text ".5". Write 0.5.'),
         ("local.lr", float("nan"), "a finite number, above 0; got nan. Its default is 0.05."),
-        ("adapter.kernel_wise", "yes", 'must be true or false; got the text "yes". Write true.'),
-        ("adapter.kernel_wise", "OFF", 'got the text "OFF". Write false.'),
-        ("adapter.kernel_wise", 0, "got 0. Write false."),
-        ("adapter.kernel_wise", 1.0, "got 1.0. Write true or false."),
+        ("adapter.lora-c.kernel_wise", "yes", 'must be true or false; got the text "yes". Write true.'),
+        ("adapter.lora-c.kernel_wise", "OFF", 'got the text "OFF". Write false.'),
+        ("adapter.lora-c.kernel_wise", 0, "got 0. Write false."),
+        ("adapter.lora-c.kernel_wise", 1.0, "got 1.0. Write true or false."),
         ("adapter.train_classifier", "maybe", 'got the text "maybe". Write true or false.'),
         ("run.out", 2026, 'must be text in quotes; got 2026. Write "2026".'),
         ("run.out", date(2026, 1, 2), 'got the date 2026-01-02. Write "2026-01-02".'),
@@ -241,24 +249,33 @@ def test_an_invalid_section_cannot_be_built_by_hand_either() -> None:
     [
         ({"fleet.per_round": 13}, "cannot draw more cameras"),
         ({"adapter.method": "full"}, "full fine-tuning is averaged as it is"),
-        ({"strategy.name": "full"}, 'Set adapter.method to "full"'),
-        ({"strategy.name": "plain"}, "linear in, or the mean is not"),
-        ({"adapter.method": "full", "strategy.name": "factors"}, 'for this method strategy.name to "plain" or "full"'),
-        ({"adapter.method": "bn-affine", "strategy.name": "factors"}, "factors A and B apart"),
-        ({"adapter.method": "linear-probe", "strategy.name": "full"}, 'strategy.name to "merged" or "plain"'),
+        ({"strategy.name": "fedavg"}, 'Set adapter.method to "full"'),
+        ({"strategy.name": "fedavg"}, "linear in, or the mean is not"),
+        (
+            {"adapter.method": "full", "strategy.name": "factor-fedavg"},
+            'for this method strategy.name to "plain" or "full"',
+        ),
+        ({"adapter.method": "bn-affine", "strategy.name": "factor-fedavg"}, "factors A and B apart"),
+        ({"adapter.method": "linear-probe", "strategy.name": "fedavg"}, 'strategy.name to "merged" or "plain"'),
         ({"adapter.method": "conv-lora", "strategy.name": "rotating-basis"}, "draw and freeze"),
-        ({"strategy.name": "rotating-basis", "strategy.server": "momentum"}, "new in each"),
-        ({"strategy.name": "rotating-basis", "strategy.server": "adam"}, "adam acts on dense deltas"),
+        ({"strategy.name": "rotating-basis", "strategy.server_optimizer": "momentum"}, "new in each"),
+        ({"strategy.name": "rotating-basis", "strategy.server_optimizer": "adam"}, "adam acts on dense deltas"),
         ({"strategy.name": "rotating-basis", "strategy.aggregator": "median"}, "median acts on dense deltas"),
-        ({"adapter.method": "lora-c-ffa", "strategy.name": "plain", "strategy.server": "yogi"}, "mean of states"),
-        ({"adapter.method": "lora-c-ffa", "strategy.name": "plain", "strategy.aggregator": "krum"}, "mean of states"),
-        ({"adapter.method": "full", "strategy.name": "full", "adapter.kernel_wise": True}, "ablation of lora-c"),
-        ({"adapter.kernel_wise": True, "adapter.rank_mode": "r*k"}, "rank is r itself"),
-        ({"model.name": "resnet18", "model.norm": "group"}, "torchvision's"),
-        ({"model.name": "resnet18", "model.width": 16}, "torchvision's"),
+        (
+            {"adapter.method": "ffa-lora-c", "strategy.name": "fedavg", "strategy.server_optimizer": "yogi"},
+            "mean of states",
+        ),
+        ({"adapter.method": "ffa-lora-c", "strategy.name": "fedavg", "strategy.aggregator": "krum"}, "mean of states"),
+        (
+            {"adapter.method": "full", "strategy.name": "fedavg", "adapter.lora-c.kernel_wise": True},
+            "ablation of lora-c",
+        ),
+        ({"adapter.lora-c.kernel_wise": True, "adapter.lora-c.rank_mode": "r*k"}, "rank is r itself"),
+        ({"model.name": "resnet18", "model.resnet8.norm": "group"}, "torchvision's"),
+        ({"model.name": "resnet18", "model.resnet8.width": 16}, "torchvision's"),
         ({"model.weights": "imagenet"}, "ImageNet weights exist for"),
-        ({"batch_norm.mode": "shared", "model.norm": "group"}, "Only batch norm"),
-        ({"data.download": True}, "can be downloaded"),
+        ({"batch_norm.mode": "shared", "model.resnet8.norm": "group"}, "Only batch norm"),
+        ({"data.cifar10.download": True}, "can be downloaded"),
         ({"data.name": "folder"}, "must be named"),
         ({"data.name": "cifar10c", "model.weights": "pretrain"}, "pretrained"),
     ],
@@ -270,11 +287,11 @@ def test_choices_that_contradict_one_another_are_refused_and_say_why(flat: dict[
 
 def test_all_contradictions_are_told_at_once() -> None:
     with pytest.raises(ConfigError, match=r"(?s)draw more cameras.*trains every parameter"):
-        Config.from_flat({"fleet.per_round": 13, "strategy.name": "full"})
+        Config.from_flat({"fleet.per_round": 13, "strategy.name": "fedavg"})
 
 
 def test_full_fine_tuning_makes_sense() -> None:
-    config = Config.from_flat({"adapter.method": "full", "strategy.name": "full", "model.name": "resnet18"})
+    config = Config.from_flat({"adapter.method": "full", "strategy.name": "fedavg", "model.name": "resnet18"})
     assert config.strategy.name == "full"
 
 

@@ -31,11 +31,11 @@ def test_a_config_written_to_a_file_loads_as_itself(tmp_path: Path) -> None:
         (" run.rounds = 20 ", "run.rounds", 20),
         ("local.lr=1e-2", "local.lr", 0.01),
         ("local.lr=1", "local.lr", 1.0),
-        ("adapter.kernel_wise=true", "adapter.kernel_wise", True),
+        ("adapter.lora-c.kernel_wise=true", "adapter.lora-c.kernel_wise", True),
         ("model.name=resnet20", "model.name", "resnet20"),
         ('model.name="resnet20"', "model.name", "resnet20"),
         ("model.name='resnet20'", "model.name", "resnet20"),
-        ("adapter.rank_mode=r*k", "adapter.rank_mode", "r*k"),
+        ("adapter.lora-c.rank_mode=r*k", "adapter.lora-c.rank_mode", "r*k"),
         ("fleet.corruptions=fog, snow", "fleet.corruptions", "fog, snow"),
         ("fleet.severities=3", "fleet.severities", "3"),
         ("run.out=2026", "run.out", "2026"),
@@ -64,7 +64,7 @@ def test_an_override_that_is_none_is_refused(override: str) -> None:
 @pytest.mark.parametrize(
     ("override", "key", "value"),
     [
-        ("adapter.kernel_wise=True", "adapter.kernel_wise", True),
+        ("adapter.lora-c.kernel_wise=True", "adapter.lora-c.kernel_wise", True),
         ("adapter.train_classifier=FALSE", "adapter.train_classifier", False),
         ("fleet.severities=[3,4]", "fleet.severities", "3, 4"),
         ('fleet.corruptions=["fog", "snow"]', "fleet.corruptions", "fog, snow"),

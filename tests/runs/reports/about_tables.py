@@ -8,7 +8,7 @@ from small_runs import tiny
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
-FULL = {"adapter__method": "full", "strategy__name": "full", "local__lr": 0.02}
+FULL = {"adapter__method": "full", "strategy__name": "fedavg", "local__lr": 0.02}
 INT8 = {"codec__up": "int8", "codec__down": "int8"}
 
 
@@ -40,7 +40,7 @@ CASES = [
     ),
     Case(
         "filter-atoms under plain",
-        lambda folder: ["run", *SHORT, "-c", "adapter.method=filter-atoms", "-c", "strategy.name=plain"],
+        lambda folder: ["run", *SHORT, "-c", "adapter.method=filter-atoms", "-c", "strategy.name=fedavg"],
         exit_code=0,
         never=("What goes down is far more",),
     ),
