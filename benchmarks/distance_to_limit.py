@@ -24,7 +24,7 @@ from common import arguments, deliver, header, median_ratio, require, say, secon
 
 from fed_lorac.client.global_model import GlobalModel, network_of_global_model
 from fed_lorac.client.local_update import block_size_of, recipe_of
-from fed_lorac.config import Config, load_config
+from fed_lorac.config import Config, LocalStatistics, load_config
 from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.fleet import camera_data as views
 from fed_lorac.records.ledger import Row
@@ -82,7 +82,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds, after one that warms up")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--in-turn", default="moving", choices=["moving", "fixed"])
+    parser.add_argument("--in-turn", default="batch", choices=["batch", "fixed"])
     parser.add_argument("--digits", action="store_true", help="scanned digits and ResNet-8: no real images needed")
     parser.add_argument("-c", dest="overrides", action="append", default=[], help="a setting, key=value")
     args = parser.parse_args()
@@ -107,7 +107,7 @@ def config_of(args: argparse.Namespace) -> Config:
     }
     if args.digits:
         settings |= {"data.name": "digits", "model.name": "resnet8"}
-    return load_config("fog_snow_noise", [f"{key}={value}" for key, value in settings.items()] + args.overrides)
+    return load_config(load_config("fog_snow_noise", settings), args.overrides)
 
 
 def fastest_loop(experiment: Experiment) -> Callable[[], object]:
@@ -137,7 +137,7 @@ def bare_loop(experiment: Experiment, networks: int) -> Callable[[], object]:
         reestimate_statistics(model, seen[0].train, experiment.precision, experiment.base.normalization)
         experiment.adapter.attach(model, torch_stream(0, "bare loop"))
         model.train()
-        if experiment.config.batch_norm.in_turn == "fixed":
+        if experiment.config.batch_norm.table(LocalStatistics).training_statistics == "fixed":
             for _, norm in batch_norms(model):
                 norm.eval()
         models.append(model)

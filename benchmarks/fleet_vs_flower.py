@@ -74,7 +74,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=2, help="runs of each arm, in turn")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--in-turn", default="moving", choices=["moving", "fixed"], help="FleetGrid's statistics")
+    parser.add_argument("--in-turn", default="batch", choices=["batch", "fixed"], help="FleetGrid's statistics")
     parser.add_argument("--cameras", type=int, default=12)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--eval-images", type=int, default=250)

@@ -80,7 +80,8 @@ class Setting:
     @classmethod
     def of(cls, adapter: AdapterConfig, cameras: int) -> "Setting":
         """From a config's section."""
-        return cls(adapter.rank, adapter.rank_mode, adapter.atoms, adapter.atoms_m1, adapter.atoms_kc, cameras)
+        own = {"rank_mode": "r", "atoms": 0, "m1": 0, "kc": 0} | adapter.settings("method")
+        return cls(adapter.ranks[0], own["rank_mode"], own["atoms"], own["m1"], own["kc"], cameras)
 
     def rows(self, conv: Conv) -> int:
         """R."""
@@ -187,13 +188,12 @@ DOWN: dict[tuple[str, str], Down] = {
     ("merged", "svd"): Down("Σ min(R' (p + q), p q) + ends", _svd),
     ("merged", "stack"): _STACK,
     ("merged", "dense"): Down("Σ p q + ends", lambda layers, s, up: up.merged(layers, s, math.inf)),
-    ("factors", ""): _AS_UP,
+    ("factor-fedavg", ""): _AS_UP,
     ("flora", ""): _STACK,
     ("flexlora", ""): _AS_UP,
     ("rotating-basis", ""): _AS_UP,
-    ("plain", ""): _AS_UP,
-    ("full", ""): _AS_UP,
-    ("personal", ""): Down("twice that of `merged`, `svd`", lambda layers, s, up: 2 * _svd(layers, s, up)),
+    ("fedavg", ""): _AS_UP,
+    ("clustered", ""): Down("twice that of `merged`, `svd`", lambda layers, s, up: 2 * _svd(layers, s, up)),
     ("local-only", ""): _NOTHING,
     ("zero-byte", ""): _NOTHING,
 }

@@ -172,8 +172,11 @@ def _weights(
 
 def _sent_up(found: Found, network: str, adapter: str, form: str) -> tuple[str, str, str]:
     """Numbers, message bytes and the share of full fine-tuning's that an adapter sends as it is."""
-    strategy, way = ("full", "") if adapter == "full" else ("merged", "svd")
-    own, full = _weights(found, network, adapter, form, strategy, way), _weights(found, network, "full", "", "full", "")
+    strategy, way = ("fedavg", "") if adapter == "full" else ("merged", "svd")
+    own, full = (
+        _weights(found, network, adapter, form, strategy, way),
+        _weights(found, network, "full", "", "fedavg", ""),
+    )
     if own is None or full is None:
         raise KeyError(f"{adapter} {form} on {network} was not measured: run benchmarks/bytes_by_method.py again")
     size = own[0]["message_bytes"]
@@ -187,7 +190,7 @@ def _typical(strategy: str) -> tuple[str, str]:
 
 
 def _linear(adapter: str, form: str) -> str:
-    pair = Pair(adapter, form, "full" if adapter == "full" else "merged", "", FORMS.get(adapter, ONE)[form])
+    pair = Pair(adapter, form, "fedavg" if adapter == "full" else "merged", "", FORMS.get(adapter, ONE)[form])
     return _yes(adapter_of(pair.config("resnet8", 1, 2).adapter).linear)
 
 

@@ -26,13 +26,13 @@ FORM_WORDS = {
 
 STRATEGY_WORDS = {
     "merged": "averages the changes that cameras' states stand for",
-    "factors": "averages each factor by itself: the naive control",
+    "factor-fedavg": "averages each factor by itself: the naive control",
     "flora": "sends all cameras' factors side by side, whose product is the mean",
     "flexlora": "averages the products; each camera gets factors of its own rank",
     "rotating-basis": "averages one factor; the other is drawn anew each round by both ends",
-    "plain": "averages states as they are, where the change is linear in them",
-    "full": "averages every parameter: what the others' bytes are measured against",
-    "personal": "as `merged`, and a change more for each group of cameras",
+    "fedavg": "averages what cameras send, where the delta is linear in it; of every parameter: what the others' bytes "
+    "are measured against",
+    "clustered": "as `merged`, and a change more for each cluster of cameras",
     "local-only": "does nothing: each camera trains on and keeps what it has learnt",
     "zero-byte": "does nothing, and nothing is trained: local batch norm alone",
 }

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 
-__all__ = ["renamed"]
+__all__ = ["KEYS", "VALUES", "renamed"]
 
-_KEYS = {
+KEYS = {
     "run.cohort_size": "run.fleet.block_size",
     "run.block_size": "run.fleet.block_size",
     "run.checkpoint_every": "run.fleet.checkpoint_every",
@@ -48,7 +48,7 @@ _KEYS = {
     "codec.topk_share": "codec.topk.share",
 }
 
-_VALUES = {
+VALUES = {
     ("adapter.method", "lora-c-ffa"): "ffa-lora-c",
     ("strategy.name", "plain"): "fedavg",
     ("strategy.name", "full"): "fedavg",
@@ -66,8 +66,8 @@ _VALUES = {
 def renamed(flat: Mapping[str, object]) -> Iterator[str]:
     """What is said of each key and value that has another name now."""
     for key, value in flat.items():
-        known = key if "." in key else next((old for old in _KEYS if old.partition(".")[2] == key), key)
-        if known in _KEYS:
-            yield f"{known} is now {_KEYS[known]}. Write that instead."
-        elif isinstance(value, str) and (key, value) in _VALUES:
-            yield f'{key} = "{value}" is now {key} = "{_VALUES[key, value]}". Write that instead.'
+        known = key if "." in key else next((old for old in KEYS if old.partition(".")[2] == key), key)
+        if known in KEYS:
+            yield f"{known} is now {KEYS[known]}. Write that instead."
+        elif isinstance(value, str) and (key, value) in VALUES:
+            yield f'{key} = "{value}" is now {key} = "{VALUES[key, value]}". Write that instead.'

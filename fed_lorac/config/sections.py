@@ -190,7 +190,7 @@ class AdapterConfig(Section):
     """What a camera trains."""
 
     section: ClassVar[str] = "adapter"
-    choices: ClassVar = {"method": Kind(stand_ins.ADAPTERS)}
+    choices: ClassVar = {"method": Kind(stand_ins.ADAPTERS, "fed_lorac.adapters")}
     shared: ClassVar = {
         "method": {key: key for key in ("rank", "alpha", "train_first_conv", "train_classifier")},
     }
@@ -244,7 +244,7 @@ class StrategyConfig(Section):
 
     section: ClassVar[str] = "strategy"
     choices: ClassVar = {
-        "name": Kind(stand_ins.STRATEGIES),
+        "name": Kind(stand_ins.STRATEGIES, "fed_lorac.strategies"),
         "aggregator": Kind(stand_ins.AGGREGATORS),
         "server_optimizer": Kind(stand_ins.SERVER_OPTIMIZERS),
     }

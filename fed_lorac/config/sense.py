@@ -105,14 +105,15 @@ def _groups(config: "Config") -> Iterator[str]:
     strategy, fleet, own = config.strategy, config.fleet, config.strategy.settings("name")
     if strategy.name == "clustered" and own["by"] == "weather" and fleet.schedule == "walk":
         yield (
-            "Cameras are clustered by the corruption assigned to them, and a walk takes each camera through all of them; "
-            'got strategy.clustered.by = "weather" with fleet.schedule = "walk". Set strategy.clustered.by = "similarity", '
+            "Cameras are clustered by the corruption assigned to them, and a walk takes each camera through all of "
+            'them; got strategy.clustered.by = "weather" with fleet.schedule = "walk". Set by = "similarity", '
             "or another schedule."
         )
     if strategy.name == "clustered" and own["by"] == "similarity" and own["clusters"] > fleet.per_round:
         yield (
             "Clusters are found among the cameras of one round, each with at least one; got "
-            f"strategy.clustered.clusters = {own['clusters']} with fleet.per_round = {fleet.per_round}. Lower the first or raise the second."
+            f"strategy.clustered.clusters = {own['clusters']} with fleet.per_round = "
+            f"{fleet.per_round}. Lower the first or raise the second."
         )
 
 

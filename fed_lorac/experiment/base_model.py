@@ -175,7 +175,7 @@ def provenance(config: Config, data: Dataset, recipe: Recipe, epochs: int) -> di
 
 def _starting_point(config: Config, data: Dataset) -> BaseModel:
     goes_on = config.model.weights not in ("none", "shipped", "pretrain")
-    start = config if goes_on else replace(config, model=replace(config.model, weights="none"))
+    start = config if goes_on else replace(config, model=config.model.choose("weights", "none"))
     return load_base_model(start, data, trains_on=True)
 
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import torch
+from adapter_configs import adapter_config
 from torch import nn
 
 from fed_lorac.adapters.lora_c import attach
 from fed_lorac.adapters.methods import ADAPTERS, adapter_of
-from fed_lorac.config import AdapterConfig
 from fed_lorac.models import build
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.seeds import torch_stream
@@ -31,7 +31,7 @@ def go(models: list[nn.Module], precision: Precision = "fp32") -> None:
 
 def adapted(method: str) -> nn.Module:
     model = network()
-    adapter_of(AdapterConfig(method=method)).fit_to(model).attach(model, torch_stream(0, "adapter"))
+    adapter_of(adapter_config(method=method)).fit_to(model).attach(model, torch_stream(0, "adapter"))
     return model
 
 

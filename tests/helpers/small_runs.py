@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 TINY = {
     "model.weights": "none",
-    "model.resnet8.width": 4,
+    "width": 4,
     "run.rounds": 2,
     "run.threads": 1,
     "run.workers": 1,

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapter_configs import adapter_config
 from small_runs import rows, tiny
 from torch import Tensor, nn
 
 from fed_lorac.adapters.deltas import State, apply_changes, changed_names, dense_change
 from fed_lorac.adapters.lora_c import trainable_parameters
 from fed_lorac.adapters.methods import ADAPTERS, Adapter, adapter_of
-from fed_lorac.config import AdapterConfig, names
+from fed_lorac.config import names
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
@@ -29,7 +30,7 @@ def network() -> nn.Module:
 
 def attached(method: str, **settings: object) -> tuple[nn.Module, Adapter]:
     model = network()
-    config = AdapterConfig(method=method, rank=2, alpha=4.0, **settings)  # type: ignore[arg-type]
+    config = adapter_config(method=method, rank=2, alpha=4.0, **settings)
     adapter = adapter_of(config).fit_to(model)
     adapter.attach(model, torch_stream(0, "adapter"))
     return model, adapter
@@ -140,7 +141,7 @@ def test_what_is_trained_is_what_is_sent(method: str):
 )
 def test_counts_on_resnet20(method: str, settings: dict[str, bool], expected: int):
     model = build("resnet20")
-    adapter = adapter_of(AdapterConfig(method=method, **settings))
+    adapter = adapter_of(adapter_config(method=method, **settings))
     adapter.attach(model, torch_stream(0, "adapter"))
     assert trainable_parameters(model) == expected
 
@@ -177,12 +178,16 @@ def test_conv_lora_is_pefts_layer():
 
 
 def strategy_of(method: str) -> str:
-    return "merged" if method in names.FACTORED else "full" if method == "full" else "plain"
+    return "merged" if method in names.FACTORED else "fedavg"
+
+
+def dense(method: str) -> dict[str, object]:
+    return {"downlink": "dense"} if strategy_of(method) == "merged" else {}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_of_every_method_averages_exactly(tmp_path: Path, method: str):
-    config = tiny(adapter__method=method, strategy__name=strategy_of(method), downlink="dense")
+    config = tiny(adapter__method=method, strategy__name=strategy_of(method), **dense(method))
     run(config, tmp_path, Watch())
     found = rows(tmp_path / "rounds.jsonl")
     assert all(row["aggregation_error"] < 1e-6 and row["cameras_counted"] == 3 for row in found)

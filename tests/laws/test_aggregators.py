@@ -106,7 +106,11 @@ def test_equal_cameras_are_a_fixed_point(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(AGGREGATORS) - {"mean"}))
 def test_a_run_goes_on_under_it(tmp_path: Path, name: str) -> None:
-    run(tiny(strategy__aggregator=name, noise=0.1, fleet__per_round=4), tmp_path, Watch())
+    run(
+        tiny(strategy__aggregator=name, fleet__per_round=4, **({"noise": 0.1} if name == "clipped" else {})),
+        tmp_path,
+        Watch(),
+    )
     assert all(not row["skipped"] and row["cameras_counted"] == 4 for row in rows(tmp_path / "rounds.jsonl"))
 
 

@@ -8,13 +8,13 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from adapter_configs import adapter_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fed_lorac.adapters.lora_c import attach
 from fed_lorac.adapters.methods import adapter_of
-from fed_lorac.config import AdapterConfig
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.models import build
 from fed_lorac.seeds import stream, torch_stream
@@ -24,14 +24,14 @@ from fed_lorac.training.blocks.rule import shape_of_work
 from fed_lorac.training.loop import Recipe, Task, train
 
 METHODS = {
-    "lora-c r": AdapterConfig("lora-c", rank_mode="r"),
-    "lora-c r*k": AdapterConfig("lora-c", rank_mode="r*k"),
-    "lora-c kernel-wise": AdapterConfig("lora-c", kernel_wise=True),
-    "aad": AdapterConfig("aad"),
-    "filter-atoms m=6": AdapterConfig("filter-atoms", atoms=6),
-    "filter-atoms m=12": AdapterConfig("filter-atoms", atoms=12),
-    "filter-atoms m1=3": AdapterConfig("filter-atoms", atoms_m1=3),
-    "full": AdapterConfig("full"),
+    "lora-c r": adapter_config("lora-c", rank_mode="r"),
+    "lora-c r*k": adapter_config("lora-c", rank_mode="r*k"),
+    "lora-c kernel-wise": adapter_config("lora-c", kernel_wise=True),
+    "aad": adapter_config("aad"),
+    "filter-atoms m=6": adapter_config("filter-atoms", atoms=6),
+    "filter-atoms m=12": adapter_config("filter-atoms", atoms=12),
+    "filter-atoms m1=3": adapter_config("filter-atoms", m1=3),
+    "full": adapter_config("full"),
 }
 RAGGED = [(7, 4), (8, 2), (5, 4), (9, 0), (3, 3)]  # images, steps: batches of 4 and a rest, some finish early
 RECIPE = Recipe(lr=0.05, batch_size=4, clip_norm=0.5, weight_decay=5e-3)

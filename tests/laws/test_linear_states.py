@@ -236,7 +236,7 @@ def test_arrays_that_were_given_are_kept_current(make: Kind, method: str) -> Non
 
 
 @pytest.mark.parametrize(("make", "method"), PLAIN)
-@pytest.mark.parametrize("server", ["average", "momentum"])
+@pytest.mark.parametrize("server", ["sgd", "momentum"])
 def test_plain_folds_what_merged_and_dense_folds(make: Kind, method: str, server: str) -> None:
     """The same frames by both roads; moments of mean states are moments of mean changes, and v <- beta v + M."""
     how = ServerOptimizer(server, lr=0.5, momentum=0.8)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from adapter_configs import adapter_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import LAYERS, NOT_PLAIN, TIED, Drawn, all_of, drawn, images, zoo
@@ -17,7 +18,6 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from fed_lorac.adapters import lora_c
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.methods import ADAPTERS, adapter_of
-from fed_lorac.config import AdapterConfig
 from fed_lorac.errors import FactorError, RunError
 from fed_lorac.models import build
 from fed_lorac.seeds import torch_stream
@@ -31,7 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {name: {"method": name} for name in sorted
     "lora-c r": {"method": "lora-c", "rank_mode": "r"},
     "lora-c kernel-wise": {"method": "lora-c", "kernel_wise": True},
     "lora-c alone": {"method": "lora-c", "train_first_conv": False, "train_classifier": False},
-    "filter-atoms overcomplete": {"method": "filter-atoms", "atoms_m1": 3},
+    "filter-atoms overcomplete": {"method": "filter-atoms", "m1": 3},
 }
 
 
@@ -40,7 +40,7 @@ each_adapter = pytest.mark.parametrize("adapter", SETTINGS)
 
 
 def made(adapter: str) -> Adapter:
-    return adapter_of(AdapterConfig(rank=2, alpha=4.0, **SETTINGS[adapter]))
+    return adapter_of(adapter_config(rank=2, alpha=4.0, **SETTINGS[adapter]))
 
 
 def attach(adapter: str, model: nn.Module) -> Adapter:

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
+from adapter_configs import adapter_config
 from small_runs import tiny
 from torch import Tensor, nn
 
 from fed_lorac.adapters.methods import LoraC, RelativeLoraC, adapter_of
 from fed_lorac.aggregation.delta_sum import State, relative_distance, sum_states
-from fed_lorac.config import AdapterConfig
 from fed_lorac.experiment.experiment import build_experiment, to_delta
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import shapes_of
@@ -92,6 +92,6 @@ def test_both_ends_draw_the_same():
     model = copy.deepcopy(experiment.base.model)
     experiment.adapter.attach(model, torch_stream(experiment.config.run.seed, "adapter", 5))
     plain = copy.deepcopy(experiment.base.model)
-    adapter_of(AdapterConfig()).attach(plain, torch_stream(experiment.config.run.seed, "adapter", 5))
+    adapter_of(adapter_config()).attach(plain, torch_stream(experiment.config.run.seed, "adapter", 5))
     whole, told = LoraC(2, 4.0).read(plain), to_delta(experiment, 5)(experiment.adapter.read(model))
     assert all(torch.equal(told[key], whole[key]) for key in whole)

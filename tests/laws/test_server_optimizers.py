@@ -48,7 +48,7 @@ def by_hand(how: ServerOptimizer) -> list[dict[str, np.ndarray]]:
         for name, total in mean(round).items():
             M = total.dense().numpy().astype(np.float64)
             before, second = m.get(name, np.zeros_like(M)), v.get(name, np.zeros_like(M))
-            if how.name == "average":
+            if how.name == "sgd":
                 moved[name] = how.lr * M
             elif how.name == "momentum":
                 m[name] = how.momentum * before + M
@@ -135,4 +135,4 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 
 def test_the_names_of_the_config_are_the_registrys() -> None:
-    assert set(names.SERVERS) == set(OPTIMIZERS)
+    assert set(names.SERVER_OPTIMIZERS) == set(OPTIMIZERS)

@@ -20,7 +20,7 @@ TINY_CAMERAS = [
     "-c",
     "model.weights=none",
     "-c",
-    "model.resnet8.width=4",
+    "width=4",
     "-c",
     "local.epochs=1",
     "-c",

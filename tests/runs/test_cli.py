@@ -118,7 +118,7 @@ def test_pretraining_writes_weights_with_their_provenance(
     from fed_lorac.models.weights import read_checkpoint
 
     place = tmp_path / "base.safetensors"
-    settings = ["-c", "model.resnet8.width=4", "--epochs", "1", "-c", "run.threads=1"]
+    settings = ["-c", "width=4", "--epochs", "1", "-c", "run.threads=1"]
     assert called(monkeypatch, "pretrain", *settings, "--out", str(place)) == 0
     said = read_checkpoint(place).metadata
     assert (said["data"], said["model"], said["pretrain_epochs"]) == ("digits", "resnet8", "1")

@@ -1,4 +1,4 @@
-"""Laws of the strategy "personal": which cameras are alike, what a group has beside all, who is told it and when."""
+"""Laws of the strategy "clustered": which cameras are alike, what a group has beside all, who is told it and when."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -160,7 +160,7 @@ def test_fewer_cameras_than_groups_are_at_most_as_many_groups(cameras: int):
 @pytest.mark.parametrize("share", [0.25, 1.0])
 @pytest.mark.parametrize("server_lr", [1.0, 0.5])
 def test_a_groups_change_is_the_sum_of_its_differences_from_all(share: float, server_lr: float):
-    strategy = personal(5, share=share, scale=2.0, downlink="dense", server=ServerOptimizer("average", server_lr))
+    strategy = personal(5, share=share, scale=2.0, downlink="dense", server=ServerOptimizer("sgd", server_lr))
     expected: dict[int, Dense] = {}
     for number, seeds in enumerate(({0: 1, 1: 2, 2: 3, 3: 4}, {0: 5, 3: 6, 4: 7}), 1):
         one_round(strategy, number, seeds)
@@ -425,12 +425,12 @@ def test_a_config_whose_server_does_more_than_average_is_refused(setting: dict[s
 
 def test_weathers_that_change_group_nobody():
     assert tiny(strategy__name="clustered", fleet__schedule="front")
-    with pytest.raises(ConfigError, match=r'groups_by = "similarity"'):
+    with pytest.raises(ConfigError, match=r'by = "similarity"'):
         tiny(strategy__name="clustered", fleet__schedule="walk")
 
 
 def test_more_groups_than_a_round_has_cameras_are_refused():
     settings = {"strategy__name": "clustered", "clusters": 4}
-    assert tiny(**settings).strategy.groups == 4
-    with pytest.raises(ConfigError, match=r"strategy\.groups = 4 with fleet\.per_round = 3"):
+    assert tiny(**settings).strategy.settings("name")["clusters"] == 4
+    with pytest.raises(ConfigError, match=r"strategy\.clustered\.clusters = 4 with fleet\.per_round = 3"):
         tiny(**settings, by="similarity")

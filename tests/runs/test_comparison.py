@@ -40,7 +40,7 @@ def like(folder: Path) -> Any:
         found["seed"] = found["config"]["run.seed"]
         found |= {f"{arm}_accuracy": value for arm, value in (accuracies or {}).items()}
         if settings.get("adapter.method") == "full":
-            found |= {"method": "full", "strategy": "full", "label": "full fine-tuning"}
+            found |= {"method": "full", "strategy": "fedavg", "label": "full fine-tuning"}
         return ComparedRun(name, found)
 
     return made

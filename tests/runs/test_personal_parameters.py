@@ -134,7 +134,7 @@ def by_hand(folder: Path, camera: int) -> dict[str, Tensor]:
     _add(
         weights,
         decode(own, base=personal_fingerprint(base)),
-        1.0 if summary["strategy"] == "personal" else a.alpha / a.rank,
+        1.0 if summary["strategy"] == "clustered" else a.alpha / max(a.ranks),
     )
     return {name: torch.from_numpy(value) for name, value in weights.items()}
 
@@ -356,7 +356,7 @@ def test_an_interrupted_round_leaves_no_trace_in_the_results(run_of: Any, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "label"),
     [
-        (WAYS["personal"], "lora-c r=2 (auto), personal svd by weather"),
+        (WAYS["personal"], "lora-c r=2 (auto), clustered svd by weather"),
         (WAYS["flexlora"], "lora-c r=1/3 (r), flexlora"),
         (WAYS["local-only"], "lora-c r=2 (auto), local-only"),
         ({"strategy__name": "zero-byte", "adapter__method": "full"}, "zero-byte"),

@@ -51,10 +51,10 @@ class Ended(Watch):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("strategy", ["merged", "factors", "full"])
+@pytest.mark.parametrize("strategy", ["merged", "factor-fedavg", "fedavg"])
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_run_that_was_interrupted_goes_on_to_the_same_end(tmp_path: Path, strategy: str, every: int):
-    method = "full" if strategy == "full" else "lora-c"
+    method = "full" if strategy == "fedavg" else "lora-c"
     config = tiny(run__rounds=4, strategy__name=strategy, adapter__method=method, checkpoint_every=every, block_size=2)
     run(config, tmp_path / "whole", Watch())
     with pytest.raises(KeyboardInterrupt):

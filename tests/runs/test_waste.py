@@ -12,7 +12,7 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
 ATOMS = {"adapter__method": "filter-atoms"}
-PLAIN = 'strategy.name = "plain" is exact too'
+PLAIN = 'strategy.name = "fedavg" is exact too'
 SVD = 'strategy.merged.downlink = "svd" is exact over the rounds'
 
 
@@ -48,7 +48,7 @@ def test_the_better_choice_sends_what_the_remark_says(tmp_path: Path, caplog: py
     [said] = remarks(tmp_path / "merged", caplog, **ATOMS)
     caplog.clear()
     assert remarks(tmp_path / "plain", caplog, **ATOMS, strategy__name="fedavg") == []
-    for name in ("merged", "plain"):
+    for name in ("merged", "fedavg"):
         camera = json.loads((tmp_path / name / "cameras.jsonl").read_text().splitlines()[3])  # it was not drawn
         assert camera["status"] == "idle" and f"{camera['downlink_message_bytes']:,} bytes" in said
 

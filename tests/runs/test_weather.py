@@ -196,7 +196,7 @@ def test_a_correlated_turn_trains_class_by_class():
 
 def test_a_window_takes_statistics_from_the_latest_images_alone(tmp_path: Path):
     """All images in the window give what no window gives, but for rounding; a few of one class are another thing."""
-    common: dict[str, Any] = {"model__weights": "shipped", "width": 0, "run__rounds": 1}
+    common: dict[str, Any] = {"model__weights": "shipped", "width": None, "run__rounds": 1}
     found = {}
     for name, changes in {
         "all": {},
@@ -218,7 +218,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("front") / "run"
     settings: dict[str, Any] = {
         "model__weights": "shipped",
-        "width": 0,
+        "width": None,
         "run__rounds": 8,
         "fleet__corruptions": "fog",
         "fleet__severities": "5",

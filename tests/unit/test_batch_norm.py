@@ -21,7 +21,7 @@ from fed_lorac.training.augment import shuffled_batches
 from fed_lorac.training.batch_norm import _lone, _smallest, check_cloud
 
 SMALL: dict[str, object] = {
-    **{"model__name": "resnet18", "width": 0, "data__image_size": 8, "local__batch_size": 15},
+    **{"model__name": "resnet18", "width": None, "data__image_size": 8, "local__batch_size": 15},
     **{"fleet__cameras": 2, "fleet__per_round": 2, "fleet__images": 16, "fleet__eval_images": 5, "run__rounds": 1},
 }
 
@@ -100,7 +100,7 @@ def test_every_remedy_is_one(kind: str) -> None:
     changes, _ = REFUSED[kind]
     with pytest.raises(ConfigError) as refused:
         build_experiment(small(**changes))
-    remedies = re.findall(r'(\w+\.\w+) = "?(\w+)"?', str(refused.value).partition("Set ")[2])
+    remedies = re.findall(r'(\w+(?:\.\w+)+) = "?(\w+)"?', str(refused.value).partition("Set ")[2])
     assert len(remedies) >= 2
     for key, value in remedies:
         build_experiment(small(**changes | {key.replace(".", "__"): value}))

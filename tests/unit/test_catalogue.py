@@ -30,7 +30,7 @@ def test_no_source_is_of_an_adapter_that_is_not_there() -> None:
 def test_a_strategy_is_exact_or_not() -> None:
     exact = {entry["name"]: entry["exact"] for entry in catalogue()["strategies"]}
     assert all(isinstance(value, bool) for value in exact.values())
-    assert (exact["merged"], exact["full"], exact["factors"]) == (True, True, False)
+    assert (exact["merged"], exact["fedavg"], exact["factor-fedavg"]) == (True, True, False)
 
 
 def test_the_command_prints_the_catalogue_as_json_and_as_tables(

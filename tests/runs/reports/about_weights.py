@@ -17,7 +17,7 @@ from fed_lorac.models import build
 
 State = dict[str, Tensor]
 
-TINY = ("-c", "model.resnet8.width=4", "-c", "run.rounds=1")
+TINY = ("-c", "width=4", "-c", "run.rounds=1")
 ADVICE = ("weights_only", "safe_globals", "trust the source")  # PyTorch's, to load unsafely
 
 
