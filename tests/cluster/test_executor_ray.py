@@ -72,11 +72,11 @@ def test_workers_say_what_one_process_says(staff: tuple[RayExecutor, Naughty]):
     assert remembered.metric_records[SEEN]["n"] == 41
 
 
-def test_no_jobs_no_answers(staff: tuple[RayExecutor, Naughty]):
+def test_no_blocks_no_answers(staff: tuple[RayExecutor, Naughty]):
     assert list(staff[0].run([])) == []
 
 
-def test_answers_come_in_the_order_of_the_jobs_though_others_finish_first(staff: tuple[RayExecutor, Naughty]):
+def test_answers_come_in_the_order_of_the_blocks_though_others_finish_first(staff: tuple[RayExecutor, Naughty]):
     executor, app = staff
     app.told({0: "slow", 6: "slow"})
     assert list(said(executor.run(blocks(10, 1)))) == list(range(10))
@@ -85,7 +85,7 @@ def test_answers_come_in_the_order_of_the_jobs_though_others_finish_first(staff:
     assert len(app.processes()) == WORKERS and set(overtook) >= {"1", "2", "3"}
 
 
-def test_jobs_are_taken_as_there_is_room(staff: tuple[RayExecutor, Naughty]):
+def test_blocks_are_taken_as_there_is_room(staff: tuple[RayExecutor, Naughty]):
     executor, app = staff
     app.told({0: "slow"})
     pulled: list[int] = []
@@ -180,7 +180,7 @@ def test_a_run_that_is_left_early_does_not_disturb_the_next(staff: tuple[RayExec
         next(left)
 
 
-def test_a_run_without_jobs_waits_for_nobody(staff: tuple[RayExecutor, Naughty]):
+def test_a_run_without_blocks_waits_for_nobody(staff: tuple[RayExecutor, Naughty]):
     executor, app = staff
     app.told({0: "slow", 1: "slow", 2: "slow"})
     next(executor.run(blocks(3, 1)))

@@ -174,7 +174,7 @@ def test_blocks_are_consecutive_messages_and_share_what_is_made_once_for_them():
     assert [state.metric_records["seen"]["camera"] for state in grid.states.values()] == list(range(7))
 
 
-def test_jobs_are_handed_out_as_replies_are_taken():
+def test_blocks_are_handed_out_as_replies_are_taken():
     executor = Blocks()
     grid = FleetGrid(executor, 100, block_size=2)
     replies = grid.send_and_receive(asked(grid))
