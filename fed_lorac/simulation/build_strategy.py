@@ -20,17 +20,21 @@ from fed_lorac.seeds import stream
 from fed_lorac.server.downlink import Downlink, Update
 from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.server.replies import Reply
+from fed_lorac.strategies import (
+    ClusteredFedAvg,
+    FactorFedAvg,
+    FedAvg,
+    FlexLora,
+    Flora,
+    LocalOnly,
+    MergedFedAvg,
+    RotatingBasis,
+    ZeroByte,
+)
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.wire.billing import MessageSize, full_message, reply_records
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.reference import FullMessages, Reference
-from strategies.clustered import ClusteredFedAvg
-from strategies.factor_fedavg import FactorFedAvg
-from strategies.fedavg import FedAvg, RotatingBasis
-from strategies.flexlora import FlexLora
-from strategies.flora import Flora
-from strategies.merged import MergedFedAvg
-from strategies.silent import LocalOnly, ZeroByte
 
 __all__ = ["STRATEGIES", "full_messages", "reference_of", "strategy_of", "update_message_bytes"]
 
