@@ -16,8 +16,9 @@ from fed_lorac.runtime.spelling import toml
 __all__ = ["DEFAULT", "Overrides", "Source", "flatten", "load_config", "shipped_configs"]
 
 DEFAULT = "quickstart"
-# sim_configs/ stands beside fed_lorac/ in the source tree, in Flower's app bundle and in the wheel alike.
-_SHIPPED = Path(__file__).resolve().parents[2] / "sim_configs"
+# A wheel holds sim_configs/ inside fed_lorac/; in the source tree and in Flower's app bundle it stands beside it.
+_PACKAGE = Path(__file__).resolve().parents[1]
+_SHIPPED = next((at for at in (_PACKAGE, _PACKAGE.parent) if (at / "sim_configs").is_dir()), _PACKAGE) / "sim_configs"
 
 
 def shipped_configs() -> dict[str, Path]:
