@@ -72,8 +72,8 @@ def run_rounds(
     """Run all rounds over any grid, write the run's folder, return its summary.
 
     With `memories` every `run.fleet.checkpoint_every` rounds leave a checkpoint, and a folder that `resumes` goes on
-    from its newest. Ctrl-C ends the run after the rows that are already written: the results are those of the rounds that were
-    finished.
+    from its newest. Ctrl-C ends the run after the rows that are already written: the results are those of the rounds
+    that were finished.
 
     Raises:
         RunError: the run cannot begin or go on, or no camera took part in any round.
