@@ -1,1 +1,60 @@
-"""What the server does with a round's frames: each a Flower Strategy for anyone's ServerApp. Import from the files."""
+"""What the server does with a round's frames: a Flower Strategy for anyone's ServerApp, one published method a file.
+
+This folder is the package `fed_lorac.strategies`. In a checkout it is `strategies` too: the same modules by a shorter
+name (docs/decisions/0002-where-strategies-live.md).
+"""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .clustered import ClusteredFedAvg
+    from .factor_fedavg import FactorFedAvg
+    from .fedavg import FedAvg, RotatingBasis
+    from .flexlora import FlexLora
+    from .flora import Flora
+    from .merged import MergedFedAvg
+    from .silent import LocalOnly, ZeroByte
+
+__all__ = [
+    "ClusteredFedAvg",
+    "FactorFedAvg",
+    "FedAvg",
+    "FlexLora",
+    "Flora",
+    "LocalOnly",
+    "MergedFedAvg",
+    "RotatingBasis",
+    "ZeroByte",
+]
+
+# Class -> its file. A file is imported when its class is first asked for.
+_FILE_OF = {
+    "ClusteredFedAvg": "clustered",
+    "FactorFedAvg": "factor_fedavg",
+    "FedAvg": "fedavg",
+    "FlexLora": "flexlora",
+    "Flora": "flora",
+    "LocalOnly": "silent",
+    "MergedFedAvg": "merged",
+    "RotatingBasis": "fedavg",
+    "ZeroByte": "silent",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FILE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_FILE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if __name__ == "strategies":  # a class must exist once, whatever name it is imported by
+    for _file in sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py")):
+        sys.modules[f"strategies.{_file}"] = import_module(f"fed_lorac.strategies.{_file}")
+    sys.modules["strategies"] = import_module("fed_lorac.strategies")

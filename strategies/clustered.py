@@ -20,7 +20,8 @@ from fed_lorac.server.downlink import Update
 from fed_lorac.wire.base_tags import personal_fingerprint
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.refusals import RefusedFrameError
-from strategies.merged import MergedFedAvg
+
+from .merged import MergedFedAvg
 
 __all__ = ["ClusteredFedAvg"]
 

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from strategies.merged import MergedFedAvg
+from .merged import MergedFedAvg
 
 __all__ = ["Flora"]
 

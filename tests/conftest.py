@@ -26,7 +26,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(autouse=True)
 def same_weights_in_every_run() -> None:
-    """Layers that a test builds draw their weights from PyTorch's global generator: the same ones in any order of tests."""
+    """Layers that a test builds draw their weights from PyTorch's global generator: the same in any order of tests."""
     torch.manual_seed(0)
 
 

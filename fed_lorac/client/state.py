@@ -67,5 +67,5 @@ def remembered(
 
 
 def packed(tensors: Tensors) -> ArrayRecord:
-    """Tensors as one frame: every array of a record weighs half a kilobyte of objects, whatever is in it."""
+    """Tensors as one frame: every array of a record takes half a kilobyte of objects, whatever is in it."""
     return frame_record(encode(tensors, dtype="fp32", base=""))

@@ -1,5 +1,5 @@
-"""What each camera has still to be told, and what telling weighs. Knows updates as frames and Flower's records; not
-how an update came about, nor which nodes there are."""
+"""What each camera has still to be told, and how many bytes that takes. Knows updates as frames and Flower's
+records; not how an update came about, nor which nodes there are."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -29,10 +29,10 @@ Whole = Callable[[Sequence[Update]], bytes]
 
 @dataclass(frozen=True)
 class DownlinkMessage:
-    """A message's content, what it weighs, and how many updates it makes up for, be they in it or in a whole base."""
+    """A message's content, its size, and how many updates it makes up for, be they in it or in a whole base."""
 
     content: RecordDict
-    weight: MessageSize
+    size: MessageSize
     updates: int
 
 
@@ -65,7 +65,7 @@ class Downlink:
     ) -> dict[int, DownlinkMessage]:
         """Each camera's message: the updates it has not confirmed and the config.
 
-        Cameras that lack the same share one message_down, built and weighed once.
+        Cameras that lack the same share one message_down, built and measured once.
         """
         lack = {camera: self._lacking(camera, self.confirmed.get(camera, 0)) for camera in cameras}
         made = {lacks: self._message_down(*lacks, config, message_type) for lacks in set(lack.values())}

@@ -187,7 +187,7 @@ class FleetStrategy(Strategy):
             report.caught_up[message_down.updates] += 1
             told = message_type == MessageType.TRAIN or message_down.updates  # an evaluation alone is not billed
             if self.bills and told:
-                report.down[camera] = report.down.get(camera, MessageSize()) + message_down.weight
+                report.down[camera] = report.down.get(camera, MessageSize()) + message_down.size
         return [
             Message(message_down.content, dst_node_id=nodes[camera], message_type=message_type)
             for camera, message_down in messages_down.items()

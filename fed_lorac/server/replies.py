@@ -34,7 +34,7 @@ class Reply:
     reason: str = "no reply"
     num_examples: int = 0
     train_loss: float = math.nan
-    weight: MessageSize = field(default_factory=MessageSize)
+    size: MessageSize = field(default_factory=MessageSize)
 
 
 class _RefusedError(Exception):
@@ -105,7 +105,7 @@ class ReplyCollector:
     def _bill_again(self, camera: int, message: Message) -> None:
         first, (extra, _) = self.verdicts[camera], _read(message, camera, self._base, self._template(camera))
         reason = "a second reply was ignored" if first.counted else first.reason
-        self.verdicts[camera] = replace(first, reason=reason, weight=first.weight + extra.weight)
+        self.verdicts[camera] = replace(first, reason=reason, size=first.size + extra.size)
 
 
 def _read(
@@ -113,22 +113,22 @@ def _read(
 ) -> tuple[Reply, State | None]:
     if not message.has_content():
         return Reply(camera, reason=_failure(message.error)), None
-    weight = MessageSize(message_bytes=_size(message))
+    size = MessageSize(message_bytes=_size(message))
     try:
         frame = read_frame(_one(message.content, ArrayRecord))
-        weight = replace(weight, frame_bytes=len(frame))
+        size = replace(size, frame_bytes=len(frame))
         facts = inspect(frame)
-        weight = replace(weight, payload_bytes=facts.payload_bytes)
+        size = replace(size, payload_bytes=facts.payload_bytes)
         metrics = _one(message.content, MetricRecord)
         _check_shapes(facts.shapes, template)
         state = decode(frame, base=base)
         _check_range(state)
         examples, loss = _numbers(metrics)
     except _RefusedError as refusal:
-        return Reply(camera, reason=str(refusal), weight=weight), None
+        return Reply(camera, reason=str(refusal), size=size), None
     except RefusedFrameError as error:
-        return Reply(camera, reason=error.reason, weight=weight), None
-    return Reply(camera, True, "", examples, loss, weight), state
+        return Reply(camera, reason=error.reason, size=size), None
+    return Reply(camera, True, "", examples, loss, size), state
 
 
 def _size(message: Message) -> int:

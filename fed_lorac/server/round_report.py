@@ -1,4 +1,4 @@
-"""One round in numbers. Knows replies and weights; not frames, nor how a round went."""
+"""One round in numbers. Knows replies and sizes; not frames, nor how a round went."""
 
 import math
 from collections import Counter

@@ -20,17 +20,21 @@ from fed_lorac.seeds import stream
 from fed_lorac.server.downlink import Downlink, Update
 from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.server.replies import Reply
+from fed_lorac.strategies import (
+    ClusteredFedAvg,
+    FactorFedAvg,
+    FedAvg,
+    FlexLora,
+    Flora,
+    LocalOnly,
+    MergedFedAvg,
+    RotatingBasis,
+    ZeroByte,
+)
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.wire.billing import MessageSize, full_message, reply_records
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.reference import FullMessages, Reference
-from strategies.clustered import ClusteredFedAvg
-from strategies.factor_fedavg import FactorFedAvg
-from strategies.fedavg import FedAvg, RotatingBasis
-from strategies.flexlora import FlexLora
-from strategies.flora import Flora
-from strategies.merged import MergedFedAvg
-from strategies.silent import LocalOnly, ZeroByte
 
 __all__ = ["STRATEGIES", "full_messages", "reference_of", "strategy_of", "update_message_bytes"]
 
@@ -118,15 +122,15 @@ def _server(config: StrategyConfig) -> ServerOptimizer:
 
 def _by_the_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
     """Left out where it is late, and not billed where it was never sent."""
-    if reply.counted and not reply.weight.message_bytes:
+    if reply.counted and not reply.size.message_bytes:
         clock.trip(reply.camera, 0, 0)  # a turn that nothing is sent of takes its time too
-    if not reply.weight.message_bytes:
+    if not reply.size.message_bytes:
         return reply  # nothing came
-    trip = clock.trip(reply.camera, asked.message_bytes, reply.weight.message_bytes)
+    trip = clock.trip(reply.camera, asked.message_bytes, reply.size.message_bytes)
     if not trip.late:
         return reply
-    weight = reply.weight if trip.sent else MessageSize()
-    return replace(reply, counted=False, reason="late" if reply.counted else reply.reason, weight=weight)
+    size = reply.size if trip.sent else MessageSize()
+    return replace(reply, counted=False, reason="late" if reply.counted else reply.reason, size=size)
 
 
 def _aggregator(config: StrategyConfig) -> Aggregator:
@@ -162,12 +166,12 @@ def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
     rng = stream(0, "weighed")
     frame = encode(tensors, dtype=codec.down, base="", rng=rng, topk_share=codec.topk_share)
     whole = encode(tensors, dtype="fp32", base="")
-    ask = Downlink().messages_down([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].weight
+    ask = Downlink().messages_down([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].size
     down, anew = (update_message_bytes(Update(1, one)) for one in (frame, whole))
     return FullMessages(up.message_bytes, down, ask.message_bytes, anew)
 
 
 def update_message_bytes(update: Update) -> int:
-    """What the message weighs that tells a camera of an update."""
+    """The bytes of the message that tells a camera of an update."""
     told = ConfigRecord({"measure": True, "statistics": False, "server-round": 1})
-    return Downlink([update]).messages_down([0], told, MessageType.EVALUATE)[0].weight.message_bytes
+    return Downlink([update]).messages_down([0], told, MessageType.EVALUATE)[0].size.message_bytes

@@ -171,14 +171,14 @@ def write_rows(
     `source` and `zero_byte` are the base's scores in this round's weather, where they were measured; `clock` ends its
     round.
     """
-    up = sum((reply.weight for reply in report.replies), MessageSize())
+    up = sum((reply.size for reply in report.replies), MessageSize())
     down = sum(report.down.values(), MessageSize())
     left_out = [reply for reply in report.replies if not reply.counted]
-    answered = sum(1 for reply in report.replies if reply.counted or reply.weight.message_bytes)
+    answered = sum(1 for reply in report.replies if reply.counted or reply.size.message_bytes)
     by_camera = {reply.camera: reply for reply in report.replies}
     for camera in fleet.cameras:
         _write_camera(ledger, report, camera, by_camera.get(camera.id), fleet.weather(camera.id, report.round), clock)
-    heard = {camera: weight.message_bytes for camera, weight in report.down.items()}
+    heard = {camera: size.message_bytes for camera, size in report.down.items()}
     counted = [reply.camera for reply in report.replies if reply.counted]
     return ledger.round(
         round=report.round,
@@ -216,11 +216,11 @@ def _write_camera(
         reason=sent.reason,
         num_examples=sent.num_examples,
         train_loss=sent.train_loss,
-        **sent.weight.columns("uplink"),
+        **sent.size.columns("uplink"),
         **down.columns("downlink"),
-        air_time_s=air_time_s(sent.weight.message_bytes, over),
+        air_time_s=air_time_s(sent.size.message_bytes, over),
         downlink_time_s=downlink_time_s(down.message_bytes, over),
-        elapsed_s=elapsed_s(sent.weight.message_bytes, over),
+        elapsed_s=elapsed_s(sent.size.message_bytes, over),
         compute_s=trip and trip.compute_s,
         reply_s=trip and trip.reply_s,
     )

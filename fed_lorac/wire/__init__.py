@@ -1,1 +1,1 @@
-"""What crosses the radio: frames as bytes, and what a message with one weighs."""
+"""What crosses the radio: frames as bytes, and how large a message with one is."""

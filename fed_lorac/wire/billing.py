@@ -1,4 +1,4 @@
-"""What a message weighs, measured by building it. Knows frames and Flower's records; not rounds, links or ledgers."""
+"""How large a message is, measured by building it. Knows frames and Flower's records; not rounds, links or ledgers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class MessageSize:
         )
 
     def columns(self, direction: str) -> dict[str, int]:
-        """As ledger columns: `weight.columns("uplink")` has `uplink_payload_bytes` and so on."""
+        """As ledger columns: `size.columns("uplink")` has `uplink_payload_bytes` and so on."""
         return {f"{direction}_{name}": value for name, value in vars(self).items()}
 
 
@@ -97,7 +97,7 @@ def message_size(
     message_type: str = MessageType.TRAIN,
     reply: bool = False,
 ) -> MessageSize:
-    """Weigh one message.
+    """Measure one message.
 
     Args:
         frame: the frame it carries.

@@ -1,4 +1,4 @@
-"""Full fine-tuning's messages for the same model: what every share is of. Knows bytes; not how they were weighed."""
+"""Full fine-tuning's messages for the same model: what every share is of. Knows bytes; not how they were measured."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ __all__ = ["FullMessages", "Reference"]
 
 @dataclass(frozen=True)
 class FullMessages:
-    """Bytes of full fine-tuning's messages for the same model, built and weighed once.
+    """Bytes of full fine-tuning's messages for the same model, built and measured once.
 
     `down` has an update, `ask` no tensor, `whole` the model itself: for who missed updates that are larger together.
     """

@@ -98,7 +98,7 @@ def test_a_reply_that_cannot_be_counted_is_left_out_with_its_reason_and_billed(c
     first, second, third = verdicts([reply(0, answer(GOOD)), reply(1, content), reply(2, answer(GOOD))])
     assert first.counted and third.counted and not second.counted
     assert second.reason.startswith(reason) and len(second.reason) < 120
-    assert second.weight.message_bytes == message_bytes(content, reply=True) > 0
+    assert second.size.message_bytes == message_bytes(content, reply=True) > 0
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_what_is_refused_was_sent_and_is_billed_as_far_as_it_can_be_read(
     content: RecordDict, frame_bytes: int, payload_bytes: int
 ):
     [found] = verdicts([reply(0, content)], 1)
-    assert found.weight == MessageSize(payload_bytes, frame_bytes, message_bytes(content, reply=True))
+    assert found.size == MessageSize(payload_bytes, frame_bytes, message_bytes(content, reply=True))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_what_is_refused_was_sent_and_is_billed_as_far_as_it_can_be_read(
 )
 def test_a_camera_that_raised_or_was_lost_is_left_out_and_sent_nothing(code: int, text: str, reason: str):
     [found] = verdicts([reply(0, error=Error(code, text))], 1)
-    assert (found.counted, found.reason, found.weight) == (False, reason, MessageSize())
+    assert (found.counted, found.reason, found.size) == (False, reason, MessageSize())
 
 
 def test_a_camera_that_says_nothing_in_time_is_left_out():
@@ -173,12 +173,12 @@ def test_the_first_reply_counts_and_a_second_is_ignored_and_billed():
         once, twice = verdicts([reply(0, answer(GOOD)), reply(1, answer(GOOD)), reply(1, second)], 2)
         assert once.counted and twice.counted and once.reason == ""
         assert twice.reason == "a second reply was ignored"
-        assert twice.weight.frame_bytes == once.weight.frame_bytes + size
+        assert twice.size.frame_bytes == once.size.frame_bytes + size
 
 
 def test_a_good_reply_does_not_mend_a_refused_one():
     [found] = verdicts([reply(0, answer(GOOD[:-1])), reply(0, answer(GOOD))], 1)
-    assert not found.counted and found.reason == "truncated" and found.weight.frame_bytes == 2 * len(GOOD) - 1
+    assert not found.counted and found.reason == "truncated" and found.size.frame_bytes == 2 * len(GOOD) - 1
 
 
 def test_replies_of_those_who_were_not_asked_are_ignored_and_logged(caplog: pytest.LogCaptureFixture):
