@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import resnet18
 
-from fed_lorac.adapters.methods import LoraC
+from fed_lorac.adapters.lora_c import LoraC
 
 
 def main() -> None:

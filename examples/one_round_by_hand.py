@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import fed_lorac as fl
 from fed_lorac.adapters.deltas import fold
-from fed_lorac.adapters.methods import LoraC
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.aggregation.delta_sum import compressed, sum_states
 from fed_lorac.models.fingerprints import fingerprint, named_tensors, shapes_of
 

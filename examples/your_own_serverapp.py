@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import fed_lorac as fl
 from fed_lorac.adapters.deltas import fold
-from fed_lorac.adapters.methods import LoraC
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.runtime.flower_private import task_identity
