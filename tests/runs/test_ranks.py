@@ -37,8 +37,8 @@ from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.engines import run
-from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint
 from fed_lorac.wire.frame import decode, encode, inspect
+from fed_lorac.wire.updates import global_fingerprint, personal_fingerprint
 from strategies.flexlora import FlexLora
 from strategies.flora import Flora
 from strategies.merged import MergedFedAvg

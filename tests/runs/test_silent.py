@@ -28,8 +28,8 @@ from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import stream
 from fed_lorac.simulation.engines import Fleet, run
 from fed_lorac.training.loop import Task, train
-from fed_lorac.wire.base_tags import personal_fingerprint
 from fed_lorac.wire.frame import decode
+from fed_lorac.wire.updates import personal_fingerprint
 from strategies.silent import LocalOnly
 
 SILENT = ("local-only", "zero-byte")
