@@ -33,14 +33,13 @@ from common import arguments, deliver, header, peak_mib, reset_peak, say
 from flwr.app import Message, MessageType, MetricRecord, RecordDict
 from torch import nn
 
-from fed_lorac.adapters import lora_c
-from fed_lorac.adapters.methods import LoraC
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.client.state import ClientState
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.fleet.fleet import Camera, Fleet
+from fed_lorac.grid.executor import SerialExecutor
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
-from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.records.ledger import Ledger
 from fed_lorac.reporting.watch import Watch
@@ -49,10 +48,9 @@ from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.simulation.round import run_round, write_rows
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.training.loop import Recipe, Task, train
-from fed_lorac.wire.base_tags import global_fingerprint
-from fed_lorac.wire.billing import frame_record
+from fed_lorac.wire.billing import FullMessages, Reference, frame_record
 from fed_lorac.wire.frame import encode
-from fed_lorac.wire.reference import FullMessages, Reference
+from fed_lorac.wire.updates import global_fingerprint
 from strategies.merged import MergedFedAvg
 
 ADAPTER = LoraC(rank=1, alpha=2.0, rank_mode="r")
@@ -89,8 +87,9 @@ class Tiny:
         if request.message.metadata.message_type == MessageType.EVALUATE:
             content = RecordDict({"metrics": MetricRecord({"num-examples": 1, "folded-round": number})})
             return ClientReply(Message(content, reply_to=request.message), state.after(content, number).write())
+        ADAPTER.detach(self._model)
         self._model.load_state_dict({**named_tensors(self._plain), **state.statistics}, strict=False)
-        lora_c.reset(self._model, torch_stream(0, "scale", number))
+        ADAPTER.attach(self._model, torch_stream(0, "scale", number))
         self._model.train()
         at = np.arange(IMAGES * request.camera, IMAGES * (request.camera + 1)) % len(self._data.images)
         images, labels = torch.from_numpy(self._data.clean(at)), torch.from_numpy(self._data.labels[at])

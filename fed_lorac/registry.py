@@ -23,6 +23,11 @@ class Kind:
     built_in: Mapping[str, str | type]
     group: str = ""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The built-in names."""
+        return tuple(self.built_in)
+
     def find(self, name: str) -> str | type | None:
         """What a name stands for: a built-in class, an installed package's "module:Name", or itself; None: nothing."""
         if name in self.built_in:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.commands.methods import catalogue
 from fed_lorac.config import names
 from fed_lorac.fleet.links import LINKS, elapsed_s
@@ -161,7 +160,7 @@ def _typical(strategy: str) -> tuple[str, str]:
 
 def _linear(adapter: str, form: str) -> str:
     pair = Pair(adapter, form, "fedavg" if adapter == "full" else "merged", "", FORMS.get(adapter, ONE)[form])
-    return _yes(adapter_of(pair.config("resnet8", 1, 2).adapter).linear)
+    return _yes(pair.config("resnet8", 1, 2).adapter.build("method").linear)
 
 
 def _accepted(strategy: str) -> str:

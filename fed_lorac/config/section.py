@@ -184,6 +184,10 @@ class Section:
         name = OPTIONS if self.choices[key].is_outside(getattr(self, key)) else getattr(self, key)
         return passed | {own: value for own, value in self.tables.get(name, {}).items() if own in declared}
 
+    def build(self, key: str, **changes: Any) -> Any:
+        """What `key` chooses: its class, built with its settings, and `changes` in their place."""
+        return self.choices[key].load(getattr(self, key))(**{**self.settings(key), **changes})
+
 
 def unknown_option(table: str, key: str, rules: Mapping[str, Rule]) -> str:
     """What is said of a key that a table does not have."""

@@ -7,6 +7,7 @@ under one choice is a table of its own; choices that contradict one another are 
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fed_lorac import registry
 from fed_lorac.config import names, stand_ins, tables
 from fed_lorac.config.section import Section
 from fed_lorac.errors import ConfigError
@@ -190,11 +191,11 @@ class AdapterConfig(Section):
     """What a camera trains."""
 
     section: ClassVar[str] = "adapter"
-    choices: ClassVar = {"method": Kind(stand_ins.ADAPTERS, "fed_lorac.adapters")}
+    choices: ClassVar = {"method": registry.ADAPTERS}
     shared: ClassVar = {
         "method": {key: key for key in ("rank", "alpha", "train_first_conv", "train_classifier")},
     }
-    method: str = setting("lora-c", "the adapter", choices=names.ADAPTERS)
+    method: str = setting("lora-c", "the adapter", choices=registry.ADAPTERS.names)
     rank: int | str = setting(2, "rank r, or several, assigned to cameras round robin", least=1, listed=True)
     alpha: float = setting(
         4.0, "delta = alpha / r * B A, where r is the (largest) rank; the paper uses alpha = 2 r", above=0

@@ -8,41 +8,6 @@ from fed_lorac.runtime.settings import setting
 
 
 @dataclass(frozen=True)
-class Ends:
-    train_first_conv: bool = setting(True, "the first convolution's weight is trained, and sent, as it is")
-    train_classifier: bool = setting(True, "the classifier's weight is trained, and sent, as it is")
-
-
-@dataclass(frozen=True)
-class Ranked(Ends):
-    rank: int = setting(2, "rank r", least=1)
-
-
-@dataclass(frozen=True)
-class Scaled(Ranked):
-    alpha: float = setting(4.0, "numerator of the scale alpha / rank", above=0)
-
-
-@dataclass(frozen=True)
-class Moded(Scaled):
-    rank_mode: str = setting(
-        "auto", "inner rank of the factors: rank * kernel size (r*k), or rank (r)", choices=names.RANK_MODES
-    )
-
-
-@dataclass(frozen=True)
-class KernelWise(Moded):
-    kernel_wise: bool = setting(False, "one pair of factors for each kernel: the paper's ablation")
-
-
-@dataclass(frozen=True)
-class FilterAtoms(Ends):
-    atoms: int = setting(9, "filter atoms m of a convolution; the paper uses 6, 9 and 12", least=1)
-    m1: int = setting(0, "overcomplete: each atom is made of so many; 0: not; the paper uses 3 to 6", least=0)
-    kc: int = setting(4, "channels by which 1x1 kernels are regrouped; 0: none; the paper uses 2 and 4", least=0)
-
-
-@dataclass(frozen=True)
 class Nothing:
     pass
 
@@ -93,17 +58,6 @@ class Adam(Sgd):
     tau: float = setting(1e-3, "smallest denominator of a step", above=0)
 
 
-ADAPTERS = {
-    "lora-c": KernelWise,
-    "lorae": Ranked,
-    "conv-lora": Scaled,
-    "ffa-lora-c": KernelWise,
-    "aad": Moded,
-    "filter-atoms": FilterAtoms,
-    "bn-affine": Ends,
-    "linear-probe": Nothing,
-    "full": Nothing,
-}
 STRATEGIES = {
     "merged": Merged,
     "fedavg": Nothing,

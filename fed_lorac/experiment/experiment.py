@@ -1,13 +1,12 @@
 """The experiment: what every process of a run shares, built from the config once. Knows config, data, fleet and base;
 not messages, rounds or bytes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
 from fed_lorac.adapters.adapter import Adapter, ToDelta
-from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.config import AdapterConfig, CifarData, Config, FolderData, names
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.data.progress import at
@@ -112,21 +111,20 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...]) -> Experiment:
 def _adapters(config: Config, base: BaseModel) -> tuple[Adapter, ...]:
     """What cameras train: one adapter for all, or one for each of the ranks, with the same alpha / r.
 
-    Under a rotating basis LoRA-C's A is drawn and stays for the round.
+    Under a rotating basis what is drawn stays for the round.
     """
     adapter = config.adapter
-    if config.strategy.name == "rotating-basis" and adapter.method == "lora-c":
-        adapter = adapter.choose("method", "ffa-lora-c", **adapter.tables["lora-c"])
-    scale = adapter.alpha / max(adapter.ranks)
-    dealt = [adapter_of(_of_rank(adapter, rank, scale)) for rank in adapter.ranks]
+    dealt: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank)) for rank in adapter.ranks]
+    if config.strategy.name == "rotating-basis":
+        dealt = [one.with_frozen_basis() or one for one in dealt]
     if config.codec.up not in names.LOSSLESS and config.strategy.name in names.DRAW_ANEW:
         dealt = [one.relative_to_init() for one in dealt]
     return tuple(one.fit_to(base.model) for one in dealt)
 
 
-def _of_rank(config: AdapterConfig, rank: int, scale: float) -> AdapterConfig:
-    """The adapter of one of several ranks, alpha / r as it is."""
+def _of_rank(config: AdapterConfig, rank: int) -> dict[str, float]:
+    """What an adapter of one of several ranks has instead: alpha / r is that of the largest."""
     if len(config.ranks) == 1:
-        return config
-    scaled = replace(config, alpha=scale * rank) if "alpha" in config.settings("method") else config
-    return replace(scaled, rank=rank)
+        return {}
+    scaled = {"alpha": config.alpha / max(config.ranks) * rank} if "alpha" in config.settings("method") else {}
+    return {"rank": rank, **scaled}

@@ -25,10 +25,10 @@ from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.server.frame_spec import delta_shapes, terms_of
 from fed_lorac.server.replies import Reply, ReplyCollector, train_metrics
 from fed_lorac.server.round_report import RoundReport
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import MessageSize
 from fed_lorac.wire.frame import TOPK_SHARE, by_name, decode, encode
 from fed_lorac.wire.refusals import RefusedFrameError
+from fed_lorac.wire.updates import global_fingerprint
 
 if TYPE_CHECKING:
     from fed_lorac.adapters.adapter import Adapter
@@ -98,7 +98,7 @@ class FrameStrategy(FleetStrategy):
     def for_model(cls, model: nn.Module, adapter: "Adapter", **settings: Any) -> Self:
         """A strategy for a plain network and the way that cameras adapt it, which is left as it is.
 
-        `MergedFedAvg.for_model(model, LoraC(rank=2, alpha=4.0), quorum=3)`, with `fed_lorac.adapters.methods.LoraC`.
+        `MergedFedAvg.for_model(model, LoraC(rank=2, alpha=4.0), quorum=3)`, with `fed_lorac.adapters.lora_c.LoraC`.
         Cameras attach it by the stream (seed, "adapter", round) where the strategy `rotates`, else of round 0.
         """
         terms = terms_of(model, adapter, settings.get("seed", 0), rotates=cls.rotates)

@@ -8,13 +8,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from adapter_configs import adapter_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from named_adapters import named_adapter
 from torch import Tensor, nn
 
-from fed_lorac.adapters.lora_c import attach
-from fed_lorac.adapters.methods import adapter_of
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.models import build
 from fed_lorac.seeds import stream, torch_stream
@@ -24,14 +23,14 @@ from fed_lorac.training.blocks.rule import shape_of_work
 from fed_lorac.training.loop import Recipe, Task, train
 
 METHODS = {
-    "lora-c r": adapter_config("lora-c", rank_mode="r"),
-    "lora-c r*k": adapter_config("lora-c", rank_mode="r*k"),
-    "lora-c kernel-wise": adapter_config("lora-c", kernel_wise=True),
-    "aad": adapter_config("aad"),
-    "filter-atoms m=6": adapter_config("filter-atoms", atoms=6),
-    "filter-atoms m=12": adapter_config("filter-atoms", atoms=12),
-    "filter-atoms m1=3": adapter_config("filter-atoms", m1=3),
-    "full": adapter_config("full"),
+    "lora-c r": named_adapter("lora-c", rank_mode="r"),
+    "lora-c r*k": named_adapter("lora-c", rank_mode="r*k"),
+    "lora-c kernel-wise": named_adapter("lora-c", kernel_wise=True),
+    "aad": named_adapter("aad"),
+    "filter-atoms m=6": named_adapter("filter-atoms", atoms=6),
+    "filter-atoms m=12": named_adapter("filter-atoms", atoms=12),
+    "filter-atoms m1=3": named_adapter("filter-atoms", m1=3),
+    "full": named_adapter("full"),
 }
 RAGGED = [(7, 4), (8, 2), (5, 4), (9, 0), (3, 3)]  # images, steps: batches of 4 and a rest, some finish early
 RECIPE = Recipe(lr=0.05, batch_size=4, clip_norm=0.5, weight_decay=5e-3)
@@ -51,7 +50,7 @@ def networks(
     made = []
     for k in range(count):
         model = copy.deepcopy(base)
-        adapter_of(METHODS[method]).fit_to(base).attach(model, torch_stream(0, "A"))
+        METHODS[method].fit_to(base).attach(model, torch_stream(0, "A"))
         model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         draw = torch_stream(k, "camera")
         with torch.no_grad():
@@ -193,7 +192,7 @@ def test_a_step_of_each_camera_is_pytorchs_own(momentum: float, nesterov: bool) 
 
 
 def by_hand(model: nn.Module, task: Task, recipe: Recipe) -> None:
-    from fed_lorac.training.augment import to_input
+    from fed_lorac.training.batches import to_input
     from fed_lorac.training.loop import decayed_groups
 
     sgd = torch.optim.SGD(
@@ -270,7 +269,7 @@ def test_networks_that_cannot_stand_side_by_side_are_trained_one_at_a_time() -> 
 
 def test_torchvisions_networks_stand_side_by_side() -> None:
     model = build("resnet18", num_classes=3)
-    attach(model, rank=1, alpha=1.0)
+    LoraC(1, 1.0).attach(model, torch_stream(0, "A"))
     assert why_apart(model) == ""
     assert why_apart(build("resnet50")) == ""
 
@@ -288,7 +287,7 @@ def test_the_size_of_a_block_is_a_rule_of_shapes() -> None:
     ):
         assert block_size(model, image_size=32, batch_size=batch, precision=precision) == size  # type: ignore[arg-type]
         attached = copy.deepcopy(model)
-        attach(attached, rank=2, alpha=4.0)
+        LoraC().attach(attached, torch_stream(0, "A"))
         assert block_size(attached, image_size=32, batch_size=batch, precision=precision) == size  # type: ignore[arg-type]
     assert block_size(small, image_size=32, batch_size=10_000, precision="bf16") == 1
     assert block_size(own, image_size=32, batch_size=50, device="cuda:0") == 64

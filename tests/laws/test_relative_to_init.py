@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from adapter_configs import adapter_config
+from named_adapters import named_adapter
 from small_runs import tiny
 from torch import Tensor, nn
 
-from fed_lorac.adapters.methods import LoraC, RelativeLoraC, adapter_of
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.aggregation.delta_sum import State, relative_distance, sum_states
 from fed_lorac.experiment.experiment import build_experiment, to_delta
 from fed_lorac.models import build
@@ -51,7 +51,7 @@ def off(adapter: LoraC, dtype: str) -> float:
 
 def test_what_was_drawn_and_its_change_are_what_was_trained():
     adapter = LoraC(2, 4.0).relative_to_init()
-    assert isinstance(adapter, RelativeLoraC)
+    assert adapter.relative
     whole, change = LoraC(2, 4.0).read(trained(LoraC(2, 4.0))), adapter.read(trained(adapter))
     assert whole.keys() == change.keys()
     for key, value in meaning(adapter, change).items():
@@ -74,17 +74,18 @@ def test_a_coarse_codec_leaves_more_of_the_delta(dtype: str):
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind"),
+    ("changes", "relative"),
     [
-        ({"codec.up": "drive"}, RelativeLoraC),
-        ({"codec.up": "drive", "strategy.name": "flora"}, RelativeLoraC),
-        ({"codec.up": "fp32"}, LoraC),
-        ({"codec.up": "drive", "strategy.name": "factor-fedavg"}, LoraC),  # A lives on: what was drawn is long past
-        ({"codec.up": "drive", "strategy.name": "flexlora"}, LoraC),
+        ({"codec.up": "drive"}, True),
+        ({"codec.up": "drive", "strategy.name": "flora"}, True),
+        ({"codec.up": "fp32"}, False),
+        ({"codec.up": "drive", "strategy.name": "factor-fedavg"}, False),  # A lives on: what was drawn is long past
+        ({"codec.up": "drive", "strategy.name": "flexlora"}, False),
     ],
 )
-def test_a_change_is_sent_where_a_is_drawn_anew_and_something_is_lost(changes: dict[str, str], kind: type[LoraC]):
-    assert type(build_experiment(tiny(**changes)).adapter) is kind
+def test_a_change_is_sent_where_a_is_drawn_anew_and_something_is_lost(changes: dict[str, str], relative: bool):
+    adapter = build_experiment(tiny(**changes)).adapter
+    assert isinstance(adapter, LoraC) and adapter.relative == relative
 
 
 def test_both_ends_draw_the_same():
@@ -92,6 +93,6 @@ def test_both_ends_draw_the_same():
     model = copy.deepcopy(experiment.base.model)
     experiment.adapter.attach(model, torch_stream(experiment.config.run.seed, "adapter", 5))
     plain = copy.deepcopy(experiment.base.model)
-    adapter_of(adapter_config()).attach(plain, torch_stream(experiment.config.run.seed, "adapter", 5))
+    named_adapter().attach(plain, torch_stream(experiment.config.run.seed, "adapter", 5))
     whole, told = LoraC(2, 4.0).read(plain), to_delta(experiment, 5)(experiment.adapter.read(model))
     assert all(torch.equal(told[key], whole[key]) for key in whole)

@@ -145,14 +145,19 @@ def test_a_missing_or_unreadable_file_is_refused(tmp_path: Path, monkeypatch: py
         load_config("mine")
 
 
-def test_a_name_is_found_from_any_folder_without_pytorch(tmp_path: Path) -> None:
+def test_a_name_is_found_from_any_folder_and_pytorch_is_not_waited_for_in_vain(tmp_path: Path) -> None:
     script = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from fed_lorac.config import load_config\n"
-        "print(load_config('fog_snow_noise').data.name, 'torch' in sys.modules)"
+        "from fed_lorac.errors import ConfigError\n"
+        "try:\n"
+        "    load_config('fog_snow_nose')\n"
+        "except ConfigError as error:\n"
+        "    assert 'Did you mean' in str(error)\n"
+        "print('torch' in sys.modules, load_config('fog_snow_noise').data.name)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["cifar10", "False"]
+    assert done.stdout.split() == ["False", "cifar10"]
 
 
 def test_fog_snow_noise_is_the_scenario_it_says() -> None:
