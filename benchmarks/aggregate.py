@@ -27,14 +27,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from torch import Tensor
 
 from fed_lorac.adapters.lora_c import LoraC
+from fed_lorac.grid.executor import SerialExecutor
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
-from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.models import build
 from fed_lorac.runtime.flower_private import numbered, task_identity
 from fed_lorac.seeds import torch_stream
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import encode
+from fed_lorac.wire.updates import global_fingerprint
 from strategies.merged import DOWNLINKS, MergedFedAvg
 
 DISTINCT = 8

@@ -19,17 +19,17 @@ from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDic
 
 from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.client.request import ClientReply, ClientRequest
+from fed_lorac.grid.executor import SerialExecutor
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
-from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream
 from fed_lorac.simulation.round import run_round
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import encode
+from fed_lorac.wire.updates import global_fingerprint
 from strategies.merged import MergedFedAvg
 
 MODEL, ADAPTER = build("resnet20"), LoraC(rank=2, alpha=4.0, rank_mode="r")

@@ -38,8 +38,8 @@ from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.client.state import ClientState
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.fleet.fleet import Camera, Fleet
+from fed_lorac.grid.executor import SerialExecutor
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
-from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.records.ledger import Ledger
 from fed_lorac.reporting.watch import Watch
@@ -48,10 +48,9 @@ from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.simulation.round import run_round, write_rows
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.training.loop import Recipe, Task, train
-from fed_lorac.wire.base_tags import global_fingerprint
-from fed_lorac.wire.billing import frame_record
+from fed_lorac.wire.billing import FullMessages, Reference, frame_record
 from fed_lorac.wire.frame import encode
-from fed_lorac.wire.reference import FullMessages, Reference
+from fed_lorac.wire.updates import global_fingerprint
 from strategies.merged import MergedFedAvg
 
 ADAPTER = LoraC(rank=1, alpha=2.0, rank_mode="r")

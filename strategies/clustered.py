@@ -17,9 +17,9 @@ from fed_lorac.aggregation.delta_sum import DeltaSum, Mean, State, Sums, compres
 from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
 from fed_lorac.server.downlink import Update
-from fed_lorac.wire.base_tags import personal_fingerprint
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.refusals import RefusedFrameError
+from fed_lorac.wire.updates import personal_fingerprint
 
 from .merged import MergedFedAvg
 

@@ -17,8 +17,8 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
 from fed_lorac.server.downlink import Update
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.wire.base_tags import personal_fingerprint
 from fed_lorac.wire.frame import decode, encode
+from fed_lorac.wire.updates import personal_fingerprint
 
 __all__ = ["FlexLora"]
 

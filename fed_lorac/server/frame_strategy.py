@@ -25,10 +25,10 @@ from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.server.frame_spec import delta_shapes, terms_of
 from fed_lorac.server.replies import Reply, ReplyCollector, train_metrics
 from fed_lorac.server.round_report import RoundReport
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import MessageSize
 from fed_lorac.wire.frame import TOPK_SHARE, by_name, decode, encode
 from fed_lorac.wire.refusals import RefusedFrameError
+from fed_lorac.wire.updates import global_fingerprint
 
 if TYPE_CHECKING:
     from fed_lorac.adapters.adapter import Adapter

@@ -14,7 +14,7 @@ from fed_lorac.client.global_model import GlobalModel, encode_global_model, fold
 from fed_lorac.client.local_update import uplink_template
 from fed_lorac.config import CodecConfig, StrategyConfig, names
 from fed_lorac.experiment.experiment import Experiment, to_delta
-from fed_lorac.fleet.clock import Clock
+from fed_lorac.fleet.links import Clock
 from fed_lorac.models.fingerprints import shapes_of
 from fed_lorac.seeds import stream
 from fed_lorac.server.downlink import Downlink, Update
@@ -32,9 +32,8 @@ from fed_lorac.strategies import (
     ZeroByte,
 )
 from fed_lorac.training.accuracy import statistics_of
-from fed_lorac.wire.billing import MessageSize, full_message, reply_records
+from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, full_message, reply_records
 from fed_lorac.wire.frame import encode
-from fed_lorac.wire.reference import FullMessages, Reference
 
 __all__ = ["STRATEGIES", "full_messages", "reference_of", "strategy_of", "update_message_bytes"]
 

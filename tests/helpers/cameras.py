@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import decode, encode
+from fed_lorac.wire.updates import global_fingerprint
 
 BASE = "5f1a"
 SHAPES = {"conv.weight": (6, 4, 3, 3), "fc.bias": (5,), "fc.weight": (5, 6)}

@@ -36,8 +36,8 @@ from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream
 from fed_lorac.server.frame_spec import terms_of
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.frame import decode, encode
+from fed_lorac.wire.updates import global_fingerprint
 from strategies.fedavg import FedAvg, RotatingBasis
 from strategies.merged import MergedFedAvg
 

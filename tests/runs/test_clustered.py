@@ -12,9 +12,9 @@ from cameras import train as one_round
 from flwr.app import ArrayRecord, ConfigRecord
 from hypothesis import given
 from hypothesis import strategies as st
+from interrupted import Ended, check_equal
 from safetensors.torch import load_file
 from small_runs import rows, tiny
-from test_resume import Ended, check_equal
 from torch import Tensor
 
 from fed_lorac.aggregation.aggregators import Aggregator
@@ -26,9 +26,8 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.downlink import Update
 from fed_lorac.simulation.engines import run
-from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint
 from fed_lorac.wire.frame import decode, encode, inspect
-from fed_lorac.wire.updates import PERSONAL_KEY
+from fed_lorac.wire.updates import PERSONAL_KEY, global_fingerprint, personal_fingerprint
 from strategies.clustered import ClusteredFedAvg
 from strategies.merged import DOWNLINKS, MergedFedAvg
 

@@ -18,26 +18,26 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.deltas import dense_change, joined
 from fed_lorac.client.app import make_client_app
+from fed_lorac.client.global_model import GlobalModels
+from fed_lorac.client.handlers import FleetApp
 from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config
 from fed_lorac.experiment.base_model import fresh_model
 from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.export import export_run, load_adapter, load_network
 from fed_lorac.fleet.camera_data import camera_data
-from fed_lorac.grid.block_app import FleetApp, GlobalModels
+from fed_lorac.grid.executor import SerialExecutor
 from fed_lorac.grid.fleet_grid import FleetGrid
 from fed_lorac.grid.in_process import in_process
-from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.records.checkpoint import Checkpoints
 from fed_lorac.reporting.summary import _label
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import record_of, task_identity
 from fed_lorac.simulation.engines import run
 from fed_lorac.training.accuracy import accuracy
-from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import decode, encode
-from fed_lorac.wire.updates import PERSONAL_KEY
+from fed_lorac.wire.updates import PERSONAL_KEY, global_fingerprint, personal_fingerprint
 
 WAYS: dict[str, dict[str, object]] = {
     "personal": {"strategy__name": "personal", "fleet__corruptions": "fog, snow"},

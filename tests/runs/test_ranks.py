@@ -16,10 +16,10 @@ from cameras import BASE, GRID, SHAPES, VIEW, answer, float64_mean, folded, off,
 from flwr.app import ArrayRecord, ConfigRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interrupted import Ended, check_equal
 from overheard import Overheard, overheard
 from safetensors.torch import load_file
 from small_runs import rows, tiny
-from test_resume import Ended, check_equal
 from torch import Tensor, nn
 
 from fed_lorac.adapters.algebra.factors import rank_rows, view_of
@@ -37,8 +37,8 @@ from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.engines import run
-from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint
 from fed_lorac.wire.frame import decode, encode, inspect
+from fed_lorac.wire.updates import global_fingerprint, personal_fingerprint
 from strategies.flexlora import FlexLora
 from strategies.flora import Flora
 from strategies.merged import MergedFedAvg

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import called
 from flwr.app import ArrayRecord, ConfigRecord
+from interrupted import Ended, check_equal
 from safetensors.torch import load_file
 from small_runs import rows, tiny
-from test_cli import called
-from test_resume import Ended, check_equal
 from torch import Tensor
 
 from fed_lorac.adapters.deltas import apply_changes
@@ -28,8 +28,8 @@ from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import stream
 from fed_lorac.simulation.engines import Fleet, run
 from fed_lorac.training.loop import Task, train
-from fed_lorac.wire.base_tags import personal_fingerprint
 from fed_lorac.wire.frame import decode
+from fed_lorac.wire.updates import personal_fingerprint
 from strategies.silent import LocalOnly
 
 SILENT = ("local-only", "zero-byte")
