@@ -7,6 +7,7 @@ A camera keeps the network that it has, folds the updates that a message brings,
 
 import torch
 import torch.nn.functional as F
+from fed_lorac.wire.base_tags import global_fingerprint
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -19,7 +20,6 @@ from fed_lorac.grid.in_process import in_process
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.strategies import MergedFedAvg
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.updates import read_updates, unfolded
 
