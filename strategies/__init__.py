@@ -1,1 +1,1 @@
-"""What the server does with a round's frames: each a Flower Strategy for anyone's ServerApp. Import from the files."""
+"""What a server makes of a round's deltas: one published method a file, each a value. Import from the files."""
