@@ -73,10 +73,10 @@ def doctor(config: Source = None, overrides: Overrides = None, as_json: AsJson =
 @app.command()
 def show(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
     """Print a finished run's tables again."""
-    from fed_lorac.records.summaries import read_summary  # noqa: PLC0415
+    from fed_lorac.api.result import Run  # noqa: PLC0415
     from fed_lorac.reporting.tables import show_run  # noqa: PLC0415
 
-    show_run(out, read_summary(folder))
+    show_run(out, Run(folder).summary)
 
 
 @app.command()
@@ -91,10 +91,9 @@ def compare(
 
     Runs that differ in their seed alone are one row: mean ± standard deviation.
     """
-    from fed_lorac.reporting.alike import Run  # noqa: PLC0415
-    from fed_lorac.reporting.compare import compared  # noqa: PLC0415
+    from fed_lorac.reporting.compare import compare as side_by_side  # noqa: PLC0415
 
-    sys.stdout.write(compared([Run.read(folder, target) for folder in folders]) + "\n")
+    sys.stdout.write(side_by_side(folders, target) + "\n")
 
 
 @app.command()

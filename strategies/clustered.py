@@ -18,7 +18,8 @@ from fed_lorac.aggregation.means import ClientDelta, DeltaMean
 from fed_lorac.aggregation.server_optimizers import Sgd
 from fed_lorac.runtime.settings import setting
 from fed_lorac.server.strategy import PersonalPart, Proposal, ServerState, Strategy
-from strategies.merged import DOWNLINKS, MergedFedAvg, compress, refuses_full
+
+from .merged import DOWNLINKS, MergedFedAvg, compress, refuses_full
 
 __all__ = ["ClusteredFedAvg"]
 

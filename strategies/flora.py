@@ -9,7 +9,8 @@ from fed_lorac.aggregation.aggregators import Aggregator, Mean
 from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.aggregation.server_optimizers import ServerOptimizer, Sgd
 from fed_lorac.server.strategy import Proposal, ServerState, Strategy
-from strategies.merged import MergedFedAvg, compress
+
+from .merged import MergedFedAvg, compress
 
 __all__ = ["Flora"]
 

@@ -11,7 +11,8 @@ from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.aggregation.server_optimizers import Sgd
 from fed_lorac.runtime.settings import setting
 from fed_lorac.server.strategy import Proposal, ServerState, Strategy
-from strategies.fedavg import decode_state, mean_state
+
+from .fedavg import decode_state, mean_state
 
 __all__ = ["RotatingBasis"]
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fed_lorac.api.result import Run
 from fed_lorac.commands.options import AsJson, Overrides, Source, err, out
-from fed_lorac.errors import ConfigError, FedLoracError
+from fed_lorac.errors import FedLoracError
 
 if TYPE_CHECKING:
-    from fed_lorac.config import Config
+    from fed_lorac.api.start import Start
 
 __all__ = ["run"]
 
@@ -31,53 +32,43 @@ def run(
             show_default="a new run",
         ),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove a run that is in the folder already.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a simulation and print what it found."""
-    from fed_lorac.config import load_config, resumed_config  # noqa: PLC0415
-    from fed_lorac.records.run_folder import check_new, folder_for  # noqa: PLC0415
+    from fed_lorac.api.start import prepare  # noqa: PLC0415
 
-    if resume is not None and folder not in (None, resume):
-        raise ConfigError(f"A run goes on in its own folder; --resume is {resume}, --out {folder}. Leave --out away.")
-    if resume is None:
-        settings = load_config(config, overrides or [])
-    else:
-        settings = resumed_config(resume, config, overrides or [])
-    with folder_for(settings, Path(config or "quickstart").stem, resume or folder) as target:
-        if resume is None:
-            check_new(target, settings)  # before PyTorch, Flower and the images are waited for
-        _run(settings, target, resume=resume is not None, as_json=as_json)
+    with prepare(config, overrides or [], out=folder, resume=resume, overwrite=overwrite) as start:
+        _run(start, as_json=as_json)
 
 
-def _run(settings: "Config", target: Path, *, resume: bool, as_json: bool) -> None:
+def _run(start: "Start", *, as_json: bool) -> None:
     with err.status("importing PyTorch and Flower"):
         from fed_lorac.reporting.progress import RichWatch  # noqa: PLC0415
-        from fed_lorac.simulation.engines import run as run_on_engine  # noqa: PLC0415
+        from fed_lorac.simulation import engines  # noqa: F401, PLC0415
 
     try:
-        with RichWatch(err, settings.run.rounds) as watch:
-            run_on_engine(settings, target, watch, resume=resume)
+        with RichWatch(err, start.config.run.rounds) as watch:
+            start.run(watch)
     except KeyboardInterrupt:
-        if (target / "summary.json").is_file():
-            _show(target, as_json=as_json)
-        _say_how_to_go_on(target)
+        if (found := Run(start.folder)).finished:
+            _show(found, as_json=as_json)
+        _say_how_to_go_on(start.folder)
         raise
     except FedLoracError:
-        _say_how_to_go_on(target)
+        _say_how_to_go_on(start.folder)
         raise
-    _show(target, as_json=as_json)
+    _show(Run(start.folder), as_json=as_json)
 
 
-def _show(target: Path, *, as_json: bool) -> None:
-    from fed_lorac.records.summaries import read_summary  # noqa: PLC0415
+def _show(found: Run, *, as_json: bool) -> None:
     from fed_lorac.reporting.tables import show_run  # noqa: PLC0415
 
-    summary = read_summary(target)
     if as_json:
-        sys.stdout.write(json.dumps(summary, indent=2) + "\n")
+        sys.stdout.write(json.dumps(found.summary, indent=2) + "\n")
     else:
-        show_run(out, summary)
-    err.print(f"The run is in {target}", highlight=False, markup=False, soft_wrap=True)
+        show_run(out, found.summary)
+    err.print(f"The run is in {found.path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _say_how_to_go_on(target: Path) -> None:

@@ -1,6 +1,6 @@
 """The config: sim_configs and Flower's run-config to frozen dataclasses, each value checked. Says no tensor."""
 
-from fed_lorac.config.load import load_config, shipped_configs
+from fed_lorac.config.load import Overrides, Source, load_config, shipped_configs
 from fed_lorac.config.resumed import check_unchanged, resumed_config
 from fed_lorac.config.sections import (
     AdapterConfig,
@@ -25,8 +25,10 @@ __all__ = [
     "FleetConfig",
     "LocalConfig",
     "ModelConfig",
+    "Overrides",
     "RayConfig",
     "RunConfig",
+    "Source",
     "StrategyConfig",
     "check_unchanged",
     "load_config",

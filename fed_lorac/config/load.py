@@ -3,6 +3,7 @@
 import codecs
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 
 from fed_lorac.config.whole import SECTIONS, Config, rules
@@ -12,11 +13,12 @@ from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.settings import Rule
 from fed_lorac.runtime.spelling import toml
 
-__all__ = ["DEFAULT", "flatten", "load_config", "shipped_configs"]
+__all__ = ["DEFAULT", "Overrides", "Source", "flatten", "load_config", "shipped_configs"]
 
 DEFAULT = "quickstart"
-# sim_configs/ stands beside fed_lorac/ in the source tree, in Flower's app bundle and in the wheel alike.
-_SHIPPED = Path(__file__).resolve().parents[2] / "sim_configs"
+# A wheel holds sim_configs/ inside fed_lorac/; in the source tree and in Flower's app bundle it stands beside it.
+_PACKAGE = Path(__file__).resolve().parents[1]
+_SHIPPED = next((at for at in (_PACKAGE, _PACKAGE.parent) if (at / "sim_configs").is_dir()), _PACKAGE) / "sim_configs"
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -24,22 +26,53 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.toml"))}
 
 
-def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The config of `source` (default: quickstart) with `overrides` (`key=value`, the last one wins) on top.
+Source = str | Path | Mapping[str, object] | Config | None
+"""A shipped name, a file, settings as a mapping, a config; None is the quick start."""
 
-    A `Path`, or text that holds a slash or ends in .toml, is a file; other text is the name of a shipped one.
+Overrides = str | Sequence[str] | Mapping[str, object]
+"""`key=value` once or several times (the last one wins), or a mapping of Python values."""
+
+
+def load_config(source: Source = None, overrides: Overrides = ()) -> Config:
+    """The config of `source` (default: quickstart) with `overrides` on top.
+
+    A `Path`, or text that holds a slash or ends in .toml, is a file; other text is the name of a shipped one. A mapping
+    has nested tables, as TOML has them, or flat keys: `{"run": {"rounds": 3}}` is `{"run.rounds": 3}`.
     Keys that it leaves out have the defaults, so an empty file is the quick start. A key without its section is taken
     where only one section has it: `workers=2` is `run.workers=2`. Raises `ConfigError`.
     """
-    came = _read(_find(DEFAULT if source is None else source))
-    flat = {_whole(key): value for key, value in came.items()}
+    if isinstance(source, Config):
+        flat: dict[str, object] = dict(source.to_flat())
+    elif isinstance(source, Mapping):
+        flat = _named(flatten(source))
+    else:
+        flat = _named(_read(_find(DEFAULT if source is None else source)))
+    return Config.from_flat(flat | _overriding(overrides))
+
+
+def _overriding(overrides: Overrides) -> dict[str, object]:
+    if isinstance(overrides, Mapping):
+        return _named(flatten(overrides))
+    texts = [overrides] if isinstance(overrides, str) else overrides
+    return dict(_parse_override(text) for text in texts)
+
+
+def _named(came: Mapping[str, object]) -> dict[str, object]:
+    """The settings by their keys with section."""
+    flat = {_whole(key): _plain(value) for key, value in came.items()}
     if len(flat) < len(came):
         twice = next(key for key in came if _whole(key) != key and _whole(key) in came)
         raise ConfigError(f"A key is given once; {twice!r} comes with its section too. Remove one of the two.")
-    for override in overrides:
-        key, value = _parse_override(override)
-        flat[key] = value
-    return Config.from_flat(flat)
+    return flat
+
+
+def _plain(value: object) -> object:
+    """A Python value as TOML would have it: NumPy's numbers, paths and tuples too."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, Integral) else float(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def flatten(tables: Mapping[str, object]) -> dict[str, object]:

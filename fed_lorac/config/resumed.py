@@ -1,9 +1,9 @@
 """The config that a run goes on with: the one it began with, but for a few keys. Knows keys; not checkpoints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from fed_lorac.config.load import load_config
+from fed_lorac.config.load import Overrides, Source, load_config
 from fed_lorac.config.whole import Config
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.runtime.spelling import toml
@@ -27,7 +27,7 @@ FREE = (
 """Keys, or their beginnings, that may differ: who works, and what is compared as what it comes to."""
 
 
-def resumed_config(folder: Path, source: str | None = None, overrides: Sequence[str] = ()) -> Config:
+def resumed_config(folder: Path, source: Source = None, overrides: Overrides = ()) -> Config:
     """The config of the run in `folder` with `overrides` on top, or that of `source`, which must agree with it.
 
     Raises:

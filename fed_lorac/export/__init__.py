@@ -14,8 +14,9 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.export.adapter import adapter_file, load_adapter
 from fed_lorac.export.deployed import Deployed, load_network
 from fed_lorac.export.facts import network_facts
-from fed_lorac.export.finished import OWN_FILES, Finished, finished_run, network_of
+from fed_lorac.export.finished import Finished, finished_run, network_of
 from fed_lorac.export.formats import FORMATS, OPSET, OPSETS, needed
+from fed_lorac.records.run_folder import FILES
 from fed_lorac.runtime.files import home_expanded, reserved, write_bytes
 
 __all__ = ["KINDS", "Deployed", "Exported", "export_run", "load_adapter", "load_network"]
@@ -95,6 +96,6 @@ def _place(run: Finished, kind: str, suffix: str, camera: int | None, out: Path 
     path = run.folder / f"exported-{stem}{suffix}" if out is None else home_expanded(out)
     if path.suffix != suffix:
         raise ConfigError(f"A file of the format {kind} ends in {suffix}; --out is {path}. Change its ending.")
-    if path.resolve() in {(run.folder / name).resolve() for name in OWN_FILES}:
+    if path.resolve() in {(run.folder / name).resolve() for name in FILES}:
         raise ConfigError(f"An export leaves the run's own files alone; --out is {path}. Choose another name.")
     return path

@@ -16,18 +16,23 @@ from fed_lorac.errors import DataError, FactorError
 from fed_lorac.export.facts import adapter_facts
 from fed_lorac.export.finished import Finished, own_change_of_camera, statistics_of_camera
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
-from fed_lorac.models.weights import read_checkpoint
+from fed_lorac.models.weights import Checkpoint, read_checkpoint
 from fed_lorac.runtime.tensor_files import tensor_bytes
 
-__all__ = ["adapter_file", "load_adapter"]
+__all__ = ["adapter_file", "adapter_of", "load_adapter"]
 
 
 def adapter_file(run: Finished, camera: int | None) -> tuple[bytes, Mapping[str, str]]:
+    """The run's adapter as an exported file's bytes, and the metadata in it."""
+    adapter = adapter_of(run, camera)
+    return tensor_bytes(adapter.tensors, adapter.metadata), adapter.metadata
+
+
+def adapter_of(run: Finished, camera: int | None) -> Checkpoint:
     """The run's adapter and, where `camera` is given, its own change of the network and of the base's statistics."""
-    facts = adapter_facts(run, camera)
     shapes = {name: tensor.shape for name, tensor in run.model.tensors.items()}
     adapter = joined(run.adapter.tensors, own_change_of_camera(run, camera), shapes)
-    return tensor_bytes({**adapter, **_statistics(run, camera)}, facts), facts
+    return Checkpoint({**adapter, **_statistics(run, camera)}, adapter_facts(run, camera))
 
 
 def load_adapter(model: nn.Module, path: Path) -> Mapping[str, str]:

@@ -13,13 +13,11 @@ from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.experiment.base_model import fresh_model
 from fed_lorac.experiment.experiment import open_data
 from fed_lorac.models.weights import Checkpoint, load_into, read_checkpoint
+from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE, TENSOR_FILES
 from fed_lorac.runtime.normalization import Normalization
 from fed_lorac.training.accuracy import batch_norms
 
-__all__ = ["OWN_FILES", "Finished", "finished_run", "network_of", "own_change_of_camera", "statistics_of_camera"]
-
-_TENSORS = ("model.safetensors", "adapter.safetensors", "cameras.safetensors")
-OWN_FILES = (*_TENSORS, "config.toml", "summary.json", "rounds.jsonl", "cameras.jsonl")
+__all__ = ["Finished", "finished_run", "network_of", "own_change_of_camera", "statistics_of_camera"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +44,14 @@ class Finished:
 
 def finished_run(folder: Path) -> Finished:
     """Read the run in `folder`; RunError where none was finished there, DataError where a file is damaged."""
-    missing = [name for name in ("config.toml", "summary.json", *_TENSORS) if not (folder / name).is_file()]
+    missing = [name for name in (CONFIG_FILE, SUMMARY_FILE, *TENSOR_FILES) if not (folder / name).is_file()]
     if missing:
         raise RunError(
             f"What is exported is a finished run; {folder} has no {missing[0]}. Give the folder of a run's --out, "
             f"or finish it with `fed-lorac run --resume {folder}`."
         )
-    config = load_config(folder / "config.toml")
-    model, adapter, cameras = (read_checkpoint(folder / name) for name in _TENSORS)
+    config = load_config(folder / CONFIG_FILE)
+    model, adapter, cameras = (read_checkpoint(folder / name) for name in TENSOR_FILES)
     return Finished(folder, config, _classes(config, model.metadata), model, adapter, cameras)
 
 

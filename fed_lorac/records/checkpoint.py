@@ -23,7 +23,10 @@ from fed_lorac.runtime.files import clear_litter, write_bytes, writing
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ASIDE", "KEPT", "Checkpoint", "Checkpoints", "has_checkpoints"]
+__all__ = ["ASIDE", "FOLDER", "KEPT", "Checkpoint", "Checkpoints", "has_checkpoints"]
+
+FOLDER = "checkpoints"
+"""Where in a run's folder they are."""
 
 KEPT = 2
 """How many checkpoints are kept, the newest ones."""
@@ -31,7 +34,6 @@ KEPT = 2
 ASIDE = ".unused"
 """What the name of a checkpoint ends in that a resumed run had to pass over."""
 
-_FOLDER = "checkpoints"
 _PAUSES_S = (0.1, 0.4, 1.0)
 """A file that cannot be read is tried again after each of these: on a network a read may fail once."""
 
@@ -50,7 +52,7 @@ class Checkpoints:
     """The checkpoints in a run's folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / _FOLDER
+        self._folder = folder / FOLDER
         self._written: dict[int, str] = {}
 
     def write(self, checkpoint: Checkpoint) -> None:
@@ -118,7 +120,7 @@ class Checkpoints:
 
 def has_checkpoints(folder: Path) -> bool:
     """Whether a run's folder has a checkpoint, be it one that was set aside; a look at names alone."""
-    return any((folder / _FOLDER).glob("round-*"))
+    return any((folder / FOLDER).glob("round-*"))
 
 
 def _digest(data: bytes) -> str:

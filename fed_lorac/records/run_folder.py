@@ -3,6 +3,7 @@
 import itertools
 import json
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from fed_lorac import __version__
 from fed_lorac.config import Config, load_config
 from fed_lorac.errors import FedLoracError, RunError
-from fed_lorac.records.checkpoint import Checkpoint, Checkpoints, has_checkpoints
+from fed_lorac.records.checkpoint import FOLDER, Checkpoint, Checkpoints, has_checkpoints
 from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, Ledger, read_rows
 from fed_lorac.runtime.files import clear_litter, home_expanded, write_text, writing
 from fed_lorac.runtime.lock import FolderLock, check_unlocked
@@ -22,9 +23,22 @@ from fed_lorac.runtime.lock import FolderLock, check_unlocked
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["RunFolder", "can_go_on", "check_new", "folder_for", "versions"]
+__all__ = [
+    "CONFIG_FILE",
+    "FILES",
+    "SUMMARY_FILE",
+    "TENSOR_FILES",
+    "RunFolder",
+    "can_go_on",
+    "check_new",
+    "folder_for",
+    "versions",
+]
 
 CONFIG_FILE, SUMMARY_FILE = "config.toml", "summary.json"
+TENSOR_FILES = ("model.safetensors", "adapter.safetensors", "cameras.safetensors")
+FILES = (SUMMARY_FILE, *TENSOR_FILES, CAMERAS_FILE, ROUNDS_FILE, CONFIG_FILE)
+"""What a run leaves beside its checkpoints, in the order in which it goes where another takes its place."""
 _PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy", "flwr-datasets", "safetensors")
 
 
@@ -52,10 +66,10 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def owned(cls, path: Path, config: Config, *, resume: bool = False) -> Iterator[Self]:
+    def owned(cls, path: Path, config: Config, *, resume: bool = False, overwrite: bool = False) -> Iterator[Self]:
         """A run's folder, new or with `resume` that of a run to go on with, and no other process's meanwhile.
 
-        A run that ends before it has measured anything leaves no files.
+        A run that ends before it has measured anything leaves no files. `overwrite` removes a run that is there.
 
         Raises:
             RunError: another process holds the folder, it holds a run already (so none is overwritten), or it cannot be
@@ -65,6 +79,8 @@ class RunFolder:
             if resume:
                 clear_litter(path)
             else:
+                if overwrite:
+                    _remove_run(path)
                 _check_new(path, config)
             ledger = Ledger(path)
             folder = cls(path, ledger, Checkpoints(path), lock, resume)
@@ -115,17 +131,28 @@ class RunFolder:
         write_text(self.path / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
 
 
-def check_new(path: Path, config: Config) -> None:
+def check_new(path: Path, config: Config, *, overwrite: bool = False) -> None:
     """Raise `RunError` where a new run of this config cannot have the folder; a first look that costs no time."""
     check_unlocked(path)
-    _check_new(path, config)
+    if not (overwrite and _holds_a_run(path)):
+        _check_new(path, config)
+
+
+def _remove_run(path: Path) -> None:
+    """Remove a run's own files, and nothing else that is in its folder."""
+    if not _holds_a_run(path):
+        return
+    with writing(path):
+        for name in FILES:
+            (path / name).unlink(missing_ok=True)
+        shutil.rmtree(path / FOLDER, ignore_errors=True)
 
 
 def _check_new(path: Path, config: Config) -> None:
     if _holds_a_run(path):
         raise RunError(
             f"A run has a folder of its own; {path} already holds one. Go on with it (--resume {path}), choose another "
-            "--out, or move it."
+            "--out, move it, or give --overwrite to have it removed."
         )
     there = path / CONFIG_FILE
     if there.is_file() and there.read_bytes() != config.to_toml().encode():

@@ -12,7 +12,7 @@ from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.summaries import Summary, read_summary
 from fed_lorac.reporting.target import reached
 
-__all__ = ["Row", "Run", "check_alike", "rows_of"]
+__all__ = ["ComparedRun", "Row", "check_alike", "rows_of"]
 
 _FREE = ("run.seed", "run.out", "run.workers", "ray.")
 """Keys, or their beginnings, in which runs of one row differ: their seed, and who worked where."""
@@ -21,7 +21,7 @@ _DRAWN = ("none", "pretrain")  # bases that follow from the seed
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedRun:
     """A finished run: its folder, its summary, and what reaching an accuracy took it, where that was asked."""
 
     folder: str
@@ -52,7 +52,7 @@ class Row:
     """Runs that differ in their seed alone, and what tells them from the other rows."""
 
     label: str
-    runs: Sequence[Run]
+    runs: Sequence[ComparedRun]
 
     @property
     def seeds(self) -> list[int]:
@@ -60,21 +60,21 @@ class Row:
         return sorted(run.seed for run in self.runs)
 
 
-def rows_of(runs: Sequence[Run]) -> list[Row]:
+def rows_of(runs: Sequence[ComparedRun]) -> list[Row]:
     """The runs as rows, in the order in which they were given."""
-    groups: dict[Any, list[Run]] = {}
+    groups: dict[Any, list[ComparedRun]] = {}
     for run in runs:
         # Without its config nothing is known to be the same: such a run is a row of its own.
         key = tuple(run.settings.items()) if run.summary["config"] else run.folder
         groups.setdefault(key, []).append(run)
-    single: list[list[Run]] = []
+    single: list[list[ComparedRun]] = []
     for group in groups.values():
         twice = len({run.seed for run in group}) < len(group)  # a run and its repetition are not two seeds
         single += [[run] for run in group] if twice else [group]
     return [Row(label, group) for label, group in zip(_labels(single), single, strict=True)]
 
 
-def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
+def _labels(groups: Sequence[Sequence[ComparedRun]]) -> list[str]:
     """The method in a few words and, where that is another row's too, the settings that differ, or the folder."""
     words = [str(group[0].summary["label"]) for group in groups]
     found = []
@@ -94,7 +94,7 @@ def _value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def check_alike(runs: Sequence[Run]) -> None:
+def check_alike(runs: Sequence[ComparedRun]) -> None:
     """Raise `RunError` where runs differ in data, base, rounds, weather or links, so that their numbers do not compare.
 
     Runs of other seeds may have another base, where that is drawn or trained from the seed, and other weather at the
@@ -111,7 +111,7 @@ def check_alike(runs: Sequence[Run]) -> None:
         _check(own, "weather", lambda s: list(s["per_corruption"]))
 
 
-def _check(runs: Sequence[Run], name: str, fact: Any) -> None:
+def _check(runs: Sequence[ComparedRun], name: str, fact: Any) -> None:
     found = [fact(run.summary) for run in runs]
     if any(value != found[0] for value in found):
         other = next(i for i, value in enumerate(found) if value != found[0])

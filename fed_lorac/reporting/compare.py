@@ -1,14 +1,16 @@
 """Several runs side by side, as Markdown. Knows rows of summaries; not models, cameras or messages."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
+from pathlib import Path
 
 from fed_lorac.records.summaries import Summary
-from fed_lorac.reporting.alike import Row, Run, check_alike, rows_of
+from fed_lorac.reporting.alike import ComparedRun, Row, check_alike, rows_of
 from fed_lorac.reporting.cells import accuracy_in, clear_air, days_on, fleet_mean, of_all, share_of, spread, took
 
-__all__ = ["compared", "recovered_share"]
+__all__ = ["compare", "comparison", "recovered_share"]
 
 _BASE = {"source": "source", "zero_byte": "local batch norm, nothing sent"}
 
@@ -18,7 +20,20 @@ def recovered_share(zero_byte: float, method: float, full: float) -> float | Non
     return (method - zero_byte) / (full - zero_byte) if full > zero_byte else None
 
 
-def compared(runs: Sequence[Run]) -> str:
+def compare(folders: Iterable[str | os.PathLike[str]], target: float | None = None) -> str:
+    """Finished runs over one fleet side by side, as a Markdown table with notes; see `comparison`.
+
+    Args:
+        folders: the runs' folders, or `Run`s.
+        target: also what reaching this accuracy took, 0 to 1.
+
+    Raises:
+        RunError: a folder holds no finished run, or the runs do not compare.
+    """
+    return comparison([ComparedRun.read(Path(folder), target) for folder in folders])
+
+
+def comparison(runs: Sequence[ComparedRun]) -> str:
     """A Markdown table of runs over one fleet, and notes under it: accuracy, bytes, days of sending on the fleet's
     slowest link, and the share of full fine-tuning's gain recovered.
 
@@ -156,7 +171,7 @@ def _seeds(row: Row) -> str:
     return ", ".join(map(str, row.seeds))
 
 
-def _cameras(runs: Sequence[Run]) -> str:
+def _cameras(runs: Sequence[ComparedRun]) -> str:
     """Over how many cameras means are."""
     found: dict[str, str] = {}
     for run in runs:
@@ -168,7 +183,7 @@ def _cameras(runs: Sequence[Run]) -> str:
     return f"Cameras that means are over: {'; '.join(each)}. In brackets: how many, where some were not measured."
 
 
-def _digits(run: Run, arm: str) -> str:
+def _digits(run: ComparedRun, arm: str) -> str:
     return fleet_mean(Row("", [run]), arm)
 
 

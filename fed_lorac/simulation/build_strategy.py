@@ -23,19 +23,21 @@ from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.replies import Reply
 from fed_lorac.server.silent_fleet import SilentFleet
 from fed_lorac.server.strategy import SilentStrategy, Strategy
+from fed_lorac.strategies import (
+    ClusteredFedAvg,
+    FactorFedAvg,
+    FedAvg,
+    FlexLora,
+    Flora,
+    LocalOnly,
+    MergedFedAvg,
+    RotatingBasis,
+    ZeroByte,
+)
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.wire.billing import MessageSize, full_message, reply_records
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.reference import FullMessages, Reference
-from strategies.clustered import ClusteredFedAvg
-from strategies.factor_fedavg import FactorFedAvg
-from strategies.fedavg import FedAvg
-from strategies.flexlora import FlexLora
-from strategies.flora import Flora
-from strategies.local_only import LocalOnly
-from strategies.merged import MergedFedAvg
-from strategies.rotating_basis import RotatingBasis
-from strategies.zero_byte import ZeroByte
 
 __all__ = ["STRATEGIES", "full_messages", "reference_of", "strategy_of", "update_message_bytes"]
 

@@ -91,13 +91,14 @@ ENGINES: dict[str, Engine] = {"fleet": _fleet, "flower": _flower}
 """run.engine -> how it runs."""
 
 
-def run(config: Config, out: Path, watch: Watch, *, resume: bool = False) -> None:
-    """Run a config on its engine, into the folder `out`; with `resume`, go on with the run that is there."""
+def run(config: Config, out: Path, watch: Watch, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Run a config on its engine, into the folder `out`; with `resume`, go on with the run that is there, with
+    `overwrite`, take its place."""
     if resume and config.run.engine != "fleet":
         raise ConfigError(
             'Only the engine "fleet" leaves checkpoints: Flower\'s runtime loses what its nodes remember. '
             f'Got run.engine = "{config.run.engine}"; start the run again.'
         )
     check_machine(config)
-    with RunFolder.owned(out.absolute(), config, resume=resume) as folder:
+    with RunFolder.owned(out.absolute(), config, resume=resume, overwrite=overwrite) as folder:
         ENGINES[config.run.engine](config, folder, watch)

@@ -12,8 +12,8 @@ from small_runs import rows, tiny
 
 from fed_lorac.errors import RunError
 from fed_lorac.records.summaries import read_summary
-from fed_lorac.reporting.alike import Run, rows_of
-from fed_lorac.reporting.compare import compared
+from fed_lorac.reporting.alike import ComparedRun, rows_of
+from fed_lorac.reporting.compare import comparison
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
@@ -33,7 +33,7 @@ def like(folder: Path) -> Any:
     """(name, {"adapted": accuracy, "zero_byte": ...}, settings ...) -> such a run, but for these."""
     real = read_summary(folder)
 
-    def made(name: str = "a", accuracies: dict[str, float] | None = None, **changes: object) -> Run:
+    def made(name: str = "a", accuracies: dict[str, float] | None = None, **changes: object) -> ComparedRun:
         found = copy.deepcopy(real)
         settings = {key.replace("__", "."): value for key, value in changes.items()}
         found["config"] |= settings
@@ -41,14 +41,14 @@ def like(folder: Path) -> Any:
         found |= {f"{arm}_accuracy": value for arm, value in (accuracies or {}).items()}
         if settings.get("adapter.method") == "full":
             found |= {"method": "full", "strategy": "full", "label": "full fine-tuning"}
-        return Run(name, found)
+        return ComparedRun(name, found)
 
     return made
 
 
-def table_of(*runs: Run) -> tuple[dict[str, dict[str, str]], list[str]]:
+def table_of(*runs: ComparedRun) -> tuple[dict[str, dict[str, str]], list[str]]:
     """Label -> header -> cell, and the notes."""
-    lines = compared(runs).splitlines()
+    lines = comparison(runs).splitlines()
     cells = [[cell.strip() for cell in line.split(" | ")] for line in lines if line.startswith("|")]
     cells = [[cell.removeprefix("| ").removesuffix(" |") for cell in line] for line in cells]
     assert len({len(line) for line in cells}) == 1
@@ -81,7 +81,7 @@ def test_a_run_and_its_repetition_are_not_two_seeds(like: Any) -> None:
 
 def test_a_run_whose_config_is_lost_is_a_row_of_its_own(like: Any) -> None:
     lost = [like(name, run__seed=seed) for name, seed in (("a", 0), ("b", 1))]
-    lost = [Run(one.folder, {**one.summary, "config": {}}) for one in lost]
+    lost = [ComparedRun(one.folder, {**one.summary, "config": {}}) for one in lost]
     assert len(rows_of(lost)) == 2
 
 
@@ -108,7 +108,7 @@ def test_runs_that_differ_in_much_are_called_by_their_folders(like: Any) -> None
 
 def test_what_was_settled_on_the_machine_tells_runs_apart(like: Any) -> None:
     other = like("b")
-    other = Run("b", {**other.summary, "precision": "bf16"})
+    other = ComparedRun("b", {**other.summary, "precision": "bf16"})
     assert [row.label for row in rows_of([like("a"), other])] == [
         f"lora-c r=2 (auto), merged svd; run.precision={precision}" for precision in ("fp32", "bf16")
     ]
@@ -122,7 +122,7 @@ def test_shares_are_of_full_fine_tuning_in_fp32_whatever_the_codec(tmp_path: Pat
     settings = {"fp32": {}, "int8": codec, "full": FULL, "full int8": {**FULL, **codec}}
     for name, changes in settings.items():
         run(tiny(run__rounds=1, **changes), tmp_path / name, Watch())
-    found = {name: Run.read(tmp_path / name) for name in settings}
+    found = {name: ComparedRun.read(tmp_path / name) for name in settings}
     table, _ = table_of(*found.values())
     full, full_int8 = (found[name].summary["total_bytes"] for name in ("full", "full int8"))
     for row, one in zip([*table.values()][2:], found.values(), strict=True):
@@ -174,11 +174,11 @@ def test_a_drawn_base_may_differ_between_seeds_and_not_within_one(like: Any) -> 
     same = like("c", local__lr=0.7)
     same.summary["base"]["fingerprint"] = "another"
     with pytest.raises(RunError, match="a and c differ in base"):
-        compared([like("a"), same])
+        comparison([like("a"), same])
     for one in (first := like("a"), other):
         one.summary["base"]["source"] = "shipped"
     with pytest.raises(RunError, match="differ in base"):
-        compared([first, other])
+        comparison([first, other])
 
 
 @pytest.mark.parametrize("setting", [{"fleet__severities": "5"}, {"fleet__schedule": "walk"}])
@@ -186,7 +186,7 @@ def test_other_weather_does_not_compare(like: Any, setting: dict[str, object]) -
     other = like("b", **setting)
     other.summary["schedule"] = other.summary["config"]["fleet.schedule"]
     with pytest.raises(RunError, match="differ in weather"):
-        compared([like("a"), other])
+        comparison([like("a"), other])
 
 
 # ---- Over how many cameras ----
@@ -195,7 +195,7 @@ def test_other_weather_does_not_compare(like: Any, setting: dict[str, object]) -
 def test_means_say_over_how_many_cameras_they_are(tmp_path: Path) -> None:
     config = tiny(run__rounds=2, fleet__availability=0.6, strategy__quorum=0.0)
     run(config, tmp_path / "away", Watch())
-    one = Run.read(tmp_path / "away")
+    one = ComparedRun.read(tmp_path / "away")
     counts = one.summary["cameras_measured"]
     assert 0 < counts["adapted"] < counts["of"] == 4 and counts["source"] == 4
     assert sum(its["adapted"] for its in counts["per_corruption"].values()) == counts["adapted"]
@@ -232,7 +232,7 @@ def test_a_run_of_an_older_version_compares_and_is_shown(folder: Path, tmp_path:
 
     from fed_lorac.reporting.tables import show_run
 
-    old = Run.read(as_of_before(folder, tmp_path / "old"), 0.01)
+    old = ComparedRun.read(as_of_before(folder, tmp_path / "old"), 0.01)
     assert old.summary["config"] == read_summary(folder)["config"]
     assert old.summary["full_fp32_total_bytes"] == old.summary["full_total_bytes"]
     _, notes = table_of(old)
@@ -248,7 +248,7 @@ def test_an_older_run_under_another_codec_has_no_share_that_was_not_recorded(tmp
     from fed_lorac.reporting.tables import show_run
 
     run(tiny(run__rounds=1, codec__up="int8"), tmp_path / "run", Watch())
-    old = Run.read(as_of_before(tmp_path / "run", tmp_path / "old"))
+    old = ComparedRun.read(as_of_before(tmp_path / "run", tmp_path / "old"))
     table, notes = table_of(old)
     assert table["lora-c r=2 (auto), merged svd"]["of full"] == "-"
     assert table["lora-c r=2 (auto), merged svd"]["of full, same codec"] != "-"

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -13,12 +14,13 @@ from importlib.metadata import packages_distributions
 from pathlib import Path, PurePosixPath
 
 import pytest
+from small_runs import rows, words
 
 from fed_lorac.models.weights import SHIPPED
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PACKAGES = ("fed_lorac", "strategies", "sim_configs")
+FOLDERS = ("fed_lorac", "strategies", "sim_configs")  # of the checkout; the wheel has the last two inside the first
 WEIGHTS = "fed_lorac/models/weights"
 
 
@@ -52,6 +54,10 @@ def names_in(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
+def in_wheel(file: Path) -> Path:
+    return file if file.parts[0] == "fed_lorac" else "fed_lorac" / file
+
+
 def run_from_elsewhere(installed: Path, elsewhere: Path, *command: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     told = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
@@ -60,10 +66,10 @@ def run_from_elsewhere(installed: Path, elsewhere: Path, *command: str) -> str:
 
 
 def test_the_wheel_holds_every_module_config_and_marker(wheel: Path) -> None:
-    modules = {str(file.relative_to(ROOT)) for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
-    configs = {f"sim_configs/{file.name}" for file in (ROOT / "sim_configs").glob("*.toml")}
-    assert {"sim_configs/quickstart.toml", "sim_configs/fog_snow_noise.toml"} <= configs
-    assert modules | configs | {"fed_lorac/py.typed"} <= names_in(wheel)
+    files = [file.relative_to(ROOT) for folder in FOLDERS for file in (ROOT / folder).rglob("*")]
+    expected = {str(in_wheel(file)) for file in files if file.suffix in (".py", ".toml")} - {"fed_lorac/strategies.py"}
+    assert {"fed_lorac/sim_configs/quickstart.toml", "fed_lorac/strategies/merged.py"} <= expected
+    assert expected | {"fed_lorac/py.typed"} <= names_in(wheel)
 
 
 def test_the_wheel_holds_the_shipped_weights_and_where_they_come_from(wheel: Path) -> None:
@@ -72,8 +78,9 @@ def test_the_wheel_holds_the_shipped_weights_and_where_they_come_from(wheel: Pat
 
 def test_the_wheel_holds_nothing_else_and_is_small(wheel: Path) -> None:
     paths = [PurePosixPath(name) for name in names_in(wheel)]
-    assert {path.parts[0] for path in paths} == {*PACKAGES, f"fed_lorac-{PROJECT['version']}.dist-info"}
-    of_ours = {path for path in paths if path.parts[0] in PACKAGES}
+    assert {path.parts[0] for path in paths} == {"fed_lorac", f"fed_lorac-{PROJECT['version']}.dist-info"}
+    of_ours = {path for path in paths if path.parts[0] == "fed_lorac"}
+    assert "fed_lorac/strategies.py" not in map(str, of_ours)  # it stands for the folder in a checkout
     assert {path.suffix or path.name for path in of_ours} <= {".py", ".toml", ".safetensors", ".md", ".typed"}
     assert {str(path.parent) for path in of_ours if path.suffix in (".safetensors", ".md")} <= {WEIGHTS}
     assert wheel.stat().st_size < 4_000_000
@@ -127,6 +134,48 @@ def test_shipped_weights_are_found_from_any_folder(installed: Path, tmp_path: Pa
     assert Path(run_from_elsewhere(installed, tmp_path, sys.executable, "-c", code)).is_relative_to(installed)
 
 
+@pytest.fixture(scope="module")
+def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` of a new environment: the wheel, and of this environment the dependencies alone."""
+    home = tmp_path_factory.mktemp("fresh") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
+    packages = next(home.glob("lib/python*/site-packages"))
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # whose own .pth files are not read
+    install = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "--quiet"]
+    subprocess.run([*install, "--no-index", "--no-deps", str(wheel)], check=True, capture_output=True)
+    return home / "bin"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_wheel_runs_beside_a_users_own_strategies_and_configs(fresh: Path, tmp_path: Path, workers: int) -> None:
+    for name in ("strategies", "sim_configs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"raise RuntimeError('{name} of the user was imported')")
+    (tmp_path / "strategies" / "merged.py").write_text("")
+    (tmp_path / "sim_configs" / "quickstart.toml").write_text("no = [toml")
+    around = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    settings = [word for setting in words(run__workers=workers, run__rounds=1) for word in ("-c", setting)]
+    command = [fresh / "python", "-m", "fed_lorac", "run", "quickstart", *settings, "--out", "out"]
+    told = subprocess.run(command, cwd=tmp_path, env=around, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert [row["cameras_counted"] for row in rows(tmp_path / "out" / "rounds.jsonl")] == [3]
+
+
+@pytest.mark.slow
+def test_a_wheel_gives_one_class_by_every_import_and_no_name_but_fed_lorac(fresh: Path, tmp_path: Path) -> None:
+    code = (
+        "import importlib.util as found, fed_lorac.strategies as door;"
+        "from fed_lorac.strategies.merged import MergedFedAvg;"
+        "assert door.MergedFedAvg is MergedFedAvg;"
+        "assert not any(found.find_spec(name) for name in ('strategies', 'sim_configs')); print(door.__file__)"
+    )
+    around = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [fresh / "python", "-c", code]
+    told = subprocess.run(command, cwd=tmp_path, env=around, capture_output=True, text=True, check=True)
+    assert Path(told.stdout.strip()).is_relative_to(fresh.parent)
+
+
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -151,7 +200,7 @@ def imports(*folders: str) -> Iterator[str]:
 )
 def test_every_import_is_a_declared_dependency(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
     own = [path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*")]
-    local = {*PACKAGES, *(path.stem for path in own if path.suffix == ".py" or path.is_dir())}
+    local = {*FOLDERS, *(path.stem for path in own if path.suffix == ".py" or path.is_dir())}
     outside = set(imports(*folders)) - sys.stdlib_module_names - local
     dists = packages_distributions()
     missing = {name for name in outside if not {normal(dist) for dist in dists.get(name, [])} & declared(*extras)}
