@@ -26,7 +26,7 @@ from common import arguments, deliver, header, peak_mib, reset_peak, say, second
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
-from fed_lorac.adapters.methods import LoraC
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
 from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.models import build

@@ -19,10 +19,10 @@ import torch
 from common import alternating_s, arguments, deliver, header, median_ratio, require, say
 from torch import nn
 
-from fed_lorac.adapters.lora_c import attach
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.models import build
 from fed_lorac.runtime.precision import Precision
-from fed_lorac.seeds import stream
+from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.training.blocks import block_size
 from fed_lorac.training.loop import Recipe, Task, train
 
@@ -38,7 +38,7 @@ METHODS = ("lora-c r", "lora-c r*k", "full")
 def network(name: str, method: str, device: str) -> nn.Module:
     model = build(NETWORKS[name][0], width=NETWORKS[name][1])
     if method != "full":
-        attach(model, rank=2, alpha=4.0, rank_mode=method.split()[1])
+        LoraC(rank_mode=method.split()[1]).attach(model, torch_stream(0, "lora_c"))
     return model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
 
 

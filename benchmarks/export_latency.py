@@ -25,13 +25,13 @@ from common import alternating_s, arguments, deliver, header, median_ratio, say
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fed_lorac.adapters.lora_c import attach, merge
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.export.deployed import Deployed
 from fed_lorac.export.formats import FORMATS
 from fed_lorac.models import build
 from fed_lorac.seeds import torch_stream
 
-_SIDE = 32
+_SIDE, ADAPTER = 32, LoraC(rank=4, alpha=8.0)
 _PACKAGES = ("fed-lorac", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 Call = Callable[[], object]
 
@@ -40,9 +40,9 @@ Call = Callable[[], object]
 def adapted(network: str) -> nn.Module:
     """The network with an adapter attached whose branches do something."""
     model, draw = build(network), torch_stream(0, "bench")
-    attach(model, rank=4, alpha=8.0)
+    ADAPTER.attach(model, torch_stream(0, "lora_c"))
     for name, parameter in model.named_parameters():
-        if name.endswith("lora_B"):
+        if name.endswith(".B"):
             nn.init.normal_(parameter, std=0.01, generator=draw)
     return model.eval()
 
@@ -113,7 +113,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     branches = adapted(args.network)
     with torch.inference_mode(False):
         plain = Deployed.of(build(args.network).eval(), fold=True)
-        ours = Deployed.of(merge(branches), fold=True)
+        ours = Deployed.of(ADAPTER.merge(branches), fold=True)
     found: dict[str, Any] = {"latency_ratio": {}, "latency_ms": {}}
     for name, load in RUNTIMES.items():
         with torch.inference_mode(False):

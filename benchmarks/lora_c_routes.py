@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fed_lorac.adapters.adapted_conv import Branch, inject
 from fed_lorac.adapters.algebra.factors import init_factors
 from fed_lorac.adapters.algebra.routes import faster_route
-from fed_lorac.adapters.lora_c_conv import LoraConv2d, inject
+from fed_lorac.adapters.low_rank import LoraConv2d
 from fed_lorac.seeds import torch_stream
 
 # (out, in, K, stride, input pixels a side); every kind of branch in the networks, each once.
@@ -57,13 +58,14 @@ def layer_of(shape: tuple[int, ...], rank: int, rank_mode: str, device: str) -> 
     conv = nn.Conv2d(in_, out, k, stride, k // 2, bias=False, device=device).to(memory_format=torch.channels_last)
     conv.weight.requires_grad_(False)
     A, B = init_factors(conv.weight.shape, rank, rank_mode, torch_stream(0, "bench"))
-    inject(conv, A, torch.randn(B.shape, generator=torch_stream(0, "bench", "B")), 1.0)
+    B = torch.randn(B.shape, generator=torch_stream(0, "bench", "B"))
+    inject(conv, LoraConv2d, Branch({"A": A, "B": B}, {}, {"scale": 1.0, "route": "auto"}))
     assert isinstance(conv, LoraConv2d)
     return conv
 
 
 def step_s(layer: LoraConv2d, x: Tensor, bf16: bool) -> float:
-    layer.lora_A.grad = layer.lora_B.grad = x.grad = None
+    layer.A.grad = layer.B.grad = x.grad = None
     started = time.perf_counter()
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
         y = layer(x)
@@ -78,7 +80,7 @@ def compare(layer: LoraConv2d, x: Tensor, bf16: bool, seconds: float) -> dict[st
     started = time.perf_counter()
     while len(times["dense"]) < 4 or time.perf_counter() - started < seconds:
         for route in ("dense", "thin"):
-            layer.lora_route = route
+            layer.route = route
             times[route].append(step_s(layer, x, bf16))
     del times["dense"][0], times["thin"][0]  # the first pair warms up
     ratios = [thin / dense for dense, thin in zip(times["dense"], times["thin"], strict=True)]
@@ -108,7 +110,7 @@ def measure(
     found = []
     for rank, mode in SETTINGS if shape[2] > 1 else [s for s in SETTINGS if s[1] == "r"]:
         layer = layer_of(shape, rank, mode, args.device)
-        height = layer.lora_A.shape[0]
+        height = layer.A.shape[0]
         row = {"network": network, "out_in_k_stride_pixels": shape, "batch": batch, "rank_rows": height}
         row |= {"dtype": "bf16" if bf16 else "fp32", **compare(layer, x, bf16, args.seconds)}
         row["rule"] = faster_route(layer.weight.shape, height, args.device)

@@ -17,7 +17,7 @@ from typing import Any
 from common import arguments, deliver, header, say, seconds_of
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 
-from fed_lorac.adapters.methods import LoraC
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.grid.executor import Answer, ClientRequest
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
 from fed_lorac.grid.serial_executor import SerialExecutor

@@ -33,8 +33,7 @@ from common import arguments, deliver, header, peak_mib, reset_peak, say
 from flwr.app import Message, MessageType, MetricRecord, RecordDict
 from torch import nn
 
-from fed_lorac.adapters import lora_c
-from fed_lorac.adapters.methods import LoraC
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.client.state import recalled, remembered
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.fleet.fleet import Camera, Fleet
@@ -90,8 +89,9 @@ class Tiny:
         if request.message.metadata.message_type == MessageType.EVALUATE:
             content = RecordDict({"metrics": MetricRecord({"num-examples": 1, "folded-round": number})})
             return Answer(Message(content, reply_to=request.message), remembered(request.state, number, None))
+        ADAPTER.detach(self._model)
         self._model.load_state_dict({**named_tensors(self._plain), **recalled(request.state)}, strict=False)
-        lora_c.reset(self._model, torch_stream(0, "scale", number))
+        ADAPTER.attach(self._model, torch_stream(0, "scale", number))
         self._model.train()
         at = np.arange(IMAGES * request.camera, IMAGES * (request.camera + 1)) % len(self._data.images)
         images, labels = torch.from_numpy(self._data.clean(at)), torch.from_numpy(self._data.labels[at])

@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from common import arguments, deliver, header, median_ratio, require, say, seconds_of
 from torch import Tensor, nn
 
-from fed_lorac.adapters.lora_c import attach
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.models import build
-from fed_lorac.seeds import stream
+from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.training.accuracy import batch_norms
 from fed_lorac.training.loop import Recipe, Task, train
 
@@ -88,7 +88,7 @@ def cropped(x: Tensor) -> Tensor:
 
 def our_arm(args: argparse.Namespace, *, fixed: bool = False, compiled: bool = False) -> Callable[[], None]:
     model = build(args.network)
-    attach(model, rank=args.rank, alpha=2.0 * args.rank, rank_mode="r")
+    LoraC(args.rank, 2.0 * args.rank, "r").attach(model, torch_stream(0, "lora_c"))
     model.to(args.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     for _, norm in batch_norms(model):
         norm.train(not fixed)

@@ -32,8 +32,8 @@ class FactorFedAvg(Strategy):
         if adapter.has_factors:
             return None
         return (
-            f"The naive average is of factors A and B apart; {type(adapter).__name__} has none to send. Use LoraC, Lorae "
-            "or ConvLora, or another strategy (MergedFedAvg)."
+            f"The naive average is of factors A and B apart; {type(adapter).__name__} has none to send. Use LoraC, "
+            "Lorae or ConvLora, or another strategy (MergedFedAvg)."
         )
 
     def propose(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:

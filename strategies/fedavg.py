@@ -34,8 +34,8 @@ class FedAvg(Strategy):
         """States that the delta is not linear in; and what acts on deltas where the states are none."""
         if not adapter.linear:
             return (
-                "FedAvg averages what cameras send, so the delta must be linear in it, or the mean state is not that of "
-                f"the mean delta; {type(adapter).__name__}'s is not. Use a linear adapter (FfaLoraC, "
+                "FedAvg averages what cameras send, so the delta must be linear in it, or the mean state is not that "
+                f"of the mean delta; {type(adapter).__name__}'s is not. Use a linear adapter (FfaLoraC, "
                 "AdditiveDecomposition, FilterAtoms without m1), or merge the deltas (MergedFedAvg)."
             )
         if adapter.state_is_delta or (isinstance(self.aggregator, Mean) and not self.server_optimizer.elementwise):
@@ -43,8 +43,8 @@ class FedAvg(Strategy):
         wrong = self.aggregator if self.server_optimizer.elementwise is False else self.server_optimizer
         return (
             f"{type(wrong).__name__} acts on deltas and makes one that no state stands for; the states of "
-            f"{type(adapter).__name__} are none themselves, and their mean is what goes down. Use Sgd or Momentum of the "
-            "Mean, or merge the deltas (MergedFedAvg)."
+            f"{type(adapter).__name__} are none themselves, and their mean is what goes down. Use Sgd or Momentum of "
+            "the Mean, or merge the deltas (MergedFedAvg)."
         )
 
     def propose(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:

@@ -32,8 +32,8 @@ class FlexLora(Strategy):
         """What has no factors, or has them per kernel."""
         if not adapter.has_factors:
             return (
-                f"Factors A and B are what each camera gets its own rank of; {type(adapter).__name__} has none to send. "
-                "Use LoraC, Lorae or ConvLora, or another strategy (MergedFedAvg)."
+                f"Factors A and B are what each camera gets its own rank of; {type(adapter).__name__} has none to "
+                "send. Use LoraC, Lorae or ConvLora, or another strategy (MergedFedAvg)."
             )
         if getattr(adapter, "kernel_wise", False):
             return (

@@ -79,8 +79,8 @@ def refuses_full(adapter: Adapter) -> str | None:
     if not adapter.trains_everything:
         return None
     return (
-        f"Deltas are merged where they are small changes of a base; {type(adapter).__name__} trains every parameter, and "
-        "its states are averaged as they are. Use FedAvg, or another adapter."
+        f"Deltas are merged where they are small changes of a base; {type(adapter).__name__} trains every parameter, "
+        "and its states are averaged as they are. Use FedAvg, or another adapter."
     )
 
 

@@ -34,8 +34,9 @@ class RotatingBasis(Strategy):
         if adapter.linear and adapter.with_frozen_basis() is not None:
             return None
         return (
-            "A basis that is drawn anew each round is one that the adapter draws and freezes, so that the delta is linear "
-            f"in what is trained; {type(adapter).__name__} has none. Use FfaLoraC or AdditiveDecomposition, or FedAvg."
+            "A basis that is drawn anew each round is one that the adapter draws and freezes, so that the delta is "
+            f"linear in what is trained; {type(adapter).__name__} has none. Use FfaLoraC or AdditiveDecomposition, or "
+            "FedAvg."
         )
 
     def propose(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:

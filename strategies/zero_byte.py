@@ -1,5 +1,5 @@
-"""No training, a baseline: each camera re-estimates its batch-norm statistics (Schneider et al. 2020, arXiv 2006.16971).
-Any method that sends a byte is to be held against it."""
+"""No training, a baseline: each camera re-estimates its batch-norm statistics (Schneider et al. 2020, arXiv
+2006.16971). Any method that sends a byte is to be held against it."""
 
 from dataclasses import dataclass
 

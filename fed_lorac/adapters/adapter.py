@@ -1,9 +1,33 @@
-"""An adapter: what of a network is trained, how that is read as a state, and what a state says. Knows networks and
-states; not cameras, rounds or bytes."""
+"""The contract of an adapter: what of a network is trained, how that is read as a state, and what a state says. Knows
+networks and states; not cameras, rounds or bytes.
+
+An author's own adapter is one of two kinds. `dense.DenseAdapter` trains parameters as they are: say which.
+`conv_adapter.ConvAdapter` puts a branch on convolutions: say what a branch starts with and which delta it makes. This
+is a whole one, a gain on each filter's frozen weight, linear in what is trained:
+
+    class GainConv2d(AdaptedConv2d):
+        strength: float
+
+        def delta(self, own: Mapping[str, Tensor]) -> Tensor:
+            return self.strength * own["gain"] * own["pattern"]
+
+    @dataclass(frozen=True)
+    class Gains(ConvAdapter):
+        source = "Smith et al. 2027, arXiv 2701.00001"
+        linear = True
+        layer = GainConv2d
+        strength: float = setting(0.5, "what each gain is multiplied by", above=0)
+
+        def branch(self, name: str, conv: nn.Conv2d, generator: torch.Generator) -> Branch:
+            pattern = torch.randn(conv.weight.shape[1:], generator=generator)
+            gain = torch.zeros(conv.out_channels, 1, 1, 1)
+            return Branch({"gain": gain}, {"pattern": pattern}, {"strength": self.strength})
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Self
+from dataclasses import Field, fields, is_dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,40 +35,81 @@ from torch import Tensor, nn
 from fed_lorac.adapters.deltas import State
 from fed_lorac.adapters.plain import copied
 
-__all__ = ["Adapter", "ToDelta", "is_delta_already"]
+__all__ = ["Adapter", "ToDelta", "is_delta_already", "trainable_parameters"]
 
 ToDelta = Callable[[State], State]
-"""A state -> the change of the network's tensors that it stands for, as `fed_lorac.adapters.deltas` has it."""
+"""A state -> the delta of the network's tensors that it stands for, as `fed_lorac.adapters.deltas` has it."""
 
 
 def is_delta_already(state: State) -> State:
-    """The to_delta of states that are changes already."""
+    """The to_delta of states that are deltas already."""
     return state
 
 
-class Adapter(ABC):
-    """One way to adapt a network. A state is what a camera sends: tensors by name.
+def trainable_parameters(model: nn.Module) -> int:
+    """How many numbers an optimizer moves: on an attached network, what a camera uploads."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-    Factors and dense changes say by themselves what they change. Where a part of the change is frozen and known to
-    both ends (a drawn A, a weight's coefficients), the state is without it and `to_delta` puts it back.
+
+class Adapter(ABC):
+    """One way to adapt a network: a frozen dataclass whose settings are fields made by `runtime.settings.setting`.
+
+    A state is what a camera sends: float32 tensors by name. Factor pairs and dense tensors are deltas by themselves.
+    Where part of a delta is frozen and known to both ends (a drawn factor, a code of the base's weights), the state is
+    without it, and `to_delta` puts it back.
+
+    Raises:
+        ConfigError: a setting is out of its range.
     """
 
-    linear: ClassVar[bool] = False
-    """Whether the change is linear in the state: the mean of states then is the mean of changes."""
+    source: ClassVar[str] = ""
+    """Where the method is from: authors or title, and an arXiv id or doi."""
+    has_factors: ClassVar[bool] = False
+    """States hold factor pairs A and B of any rank, and both are trained."""
+    state_is_delta: ClassVar[bool] = True
+    """A state is a delta as it stands; else `to_delta` adds what is frozen."""
+    trains_everything: ClassVar[bool] = False
+    """Every parameter is trained, so that nothing of the base stays."""
+
+    @property
+    def linear(self) -> bool:
+        """The delta is linear in the state: the mean of states then stands for the mean of deltas."""
+        return False
+
+    @property
+    def draws_anew(self) -> bool:
+        """Some of what is trained starts as `attach` drew it: states of two rounds then share no basis."""
+        return False
+
+    @property
+    def has_rank(self) -> bool:
+        """The method has a setting `rank`."""
+        return hasattr(self, "rank")
+
+    def __post_init__(self) -> None:
+        own_fields: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
+        for own in own_fields:
+            if rule := own.metadata.get("rule"):
+                object.__setattr__(self, own.name, rule.checked(own.name, getattr(self, own.name)))
 
     @property
     def scale(self) -> float:
-        """What an expanded state's factor products are multiplied by."""
+        """What products B @ A of a delta of `to_delta` are still to be multiplied by."""
         return 1.0
 
     def fit_to(self, base: nn.Module) -> Self:
-        """This adapter with what it takes from a starting base's weights; itself, where that is nothing."""
+        """This adapter with all that it takes from a starting base's weights or layout; itself, where it has that, or
+        needs nothing. `attach` fits an adapter to the very network where nobody did before."""
         return self
 
     def relative_to_init(self) -> "Adapter":
-        """This adapter with a state that is, as far as it can be, the change since `attach`: for codecs that lose a
-        share of what they are given, who is given values that the other end knows loses them for nothing."""
+        """This adapter with a state that is, as far as it can be, relative to what `attach` drew: for lossy codecs,
+        which lose a share of what they are given, and so lose less of a difference."""
         return self
+
+    def with_frozen_basis(self) -> "Adapter | None":
+        """This adapter with all that `attach` draws frozen, so that it is linear; None, where there is no such form."""
+        return None
 
     @abstractmethod
     def attach(self, model: nn.Module, generator: torch.Generator) -> None:
@@ -55,7 +120,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def read(self, model: nn.Module) -> dict[str, Tensor]:
-        """The state since `attach`: float32, on the CPU, sorted by name."""
+        """The state since `attach`: float32, contiguous, on the CPU, sorted by name."""
 
     @abstractmethod
     def load(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -67,20 +132,20 @@ class Adapter(ABC):
 
     @abstractmethod
     def merge(self, model: nn.Module) -> nn.Module:
-        """A copy with the change folded into its weights: a plain network, with the same outputs; the attached one
+        """A copy with the delta folded into its weights: a plain network, with the same outputs; the attached one
         stays as it is."""
 
     def delta(self, model: nn.Module) -> dict[str, Tensor]:
-        """The dense change of every parameter that has changed, by name."""
+        """The dense delta of every parameter that is not what it was, by name."""
         plain = copied(model)
         self.detach(plain)
         merged = dict(self.merge(model).named_parameters())
-        changes = {name: merged[name].detach() - before.detach() for name, before in plain.named_parameters()}
-        return {name: change for name, change in changes.items() if change.any()}
+        deltas = {name: merged[name].detach() - before.detach() for name, before in plain.named_parameters()}
+        return {name: delta for name, delta in deltas.items() if delta.any()}
 
     def to_delta(self, base: nn.Module, generator: torch.Generator) -> ToDelta:
         """What states mean that were read from a network like `base`, attached by a generator in the same state.
 
-        The change it gives is of float32 tensors on the CPU, and its products are still to be multiplied by `scale`.
+        The deltas it gives are of float32 tensors on the CPU, and their products are still to be multiplied by `scale`.
         """
         return is_delta_already

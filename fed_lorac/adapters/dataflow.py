@@ -83,5 +83,5 @@ def _trace(model: nn.Module) -> fx.Graph:
     except Exception as error:  # fx raises whatever the network's own code raises on a proxy
         raise FactorError(
             f"Folding batch norm follows a network's dataflow with torch.fx, which cannot trace this "
-            f"{type(model).__name__}: {error}. Merge with fold_bn=False."
+            f"{type(model).__name__}: {error}. Leave its batch norm as it is."
         ) from error

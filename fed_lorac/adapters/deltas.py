@@ -8,9 +8,10 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fed_lorac.adapters.algebra.factors import check_pair, delta, stack
+from fed_lorac.adapters.plain import carrier
 from fed_lorac.errors import FactorError
 
 __all__ = ["State", "apply_changes", "changed_names", "check_state", "dense_change", "fold", "joined", "pair_of"]
@@ -114,12 +115,9 @@ def apply_changes(weights: MutableMapping[str, Tensor], state: State, scale: flo
 def fold(target: _Network | MutableMapping[str, Tensor], state: State, scale: float = 1.0) -> None:
     """W <- W + D, IN PLACE, for a plain network or a dict of its tensors.
 
-    A network with a LoRA-C adapter attached has two values for some weights (base and trained): use `lora_c.fold`.
+    A network that carries an adapter is refused: what it trained would count for part of the delta.
     """
+    if isinstance(target, nn.Module) and (found := carrier(target)):
+        raise FactorError(f"A delta is folded into a plain network; {found} carries an adapter. Detach it first.")
     weights = target if isinstance(target, MutableMapping) else target.state_dict()
-    attached = sorted(name for name in weights if name.rpartition(".")[2].startswith("lora_"))
-    if attached:
-        raise FactorError(
-            f"A change is folded into a plain network; this one carries {attached[0]!r}. Use lora_c.fold, or detach."
-        )
     apply_changes(weights, state, scale)

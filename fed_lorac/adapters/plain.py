@@ -23,10 +23,9 @@ from torch.nn.utils.weight_norm import WeightNorm
 from fed_lorac.adapters.ties import ties
 from fed_lorac.errors import FactorError
 
-__all__ = ["DENSE_NOTE", "LORA_C_NOTE", "altered", "check_plain", "copied"]
+__all__ = ["DENSE_NOTE", "altered", "carrier", "check_plain", "copied"]
 
-# The attributes of a network by which it is known to carry an adapter.
-LORA_C_NOTE, DENSE_NOTE = "_lora_c", "_dense_before"
+DENSE_NOTE = "_dense_before"  # the attribute of a network by which it is known to carry an adapter
 
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _WEIGHTED = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
@@ -69,13 +68,19 @@ def altered(layer: nn.Module) -> str:
     return "is compiled" if vars(layer).get("_compiled_call_impl") is not None else ""
 
 
-def _refuse_attached(model: nn.Module) -> None:
+def carrier(model: nn.Module) -> str:
+    """The first layer that carries an adapter, or the network that does, in words; "" for a network without one."""
     branches = ((n, m) for n, m in model.named_modules() if hasattr(m, "effective_weight"))
-    notes = ((n, m) for n, m in model.named_modules() if {LORA_C_NOTE, DENSE_NOTE} & vars(m).keys())
-    if found := next(chain(branches, notes), None):
+    notes = ((n, m) for n, m in model.named_modules() if DENSE_NOTE in vars(m))
+    found = next(chain(branches, notes), None)
+    return _called(*found) if found else ""
+
+
+def _refuse_attached(model: nn.Module) -> None:
+    if found := carrier(model):
         raise FactorError(
-            f"A network carries one adapter at a time; {_called(*found)} has one. Detach it first, or attach to what "
-            "it merges to."
+            f"A network carries one adapter at a time; {found} has one. Detach it first, or attach to what it merges "
+            "to."
         )
 
 

@@ -1,5 +1,4 @@
-"""Targets: what LoRA-C, or another adapter of branches, would do to a network. Knows layers' types, kernels and
-order; alters nothing.
+"""Targets: the layers of a network that an adapter changes. Knows layers' types, kernels and order; alters nothing.
 
 Everything that attach refuses is refused here, before the first layer is touched.
 """
@@ -12,12 +11,12 @@ from torch.nn.modules.conv import _ConvNd
 from fed_lorac.adapters.plain import check_plain
 from fed_lorac.errors import FactorError
 
-__all__ = ["Targets", "auto_rank_mode", "find_targets"]
+__all__ = ["Targets", "auto_rank_mode", "classifier_of", "find_targets", "first_conv_of"]
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Names of the modules LoRA-C touches, each in the network's own order (of registration)."""
+    """Names of the layers that a `ConvAdapter` changes, in the network's own order (of registration)."""
 
     branches: tuple[str, ...]  # convolutions that get a branch: every one but the first
     first_conv: str
@@ -82,3 +81,21 @@ def _refuse_unfit(name: str, conv: _ConvNd) -> None:
             f"{law}; layer {name!r} says that its weight is {said}, and it is {tuple(conv.weight.shape)}. Was it cut "
             "to a smaller one? Put a convolution of that size in its place."
         )
+
+
+def first_conv_of(model: nn.Module) -> str:
+    """The first convolution's name; FactorError where there is none."""
+    return _one([name for name, module in model.named_modules() if isinstance(module, _ConvNd)], 0, "a convolution")
+
+
+def classifier_of(model: nn.Module) -> str:
+    """The last nn.Linear's name; FactorError where there is none."""
+    return _one([name for name, module in model.named_modules() if isinstance(module, nn.Linear)], -1, "an nn.Linear")
+
+
+def _one(names: list[str], place: int, what: str) -> str:
+    if not names:
+        raise FactorError(
+            f"This method trains {what} as it is; this network has none. Leave it out, or choose another."
+        )
+    return names[place]

@@ -123,7 +123,7 @@ class TrimmedMean(Aggregator):
 
 @dataclass(frozen=True)
 class Krum(Aggregator):
-    """The one delta that is nearest to its n - f - 2 nearest ones, f cameras being malicious (Blanchard et al. 2017)."""
+    """The delta that is nearest to its n - f - 2 nearest ones, f cameras being malicious (Blanchard et al. 2017)."""
 
     source = "Krum, arXiv 1703.02757"
     malicious: int = setting(1, "number of malicious cameras that krum assumes", least=0)

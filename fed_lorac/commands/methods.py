@@ -5,7 +5,7 @@ An entry's source stands beside it in its registry, and a strategy's exactness; 
 
 from typing import Any
 
-from fed_lorac.adapters.methods import ADAPTERS, SOURCES
+from fed_lorac.adapters.methods import ADAPTERS
 from fed_lorac.fleet.links import LINKS
 from fed_lorac.simulation.build_strategy import STRATEGIES
 from fed_lorac.wire.codecs.codecs import CODECS
@@ -18,7 +18,7 @@ Entry = dict[str, Any]
 def catalogue() -> dict[str, list[Entry]]:
     """Kind -> its entries in their registry's order: `name`, `source` (a paper or a standard), strategies' `exact`."""
     return {
-        "adapters": [{"name": name, "source": SOURCES[name]} for name in ADAPTERS],
+        "adapters": [{"name": name, "source": kind.source} for name, kind in ADAPTERS.items()],
         "strategies": [{"name": name, "source": row.source, "exact": row.exact} for name, row in STRATEGIES.items()],
         "codecs": [{"name": name, "source": row.source} for name, row in CODECS.items()],
         "links": [{"name": name, "source": row.source} for name, row in LINKS.items()],

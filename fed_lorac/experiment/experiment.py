@@ -97,13 +97,13 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...]) -> Experiment:
 def _adapters(config: Config, base: BaseModel) -> tuple[Adapter, ...]:
     """What cameras train: one adapter for all, or one for each of the ranks, with the same alpha / r.
 
-    Under a rotating basis LoRA-C's A is drawn and stays for the round.
+    Under a rotating basis what is drawn stays for the round.
     """
     adapter = config.adapter
-    if config.strategy.name == "rotating-basis" and adapter.method == "lora-c":
-        adapter = replace(adapter, method="lora-c-ffa")
     scale = adapter.alpha / adapter.rank
     dealt = [adapter_of(replace(adapter, rank=r, alpha=scale * r, ranks="")) for r in adapter.rank_list]
+    if config.strategy.name == "rotating-basis":
+        dealt = [one.with_frozen_basis() or one for one in dealt]
     if config.codec.up not in names.LOSSLESS and config.strategy.name in names.DRAW_ANEW:
         dealt = [one.relative_to_init() for one in dealt]
     return tuple(one.fit_to(base.model) for one in dealt)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.lora_c import trainable_parameters
+from fed_lorac.adapters.adapter import trainable_parameters
 from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.adapters.targets import auto_rank_mode
 from fed_lorac.config import AdapterConfig, names

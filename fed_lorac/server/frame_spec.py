@@ -91,7 +91,7 @@ class FrameSpec:
 
 @dataclass(frozen=True)
 class DownlinkCodec:
-    """How the numbers of frames down travel: `dtype` is a name in `wire.codecs.CODECS`; `topk_share` is what topk sends.
+    """How the numbers of frames down travel: `dtype` is a name in `wire.codecs.CODECS`; `topk_share`, what topk sends.
 
     Raises:
         FrameError: no such dtype.

@@ -1,6 +1,6 @@
 """Rounds over frames: judges cameras' frames as they come, has a strategy make one update of them, and sends it. Knows
-Flower's records and frames; not what is averaged, which the strategy says, nor who is asked and told (`fleet_strategy`).
-"""
+Flower's records and frames; not what is averaged (the strategy says that), nor who is asked and told
+(`fleet_strategy`)."""
 
 import logging
 import math
@@ -203,7 +203,8 @@ class FrameStrategy(FleetStrategy):
         return self.strategy.gained(server, after, decoded)
 
     def _with_personal_frames(self, before: ServerState, after: ServerState) -> ServerState:
-        """Every personal part made a frame, which the codec may refuse; the state without those that may be withheld."""
+        """The state after every personal part was made a frame; without those that the codec refuses, where the
+        strategy can do without."""
         for part in {part.name: part for part in self._parts(after).values()}.values():
             try:
                 self._personal_frame(part)

@@ -1,5 +1,5 @@
-"""Rounds in which nothing crosses the radio: messages are how a simulation tells its cameras that a round goes by. Knows
-rounds and replies; not frames."""
+"""Rounds in which nothing crosses the radio: messages are how a simulation tells its cameras that a round goes by.
+Knows rounds and replies; not frames."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace

@@ -78,8 +78,8 @@ class Proposal:
 class PersonalPart:
     """Parameters that some cameras have and others have not.
 
-    Cameras of one `name` share them, as one frame; `round` is the one in which they last changed: who has folded a later
-    update has them. `state` makes them, when they are to be sent.
+    Cameras of one `name` share them, as one frame; `round` is the one in which they last changed: who has folded a
+    later update has them. `state` makes them, when they are to be sent.
     """
 
     name: tuple[str, int]
@@ -87,6 +87,7 @@ class PersonalPart:
     state: Callable[[], State] = field(compare=False, repr=False)
 
 
+@dataclass(frozen=True)
 class Traits(ABC):
     """What is said of every strategy, whether anything is sent or not."""
 
@@ -138,6 +139,7 @@ class Traits(ABC):
         )
 
 
+@dataclass(frozen=True)
 class SilentStrategy(Traits):
     """A baseline under which nothing is sent: there is nothing to propose."""
 
@@ -145,6 +147,7 @@ class SilentStrategy(Traits):
     sends = False
 
 
+@dataclass(frozen=True)
 class Strategy(Traits):
     """What a server makes of a round: a frozen dataclass whose fields are its settings. All methods are pure.
 

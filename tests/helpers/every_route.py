@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fed_lorac.adapters.lora_c import attach
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.adapters.methods import ADAPTERS, adapter_of
 from fed_lorac.config import AdapterConfig
 from fed_lorac.models import build
@@ -44,7 +44,7 @@ def main() -> None:
         go([adapted(method), adapted(method)])
     for route in ("dense", "two-step", "thin"):
         model = network()
-        attach(model, rank=1, alpha=1.0, route=route)  # type: ignore[arg-type]
+        LoraC(rank=1, alpha=1.0, route=route).attach(model, torch_stream(0, "adapter"))  # type: ignore[arg-type]
         go([model])
         go([model], "bf16")
 

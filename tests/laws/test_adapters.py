@@ -8,9 +8,9 @@ import torch
 from small_runs import rows, tiny
 from torch import Tensor, nn
 
+from fed_lorac.adapters.adapter import Adapter, trainable_parameters
 from fed_lorac.adapters.deltas import State, apply_changes, changed_names, dense_change
-from fed_lorac.adapters.lora_c import trainable_parameters
-from fed_lorac.adapters.methods import ADAPTERS, Adapter, adapter_of
+from fed_lorac.adapters.methods import ADAPTERS, adapter_of
 from fed_lorac.config import AdapterConfig, names
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build

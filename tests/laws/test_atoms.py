@@ -15,9 +15,9 @@ from small_runs import rows as rows_of
 from small_runs import tiny
 from torch import Tensor, nn
 
+from fed_lorac.adapters.adapter import trainable_parameters
 from fed_lorac.adapters.algebra import atoms
-from fed_lorac.adapters.filter_atoms import Atoms, AtomsConv2d, OvercompleteAtoms
-from fed_lorac.adapters.lora_c import trainable_parameters
+from fed_lorac.adapters.filter_atoms import AtomsConv2d, FilterAtoms
 from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.config import AdapterConfig
 from fed_lorac.errors import ConfigError, FactorError
@@ -182,7 +182,7 @@ def test_a_kernel_of_its_own_is_not_regrouped():
 
 
 def test_the_gradient_of_an_atom_is_the_weights_gradient_seen_through_alpha():
-    model, adapter = network(), Atoms(m=6, kc=4)
+    model, adapter = network(), FilterAtoms(atoms=6, kc=4)
     adapter.attach(model, torch_stream(0, "A"))
     layer = model.get_submodule("layer2.0.conv1")
     assert isinstance(layer, AtomsConv2d)
@@ -213,7 +213,7 @@ def test_states_are_named_and_shaped_as_the_papers_tensors():
 @given(st.lists(st.floats(-2, 2), min_size=2, max_size=4), st.sampled_from([6, 9, 12]))
 def test_the_change_is_linear_in_the_state(weights: list[float], m: int):
     base, generator = network(), torch_stream(0, "A")
-    adapter = Atoms(m=m, kc=4).fit_to(base)
+    adapter = FilterAtoms(atoms=m, kc=4).fit_to(base)
     states = []
     for k in range(len(weights)):
         model = network()
@@ -230,7 +230,7 @@ def test_the_change_is_linear_in_the_state(weights: list[float], m: int):
 
 def test_the_overcomplete_change_is_not():
     base, model = network(), network()
-    adapter = OvercompleteAtoms(m=9, kc=0, m1=3, train_first_conv=False, train_classifier=False).fit_to(base)
+    adapter = FilterAtoms(atoms=9, kc=0, m1=3, train_first_conv=False, train_classifier=False).fit_to(base)
     adapter.attach(model, torch_stream(0, "A"))
     state = adapter.read(stepped(model, 0))
     expand = adapter.to_delta(base, torch_stream(0, "A"))
@@ -241,7 +241,7 @@ def test_the_overcomplete_change_is_not():
 @pytest.mark.parametrize("m1", [0, 3])
 def test_alpha_is_of_the_starting_base_and_stays(m1: int):
     base = network()
-    kind = OvercompleteAtoms(m=12, kc=4, m1=m1) if m1 else Atoms(m=12, kc=4)
+    kind = FilterAtoms(atoms=12, kc=4, m1=m1)
     adapter, again = kind.fit_to(base), kind.fit_to(network())
     moved = network()
     with torch.no_grad():
@@ -259,7 +259,7 @@ def test_alpha_is_of_the_starting_base_and_stays(m1: int):
 
 def test_what_the_atoms_miss_is_no_error_of_the_network():
     x = draw(0, 2, 3, 16, 16).float()
-    model, adapter = network(), Atoms(m=2, kc=4)
+    model, adapter = network(), FilterAtoms(atoms=2, kc=4)
     assert adapter.fit_to(model).reconstruction_error > 0.3
     adapter.attach(model, torch_stream(0, "A"))
     assert torch.allclose(model(x), network()(x), atol=1e-6)
@@ -267,7 +267,7 @@ def test_what_the_atoms_miss_is_no_error_of_the_network():
 
 def test_the_networks_reconstruction_error_is_that_of_all_kernels_as_one_vector():
     base = network()
-    adapter = Atoms(m=5, kc=4).fit_to(base)
+    adapter = FilterAtoms(atoms=5, kc=4).fit_to(base)
     assert adapter.codes is not None
     both: list[Tensor] = []
     for name, code in adapter.codes.items():
@@ -279,17 +279,21 @@ def test_the_networks_reconstruction_error_is_that_of_all_kernels_as_one_vector(
         assert adapter.reconstruction[name] == pytest.approx(float(missed / norm), abs=1e-5)
     norm, missed = torch.cat([pair.flatten(1) for pair in both], 1).norm(dim=1)
     assert adapter.reconstruction_error == pytest.approx(float(missed / norm), rel=1e-5)
-    assert 0 < Atoms(m=9, kc=4).fit_to(base).reconstruction_error < adapter.reconstruction_error
-    for whole in (Atoms(m=9, kc=0), Atoms(m=9, kc=2), Atoms(m=16, kc=4)):  # as many atoms as kernels have numbers
+    assert 0 < FilterAtoms(atoms=9, kc=4).fit_to(base).reconstruction_error < adapter.reconstruction_error
+    for whole in (
+        FilterAtoms(atoms=9, kc=0),
+        FilterAtoms(atoms=9, kc=2),
+        FilterAtoms(atoms=16, kc=4),
+    ):  # as many atoms as kernels have numbers
         assert whole.fit_to(base).reconstruction_error < 1e-6
     with pytest.raises(FactorError, match="fit_to"):
-        _ = Atoms(m=5, kc=4).reconstruction_error
+        _ = FilterAtoms(atoms=5, kc=4).reconstruction_error
 
 
 def test_resnet18_trains_a_few_hundred_numbers_a_stage():
     """16 convolutions of 3x3 and three of 1x1: 16 m K*K + 3 m kc*kc."""
     model = build("resnet18")
-    adapter = Atoms(m=9, kc=4, train_first_conv=False, train_classifier=False)
+    adapter = FilterAtoms(atoms=9, kc=4, train_first_conv=False, train_classifier=False)
     adapter.attach(model, torch_stream(0, "A"))
     convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)][1:]
     formula = sum(9 * (4 * 4 if c.kernel_size == (1, 1) else 9) for c in convs)
@@ -299,14 +303,14 @@ def test_resnet18_trains_a_few_hundred_numbers_a_stage():
 
 def test_overcomplete_atoms_count_with_the_channels():
     model = network()
-    adapter = OvercompleteAtoms(m=6, kc=0, m1=3, train_first_conv=False, train_classifier=False)
+    adapter = FilterAtoms(atoms=6, kc=0, m1=3, train_first_conv=False, train_classifier=False)
     adapter.attach(model, torch_stream(0, "A"))
     convs = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)][1:]
     assert trainable_parameters(model) == sum(c.in_channels * 6 * 3 + 6 * 3 * 9 for c in convs)
 
 
 def test_without_kc_a_1x1_convolution_carries_nothing_and_stays():
-    model, adapter = network(), Atoms(m=9, kc=0)
+    model, adapter = network(), FilterAtoms(atoms=9, kc=0)
     adapter.attach(model, torch_stream(0, "A"))
     shortcut = model.get_submodule("layer2.0.downsample.0")
     assert type(shortcut) is nn.Conv2d and not shortcut.weight.requires_grad
@@ -331,22 +335,25 @@ def test_alpha1_is_within_kaimings_bound_and_drawn_from_the_generator():
 )
 def test_what_cannot_be_decomposed_is_refused_and_left_as_it_was(second: nn.Module, law: str):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), second, nn.Flatten(), nn.Linear(8, 2))
-    for act in (lambda: Atoms(m=9, kc=4).attach(model, torch_stream(0, "A")), lambda: Atoms(m=9, kc=4).fit_to(model)):
+    for act in (
+        lambda: FilterAtoms(atoms=9, kc=4).attach(model, torch_stream(0, "A")),
+        lambda: FilterAtoms(atoms=9, kc=4).fit_to(model),
+    ):
         with pytest.raises(FactorError, match=law):
             act()
     assert type(model[1]) is nn.Conv2d and all(p.requires_grad for p in model.parameters())
 
 
 def test_codes_and_states_are_for_networks_of_their_kind():
-    adapter = Atoms(m=9, kc=4).fit_to(network())
+    adapter = FilterAtoms(atoms=9, kc=4).fit_to(network())
     with pytest.raises(FactorError, match="another model"):
         adapter.attach(build("resnet14", width=4), torch_stream(0, "A"))
     expand = adapter.to_delta(network(), torch_stream(0, "A"))
     model = network()
-    replace(adapter, m=6, codes=None).attach(model, torch_stream(0, "A"))
-    with pytest.raises(FactorError, match="other atoms"):
+    replace(adapter, atoms=6, codes=None).attach(model, torch_stream(0, "A"))
+    with pytest.raises(FactorError, match="other settings"):
         expand(adapter.read(model))
-    with pytest.raises(FactorError, match="none of it"):
+    with pytest.raises(FactorError, match="came none"):
         expand({})
 
 

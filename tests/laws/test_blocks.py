@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fed_lorac.adapters.lora_c import attach
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.config import AdapterConfig
 from fed_lorac.errors import DataError, RunError
@@ -270,7 +270,7 @@ def test_networks_that_cannot_stand_side_by_side_are_trained_one_at_a_time() -> 
 
 def test_torchvisions_networks_stand_side_by_side() -> None:
     model = build("resnet18", num_classes=3)
-    attach(model, rank=1, alpha=1.0)
+    LoraC(1, 1.0).attach(model, torch_stream(0, "A"))
     assert why_apart(model) == ""
     assert why_apart(build("resnet50")) == ""
 
@@ -288,7 +288,7 @@ def test_the_size_of_a_block_is_a_rule_of_shapes() -> None:
     ):
         assert block_size(model, image_size=32, batch_size=batch, precision=precision) == size  # type: ignore[arg-type]
         attached = copy.deepcopy(model)
-        attach(attached, rank=2, alpha=4.0)
+        LoraC().attach(attached, torch_stream(0, "A"))
         assert block_size(attached, image_size=32, batch_size=batch, precision=precision) == size  # type: ignore[arg-type]
     assert block_size(small, image_size=32, batch_size=10_000, precision="bf16") == 1
     assert block_size(own, image_size=32, batch_size=50, device="cuda:0") == 64

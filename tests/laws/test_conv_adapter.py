@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.conv_adapter import AdaptedConv2d, BranchStart, ConvAdapter, remove_branch
-from fed_lorac.adapters.lora_c import trainable_parameters
+from fed_lorac.adapters.adapted_conv import AdaptedConv2d, Branch, remove_branch
+from fed_lorac.adapters.adapter import trainable_parameters
+from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build
+from fed_lorac.runtime.settings import setting
 from fed_lorac.seeds import torch_stream
 from fed_lorac.training.blocks import fixed_norms_folded
 
@@ -20,22 +22,24 @@ from fed_lorac.training.blocks import fixed_norms_folded
 class GainConv2d(AdaptedConv2d):
     strength: float
 
-    def change(self, own: Mapping[str, Tensor]) -> Tensor:
+    def delta(self, own: Mapping[str, Tensor]) -> Tensor:
         return self.strength * own["gain"] * own["pattern"]
 
 
 @dataclass(frozen=True)
 class Gains(ConvAdapter):
-    kind = GainConv2d
+    layer = GainConv2d
+    linear = True
     only: str = ""
+    strength: float = setting(0.5, "what each gain is multiplied by", above=0)
 
-    def starts(self, model: nn.Module, generator: torch.Generator) -> dict[str, BranchStart]:
-        return {name: self.start(model, name, generator) for name in self.convolutions(model) if self.only in name}
+    def convolutions(self, model: nn.Module) -> tuple[str, ...]:
+        return tuple(name for name in super().convolutions(model) if self.only in name)
 
-    def start(self, model: nn.Module, name: str, generator: torch.Generator) -> BranchStart:
-        shape = model.get_parameter(f"{name}.weight").shape
-        pattern = torch.randn(shape[1:], generator=generator)
-        return BranchStart({"gain": torch.zeros(shape[0], 1, 1, 1)}, {"pattern": pattern}, {"strength": 0.5})
+    def branch(self, name: str, conv: nn.Conv2d, generator: torch.Generator) -> Branch:
+        pattern = torch.randn(conv.weight.shape[1:], generator=generator)
+        gain = torch.zeros(conv.out_channels, 1, 1, 1)
+        return Branch({"gain": gain}, {"pattern": pattern}, {"strength": self.strength})
 
 
 def plain() -> nn.Module:
@@ -88,7 +92,7 @@ def test_a_branch_is_a_convolution_by_the_sum_of_weight_and_change() -> None:
     torch.testing.assert_close(model(images()), twin(images()))
 
 
-def test_an_undressed_convolution_is_the_plain_one_it_was() -> None:
+def test_a_convolution_without_its_branch_is_the_plain_one_it_was() -> None:
     model = moved(attached(train_first_conv=False, train_classifier=False)[0])
     layers = branches(model)
     keys = {id(layer): set(vars(layer)) for layer in layers.values()}
@@ -144,9 +148,9 @@ def test_a_network_carries_one_adapter_at_a_time() -> None:
         adapter.attach(model, torch_stream(0, "adapter"))
 
 
-def test_a_change_is_reckoned_in_full_precision_under_autocast() -> None:
+def test_a_delta_is_computed_in_full_precision_under_autocast() -> None:
     layer = next(iter(branches(moved(attached()[0])).values()))
-    own = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
+    own = layer.own()
     with torch.autocast("cpu", torch.bfloat16):
         under = layer.effective_weight(own)
         said = layer(torch.randn(1, layer.in_channels, 8, 8, generator=torch_stream(0, "x")))

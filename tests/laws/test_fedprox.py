@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fed_lorac.adapters.lora_c import attach
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.models import build
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.training.augment import shuffled_batches, to_input
@@ -17,7 +17,7 @@ from fed_lorac.training.loop import Recipe, Task, decayed_groups, train
 def network() -> nn.Module:
     torch.manual_seed(0)
     model = build("resnet8", width=4).train()
-    attach(model, rank=1, alpha=2.0, generator=torch_stream(0, "adapter"))
+    LoraC(rank=1, alpha=2.0).attach(model, torch_stream(0, "adapter"))
     return model
 
 

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import weight_norm
 
-from fed_lorac.adapters import lora_c
 from fed_lorac.adapters.fold_bn import fold_batch_norm, folding_of
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.errors import FactorError
 from fed_lorac.export import Deployed, load_network
 from fed_lorac.export.formats import FORMATS
@@ -249,12 +249,13 @@ def test_a_forward_that_was_set_on_a_container_is_followed() -> None:
 @pytest.mark.parametrize("norm", ["batch", "batch, activation inside", "batch, no statistics"])
 def test_a_merged_network_answers_as_the_attached_one_with_what_folds_folded(norm: str) -> None:
     model = zoo(Drawn(norm=norm)).double()
-    lora_c.attach(model, rank=2, alpha=4.0)
+    adapter = LoraC(rank=2, alpha=4.0)
+    adapter.attach(model, torch_stream(0, "A"))
     with torch.no_grad():
         for p in model.parameters():
             if p.requires_grad:
                 p.add_(0.1)
-        assert torch.allclose(lora_c.merge(model, fold_bn=True)(X), model(X), atol=1e-10)
+        assert torch.allclose(fold_batch_norm(adapter.merge(model))(X), model(X), atol=1e-10)
         with fixed_norms_folded(model, model):
             folded = model(X)
         assert torch.allclose(folded, model(X), atol=1e-10)

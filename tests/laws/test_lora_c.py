@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +12,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fed_lorac.adapters import lora_c
+from fed_lorac.adapters.adapted_conv import Branch, inject
+from fed_lorac.adapters.adapter import trainable_parameters
 from fed_lorac.adapters.algebra.routes import faster_route
+from fed_lorac.adapters.bn_affine import BnAffine
+from fed_lorac.adapters.conv_adapter import adapted_layers
 from fed_lorac.adapters.deltas import apply_changes, changed_names, dense_change, fold
 from fed_lorac.adapters.fold_bn import fold_batch_norm
-from fed_lorac.adapters.lora_c_conv import LoraConv2d, inject
+from fed_lorac.adapters.lora_c import LoraC
+from fed_lorac.adapters.low_rank import LoraConv2d
 from fed_lorac.adapters.targets import auto_rank_mode
-from fed_lorac.errors import FactorError
+from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.models import build
 from fed_lorac.seeds import torch_stream
 
@@ -42,6 +47,16 @@ def net(name: str = "resnet8", **settings: object) -> nn.Module:
                 module.weight.uniform_(0.5, 2, generator=generator)
                 module.bias.normal_(generator=generator)
     return model.eval()
+
+
+def attach(model: nn.Module, *, seed: int = 0, **settings: Any) -> LoraC:
+    adapter = LoraC(**settings)
+    adapter.attach(model, torch_stream(seed, "lora_c"))
+    return adapter
+
+
+def carry(conv: nn.Conv2d, A: Tensor, B: Tensor, scale: float, route: str = "auto") -> None:
+    inject(conv, LoraConv2d, Branch({"A": A, "B": B}, {}, {"scale": scale, "route": route}))
 
 
 def images(n: int = 4, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -75,14 +90,14 @@ def test_the_papers_parameter_counts_are_reproduced_digit_for_digit(name: str):
             with torch.device("meta"):
                 model = build(name)
             assert sum(p.numel() for p in model.parameters()) == full
-            lora_c.attach(model, rank=rank, alpha=2 * rank, rank_mode=mode)
-            assert lora_c.trainable_parameters(model) == count
+            attach(model, rank=rank, alpha=2 * rank, rank_mode=mode)
+            assert trainable_parameters(model) == count
 
 
 def test_an_adapter_runs_on_the_meta_device_where_shapes_cost_nothing():
     with torch.device("meta"):
         model = build("resnet18")
-        lora_c.attach(model, rank=4, alpha=8)
+        attach(model, rank=4, alpha=8)
         assert model(torch.empty(2, 3, 32, 32)).shape == (2, 10)
 
 
@@ -93,25 +108,28 @@ def test_an_adapter_runs_on_the_meta_device_where_shapes_cost_nothing():
 def test_auto_is_r_times_k_for_basic_blocks_and_r_for_bottlenecks(name: str, mode: str):
     with torch.device("meta"):
         model = build(name)
-    assert auto_rank_mode(model) == lora_c.attach(model, rank=1, alpha=1).rank_mode == mode
+    assert auto_rank_mode(model) == LoraC(rank=1).fit_to(model).rank_mode == mode
+    attach(model, rank=1, alpha=1)
+    layers = adapted_layers(model).values()
+    assert all(layer.A.shape[0] == (layer.kernel_size[0] if mode == "r*k" else 1) for layer in layers)
 
 
 def test_every_convolution_but_the_first_has_a_branch_and_the_rest_is_frozen():
     model = net()
-    note = lora_c.attach(model, rank=2, alpha=4)
+    attach(model, rank=2, alpha=4)
     convs = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    assert note.branches == tuple(convs[1:]) and "layer2.0.downsample.0" in note.branches
-    assert note.dense == ("conv1", "fc")
+    branches = list(adapted_layers(model))
+    assert branches == convs[1:] and "layer2.0.downsample.0" in branches
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert trained == {"conv1.weight", "fc.weight"} | {f"{n}.lora_{s}" for n in note.branches for s in "AB"}
+    assert trained == {"conv1.weight", "fc.weight"} | {f"{n}.{s}" for n in branches for s in "AB"}
 
 
 def test_the_message_holds_what_is_trained_no_more_no_less():
     for kernel_wise in (False, True):
         model = net().to(memory_format=torch.channels_last)
-        lora_c.attach(model, rank=2, alpha=4, kernel_wise=kernel_wise)
-        state = lora_c.read_state(model)
-        assert sum(tensor.numel() for tensor in state.values()) == lora_c.trainable_parameters(model)
+        adapter = attach(model, rank=2, alpha=4, kernel_wise=kernel_wise)
+        state = adapter.read(model)
+        assert sum(tensor.numel() for tensor in state.values()) == trainable_parameters(model)
         assert list(state) == sorted(state)
         assert all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in state.values())
 
@@ -120,9 +138,9 @@ def test_kernel_wise_counts_two_r_k_in_out_numbers_a_convolution():
     model = net()
     plain = sum(m.weight.numel() for n, m in model.named_modules() if n in ("conv1", "fc"))
     convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)][1:]
-    lora_c.attach(model, rank=3, alpha=3, kernel_wise=True)
+    attach(model, rank=3, alpha=3, kernel_wise=True)
     branches = sum(2 * 3 * c.kernel_size[0] * c.in_channels * c.out_channels for c in convs)
-    assert lora_c.trainable_parameters(model) == plain + branches
+    assert trainable_parameters(model) == plain + branches
 
 
 @pytest.mark.parametrize(
@@ -132,7 +150,7 @@ def test_kernel_wise_counts_two_r_k_in_out_numbers_a_convolution():
 def test_a_fresh_adapter_changes_no_output(route: str, kernel_wise: bool):
     model, x = net(), images()
     before = model(x)
-    lora_c.attach(model, rank=2, alpha=4, route=route, kernel_wise=kernel_wise)  # type: ignore[arg-type]
+    attach(model, rank=2, alpha=4, route=route, kernel_wise=kernel_wise)
     assert torch.equal(model(x), before)
 
 
@@ -163,20 +181,20 @@ def test_all_routes_agree_in_output_and_gradients(
         conv.weight.normal_(generator=generator).div_(k * in_**0.5)
     conv.weight.requires_grad_(False)
     A = torch.randn(rank, in_ * k, generator=generator) / (in_ * k) ** 0.5
-    inject(conv, A, torch.randn(out * k, rank, generator=generator) / rank**0.5, 2.0)
+    carry(conv, A, torch.randn(out * k, rank, generator=generator) / rank**0.5, 2.0)
     assert isinstance(conv, LoraConv2d)
     x = torch.randn((2, in_, 9, 10) if batched else (in_, 9, 10), generator=generator).to(dtype)
     results = []
     for route in ("dense", "two-step", "thin"):
-        conv.lora_route = route  # type: ignore[assignment]
+        conv.route = route  # type: ignore[assignment]
         x = x.detach().requires_grad_()
         y = conv(x)
         y.square().mean().backward()
-        results.append((y.detach(), x.grad, conv.lora_A.grad, conv.lora_B.grad))
+        results.append((y.detach(), x.grad, conv.A.grad, conv.B.grad))
         assert conv.weight.grad is None
-        conv.lora_A.grad = conv.lora_B.grad = None
+        conv.A.grad = conv.B.grad = None
     plain = nn.Conv2d(in_, out, k, dtype=dtype, **how)  # a third route: a plain layer with the merged weight
-    plain.load_state_dict({"weight": conv.weight + conv.delta(), **({"bias": conv.bias} if bias else {})})
+    plain.load_state_dict({"weight": conv.effective_weight(conv.own()), **({"bias": conv.bias} if bias else {})})
     close = 1e-10 if dtype == torch.float64 else 1e-5
     assert torch.allclose(plain(x), results[0][0], rtol=0, atol=close)
     for one, *others in zip(*results, strict=True):
@@ -189,7 +207,7 @@ def test_all_routes_agree_on_a_whole_network(dtype: torch.dtype):
     x, outputs = images(dtype=dtype), []
     for route in ("dense", "two-step", "thin"):
         model = net().to(dtype)
-        lora_c.attach(model, rank=2, alpha=4, route=route)  # type: ignore[arg-type]
+        attach(model, rank=2, alpha=4, route=route)
         disturb(model)
         outputs.append(model(x))
     scale = outputs[0].abs().max()
@@ -202,7 +220,7 @@ def test_each_route_does_its_own_arithmetic_and_no_more(route: str, base_convs: 
     """In units of one convolution: a frozen one runs forward and back to its input, a trained one to its weight too."""
     conv = nn.Conv2d(16, 12, 3, padding=1, bias=False)
     conv.weight.requires_grad_(False)
-    inject(conv, torch.randn(2, 48), torch.randn(36, 2), 1.0, route)  # type: ignore[arg-type]
+    carry(conv, torch.randn(2, 48), torch.randn(36, 2), 1.0, route)
     x = torch.randn(2, 16, 8, 8, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
         conv(x).sum().backward()
@@ -219,15 +237,15 @@ def test_the_rule_reads_shapes_and_device_type_alone():
     assert faster_route((512, 512, 3, 3), 512) == "dense"  # wider than it is worth
     assert faster_route((512, 512, 3, 3), 3, "cuda") == "dense"  # until measured there
     layer = nn.Conv2d(512, 512, 3)
-    inject(layer, torch.zeros(3, 1536), torch.zeros(1536, 3), 1.0)
-    assert isinstance(layer, LoraConv2d) and layer.route() == "thin"
+    carry(layer, torch.zeros(3, 1536), torch.zeros(1536, 3), 1.0)
+    assert isinstance(layer, LoraConv2d) and layer.pick_route() == "thin"
     with torch.no_grad():
-        assert layer.route() == "dense"  # no backward pass: one convolution is cheapest
+        assert layer.pick_route() == "dense"  # no backward pass: one convolution is cheapest
 
 
 def test_training_moves_what_is_trained_and_nothing_else():
     model = net().train()
-    lora_c.attach(model, rank=2, alpha=4)
+    attach(model, rank=2, alpha=4)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for _ in range(2):  # A moves from the second step on: B was zero
         optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.1)
@@ -241,7 +259,7 @@ def test_training_moves_what_is_trained_and_nothing_else():
 
 def test_train_and_eval_alter_no_weight():
     model = net()
-    lora_c.attach(model, rank=2, alpha=4)
+    attach(model, rank=2, alpha=4)
     disturb(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.train().eval().train()
@@ -254,27 +272,27 @@ def test_detach_leaves_no_trace():
     model.bn1.weight.requires_grad_(False)
     model.layer2.train()
     before = trace_of(model)
-    lora_c.attach(model, rank=2, alpha=4)
+    adapter = attach(model, rank=2, alpha=4)
     disturb(model)
     model.eval()(images()).sum().backward()
     model.layer2.train()
     assert fired and trace_of(model) != before
-    lora_c.detach(model)
+    adapter.detach(model)
     assert trace_of(model) == before
     assert model.conv1.weight.grad is None
 
 
 def test_an_attached_network_can_be_copied_and_saved():
     model, x = net(), images()
-    lora_c.attach(model, rank=2, alpha=4)
+    adapter = attach(model, rank=2, alpha=4)
     disturb(model)
     twin = copy.deepcopy(model)
     other = net()
-    lora_c.attach(other, rank=2, alpha=4, seed=9)
+    attach(other, rank=2, alpha=4, seed=9)
     other.load_state_dict(model.state_dict())
     for same in (twin, other):
         assert torch.equal(same(x), model(x))
-        assert all(torch.equal(t, lora_c.read_state(model)[n]) for n, t in lora_c.read_state(same).items())
+        assert all(torch.equal(t, adapter.read(model)[n]) for n, t in adapter.read(same).items())
     disturb(model)
     assert not torch.equal(twin(x), model(x))
 
@@ -294,11 +312,11 @@ def plain_flops(model: nn.Module, x: Tensor) -> int:
 def test_merge_gives_the_plain_network_with_the_adapters_outputs(settings: dict[str, str], fold_bn: bool):
     plain, x = net(**settings), images(2)
     model = copy.deepcopy(plain)
-    lora_c.attach(model, rank=2, alpha=4)
+    adapter = attach(model, rank=2, alpha=4)
     disturb(model, 0.01)
     with torch.no_grad():
         expected, before = model(x), model.state_dict()
-        merged = lora_c.merge(model, fold_bn=fold_bn)
+        merged = fold_batch_norm(adapter.merge(model)) if fold_bn else adapter.merge(model)
         like = fold_batch_norm(plain) if fold_bn else plain
         assert (merged(x) - expected).abs().max() < 1e-5 * max(1.0, expected.abs().max().item())
         assert (plain(x) - expected).abs().max() > 1e-3
@@ -314,10 +332,10 @@ def test_merge_gives_the_plain_network_with_the_adapters_outputs(settings: dict[
 @pytest.mark.parametrize("kernel_wise", [False, True])
 def test_a_merged_network_is_the_base_with_its_state_folded_in(kernel_wise: bool):
     model, base = net(), net()
-    note = lora_c.attach(model, rank=2, alpha=4, kernel_wise=kernel_wise)
+    adapter = attach(model, rank=2, alpha=4, kernel_wise=kernel_wise)
     disturb(model)
-    fold(base, lora_c.read_state(model), note.scale)
-    for name, tensor in lora_c.merge(model).state_dict().items():
+    fold(base, adapter.read(model), adapter.scale)
+    for name, tensor in adapter.merge(model).state_dict().items():
         assert torch.allclose(tensor, base.state_dict()[name], atol=1e-6)
 
 
@@ -364,30 +382,30 @@ def test_a_network_that_cannot_be_traced_is_refused_by_fold_bn():
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) if x.sum() > 0 else x
 
-    with pytest.raises(FactorError, match="fold_bn=False"):
+    with pytest.raises(FactorError, match="cannot trace"):
         fold_batch_norm(Branching(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)))
 
 
 def test_a_state_read_is_the_state_loaded():
     model, twin, x = net(), net(), images()
     for seed, one in enumerate((model, twin)):
-        lora_c.attach(one, rank=2, alpha=4, seed=seed)
+        adapter = attach(one, rank=2, alpha=4, seed=seed)
     disturb(model)
-    state = lora_c.read_state(model)
-    lora_c.load_state(twin, state)
+    state = adapter.read(model)
+    adapter.load(twin, state)
     assert torch.allclose(twin(x), model(x), atol=1e-6)
-    for name, tensor in lora_c.read_state(twin).items():
+    for name, tensor in adapter.read(twin).items():
         assert torch.allclose(tensor, state[name], atol=1e-7)
     state["conv1.weight"] += 1  # a state is a copy
-    assert not torch.equal(lora_c.read_state(model)["conv1.weight"], state["conv1.weight"])
+    assert not torch.equal(adapter.read(model)["conv1.weight"], state["conv1.weight"])
 
 
 @pytest.mark.parametrize("breakage", ["missing", "unknown", "shape"])
 def test_a_misfit_state_is_refused_and_nothing_is_half_loaded(breakage: str):
     model = net()
-    lora_c.attach(model, rank=2, alpha=4)
+    adapter = attach(model, rank=2, alpha=4)
     disturb(model)
-    before = lora_c.read_state(model)
+    before = adapter.read(model)
     state = {name: torch.ones_like(tensor) for name, tensor in before.items()}
     if breakage == "missing":
         del state["fc.weight"]
@@ -396,72 +414,74 @@ def test_a_misfit_state_is_refused_and_nothing_is_half_loaded(breakage: str):
     else:
         state["layer3.0.conv2.A"] = torch.ones(3, 72)
     with pytest.raises(FactorError):
-        lora_c.load_state(model, state)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in lora_c.read_state(model).items())
+        adapter.load(model, state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in adapter.read(model).items())
 
 
 def test_a_turn_begins_at_delta_zero_with_a_fresh_a():
-    model, x = net(), images()
-    lora_c.attach(model, rank=2, alpha=4)
+    model, twin, x = net(), net(), images()
+    before = model(x)
+    adapter = attach(model, rank=2, alpha=4)
     disturb(model)
-    lora_c.reset(model, torch_stream(1, "round", 2))
-    state = lora_c.read_state(model)
-    other = net()
-    lora_c.attach(other, rank=2, alpha=4, generator=torch_stream(1, "round", 2))
+    adapter.detach(model)
+    for one in (model, twin):
+        adapter.attach(one, torch_stream(1, "round", 2))
+    state = adapter.read(model)
     for name, tensor in state.items():
         assert tensor.any() == name.endswith(".A")
-        if name.endswith(".A"):
-            assert torch.equal(tensor, lora_c.read_state(other)[name])
-    assert torch.equal(model(x), lora_c.merge(model)(x))
+        assert torch.equal(tensor, adapter.read(twin)[name])
+    assert torch.equal(model(x), before) and torch.equal(adapter.merge(model)(x), before)
 
 
 def test_a_round_folds_alike_into_cameras_and_into_a_plain_base():
     base = {name: tensor.clone() for name, tensor in net().state_dict().items()}
-    cameras = [net(), net()]
+    cameras, states = [net(), net()], []
     for seed, camera in enumerate(cameras):
-        note = lora_c.attach(camera, rank=2, alpha=4, seed=seed)
+        adapter = attach(camera, rank=2, alpha=4, seed=seed)
         disturb(camera, 0.02 * (seed + 1))
-    states = [lora_c.read_state(camera) for camera in cameras]
+        states.append(adapter.read(camera))
     mean = {name: torch.zeros_like(base[name]) for name in changed_names(states[0])}
     for state in states:
-        apply_changes(mean, state, note.scale, weight=0.5)
+        apply_changes(mean, state, adapter.scale, weight=0.5)
     apply_changes(base, mean, 1.0)
     plain = net()
     plain.load_state_dict(base)
     for camera in cameras:
-        lora_c.fold(camera, mean)
-        assert torch.allclose(camera(images()), plain(images()), atol=1e-6)
-        assert not any(t.any() for n, t in lora_c.read_state(camera).items() if not n.endswith(".A"))
-        lora_c.detach(camera)
+        adapter.detach(camera)
+        fold(camera, mean)
+        assert torch.equal(camera(images()), plain(images()))
         assert all(torch.equal(tensor, base[name]) for name, tensor in camera.state_dict().items())
+        adapter.attach(camera, torch_stream(1, "next"))
+        assert not any(t.any() for n, t in adapter.read(camera).items() if not n.endswith(".A"))
 
 
-def test_a_misfit_change_is_refused_and_the_turn_goes_on():
+def test_a_misfit_delta_is_refused_and_so_is_a_network_in_its_turn():
     model = net()
-    lora_c.attach(model, rank=2, alpha=4)
-    disturb(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for change in ({"fc.weight": torch.ones(9, 24)}, {"bn1.num_batches_tracked": torch.tensor(1.0)}):
         with pytest.raises(FactorError):
-            lora_c.fold(model, {"conv1.weight": torch.ones_like(model.conv1.weight), **change})
-    with pytest.raises(FactorError, match="Use lora_c"):
-        fold(model, {})
+            fold(model, {"conv1.weight": torch.ones_like(model.conv1.weight), **change})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    for method in (LoraC(), BnAffine()):
+        attached = net()
+        method.attach(attached, torch_stream(0, "A"))
+        with pytest.raises(FactorError, match="Detach it first"):
+            fold(attached, {})
 
 
 def test_a_dense_change_of_a_branch_is_the_layers_own_delta():
     model = net()
-    note = lora_c.attach(model, rank=2, alpha=4)
+    adapter = attach(model, rank=2, alpha=4)
     disturb(model)
     layer = model.layer2[0].conv1
-    change = dense_change(lora_c.read_state(model), "layer2.0.conv1.weight", layer.weight.shape, note.scale)
-    assert torch.allclose(change, layer.delta(), atol=1e-7) and note.scale == 2.0
+    change = dense_change(adapter.read(model), "layer2.0.conv1.weight", layer.weight.shape, adapter.scale)
+    assert torch.allclose(change, layer.delta(layer.own()).view(layer.weight.shape), atol=1e-7) and adapter.scale == 2.0
 
 
 @pytest.mark.parametrize("route", ["dense", "two-step", "thin"])
 def test_bf16_autocast_and_channels_last_work_forward_and_back(route: str):
     model, x = net().to(memory_format=torch.channels_last), images().to(memory_format=torch.channels_last)
-    lora_c.attach(model, rank=2, alpha=4, route=route)  # type: ignore[arg-type]
+    attach(model, rank=2, alpha=4, route=route)
     disturb(model)
     expected = model(x)
     with torch.autocast("cpu", torch.bfloat16):
@@ -498,33 +518,39 @@ def test_a_layer_that_cannot_carry_a_branch_is_refused_by_name_before_anything_c
     model = make()
     before = [(n, id(m), type(m)) for n, m in model.named_modules()]
     with pytest.raises(FactorError, match="layer '2'"):
-        lora_c.attach(model, rank=1, alpha=1)
+        attach(model, rank=1, alpha=1)
     assert [(n, id(m), type(m)) for n, m in model.named_modules()] == before
-    assert all(p.requires_grad for p in model.parameters()) and not hasattr(model, "_lora_c")
+    assert all(p.requires_grad for p in model.parameters()) and "_dense_before" not in vars(model)
 
 
 def test_networks_and_settings_that_make_no_sense_are_refused():
     headless = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
     attached = net()
-    lora_c.attach(attached, rank=1, alpha=1)
+    attach(attached, rank=1, alpha=1)
     for wrong in (
-        lambda: lora_c.attach(headless, rank=1, alpha=1),
-        lambda: lora_c.attach(nn.Linear(3, 2), rank=1, alpha=1),
-        lambda: lora_c.attach(attached, rank=1, alpha=1),
-        lambda: lora_c.attach(net(), rank=0, alpha=1),
-        lambda: lora_c.attach(net(), rank=1, alpha=0),
-        lambda: lora_c.attach(net(), rank=1, alpha=float("nan")),
-        lambda: lora_c.attach(net(), rank=1, alpha=1, rank_mode="k"),
-        lambda: lora_c.attach(net(), rank=1, alpha=1, kernel_wise=True, route="two-step"),
-        lambda: lora_c.attach(net(), rank=1, alpha=1, kernel_wise=True, route="thin"),
-        lambda: lora_c.detach(net()),
-        lambda: lora_c.read_state(net()),
-        lambda: lora_c.merge(net()),
+        lambda: attach(headless, rank=1, alpha=1),
+        lambda: attach(nn.Linear(3, 2), rank=1, alpha=1),
+        lambda: attach(attached, rank=1, alpha=1),
+        lambda: LoraC(route="fast"),
+        lambda: LoraC(kernel_wise=True, route="two-step"),
+        lambda: LoraC(kernel_wise=True, route="thin"),
+        lambda: LoraC().detach(net()),
+        lambda: LoraC().read(net()),
+        lambda: LoraC().merge(net()),
     ):
         with pytest.raises(FactorError):
             wrong()
-    note = lora_c.attach(headless, rank=1, alpha=1, train_classifier=False, train_first_conv=False)
-    assert note.dense == () and sorted(lora_c.read_state(headless)) == ["1.A", "1.B"]
+    for out_of_range in (
+        {"rank": 0},
+        {"alpha": 0},
+        {"alpha": float("nan")},
+        {"rank_mode": "k"},
+        {"rank_mode": "r*k", "kernel_wise": True},
+    ):
+        with pytest.raises(ConfigError):
+            LoraC(**out_of_range)  # type: ignore[arg-type]
+    adapter = attach(headless, rank=1, alpha=1, train_classifier=False, train_first_conv=False)
+    assert sorted(adapter.read(headless)) == ["1.A", "1.B"]
 
 
 class Twice(nn.Module):
@@ -542,9 +568,10 @@ class Twice(nn.Module):
 def test_a_convolution_called_twice_carries_one_branch():
     model = Twice()
     before, plain = trace_of(model), copy.deepcopy(model)
-    assert lora_c.attach(model, rank=1, alpha=1).branches == ("twice",)
+    adapter = attach(model, rank=1, alpha=1)
+    assert list(adapted_layers(model)) == ["twice"]
     disturb(model)
-    assert torch.allclose(lora_c.merge(model)(images()), model(images()), atol=1e-5)
-    assert list(lora_c.merge(model).state_dict()) == list(plain.state_dict())
-    lora_c.detach(model)
+    assert torch.allclose(adapter.merge(model)(images()), model(images()), atol=1e-5)
+    assert list(adapter.merge(model).state_dict()) == list(plain.state_dict())
+    adapter.detach(model)
     assert trace_of(model) == before

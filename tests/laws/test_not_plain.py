@@ -14,8 +14,9 @@ from networks import LAYERS, NOT_PLAIN, TIED, Drawn, all_of, drawn, images, zoo
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm, spectral_norm, weight_norm
 
-from fed_lorac.adapters import lora_c
 from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.fold_bn import fold_batch_norm
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.adapters.methods import ADAPTERS, adapter_of
 from fed_lorac.config import AdapterConfig
 from fed_lorac.errors import FactorError, RunError
@@ -158,10 +159,12 @@ def test_a_merged_network_answers_as_the_attached_one_or_attach_refused_it(
 @given(d=drawn, route=st.sampled_from(ROUTES), fold=st.booleans())
 def test_lora_c_is_exact_by_every_route_folded_or_not(d: Drawn, route: Any, fold: bool) -> None:
     model = zoo(d).double()
-    lora_c.attach(model, rank=2, alpha=4.0, route=route)
+    adapter = LoraC(rank=2, alpha=4.0, route=route)
+    adapter.attach(model, torch_stream(0, "adapter"))
     expected = moved(model)(images(torch.float64))
     with torch.no_grad():
-        assert off(lora_c.merge(model, fold_bn=fold)(images(torch.float64)), expected) < 1e-10
+        merged = fold_batch_norm(adapter.merge(model)) if fold else adapter.merge(model)
+        assert off(merged(images(torch.float64)), expected) < 1e-10
 
 
 @each_adapter
@@ -203,8 +206,9 @@ def test_a_convolution_whose_weight_was_cut_is_refused() -> None:
 def test_a_branch_replaces_nothing_that_its_convolution_has() -> None:
     model = zoo()
     model.mid.scale = 3.0  # type: ignore[assignment]
-    assert "'mid' has an attribute 'scale' already" in refused("aad", model)
-    attach("lora-c", model)
+    for adapter in ("aad", "lora-c"):
+        assert "'mid' has an attribute 'scale' already" in refused(adapter, model)
+    attach("filter-atoms", model)
 
 
 def test_a_parameter_by_the_name_of_a_factor_is_refused_where_it_would_be_sent() -> None:

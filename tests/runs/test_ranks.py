@@ -23,7 +23,12 @@ from small_runs import rows, tiny
 from test_resume import Ended, check_equal
 from torch import Tensor, nn
 
+from fed_lorac.adapters.aad import AdditiveDecomposition
+from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.algebra.factors import rank_rows, view_of
+from fed_lorac.adapters.ffa_lora_c import FfaLoraC
+from fed_lorac.adapters.full import FullFineTuning
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.aggregation.aggregators import ClippedMean, Median, TrimmedMean
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
 from fed_lorac.aggregation.server_optimizers import Adam
@@ -41,9 +46,14 @@ from fed_lorac.server.strategy import Strategy
 from fed_lorac.simulation.engines import run
 from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint
 from fed_lorac.wire.frame import decode, encode, inspect
+from strategies.clustered import ClusteredFedAvg
+from strategies.factor_fedavg import FactorFedAvg
+from strategies.fedavg import FedAvg
 from strategies.flexlora import FlexLora
 from strategies.flora import Flora
+from strategies.local_only import LocalOnly
 from strategies.merged import MergedFedAvg
+from strategies.rotating_basis import RotatingBasis
 
 RANKS = (1, 2, 4)  # camera k has RANKS[k % 3] rows
 SCALE = 2.0

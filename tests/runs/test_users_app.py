@@ -10,9 +10,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
-from fed_lorac.adapters import lora_c
 from fed_lorac.adapters.deltas import fold
-from fed_lorac.adapters.methods import LoraC
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.runtime.flower_private import task_identity
@@ -41,6 +40,7 @@ def images(camera: int) -> tuple[Tensor, Tensor]:
     return torch.rand(len(labels), 1, 8, 8, generator=g) * 0.3 + labels.view(-1, 1, 1, 1) + 0.1 * camera, labels
 
 
+ADAPTER = LoraC(rank=1, alpha=2.0)
 BASE = fingerprint(named_tensors(small_model()))
 
 
@@ -63,16 +63,16 @@ def users_app(turns: Deltas) -> ClientApp:
         model, folded = current(message, context)
         before = {name: t.clone() for name, t in named_tensors(model).items()}
         x, y = images(int(context.node_config["partition-id"]))
-        lora_c.attach(model, rank=1, alpha=2.0, seed=folded)
+        ADAPTER.attach(model, torch.Generator().manual_seed(folded))
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.2)
         for _ in range(8):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x), y)
             loss.backward()
             optimizer.step()
-        after = named_tensors(lora_c.merge(model))
+        after = named_tensors(ADAPTER.merge(model))
         turns.append((folded, len(x), {name: after[name] - before[name] for name in before}))
-        frame = encode(lora_c.read_state(model), dtype="fp32", base=global_fingerprint(BASE, folded))
+        frame = encode(ADAPTER.read(model), dtype="fp32", base=global_fingerprint(BASE, folded))
         metrics = MetricRecord({"num-examples": len(x), "train-loss": loss.item()})
         return Message(RecordDict({"arrays": frame_record(frame), "metrics": metrics}), reply_to=message)
 
@@ -102,7 +102,7 @@ def exact_model(turns: Deltas) -> dict[str, np.ndarray]:
 def test_the_stock_start_averages_a_users_cameras_exactly(downlink: str):
     turns: Deltas = []
     grid = in_process(users_app(turns), 4)
-    strategy = FrameStrategy.for_model(MergedFedAvg(downlink), small_model(), LoraC(rank=1, alpha=2.0), quorum=3)
+    strategy = FrameStrategy.for_model(MergedFedAvg(downlink), small_model(), ADAPTER, quorum=3)
     with task_identity():
         result = strategy.start(grid, initial_arrays=ArrayRecord(small_model().state_dict()), num_rounds=3)
     found = {name: t.numpy() for name, t in result.arrays.to_torch_state_dict().items()}
@@ -117,7 +117,7 @@ def test_the_stock_start_averages_a_users_cameras_exactly(downlink: str):
 
 def test_every_camera_holds_the_model_that_the_result_says():
     grid = in_process(users_app([]), 3)
-    strategy = FrameStrategy.for_model(MergedFedAvg(), small_model(), LoraC(rank=1, alpha=2.0))
+    strategy = FrameStrategy.for_model(MergedFedAvg(), small_model(), ADAPTER)
     with task_identity():
         result = strategy.start(grid, initial_arrays=ArrayRecord(small_model().state_dict()), num_rounds=3)
     expected = result.arrays.to_torch_state_dict()
@@ -134,7 +134,7 @@ def test_it_starts_without_arrays_and_central_evaluation_sees_none(own: Strategy
         seen.append(len(arrays))
 
     with task_identity():
-        strategy = FrameStrategy.for_model(own, small_model(), LoraC(rank=1, alpha=2.0))
+        strategy = FrameStrategy.for_model(own, small_model(), ADAPTER)
         result = strategy.start(in_process(users_app([]), 2), ArrayRecord(), num_rounds=1, evaluate_fn=evaluate_fn)
     assert seen == [0, 0] and len(strategy.updates) == 1
     assert result.train_metrics_clientapp[1]["num-examples"] == 30
@@ -161,7 +161,7 @@ def fails_once(app: ClientApp, camera: int, kind: str) -> ClientApp:
 def test_a_camera_whose_radio_broke_down_catches_up(kind: str):
     turns: Deltas = []
     grid = in_process(fails_once(users_app(turns), 1, kind), 3)
-    strategy = FrameStrategy.for_model(MergedFedAvg(), small_model(), LoraC(rank=1, alpha=2.0))
+    strategy = FrameStrategy.for_model(MergedFedAvg(), small_model(), ADAPTER)
     with task_identity():
         result = strategy.start(grid, ArrayRecord(small_model().state_dict()), num_rounds=3)
     expected = result.arrays.to_torch_state_dict()

@@ -68,7 +68,7 @@ def to_kernels(
     if kc < 1 or out % kc or in_ % kc:
         raise FactorError(
             f"A 1x1 convolution is regrouped by a kc that divides its channels; {name} has {in_} in and {out} out, and "
-            f"kc = {kc} came. Set adapter.atoms_kc to a divisor of both, or to 0: then 1x1 convolutions carry nothing."
+            f"kc = {kc} came. Set kc to a divisor of both, or to 0: then 1x1 convolutions carry nothing."
         )
     return weight.reshape(out // kc, kc, in_ // kc, kc).transpose(1, 2)
 

@@ -13,10 +13,9 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fed_lorac.adapters.conv_adapter import AdaptedConv2d
+from fed_lorac.adapters.adapted_conv import AdaptedConv2d, scaled
 from fed_lorac.adapters.dataflow import Feed, feeds
 from fed_lorac.adapters.fold_bn import folding
-from fed_lorac.adapters.lora_c_conv import LoraConv2d, scaled
 from fed_lorac.adapters.plain import altered
 from fed_lorac.errors import FactorError
 from fed_lorac.training.blocks.layers import SideBatchNorm, SideConv2d, affine_of
@@ -24,7 +23,6 @@ from fed_lorac.training.blocks.layers import SideBatchNorm, SideConv2d, affine_o
 __all__ = ["fixed_norms_folded"]
 
 Affine = Callable[[], tuple[Tensor, Tensor]]
-_ADAPTED = (LoraConv2d, AdaptedConv2d)
 _EVERY_MODULES = frozenset(vars(nn.Module()))
 _traced: dict[Hashable, Mapping[str, Feed]] = {}
 
@@ -53,7 +51,7 @@ def _as_it_is(x: Tensor) -> Tensor:
 
 
 def _forward(conv: nn.Module, affine: Affine) -> Callable[[Tensor], Tensor]:
-    if isinstance(conv, (*_ADAPTED, SideConv2d)):
+    if isinstance(conv, AdaptedConv2d | SideConv2d):
         return lambda x: conv.convolve(x, affine())
     assert isinstance(conv, nn.Conv2d)
     return lambda x: conv._conv_forward(x, *scaled(conv.weight, conv.bias, affine()))
@@ -74,7 +72,7 @@ def _pairs(model: nn.Module) -> Mapping[str, str]:
     """Batch norm in eval mode -> its convolution, by dataflow; none where the network cannot be traced."""
     if all(module.training for module in model.modules() if isinstance(module, _BatchNorm)):
         return {}
-    adapted = {type(module) for module in model.modules() if isinstance(module, _ADAPTED)}
+    adapted = {type(module) for module in model.modules() if isinstance(module, AdaptedConv2d)}
     return folding(model, _flow(model), {nn.Conv2d, *adapted}).folded
 
 

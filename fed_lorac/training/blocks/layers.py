@@ -6,7 +6,7 @@ groups. A layer's own tensors are kept under their own names with the cameras' a
 
 An adapter joins by giving its layer (a subclass of nn.Conv2d or nn.Linear) one method,
 `effective_weight(own) -> Tensor`: the weight (..., *weight.shape) as a function of the layer's tensors by name, each
-with any axes in front. See `LoraConv2d`. Its settings (a scale) must show in `extra_repr`, by which equals are known.
+with any axes in front. See `AdaptedConv2d`. Its settings (a scale) must show in `extra_repr`: equals are known by it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fed_lorac.adapters.lora_c_conv import scaled
+from fed_lorac.adapters.adapted_conv import scaled
 from fed_lorac.adapters.strided import unstrided
 from fed_lorac.models.cifar_resnet import IdentityShortcut
 

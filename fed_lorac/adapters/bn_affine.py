@@ -1,0 +1,39 @@
+"""bn-affine: the norm layers' weights and biases are trained, and nothing between them. Knows networks; not cameras.
+
+Frankle, Schwab and Morcos 2021, arXiv 2003.00152. Norm layers are found by type: by name one would miss `downsample.1`.
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from fed_lorac.adapters.dense import DenseAdapter
+from fed_lorac.adapters.targets import classifier_of, first_conv_of
+from fed_lorac.errors import FactorError
+from fed_lorac.runtime.settings import setting
+
+__all__ = ["BnAffine"]
+
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True)
+class BnAffine(DenseAdapter):
+    """Every norm layer's weight and bias and, where asked, the first convolution's and the classifier's weight."""
+
+    source = "Training BatchNorm and only BatchNorm, arXiv 2003.00152"
+
+    train_first_conv: bool = setting(True, "train, and send, the first convolution's weight as it is")
+    train_classifier: bool = setting(True, "train, and send, the classifier's weight as it is")
+
+    def trained(self, model: nn.Module) -> list[str]:
+        """FactorError where a network has no norm layer with a weight."""
+        norms = {id(p) for m in model.modules() if isinstance(m, _NORMS) for p in m.parameters(recurse=False)}
+        found = [name for name, p in model.named_parameters() if id(p) in norms]
+        if not found:
+            raise FactorError(
+                "bn-affine trains norm layers' weights and biases; this network has none. Choose another."
+            )
+        ends = [first_conv_of(model)] * self.train_first_conv + [classifier_of(model)] * self.train_classifier
+        return [*found, *(f"{name}.weight" for name in ends)]

@@ -1,0 +1,157 @@
+"""Factor pairs on convolutions: what LoRA-C, conv LoRA and LoRAE share. Knows A and B, and by which exact route they
+reach the output; not the view of the weight that they are drawn for, which is each method's.
+
+The exact routes live here. "dense" runs one convolution with W + delta W; "thin" runs the same forward, and takes its
+gradient straight to the factors (`algebra.thin`), so that no dense weight's gradient is formed; `algebra.routes` picks
+between these two. "two-step" runs the frozen W as it is and adds the branch `conv1x1(conv(x, A'), B')`; it spares that
+gradient too, at more passes over the activations, and is there to compare with. Under bf16 autocast dense and thin
+round W + delta W to bf16 (as full fine-tuning does to its W), the two-step route rounds W and the factors apart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fed_lorac.adapters.adapted_conv import AdaptedConv2d, Affine, Branch, scaled
+from fed_lorac.adapters.adapter import ToDelta, is_delta_already
+from fed_lorac.adapters.algebra.factors import init_factors, two_step_kernels
+from fed_lorac.adapters.algebra.routes import faster_route
+from fed_lorac.adapters.algebra.thin import thin_conv2d
+from fed_lorac.adapters.conv_adapter import ConvAdapter, adapted_layers
+from fed_lorac.errors import FactorError
+from fed_lorac.runtime.settings import setting
+
+__all__ = ["LoraConv2d", "LowRankAdapter", "RouteChoice"]
+
+Route = Literal["dense", "two-step", "thin"]
+RouteChoice = Literal["auto", "dense", "two-step", "thin"]
+
+
+class LoraConv2d(AdaptedConv2d):
+    """A convolution with factors beside its frozen weight: y = conv(x, W + scale * reshape(B @ A))."""
+
+    A: Tensor  # (R, in*K), in the filter view (R, in*K*K), or kernel-wise (out, in, r, K)
+    B: Tensor  # (out*K, R), in the filter view (out, R), or kernel-wise (out, in, K, r)
+    scale: float  # alpha / r
+    route: RouteChoice
+
+    def delta(self, own: Mapping[str, Tensor]) -> Tensor:
+        """scale * B @ A, (..., out*K, in*K) or another row-major view of the weight."""
+        return (self.scale * own["B"]) @ own["A"]  # B is smaller than the product
+
+    def pick_route(self) -> Route:
+        """The route the next forward takes: a fixed function of shapes, device type and whether gradients are on."""
+        if self.route != "auto":
+            return self.route
+        if self.A.ndim == 4 or not torch.is_grad_enabled():
+            return "dense"  # kernel-wise has no thin form; without a backward pass there is nothing to spare
+        runs = self.B.shape[0] // self.out_channels  # K, and 1 in the filter view
+        return faster_route(self.weight.shape, self.A.shape[0], self.weight.device.type, runs=runs)
+
+    def convolve(self, input: Tensor, affine: Affine | None) -> Tensor:
+        """The convolution with its delta, by the route that the rule picks."""
+        route = self.pick_route() if self._is_plain(input, affine) or self.route == "two-step" else "dense"
+        if route == "dense":
+            return super().convolve(input, affine)
+        weight = self.weight if route == "two-step" else self.effective_weight(self.own())
+        weight, bias = scaled(weight, self.bias, affine)
+        inner, outer = two_step_kernels(self.A, self.B, self.weight.shape)
+        outer, _ = scaled(outer * self.scale, None, None if affine is None else (affine[0], None))
+        if route == "two-step":
+            # _conv_forward brings this layer's stride, padding, dilation and padding mode to A' as well.
+            branch = F.conv2d(self._conv_forward(input, inner, None), outer)
+            return self._conv_forward(input, weight, bias) + branch
+        how = {"stride": self.stride, "padding": cast(tuple[int, ...], self.padding), "dilation": self.dilation}
+        x, weight, inner, outer = (_as_autocast(t) for t in (input, weight, inner, outer))
+        return thin_conv2d(x, weight, None if bias is None else _as_autocast(bias), inner, outer, **how)
+
+    def _is_plain(self, input: Tensor, affine: Affine | None) -> bool:
+        """Whether the factors are all that is trained here, and the padding is PyTorch's plainest."""
+        trained = [t for t in (self.weight, self.bias, *(affine or ())) if t is not None and t.requires_grad]
+        return not trained and input.ndim == 4 and self.padding_mode == "zeros" and not isinstance(self.padding, str)
+
+
+def _as_autocast(tensor: Tensor) -> Tensor:
+    """In the dtype that autocast, where it is on, gives a convolution's arguments."""
+    device = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
+
+
+@dataclass(frozen=True)
+class LowRankAdapter(ConvAdapter):
+    """A and B on every convolution but the first: delta W = scale * reshape(B @ A), B zero and A drawn at the start.
+
+    State: "<conv>.A" and "<conv>.B", without the scale. Here they are of the "filter" view, A (r, in*K*K) and B
+    (out, r), r filters and a 1x1 mapper; a method with another view draws others.
+    """
+
+    layer = LoraConv2d
+    has_factors = True
+    draws_anew = True
+    state_is_delta = True
+
+    rank: int = setting(2, "the rank setting r", least=1)
+    relative: bool = field(default=False, kw_only=True)  # the state has of A what it differs by from A as it was drawn
+    route: RouteChoice = field(default="auto", kw_only=True)  # for tests and benchmarks
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.route not in get_args(RouteChoice):
+            raise FactorError(f"A route is one of {', '.join(get_args(RouteChoice))}; came {self.route!r}.")
+
+    @property
+    def branch_scale(self) -> float:
+        """What a branch multiplies its B @ A by."""
+        return 1.0
+
+    @property
+    def scale(self) -> float:
+        """The branches': a state is without it."""
+        return self.branch_scale
+
+    def draw(self, weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Fresh factors (A, B) for a convolution's weight (out, in, K, K)."""
+        return init_factors(weight.shape, self.rank, "filter", generator)
+
+    def branch(self, name: str, conv: nn.Conv2d, generator: torch.Generator) -> Branch:
+        """A as it is drawn, and B zero."""
+        A, B = self.draw(conv.weight, generator)
+        settings = {"scale": self.branch_scale, "route": self.route}
+        return Branch({"A": A, "B": B}, {"drawn_A": A} if self.relative else {}, settings)
+
+    def relative_to_init(self) -> Self:
+        """With a state that has, in the place of A, what it differs by from A as it was drawn."""
+        return replace(self, relative=True)
+
+    def read(self, model: nn.Module) -> dict[str, Tensor]:
+        """Factors, and the deltas of what is trained beside them."""
+        return _added(super().read(model), _drawn(model), -1.0)
+
+    def load(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """Factors and deltas back into a network attached alike."""
+        super().load(model, _added(state, _drawn(model), 1.0))
+
+    def to_delta(self, base: nn.Module, generator: torch.Generator) -> ToDelta:
+        """A state is a delta as it stands, but for what was drawn of A where the state is relative to that."""
+        if not self.relative:
+            return is_delta_already
+        drawn = {f"{name}.A": branch.trained["A"] for name, branch in self.branches(base, generator).items()}
+        return lambda state: _added(state, drawn, 1.0)
+
+
+def _drawn(model: nn.Module) -> dict[str, Tensor]:
+    """ "<conv>.A" as it was drawn, where a network's states are relative to that."""
+    layers = adapted_layers(model).items()
+    return {
+        f"{name}.A": layer.get_buffer("drawn_A").to("cpu", torch.float32)
+        for name, layer in layers
+        if "drawn_A" in layer.branch_frozen
+    }
+
+
+def _added(state: Mapping[str, Tensor], drawn: Mapping[str, Tensor], sign: float) -> dict[str, Tensor]:
+    return {key: torch.add(value, drawn[key], alpha=sign) if key in drawn else value for key, value in state.items()}
