@@ -8,7 +8,7 @@ drawn weights, one step, a few images of 8 x 8.
 - codecs: by network, codec and rank mode.
 
     python benchmarks/bytes_by_method.py --json [--networks resnet20 resnet18] [--rank 2] [--cameras 4] [--jobs 2]
-    python benchmarks/bytes_by_method.py --tables docs/methods.md README.md    # from the kept result, without a run
+    python benchmarks/bytes_by_method.py --tables docs/*.md    # from the kept result, without a run
 """
 
 import argparse

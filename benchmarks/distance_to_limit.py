@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from common import arguments, deliver, header, median_ratio, require, say, seconds_of
 
-from fed_lorac.client.global_model import GlobalModel, network_of_global_model
-from fed_lorac.client.local_update import block_size_of, recipe_of
+from fed_lorac.client.global_model import GlobalModel, build_network
+from fed_lorac.client.local_update import block_size_of
 from fed_lorac.config import Config, load_config
 from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.fleet import camera_data as views
@@ -125,23 +125,20 @@ def fastest_loop(experiment: Experiment) -> Callable[[], object]:
 
 def bare_loop(experiment: Experiment, networks: int) -> Callable[[], object]:
     """All cameras' images as if they were those of `networks` cameras: the same steps, and nothing between them."""
-    seen = [
-        views.camera_data(experiment.data, camera, experiment.config.run.seed) for camera in experiment.fleet.cameras
-    ]
-    local = experiment.config.local
-    steps = sum(local.steps or local.epochs * -(-len(view.train) // local.batch_size) for view in seen)
+    seen = [views.camera_data(experiment.data, camera, experiment.plan.seed) for camera in experiment.fleet.cameras]
+    steps = sum(experiment.plan.steps_on(len(view.train)) for view in seen)
     images, labels = torch.cat([view.train for view in seen]), torch.cat([view.train_labels for view in seen])
     models = []
     for _ in range(networks):
-        model = network_of_global_model(experiment, GlobalModel(), {})
+        model = build_network(experiment, GlobalModel(), {})
         reestimate_statistics(model, seen[0].train, experiment.precision, experiment.base.normalization)
         experiment.adapter.attach(model, torch_stream(0, "bare loop"))
         model.train()
-        if experiment.config.batch_norm.in_turn == "fixed":
+        if experiment.plan.batch_norm.fixed:
             for _, norm in batch_norms(model):
                 norm.eval()
         models.append(model)
-    recipe = recipe_of(experiment, 1)
+    recipe = experiment.plan.recipe_in(1)
 
     def loop() -> None:
         parts = range(networks)

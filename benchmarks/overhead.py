@@ -18,7 +18,7 @@ from common import arguments, deliver, header, say, seconds_of
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 
 from fed_lorac.adapters.lora_c import LoraC
-from fed_lorac.grid.executor import Answer, ClientRequest
+from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
 from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.models import build
@@ -47,10 +47,10 @@ class Idle:
         self._state = ADAPTER.read(twin)
         self._frames: dict[int, RecordDict] = {}
 
-    def answer(self, requests: Sequence[ClientRequest], shared: Any) -> list[Answer]:
+    def answer(self, requests: Sequence[ClientRequest], shared: Any) -> list[ClientReply]:
         """The same to everyone."""
         return [
-            Answer(Message(self._content(request.message), reply_to=request.message), request.state)
+            ClientReply(Message(self._content(request.message), reply_to=request.message), request.state)
             for request in requests
         ]
 

@@ -34,10 +34,10 @@ from flwr.app import Message, MessageType, MetricRecord, RecordDict
 from torch import nn
 
 from fed_lorac.adapters.lora_c import LoraC
-from fed_lorac.client.state import recalled, remembered
+from fed_lorac.client.request import ClientReply, ClientRequest
+from fed_lorac.client.state import ClientState
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.fleet.fleet import Camera, Fleet
-from fed_lorac.grid.executor import Answer, ClientRequest
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
 from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
@@ -80,17 +80,18 @@ class Tiny:
         ADAPTER.attach(self._model, torch_stream(0, "scale"))
         self._recipe = Recipe(lr=0.01, batch_size=IMAGES, augment="none")
 
-    def answer(self, requests: Sequence[ClientRequest], shared: Any) -> list[Answer]:
+    def answer(self, requests: Sequence[ClientRequest], shared: Any) -> list[ClientReply]:
         """Each camera's turn, or its word that it has folded the update."""
         return [self._answer(request) for request in requests]
 
-    def _answer(self, request: ClientRequest) -> Answer:
+    def _answer(self, request: ClientRequest) -> ClientReply:
+        state = ClientState.read(request.state)
         number = int(request.message.content.config_records["config"]["server-round"])  # type: ignore[call-overload]
         if request.message.metadata.message_type == MessageType.EVALUATE:
             content = RecordDict({"metrics": MetricRecord({"num-examples": 1, "folded-round": number})})
-            return Answer(Message(content, reply_to=request.message), remembered(request.state, number, None))
+            return ClientReply(Message(content, reply_to=request.message), state.after(content, number).write())
         ADAPTER.detach(self._model)
-        self._model.load_state_dict({**named_tensors(self._plain), **recalled(request.state)}, strict=False)
+        self._model.load_state_dict({**named_tensors(self._plain), **state.statistics}, strict=False)
         ADAPTER.attach(self._model, torch_stream(0, "scale", number))
         self._model.train()
         at = np.arange(IMAGES * request.camera, IMAGES * (request.camera + 1)) % len(self._data.images)
@@ -101,7 +102,7 @@ class Tiny:
         frame = encode(ADAPTER.read(self._model), dtype="fp32", base=global_fingerprint(self.base, number - 1))
         metrics = MetricRecord({"num-examples": IMAGES, "train-loss": outcome.mean_loss})
         reply = Message(RecordDict({"arrays": frame_record(frame), "metrics": metrics}), reply_to=request.message)
-        return Answer(reply, remembered(request.state, number - 1, statistics_of(self._model)))
+        return ClientReply(reply, state.with_statistics(statistics_of(self._model)).write())
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from fed_lorac.fleet.links import LINKS, elapsed_s
 from fed_lorac.wire.codecs.codecs import CODECS, Codec
 from method_bytes.formulas import DOWN, up_of
 from method_bytes.pairs import FORMS, ONE, WAYS, Pair
-from method_bytes.words import ADAPTER_WORDS, CODEC_WORDS, FORM_WORDS, STRATEGY_WORDS, WAY_WORDS
+from method_bytes.words import CODEC_WORDS, FORM_WORDS, WAY_WORDS
 
 __all__ = ["TABLES", "written"]
 
@@ -42,19 +42,6 @@ def adapters(found: Found) -> str:
     return _table(["`adapter.method`", "", "source", "linear", "numbers up", *measured], _said_once(rows, 2), left=5)
 
 
-def adapters_short(found: Found) -> str:
-    """Every adapter in the form that is chosen by default, and LoRA-C in both."""
-    rows = []
-    for name, form, source in _adapters():
-        if form in ("", "r*k") or (name, form) == ("lora-c", "r"):
-            sent = [_sent_up(found, network, name, form) for network in _networks(found)]
-            label = f"`{name}`" + (f", {FORM_WORDS[form]}" if name == "lora-c" else "")
-            words = [ADAPTER_WORDS[name], _paper(source), up_of(name, form, "merged").words]
-            rows.append([label, *words, *(f"{size} ({share})" for _, size, share in sent)])
-    sizes = [f"{_title(network)}, bytes up (of full)" for network in _networks(found)]
-    return _table(["`adapter.method`", "trained and sent", "source", "numbers up", *sizes], rows, left=4)
-
-
 def strategies(found: Found) -> str:
     """Every strategy and way down: source, exactness, what it accepts, what goes down as a formula and as measured."""
     rows = []
@@ -72,21 +59,6 @@ def strategies(found: Found) -> str:
         _said_once(rows, 2),
         left=7,
     )
-
-
-def strategies_short(found: Found) -> str:
-    """Every strategy, in its first way."""
-    rows = []
-    for entry, way in _strategies():
-        name = entry["name"]
-        if way == next(iter(WAYS.get(name, ONE))):
-            adapter, form = _typical(name)
-            sent = [_weights(found, network, adapter, form, name, way) for network in _networks(found)]
-            both = [" / ".join(f"{w['message_bytes']:,}" for w in pair) for pair in sent if pair]
-            words = [STRATEGY_WORDS[name], _paper(entry["source"]), _yes(entry["exact"]), DOWN[name, way].words]
-            rows.append([f"`{name}`", *words, f"`{adapter}`", *both])
-    head = ["`strategy.name`", "the server", "source", "exact", "numbers down", "with"]
-    return _table([*head, *(f"{_title(n)}, bytes up / down" for n in _networks(found))], rows, left=6)
 
 
 def down(found: Found) -> str:
@@ -130,9 +102,7 @@ def links(found: Found) -> str:
 
 TABLES: dict[str, Callable[[Found], str]] = {
     "adapters": adapters,
-    "adapters-short": adapters_short,
     "strategies": strategies,
-    "strategies-short": strategies_short,
     "down": down,
     "codecs": codecs,
     "links": links,
@@ -201,13 +171,6 @@ def _accepted(strategy: str) -> str:
 
 def _unbiased(codec: Codec) -> str:
     return "exact" if codec.lossless else _yes(codec.unbiased)
-
-
-def _paper(source: str) -> str:
-    """A link to the first paper that a source names."""
-    if found := re.search(r"arXiv (\d{4}\.\d{5})", source):
-        return f"[{found[1]}](https://arxiv.org/abs/{found[1]})"
-    return f"[doi](https://doi.org/{found[1]})" if (found := re.search(r"doi (\S+)", source)) else ""
 
 
 def _yes(said: bool) -> str:

@@ -1,19 +1,6 @@
 """What tables say of each method in words. Knows names alone; tests hold them equal to the registries."""
 
-__all__ = ["ADAPTER_WORDS", "CODEC_WORDS", "FORM_WORDS", "STRATEGY_WORDS", "WAY_WORDS"]
-
-ADAPTER_WORDS = {
-    "lora-c": "two thin factors a convolution, whose product is its change",
-    "lorae": "r filters and a 1x1 mapper a convolution",
-    "conv-lora": "the same, scaled: the LoRA convolution of PEFT and FLoCoRA",
-    "lora-c-ffa": "LoRA-C's second factor; the first is drawn from the seed and stays",
-    "aad": "two factors, each beside a frozen one: twice LoRA-C's rank for its bytes",
-    "filter-atoms": "the few small kernels that a convolution's kernels are sums of",
-    "bn-affine": "batch norm's weights and biases",
-    "linear-probe": "the classifier alone",
-    "full": "every parameter",
-}
-"""adapter.method -> what a camera trains."""
+__all__ = ["CODEC_WORDS", "FORM_WORDS", "WAY_WORDS"]
 
 FORM_WORDS = {
     "": "",
@@ -23,20 +10,6 @@ FORM_WORDS = {
     "m1": "`atoms_m1` 3",
 }
 """A form -> the settings that make it."""
-
-STRATEGY_WORDS = {
-    "merged": "averages the changes that cameras' states stand for",
-    "factors": "averages each factor by itself: the naive control",
-    "flora": "sends all cameras' factors side by side, whose product is the mean",
-    "flexlora": "averages the products; each camera gets factors of its own rank",
-    "rotating-basis": "averages one factor; the other is drawn anew each round by both ends",
-    "plain": "averages states as they are, where the change is linear in them",
-    "full": "averages every parameter: what the others' bytes are measured against",
-    "personal": "as `merged`, and a change more for each group of cameras",
-    "local-only": "does nothing: each camera trains on and keeps what it has learnt",
-    "zero-byte": "does nothing, and nothing is trained: local batch norm alone",
-}
-"""strategy.name -> what the server does."""
 
 WAY_WORDS = {"": "", "svd": "`svd`", "stack": "`stack`", "dense": "`dense`"}
 """A way down -> the setting that chooses it."""

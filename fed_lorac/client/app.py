@@ -1,6 +1,6 @@
-"""The Flower ClientApp: one camera's messages, a block of one. Knows Flower's context; what is answered is in `nodes`.
+"""The Flower ClientApp: one camera's messages, a block of one. Knows Flower's context; `handlers` make its replies.
 
-Flower keeps a node's memory and nothing else from message to message, so here the running base is part of it.
+Flower keeps a node's records and nothing else from message to message, so here the global model is part of them.
 """
 
 import logging
@@ -11,9 +11,10 @@ from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fed_lorac.client.global_model import GlobalModel, caught_up
-from fed_lorac.client.handlers import Node, answers, keeping, raised, told_round
-from fed_lorac.client.state import folded_round
+from fed_lorac.client.global_model import GlobalModel, catch_up
+from fed_lorac.client.handlers import error_reply, handle, report_folded_round
+from fed_lorac.client.request import ClientRequest
+from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config
 from fed_lorac.errors import FedLoracError, kind_of
 from fed_lorac.experiment.experiment import Experiment, build_experiment
@@ -36,28 +37,28 @@ def make_client_app(config: Config | None = None, mods: Sequence[Mod] = ()) -> C
         return build_experiment(config or Config.from_flat(context.run_config))
 
     @app.query()
-    def roll_call(message: Message, context: Context) -> Message:
+    def identify(message: Message, context: Context) -> Message:
         """Which camera this node is."""
-        return answers(experiment(context), GlobalModel(), [_node(message, context)])[0][0]
+        return handle(experiment(context), GlobalModel(), [_request(message, context)])[0].message
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        """Fold what came, take a turn, send its frame."""
+        """Fold the updates that came, train, send a frame."""
         here = experiment(context)
-        return _answered(here, _told(here, message, context), message, context)
+        return _handle(here, _fold(here, message, context), message, context)
 
     @app.evaluate()
-    def measure(message: Message, context: Context) -> Message:
-        """Fold what came; where asked, measure."""
+    def evaluate(message: Message, context: Context) -> Message:
+        """Fold the updates that came; where asked, evaluate."""
         here = experiment(context)
         try:
-            running = _told(here, message, context)
+            global_model = _fold(here, message, context)
         except RefusedFrameError as refusal:
             if refusal.reason != "other base":
                 raise
-            # Flower lets a turn that ended too late put back the state it began with: what was folded since is gone.
-            return told_round(message, context.state)
-        return _answered(here, running, message, context)
+            # Where a client ends too late, Flower puts back the state it began with: what was folded since is gone.
+            return report_folded_round(_request(message, context))
+        return _handle(here, global_model, message, context)
 
     return app
 
@@ -67,46 +68,42 @@ def camera_of(context: Context) -> int:
     return int(context.node_config["partition-id"])
 
 
-def _node(message: Message, context: Context) -> Node:
-    return Node(camera_of(context), message, context.state)
+def _request(message: Message, context: Context) -> ClientRequest:
+    return ClientRequest(camera_of(context), message, context.state)
 
 
-def _answered(experiment: Experiment, running: GlobalModel, message: Message, context: Context) -> Message:
-    [(reply, own)] = answers(experiment, running, [_node(message, context)])
-    state = keeping(context.state, message, running.round, own)
-    state["tensors"], state["factors"] = _record(running.tensors), _record(running.factors)
-    context.state = state
-    return reply
+def _handle(experiment: Experiment, global_model: GlobalModel, message: Message, context: Context) -> Message:
+    [reply] = handle(experiment, global_model, [_request(message, context)])
+    records = reply.state
+    records["tensors"], records["factors"] = _pack(global_model.tensors), _pack(global_model.factors)
+    context.state = records
+    return reply.message
 
 
-def _recall(context: Context) -> GlobalModel:
-    """The running base, out of the state that Flower keeps for the node."""
-    arrays = context.state.array_records
-    return GlobalModel(folded_round(context.state), _tensors(arrays.get("tensors")), _tensors(arrays.get("factors")))
+def _fold(experiment: Experiment, message: Message, context: Context) -> GlobalModel:
+    """The global model in the node's records, once the updates in a message are folded into it."""
+    content, arrays = message.content, context.state.array_records
+    folded_round = ClientState.read(context.state).folded_round
+    kept = GlobalModel(folded_round, _unpack(arrays.get("tensors")), _unpack(arrays.get("factors")))
+    return catch_up(experiment, kept, read_base(content), read_updates(content))
 
 
-def _told(experiment: Experiment, message: Message, context: Context) -> GlobalModel:
-    """The running base once what a message brings is in it."""
-    content = message.content
-    return caught_up(experiment, _recall(context), read_base(content), read_updates(content))
-
-
-def _record(tensors: Mapping[str, torch.Tensor]) -> ArrayRecord:
+def _pack(tensors: Mapping[str, torch.Tensor]) -> ArrayRecord:
     return ArrayRecord({name: Array(tensor.numpy()) for name, tensor in sorted(tensors.items())})
 
 
-def _tensors(record: ArrayRecord | None) -> dict[str, torch.Tensor]:
+def _unpack(record: ArrayRecord | None) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array.numpy()) for name, array in (record or {}).items()}
 
 
 def _answer_errors(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """A camera that fails forgets the turn and says why, in the same words on every engine."""
+    """A camera that fails keeps the state it had and says why, in the same words on every engine."""
     kept = RecordDict(dict(context.state))
     try:
         return call_next(message, context)
     except Exception as error:
         context.state = kept
-        reply = raised(message, error)
+        reply = error_reply(message, error)
         if (kind := kind_of(reply.error.reason)) not in _shown:
             _shown.add(kind)
             ours = isinstance(error, FedLoracError)  # which says all by itself

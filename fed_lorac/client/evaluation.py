@@ -1,20 +1,21 @@
-"""What a camera sees in a round, and how good networks are on it. Knows models, weather and statistics; not training,
-frames or Flower."""
+"""What a camera sees in a round, and how accurate networks are on it. Knows models, weather and statistics; not
+training, frames or Flower."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from fed_lorac.adapters.deltas import apply_changes
-from fed_lorac.client.global_model import GlobalModel, network_of_global_model, personal_delta
+from fed_lorac.client.global_model import GlobalModel, build_network, personal_delta, personal_parameters
+from fed_lorac.client.state import ClientState
 from fed_lorac.experiment.experiment import Experiment
-from fed_lorac.fleet import camera_data as views
+from fed_lorac.fleet import camera_data
+from fed_lorac.fleet.camera_data import CameraData
 from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.seeds import stream
-from fed_lorac.training.accuracy import Statistics, accuracy, reestimate_statistics, statistics_of
+from fed_lorac.training.accuracy import accuracy, reestimate_statistics, statistics_of
 
-__all__ = ["Scores", "baseline", "evaluate", "recent", "seen"]
+__all__ = ["Scores", "evaluate", "evaluate_base", "images_for_statistics", "images_in_round"]
 
 
 @dataclass(frozen=True)
@@ -26,70 +27,64 @@ class Scores:
 
 
 def evaluate(
-    experiment: Experiment,
-    running: GlobalModel,
-    round: int,
-    camera: int,
-    statistics: Statistics,
-    own: Mapping[str, Tensor],
-) -> tuple[Scores, Statistics]:
-    """Measure the camera's current model in the round's weather, and under local batch norm with that weather's
-    statistics, which are returned. `own` is the part of the model that is the camera's alone."""
-    model = network_of_global_model(experiment, running, statistics)
-    tensors = named_tensors(model)
-    apply_changes(tensors, running.factors, experiment.adapter.scale)
-    apply_changes(tensors, personal_delta(experiment, own), experiment.adapter.scale)
-    local = experiment.config.batch_norm.mode == "local"
-    clean = _score(experiment, model, _seen_clear(experiment, camera, round), local)
-    weather = _score(experiment, model, seen(experiment, camera, round), local)
-    return Scores(weather, clean), statistics_of(model) if local else {}
+    experiment: Experiment, global_model: GlobalModel, round: int, camera: int, state: ClientState
+) -> tuple[Scores, ClientState]:
+    """Evaluate a camera's current model in the round's weather.
+
+    Under local batch norm, its statistics are taken from that weather first; the state that is returned has them.
+    """
+    model = build_network(experiment, global_model, state.statistics)
+    tensors, scale = named_tensors(model), experiment.adapter.scale
+    apply_changes(tensors, global_model.factors, scale)
+    personal = personal_parameters(experiment, state.personal_frame)
+    apply_changes(tensors, personal_delta(experiment, personal), scale)
+    local = experiment.plan.batch_norm.local
+    clean = _score(experiment, model, _clear_images(experiment, camera, round), local)
+    weather = _score(experiment, model, images_in_round(experiment, camera, round), local)
+    return Scores(weather, clean), state.with_statistics(statistics_of(model) if local else {})
 
 
-def baseline(experiment: Experiment, round: int, camera: int) -> tuple[Scores, Scores]:
-    """The starting base as it comes (source), and with statistics re-estimated by each camera (zero-byte), in the
-    round's weather."""
-    model = network_of_global_model(experiment, GlobalModel(), {})
-    images = (seen(experiment, camera, round), _seen_clear(experiment, camera, round))
+def evaluate_base(experiment: Experiment, round: int, camera: int) -> tuple[Scores, Scores]:
+    """The base model as it comes (source), and with statistics taken by each camera (zero-byte), in the round's
+    weather."""
+    model = build_network(experiment, GlobalModel(), {})
+    images = (images_in_round(experiment, camera, round), _clear_images(experiment, camera, round))
     source = [_score(experiment, model, view, False) for view in images]
     zero_byte = [_score(experiment, model, view, True) for view in images]
     return Scores(*source), Scores(*zero_byte)
 
 
-def seen(experiment: Experiment, camera: int, round: int) -> views.CameraData:
+def images_in_round(experiment: Experiment, camera: int, round: int) -> CameraData:
     """A camera's images in the round's weather."""
-    weather = experiment.fleet.weather(camera, round)
-    return _as_they_come(
-        experiment,
-        camera,
-        round,
-        views.camera_data(experiment.data, experiment.fleet.cameras[camera], experiment.config.run.seed, weather),
-    )
+    weather, plan = experiment.fleet.weather(camera, round), experiment.plan
+    images = camera_data.camera_data(experiment.data, experiment.fleet.cameras[camera], plan.seed, weather)
+    return _in_time(experiment, camera, round, images)
 
 
-def recent(experiment: Experiment, view: views.CameraData) -> Tensor:
+def images_for_statistics(experiment: Experiment, images: CameraData) -> Tensor:
     """The images that a camera's statistics are taken from: the latest of its window, or all."""
-    return view.train[-experiment.config.batch_norm.window :]  # -0: all
+    return images.train[-experiment.plan.batch_norm.window :]  # -0: all
 
 
-def _seen_clear(experiment: Experiment, camera: int, round: int) -> views.CameraData | None:
+def _clear_images(experiment: Experiment, camera: int, round: int) -> CameraData | None:
     """The same images in clear air; None where the data set has none."""
-    view = views.clear(experiment.data, experiment.fleet.cameras[camera])
-    return None if view is None else _as_they_come(experiment, camera, round, view)
+    images = camera_data.clear(experiment.data, experiment.fleet.cameras[camera])
+    return None if images is None else _in_time(experiment, camera, round, images)
 
 
-def _as_they_come(experiment: Experiment, camera: int, round: int, view: views.CameraData) -> views.CameraData:
-    """A view in its order in time, which is drawn only where it matters: batches are shuffled otherwise."""
-    correlated = experiment.config.fleet.stream == "correlated"
-    if not (correlated or experiment.config.batch_norm.window):
-        return view
-    return views.in_stream_order(
-        view, stream(experiment.config.run.seed, "stream", camera, round), correlated=correlated
-    )
+def _in_time(experiment: Experiment, camera: int, round: int, images: CameraData) -> CameraData:
+    """The images in their order in time, drawn only where it matters: batches are shuffled otherwise."""
+    plan = experiment.plan
+    if not (plan.correlated or plan.batch_norm.window):
+        return images
+    rng = stream(plan.seed, "stream", camera, round)
+    return camera_data.in_stream_order(images, rng, correlated=plan.correlated)
 
 
-def _score(experiment: Experiment, model: nn.Module, view: views.CameraData | None, reestimated: bool) -> float:
-    if view is None:
+def _score(experiment: Experiment, model: nn.Module, images: CameraData | None, reestimated: bool) -> float:
+    if images is None:
         return float("nan")
+    recipe = experiment.plan.recipe
     if reestimated:
-        reestimate_statistics(model, recent(experiment, view), experiment.precision, experiment.base.normalization)
-    return accuracy(model, view.test, view.test_labels, experiment.precision, experiment.base.normalization)
+        reestimate_statistics(model, images_for_statistics(experiment, images), recipe.precision, recipe.normalization)
+    return accuracy(model, images.test, images.test_labels, recipe.precision, recipe.normalization)

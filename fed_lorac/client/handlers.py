@@ -1,189 +1,149 @@
-"""What nodes answer to messages, a block at a time. Knows Flower's records; what a camera does is in `camera`, what it
-remembers in `memory`. The running base is the same for all who have folded as much, so whoever calls this brings it."""
+"""How cameras answer messages, a block at a time. Knows Flower's messages; what a camera does is in `local_update` and
+`evaluation`, what it keeps in `state`. The global model is the same for all who have folded as much, so whoever calls
+this brings it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
-from torch import Tensor
 
-from fed_lorac.client.evaluation import Scores, baseline, evaluate
-from fed_lorac.client.global_model import GlobalModel, under
-from fed_lorac.client.local_update import Brought, LocalUpdate, local_updates
-from fed_lorac.client.state import LOST_KEY, STATISTICS_KEY, folded_round, packed, personal_frame, recalled, remembered
-from fed_lorac.config import names
+from fed_lorac.client.evaluation import Scores, evaluate, evaluate_base
+from fed_lorac.client.global_model import GlobalModel, add_cluster_delta
+from fed_lorac.client.local_update import LocalUpdate, local_updates
+from fed_lorac.client.request import ClientReply, ClientRequest
+from fed_lorac.client.state import STATISTICS_KEY, ClientState
 from fed_lorac.errors import one_line
 from fed_lorac.experiment.experiment import Experiment
-from fed_lorac.training.accuracy import Statistics
-from fed_lorac.wire.base_tags import personal_fingerprint
 from fed_lorac.wire.billing import ARRAYS_KEY, frame_record
-from fed_lorac.wire.frame import decode
 from fed_lorac.wire.refusals import DROPPED_OUT
 from fed_lorac.wire.updates import PERSONAL_KEY
 
-__all__ = ["Node", "Own", "Said", "answers", "keeping", "raised", "told_round"]
+__all__ = ["error_reply", "handle", "report_folded_round"]
 
 
-@dataclass(frozen=True)
-class Own:
-    """What is a camera's own from now on: its statistics, what its codec left out, and its part of the network as a
-    frame; None or empty: as it was, or as it was told."""
-
-    statistics: Statistics | None = None
-    lost: Mapping[str, Tensor] | None = None
-    part: bytes = b""
+def handle(experiment: Experiment, global_model: GlobalModel, requests: Sequence[ClientRequest]) -> list[ClientReply]:
+    """Each camera's reply, in order. All have folded up to `global_model`, and were sent one kind of message."""
+    [kind] = {request.message.metadata.message_type for request in requests}
+    return _HANDLERS[kind](experiment, global_model, requests)
 
 
-Said = tuple[Message, Own]
-"""A node's reply, and what is its camera's own from now on."""
+def report_folded_round(request: ClientRequest) -> Message:
+    """The reply of a camera that lacks updates: the last round that it has folded, so that it is sent the rest."""
+    folded_round = ClientState.read(request.state).folded_round
+    return _message(request, MetricRecord({"num-examples": 0, "folded-round": folded_round}))
 
 
-@dataclass(frozen=True)
-class Node:
-    """One camera's part in a block: what it was sent, and what it remembers."""
-
-    camera: int
-    message: Message
-    state: RecordDict
-
-    @property
-    def personal_frame(self) -> bytes:
-        """Its own part of the network: as it is told now, else as it remembers."""
-        return personal_frame(self.message.content, self.state)
-
-
-def answers(experiment: Experiment, running: GlobalModel, nodes: Sequence[Node]) -> list[Said]:
-    """Each node's answer, in the order of the nodes; all have folded up to `running` and were sent the same kind."""
-    [kind] = {node.message.metadata.message_type for node in nodes}
-    return _ANSWERS[kind](experiment, running, nodes)
-
-
-def keeping(before: RecordDict, message: Message, round: int, own: Own) -> RecordDict:
-    """What a node remembers once it has answered `message`, `round` being the last that it has folded."""
-    return remembered(before, round, own.statistics, own.lost, own=own.part, told=message.content)
-
-
-def told_round(message: Message, state: RecordDict) -> Message:
-    """What a camera says that lacks updates: how far it has come, so that it is sent the rest."""
-    metrics = MetricRecord({"num-examples": 0, "folded-round": folded_round(state)})
-    return Message(RecordDict({"metrics": metrics}), reply_to=message)
-
-
-def raised(message: Message, error: Exception) -> Message:
+def error_reply(message: Message, error: Exception) -> Message:
     """The reply of a camera that failed, on one line."""
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, one_line(error)), reply_to=message)
 
 
-def _roll_call(experiment: Experiment, running: GlobalModel, nodes: Sequence[Node]) -> list[Said]:
-    """Which camera each is."""
-    return [(_reply(node, MetricRecord({"camera": node.camera})), Own()) for node in nodes]
+def _identify(
+    experiment: Experiment, global_model: GlobalModel, requests: Sequence[ClientRequest]
+) -> list[ClientReply]:
+    """Say which camera each node is."""
+    return [
+        ClientReply(_message(request, MetricRecord({"camera": request.camera})), _state(request, global_model).write())
+        for request in requests
+    ]
 
 
-def _train(experiment: Experiment, running: GlobalModel, nodes: Sequence[Node]) -> list[Said]:
-    """Take a turn, send its frame; a camera whose reply will be lost spares itself the turn.
+def _train(experiment: Experiment, global_model: GlobalModel, requests: Sequence[ClientRequest]) -> list[ClientReply]:
+    """Train and send a frame. A camera whose reply will be lost does not train.
 
-    It is then as if the turn had not been: its statistics stay as they were, and so does what its codec left out of the
-    last frame that did arrive.
+    It is then as if it had not been asked: its statistics stay, and so does the residual of the last frame that did
+    arrive.
     """
-    [round] = {int(_asked(node)["server-round"]) for node in nodes}  # type: ignore[arg-type]
+    [round] = {int(_config(request)["server-round"]) for request in requests}  # type: ignore[arg-type]
     dropped = experiment.fleet.dropped(round)
-    able = [node for node in nodes if node.camera not in dropped]
-    taken: dict[int, LocalUpdate] = {}
-    for alike in _alike(experiment, able):
-        base, brought = _beneath(experiment, running, alike[0]), [_brought(experiment, node) for node in alike]
-        turns = local_updates(experiment, base, round, brought)
-        taken |= {one.camera: turn for one, turn in zip(brought, turns, strict=True)}
-    return [_turned(node, taken[node.camera]) if node.camera in taken else _dropped(node) for node in nodes]
+    states = {request.camera: _state(request, global_model) for request in requests}
+    able = {camera: state for camera, state in states.items() if camera not in dropped}
+    updates: dict[int, LocalUpdate] = {}
+    for frame, block in _blocks(experiment, able):
+        model = add_cluster_delta(experiment, global_model, frame) if frame else global_model
+        updates |= local_updates(experiment, model, round, block)
+    return [
+        _send(request, updates[request.camera])
+        if request.camera in updates
+        else ClientReply(_lose(request), states[request.camera].write())
+        for request in requests
+    ]
 
 
-def _alike(experiment: Experiment, nodes: Sequence[Node]) -> list[list[Node]]:
-    """Those together that can train side by side: with adapters of one shape, over one base."""
-    groups: dict[tuple[int, bytes], list[Node]] = {}
-    for node in nodes:
-        group = node.personal_frame if _grouped(experiment) else b""
-        groups.setdefault((experiment.place(node.camera), group), []).append(node)
-    return list(groups.values())
+def _blocks(experiment: Experiment, states: dict[int, ClientState]) -> list[tuple[bytes, dict[int, ClientState]]]:
+    """The cameras that can train side by side, with adapters of one shape over one model, by their cluster's delta."""
+    blocks: dict[tuple[int, bytes], dict[int, ClientState]] = {}
+    for camera, state in states.items():
+        cluster = state.personal_frame if experiment.plan.clustered else b""
+        blocks.setdefault((experiment.place(camera), cluster), {})[camera] = state
+    return [(cluster, block) for (_, cluster), block in blocks.items()]
 
 
-def _grouped(experiment: Experiment) -> bool:
-    """Whether a camera's own part is its group's change of the base, and not what its adapter begins from."""
-    return experiment.config.strategy.name in names.GROUPED
+def _send(request: ClientRequest, update: LocalUpdate) -> ClientReply:
+    metrics = MetricRecord({"num-examples": update.num_examples, "train-loss": update.train_loss})
+    arrays = frame_record(update.frame) if update.frame else None
+    return ClientReply(_message(request, metrics, arrays), update.state.write())
 
 
-def _beneath(experiment: Experiment, running: GlobalModel, node: Node) -> GlobalModel:
-    """The base that a node's adapter changes."""
-    return under(experiment, running, node.personal_frame) if _grouped(experiment) and node.personal_frame else running
+def _lose(request: ClientRequest) -> Message:
+    return Message(Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, DROPPED_OUT), reply_to=request.message)
 
 
-def _brought(experiment: Experiment, node: Node) -> Brought:
-    return Brought(node.camera, recalled(node.state), recalled(node.state, LOST_KEY), _adapter(experiment, node))
+def _evaluate(
+    experiment: Experiment, global_model: GlobalModel, requests: Sequence[ClientRequest]
+) -> list[ClientReply]:
+    """Where asked, evaluate the base model (round 0) or the current model, each in the round's weather.
 
-
-def _adapter(experiment: Experiment, node: Node) -> Mapping[str, Tensor]:
-    """The state that a camera's adapter begins its turn with; empty: it begins anew."""
-    frame = b"" if _grouped(experiment) else node.personal_frame
-    return decode(frame, base=personal_fingerprint(experiment.base.fingerprint)) if frame else {}
-
-
-def _turned(node: Node, turn: LocalUpdate) -> Said:
-    metrics = MetricRecord({"num-examples": turn.num_examples, "train-loss": turn.train_loss})
-    arrays = frame_record(turn.frame) if turn.frame else None
-    return _reply(node, metrics, arrays), Own(turn.statistics, turn.lost, turn.own)
-
-
-def _dropped(node: Node) -> Said:
-    lost = Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, DROPPED_OUT)
-    return Message(lost, reply_to=node.message), Own()
-
-
-def _measure(experiment: Experiment, running: GlobalModel, nodes: Sequence[Node]) -> list[Said]:
-    """Where asked, measure the base as it comes (round 0) or the current model, each in the round's weather.
-
-    Where weather changes, the base is measured again beside every model: only what stood in one weather compares.
+    Where weather changes, the base model is evaluated again beside every model: only scores in one weather compare.
     """
-    return [_measured(experiment, running, node) for node in nodes]
+    return [_evaluate_one(experiment, global_model, request) for request in requests]
 
 
-def _measured(experiment: Experiment, running: GlobalModel, node: Node) -> Said:
-    asked, statistics = _asked(node), None
-    round, measure = int(asked["server-round"]), bool(asked.get("measure"))  # type: ignore[arg-type]
-    examples = len(experiment.fleet.cameras[node.camera].evaluation)
-    metrics = MetricRecord({"num-examples": examples, "folded-round": running.round})
-    if asked.get("baseline") or (measure and experiment.fleet.changing):
-        source, zero_byte = baseline(experiment, round, node.camera)
-        metrics.update(_scores("source", source) | _scores("zero-byte", zero_byte))
-    if measure:
-        base, adapter = _beneath(experiment, running, node), _adapter(experiment, node)
-        scores, statistics = evaluate(experiment, base, round, node.camera, recalled(node.state), adapter)
-        metrics.update(_scores("adapted", scores))
-    reply = _reply(node, metrics)
-    if asked.get("statistics") and statistics:
-        reply.content[STATISTICS_KEY] = packed(statistics)
-    if asked.get("statistics") and node.personal_frame:
-        reply.content[PERSONAL_KEY] = frame_record(node.personal_frame)
-    return reply, Own(statistics)
+def _evaluate_one(experiment: Experiment, global_model: GlobalModel, request: ClientRequest) -> ClientReply:
+    config, state = _config(request), _state(request, global_model)
+    round, asked = int(config["server-round"]), bool(config.get("measure"))  # type: ignore[arg-type]
+    examples = len(experiment.fleet.cameras[request.camera].evaluation)
+    metrics = MetricRecord({"num-examples": examples, "folded-round": global_model.round})
+    if config.get("baseline") or (asked and experiment.fleet.changing):
+        source, zero_byte = evaluate_base(experiment, round, request.camera)
+        metrics.update(_accuracies("source", source) | _accuracies("zero-byte", zero_byte))
+    if asked:
+        clustered = experiment.plan.clustered and state.personal_frame
+        model = add_cluster_delta(experiment, global_model, clustered) if clustered else global_model
+        scores, state = evaluate(experiment, model, round, request.camera, state)
+        metrics.update(_accuracies("adapted", scores))
+    message = _message(request, metrics)
+    if config.get("statistics"):
+        sent = [STATISTICS_KEY] * asked + [PERSONAL_KEY]
+        for key in (key for key in sent if key in state.records):
+            message.content[key] = state.records[key]
+    return ClientReply(message, state.write())
 
 
-_ANSWERS: dict[str, Callable[[Experiment, GlobalModel, Sequence[Node]], list[Said]]] = {
-    MessageType.QUERY: _roll_call,
-    MessageType.TRAIN: _train,
-    MessageType.EVALUATE: _measure,
-}
-
-
-def _asked(node: Node) -> ConfigRecord:
-    return node.message.content.config_records["config"]
-
-
-def _scores(name: str, scores: Scores) -> dict[str, float]:
+def _accuracies(name: str, scores: Scores) -> dict[str, float]:
     both = {f"{name}-accuracy": scores.weather, f"{name}-accuracy-clean": scores.clean}
     return {key: value for key, value in both.items() if not math.isnan(value)}
 
 
-def _reply(node: Node, metrics: MetricRecord, arrays: ArrayRecord | None = None) -> Message:
+_HANDLERS: dict[str, Callable[[Experiment, GlobalModel, Sequence[ClientRequest]], list[ClientReply]]] = {
+    MessageType.QUERY: _identify,
+    MessageType.TRAIN: _train,
+    MessageType.EVALUATE: _evaluate,
+}
+
+
+def _state(request: ClientRequest, global_model: GlobalModel) -> ClientState:
+    """A camera's state once it has folded what its message holds."""
+    return ClientState.read(request.state).after(request.message.content, global_model.round)
+
+
+def _config(request: ClientRequest) -> ConfigRecord:
+    return request.message.content.config_records["config"]
+
+
+def _message(request: ClientRequest, metrics: MetricRecord, arrays: ArrayRecord | None = None) -> Message:
     content = RecordDict({"metrics": metrics})
     if arrays is not None:
         content[ARRAYS_KEY] = arrays
-    return Message(content, reply_to=node.message)
+    return Message(content, reply_to=request.message)

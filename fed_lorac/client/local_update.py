@@ -1,140 +1,122 @@
-"""What cameras do in a turn: train, side by side in a block, and encode what they send. Knows models and frames; not
-Flower, and not what a camera remembers: what is its own comes in and goes out."""
+"""Local updates: cameras train, side by side in a block, and encode what they send. Knows networks and frames; not
+Flower's messages."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter
-from fed_lorac.client.evaluation import recent, seen
-from fed_lorac.client.global_model import GlobalModel, initial_state, network_of_global_model
+from fed_lorac.client.evaluation import images_for_statistics, images_in_round
+from fed_lorac.client.global_model import GlobalModel, build_network, initial_state, personal_parameters
+from fed_lorac.client.state import ClientState
 from fed_lorac.experiment.experiment import Experiment, drawn_from
-from fed_lorac.fleet import camera_data as views
+from fed_lorac.fleet.camera_data import CameraData
 from fed_lorac.seeds import stream
 from fed_lorac.training.accuracy import Statistics, batch_norms, reestimate_statistics, statistics_of
-from fed_lorac.training.augment import Augment
 from fed_lorac.training.blocks.rule import block_size
-from fed_lorac.training.loop import Recipe, Task, cosine, train
+from fed_lorac.training.loop import Task, train
 from fed_lorac.wire.base_tags import personal_fingerprint
 from fed_lorac.wire.error_feedback import encode_with_feedback
 from fed_lorac.wire.frame import encode
 
-__all__ = ["Brought", "LocalUpdate", "block_size_of", "local_updates", "recipe_of", "uplink_template"]
+__all__ = ["LocalUpdate", "block_size_of", "local_updates", "uplink_template"]
 
-_FIXED_BY = 125  # images at most, evenly picked, that fix a turn's statistics
-
-
-@dataclass(frozen=True)
-class Brought:
-    """What a camera brings to its turn: statistics, what its codec left out before, and its own part of the network."""
-
-    camera: int
-    statistics: Statistics = field(default_factory=dict, repr=False)
-    lost: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    own: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+_FIXED_BY = 125  # images at most, evenly picked, that fix the statistics of a round's training
 
 
 @dataclass(frozen=True)
 class LocalUpdate:
-    """What a turn gives: the frame to send, what stands beside it in the reply, and what is the camera's own after.
+    """What a camera's training in a round gives: the frame to send, what stands beside it, and its state afterwards.
 
-    `lost` is what the codec left out of the frame, and of those before: empty without error feedback. Who sends nothing
-    has an empty frame, and its adapter as its `own`.
+    A camera that sends nothing has an empty frame, and its adapter among its personal parameters.
     """
 
     frame: bytes = field(repr=False)
     num_examples: int
     train_loss: float
-    statistics: Statistics = field(repr=False)
-    lost: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    own: bytes = field(default=b"", repr=False)
+    state: ClientState
 
 
 def local_updates(
-    experiment: Experiment, running: GlobalModel, round: int, brought: Sequence[Brought]
-) -> list[LocalUpdate]:
+    experiment: Experiment, global_model: GlobalModel, round: int, states: Mapping[int, ClientState]
+) -> dict[int, LocalUpdate]:
     """Train every camera's adapter on its own images, side by side, and encode what each uploads.
 
-    All of these cameras have adapters of one shape.
+    `states` holds the state of each of these cameras, whose adapters are of one shape.
     """
-    config = experiment.config
-    sights = [seen(experiment, one.camera, round) for one in brought]
-    [place] = {experiment.place(one.camera) for one in brought}
-    models = _bench(experiment, running, round, place).models(brought)
-    if config.batch_norm.mode == "local" and config.batch_norm.in_turn == "fixed":
-        _fix_statistics(experiment, models, sights)
+    plan = experiment.plan
+    images = {camera: images_in_round(experiment, camera, round) for camera in states}
+    [place] = {experiment.place(camera) for camera in states}
+    models = _bench(experiment, global_model, round, place).models(experiment, states.values())
+    if plan.batch_norm.local and plan.batch_norm.fixed:
+        _fix_statistics(experiment, models, images.values())
     before = [statistics_of(model) for model in models]
     tasks = [
         Task(
             view.train,
             view.train_labels,
-            _steps(experiment, view),
-            stream(config.run.seed, "camera", k.camera, "round", round),
+            plan.steps_on(len(view.train)),
+            stream(plan.seed, "camera", camera, "round", round),
         )
-        for k, view in zip(brought, sights, strict=True)
+        for camera, view in images.items()
     ]
-    outcomes = train(models, tasks, recipe=recipe_of(experiment, round))
-    states = [
-        _state(experiment, experiment.adapters[place], model, was) for model, was in zip(models, before, strict=True)
-    ]
-    sent = [_packed(experiment, running, round, *pair) for pair in zip(brought, states, strict=True)]
-    return [
-        LocalUpdate(frame, len(task.labels), outcome.mean_loss, _local_statistics(experiment, model), lost, own)
-        for model, task, outcome, (frame, lost, own) in zip(models, tasks, outcomes, sent, strict=True)
-    ]
+    outcomes = train(models, tasks, recipe=plan.recipe_in(round))
+    updates = {}
+    for camera, model, was, task, outcome in zip(states, models, before, tasks, outcomes, strict=True):
+        state = states[camera].with_statistics(statistics_of(model) if plan.batch_norm.local else {})
+        trained = _trained_state(experiment, experiment.adapters[place], model, was)
+        frame, state = _encode(experiment, global_model, round, camera, state, trained)
+        updates[camera] = LocalUpdate(frame, len(task.labels), outcome.mean_loss, state)
+    return updates
 
 
-def _packed(
-    experiment: Experiment, running: GlobalModel, round: int, one: Brought, state: Mapping[str, Tensor]
-) -> tuple[bytes, Mapping[str, Tensor], bytes]:
-    """The frame that goes up, what its codec leaves out, and what stays with the camera: all of it, or nothing."""
-    codec, starting = experiment.config.codec, experiment.base.fingerprint
-    if experiment.config.strategy.name == "local-only":
-        return b"", {}, encode(state, dtype="fp32", base=personal_fingerprint(starting))
-    frame, lost = encode_with_feedback(
-        state,
-        one.lost if codec.error_feedback else None,
-        dtype=codec.up,
-        base=running.fingerprint(starting),
-        rng=stream(experiment.config.run.seed, "codec", one.camera, round),
-        topk_share=codec.topk_share,
+def _encode(
+    experiment: Experiment,
+    global_model: GlobalModel,
+    round: int,
+    camera: int,
+    state: ClientState,
+    trained: Mapping[str, Tensor],
+) -> tuple[bytes, ClientState]:
+    """The frame that a camera sends of what it has trained, and its state: with a new residual, or, where nothing is
+    sent, with all of it as personal parameters."""
+    plan, base = experiment.plan, experiment.base.fingerprint
+    if not plan.sends:
+        return b"", state.with_personal(encode(trained, dtype="fp32", base=personal_fingerprint(base)))
+    frame, residual = encode_with_feedback(
+        trained,
+        state.residual if plan.uplink.error_feedback else None,
+        dtype=plan.uplink.name,
+        base=global_model.fingerprint(base),
+        rng=stream(plan.seed, "codec", camera, round),
+        topk_share=plan.uplink.topk_share,
     )
-    return frame, lost, b""
-
-
-def _local_statistics(experiment: Experiment, model: nn.Module) -> Statistics:
-    return statistics_of(model) if experiment.config.batch_norm.mode == "local" else {}
+    return frame, state.with_residual(residual)
 
 
 def block_size_of(experiment: Experiment) -> int:
-    """How many cameras train side by side: as set, or by `block.rule`; one under Flower's runtime."""
-    config = experiment.config
-    if config.run.engine == "flower":
-        return 1
-    if config.run.block_size:
-        return config.run.block_size
-    return block_size(
+    """How many cameras train side by side: as the plan says, or by the rule for this network."""
+    plan = experiment.plan
+    return plan.block_size or block_size(
         _untrained(experiment, experiment.adapter),
-        image_size=config.data.image_size,
-        batch_size=config.local.batch_size,
-        precision=experiment.precision,
+        image_size=plan.image_size,
+        batch_size=plan.recipe.batch_size,
+        precision=plan.recipe.precision,
         device=experiment.device.type,
     )
 
 
 def uplink_template(experiment: Experiment, adapter: Adapter | None = None) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor in a camera's frame, read off a network that was attached and not trained; without
-    `adapter` of the largest there is."""
+    """Name -> shape of every tensor in a camera's frame, read off a network that has the adapter and was not trained;
+    without `adapter`, of the adapter of the highest rank."""
     adapter = adapter or experiment.adapter
     model = _untrained(experiment, adapter)
-    return {
-        name: tuple(tensor.shape) for name, tensor in _state(experiment, adapter, model, statistics_of(model)).items()
-    }
+    state = _trained_state(experiment, adapter, model, statistics_of(model))
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def _untrained(experiment: Experiment, adapter: Adapter) -> nn.Module:
@@ -145,84 +127,63 @@ def _untrained(experiment: Experiment, adapter: Adapter) -> nn.Module:
 
 
 class _Bench:
-    """Networks that a round's turns start from: made once and filled anew for each block, as copies take longer."""
+    """Networks that a round's training starts from: made once and filled anew for each block, as copies take longer."""
 
-    def __init__(self, experiment: Experiment, running: GlobalModel, round: int, adapter: Adapter) -> None:
-        model = network_of_global_model(experiment, running, {})
+    def __init__(self, experiment: Experiment, global_model: GlobalModel, round: int, adapter: Adapter) -> None:
+        model = build_network(experiment, global_model, {})
         adapter.attach(model, drawn_from(experiment, round))
-        if running.factors:
-            adapter.load(model, {**adapter.read(model), **running.factors})
+        if global_model.factors:
+            adapter.load(model, {**adapter.read(model), **global_model.factors})
         _set_training_mode(experiment, model)
         self._models, self._adapter = [model], adapter
         self._fresh = {name: value.detach().clone() for name, value in _moving(model)}
 
     @torch.no_grad()
-    def models(self, brought: Sequence[Brought]) -> list[nn.Module]:
-        """One network for each of these cameras, in training mode, its adapter attached."""
-        self._models += [copy.deepcopy(self._models[0]) for _ in brought[len(self._models) :]]
-        models = self._models[: len(brought)]
-        for model, one in zip(models, brought, strict=True):
+    def models(self, experiment: Experiment, states: Collection[ClientState]) -> list[nn.Module]:
+        """One network for each of these states, in training mode, its adapter attached."""
+        self._models += [copy.deepcopy(self._models[0]) for _ in range(len(states) - len(self._models))]
+        models = self._models[: len(states)]
+        for model, state in zip(models, states, strict=True):
+            statistics = state.statistics
             for name, value in _moving(model):
-                value.copy_(one.statistics.get(name, self._fresh[name]))
-            if one.own:
-                self._adapter.load(model, initial_state(one.own, self._adapter.read(model)))
+                value.copy_(statistics.get(name, self._fresh[name]))
+            if personal := personal_parameters(experiment, state.personal_frame):
+                self._adapter.load(model, initial_state(personal, self._adapter.read(model)))
         return models
 
 
 @lru_cache(maxsize=1)
-def _bench(experiment: Experiment, running: GlobalModel, round: int, place: int) -> _Bench:
-    """The bench of the round at hand; cameras with adapters of one shape share it, as they share the running base."""
-    return _Bench(experiment, running, round, experiment.adapters[place])
+def _bench(experiment: Experiment, global_model: GlobalModel, round: int, place: int) -> _Bench:
+    """The bench of the round at hand; cameras with adapters of one shape share it, as they share the global model."""
+    return _Bench(experiment, global_model, round, experiment.adapters[place])
 
 
 def _moving(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What a turn changes: trained parameters and buffers."""
+    """What training changes: trained parameters and buffers."""
     yield from ((name, p) for name, p in model.named_parameters() if p.requires_grad)
     yield from model.named_buffers()
 
 
-def _fix_statistics(experiment: Experiment, models: Sequence[nn.Module], sights: Sequence[views.CameraData]) -> None:
-    """Statistics that stay for a turn are those of this round's model: older ones ruin it within a few rounds."""
-    for model, view in zip(models, sights, strict=True):
-        images = recent(experiment, view)
-        every = -(-len(images) // _FIXED_BY)
-        reestimate_statistics(model, images[::every], experiment.precision, experiment.base.normalization)
+def _fix_statistics(experiment: Experiment, models: Sequence[nn.Module], images: Iterable[CameraData]) -> None:
+    """Statistics that stay fixed in training are this round's model's own: older ones ruin it within a few rounds."""
+    recipe = experiment.plan.recipe
+    for model, view in zip(models, images, strict=True):
+        latest = images_for_statistics(experiment, view)
+        every = -(-len(latest) // _FIXED_BY)
+        reestimate_statistics(model, latest[::every], recipe.precision, recipe.normalization)
         _set_training_mode(experiment, model)
 
 
-def _steps(experiment: Experiment, view: views.CameraData) -> int:
-    local = experiment.config.local
-    return local.steps or local.epochs * -(-len(view.train) // local.batch_size)
-
-
-def _state(experiment: Experiment, adapter: Adapter, model: nn.Module, before: Statistics) -> dict[str, Tensor]:
+def _trained_state(experiment: Experiment, adapter: Adapter, model: nn.Module, before: Statistics) -> dict[str, Tensor]:
     """The adapter's state and, where statistics are shared, their change since `before`."""
     state = adapter.read(model)
-    if experiment.config.batch_norm.mode == "shared":
+    if experiment.plan.batch_norm.mode == "shared":
         state |= {name: after - before[name] for name, after in statistics_of(model).items()}
     return state
 
 
 def _set_training_mode(experiment: Experiment, model: nn.Module) -> None:
     model.train()
-    if experiment.config.batch_norm.mode == "frozen" or experiment.config.batch_norm.in_turn == "fixed":
+    if not experiment.plan.batch_norm.trains:
         for _, norm in batch_norms(model):
             norm.eval()
-
-
-def recipe_of(experiment: Experiment, round: int) -> Recipe:
-    """How cameras take their steps in a round."""
-    c = experiment.config.local
-    factor = cosine(round - 1, experiment.config.run.rounds) if c.schedule == "cosine" else 1.0
-    return Recipe(
-        lr=c.lr * factor,
-        momentum=c.momentum,
-        weight_decay=c.weight_decay,
-        clip_norm=c.clip_norm or float("inf"),
-        batch_size=c.batch_size,
-        augment=cast(Augment, c.augment),
-        precision=experiment.precision,
-        prox_mu=c.prox_mu,
-        shuffled=experiment.config.fleet.stream == "iid",
-        normalization=experiment.base.normalization,
-    )

@@ -1,12 +1,11 @@
-"""What a camera remembers from message to message, in its node's records. Knows Flower's records and frames; not what
-cameras do, nor rounds.
+"""What a camera keeps from message to message, and how it stands in the records of its Flower node. Knows Flower's
+records and frames; not what cameras do with it, nor rounds.
 
-Of its own a camera remembers little: the round it has folded up to, its batch-norm statistics, under error feedback
-what its codec left out, and under some strategies a part of the network that others do not share. The running base is
-the same for all who have folded as much (`bases`).
+It is little: the weights that all cameras share (`GlobalModel`) are not part of it.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
@@ -15,57 +14,80 @@ from fed_lorac.wire.billing import frame_record, read_frame
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import PERSONAL_KEY
 
-__all__ = ["LOST_KEY", "STATISTICS_KEY", "folded_round", "packed", "personal_frame", "recalled", "remembered"]
+__all__ = ["STATISTICS_KEY", "ClientState"]
 
 STATISTICS_KEY = "statistics"
-LOST_KEY = "lost"
+_RESIDUAL_KEY = "lost"
+_KEYS = (STATISTICS_KEY, _RESIDUAL_KEY, PERSONAL_KEY)
 _MEMORY_KEY = "memory"
 
 Tensors = Mapping[str, Tensor]
 
 
-def folded_round(state: RecordDict) -> int:
-    """The last round that a node has folded, out of its memory."""
-    memory = state.config_records.get(_MEMORY_KEY)
-    return int(memory["folded-round"]) if memory else 0  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class ClientState:
+    """A camera's state: the last round whose update is in its global model (0: none), and what is its own, packed.
 
-
-def recalled(state: RecordDict, key: str = STATISTICS_KEY) -> Tensors:
-    """A camera's statistics, or under another key what else is its own, out of its node's memory."""
-    kept = state.array_records.get(key)
-    return decode(read_frame(kept), base="") if kept else {}
-
-
-def personal_frame(*places: RecordDict) -> bytes:
-    """The part of the network that is the camera's own, as the frame it came in, from the first place that has it;
-    empty: none has."""
-    found = next((place.array_records[PERSONAL_KEY] for place in places if PERSONAL_KEY in place.array_records), None)
-    return b"" if found is None else read_frame(found)
-
-
-def remembered(
-    before: RecordDict,
-    folded_round: int,
-    statistics: Tensors | None,
-    lost: Tensors | None = None,
-    *,
-    own: bytes = b"",
-    told: RecordDict | None = None,
-) -> RecordDict:
-    """What a node keeps from now on, as the functions above read it; None: what it kept before.
-
-    Its own part of the network is what the camera made of it (`own`), else what it was told, else what it had.
+    What is its own is kept as records, a frame in each, and unpacked when it is asked for: most messages need none of
+    it, and cameras of one cluster share one record.
     """
-    state = RecordDict({_MEMORY_KEY: ConfigRecord({"folded-round": folded_round})})
-    for key, new in ((STATISTICS_KEY, statistics), (LOST_KEY, lost)):
-        if kept := before.array_records.get(key) if new is None else new and packed(new):
-            state[key] = kept
-    places = (place for place in (told, before) if place is not None and PERSONAL_KEY in place.array_records)
-    if kept := frame_record(own) if own else next((place.array_records[PERSONAL_KEY] for place in places), None):
-        state[PERSONAL_KEY] = kept
-    return state
+
+    folded_round: int = 0
+    records: Mapping[str, ArrayRecord] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, records: RecordDict) -> "ClientState":
+        """The state in a node's records, or as much of it as a reply holds; a new camera's where they are empty."""
+        memory, arrays = records.config_records.get(_MEMORY_KEY), records.array_records
+        folded_round = int(memory["folded-round"]) if memory else 0  # type: ignore[arg-type]
+        return cls(folded_round, {key: arrays[key] for key in _KEYS if key in arrays})
+
+    def write(self) -> RecordDict:
+        """The records that a node keeps: the inverse of `read`."""
+        memory = ConfigRecord({"folded-round": self.folded_round})
+        return RecordDict({_MEMORY_KEY: memory, **{key: self.records[key] for key in _KEYS if key in self.records}})
+
+    @property
+    def statistics(self) -> Tensors:
+        """Its batch norm's running means and variances by name; empty: the base model's."""
+        return self._unpacked(STATISTICS_KEY)
+
+    @property
+    def residual(self) -> Tensors:
+        """Under error feedback, what its codec has left out of its frames so far, by tensor."""
+        return self._unpacked(_RESIDUAL_KEY)
+
+    @property
+    def personal_frame(self) -> bytes:
+        """Its personal parameters, which others do not share, as a frame; empty: none."""
+        return read_frame(self.records[PERSONAL_KEY]) if PERSONAL_KEY in self.records else b""
+
+    def after(self, content: RecordDict, folded_round: int) -> "ClientState":
+        """The state once the camera has folded the updates in a message, up to a round, and has taken over the personal
+        parameters in it, if there are any."""
+        personal = {key: record for key, record in content.array_records.items() if key == PERSONAL_KEY}
+        return ClientState(folded_round, {**self.records, **personal})
+
+    def with_statistics(self, statistics: Tensors) -> "ClientState":
+        """The same with other batch-norm statistics."""
+        return self._with(STATISTICS_KEY, pack_tensors(statistics) if statistics else None)
+
+    def with_residual(self, residual: Tensors) -> "ClientState":
+        """The same with another residual."""
+        return self._with(_RESIDUAL_KEY, pack_tensors(residual) if residual else None)
+
+    def with_personal(self, frame: bytes) -> "ClientState":
+        """The same with other personal parameters."""
+        return self._with(PERSONAL_KEY, frame_record(frame) if frame else None)
+
+    def _unpacked(self, key: str) -> Tensors:
+        return decode(read_frame(self.records[key]), base="") if key in self.records else {}
+
+    def _with(self, key: str, record: ArrayRecord | None) -> "ClientState":
+        others = {other: kept for other, kept in self.records.items() if other != key}
+        return replace(self, records=others if record is None else {**others, key: record})
 
 
-def packed(tensors: Tensors) -> ArrayRecord:
+def pack_tensors(tensors: Tensors) -> ArrayRecord:
     """Tensors as one frame: every array of a record takes half a kilobyte of objects, whatever is in it."""
     return frame_record(encode(tensors, dtype="fp32", base=""))

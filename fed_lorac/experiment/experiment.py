@@ -9,11 +9,11 @@ import torch
 from fed_lorac.adapters.adapter import Adapter, ToDelta
 from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.config import Config, names
-from fed_lorac.config.sense import fixed_basis
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.data.progress import at
 from fed_lorac.data.store import cached_arrays
 from fed_lorac.experiment.base_model import BaseModel, load_base_model
+from fed_lorac.experiment.local_plan import LocalPlan, local_plan
 from fed_lorac.fleet.fleet import Fleet, build_fleet
 from fed_lorac.runtime.precision import Precision, resolved_device, resolved_precision
 from fed_lorac.runtime.settings import Scalar
@@ -25,13 +25,17 @@ __all__ = ["Experiment", "build_experiment", "drawn_from", "open_data", "sees_fr
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """One run's data, fleet, base and method, the same in every process that builds it from the same config."""
+    """One run's data, fleet, base model, adapters and plan, the same in every process that builds it from one config.
+
+    `config` is for those who build a run of it and record it; cameras go by `plan`.
+    """
 
     config: Config
     data: Dataset
     fleet: Fleet
     base: BaseModel
     adapters: tuple[Adapter, ...]
+    plan: LocalPlan
     device: torch.device
     precision: Precision
 
@@ -50,7 +54,7 @@ def drawn_from(experiment: Experiment, round: int) -> torch.Generator:
 
     A mean of B_k A_k over one A to begin with is nearest to low rank, and svd down loses least.
     """
-    return torch_stream(experiment.config.run.seed, "adapter", 0 if fixed_basis(experiment.config) else round)
+    return torch_stream(experiment.plan.seed, "adapter", 0 if experiment.plan.fixed_basis else round)
 
 
 @lru_cache(maxsize=2)
@@ -90,8 +94,18 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...]) -> Experiment:
     data.check_weathers(fleet.corruptions, clear=fleet.changing)  # some time the air is clear
     at("loading the base")
     base = load_base_model(config, data)
-    check_cameras(config, fleet.cameras, base.model)
-    return Experiment(config, data, fleet, base, _adapters(config, base), device, precision)
+    plan = local_plan(config, precision, base.normalization)
+    check_cameras(
+        fleet.cameras,
+        base.model,
+        image_size=plan.image_size,
+        batch_size=plan.recipe.batch_size,
+        steps=plan.steps,
+        window=plan.batch_norm.window,
+        trains=plan.trains and plan.batch_norm.trains,
+        local=plan.batch_norm.local,
+    )
+    return Experiment(config, data, fleet, base, _adapters(config, base), plan, device, precision)
 
 
 def _adapters(config: Config, base: BaseModel) -> tuple[Adapter, ...]:

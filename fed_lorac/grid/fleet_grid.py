@@ -1,6 +1,6 @@
-"""FleetGrid: a Flower Grid whose nodes work in blocks. Knows messages, nodes and jobs; not what they say.
+"""FleetGrid: a Flower Grid whose nodes work in blocks. Knows messages, nodes and blocks; not what they say.
 
-It takes a strategy's messages in their order, cuts them into jobs of `block_size`, lets an executor do them, and hands
+It takes a strategy's messages in their order, cuts them into blocks of `block_size`, has an executor do them, and hands
 out replies in the same order: so the same config has the same blocks and the same sums, whoever works and whenever they
 are done. No server, no sockets, no polling; every message is still a Flower Message with its metadata.
 """
@@ -16,7 +16,8 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fed_lorac.grid.executor import Answer, ClientRequest, Executor, Job
+from fed_lorac.client.request import ClientReply, ClientRequest
+from fed_lorac.grid.executor import Block, Executor
 from fed_lorac.runtime.flower_private import numbered
 
 __all__ = ["FIRST_NODE", "FleetGrid"]
@@ -25,13 +26,13 @@ FIRST_NODE = 1000  # far from 1, which is the server
 
 
 class FleetGrid(Grid):
-    """`cameras` nodes, camera k is node 1000 + k, whose turns `executor` takes; what nodes remember stays here.
+    """`cameras` nodes, camera k is node 1000 + k, `executor` does their work; what nodes remember stays here.
 
     Args:
         executor: who does the work.
         cameras: how many nodes there are.
-        block_size: consecutive messages in one job.
-        shared: what all nodes need to answer these messages, made once for them (`Job.shared`).
+        block_size: consecutive messages in one block.
+        shared: what all nodes need to answer these messages, made once for them (`Block.shared`).
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class FleetGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Yield each node's reply in the order of the messages, until `timeout` seconds have passed.
 
-        A job is handed out as there is room for it. A reply that is made after the timeout is lost, and its node
+        A block is handed out as there is room for it. A reply that is made after the timeout is lost, and its node
         remembers what it did before.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -90,21 +91,21 @@ class FleetGrid(Grid):
         known = [message for message in asked if message.metadata.dst_node_id in self.states]
         for stray in (message for message in asked if message.metadata.dst_node_id not in self.states):
             yield Message(Error(ErrorCode.NODE_UNAVAILABLE, "no such node"), reply_to=stray)
-        with closing(self._executor.run(self._jobs(known))) as done:
-            for answers in done:
+        with closing(self._executor.run(self._blocks(known))) as done:
+            for replies in done:
                 if deadline is not None and time.monotonic() > deadline:
                     return
-                yield from (self._settled(answer) for answer in answers)
+                yield from (self._accept(reply) for reply in replies)
 
-    def _jobs(self, messages: list[Message]) -> Iterator[Job]:
+    def _blocks(self, messages: list[Message]) -> Iterator[Block]:
         shared = self._shared(messages)
         for at in range(0, len(messages), self._block_size):
-            yield Job(tuple(self._request(message) for message in messages[at : at + self._block_size]), shared)
+            yield Block(tuple(self._request(message) for message in messages[at : at + self._block_size]), shared)
 
     def _request(self, message: Message) -> ClientRequest:
         node = message.metadata.dst_node_id
         return ClientRequest(node - FIRST_NODE, message, self.states[node])
 
-    def _settled(self, answer: Answer) -> Message:
-        self.states[answer.reply.metadata.src_node_id] = answer.state
-        return answer.reply
+    def _accept(self, reply: ClientReply) -> Message:
+        self.states[reply.message.metadata.src_node_id] = reply.state
+        return reply.message

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from flwr.app import ArrayRecord, Context, RecordDict
 from flwr.clientapp import ClientApp
 
-from fed_lorac.grid.executor import Answer, ClientRequest
+from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.grid.fleet_grid import FleetGrid
 from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.runtime.settings import Scalar
@@ -29,11 +29,11 @@ class ClientAppBlock:
     def __init__(self, app: ClientApp, nodes: int, run_config: Mapping[str, Scalar] | None = None) -> None:
         self._app, self._nodes, self._config = app, nodes, dict(run_config or {})
 
-    def answer(self, requests: Sequence[ClientRequest], shared: object) -> list[Answer]:
+    def answer(self, requests: Sequence[ClientRequest], shared: object) -> list[ClientReply]:
         """What the app makes of each message; nodes share no memory, so each has copies of its own."""
         return [self._answer(request) for request in requests]
 
-    def _answer(self, request: ClientRequest) -> Answer:
+    def _answer(self, request: ClientRequest) -> ClientReply:
         context = Context(
             run_id=1,
             node_id=request.message.metadata.dst_node_id,
@@ -43,7 +43,7 @@ class ClientAppBlock:
         )
         message = copy.copy(request.message)
         message.content = _copied(request.message.content)
-        return Answer(self._app(message, context), context.state)
+        return ClientReply(self._app(message, context), context.state)
 
 
 def _copied(records: RecordDict) -> RecordDict:

@@ -1,4 +1,4 @@
-"""Who is asked again, and when: a block, then camera by camera. Knows jobs and failures; not who works, nor where.
+"""Who is asked again, and when: a block, then camera by camera. Knows blocks and failures; not who works, nor where.
 
 A block whose worker dies or hangs is tried once more as it is: the same grouping gives the same bytes. One that fails
 again, or that raises, which it would do again, is asked camera by camera; who fails alone is left out.
@@ -14,15 +14,16 @@ from typing import Literal
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 
+from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.errors import FedLoracError, kind_of, one_line
-from fed_lorac.grid.executor import Answer, ClientRequest, Job
+from fed_lorac.grid.executor import Block
 
 __all__ = ["Attempt", "Failure", "FailureLog", "RetryQueue", "checked", "left_out", "next_attempts", "raised"]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt gave no answers: one line for the ledger, and a traceback where there is one."""
+    """Why an attempt gave no replies: one line for the ledger, and a traceback where there is one."""
 
     kind: Literal["raised", "died", "late"]
     reason: str
@@ -31,20 +32,20 @@ class Failure:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at some of a job's requests: all of them together, or one alone.
+    """One try at some of a block's requests: all of them together, or one alone.
 
-    `number` is the job's, in the order of the jobs; `places` are positions among its requests.
+    `number` is the block's, in the order of the blocks; `places` are positions among its requests.
     """
 
     number: int
-    job: Job = field(repr=False)
+    block: Block = field(repr=False)
     places: tuple[int, ...]
     losses: int = 0  # how often a worker was lost over these requests
 
     @property
     def requests(self) -> tuple[ClientRequest, ...]:
         """The requests that are tried."""
-        return tuple(self.job.requests[place] for place in self.places)
+        return tuple(self.block.requests[place] for place in self.places)
 
 
 def raised(error: BaseException) -> Failure:
@@ -63,35 +64,35 @@ def next_attempts(attempt: Attempt, failure: Failure) -> list[Attempt]:
     return alone if len(alone) > 1 else []
 
 
-def checked(answers: Sequence[Answer], requests: Sequence[ClientRequest]) -> list[Answer]:
-    """The answers, if there is one for each request."""
-    if len(answers) != len(requests):
-        raise ValueError(f"An app answers each request once; {len(answers)} answers came to {len(requests)} requests.")
-    return list(answers)
+def checked(replies: Sequence[ClientReply], requests: Sequence[ClientRequest]) -> list[ClientReply]:
+    """The replies, if there is one for each request."""
+    if len(replies) != len(requests):
+        raise ValueError(f"An app replies each request once; {len(replies)} replies came to {len(requests)} requests.")
+    return list(replies)
 
 
-def left_out(request: ClientRequest, failure: Failure) -> Answer:
-    """The answer of a node that has none: an error that says why, and the state that it had."""
+def left_out(request: ClientRequest, failure: Failure) -> ClientReply:
+    """The reply of a node that has none: an error that says why, and the state that it had."""
     code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION if failure.kind == "raised" else ErrorCode.CLIENT_APP_CRASHED
-    return Answer(Message(Error(code, failure.reason), reply_to=request.message), request.state)
+    return ClientReply(Message(Error(code, failure.reason), reply_to=request.message), request.state)
 
 
 class RetryQueue:
-    """Hands out attempts, takes in what became of them, and gives each job's answers back in the order of the jobs.
+    """Hands out attempts, takes in what became of them, and gives each block's replies back in the order of the blocks.
 
-    Retries come before new jobs. At most `ahead` jobs are open: taken from the iterable, and not yet given back.
+    Retries come before new blocks. At most `ahead` blocks are open: taken from the iterable, and not yet given back.
     """
 
-    def __init__(self, jobs: Iterable[Job], ahead: int) -> None:
-        self._jobs = enumerate(jobs)
+    def __init__(self, blocks: Iterable[Block], ahead: int) -> None:
+        self._blocks = enumerate(blocks)
         self._ahead = ahead
         self._again: deque[Attempt] = deque()
-        self._open: dict[int, list[Answer | None]] = {}  # job's number -> its answers, in the order of the jobs
-        self._taken: tuple[int, Job] | None = None  # the next job, where it was looked at already
+        self._open: dict[int, list[ClientReply | None]] = {}  # block's number -> replies, in the blocks' order
+        self._taken: tuple[int, Block] | None = None  # the next block, where it was looked at already
 
     @property
     def finished(self) -> bool:
-        """Whether every job was taken and given back; where none is open, this takes the next, if there is one."""
+        """Whether every block was taken and given back; where none is open, this takes the next, if there is one."""
         return not self._open and not self._has_next()
 
     def next(self) -> Attempt | None:
@@ -101,19 +102,19 @@ class RetryQueue:
         if len(self._open) >= self._ahead or not self._has_next():
             return None
         assert self._taken is not None
-        (number, job), self._taken = self._taken, None
-        self._open[number] = [None] * len(job.requests)
-        return Attempt(number, job, tuple(range(len(job.requests))))
+        (number, block), self._taken = self._taken, None
+        self._open[number] = [None] * len(block.requests)
+        return Attempt(number, block, tuple(range(len(block.requests))))
 
     def _has_next(self) -> bool:
         if self._taken is None:
-            self._taken = next(self._jobs, None)
+            self._taken = next(self._blocks, None)
         return self._taken is not None
 
-    def done(self, attempt: Attempt, answers: Sequence[Answer]) -> None:
-        """Take in an attempt's answers; as many as requests."""
-        for place, answer in zip(attempt.places, answers, strict=True):
-            self._open[attempt.number][place] = answer
+    def done(self, attempt: Attempt, replies: Sequence[ClientReply]) -> None:
+        """Take in an attempt's replies; as many as requests."""
+        for place, reply in zip(attempt.places, replies, strict=True):
+            self._open[attempt.number][place] = reply
 
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         """Take in a failure: others are to be tried, or a camera is left out."""
@@ -122,12 +123,12 @@ class RetryQueue:
         if not again:
             self.done(attempt, [left_out(request, failure) for request in attempt.requests])
 
-    def due(self) -> list[Answer] | None:
-        """The answers of the job whose turn it is, once it has them all."""
+    def due(self) -> list[ClientReply] | None:
+        """The replies of the block whose turn it is, once it has them all."""
         number = next(iter(self._open), None)
         if number is None or None in self._open[number]:
             return None
-        return [answer for answer in self._open.pop(number) if answer is not None]
+        return [reply for reply in self._open.pop(number) if reply is not None]
 
 
 class FailureLog:

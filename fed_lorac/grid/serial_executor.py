@@ -2,14 +2,15 @@
 
 from collections.abc import Generator, Iterable
 
-from fed_lorac.grid.executor import Answer, BlockApp, Job
+from fed_lorac.client.request import ClientReply
+from fed_lorac.grid.executor import Block, BlockApp
 from fed_lorac.grid.retries import Attempt, FailureLog, RetryQueue, checked, raised
 
 __all__ = ["SerialExecutor"]
 
 
 class SerialExecutor:
-    """A `Executor` that works as its answers are asked for, a job at a time.
+    """An `Executor` that works as its replies are asked for, a block at a time.
 
     A block that raises is asked again camera by camera. One that hangs, or that kills the process, takes the run with
     it: that is what an executor of workers is for.
@@ -18,18 +19,18 @@ class SerialExecutor:
     def __init__(self, app: BlockApp) -> None:
         self._app, self._log = app, FailureLog()
 
-    def run(self, jobs: Iterable[Job]) -> Generator[list[Answer], None, None]:
-        """Each job's answers, in the order of the jobs; the next job is taken when its answers are asked for."""
-        queue = RetryQueue(jobs, ahead=1)
+    def run(self, blocks: Iterable[Block]) -> Generator[list[ClientReply], None, None]:
+        """Each block's replies, in the order of the blocks; the next block is taken when its replies are asked for."""
+        queue = RetryQueue(blocks, ahead=1)
         while (attempt := queue.next()) is not None:
             self._try(queue, attempt)
-            if (answers := queue.due()) is not None:
-                yield answers
+            if (replies := queue.due()) is not None:
+                yield replies
 
     def _try(self, queue: RetryQueue, attempt: Attempt) -> None:
         try:
-            answers = self._app.answer(attempt.requests, attempt.job.shared)
-            queue.done(attempt, checked(answers, attempt.requests))
+            replies = self._app.answer(attempt.requests, attempt.block.shared)
+            queue.done(attempt, checked(replies, attempt.requests))
         except Exception as error:
             failure = raised(error)
             self._log.show(failure)

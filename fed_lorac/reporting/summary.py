@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fed_lorac.adapters.deltas import apply_changes
 from fed_lorac.aggregation.delta_sum import DeltaSum, compressed, sum_states
-from fed_lorac.client.global_model import GlobalModel, changes_of, personal_delta
+from fed_lorac.client.global_model import GlobalModel, personal_delta, read_deltas
 from fed_lorac.client.local_update import block_size_of
 from fed_lorac.config import Config, names
 from fed_lorac.data.corruptions import frost_textures
@@ -33,17 +33,17 @@ _WHOSE = {"adapter": "", "full": "full_", "full_fp32": "full_fp32_"}
 
 
 def adapter_state(
-    experiment: Experiment, running: GlobalModel, updates: Iterable[Update], outside: Mapping[str, DeltaSum]
+    experiment: Experiment, global_model: GlobalModel, updates: Iterable[Update], outside: Mapping[str, DeltaSum]
 ) -> dict[str, Tensor]:
     """The run's adapter: the sum of its updates and of what is in none of them (`FleetStrategy.outside`), as factors
     (scale folded in) where those are thinner than dense."""
     frames = [(update.round, update.frame) for update in updates]
-    states = [state for _, state in changes_of(experiment, frames)]
-    if running.factors:  # carried factors replace one another; only what is dense adds up
-        states = [{k: v for k, v in state.items() if k not in running.factors} for state in states]
+    states = [state for _, state in read_deltas(experiment, frames)]
+    if global_model.factors:  # carried factors replace one another; only what is dense adds up
+        states = [{k: v for k, v in state.items() if k not in global_model.factors} for state in states]
     sums = sum_states(((state, 1.0) for state in states), shapes_of(experiment.base.model), 1.0)
     for name, total in sum_states(
-        [(running.factors, 1.0)], shapes_of(experiment.base.model), experiment.adapter.scale
+        [(global_model.factors, 1.0)], shapes_of(experiment.base.model), experiment.adapter.scale
     ).items():
         sums.setdefault(name, DeltaSum(total.shape)).add(total)
     for name, total in outside.items():
@@ -51,23 +51,26 @@ def adapter_state(
     return _stacked(sums)
 
 
-def model_state(experiment: Experiment, running: GlobalModel, outside: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
+def model_state(
+    experiment: Experiment, global_model: GlobalModel, outside: Mapping[str, DeltaSum]
+) -> dict[str, Tensor]:
     """The merged model: the base's tensors with every update folded in, and what is in none; batch norm unfolded, the
     base's statistics."""
     tensors = {name: tensor.clone() for name, tensor in experiment.base.model.state_dict().items()}
-    tensors |= running.tensors
+    tensors |= global_model.tensors
     own = {n: tensors[n] for n in named_tensors(experiment.base.model)}
-    apply_changes(own, running.factors, experiment.adapter.scale)
+    apply_changes(own, global_model.factors, experiment.adapter.scale)
     apply_changes(own, _stacked(outside), 1.0)
     return tensors
 
 
 def own_state(experiment: Experiment, frame: bytes, outside: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
     """What a camera's network has beside the merged model, as a change of it, out of the frame that it remembers."""
-    said = decode(frame, base=personal_fingerprint(experiment.base.fingerprint))
-    grouped = experiment.config.strategy.name in names.GROUPED
-    change, scale = (said, 1.0) if grouped else (personal_delta(experiment, said), experiment.adapter.scale)
-    sums = sum_states([(change, 1.0)], shapes_of(experiment.base.model), scale)
+    delta: Mapping[str, Tensor] = decode(frame, base=personal_fingerprint(experiment.base.fingerprint))
+    scale = 1.0
+    if not experiment.plan.clustered:
+        delta, scale = personal_delta(experiment, delta), experiment.adapter.scale
+    sums = sum_states([(delta, 1.0)], shapes_of(experiment.base.model), scale)
     for name, total in outside.items():
         sums.setdefault(name, DeltaSum(total.shape)).add(total, -1.0)
     return _stacked(sums)

@@ -59,7 +59,7 @@ class FleetStrategy(FlowerStrategy):
         source: where the strategy is from, for the log.
         rules: who takes part.
         whole: the base that all updates lead to, as one frame that cameras know to read
-            (`client.global_model.whole_frame`): sent to who missed several updates, where it is smaller than they are;
+            (`client.global_model.encode_global_model`): sent to who missed several updates, where it is smaller than they are;
             None: updates alone.
     """
 

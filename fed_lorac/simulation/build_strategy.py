@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, MessageType
 
 from fed_lorac.aggregation.aggregators import Aggregator, ClippedMean, Krum, Mean, Median, TrimmedMean
 from fed_lorac.aggregation.server_optimizers import Adam, Momentum, ServerOptimizer, Sgd, Yogi
-from fed_lorac.client.global_model import GlobalModel, folded, whole_frame
+from fed_lorac.client.global_model import GlobalModel, encode_global_model, fold_updates
 from fed_lorac.client.local_update import uplink_template
 from fed_lorac.config import CodecConfig, StrategyConfig
 from fed_lorac.experiment.experiment import Experiment, to_delta
@@ -139,7 +139,7 @@ def _aggregator(c: StrategyConfig) -> Aggregator:
 def _by_the_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
     """Left out where it is late, and not billed where it was never sent."""
     if reply.counted and not reply.size.message_bytes:
-        clock.trip(reply.camera, 0, 0)  # a turn that nothing is sent of takes its time too
+        clock.trip(reply.camera, 0, 0)  # training that nothing is sent of takes its time too
     if not reply.size.message_bytes:
         return reply  # nothing came
     trip = clock.trip(reply.camera, asked.message_bytes, reply.size.message_bytes)
@@ -150,15 +150,15 @@ def _by_the_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
 
 
 class _Whole:
-    """The running base as one frame; kept, so that each update is folded once."""
+    """The global model as one frame; kept, so that each update is folded once."""
 
     def __init__(self, experiment: Experiment) -> None:
-        self._experiment, self._running = experiment, GlobalModel()
+        self._experiment, self._global_model = experiment, GlobalModel()
 
     def __call__(self, updates: Sequence[Update]) -> bytes:
-        new = [(update.round, update.frame) for update in updates if update.round > self._running.round]
-        self._running = folded(self._experiment, self._running, new)
-        return whole_frame(self._experiment, self._running)
+        new = [(update.round, update.frame) for update in updates if update.round > self._global_model.round]
+        self._global_model = fold_updates(self._experiment, self._global_model, new)
+        return encode_global_model(self._experiment, self._global_model)
 
 
 def reference_of(experiment: Experiment) -> Reference:
@@ -170,7 +170,7 @@ def reference_of(experiment: Experiment) -> Reference:
 def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
     """Build and measure, once, what full fine-tuning of the same model would send and be sent under a codec."""
     tensors = {name: p.detach() for name, p in experiment.base.model.named_parameters()}
-    if experiment.config.batch_norm.mode == "shared":
+    if experiment.plan.batch_norm.mode == "shared":
         tensors |= statistics_of(experiment.base.model)
     examples = max(len(camera.train) for camera in experiment.fleet.cameras)
     up = full_message(tensors, codec.up, reply_records(examples), reply=True, topk_share=codec.topk_share)

@@ -13,8 +13,8 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fed_lorac.aggregation.delta_sum import Sums
-from fed_lorac.client.global_model import GlobalModel, folded
-from fed_lorac.client.state import STATISTICS_KEY, personal_frame, recalled
+from fed_lorac.client.global_model import GlobalModel, fold_updates
+from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config, check_unchanged
 from fed_lorac.data.progress import at
 from fed_lorac.experiment.base_model import tell_notes
@@ -177,10 +177,12 @@ class _Run:
         found = summary(self._experiment, rows, **arms, groups=groups, interrupted=interrupted, remarks=said)
         # An interrupted round may have made its update already, but has no row: it never was.
         updates = [update for update in self._strategy.updates if update.round <= found["rounds"]]
-        running = folded(self._experiment, GlobalModel(), [(update.round, update.frame) for update in updates])
+        global_model = fold_updates(
+            self._experiment, GlobalModel(), [(update.round, update.frame) for update in updates]
+        )
         metadata = {
             "base": self._experiment.base.fingerprint,
-            "folded_round": str(running.round),
+            "folded_round": str(global_model.round),
             "method": self._config.adapter.method,
             "data": self._experiment.data.name,
             "data_fingerprint": self._experiment.data.fingerprint,
@@ -190,8 +192,8 @@ class _Run:
         }
         self._folder.finish(
             found,
-            adapter=adapter_state(self._experiment, running, updates, self.standing.outside),
-            model=model_state(self._experiment, running, self.standing.outside),
+            adapter=adapter_state(self._experiment, global_model, updates, self.standing.outside),
+            model=model_state(self._experiment, global_model, self.standing.outside),
             cameras=self._of_cameras(),
             metadata=metadata,
         )
@@ -203,14 +205,13 @@ class _Run:
         roster = self._strategy.roster
         said = {node: self._strategy.evaluations.get(camera, RecordDict()) for node, camera in roster.items()}
         states = said if self._memories is None else self.standing.states
-        cameras = {roster[node]: state for node, state in states.items() if node in roster}
+        cameras = {roster[node]: ClientState.read(state) for node, state in states.items() if node in roster}
         found = {
             f"camera-{camera}.{name}": value
             for camera, state in cameras.items()
-            if STATISTICS_KEY in state.array_records
-            for name, value in recalled(state).items()
+            for name, value in state.statistics.items()
         }
-        return found | self._own_parts({camera: personal_frame(state) for camera, state in sorted(cameras.items())})
+        return found | self._own_parts({camera: state.personal_frame for camera, state in sorted(cameras.items())})
 
     def _own_parts(self, frames: Mapping[int, bytes]) -> dict[str, Tensor]:
         """Cameras that were told the same share one change."""

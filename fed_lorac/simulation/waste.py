@@ -15,6 +15,7 @@ from fed_lorac.client.local_update import uplink_template
 from fed_lorac.config import CodecConfig, Config, names
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.experiment import Experiment
+from fed_lorac.experiment.local_plan import local_plan
 from fed_lorac.runtime.settings import Scalar
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.server.downlink import Update
@@ -47,7 +48,7 @@ def wasteful(experiment: Experiment, update: Update) -> str | None:
     needed, sent = payload_bytes(template, codec.down, codec.topk_share), inspect(update.frame).payload_bytes
     if sent <= FAR_MORE * needed:
         return None
-    others = [(_update_of(replace(experiment, config=other)), other, said) for other, said in _others(config)]
+    others = [(_update_of(_under(experiment, other)), other, said) for other, said in _others(config)]
     best = min(others, key=lambda one: len(one[0].frame), default=None)
     if best is None or len(best[0].frame) * FAR_MORE > len(update.frame):
         return None
@@ -73,6 +74,12 @@ def _others(config: Config) -> Iterator[tuple[Config, str]]:
             yield other, said
 
 
+def _under(experiment: Experiment, config: Config) -> Experiment:
+    """The same experiment under another strategy."""
+    plan = local_plan(config, experiment.precision, experiment.base.normalization)
+    return replace(experiment, config=config, plan=plan)
+
+
 def _update_of(experiment: Experiment) -> Update:
     """The first update that a strategy makes of some state: its size follows from shapes.
 
@@ -80,7 +87,7 @@ def _update_of(experiment: Experiment) -> Update:
     """
     config = experiment.config
     simple = replace(config, strategy=replace(config.strategy, server="average", aggregator="mean"))
-    strategy = strategy_of(replace(experiment, config=simple))
+    strategy = strategy_of(_under(experiment, simple))
     assert isinstance(strategy, FrameStrategy)  # whoever sends updates is one
     drawn = torch_stream(0, "weighed")
     spec = strategy.spec

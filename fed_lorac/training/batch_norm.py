@@ -1,7 +1,7 @@
 """Batches that leave batch norm one value a channel, which has no variance: found before anything trains. Knows
-networks, the config and how many images there are; not pixels, rounds or adapters.
+networks and how many images there are; not pixels, rounds or adapters.
 
-PyTorch raises on such a batch, in the middle of a turn. It is one of a single image, in a network whose maps have
+PyTorch raises on such a batch, in the middle of training. It is one of a single image, in a network whose maps have
 shrunk to a single pixel; the network is looked at only where there is such a batch.
 """
 
@@ -11,7 +11,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
 from fed_lorac.fleet.fleet import Camera
 from fed_lorac.training.accuracy import batch_norms
@@ -21,18 +20,47 @@ __all__ = ["check_cameras", "check_cloud"]
 _LAW = "Batch norm takes its statistics from at least two values a channel"
 
 
-def check_cameras(config: Config, cameras: Sequence[Camera], model: nn.Module) -> None:
-    """Raise `ConfigError` where a camera would train on, or take its statistics from, a batch that has no variance."""
-    images, window = {camera.id: len(camera.train) for camera in cameras}, config.batch_norm.window
+def check_cameras(
+    cameras: Sequence[Camera],
+    model: nn.Module,
+    *,
+    image_size: int,
+    batch_size: int,
+    steps: int,
+    window: int,
+    trains: bool,
+    local: bool,
+) -> None:
+    """Raise `ConfigError` where a camera would train on, or take its statistics from, a batch that has no variance.
+
+    Args:
+        cameras: the fleet's.
+        model: the network that they train.
+        image_size: pixels a side.
+        batch_size: images a step.
+        steps: steps a round; 0: whole epochs.
+        window: how many of its images a camera takes its statistics from; 0: all.
+        trains: whether training normalises by each batch's statistics.
+        local: whether each camera has statistics of its own.
+    """
+    images = {camera.id: len(camera.train) for camera in cameras}
     for camera, count in images.items():
-        if (min(count, window) if window else count) == 1 and (layer := _lone(model, config.data.image_size)):
+        if (min(count, window) if window else count) == 1 and (layer := _lone(model, image_size)):
             raise ConfigError(
                 f"{_LAW}; camera {camera} takes them from one image ({_counted(count)}, batch_norm.window = {window}), "
-                f"{_seen(layer, config.data.image_size)}. Set {_larger(model, config.data.image_size)}, or "
+                f"{_seen(layer, image_size)}. Set {_larger(model, image_size)}, or "
                 + ("batch_norm.window = 2 or more." if count > 1 else "more fleet.images, or fewer fleet.cameras.")
             )
-        if _trains_norms(config) and _smallest(count, config.local.batch_size, config.local.steps) == 1:
-            _check_turn(config, camera, images, model)
+        if trains and _smallest(count, batch_size, steps) == 1 and (layer := _lone(model, image_size)):
+            counts = set(images.values())
+            near = sorted(range(2, max(counts) + 1), key=lambda other: abs(other - batch_size))
+            fit = next((b for b in near if all(_smallest(n, b, steps) != 1 for n in counts)), 0)
+            remedies = [f"local.batch_size = {fit}"] * bool(fit) + [_larger(model, image_size)]
+            remedies += ['batch_norm.in_turn = "fixed"'] * local
+            raise ConfigError(
+                f"{_LAW}; camera {camera} has a batch of one image ({_counted(count)}, local.batch_size = "
+                f"{batch_size}), {_seen(layer, image_size)}. Set {' or '.join(remedies)}."
+            )
 
 
 def check_cloud(count: int, batch_size: int, side: int, model: nn.Module) -> None:
@@ -44,28 +72,8 @@ def check_cloud(count: int, batch_size: int, side: int, model: nn.Module) -> Non
         )
 
 
-def _check_turn(config: Config, camera: int, images: dict[int, int], model: nn.Module) -> None:
-    size, side = config.local.batch_size, config.data.image_size
-    if not (layer := _lone(model, side)):
-        return
-    near = sorted(range(2, max(images.values()) + 1), key=lambda other: abs(other - size))
-    fit = next((b for b in near if all(_smallest(n, b, config.local.steps) != 1 for n in set(images.values()))), 0)
-    remedies = [f"local.batch_size = {fit}"] * bool(fit) + [_larger(model, side)]
-    remedies += ['batch_norm.in_turn = "fixed"'] * (config.batch_norm.mode == "local")
-    raise ConfigError(
-        f"{_LAW}; camera {camera} has a batch of one image ({_counted(images[camera])}, local.batch_size = {size}), "
-        f"{_seen(layer, side)}. Set {' or '.join(remedies)}."
-    )
-
-
-def _trains_norms(config: Config) -> bool:
-    """Whether batch norm goes by each batch's statistics in a turn."""
-    norm = config.batch_norm
-    return norm.mode != "frozen" and norm.in_turn == "moving" and config.strategy.name != "zero-byte"
-
-
 def _smallest(count: int, batch_size: int, steps: int) -> int:
-    """The smallest batch of a turn on `count` images: an epoch's last, where the steps come so far."""
+    """The smallest batch of a round's training on `count` images: an epoch's last, where the steps come so far."""
     epoch = -(-count // batch_size)
     return batch_size if 0 < steps < epoch else count - (epoch - 1) * batch_size
 

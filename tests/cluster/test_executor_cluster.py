@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
-from executor_apps import Naughty, jobs, sizes
+from executor_apps import Naughty, blocks, sizes
 from PIL import Image
 from ray.cluster_utils import Cluster
 from small_runs import ROOT, tiny
@@ -53,13 +53,13 @@ def test_the_work_of_a_node_that_is_removed_moves(cluster: Cluster, tmp_path: Pa
     app = Naughty(tmp_path).told(dict.fromkeys(range(0, 12, 2), "slow"))
     executor = RayExecutor(on(cluster), partial(Naughty, tmp_path), examined=False)
     try:
-        answers = executor.run(jobs(12, 2))
+        answers = executor.run(blocks(12, 2))
         first = next(answers)
         assert len({words[3] for words in app.notes()}) == 2
         cluster.remove_node(second, allow_graceful=False)
         assert sizes([first, *answers]) == dict.fromkeys(range(12), 2)
         app.told({})
-        assert sizes(executor.run(jobs(6, 3))) == dict.fromkeys(range(6), 3)
+        assert sizes(executor.run(blocks(6, 3))) == dict.fromkeys(range(6), 3)
         assert app.attempts() == [[0, 1, 2], [3, 4, 5]] and len({words[3] for words in app.notes()}) == 1
     finally:
         executor.close()

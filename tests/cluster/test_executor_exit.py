@@ -19,7 +19,7 @@ SCRIPT = """
 import sys, time
 from functools import partial
 from pathlib import Path
-from executor_apps import Naughty, jobs
+from executor_apps import Naughty, blocks
 from small_runs import tiny
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.grid.ray.executor import RayExecutor
@@ -28,7 +28,7 @@ home, leaves = Path(sys.argv[1]), sys.argv[2] == "leave"
 with task_identity():
     executor = RayExecutor(tiny(run__workers=2), partial(Naughty, home), examined=False)
     try:
-        answers = executor.run(jobs(6, 1))
+        answers = executor.run(blocks(6, 1))
         next(answers)
         while leaves and not list(home.glob("done-*")):
             time.sleep(0.1)

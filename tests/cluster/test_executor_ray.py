@@ -10,12 +10,12 @@ from functools import partial
 import numpy as np
 import pytest
 import ray
-from executor_apps import SEEN, Naughty, Threads, broken, jobs, request, said, sizes
+from executor_apps import SEEN, Naughty, Threads, blocks, broken, request, said, sizes
 from flwr.app import MetricRecord, RecordDict
 from small_runs import ROOT, tiny
 
 from fed_lorac.errors import RunError
-from fed_lorac.grid.executor import Executor, Job
+from fed_lorac.grid.executor import Block, Executor
 from fed_lorac.grid.ray.executor import RayExecutor
 from fed_lorac.grid.ray.worker_slot import Doing, Timeouts
 from fed_lorac.grid.serial_executor import SerialExecutor
@@ -54,10 +54,10 @@ def all_is_well_in_the_end(request: pytest.FixtureRequest) -> Iterator[None]:
         deadline = time.monotonic() + 120
         while any(post.doing not in (Doing.FREE, Doing.ASKED) for post in executor._slots):
             assert time.monotonic() < deadline
-            list(executor.run(jobs(1, 1)))  # an executor looks after its workers while it runs
+            list(executor.run(blocks(1, 1)))  # an executor looks after its workers while it runs
             time.sleep(0.05)
         app.told({})
-        assert sizes(executor.run(jobs(6, 3))) == ALL
+        assert sizes(executor.run(blocks(6, 3))) == ALL
         assert app.attempts() == [[0, 1, 2], [3, 4, 5]]
         assert len({ray.get(post._actor.ping.remote()) for post in executor._slots}) == WORKERS
 
@@ -65,31 +65,31 @@ def all_is_well_in_the_end(request: pytest.FixtureRequest) -> Iterator[None]:
 def test_workers_say_what_one_process_says(staff: tuple[RayExecutor, Naughty]):
     executor, app = staff
     executors: list[Executor] = [executor, SerialExecutor(app)]
-    assert said(executors[0].run(jobs(7, 3, shared=5))) == said(executors[1].run(jobs(7, 3, shared=5)))
+    assert said(executors[0].run(blocks(7, 3, shared=5))) == said(executors[1].run(blocks(7, 3, shared=5)))
     remembered = RecordDict({SEEN: MetricRecord({"n": 41})})
-    [[answer]] = executor.run([Job((request(0, remembered),))])
-    assert answer.reply.content.metric_records["metrics"]["n"] == 42 == answer.state.metric_records[SEEN]["n"]
+    [[answer]] = executor.run([Block((request(0, remembered),))])
+    assert answer.message.content.metric_records["metrics"]["n"] == 42 == answer.state.metric_records[SEEN]["n"]
     assert remembered.metric_records[SEEN]["n"] == 41
 
 
-def test_no_jobs_no_answers(staff: tuple[RayExecutor, Naughty]):
+def test_no_blocks_no_answers(staff: tuple[RayExecutor, Naughty]):
     assert list(staff[0].run([])) == []
 
 
-def test_answers_come_in_the_order_of_the_jobs_though_others_finish_first(staff: tuple[RayExecutor, Naughty]):
+def test_answers_come_in_the_order_of_the_blocks_though_others_finish_first(staff: tuple[RayExecutor, Naughty]):
     executor, app = staff
     app.told({0: "slow", 6: "slow"})
-    assert list(said(executor.run(jobs(10, 1)))) == list(range(10))
+    assert list(said(executor.run(blocks(10, 1)))) == list(range(10))
     slow = next(words for words in app.notes() if words[0] == "0")  # not the first note: both workers begin at once
     overtook = [words[0] for words in app.notes() if words[1] != slow[1]]
     assert len(app.processes()) == WORKERS and set(overtook) >= {"1", "2", "3"}
 
 
-def test_jobs_are_taken_as_there_is_room(staff: tuple[RayExecutor, Naughty]):
+def test_blocks_are_taken_as_there_is_room(staff: tuple[RayExecutor, Naughty]):
     executor, app = staff
     app.told({0: "slow"})
     pulled: list[int] = []
-    for done, _ in enumerate(executor.run(jobs(40, 1, pulled=pulled)), start=1):
+    for done, _ in enumerate(executor.run(blocks(40, 1, pulled=pulled)), start=1):
         assert len(pulled) <= done + 2 * WORKERS
     assert len(pulled) == 40
 
@@ -108,11 +108,11 @@ def test_what_is_shared_is_put_once_and_fetched_once(
     monkeypatch.setattr(ray, "put", counted)
     base = np.array(1)
     for _ in range(2):
-        list(executor.run(jobs(20, 1, shared=base)))
+        list(executor.run(blocks(20, 1, shared=base)))
     assert len(puts) == 1 and puts[0] is base
     seen_by = {pid: {words[2] for words in app.notes() if words[1] == pid} for pid in app.processes()}
     assert all(len(objects) == 1 for objects in seen_by.values())
-    told = said(executor.run(jobs(4, 1, shared=np.array(3))))
+    told = said(executor.run(blocks(4, 1, shared=np.array(3))))
     assert [words["shared"] for words in told.values()] == [3] * 4 and len(puts) == 2  # type: ignore[index]
 
 
@@ -121,14 +121,14 @@ def test_a_worker_killed_in_mid_block_is_replaced_and_its_block_retried_as_it_wa
 ):
     executor, app = staff
     app.told({4: "kill once"})
-    assert sizes(executor.run(jobs(6, 3))) == ALL
+    assert sizes(executor.run(blocks(6, 3))) == ALL
     assert app.attempts() == [[0, 1, 2], [3, 4, 5], [3, 4, 5]]
 
 
 def test_a_camera_that_always_kills_is_left_out_alone(staff: tuple[RayExecutor, Naughty]):
     executor, app = staff
     app.told({1: "kill"})
-    assert sizes(executor.run(jobs(6, 3))) == ALL | {0: 1, 1: "worker died", 2: 1}
+    assert sizes(executor.run(blocks(6, 3))) == ALL | {0: 1, 1: "worker died", 2: 1}
     assert app.attempts() == [[0], [0, 1, 2], [0, 1, 2], [1], [2], [3, 4, 5]]
 
 
@@ -137,7 +137,7 @@ def test_a_worker_that_hangs_is_replaced_at_the_deadline(staff: tuple[RayExecuto
     executor, app = staff
     app.told({4: f"{how} once"})
     before = time.monotonic()
-    assert sizes(executor.run(jobs(6, 3))) == ALL
+    assert sizes(executor.run(blocks(6, 3))) == ALL
     assert time.monotonic() - before > TIMEOUT_S
     assert app.attempts() == [[0, 1, 2], [3, 4, 5], [3, 4, 5]]
 
@@ -146,7 +146,7 @@ def test_a_worker_that_hangs_is_replaced_at_the_deadline(staff: tuple[RayExecuto
 def test_a_camera_that_always_hangs_is_left_out_alone(staff: tuple[RayExecutor, Naughty]):
     executor, app = staff
     app.told({1: "hang"})
-    assert sizes(executor.run(jobs(6, 3))) == ALL | {0: 1, 1: "no reply within 3 s", 2: 1}
+    assert sizes(executor.run(blocks(6, 3))) == ALL | {0: 1, 1: "no reply within 3 s", 2: 1}
 
 
 def test_a_camera_that_raises_is_left_out_and_its_own_traceback_shown_once(
@@ -155,7 +155,7 @@ def test_a_camera_that_raises_is_left_out_and_its_own_traceback_shown_once(
     executor, app = staff
     app.told({1: "raise", 5: "raise"})
     dirty = "ValueError: the lens is dirty"
-    assert sizes(executor.run(jobs(6, 3))) == {0: 1, 1: dirty, 2: 1, 3: 1, 4: 1, 5: dirty}
+    assert sizes(executor.run(blocks(6, 3))) == {0: 1, 1: dirty, 2: 1, 3: 1, 4: 1, 5: dirty}
     assert app.attempts() == [[0], [0, 1, 2], [1], [2], [3], [3, 4, 5], [4], [5]]
     assert caplog.text.count("Traceback") == 1 and "in _raise" in caplog.text and "RayTaskError" not in caplog.text
 
@@ -166,24 +166,24 @@ def test_a_worker_that_died_between_runs_costs_nobody_a_try(staff: tuple[RayExec
     for post in executor._slots:
         os.kill(ray.get(post._actor.ping.remote()), signal.SIGKILL)
     time.sleep(0.5)
-    assert sizes(executor.run(jobs(6, 3))) == ALL
+    assert sizes(executor.run(blocks(6, 3))) == ALL
     assert app.attempts() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_a_run_that_is_left_early_does_not_disturb_the_next(staff: tuple[RayExecutor, Naughty]):
     executor, app = staff
     app.told({1: "slow"})
-    left = executor.run(jobs(9, 1))
+    left = executor.run(blocks(9, 1))
     next(left)
-    assert sizes(executor.run(jobs(6, 3))) == ALL
+    assert sizes(executor.run(blocks(6, 3))) == ALL
     with pytest.raises(RunError, match="one run at a time"):
         next(left)
 
 
-def test_a_run_without_jobs_waits_for_nobody(staff: tuple[RayExecutor, Naughty]):
+def test_a_run_without_blocks_waits_for_nobody(staff: tuple[RayExecutor, Naughty]):
     executor, app = staff
     app.told({0: "slow", 1: "slow", 2: "slow"})
-    next(executor.run(jobs(3, 1)))
+    next(executor.run(blocks(3, 1)))
     before = time.monotonic()
     assert list(executor.run([])) == [] and time.monotonic() - before < 0.4
 
@@ -191,7 +191,7 @@ def test_a_run_without_jobs_waits_for_nobody(staff: tuple[RayExecutor, Naughty])
 def test_threads_are_the_configs(a_ray: None):
     executor = RayExecutor(tiny(run__workers=1, run__threads=2), Threads, examined=False)
     try:
-        assert sizes(executor.run(jobs(1, 1))) == {0: 2}
+        assert sizes(executor.run(blocks(1, 1))) == {0: 2}
     finally:
         executor.close()
 

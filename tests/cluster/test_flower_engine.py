@@ -14,11 +14,11 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from small_runs import rounds_run, rows, simulated, tiny
 
 from fed_lorac.client.global_model import GlobalModel
+from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.config import Config
 from fed_lorac.config.sections import RunConfig
 from fed_lorac.errors import DataError, FrameError, RunError
 from fed_lorac.grid.block_app import FleetApp
-from fed_lorac.grid.executor import Answer, ClientRequest
 from fed_lorac.grid.ray.cluster import joined
 from fed_lorac.records.ledger import Row
 from fed_lorac.reporting.watch import Watch
@@ -60,7 +60,7 @@ def failing(camera: int) -> list[Mod]:
 class Failing(FleetApp):
     """The same of our own grid's cameras."""
 
-    def answer(self, requests: Sequence[ClientRequest], shared: GlobalModel) -> list[Answer]:
+    def answer(self, requests: Sequence[ClientRequest], shared: GlobalModel) -> list[ClientReply]:
         if any(request.camera == 1 and request.message.metadata.message_type == "train" for request in requests):
             raise FrameError("A lens must be clean;\ncamera 1's is not. Wipe it.")
         return super().answer(requests, shared)

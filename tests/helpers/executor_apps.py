@@ -12,7 +12,8 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 
-from fed_lorac.grid.executor import Answer, ClientRequest, Job
+from fed_lorac.client.request import ClientReply, ClientRequest
+from fed_lorac.grid.executor import Block
 
 SEEN = "seen"
 
@@ -34,7 +35,7 @@ class Naughty:
         (self.home / "deeds.json").write_text(json.dumps(deeds))
         return self
 
-    def answer(self, requests: Sequence[ClientRequest], shared: Any) -> list[Answer]:
+    def answer(self, requests: Sequence[ClientRequest], shared: Any) -> list[ClientReply]:
         self._note(f"{'-'.join(str(request.camera) for request in requests)} {os.getpid()} {id(shared)} {node_id()}")
         told = self.home / "deeds.json"
         deeds = {int(camera): deed for camera, deed in json.loads(told.read_text()).items()} if told.exists() else {}
@@ -98,12 +99,12 @@ DEEDS = {
 }
 
 
-def _answered(request: ClientRequest, size: int, shared: Any) -> Answer:
+def _answered(request: ClientRequest, size: int, shared: Any) -> ClientReply:
     before = request.state.metric_records.get(SEEN)
     count = int(before["n"]) + 1 if before else 1  # type: ignore[call-overload]
     said = {"camera": request.camera, "n": count, "size": size, "shared": int(shared or 0)}
     reply = Message(RecordDict({"metrics": MetricRecord(said)}), reply_to=request.message)
-    return Answer(reply, RecordDict({SEEN: MetricRecord({"n": count})}))
+    return ClientReply(reply, RecordDict({SEEN: MetricRecord({"n": count})}))
 
 
 def node_id() -> str:
@@ -113,7 +114,7 @@ def node_id() -> str:
     return ray.get_runtime_context().get_node_id() if ray.is_initialized() else "here"
 
 
-def threads(requests: Sequence[ClientRequest], shared: Any) -> list[Answer]:
+def threads(requests: Sequence[ClientRequest], shared: Any) -> list[ClientReply]:
     """An app's `answer` that tells PyTorch's threads in place of the block's size."""
     import torch
 
@@ -124,7 +125,7 @@ def threads(requests: Sequence[ClientRequest], shared: Any) -> list[Answer]:
 class Threads:
     """An app of `threads`."""
 
-    def answer(self, requests: Sequence[ClientRequest], shared: Any) -> list[Answer]:
+    def answer(self, requests: Sequence[ClientRequest], shared: Any) -> list[ClientReply]:
         return threads(requests, shared)
 
 
@@ -138,27 +139,27 @@ def request(camera: int, state: RecordDict | None = None) -> ClientRequest:
     return ClientRequest(camera, message, state or RecordDict())
 
 
-def jobs(cameras: int, size: int, shared: Any = None, pulled: list[int] | None = None) -> Iterator[Job]:
-    """Jobs of `size` cameras each; which have been pulled is noted."""
+def blocks(cameras: int, size: int, shared: Any = None, pulled: list[int] | None = None) -> Iterator[Block]:
+    """Blocks of `size` cameras each; which have been pulled is noted."""
     for first in range(0, cameras, size):
         if pulled is not None:
             pulled.append(first // size)
-        yield Job(tuple(request(camera) for camera in range(first, min(first + size, cameras))), shared)
+        yield Block(tuple(request(camera) for camera in range(first, min(first + size, cameras))), shared)
 
 
-def said(answers: Iterable[list[Answer]]) -> dict[int, dict[str, Any] | str]:
-    """Camera -> what it said, or why it did not, in the order of the answers."""
+def said(replies: Iterable[list[ClientReply]]) -> dict[int, dict[str, Any] | str]:
+    """Camera -> what it said, or why it did not, in the order of the replies."""
     return {
-        answer.reply.metadata.src_node_id - 1000: (
-            dict(answer.reply.content.metric_records["metrics"])
-            if answer.reply.has_content()
-            else str(answer.reply.error.reason)
+        reply.message.metadata.src_node_id - 1000: (
+            dict(reply.message.content.metric_records["metrics"])
+            if reply.message.has_content()
+            else str(reply.message.error.reason)
         )
-        for answered in answers
-        for answer in answered
+        for block in replies
+        for reply in block
     }
 
 
-def sizes(answers: Iterable[list[Answer]]) -> dict[int, int | str]:
+def sizes(replies: Iterable[list[ClientReply]]) -> dict[int, int | str]:
     """Camera -> the size of the block in which it answered, or why it did not."""
-    return {camera: words if isinstance(words, str) else words["size"] for camera, words in said(answers).items()}
+    return {camera: words if isinstance(words, str) else words["size"] for camera, words in said(replies).items()}

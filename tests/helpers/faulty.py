@@ -15,9 +15,9 @@ from small_runs import rounds_run
 from torch import Tensor
 
 from fed_lorac.client.global_model import GlobalModel
+from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.config import Config
 from fed_lorac.grid.block_app import FleetApp
-from fed_lorac.grid.executor import Answer, ClientRequest
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.runtime.settings import Scalar
 from fed_lorac.simulation.engines import Fleet
@@ -30,24 +30,24 @@ Faults = Mapping[int, str]
 
 
 class FaultyApp(FleetApp):
-    """Our app, but some cameras' turns in round `round` go wrong. `marks`: a folder that outlives a process."""
+    """Our app, but some cameras go wrong in round `round`. `marks`: a folder that outlives a process."""
 
     def __init__(self, flat: Mapping[str, Scalar], faults: Faults, round: int, marks: Path) -> None:
         super().__init__(flat)
         self._faults, self._round, self._marks = faults, round, marks
 
-    def answer(self, requests: Sequence[ClientRequest], shared: GlobalModel) -> list[Answer]:
+    def answer(self, requests: Sequence[ClientRequest], shared: GlobalModel) -> list[ClientReply]:
         faults = [self._fault(request) for request in requests]
         for request, fault in zip(requests, faults, strict=True):
             if fault in BEFORE:
                 BEFORE[fault](request.camera, self._marks)
-        answers = super().answer(requests, shared)
-        for answer, fault in zip(answers, faults, strict=True):
+        replies = super().answer(requests, shared)
+        for reply, fault in zip(replies, faults, strict=True):
             if fault in WRONG:
-                frame = read_frame(answer.reply.content.array_records["arrays"])
+                frame = read_frame(reply.message.content.array_records["arrays"])
                 wrong = WRONG[fault](frame, self._experiment.base.fingerprint, shared.round)
-                answer.reply.content["arrays"] = frame_record(wrong)
-        return answers
+                reply.message.content["arrays"] = frame_record(wrong)
+        return replies
 
     def _fault(self, request: ClientRequest) -> str:
         trains = request.message.metadata.message_type == "train"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fed_lorac.client.app import make_client_app
 from fed_lorac.client.local_update import uplink_template
-from fed_lorac.client.state import LOST_KEY, STATISTICS_KEY, recalled, remembered
+from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config, names
 from fed_lorac.config.sense import fixed_basis
 from fed_lorac.errors import ConfigError
@@ -117,19 +117,19 @@ def owed(folder: Path, newest: int = 0) -> dict[int, dict[str, Tensor]]:
     path = sorted((folder / "checkpoints").glob("round-*.safetensors"))[-1 - newest]
     states = safetensors.torch.load_file(path)
     records = {int(name.split()[1]): record_of(t.numpy().tobytes()) for name, t in states.items() if "node " in name}
-    return {node: dict(recalled(record, LOST_KEY)) for node, record in records.items()}
+    return {node: dict(ClientState.read(record).residual) for node, record in records.items()}
 
 
-def test_a_node_remembers_what_it_lost_until_it_is_told_something_new() -> None:
-    statistics, lost = {"bn.running_mean": torch.ones(3)}, {"w": torch.full((2, 2), 0.5)}
-    first = remembered(RecordDict(), 3, statistics, lost)
-    kept = remembered(first, 4, None)
-    assert torch.equal(recalled(kept, LOST_KEY)["w"], lost["w"])
-    assert torch.equal(recalled(kept)["bn.running_mean"], torch.ones(3))
-    measured = remembered(kept, 4, {"bn.running_mean": torch.zeros(3)})
-    assert torch.equal(recalled(measured, LOST_KEY)["w"], lost["w"])
-    assert set(remembered(kept, 5, {}, {}).array_records) == set()
-    assert (STATISTICS_KEY, LOST_KEY) == ("statistics", "lost")
+def test_a_camera_keeps_its_residual_until_it_has_a_new_one() -> None:
+    statistics, residual = {"bn.running_mean": torch.ones(3)}, {"w": torch.full((2, 2), 0.5)}
+    first = ClientState(3).with_statistics(statistics).with_residual(residual).write()
+    kept = ClientState.read(first).after(RecordDict(), 4)
+    assert kept.folded_round == 4 and torch.equal(kept.residual["w"], residual["w"])
+    assert torch.equal(kept.statistics["bn.running_mean"], torch.ones(3))
+    evaluated = ClientState.read(kept.with_statistics({"bn.running_mean": torch.zeros(3)}).write())
+    assert torch.equal(evaluated.residual["w"], residual["w"]) and not evaluated.statistics["bn.running_mean"].any()
+    assert list(first) == ["memory", "statistics", "lost"]  # the records' names, which checkpoints have
+    assert list(kept.with_statistics({}).with_residual({}).write()) == ["memory"]
 
 
 @pytest.mark.parametrize("settings", [FULL, {"strategy__name": "factors"}], ids=["full", "factors"])
@@ -174,7 +174,7 @@ def test_flowers_client_app_keeps_what_it_owes_as_our_fleet_does(tmp_path: Path)
         rounds_run(grid, config, tmp_path / "flower")
     for file in ("adapter.safetensors", "cameras.safetensors"):
         assert (tmp_path / "fleet" / file).read_bytes() == (tmp_path / "flower" / file).read_bytes(), file
-    assert all(recalled(state, LOST_KEY) for state in grid.states.values())
+    assert all(ClientState.read(state).residual for state in grid.states.values())
 
 
 def test_what_a_camera_keeps_is_billed_to_no_one(tmp_path: Path):

@@ -14,10 +14,10 @@ from faulty import WRONG, Faults, go
 from small_runs import ROOT, rounds_run, rows, tiny
 
 from fed_lorac.client.global_model import GlobalModel
+from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.config import Config
 from fed_lorac.errors import RunError
 from fed_lorac.grid.block_app import FleetApp
-from fed_lorac.grid.executor import Answer, ClientRequest
 from fed_lorac.records.run_folder import can_go_on
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
@@ -99,7 +99,7 @@ def test_a_run_whose_base_no_camera_can_measure_ends_at_once(tmp_path: Path):
 class Blind(FleetApp):
     """Cameras without lenses."""
 
-    def answer(self, requests: Sequence[ClientRequest], shared: GlobalModel) -> list[Answer]:
+    def answer(self, requests: Sequence[ClientRequest], shared: GlobalModel) -> list[ClientReply]:
         if requests[0].message.metadata.message_type == "evaluate":
             raise ValueError("no lens")
         return super().answer(requests, shared)

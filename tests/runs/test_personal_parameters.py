@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.deltas import dense_change, joined
 from fed_lorac.client.app import make_client_app
-from fed_lorac.client.state import personal_frame, remembered
+from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config
 from fed_lorac.experiment.base_model import fresh_model
 from fed_lorac.experiment.experiment import build_experiment
@@ -129,7 +129,7 @@ def by_hand(folder: Path, camera: int) -> dict[str, Tensor]:
     for number, frame in sorted(kept.updates.items()):
         _add(weights, decode(frame, base=global_fingerprint(base, folded)), 1.0)
         folded = number
-    own = personal_frame(record_of(kept.tensors[f"node {1000 + camera}"].numpy().tobytes()))
+    own = ClientState.read(record_of(kept.tensors[f"node {1000 + camera}"].numpy().tobytes())).personal_frame
     a = config.adapter
     _add(
         weights,
@@ -257,14 +257,14 @@ def test_joined_with_nothing_a_change_is_itself():
             assert found.keys() == change.keys() and all(found[name] is change[name] for name in change)
 
 
-# ---- What a node remembers ----
+# ---- What a camera keeps ----
 
 
 def record(frame: bytes) -> RecordDict:
     return RecordDict({PERSONAL_KEY: frame_record(frame)})
 
 
-def test_a_node_remembers_what_it_made_else_what_it_was_told_else_what_it_had():
+def test_personal_parameters_are_those_a_camera_made_else_those_it_was_told_else_those_it_had():
     nothing = RecordDict()
     for made, told, had, kept in (
         (b"made", b"told", b"had", b"made"),
@@ -273,9 +273,11 @@ def test_a_node_remembers_what_it_made_else_what_it_was_told_else_what_it_had():
         (b"", None, None, b""),
     ):
         before, message = (nothing if frame is None else record(frame) for frame in (had, told))
-        assert personal_frame(remembered(before, 1, None, own=made, told=message)) == kept
+        after = ClientState.read(before).after(message, 1)
+        assert (after.with_personal(made) if made else after).personal_frame == kept
     assert (
-        personal_frame(record(b"told"), record(b"had")) == b"told" and personal_frame(nothing, record(b"had")) == b"had"
+        ClientState.read(record(b"had")).after(record(b"told"), 1).write()[PERSONAL_KEY]
+        == record(b"told")[PERSONAL_KEY]
     )
 
 

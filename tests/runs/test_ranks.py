@@ -32,9 +32,9 @@ from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.aggregation.aggregators import ClippedMean, Median, TrimmedMean
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
 from fed_lorac.aggregation.server_optimizers import Adam
-from fed_lorac.client.global_model import GlobalModel, initial_state
-from fed_lorac.client.global_model import folded as folded_base
-from fed_lorac.client.local_update import Brought, local_updates
+from fed_lorac.client.global_model import GlobalModel, fold_updates, initial_state
+from fed_lorac.client.local_update import local_updates
+from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.experiment import Experiment, build_experiment
@@ -411,22 +411,19 @@ def test_cameras_are_billed_by_their_rank(heard: tuple[Path, Overheard, Experime
     assert {len(frame) for frame in messages.own(1).values()} == {len(messages.own(1)[k]) for k in (0, 1)}
 
 
-def test_a_second_turn_begins_from_what_the_camera_was_told(heard: tuple[Path, Overheard, Experiment]) -> None:
-    """The same frame to the last bit as a turn that is given the running base and the told factors."""
+def test_a_second_round_begins_from_what_the_camera_was_told(heard: tuple[Path, Overheard, Experiment]) -> None:
+    """The same frame to the last bit as training that is given the global model and the told factors."""
     _, messages, experiment = heard
-    base = experiment.base.fingerprint
-    running = folded_base(experiment, GlobalModel(), [(1, messages.updates()[1])])
+    model = fold_updates(experiment, GlobalModel(), [(1, messages.updates()[1])])
     assert messages.frames(2)
     for camera, frame in messages.frames(2).items():
-        own = decode(messages.own(1)[camera], base=personal_fingerprint(base))
-        [turn] = local_updates(experiment, running, 2, [Brought(camera, own=own)])
-        assert turn.frame == frame
-        [other] = local_updates(experiment, running, 2, [Brought(camera)])
-        assert other.frame != frame
+        told = ClientState().with_personal(messages.own(1)[camera])
+        assert local_updates(experiment, model, 2, {camera: told})[camera].frame == frame
+        assert local_updates(experiment, model, 2, {camera: ClientState()})[camera].frame != frame
 
 
 @pytest.mark.parametrize("camera", [0, 1])
-def test_a_turn_begins_with_the_told_product_and_draws_what_is_missing(camera: int) -> None:
+def test_training_begins_with_the_told_product_and_draws_what_is_missing(camera: int) -> None:
     """At a learning rate that moves nothing, what comes out is what went in; A's missing rows are the round's own."""
     config = tiny(**(RUN | {"local__lr": 1e-30, "local__steps": 1}))
     experiment, few = build_experiment(config), 1
@@ -438,8 +435,11 @@ def test_a_turn_begins_with_the_told_product_and_draws_what_is_missing(camera: i
             f"{name}.A": torch.randn(few, q, generator=draw),
             f"{name}.B": torch.randn(p, few, generator=draw),
         }
-    [turn] = local_updates(experiment, GlobalModel(), 5, [Brought(camera, own=own)])
-    found = decode(turn.frame, base=global_fingerprint(experiment.base.fingerprint, 0))
+    base = experiment.base.fingerprint
+    told = ClientState().with_personal(encode(own, dtype="fp32", base=personal_fingerprint(base)))
+    found = decode(
+        local_updates(experiment, GlobalModel(), 5, {camera: told})[camera].frame, base=global_fingerprint(base, 0)
+    )
     fresh = torch_stream(config.run.seed, "adapter", 5)
     for name, module in experiment.base.model.named_modules():
         if not isinstance(module, nn.Conv2d) or name == "conv1":

@@ -17,8 +17,7 @@ from test_resume import Ended, check_equal
 from torch import Tensor
 
 from fed_lorac.adapters.deltas import apply_changes
-from fed_lorac.client.local_update import recipe_of
-from fed_lorac.client.state import personal_frame
+from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.experiment import Experiment, build_experiment, drawn_from
@@ -103,13 +102,12 @@ def by_hand(experiment: Experiment, camera: int, rounds: int) -> dict[str, Tenso
     """A camera's adapter, attached once and trained round after round; no message, no frame, no statistics between."""
     adapter, model = experiment.adapters[experiment.place(camera)], copy.deepcopy(experiment.base.model)
     adapter.attach(model, drawn_from(experiment, 0))
-    view = camera_data(experiment.data, experiment.fleet.cameras[camera], experiment.config.run.seed)
-    local = experiment.config.local
+    view = camera_data(experiment.data, experiment.fleet.cameras[camera], experiment.plan.seed)
     for number in range(1, rounds + 1):
         model.train()
-        steps = local.epochs * -(-len(view.train) // local.batch_size)
-        rng = stream(experiment.config.run.seed, "camera", camera, "round", number)
-        train([model], [Task(view.train, view.train_labels, steps, rng)], recipe=recipe_of(experiment, number))
+        steps = experiment.plan.steps_on(len(view.train))
+        rng = stream(experiment.plan.seed, "camera", camera, "round", number)
+        train([model], [Task(view.train, view.train_labels, steps, rng)], recipe=experiment.plan.recipe_in(number))
     state = adapter.read(model)
     change = adapter.to_delta(experiment.base.model, drawn_from(experiment, 0))(state)
     weights = {name: torch.zeros_like(tensor) for name, tensor in named_tensors(experiment.base.model).items()}
@@ -151,7 +149,7 @@ def kept_by(config: Config, cameras: tuple[int, ...]) -> dict[int, bytes]:
             strategy.aggregate_train(number, fleet.grid.send_and_receive(asked))
             told = strategy.configure_evaluate(number, nothing, ConfigRecord({"measure": True}), fleet.grid)
             strategy.aggregate_evaluate(number, fleet.grid.send_and_receive(told))
-        return {camera: personal_frame(fleet.states()[1000 + camera]) for camera in cameras}
+        return {camera: ClientState.read(fleet.states()[1000 + camera]).personal_frame for camera in cameras}
 
 
 @pytest.mark.parametrize("method", ["lora-c", "full"])

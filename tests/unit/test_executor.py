@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from executor_apps import SEEN, Naughty, jobs, request, said, sizes
+from executor_apps import SEEN, Naughty, blocks, request, said, sizes
 from flwr.app import MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import environment
 
-from fed_lorac.grid.executor import Answer, Executor, Job
+from fed_lorac.client.request import ClientReply
+from fed_lorac.grid.executor import Block, Executor
 from fed_lorac.grid.retries import Attempt, Failure, RetryQueue, left_out, next_attempts, raised
 from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.runtime.flower_private import task_identity
@@ -28,7 +29,7 @@ def identity() -> Iterator[None]:
 
 
 def attempt(*places: int, losses: int = 0) -> Attempt:
-    return Attempt(0, Job(()), places, losses)
+    return Attempt(0, Block(()), places, losses)
 
 
 @pytest.mark.parametrize("failure", [DIED, LATE])
@@ -52,14 +53,16 @@ def test_a_camera_alone_may_lose_one_worker_and_no_second():
 
 
 @given(st.integers(0, 9), st.integers(1, 4), st.integers(1, 5), st.data())
-def test_whatever_fails_everyone_is_answered_once_and_in_order(n_jobs: int, size: int, ahead: int, data: st.DataObject):
+def test_whatever_fails_everyone_is_answered_once_and_in_order(
+    n_blocks: int, size: int, ahead: int, data: st.DataObject
+):
     """An attempt in hand may end in any way, at any time; a guilty camera spoils every block that it is in."""
     with task_identity():
-        cameras = n_jobs * size
+        cameras = n_blocks * size
         guilty = data.draw(st.sets(st.integers(0, max(0, cameras - 1))))
         pulled: list[int] = []
-        queue = RetryQueue(jobs(cameras, size, pulled=pulled), ahead)
-        given_back: list[list[Answer]] = []
+        queue = RetryQueue(blocks(cameras, size, pulled=pulled), ahead)
+        given_back: list[list[ClientReply]] = []
         in_hand: list[Attempt] = []
         while not queue.finished:
             while (got := queue.next()) is not None:
@@ -70,12 +73,12 @@ def test_whatever_fails_everyone_is_answered_once_and_in_order(n_jobs: int, size
                 if guilty & {v.camera for v in one.requests}:
                     queue.failed(one, data.draw(st.sampled_from([DIED, LATE, RAISED])))
                 else:
-                    queue.done(one, [Answer(v.message, v.state) for v in one.requests])
-            while (answers := queue.due()) is not None:
-                given_back.append(answers)
+                    queue.done(one, [ClientReply(v.message, v.state) for v in one.requests])
+            while (replies := queue.due()) is not None:
+                given_back.append(replies)
         assert not in_hand
-        told = [answer.reply for answers in given_back for answer in answers]
-        assert [len(answers) for answers in given_back] == [size] * n_jobs
+        told = [reply.message for replies in given_back for reply in replies]
+        assert [len(replies) for replies in given_back] == [size] * n_blocks
         assert {n for n, reply in enumerate(told) if reply.has_error()} == {g for g in guilty if g < cameras}
 
 
@@ -86,27 +89,27 @@ def test_who_is_left_out_says_why_and_keeps_its_state():
     except ValueError as error:
         failure = raised(error)
     for kind, code in ((failure, ErrorCode.CLIENT_APP_RAISED_EXCEPTION), (LATE, ErrorCode.CLIENT_APP_CRASHED)):
-        answer = left_out(one, kind)
-        assert answer.state is one.state and answer.reply.metadata.src_node_id == 1003
-        assert (answer.reply.error.code, answer.reply.error.reason) == (code, kind.reason)
+        reply = left_out(one, kind)
+        assert reply.state is one.state and reply.message.metadata.src_node_id == 1003
+        assert (reply.message.error.code, reply.message.error.reason) == (code, kind.reason)
     assert failure.reason == "ValueError: a lens is dirty" and "Traceback" in failure.details
 
 
-def test_here_one_job_is_taken_at_a_time(tmp_path: Path):
+def test_here_one_block_is_taken_at_a_time(tmp_path: Path):
     pulled: list[int] = []
     executor: Executor = SerialExecutor(Naughty(tmp_path))
-    answers = executor.run(jobs(6, 2, shared=5, pulled=pulled))
+    replies = executor.run(blocks(6, 2, shared=5, pulled=pulled))
     assert pulled == []
     for number in range(3):
-        assert list(said([next(answers)])) == [2 * number, 2 * number + 1]
+        assert list(said([next(replies)])) == [2 * number, 2 * number + 1]
         assert pulled == list(range(number + 1))
-    assert list(answers) == []
+    assert list(replies) == []
     executor.close()
 
 
 def test_here_who_raises_is_left_out_and_the_traceback_shown_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     app = Naughty(tmp_path).told({1: "raise", 3: "raise together", 7: "raise"})
-    assert sizes(SerialExecutor(app).run(jobs(8, 2))) == {
+    assert sizes(SerialExecutor(app).run(blocks(8, 2))) == {
         0: 1, 1: "ValueError: the lens is dirty", 2: 1, 3: 1, 4: 2, 5: 2, 6: 1, 7: "ValueError: the lens is dirty",
     }  # fmt: skip
     assert caplog.text.count("Traceback") == 1 and "in _raise" in caplog.text
@@ -114,17 +117,17 @@ def test_here_who_raises_is_left_out_and_the_traceback_shown_once(tmp_path: Path
 
 
 def test_here_an_app_that_leaves_answers_out_has_raised(tmp_path: Path):
-    told = sizes(SerialExecutor(Naughty(tmp_path).told({1: "few"})).run(jobs(2, 2)))
-    assert told == {0: 1, 1: "ValueError: An app answers each request once; 0 answers came to 1 requests."}
+    told = sizes(SerialExecutor(Naughty(tmp_path).told({1: "few"})).run(blocks(2, 2)))
+    assert told == {0: 1, 1: "ValueError: An app replies each request once; 0 replies came to 1 requests."}
 
 
 def test_here_ctrl_c_passes_through_at_once():
     class Pressed:
-        def answer(self, requests: object, shared: object) -> list[Answer]:
+        def answer(self, requests: object, shared: object) -> list[ClientReply]:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(SerialExecutor(Pressed()).run(jobs(2, 1)))
+        list(SerialExecutor(Pressed()).run(blocks(2, 1)))
 
 
 def test_one_process_needs_no_ray():

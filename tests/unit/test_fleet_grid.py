@@ -9,7 +9,8 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
-from fed_lorac.grid.executor import Answer, ClientRequest, Job
+from fed_lorac.client.request import ClientReply, ClientRequest
+from fed_lorac.grid.executor import Block
 from fed_lorac.grid.fleet_grid import FleetGrid
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.runtime.flower_private import record_bytes, record_of, task_identity
@@ -138,19 +139,19 @@ def test_nodes_know_their_number_and_the_runs_config():
 
 
 class Blocks:
-    """An executor that notes the jobs it is given and answers each node with its camera's number."""
+    """An executor that notes the blocks it is given and answers each node with its camera's number."""
 
     def __init__(self) -> None:
-        self.jobs: list[Job] = []
+        self.blocks: list[Block] = []
 
-    def run(self, jobs: Iterable[Job]) -> Generator[list[Answer], None, None]:
-        for job in jobs:
-            self.jobs.append(job)
-            yield [self._answer(request) for request in job.requests]
+    def run(self, blocks: Iterable[Block]) -> Generator[list[ClientReply], None, None]:
+        for block in blocks:
+            self.blocks.append(block)
+            yield [self._answer(request) for request in block.requests]
 
-    def _answer(self, request: ClientRequest) -> Answer:
+    def _answer(self, request: ClientRequest) -> ClientReply:
         state = RecordDict({"seen": MetricRecord({"camera": request.camera})})
-        return Answer(Message(RecordDict(), reply_to=request.message), state)
+        return ClientReply(Message(RecordDict(), reply_to=request.message), state)
 
     def close(self) -> None:
         pass
@@ -168,18 +169,18 @@ def test_blocks_are_consecutive_messages_and_share_what_is_made_once_for_them():
     messages = [Message(RecordDict(), dst_node_id=1000 + k, message_type=MessageType.TRAIN) for k in order]
     replies = [reply.metadata.src_node_id - 1000 for reply in grid.send_and_receive(messages)]
     assert replies == order
-    assert [[request.camera for request in job.requests] for job in executor.jobs] == [[6, 0, 5], [1, 4, 2], [3]]
-    assert len(made) == 1 and all(job.shared is made[0] for job in executor.jobs)
+    assert [[request.camera for request in block.requests] for block in executor.blocks] == [[6, 0, 5], [1, 4, 2], [3]]
+    assert len(made) == 1 and all(block.shared is made[0] for block in executor.blocks)
     assert [state.metric_records["seen"]["camera"] for state in grid.states.values()] == list(range(7))
 
 
-def test_jobs_are_handed_out_as_replies_are_taken():
+def test_blocks_are_handed_out_as_replies_are_taken():
     executor = Blocks()
     grid = FleetGrid(executor, 100, block_size=2)
     replies = grid.send_and_receive(asked(grid))
     for _ in range(5):
         next(replies)
-    assert len(executor.jobs) == 3
+    assert len(executor.blocks) == 3
 
 
 def test_what_nodes_remember_can_be_put_into_another_grid():

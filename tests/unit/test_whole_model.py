@@ -12,7 +12,7 @@ from small_runs import rounds_run, rows, tiny
 
 from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.client.app import make_client_app
-from fed_lorac.client.global_model import GlobalModel, caught_up, folded, whole_frame
+from fed_lorac.client.global_model import GlobalModel, catch_up, encode_global_model, fold_updates
 from fed_lorac.errors import FrameError
 from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.grid.in_process import in_process
@@ -139,17 +139,17 @@ def test_who_takes_a_base_over_has_it_bit_for_bit(method: str) -> None:
     experiment = build_experiment(tiny(**AWAY, **METHODS[method]))
     strategy = strategy_of(experiment)
     frames = updates_of(strategy, 4)
-    step_by_step = folded(experiment, GlobalModel(), frames)
-    whole = whole_frame(experiment, step_by_step)
-    for before in (GlobalModel(), folded(experiment, GlobalModel(), frames[:2]), step_by_step):
-        at_once = caught_up(experiment, before, (4, whole), [])
+    step_by_step = fold_updates(experiment, GlobalModel(), frames)
+    whole = encode_global_model(experiment, step_by_step)
+    for before in (GlobalModel(), fold_updates(experiment, GlobalModel(), frames[:2]), step_by_step):
+        at_once = catch_up(experiment, before, (4, whole), [])
         assert at_once.round == 4
         for ours, theirs in ((at_once.tensors, step_by_step.tensors), (at_once.factors, step_by_step.factors)):
             assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert bool(step_by_step.factors) == (method == "factors")
-    assert caught_up(experiment, step_by_step, (2, whole), []) is step_by_step  # an older one changes nothing
+    assert catch_up(experiment, step_by_step, (2, whole), []) is step_by_step  # an older one changes nothing
     with pytest.raises(FrameError):
-        caught_up(experiment, GlobalModel(), (3, whole), [])  # it says round 3 and is of round 4
+        catch_up(experiment, GlobalModel(), (3, whole), [])  # it says round 3 and is of round 4
 
 
 def updates_of(strategy: FrameStrategy, rounds: int) -> list[tuple[int, bytes]]:

@@ -10,11 +10,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from fed_lorac.client.request import ClientReply
 from fed_lorac.config import Config
 from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError
 from fed_lorac.experiment.doctor import Facts, complaints, examine_driver, remarks
-from fed_lorac.grid.executor import Answer, BlockApp, Job
+from fed_lorac.grid.executor import Block, BlockApp
 from fed_lorac.grid.ray.cluster import check_room, free_room, joined
 from fed_lorac.grid.ray.worker import Orders, Report
 from fed_lorac.grid.ray.worker_slot import Doing, Timeouts, WorkerSlot
@@ -22,11 +23,11 @@ from fed_lorac.grid.retries import Attempt, Failure, FailureLog, RetryQueue
 
 __all__ = ["RayExecutor", "Timeouts"]
 
-_AHEAD = 2  # open jobs a worker: one in hand, and one that waits for its turn to be given back
+_AHEAD = 2  # open blocks a worker: one in hand, and one that waits for its turn to be given back
 
 
 class RayExecutor:
-    """A `Executor` of `run.workers` actors on the cluster that the config names, or on a Ray of this process's own.
+    """An `Executor` of `run.workers` actors on the cluster that the config names, or on a Ray of this process's own.
 
     Each builds its app once, by calling `app` (which travels to it by pickle), after it has examined its node for the
     config; the first round begins when all have. `examined=False` leaves the examination out, for apps of others.
@@ -63,20 +64,20 @@ class RayExecutor:
             self.close()
             raise
 
-    def run(self, jobs: Iterable[Job]) -> Generator[list[Answer], None, None]:
-        """Each job's answers, in the order of the jobs. A run that is left early, or that another follows, is dropped.
+    def run(self, blocks: Iterable[Block]) -> Generator[list[ClientReply], None, None]:
+        """Each block's replies, in the order of the blocks. A run that is left early, or that another follows, ends.
 
         Raises:
             RunError: no worker is left, and none can be started.
         """
-        queue = self._queue = RetryQueue(jobs, ahead=_AHEAD * len(self._slots))
+        queue = self._queue = RetryQueue(blocks, ahead=_AHEAD * len(self._slots))
         self._drop()
         self._ping()  # whoever died unseen since the last run shall not cost a block its first try
         while True:
             self._hand_out(queue)
-            if (answers := queue.due()) is not None:
-                self._hand_out(queue)  # so that nobody waits while the answers are looked at
-                yield answers
+            if (replies := queue.due()) is not None:
+                self._hand_out(queue)  # so that nobody waits while the replies are looked at
+                yield replies
                 self._check_current(queue)
             elif queue.finished:
                 return
@@ -148,11 +149,11 @@ class RayExecutor:
             if slot.doing is Doing.FREE:
                 if (attempt := queue.next()) is None:
                     return
-                token, kept = self._keep(attempt.job.shared)
+                token, kept = self._keep(attempt.block.shared)
                 slot.work(attempt, token, kept, self._timeout_s)
 
     def _keep(self, shared: Any) -> tuple[int, list["ray.ObjectRef[Any]"]]:
-        """A number and a reference for what a job shares; it is put into the cluster once, while it is the same."""
+        """A number and a reference for what a block shares; it is put into the cluster once, while it is the same."""
         if shared is None:
             return 0, []
         if self._shared[0] is not shared:
@@ -212,7 +213,7 @@ class RayExecutor:
 
     def _check_current(self, queue: RetryQueue) -> None:
         if self._queue is not queue:
-            raise RunError("An executor does one run at a time; this one was left for another. Take all answers first.")
+            raise RunError("An executor does one run at a time; this one was left for another. Take all replies first.")
 
     def _check_alive(self) -> None:
         if all(slot.doing is Doing.GONE for slot in self._slots):

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.config import Config
-from fed_lorac.grid.executor import Answer, BlockApp, ClientRequest
+from fed_lorac.grid.executor import BlockApp
 from fed_lorac.grid.retries import Failure, checked, raised
 from fed_lorac.runtime.flower_private import task_identity
 
@@ -74,8 +75,8 @@ class Worker:
 
     def work(
         self, requests: Sequence[ClientRequest], token: int, kept: Sequence["ray.ObjectRef[Any]"]
-    ) -> list[Answer] | Failure:
-        """The app's answers. `token` numbers what is shared, which `kept` refers to; nothing is shared where empty."""
+    ) -> list[ClientReply] | Failure:
+        """The app's replies. `token` numbers what is shared, which `kept` refers to; nothing is shared where empty."""
         try:
             assert self._app is not None
             return checked(self._app.answer(requests, self._shared_under(token, kept)), requests)
@@ -83,7 +84,7 @@ class Worker:
             return raised(error)
 
     def _shared_under(self, token: int, kept: Sequence["ray.ObjectRef[Any]"]) -> Any:
-        """What is shared, fetched once: the same object for every job that comes with the same token."""
+        """What is shared, fetched once: the same object for every block that comes with the same token."""
         if self._shared[0] != token:
             self._shared = (0, None)  # let the old one go before the new one comes
             self._shared = (token, ray.get(kept[0]) if kept else None)

@@ -1,0 +1,57 @@
+"""Laws of README and docs: links lead somewhere, examples compile, and README stays short."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_runs import ROOT
+
+README = ROOT / "README.md"
+DOCS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = pytest.mark.parametrize("file", DOCS, ids=lambda file: str(file.relative_to(ROOT)))
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def read(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+def blocks(file: Path, *languages: str) -> Iterator[str]:
+    return (body for language, body in FENCED.findall(read(file)) if language in languages)
+
+
+def prose(file: Path) -> str:
+    return FENCED.sub("", read(file))
+
+
+def anchors(file: Path) -> set[str]:
+    """What a link may point to in a page: its headings, as MkDocs and GitHub write them."""
+    titles = re.findall(r"^#+ (.+)$", prose(file), re.MULTILINE)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+def test_readme_has_at_most_150_lines() -> None:
+    assert len(read(README).splitlines()) <= 150
+
+
+@PAGES
+def test_every_relative_link_leads_somewhere(file: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(file)):
+        path, _, anchor = link.partition("#")
+        target = (file.parent / path).resolve() if path else file
+        if "://" not in link:
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+@PAGES
+def test_every_python_example_compiles(file: Path) -> None:
+    for body in blocks(file, "python"):
+        ast.parse(body)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = set(re.findall(r"[\w/-]+\.md", read(ROOT / "mkdocs.yml")))
+    assert listed == {str(file.relative_to(ROOT / "docs")) for file in (ROOT / "docs").rglob("*.md")}
