@@ -58,9 +58,8 @@ class FleetStrategy(FlowerStrategy):
     Args:
         source: where the strategy is from, for the log.
         rules: who takes part.
-        whole: the base that all updates lead to, as one frame that cameras know to read
-            (`client.global_model.encode_global_model`): sent to who missed several updates, where it is smaller than they are;
-            None: updates alone.
+        whole: all updates so far -> the global model as one frame (`client.global_model.encode_global_model`): sent to
+            a camera that missed several updates, where it is smaller than they are; None: updates alone.
     """
 
     bills: ClassVar[bool] = True
