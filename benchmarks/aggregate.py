@@ -34,9 +34,9 @@ from fed_lorac.runtime.flower_private import numbered, task_identity
 from fed_lorac.seeds import torch_stream
 from fed_lorac.server.fleet_strategy import FleetRules
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import encode
+from fed_lorac.wire.updates import global_fingerprint
 from strategies.merged import DOWNLINKS, MergedFedAvg
 
 DISTINCT = 8

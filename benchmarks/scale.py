@@ -50,10 +50,9 @@ from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.round import run_round, write_rows
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.training.loop import Recipe, Task, train
-from fed_lorac.wire.base_tags import global_fingerprint
-from fed_lorac.wire.billing import frame_record
+from fed_lorac.wire.billing import FullMessages, Reference, frame_record
 from fed_lorac.wire.frame import encode
-from fed_lorac.wire.reference import FullMessages, Reference
+from fed_lorac.wire.updates import global_fingerprint
 from strategies.merged import MergedFedAvg
 
 ADAPTER = LoraC(rank=1, alpha=2.0, rank_mode="r")

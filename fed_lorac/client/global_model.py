@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from fed_lorac.adapters.deltas import apply_changes, changed_names
 from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.models.fingerprints import named_tensors
-from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint, whole_fingerprint
 from fed_lorac.wire.frame import decode, encode
-from fed_lorac.wire.updates import unfolded
+from fed_lorac.wire.updates import global_fingerprint, personal_fingerprint, unfolded, whole_fingerprint
 
 __all__ = [
     "GlobalModel",

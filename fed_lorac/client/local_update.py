@@ -19,9 +19,8 @@ from fed_lorac.seeds import stream
 from fed_lorac.training.accuracy import Statistics, batch_norms, reestimate_statistics, statistics_of
 from fed_lorac.training.blocks.rule import block_size
 from fed_lorac.training.loop import Task, train
-from fed_lorac.wire.base_tags import personal_fingerprint
-from fed_lorac.wire.error_feedback import encode_with_feedback
-from fed_lorac.wire.frame import encode
+from fed_lorac.wire.frame import encode, encode_with_feedback
+from fed_lorac.wire.updates import personal_fingerprint
 
 __all__ = ["LocalUpdate", "block_size_of", "local_updates", "uplink_template"]
 

@@ -12,10 +12,9 @@ from fed_lorac.config import Config
 from fed_lorac.errors import FrameError
 from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.runtime.settings import Scalar
-from fed_lorac.wire.base_tags import global_fingerprint, whole_fingerprint
 from fed_lorac.wire.frame import inspect
-from fed_lorac.wire.header import base_tag
-from fed_lorac.wire.updates import read_base, read_updates
+from fed_lorac.wire.layout import base_tag
+from fed_lorac.wire.updates import global_fingerprint, read_base, read_updates, whole_fingerprint
 
 __all__ = ["FleetApp", "GlobalModels"]
 

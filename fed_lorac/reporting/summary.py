@@ -21,8 +21,8 @@ from fed_lorac.records.measured import Measured
 from fed_lorac.records.run_folder import versions
 from fed_lorac.reporting.target import reached
 from fed_lorac.server.downlink import Update
-from fed_lorac.wire.base_tags import personal_fingerprint
 from fed_lorac.wire.frame import decode
+from fed_lorac.wire.updates import personal_fingerprint
 
 __all__ = ["adapter_state", "model_state", "own_state", "summary"]
 

@@ -23,7 +23,7 @@ from fed_lorac.server.registration import register_nodes
 from fed_lorac.server.replies import Reply, mean_metrics
 from fed_lorac.server.round_report import RoundReport
 from fed_lorac.server.strategy import Notes
-from fed_lorac.wire.billing import MessageSize
+from fed_lorac.wire.billing import MessageSize, is_billed
 
 __all__ = ["FleetRules", "FleetStrategy"]
 
@@ -187,8 +187,7 @@ class FleetStrategy(FlowerStrategy):
         messages_down = self._downlink.messages_down(cameras, config, message_type)
         for camera, message_down in messages_down.items():
             report.caught_up[message_down.updates] += 1
-            told = message_type == MessageType.TRAIN or message_down.updates  # an evaluation alone is not billed
-            if self.bills and told:
+            if self.bills and is_billed(message_type, message_down.updates):
                 report.down[camera] = report.down.get(camera, MessageSize()) + message_down.size
         return [
             Message(message_down.content, dst_node_id=nodes[camera], message_type=message_type)

@@ -25,10 +25,10 @@ from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy
 from fed_lorac.server.frame_spec import DownlinkCodec, FrameSpec
 from fed_lorac.server.replies import Reply, ReplyCollector, train_metrics
 from fed_lorac.server.strategy import Notes, PersonalPart, Proposal, ServerState, Strategy
-from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint
 from fed_lorac.wire.billing import MessageSize
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.refusals import RefusedFrameError
+from fed_lorac.wire.updates import global_fingerprint, personal_fingerprint
 
 __all__ = ["FrameStrategy"]
 

@@ -35,9 +35,8 @@ from fed_lorac.strategies import (
     ZeroByte,
 )
 from fed_lorac.training.accuracy import statistics_of
-from fed_lorac.wire.billing import MessageSize, full_message, reply_records
+from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, full_message, reply_records
 from fed_lorac.wire.frame import encode
-from fed_lorac.wire.reference import FullMessages, Reference
 
 __all__ = ["STRATEGIES", "full_messages", "reference_of", "strategy_of", "update_message_bytes"]
 

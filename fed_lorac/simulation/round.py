@@ -19,8 +19,7 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.server.replies import Reply
 from fed_lorac.server.round_report import RoundReport
-from fed_lorac.wire.billing import MessageSize
-from fed_lorac.wire.reference import Reference
+from fed_lorac.wire.billing import MessageSize, Reference, round_columns
 from fed_lorac.wire.refusals import DROPPED_OUT
 
 __all__ = [
@@ -171,10 +170,8 @@ def write_rows(
     `source` and `zero_byte` are the base's scores in this round's weather, where they were measured; `clock` ends its
     round.
     """
-    up = sum((reply.size for reply in report.replies), MessageSize())
-    down = sum(report.down.values(), MessageSize())
     left_out = [reply for reply in report.replies if not reply.counted]
-    answered = sum(1 for reply in report.replies if reply.counted or reply.size.message_bytes)
+    billed = [reply.size for reply in report.replies if reply.counted or reply.size.message_bytes]
     by_camera = {reply.camera: reply for reply in report.replies}
     for camera in fleet.cameras:
         _write_camera(ledger, report, camera, by_camera.get(camera.id), fleet.weather(camera.id, report.round), clock)
@@ -191,9 +188,7 @@ def write_rows(
         accuracy_clean=measured.mean_clean(),
         accuracy_source=source and source.mean(),
         accuracy_zero_byte=zero_byte and zero_byte.mean(),
-        **up.columns("uplink"),
-        **down.columns("downlink"),
-        **full.columns(asked=len(report.replies), answered=answered, caught_up=report.caught_up),
+        **round_columns(billed, report.down.values(), full, asked=len(report.replies), caught_up=report.caught_up),
         aggregation_error=report.aggregation_error,
         round_time_s=clock and clock.end(counted, heard),
         seconds=seconds,

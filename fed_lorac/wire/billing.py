@@ -1,6 +1,21 @@
-"""How large a message is, measured by building it. Knows frames and Flower's records; not rounds, links or ledgers."""
+"""Billing: which bytes of a round crossed the radio. Knows frames and Flower's records; not links or ledgers.
 
-from collections.abc import Mapping
+The law, for every method and for full fine-tuning alike:
+
+- Down, a camera is billed for the message that asks it to train, and for the message that brings it updates, or the
+  whole model in their stead, the last round's included. It is billed again for what it has to be sent again.
+- Up, it is billed for every reply that went on the air, be it counted, refused, late or a second one. A reply that is
+  lost by design, or that could not be begun in time, goes nowhere and costs nothing.
+- Not billed is what only a simulation does: the roll call, a message that asks for an evaluation and brings nothing,
+  and the accuracies that come back. The base model is installed beforehand, and costs no one anything.
+- Nothing is billed under a strategy whose cameras send nothing.
+- A message is measured, never estimated, at three depths (`MessageSize`): its values alone (payload), the frame around
+  them with names, shapes, settings and checksum, and Flower's message around that as protobuf under fixed ids.
+- Full fine-tuning is billed for the same messages to the same cameras, built with the same code (`Reference`): once
+  under the run's own codec, and once in fp32, which every share is of.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -16,13 +31,17 @@ from fed_lorac.wire.refusals import RefusedFrameError
 
 __all__ = [
     "FRAME_KEY",
+    "FullMessages",
     "MessageSize",
+    "Reference",
     "frame_record",
     "full_message",
+    "is_billed",
     "message_bytes",
     "message_size",
     "read_frame",
     "reply_records",
+    "round_columns",
 ]
 
 Record = ArrayRecord | ConfigRecord | MetricRecord
@@ -49,6 +68,11 @@ class MessageSize:
     def columns(self, direction: str) -> dict[str, int]:
         """As ledger columns: `size.columns("uplink")` has `uplink_payload_bytes` and so on."""
         return {f"{direction}_{name}": value for name, value in vars(self).items()}
+
+
+def is_billed(message_type: str, updates: int) -> bool:
+    """Whether a message to a camera is: it asks for training, or brings as many updates."""
+    return message_type == MessageType.TRAIN or updates > 0
 
 
 def frame_record(frame: bytes) -> ArrayRecord:
@@ -131,3 +155,62 @@ def full_message(
     """
     frame = encode(model_state, dtype=dtype, base="", rng=stream(0, "weighed"), topk_share=topk_share)
     return message_size(frame, payload_bytes(model_state, dtype, topk_share), records, reply=reply)
+
+
+@dataclass(frozen=True)
+class FullMessages:
+    """Bytes of full fine-tuning's messages for the same model, built and measured once.
+
+    `down` has an update, `ask` no tensor, `whole` the model itself: for who missed updates that are larger together.
+    """
+
+    up: int
+    down: int
+    ask: int
+    whole: int
+
+    def told(self, updates: int) -> int:
+        """What a camera that lacks so many updates is sent."""
+        return min(updates * self.down, self.whole) if updates else 0
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The same messages under the run's own codec, and in fp32: the one that shares are of, whatever the codec."""
+
+    same_codec: FullMessages
+    fp32: FullMessages
+
+    def columns(self, *, asked: int, answered: int, caught_up: Mapping[int, int]) -> dict[str, int]:
+        """A round as ledger columns; `caught_up` counts messages by the number of updates that they make up for."""
+        found = {}
+        for name, full in (("full", self.same_codec), ("full_fp32", self.fp32)):
+            told = sum(full.told(updates) * messages for updates, messages in caught_up.items())
+            found[f"{name}_uplink_message_bytes"] = answered * full.up
+            found[f"{name}_downlink_message_bytes"] = asked * full.ask + told
+        return found
+
+
+def round_columns(
+    up: Iterable[MessageSize],
+    down: Iterable[MessageSize],
+    reference: Reference,
+    *,
+    asked: int,
+    caught_up: Mapping[int, int],
+) -> dict[str, int]:
+    """A round's bytes as ledger columns: all that was billed, and what full fine-tuning would have been billed.
+
+    Args:
+        up: the size of each reply that is billed, counted or not, even where its values were never read.
+        down: what each camera was sent.
+        reference: full fine-tuning's messages.
+        asked: how many cameras were asked to train.
+        caught_up: number of updates -> messages that made up for as many.
+    """
+    up = list(up)
+    return {
+        **sum(up, MessageSize()).columns("uplink"),
+        **sum(down, MessageSize()).columns("downlink"),
+        **reference.columns(asked=asked, answered=len(up), caught_up=caught_up),
+    }

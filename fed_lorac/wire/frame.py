@@ -1,11 +1,11 @@
 """Frames: what crosses the radio, as bytes. Knows tensors, floats, checksums; not sockets, rounds or Flower.
 
     frame   = header, table, payload, crc
-    header  = magic, version, dtype, base, length; 18 bytes                              (wire/header.py)
-    table   = names and shapes, sorted by name; a few bytes a tensor                     (wire/table.py)
+    header  = magic, version, dtype, base, length; 18 bytes
+    table   = names and shapes, sorted by name; a few bytes a tensor
     payload = setup, then the tensors in the table's order, nothing between them         (wire/codecs.py)
     setup   = what the dtype says once: drive 8 bytes of seed, topk 4 of share, others nothing
-    crc     = CRC-32 of every byte before it; 4 bytes                                    (wire/header.py)
+    crc     = CRC-32 of every byte before it; 4 bytes
 
 "dtype" is the codec's name: a number format or more. Scales, zero points, indices and padding are payload, and so are
 billed. One state has one frame per dtype, base, setting and generator, and one frame one state; where the codec does
@@ -22,10 +22,20 @@ from torch import Tensor
 
 from fed_lorac.seeds import stream
 from fed_lorac.wire.codecs.codecs import Codec, by_code, by_name
-from fed_lorac.wire.codecs.slot import Shape, Slot, Values, component_axis
-from fed_lorac.wire.header import CRC_BYTES, HEADER_BYTES, VERSION, base_tag, check_whole, read_header, seal
+from fed_lorac.wire.codecs.values import Shape, Slot, Values, component_axis
+from fed_lorac.wire.layout import (
+    CRC_BYTES,
+    HEADER_BYTES,
+    VERSION,
+    Entry,
+    base_tag,
+    check_whole,
+    pack_table,
+    read_header,
+    read_table,
+    seal,
+)
 from fed_lorac.wire.refusals import RefusedFrameError
-from fed_lorac.wire.tensor_table import Entry, pack_table, read_table
 
 __all__ = ["TOPK_SHARE", "VERSION", "FrameFacts", "by_name", "decode", "encode", "inspect", "payload_bytes"]
 
@@ -213,3 +223,25 @@ def inspect(frame: bytes) -> FrameFacts:
     return FrameFacts(
         VERSION, opened.dtype.name, opened.tag, len(frame), opened.table_bytes, len(opened.payload), shapes
     )
+
+
+def encode_with_feedback(
+    state: Mapping[str, Tensor],
+    lost: Mapping[str, Tensor] | None,
+    *,
+    dtype: str,
+    base: str,
+    rng: Generator,
+    topk_share: float,
+) -> tuple[bytes, dict[str, Tensor]]:
+    """The frame of `state + lost`, and what is lost now.
+
+    `lost` is empty at first; where it is None there is no feedback: nothing is added, and nothing kept. FrameError as
+    `encode`'s.
+    """
+    if lost is None:
+        return encode(state, dtype=dtype, base=base, rng=rng, topk_share=topk_share), {}
+    meant = {name: value + lost[name] if name in lost else value for name, value in state.items()}
+    frame = encode(meant, dtype=dtype, base=base, rng=rng, topk_share=topk_share)
+    arrived = decode(frame, base=base)
+    return frame, {name: value - arrived[name] for name, value in meant.items()}

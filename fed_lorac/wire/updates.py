@@ -1,20 +1,49 @@
-"""Updates in a message to a camera: one record a round, or one whole base in their stead. Knows Flower's records and
-rounds; not what an update holds."""
+"""Updates in a message to a camera, and which model each is for. Knows Flower's records and rounds; not what an update
+holds.
+
+A message has one record a round, or one whole model in their stead. Both ends of the radio fold `W_{t+1} = W_t + D_t`
+(METHODS: "Federated algebra"). Their models are told apart by the fingerprint of the base model and the number of the
+last folded round, never by a hash of folded floats, which may differ in the last bit between machines.
+"""
 
 from collections.abc import Iterable, Iterator
 
 from flwr.app import RecordDict
 from torch import Tensor
 
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import read_frame
 from fed_lorac.wire.frame import decode
 
-__all__ = ["PERSONAL_KEY", "base_key", "read_base", "read_updates", "unfolded", "update_key"]
+__all__ = [
+    "PERSONAL_KEY",
+    "base_key",
+    "global_fingerprint",
+    "personal_fingerprint",
+    "read_base",
+    "read_updates",
+    "unfolded",
+    "update_key",
+    "whole_fingerprint",
+]
 
 PERSONAL_KEY = "own"  # the record with the part of the network that is not everyone's
 _PREFIX = "update-"
 _BASE_PREFIX = "base-"
+
+
+def global_fingerprint(base: str, folded_round: int) -> str:
+    """The identity of `base` after the update of round `folded_round` (0: none yet) was folded in."""
+    return f"{base}@{folded_round}"
+
+
+def whole_fingerprint(base: str, folded_round: int) -> str:
+    """The same for a frame that holds that base itself, not a change of it."""
+    return f"{base}=@{folded_round}"
+
+
+def personal_fingerprint(base: str) -> str:
+    """The same for a frame that holds what one camera has beside that base, whatever was folded into it."""
+    return f"{base}~"
 
 
 def update_key(round: int) -> str:

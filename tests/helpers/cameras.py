@@ -16,9 +16,9 @@ from fed_lorac.server.fleet_strategy import FleetRules
 from fed_lorac.server.frame_spec import DownlinkCodec, FrameSpec, Shapes
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.strategy import Strategy
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import decode, encode
+from fed_lorac.wire.updates import global_fingerprint
 
 BASE = "5f1a"
 SHAPES = {"conv.weight": (6, 4, 3, 3), "fc.bias": (5,), "fc.weight": (5, 6)}

@@ -21,9 +21,9 @@ from fed_lorac.grid.block_app import FleetApp
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.runtime.settings import Scalar
 from fed_lorac.simulation.engines import Fleet
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import frame_record, read_frame
 from fed_lorac.wire.frame import decode, encode
+from fed_lorac.wire.updates import global_fingerprint
 
 Faults = Mapping[int, str]
 """Camera -> what goes wrong with it."""

@@ -17,9 +17,8 @@ from fed_lorac.errors import FrameError
 from fed_lorac.seeds import stream
 from fed_lorac.wire.codecs.codecs import CODECS
 from fed_lorac.wire.frame import decode, encode
-from fed_lorac.wire.header import CRC_BYTES, HEADER_BYTES
+from fed_lorac.wire.layout import CRC_BYTES, HEADER_BYTES, pack_table
 from fed_lorac.wire.refusals import RefusedFrameError
-from fed_lorac.wire.tensor_table import pack_table
 
 BASE = "5f1a:round 3"
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

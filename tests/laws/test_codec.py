@@ -30,9 +30,8 @@ from fed_lorac.config import names
 from fed_lorac.errors import FrameError
 from fed_lorac.wire.codecs.codecs import CODECS
 from fed_lorac.wire.frame import decode, encode, inspect, payload_bytes
-from fed_lorac.wire.header import CRC_BYTES, HEADER_BYTES
+from fed_lorac.wire.layout import CRC_BYTES, HEADER_BYTES, MAX_NAME_BYTES, MAX_TENSORS
 from fed_lorac.wire.refusals import RefusedFrameError
-from fed_lorac.wire.tensor_table import MAX_NAME_BYTES, MAX_TENSORS
 
 # One state, one frame
 

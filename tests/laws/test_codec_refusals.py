@@ -13,8 +13,7 @@ from torch import Tensor
 from fed_lorac.errors import FrameError
 from fed_lorac.wire.codecs.codecs import CODECS
 from fed_lorac.wire.frame import decode, encode, inspect
-from fed_lorac.wire.header import HEADER_BYTES
-from fed_lorac.wire.tensor_table import MAX_NAME_BYTES, pack_table, read_table
+from fed_lorac.wire.layout import HEADER_BYTES, MAX_NAME_BYTES, pack_table, read_table
 
 # What came is not one whole frame
 

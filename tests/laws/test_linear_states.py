@@ -40,8 +40,8 @@ from fed_lorac.server.fleet_strategy import FleetRules
 from fed_lorac.server.frame_spec import FrameSpec
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.strategy import Strategy
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.frame import decode, encode
+from fed_lorac.wire.updates import global_fingerprint
 from strategies.fedavg import FedAvg
 from strategies.merged import MergedFedAvg
 from strategies.rotating_basis import RotatingBasis

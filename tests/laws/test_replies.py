@@ -13,9 +13,9 @@ from flwr.common.constant import ErrorCode
 
 from fed_lorac.aggregation.delta_sum import State
 from fed_lorac.server.replies import Reply, ReplyCollector, mean_metrics
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import MessageSize, frame_record, message_bytes
 from fed_lorac.wire.frame import encode, inspect
+from fed_lorac.wire.updates import global_fingerprint
 
 NOW = global_fingerprint(BASE, 3)
 GOOD = frame(1, 3)

@@ -34,8 +34,8 @@ from fed_lorac.grid.in_process import in_process
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.strategy import Strategy
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.frame import decode, encode, inspect
+from fed_lorac.wire.updates import global_fingerprint
 from strategies.factor_fedavg import FactorFedAvg
 from strategies.fedavg import FedAvg
 from strategies.merged import DOWNLINKS, MergedFedAvg

@@ -26,9 +26,8 @@ from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.downlink import Update
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.engines import run
-from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint
 from fed_lorac.wire.frame import decode, encode, inspect
-from fed_lorac.wire.updates import PERSONAL_KEY
+from fed_lorac.wire.updates import PERSONAL_KEY, global_fingerprint, personal_fingerprint
 from strategies.clustered import ClusteredFedAvg
 from strategies.merged import DOWNLINKS, MergedFedAvg
 

@@ -25,8 +25,7 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import record_of, task_identity
 from fed_lorac.seeds import stream
 from fed_lorac.simulation.engines import run
-from fed_lorac.wire.error_feedback import encode_with_feedback
-from fed_lorac.wire.frame import decode, encode
+from fed_lorac.wire.frame import decode, encode, encode_with_feedback
 
 LOSSY = ["bf16", "int8", "int4", "drive", "topk"]
 FULL = {"adapter__method": "full", "strategy__name": "full", "local__lr": 0.02}

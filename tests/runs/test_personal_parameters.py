@@ -34,10 +34,9 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import record_of, task_identity
 from fed_lorac.simulation.engines import run
 from fed_lorac.training.accuracy import accuracy
-from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import decode, encode
-from fed_lorac.wire.updates import PERSONAL_KEY
+from fed_lorac.wire.updates import PERSONAL_KEY, global_fingerprint, personal_fingerprint
 
 WAYS: dict[str, dict[str, object]] = {
     "personal": {"strategy__name": "personal", "fleet__corruptions": "fog, snow"},

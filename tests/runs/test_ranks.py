@@ -44,8 +44,8 @@ from fed_lorac.seeds import torch_stream
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.strategy import Strategy
 from fed_lorac.simulation.engines import run
-from fed_lorac.wire.base_tags import global_fingerprint, personal_fingerprint
 from fed_lorac.wire.frame import decode, encode, inspect
+from fed_lorac.wire.updates import global_fingerprint, personal_fingerprint
 from strategies.clustered import ClusteredFedAvg
 from strategies.factor_fedavg import FactorFedAvg
 from strategies.fedavg import FedAvg

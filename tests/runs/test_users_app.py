@@ -17,10 +17,9 @@ from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.strategy import Strategy
-from fed_lorac.wire.base_tags import global_fingerprint
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import encode
-from fed_lorac.wire.updates import read_updates, unfolded
+from fed_lorac.wire.updates import global_fingerprint, read_updates, unfolded
 from strategies.factor_fedavg import FactorFedAvg
 from strategies.merged import MergedFedAvg
 

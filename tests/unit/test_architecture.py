@@ -15,7 +15,7 @@ LINT = "from importlinter.cli import lint_imports_command; lint_imports_command(
 # Contract, a room that it binds, and an import that the room must never have.
 TRESPASSES = [
     ("layers", "fed_lorac/client/local_update.py", "import fed_lorac.simulation.server_app"),
-    ("layers", "fed_lorac/wire/header.py", "from fed_lorac.adapters.deltas import State"),
+    ("layers", "fed_lorac/wire/layout.py", "from fed_lorac.adapters.deltas import State"),
     ("layers", "fed_lorac/seeds.py", "from fed_lorac.errors import ConfigError"),
     ("layers", "fed_lorac/a_new_room.py", ""),
     ("flower", "fed_lorac/client/local_update.py", "from flwr.app import Message"),
@@ -27,7 +27,7 @@ TRESPASSES = [
     ("factors", "fed_lorac/adapters/algebra/factors.py", "from fed_lorac.config import Config"),
     ("data", "fed_lorac/data/corruptions/blur.py", "from fed_lorac.config import Config"),
     ("fleet", "fed_lorac/fleet/fleet.py", "import torch"),
-    ("wire", "fed_lorac/wire/header.py", "from flwr.app import Array"),
+    ("wire", "fed_lorac/wire/layout.py", "from flwr.app import Array"),
     ("plain", "fed_lorac/records/ledger.py", "import numpy"),
     ("flwr-datasets", "fed_lorac/data/splits.py", "from flwr_datasets.partitioner import IidPartitioner"),
     ("terminal", "fed_lorac/simulation/round.py", "import rich"),

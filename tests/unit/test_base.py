@@ -25,7 +25,7 @@ from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.models.weights import read_checkpoint
 from fed_lorac.training.accuracy import accuracy
 from fed_lorac.training.augment import to_input
-from fed_lorac.wire.base_tags import global_fingerprint
+from fed_lorac.wire.updates import global_fingerprint
 
 
 def ten_images(share: float = 0.6, name: str = "cifar10") -> Dataset:

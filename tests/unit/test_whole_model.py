@@ -25,11 +25,9 @@ from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation import run as conducting
 from fed_lorac.simulation.build_strategy import strategy_of
 from fed_lorac.simulation.engines import run
-from fed_lorac.wire.base_tags import whole_fingerprint
-from fed_lorac.wire.billing import frame_record
+from fed_lorac.wire.billing import FullMessages, frame_record
 from fed_lorac.wire.frame import encode
-from fed_lorac.wire.reference import FullMessages
-from fed_lorac.wire.updates import base_key, read_base, read_updates
+from fed_lorac.wire.updates import base_key, global_fingerprint, read_base, read_updates, whole_fingerprint
 from strategies.merged import MergedFedAvg
 
 
@@ -154,7 +152,6 @@ def test_who_takes_a_base_over_has_it_bit_for_bit(method: str) -> None:
 
 def updates_of(strategy: FrameStrategy, rounds: int) -> list[tuple[int, bytes]]:
     """Updates of the strategy's own making, out of random states."""
-    from fed_lorac.wire.base_tags import global_fingerprint
 
     found = []
     for number in range(1, rounds + 1):

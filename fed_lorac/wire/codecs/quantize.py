@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.random import Generator
 
-from fed_lorac.wire.codecs.floats import unpack_bf16
-from fed_lorac.wire.codecs.slot import Slot, Values
+from fed_lorac.wire.codecs.values import Slot, Values, unpack_bf16
 from fed_lorac.wire.refusals import malformed
 
 __all__ = ["pack_rounded", "rounded_bytes", "unpack_rounded"]

@@ -13,8 +13,7 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from fed_lorac.wire.codecs.floats import pack_fp32, unpack_fp32
-from fed_lorac.wire.codecs.slot import Slot, Values
+from fed_lorac.wire.codecs.values import Slot, Values, pack_fp32, unpack_fp32
 from fed_lorac.wire.refusals import RefusedFrameError, malformed
 
 __all__ = [

@@ -1,4 +1,5 @@
-"""A tensor's place in a frame: what a codec may know of it beside its values. Knows shapes and numbers; not bytes."""
+"""One tensor's values in a frame: their place, and how they are written as plain floating-point numbers. Knows shapes
+and numbers; not what else is in a frame."""
 
 from dataclasses import dataclass
 from math import prod
@@ -6,7 +7,18 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Shape", "Slot", "Values", "component_axis"]
+__all__ = [
+    "Shape",
+    "Slot",
+    "Values",
+    "component_axis",
+    "pack_bf16",
+    "pack_fp16",
+    "pack_fp32",
+    "unpack_bf16",
+    "unpack_fp16",
+    "unpack_fp32",
+]
 
 Shape = tuple[int, ...]
 Values = npt.NDArray[np.float32]
@@ -60,3 +72,37 @@ def component_axis(name: str, shape: Shape) -> int:
     if len(shape) < 2:
         return 0
     return {"A": -2, "B": -1}.get(name.rpartition(".")[2], 0)
+
+
+# Floating-point formats: float32 values <-> little-endian bytes
+
+
+def pack_fp32(values: Values) -> bytes:
+    """As they are."""
+    return values.astype("<f4", copy=False).tobytes()
+
+
+def unpack_fp32(data: memoryview) -> Values:
+    """Flat, in memory of its own."""
+    return np.frombuffer(data, "<f4").astype(np.float32)
+
+
+def pack_fp16(values: Values) -> bytes:
+    """Round to nearest, ties to even."""
+    return values.astype("<f2").tobytes()
+
+
+def unpack_fp16(data: memoryview) -> Values:
+    """Flat, in memory of its own."""
+    return np.frombuffer(data, "<f2").astype(np.float32)
+
+
+def pack_bf16(values: Values) -> bytes:
+    """Round to nearest, ties to even, on the bits: the same on every machine, whatever it does with denormals."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
+
+
+def unpack_bf16(data: memoryview) -> Values:
+    """Flat, in memory of its own."""
+    return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
