@@ -15,10 +15,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from command_line import called
 from safetensors import safe_open
 from safetensors.torch import load_file
 from small_runs import ROOT, tiny, words
-from test_cli import called
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +56,11 @@ def test_every_python_example_compiles(file: Path) -> None:
 def test_every_page_is_in_the_navigation() -> None:
     listed = set(re.findall(r"[\w/-]+\.md", read(ROOT / "mkdocs.yml")))
     assert listed == {str(file.relative_to(ROOT / "docs")) for file in (ROOT / "docs").rglob("*.md")}
+
+
+def test_contributing_names_every_room() -> None:
+    contracts = tomllib.loads(read(ROOT / "pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["id"] == "layers")
+    rooms = {room.strip() for layer in layers for room in layer.split("|")} - {"__main__"}
+    table = "\n".join(line for line in read(ROOT / "CONTRIBUTING.md").splitlines() if line.startswith("| `"))
+    assert rooms - set(re.findall(r"`(\w+)`", table)) <= {"strategies"}  # it has a paragraph of its own
