@@ -23,9 +23,10 @@ from fed_lorac.fleet.links import Clock, images_seen
 from fed_lorac.records.checkpoint import Checkpoint
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.measured import Measured
-from fed_lorac.records.run_folder import RunFolder, versions
+from fed_lorac.records.run_folder import RunFolder
 from fed_lorac.reporting.summary import adapter_state, model_state, own_state, summary
 from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.versions import versions
 from fed_lorac.server.downlink import Update
 from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.simulation.build_strategy import reference_of, strategy_of
