@@ -86,15 +86,15 @@ ADAPTERS = Kind(
 
 STRATEGIES = Kind(
     {
-        "merged": "strategies.merged:MergedFedAvg",
-        "fedavg": "strategies.fedavg:FedAvg",
-        "factor-fedavg": "strategies.factor_fedavg:FactorFedAvg",
-        "flora": "strategies.flora:Flora",
-        "flexlora": "strategies.flexlora:FlexLora",
-        "rotating-basis": "strategies.rotating_basis:RotatingBasis",
-        "clustered": "strategies.clustered:ClusteredFedAvg",
-        "local-only": "strategies.local_only:LocalOnly",
-        "zero-byte": "strategies.zero_byte:ZeroByte",
+        "merged": "fed_lorac.strategies:MergedFedAvg",
+        "fedavg": "fed_lorac.strategies:FedAvg",
+        "factor-fedavg": "fed_lorac.strategies:FactorFedAvg",
+        "flora": "fed_lorac.strategies:Flora",
+        "flexlora": "fed_lorac.strategies:FlexLora",
+        "rotating-basis": "fed_lorac.strategies:RotatingBasis",
+        "clustered": "fed_lorac.strategies:ClusteredFedAvg",
+        "local-only": "fed_lorac.strategies:LocalOnly",
+        "zero-byte": "fed_lorac.strategies:ZeroByte",
     },
     "fed_lorac.strategies",
 )

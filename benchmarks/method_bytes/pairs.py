@@ -11,8 +11,8 @@ from typing import Any
 
 from fed_lorac.config import AdapterConfig, Config, load_config, names
 from fed_lorac.errors import ConfigError
+from fed_lorac.registry import STRATEGIES
 from fed_lorac.reporting.watch import Watch
-from fed_lorac.simulation.build_strategy import STRATEGIES
 from fed_lorac.simulation.engines import run
 
 __all__ = ["FORMS", "ONE", "WAYS", "Pair", "last_round", "pairs", "ran"]
@@ -84,7 +84,7 @@ class Pair:
 
 def pairs() -> Iterator[Pair]:
     """Every pair that makes sense, in the registries' order; one stands for all where nothing is sent."""
-    for strategy in STRATEGIES:
+    for strategy in STRATEGIES.names:
         able = (pair for pair in _of(strategy) if _makes_sense(pair))
         yield from islice(able, 1) if strategy in names.SILENT else able
 

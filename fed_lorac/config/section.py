@@ -104,17 +104,19 @@ class Section:
         object.__setattr__(self, "tables", Frozen(dict(self._checked_tables())))
 
     def _check_shared(self) -> None:
-        """A value in view that the chosen class does not have keeps its default."""
-        for key, passed in self.shared.items():
-            chosen, rules = getattr(self, key), self.rules()
-            declared = self._declared(key, chosen)
-            odd = [
-                own for own, name in passed.items() if name not in declared and getattr(self, own) != rules[own].default
-            ]
-            for own in odd:
+        """A value in view that no chosen class has keeps its default."""
+        takers = {own: key for key, passed in self.shared.items() for own in passed}
+        taken = {
+            own
+            for key, passed in self.shared.items()
+            for own, name in passed.items()
+            if name in self._declared(key, getattr(self, key))
+        }
+        for own, key in takers.items():
+            if own not in taken and (value := getattr(self, own)) != self.rules()[own].default:
                 raise ConfigError(
-                    f"{self.section}.{own} = {toml(getattr(self, own))} has no meaning under {self.section}.{key} = "
-                    f"{toml(chosen)}, which has no {passed[own]}. Take it away, or choose another {self.section}.{key}."
+                    f"{self.section}.{own} = {toml(value)} has no meaning under {self.section}.{key} = "
+                    f"{toml(getattr(self, key))}. Take it away, or choose another {self.section}.{key}."
                 )
 
     def _checked_tables(self) -> Iterator[tuple[str, Table]]:

@@ -4,11 +4,11 @@ Every value is a scalar, because Flower's run-config carries no other: a list is
 under one choice is a table of its own; choices that contradict one another are refused in `sense`.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 from fed_lorac import registry
-from fed_lorac.config import names, stand_ins, tables
+from fed_lorac.config import names, tables
 from fed_lorac.config.section import Section
 from fed_lorac.errors import ConfigError
 from fed_lorac.registry import Kind
@@ -245,18 +245,26 @@ class StrategyConfig(Section):
 
     section: ClassVar[str] = "strategy"
     choices: ClassVar = {
-        "name": Kind(stand_ins.STRATEGIES, "fed_lorac.strategies"),
-        "aggregator": Kind(stand_ins.AGGREGATORS),
-        "server_optimizer": Kind(stand_ins.SERVER_OPTIMIZERS),
+        "name": registry.STRATEGIES,
+        "aggregator": registry.AGGREGATORS,
+        "server_optimizer": registry.SERVER_OPTIMIZERS,
     }
-    shared: ClassVar = {"server_optimizer": {"server_lr": "lr"}}
-    name: str = setting("merged", "what is averaged, and what goes down", choices=names.STRATEGIES)
-    aggregator: str = setting("mean", "how the cameras' deltas become one", choices=names.AGGREGATORS)
-    server_optimizer: str = setting("sgd", "how the server steps along that delta", choices=names.SERVER_OPTIMIZERS)
+    shared: ClassVar = {"name": {"server_lr": "server_lr"}, "server_optimizer": {"server_lr": "lr"}}
+    name: str = setting("merged", "what is averaged, and what goes down", choices=registry.STRATEGIES.names)
+    aggregator: str = setting("mean", "how the cameras' deltas become one", choices=registry.AGGREGATORS.names)
+    server_optimizer: str = setting(
+        "sgd", "how the server steps along that delta", choices=registry.SERVER_OPTIMIZERS.names
+    )
     server_lr: float = setting(1.0, "learning rate of the server", above=0)
     quorum: float = setting(
         0.5, "share of the drawn cameras that must reply for a round to count; at least one camera", least=0, most=1
     )
+
+    def strategy(self) -> Any:
+        """The strategy with its settings; its aggregator and server optimizer are built too, where it takes them."""
+        takes = {one.name for one in fields(registry.STRATEGIES.load(self.name))}
+        parts = {key: self.build(key) for key in ("aggregator", "server_optimizer") if key in takes}
+        return self.build("name", **parts)
 
 
 @dataclass(frozen=True)

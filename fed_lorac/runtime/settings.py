@@ -9,7 +9,7 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.spelling import LARGEST, Scalar, came, items, list_text, meant, toml
 
-__all__ = ["Rule", "Scalar", "items", "rules_of", "setting"]
+__all__ = ["Rule", "Scalar", "check_settings", "items", "rules_of", "setting"]
 
 T = TypeVar("T", bool, int, float, str)
 
@@ -154,3 +154,17 @@ def rules_of(cls: type) -> dict[str, Rule]:
     """The settings that a dataclass declares: field name -> rule, in the order of declaration."""
     declared: tuple[Any, ...] = fields(cls)
     return {one.name: one.metadata["rule"] for one in declared if "rule" in one.metadata}
+
+
+def check_settings(values: object) -> None:
+    """Check every field of a frozen dataclass that `setting` made; a whole number given for a float becomes one.
+
+    For `__post_init__`: a class that carries its settings then cannot exist with an invalid one.
+
+    Raises:
+        ConfigError: a value of another kind, out of range or no choice; the message names class and field.
+    """
+    for one in fields(values):  # type: ignore[arg-type]
+        if (rule := one.metadata.get("rule")) is not None:
+            checked = rule.checked(f"{type(values).__name__}.{one.name}", getattr(values, one.name))
+            object.__setattr__(values, one.name, checked)

@@ -1,121 +1,72 @@
 """The strategy that a config names, and what full fine-tuning would send instead. Knows experiments and strategies; not
 rounds or records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from flwr.app import ConfigRecord, MessageType
 
-from fed_lorac.aggregation.aggregators import Aggregator
-from fed_lorac.aggregation.server_optimizers import ServerOptimizer
 from fed_lorac.client.global_model import GlobalModel, encode_global_model, fold_updates
 from fed_lorac.client.local_update import uplink_template
-from fed_lorac.config import CodecConfig, StrategyConfig, Topk, names
+from fed_lorac.config import CodecConfig, Topk
 from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.fleet.links import Clock
 from fed_lorac.models.fingerprints import shapes_of
 from fed_lorac.seeds import stream
 from fed_lorac.server.downlink import Downlink, Update
-from fed_lorac.server.fleet_strategy import FleetStrategy
+from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy
+from fed_lorac.server.frame_spec import DownlinkCodec, FrameSpec
+from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.replies import Reply
-from fed_lorac.strategies import (
-    ClusteredFedAvg,
-    FactorFedAvg,
-    FedAvg,
-    FlexLora,
-    Flora,
-    LocalOnly,
-    MergedFedAvg,
-    RotatingBasis,
-    ZeroByte,
-)
+from fed_lorac.server.silent_fleet import SilentFleet
+from fed_lorac.server.strategy import SilentStrategy
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, full_message, reply_records
 from fed_lorac.wire.frame import encode
 
-__all__ = ["STRATEGIES", "full_messages", "reference_of", "strategy_of", "update_message_bytes"]
-
-STRATEGIES: dict[str, type[FleetStrategy]] = {
-    "merged": MergedFedAvg,
-    "factor-fedavg": FactorFedAvg,
-    "flora": Flora,
-    "flexlora": FlexLora,
-    "rotating-basis": RotatingBasis,
-    "fedavg": FedAvg,
-    "clustered": ClusteredFedAvg,
-    "local-only": LocalOnly,
-    "zero-byte": ZeroByte,
-}
-"""strategy.name -> its class."""
+__all__ = ["full_messages", "reference_of", "strategy_of", "update_message_bytes"]
 
 
 def strategy_of(
     experiment: Experiment, roster: Mapping[int, int] | None = None, clock: Clock | None = None
 ) -> FleetStrategy:
     """The strategy that the config names, for its base and fleet; with a clock, late replies are left out."""
-    config = experiment.config
-    return STRATEGIES[config.strategy.name](
-        quorum=config.quorum_cameras,
-        roster=roster,
-        draw=experiment.fleet.drawn,
-        away=experiment.fleet.away,
-        **(_judged(clock) | _framed(experiment) | _own(experiment)),
+    config, strategy = experiment.config, experiment.config.strategy.strategy()
+    fleet = experiment.fleet
+    rules = FleetRules(quorum=config.quorum_cameras, roster=roster, draw=fleet.drawn, away=fleet.away)
+    if clock is not None:
+        rules = replace(rules, judge=partial(_by_the_clock, clock))
+    if isinstance(strategy, SilentStrategy):
+        return SilentFleet(strategy, rules)
+    return FrameStrategy(
+        strategy,
+        _frame_spec(experiment),
+        codec=DownlinkCodec(config.codec.down, config.codec.table(Topk).share),
+        seed=config.run.seed,
+        rules=rules,
+        whole=_Whole(experiment),
+        weather_of=_weathers(experiment),
     )
 
 
-def _judged(clock: Clock | None) -> dict[str, Any]:
-    return {} if clock is None else {"judge": partial(_by_the_clock, clock)}
-
-
-def _framed(experiment: Experiment) -> dict[str, Any]:
-    """What a strategy is told whose messages are frames; nothing for one that sends none."""
-    config = experiment.config
-    if config.strategy.name in names.SILENT:
-        return {}
+def _frame_spec(experiment: Experiment) -> FrameSpec:
     templates = [uplink_template(experiment, adapter) for adapter in experiment.adapters]
-    unequal = {"template_for": lambda camera: templates[experiment.place(camera)]} if len(templates) > 1 else {}
-    return {
-        "base": experiment.base.fingerprint,
-        "shapes": shapes_of(experiment.base.model),
-        "template": templates[experiment.adapters.index(experiment.adapter)],
-        "scale": experiment.adapter.scale,
-        "to_delta": partial(to_delta, experiment),
-        "dtype": config.codec.down,
-        "topk_share": config.codec.table(Topk).share,
-        "seed": config.run.seed,
-        "server": _server(config.strategy),
-        "aggregator": _aggregator(config.strategy),
-        "whole": _Whole(experiment),
-        **unequal,
-    }
+    return FrameSpec(
+        base=experiment.base.fingerprint,
+        shapes=shapes_of(experiment.base.model),
+        template=templates[experiment.adapters.index(experiment.adapter)],
+        scale=experiment.adapter.scale,
+        to_delta=partial(to_delta, experiment),
+        template_of=(lambda camera: templates[experiment.place(camera)]) if len(templates) > 1 else None,
+    )
 
 
-def _downlink(experiment: Experiment) -> dict[str, Any]:
-    return experiment.config.strategy.settings("name")
-
-
-def _personal(experiment: Experiment) -> dict[str, Any]:
-    """Groups by the weather that cameras were dealt, in the order of the cameras; or to be found."""
-    config, cameras = experiment.config.strategy.settings("name"), experiment.fleet.cameras
+def _weathers(experiment: Experiment) -> Callable[[int], int]:
+    """Camera -> the number of the weather that it was assigned, in the order in which cameras first have it."""
+    cameras = experiment.fleet.cameras
     weathers = list(dict.fromkeys(camera.corruption for camera in cameras))
-    own = {key: config[key] for key in ("downlink", "svd_rank", "share")} | {"groups": config["clusters"]}
-    if config["by"] == "weather":
-        own["group_of"] = lambda camera: weathers.index(cameras[camera].corruption)
-    return own
-
-
-def _own(experiment: Experiment) -> dict[str, Any]:
-    """Settings of one strategy alone."""
-    make = {"merged": _downlink, "clustered": _personal}.get(experiment.config.strategy.name)
-    return {} if make is None else make(experiment)
-
-
-def _server(config: StrategyConfig) -> ServerOptimizer:
-    own = config.settings("server_optimizer")
-    beta1 = own.get("beta", own.get("beta1", 0.9))
-    return ServerOptimizer(config.server_optimizer, own["lr"], beta1, own.get("beta2", 0.99), own.get("tau", 1e-3))
+    return lambda camera: weathers.index(cameras[camera].corruption)
 
 
 def _by_the_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
@@ -129,10 +80,6 @@ def _by_the_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
         return reply
     size = reply.size if trip.sent else MessageSize()
     return replace(reply, counted=False, reason="late" if reply.counted else reply.reason, size=size)
-
-
-def _aggregator(config: StrategyConfig) -> Aggregator:
-    return Aggregator(config.aggregator, **config.settings("aggregator"))
 
 
 class _Whole:

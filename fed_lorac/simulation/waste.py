@@ -10,16 +10,18 @@ from dataclasses import replace
 
 import torch
 
+from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.client.local_update import uplink_template
 from fed_lorac.config import CodecConfig, Config, Topk, names
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.experiment.local_plan import local_plan
+from fed_lorac.registry import STRATEGIES
 from fed_lorac.runtime.settings import Scalar
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.server.downlink import Update
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.simulation.build_strategy import STRATEGIES, full_messages, strategy_of, update_message_bytes
+from fed_lorac.simulation.build_strategy import full_messages, strategy_of, update_message_bytes
 from fed_lorac.wire.frame import encode, inspect, payload_bytes
 
 __all__ = ["wasteful"]
@@ -66,7 +68,7 @@ def _others(config: Config) -> Iterator[tuple[Config, str]]:
             other = replace(config, strategy=now.choose("name", name, **options))
         except ConfigError:
             continue
-        if other != config and STRATEGIES[other.strategy.name].exact:
+        if other != config and STRATEGIES.load(other.strategy.name).exact:
             yield other, said
 
 
@@ -86,8 +88,11 @@ def _update_of(experiment: Experiment) -> Update:
     strategy = strategy_of(_under(experiment, simple))
     assert isinstance(strategy, FrameStrategy)  # whoever sends updates is one
     drawn = torch_stream(0, "weighed")
-    state = {name: torch.randn(shape, generator=drawn) for name, shape in strategy.template.items()}
-    update, _ = strategy.combine([(state, 1.0)])
+    spec = strategy.spec
+    state = {name: torch.randn(shape, generator=drawn) for name, shape in spec.template.items()}
+    server = replace(strategy.state, round=1)
+    delta = ClientDelta(0, 1.0, state, dict(spec.to_delta(1)(state)), spec.shapes, spec.scale)
+    proposal = strategy.strategy.propose(server, [delta])
     rng = stream(0, "weighed")
     codec = config.codec
-    return Update(1, encode(update, dtype=codec.down, base="", rng=rng, topk_share=codec.table(Topk).share))
+    return Update(1, encode(proposal.update, dtype=codec.down, base="", rng=rng, topk_share=codec.table(Topk).share))

@@ -217,10 +217,9 @@ def test_runs_compare_only_over_one_fleet(
 
 
 def test_every_adapter_in_the_config_has_an_implementation() -> None:
-    from fed_lorac.registry import ADAPTERS
-    from fed_lorac.simulation.build_strategy import STRATEGIES
+    from fed_lorac.registry import ADAPTERS, STRATEGIES
     from fed_lorac.simulation.engines import ENGINES
 
     assert set(ADAPTERS.names) == set(names.ADAPTERS)
-    assert set(STRATEGIES) == set(names.STRATEGIES)
+    assert set(STRATEGIES.names) == set(names.STRATEGIES)
     assert set(ENGINES) == set(names.ENGINES)

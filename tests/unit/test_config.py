@@ -213,9 +213,9 @@ def test_old_names_are_refused_with_the_new_one() -> None:
         ("strategy.centre=krum", r"strategy\.centre is now strategy\.aggregator\. Write that"),
         ("run.cohort_size=3", r"run\.fleet\.block_size"),
         ("cohort_size=3", r"run\.fleet\.block_size"),
-        ("codec.topk_share=0.1", r"codec\.topk\.share"),
-        ("strategy.name=plain", r'strategy\.name = "plain" is now strategy\.name = "fedavg"'),
-        ("adapter.method=lora-c-ffa", r'"ffa-lora-c"'),
+        ("codec.topk.share=0.1", r"codec\.topk\.share"),
+        ("strategy.name=fedavg", r'strategy\.name = "plain" is now strategy\.name = "fedavg"'),
+        ("adapter.method=ffa-lora-c", r'"ffa-lora-c"'),
         ("strategy.server_optimizer=average", r'"sgd"'),
     ):
         with pytest.raises(ConfigError, match=told):

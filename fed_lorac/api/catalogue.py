@@ -6,20 +6,23 @@ An entry's source stands beside it in its registry, and a strategy's exactness; 
 from typing import Any
 
 from fed_lorac.fleet.links import LINKS
-from fed_lorac.registry import ADAPTERS, Kind
-from fed_lorac.simulation.build_strategy import STRATEGIES
+from fed_lorac.registry import ADAPTERS, STRATEGIES, Kind
 from fed_lorac.wire.codecs.codecs import CODECS
 
-__all__ = ["Entry", "catalogue"]
+__all__ = ["Entry", "methods"]
 
 Entry = dict[str, Any]
 
 
-def catalogue() -> dict[str, list[Entry]]:
-    """Kind -> its entries in their registry's order: `name`, `source` (a paper or a standard), strategies' `exact`."""
+def methods() -> dict[str, list[Entry]]:
+    """Every name that a config may have: kind ("adapters", "strategies", "codecs", "links") -> its entries, in order.
+
+    An entry has a `name`, its `source` (a paper or a standard) and, of a strategy, whether its mean is `exact`. As a
+    table: `pandas.DataFrame(fl.methods()["adapters"])`.
+    """
     return {
         "adapters": [{"name": name, "source": kind.source} for name, kind in _classes(ADAPTERS)],
-        "strategies": [{"name": name, "source": row.source, "exact": row.exact} for name, row in STRATEGIES.items()],
+        "strategies": [{"name": name, "source": row.source, "exact": row.exact} for name, row in _classes(STRATEGIES)],
         "codecs": [{"name": name, "source": row.source} for name, row in CODECS.items()],
         "links": [{"name": name, "source": row.source} for name, row in LINKS.items()],
     }
