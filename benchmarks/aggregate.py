@@ -27,8 +27,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from torch import Tensor
 
 from fed_lorac.adapters.lora_c import LoraC
+from fed_lorac.grid.executor import SerialExecutor
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
-from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.models import build
 from fed_lorac.runtime.flower_private import numbered, task_identity
 from fed_lorac.seeds import torch_stream

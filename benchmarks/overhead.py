@@ -19,8 +19,8 @@ from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDic
 
 from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.client.request import ClientReply, ClientRequest
+from fed_lorac.grid.executor import SerialExecutor
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
-from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.reporting.watch import Watch

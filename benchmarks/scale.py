@@ -38,8 +38,8 @@ from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.client.state import ClientState
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.fleet.fleet import Camera, Fleet
+from fed_lorac.grid.executor import SerialExecutor
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
-from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.records.ledger import Ledger
 from fed_lorac.reporting.watch import Watch

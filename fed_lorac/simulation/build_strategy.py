@@ -14,7 +14,7 @@ from fed_lorac.client.global_model import GlobalModel, encode_global_model, fold
 from fed_lorac.client.local_update import uplink_template
 from fed_lorac.config import CodecConfig, StrategyConfig, names
 from fed_lorac.experiment.experiment import Experiment, to_delta
-from fed_lorac.fleet.clock import Clock
+from fed_lorac.fleet.links import Clock
 from fed_lorac.models.fingerprints import shapes_of
 from fed_lorac.seeds import stream
 from fed_lorac.server.downlink import Downlink, Update

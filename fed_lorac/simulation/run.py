@@ -19,7 +19,7 @@ from fed_lorac.config import Config, check_unchanged
 from fed_lorac.data.progress import at
 from fed_lorac.experiment.base_model import tell_notes
 from fed_lorac.experiment.experiment import Experiment, build_experiment
-from fed_lorac.fleet.clock import Clock
+from fed_lorac.fleet.links import Clock, images_seen
 from fed_lorac.records.checkpoint import Checkpoint
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.measured import Measured
@@ -99,7 +99,7 @@ class _Run:
         self._grid, self._config, self._folder, self._watch, self._memories = grid, config, folder, watch, memories
         self._experiment: Experiment = build_experiment(config)
         tell_notes(self._experiment.base)
-        self._clock = Clock(self._experiment.fleet, config.fleet, config.local)
+        self._clock = _clock(self._experiment, config.fleet.image_time_s, config.fleet.round_s)
         self._strategy: FleetStrategy = strategy_of(self._experiment, clock=self._clock)
         self._full = reference_of(self._experiment)
         self._identity = identity_of(self._experiment)  # it stays, and reading it off takes a network
@@ -264,3 +264,14 @@ class _Run:
         notes = kept.facts.get("notes")
         self._strategy.resume([Update(*update) for update in updates], confirmed, sums, notes)
         self._stand(kept.round)
+
+
+def _clock(experiment: Experiment, image_time_s: float, round_s: float) -> Clock:
+    """Simulated time, where training on one image takes so long at speed 1."""
+    plan, cameras = experiment.plan, experiment.fleet.cameras
+    seen = [
+        images_seen(len(camera.train), batch_size=plan.recipe.batch_size, epochs=plan.epochs, steps=plan.steps)
+        for camera in cameras
+    ]
+    compute_s = [images * image_time_s / camera.speed for images, camera in zip(seen, cameras, strict=True)]
+    return Clock(cameras, compute_s, round_s)

@@ -10,9 +10,9 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
+from benchmark_runs import ran
 from small_runs import ROOT, environment
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -21,23 +21,6 @@ TINY_CAMERAS = ["-c", "model.weights=none", "-c", "model.width=4", "-c", "local.
 needs_loralib = pytest.mark.skipif(
     find_spec("loralib") is None, reason='the plain arm needs loralib: pip install -e ".[benchmark]"'
 )
-
-
-def ran(name: str, *arguments: str, **extra: str) -> dict[str, Any]:
-    """The JSON object that a benchmark prints."""
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / f"{name}.py"), "--json", *arguments],
-        env=environment(OMP_NUM_THREADS="1", **extra),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    found: dict[str, Any] = json.loads(done.stdout)  # nothing else is on stdout
-    for key in ("date", "command", "machine", "device", "versions"):
-        assert found[key]
-    assert found["machine"]["cpu"] and found["machine"]["cores"] >= 1 and found["machine"]["ram_gib"] > 0
-    return found
 
 
 def positive(*values: float) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from command_line import called
 from small_runs import environment, words
 from typer.utils import get_params_from_function
 
@@ -28,14 +29,6 @@ KEYS = {
     *("model", "method", "rank", "rank_mode", "dtype", "trainable_parameters", "full_parameters"),
     *("frame_bytes", "message_bytes", "full_frame_bytes", "full_message_bytes", "full_fp32_message_bytes"),
 }
-
-
-def called(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    """The exit code of `fed-lorac WORDS`, in this process."""
-    monkeypatch.setattr(sys, "argv", ["fed-lorac", *words])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return int(end.value.code or 0)
 
 
 LARGE = [pytest.param(model, marks=pytest.mark.slow) for model in ("resnet34", "resnet50", "resnet101")]

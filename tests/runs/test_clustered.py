@@ -12,9 +12,9 @@ from cameras import train as one_round
 from flwr.app import ArrayRecord, ConfigRecord
 from hypothesis import given
 from hypothesis import strategies as st
+from interrupted import Ended, check_equal
 from safetensors.torch import load_file
 from small_runs import rows, tiny
-from test_resume import Ended, check_equal
 from torch import Tensor
 
 from fed_lorac.aggregation.aggregators import Aggregator

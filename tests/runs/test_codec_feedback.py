@@ -133,7 +133,7 @@ def test_a_camera_keeps_its_residual_until_it_has_a_new_one() -> None:
 
 @pytest.mark.parametrize("settings", [FULL, {"strategy__name": "factors"}], ids=["full", "factors"])
 def test_feedback_survives_an_interruption_and_changes_what_is_learnt(tmp_path: Path, settings: dict[str, object]):
-    from test_resume import Ended, check_equal
+    from interrupted import Ended, check_equal
 
     config = tiny(run__rounds=4, codec__up="topk", codec__error_feedback="true", run__block_size=2, **settings)
     run(config, tmp_path / "whole", Watch())

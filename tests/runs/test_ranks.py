@@ -16,10 +16,10 @@ from cameras import BASE, GRID, SHAPES, VIEW, answer, float64_mean, folded, off,
 from flwr.app import ArrayRecord, ConfigRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interrupted import Ended, check_equal
 from overheard import Overheard, overheard
 from safetensors.torch import load_file
 from small_runs import rows, tiny
-from test_resume import Ended, check_equal
 from torch import Tensor, nn
 
 from fed_lorac.adapters.algebra.factors import rank_rows, view_of

@@ -6,27 +6,17 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from interrupted import TENSORS, Ended, check_equal
 from killed import killed_after, killed_at_write, seconds_of
-from small_runs import rows, tiny, words
+from small_runs import tiny, words
 
 from fed_lorac.config import load_config, resumed_config
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
-TENSORS = ("adapter.safetensors", "model.safetensors", "cameras.safetensors")
 # Half the cameras away or lost now and then, svd with its residual: all that a checkpoint must hold is in use.
 SETTINGS = words(run__rounds=5, fleet__availability=0.8, fleet__dropout=0.2, strategy__quorum=0.1)
-
-
-def check_equal(found: Path, whole: Path) -> None:
-    for name in TENSORS:
-        assert (found / name).read_bytes() == (whole / name).read_bytes(), name
-    assert rows(found / "rounds.jsonl", "seconds") == rows(whole / "rounds.jsonl", "seconds")
-    assert rows(found / "cameras.jsonl") == rows(whole / "cameras.jsonl")
-    a, b = (json.loads((folder / "summary.json").read_text()) for folder in (found, whole))
-    assert a | {"seconds": 0} == b | {"seconds": 0} and not a["interrupted"]
-    assert not list(found.rglob(".*.tmp"))
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +25,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     folder = tmp_path_factory.mktemp("whole") / "run"
     seconds_of(SETTINGS, folder.with_name("warm"))
     return folder, seconds_of(SETTINGS, folder)
-
-
-class Ended(Watch):
-    """Ctrl-C after a round."""
-
-    def __init__(self, after: int) -> None:
-        self.after, self.came = after, 0
-
-    def resumed(self, rounds: int) -> None:
-        self.came = rounds
-
-    def round(self, row: dict[str, object], of: int) -> None:
-        if row["round"] == self.after:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("strategy", ["merged", "factors", "full"])

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import called
 from flwr.app import ArrayRecord, ConfigRecord
+from interrupted import Ended, check_equal
 from safetensors.torch import load_file
 from small_runs import rows, tiny
-from test_cli import called
-from test_resume import Ended, check_equal
 from torch import Tensor
 
 from fed_lorac.adapters.deltas import apply_changes

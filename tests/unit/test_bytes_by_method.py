@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmark_runs import ran as benchmark
 from method_bytes.formulas import DOWN, UP, Layers, Setting, layers_of, up_of
 from method_bytes.markdown import TABLES, written
 from method_bytes.pairs import FORMS, ONE, Pair, last_round, pairs, ran
 from method_bytes.words import CODEC_WORDS, FORM_WORDS
 from small_runs import ROOT
-from test_benchmarks import ran as benchmark
 
 from fed_lorac.client.local_update import uplink_template
 from fed_lorac.commands.methods import catalogue

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from test_cli import called
+from command_line import called
 
 from fed_lorac.adapters.methods import ADAPTERS
 from fed_lorac.commands.methods import catalogue
