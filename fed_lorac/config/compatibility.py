@@ -164,7 +164,7 @@ def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
             f"under strategy.name = {toml(name)}. Set it to false, or choose factor-fedavg, or fedavg with an adapter "
             "that is linear."
         )
-    if codec.error_feedback and codec.up in names.LOSSLESS:
+    if codec.error_feedback and codec.build("up").lossless:
         yield (
             "Error feedback is for codecs that lose something; got codec.error_feedback = true with codec.up = "
             f"{toml(codec.up)}. Set it to false, or choose another codec.up."

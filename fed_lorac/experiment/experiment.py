@@ -1,13 +1,13 @@
 """The experiment: what every process of a run shares, built from the config once. Knows config, data, fleet and base;
 not messages, rounds or bytes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
 from fed_lorac.adapters.adapter import Adapter, ToDelta
-from fed_lorac.config import AdapterConfig, CifarData, Config, FolderData, names
+from fed_lorac.config import AdapterConfig, CifarData, Config, FolderData
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.data.progress import at
 from fed_lorac.data.store import cached_arrays
@@ -19,6 +19,7 @@ from fed_lorac.runtime.precision import Precision, resolved_device, resolved_pre
 from fed_lorac.runtime.settings import Scalar
 from fed_lorac.seeds import torch_stream
 from fed_lorac.training.batch_norm import check_cameras
+from fed_lorac.wire.frame import by_name
 
 __all__ = ["Experiment", "build_experiment", "drawn_from", "open_data", "sees_frost", "to_delta"]
 
@@ -74,7 +75,16 @@ def open_data(config: Config) -> Dataset:
     """The data set of the config's `data` section."""
     d = config.data
     files, split = d.table(CifarData), d.table(FolderData)
-    return load(d.name, d.root, download=files.download, image_size=d.image_size, cloud_share=split.cloud_share)
+    data = load(
+        d.name,
+        d.root,
+        download=files.download,
+        image_size=d.image_size,
+        cloud_share=split.cloud_share,
+        settings=d.settings("name") if d.outside() else None,
+    )
+    own = {name: config.fleet.settings("corruptions", name) for name in config.fleet.corruption_names}
+    return replace(data, corruption_settings={name: settings for name, settings in own.items() if settings})
 
 
 def build_experiment(config: Config) -> Experiment:
@@ -96,6 +106,8 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...]) -> Experiment:
     at("loading the base")
     base = load_base_model(config, data)
     plan = local_plan(config, precision, base.normalization)
+    for way in ("up", "down"):
+        by_name(config.codec.build(way))  # each process reads what any other sends
     check_cameras(
         fleet.cameras,
         base.model,
@@ -106,10 +118,10 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...]) -> Experiment:
         trains=plan.trains and plan.batch_norm.trains,
         local=plan.batch_norm.local,
     )
-    return Experiment(config, data, fleet, base, _adapters(config, base), plan, device, precision)
+    return Experiment(config, data, fleet, base, _adapters(config, base, plan), plan, device, precision)
 
 
-def _adapters(config: Config, base: BaseModel) -> tuple[Adapter, ...]:
+def _adapters(config: Config, base: BaseModel, plan: LocalPlan) -> tuple[Adapter, ...]:
     """What cameras train: one adapter for all, or one for each of the ranks, with the same alpha / r.
 
     Under a rotating basis what is drawn stays for the round.
@@ -118,7 +130,7 @@ def _adapters(config: Config, base: BaseModel) -> tuple[Adapter, ...]:
     dealt: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank)) for rank in adapter.ranks]
     if STRATEGIES.load(config.strategy.name).rotates:
         dealt = [one.with_frozen_basis() or one for one in dealt]
-    if config.codec.up not in names.LOSSLESS and STRATEGIES.load(config.strategy.name).draws_anew:
+    if not plan.uplink.codec.lossless and STRATEGIES.load(config.strategy.name).draws_anew:
         dealt = [one.relative_to_init() for one in dealt]
     return tuple(one.fit_to(base.model) for one in dealt)
 

@@ -11,6 +11,7 @@ from fed_lorac.runtime.normalization import Normalization
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.training.batches import Augment
 from fed_lorac.training.loop import Recipe, cosine
+from fed_lorac.wire.codecs.codecs import FP32, Codec
 
 __all__ = ["BatchNormPlan", "LocalPlan", "UplinkCodec", "local_plan"]
 
@@ -42,7 +43,7 @@ class BatchNormPlan:
 class UplinkCodec:
     """How a camera encodes what it sends."""
 
-    name: str = "fp32"
+    codec: Codec = FP32
     topk_share: float = 0.05
     error_feedback: bool = False
 
@@ -112,7 +113,7 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         steps=local.steps,
         image_size=config.data.image_size,
         batch_norm=BatchNormPlan(config.batch_norm.mode, statistics.training_statistics == "fixed", statistics.window),
-        uplink=UplinkCodec(codec.up, codec.table(Topk).share, codec.error_feedback),
+        uplink=UplinkCodec(codec.build("up"), codec.table(Topk).share, codec.error_feedback),
         block_size=1 if config.run.engine == "flower" else config.run.table(FleetEngine).block_size,
         correlated=correlated,
         trains=strategy.trains,
