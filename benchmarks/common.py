@@ -14,9 +14,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from fed_lorac.experiment.machine import cpu_model
+from fed_lorac.runtime.versions import version_of
 
 __all__ = [
     "ROOT",
@@ -54,22 +56,16 @@ def header(device: str = "cpu", packages: Sequence[str] = _PACKAGES) -> dict[str
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "command": shlex.join(["python", str(_shown(Path(sys.argv[0]))), *sys.argv[1:]]),
         "machine": {
-            "cpu": processor(),
+            "cpu": cpu_model(),
             "cores": len(os.sched_getaffinity(0)),
             "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             "load_at_start": round(os.getloadavg()[0], 2),
             "omp_num_threads": os.environ.get("OMP_NUM_THREADS", "not set"),
         },
         "device": _device_name(device),
-        "versions": {"python": platform.python_version(), **_versions(packages)},
+        "versions": {"python": platform.python_version()}
+        | {name: version_of(name) or "not installed" for name in packages},
     }
-
-
-def processor() -> str:
-    """The CPU's name, as the kernel tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), platform.machine())
 
 
 def require(device: str) -> None:
@@ -129,16 +125,6 @@ def peak_mib() -> float:
 
 def _shown(path: Path) -> Path:
     return path.resolve().relative_to(ROOT) if path.resolve().is_relative_to(ROOT) else path
-
-
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _device_name(device: str) -> str:

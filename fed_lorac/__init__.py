@@ -18,6 +18,7 @@ from fed_lorac.errors import ConfigError, DataError, FactorError, FedLoracError,
 if TYPE_CHECKING:
     from fed_lorac.adapters import lora_c
     from fed_lorac.adapters.adapter import Adapter
+    from fed_lorac.api.catalogue import methods
     from fed_lorac.api.result import Run, load_run
     from fed_lorac.api.start import run
     from fed_lorac.config import Config, load_config, shipped_configs
@@ -54,6 +55,7 @@ __all__ = [
     "load_network",
     "load_run",
     "lora_c",
+    "methods",
     "run",
     "shipped_configs",
 ]
@@ -73,6 +75,7 @@ _FOUND_IN = {
     "load_network": "fed_lorac.export:load_network",
     "load_run": "fed_lorac.api.result:load_run",
     "lora_c": "fed_lorac.adapters.lora_c",
+    "methods": "fed_lorac.api.catalogue:methods",
     "run": "fed_lorac.api.start:run",
     "shipped_configs": "fed_lorac.config:shipped_configs",
 }

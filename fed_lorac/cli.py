@@ -124,10 +124,10 @@ def export(
 @app.command()
 def methods(as_json: AsJson = False) -> None:
     """List every adapter, strategy, codec and link with its source, and whether a strategy's mean is exact."""
-    from fed_lorac.commands.methods import catalogue  # noqa: PLC0415
+    from fed_lorac.api.catalogue import methods as all_methods  # noqa: PLC0415
     from fed_lorac.reporting.tables import methods_tables  # noqa: PLC0415
 
-    found = catalogue()
+    found = all_methods()
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:

@@ -2,7 +2,17 @@
 
 import re
 
-__all__ = ["ConfigError", "DataError", "FactorError", "FedLoracError", "FrameError", "RunError", "kind_of", "one_line"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "FactorError",
+    "FedLoracError",
+    "FrameError",
+    "RunError",
+    "kind_of",
+    "last_line",
+    "one_line",
+]
 
 
 class FedLoracError(Exception):
@@ -41,3 +51,9 @@ def kind_of(text: str | None) -> str:
 def one_line(error: BaseException) -> str:
     """What was raised, kind and text, on one line: fit for a ledger and for a reply."""
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def last_line(text: str | None, otherwise: str = "") -> str:
+    """The last line that is not empty: of a traceback, the exception's own."""
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    return lines[-1] if lines else otherwise

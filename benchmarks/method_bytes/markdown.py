@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fed_lorac.adapters.methods import adapter_of
-from fed_lorac.commands.methods import catalogue
+from fed_lorac.api.catalogue import methods
 from fed_lorac.config import names
 from fed_lorac.fleet.links import LINKS, elapsed_s
 from fed_lorac.wire.codecs.codecs import CODECS, Codec
@@ -112,12 +112,12 @@ TABLES: dict[str, Callable[[Found], str]] = {
 
 def _adapters() -> Iterable[tuple[str, str, str]]:
     """(adapter, form, source) in the registry's order."""
-    for entry in catalogue()["adapters"]:
+    for entry in methods()["adapters"]:
         yield from ((entry["name"], form, entry["source"]) for form in FORMS.get(entry["name"], ONE))
 
 
 def _strategies() -> Iterable[tuple[Mapping[str, Any], str]]:
-    for entry in catalogue()["strategies"]:
+    for entry in methods()["strategies"]:
         yield from ((entry, way) for way in WAYS.get(entry["name"], ONE))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,7 @@ class Run:
         return run_as_html(self.summary) if self.finished else None
 
 
-def load_run(path: str | Path) -> Run:
+def load_run(path: str | PathLike[str]) -> Run:
     """The run in a folder, finished or not.
 
     Raises:

@@ -1,8 +1,10 @@
 """Starting a run from Python, or going on with one. Knows configs, folders and engines; not what a run computes."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 from fed_lorac.api.result import Run, load_run
@@ -13,27 +15,30 @@ from fed_lorac.reporting.watch import Watch
 
 __all__ = ["Start", "prepare", "run"]
 
+Place = str | PathLike[str]
+_TELEMETRY = "FLWR_TELEMETRY_ENABLED"
+
 
 def run(
     source: Source = None,
     overrides: Overrides = (),
     *,
-    out: str | Path | None = None,
-    resume: str | Path | None = None,
+    out: Place | None = None,
+    resume: Place | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Run:
     """Run a simulation in this process, wait for it, and return what it found.
 
         run = fl.run("quickstart", {"run.rounds": 3, "fleet.corruptions": ["fog", "snow"]})
-        run = fl.run(resume=run.path, overrides={"run.rounds": 6})
+        run = fl.run(resume=run, overrides={"run.rounds": 6})
 
     Args:
         source: a shipped name, a TOML file, settings as a mapping, or a `Config`; None: the quick start, or with
             `resume` the config of that run.
         overrides: settings on top: a mapping of Python values, lists too, or `key=value` texts.
         out: the run's folder; None: `run.out`, or a new one, `runs/NAME-TIME`.
-        resume: the folder of a run to go on with, from its newest checkpoint.
+        resume: a run to go on with, or its folder, from its newest checkpoint.
         overwrite: the run that is in the folder already makes way when this one begins.
         progress: show how it goes on standard error, or in the notebook.
 
@@ -67,9 +72,9 @@ class Start:
 
     def run(self, watch: Watch) -> None:
         """Run it to its end, in this process, which is left as it was."""
-        from fed_lorac.simulation.engines import run as run_on_engine  # noqa: PLC0415  (PyTorch and Flower take seconds)
-
         with _undisturbed():
+            from fed_lorac.simulation.engines import run as run_on_engine  # noqa: PLC0415  (PyTorch and Flower take seconds)
+
             run_on_engine(self.config, self.folder, watch, resume=self.resume, overwrite=self.overwrite)
 
 
@@ -78,8 +83,8 @@ def prepare(
     source: Source = None,
     overrides: Overrides = (),
     *,
-    out: str | Path | None = None,
-    resume: str | Path | None = None,
+    out: Place | None = None,
+    resume: Place | None = None,
     overwrite: bool = False,
 ) -> Iterator[Start]:
     """What is to be run, and where: found and checked before PyTorch, Flower and the images are waited for.
@@ -101,7 +106,7 @@ def prepare(
         yield Start(config, folder, kept is not None, overwrite)
 
 
-def _path(place: str | Path | None) -> Path | None:
+def _path(place: Place | None) -> Path | None:
     return None if place is None else Path(place)
 
 
@@ -114,14 +119,18 @@ def _name_of(source: Source) -> str:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Put back what a run sets for this process: results repeat at equal numbers of threads only."""
+    """Put back what a run sets for this process: results repeat at equal numbers of threads only, and a simulation has
+    nothing to report to Flower's makers."""
     import torch  # noqa: PLC0415  (a run that cannot begin needs no PyTorch)
 
-    threads = torch.get_num_threads()
+    threads, asked = torch.get_num_threads(), os.environ.get(_TELEMETRY)
+    os.environ.setdefault(_TELEMETRY, "0")
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        if asked is None:
+            os.environ.pop(_TELEMETRY, None)
 
 
 @contextmanager

@@ -1,12 +1,13 @@
-"""The global model: what a run's updates have made of its base model. Knows networks and frames; not cameras or Flower.
+"""The global model: what a run's updates have made of its base model. Knows networks and messages; not cameras.
 
 Whoever has folded the same updates has the same global model, so it is a value that a whole fleet shares.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,21 @@ from fed_lorac.adapters.deltas import apply_changes, changed_names
 from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.wire.frame import decode, encode
-from fed_lorac.wire.updates import global_fingerprint, personal_fingerprint, unfolded, whole_fingerprint
+from fed_lorac.wire.updates import (
+    global_fingerprint,
+    personal_fingerprint,
+    read_base,
+    read_updates,
+    unfolded,
+    whole_fingerprint,
+)
+
+if TYPE_CHECKING:
+    from flwr.app import Message
 
 __all__ = [
     "GlobalModel",
+    "GlobalModels",
     "add_cluster_delta",
     "build_network",
     "catch_up",
@@ -145,3 +157,28 @@ def build_network(experiment: Experiment, global_model: GlobalModel, statistics:
     model = copy.deepcopy(experiment.base.model)
     model.load_state_dict({**global_model.tensors, **statistics}, strict=False)
     return model.to(experiment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+class GlobalModels:
+    """The global model that messages lead to, folded once for the whole fleet."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment, self._latest = experiment, GlobalModel()
+
+    def restore(self, updates: Sequence[tuple[int, bytes]]) -> None:
+        """Go on from the model that these (round, frame) lead to."""
+        self._latest = fold_updates(self._experiment, GlobalModel(), updates)
+
+    def after(self, messages: Sequence["Message"]) -> GlobalModel:
+        """The model of a camera that has folded all that is in `messages`."""
+        contents = {id(message.content): message.content for message in messages}
+        new = {
+            round: frame
+            for content in contents.values()
+            for round, frame in read_updates(content)
+            if round > self._latest.round
+        }
+        wholes = [whole for content in contents.values() if (whole := read_base(content)) is not None]
+        # Whole models of one round are equal; one comes without updates, and is needed where nobody was sent those.
+        self._latest = catch_up(self._experiment, self._latest, max(wholes, default=None), new.items())
+        return self._latest

@@ -8,7 +8,10 @@ from fed_lorac.config.whole import Config
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.runtime.spelling import toml
 
-__all__ = ["FREE", "check_unchanged", "resumed_config"]
+__all__ = ["CONFIG_FILE", "FREE", "check_unchanged", "resumed_config"]
+
+CONFIG_FILE = "config.toml"
+"""Where a run's folder has its config."""
 
 FREE = (
     "run.workers",
@@ -34,10 +37,10 @@ def resumed_config(folder: Path, source: Source = None, overrides: Overrides = (
         RunError: no run began in the folder.
         ConfigError: a key differs that decides what the run computes.
     """
-    if not (folder / "config.toml").is_file():
+    if not (folder / CONFIG_FILE).is_file():
         raise RunError(f"A run to go on with has a config.toml in its folder; {folder} has none. Start it instead.")
-    began = load_config(folder / "config.toml")
-    asked = load_config(folder / "config.toml" if source is None else source, overrides)
+    began = load_config(folder / CONFIG_FILE)
+    asked = load_config(folder / CONFIG_FILE if source is None else source, overrides)
     check_unchanged(began.to_flat(), asked)
     return asked
 

@@ -242,7 +242,7 @@ class LocalConfig(Section):
     clip_norm: float = setting(5.0, "largest norm of the gradient; 0: no clipping", least=0)
     prox_mu: float = setting(0.0, "FedProx's pull towards where the turn began; 0: none", least=0)
     schedule: str = setting("cosine", "the learning rate over the rounds", choices=names.SCHEDULES)
-    augment: str = setting("none", "random crops, mirroring; see fed_lorac.training.augment", choices=names.AUGMENTS)
+    augment: str = setting("none", "random crops, mirroring; see fed_lorac.training.batches", choices=names.AUGMENTS)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from fed_lorac.runtime.normalization import CIFAR10, Normalization
 from fed_lorac.runtime.precision import resolved_precision
 from fed_lorac.runtime.tensor_files import write_tensors
 from fed_lorac.seeds import torch_stream
-from fed_lorac.training.augment import Augment
+from fed_lorac.training.batches import Augment
 from fed_lorac.training.loop import Recipe
 from fed_lorac.training.pretrain import RECIPE, OnStep, pretrain
 

@@ -10,7 +10,6 @@ import platform
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ from fed_lorac.errors import FedLoracError
 from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.experiment.machine import WORKER_BYTES, cpu_model, free_memory_bytes, usable_cpus
 from fed_lorac.runtime.precision import resolved_device, resolved_precision
+from fed_lorac.runtime.versions import version_of
 
 __all__ = ["Facts", "complaints", "examine", "examine_driver", "remarks"]
 
@@ -74,7 +74,7 @@ def examine(config: Config, node: str = "") -> Facts:
         node=node or socket.gethostname(),
         fed_lorac=__version__,
         python=platform.python_version(),
-        **{name: _version(name) for name in ("torch", "torchvision", "flwr", "ray", "numpy")},
+        **{name: version_of(name) for name in ("torch", "torchvision", "flwr", "ray", "numpy")},
         cpu=cpu_model(),
         cpus=usable_cpus(),
         threads=config.run.threads,
@@ -153,13 +153,6 @@ def _release(name: str, facts: Facts) -> str:
     """A version as far as it matters: of Python, the minor one."""
     text: str = getattr(facts, name)
     return text.rpartition(".")[0] if name == "python" else text
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return ""
 
 
 def _writable(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from fed_lorac.config import Config, names
 from fed_lorac.config.sense import fixed_basis
 from fed_lorac.runtime.normalization import Normalization
 from fed_lorac.runtime.precision import Precision
-from fed_lorac.training.augment import Augment
+from fed_lorac.training.batches import Augment
 from fed_lorac.training.loop import Recipe, cosine
 
 __all__ = ["BatchNormPlan", "LocalPlan", "UplinkCodec", "local_plan"]

@@ -1,12 +1,36 @@
-"""Radio classes: how long a message occupies the air. Knows bits and seconds; not messages, cameras or rounds."""
+"""Radio classes: how long a message is on the air; and simulated time: when a reply would arrive, and how long a round
+takes. Knows links, bytes and seconds; reads no clock.
+
+A round begins for all its cameras at once. A camera hears what it is asked, trains, waits until its air is free, sends;
+at the end it hears the round's update. Where rounds have a length, a reply that arrives later is late: one that was
+begun was sent in vain, is billed and takes up the air; one that could not be begun is not sent. So a camera whose duty
+cycle keeps it silent waits, and counts again once its air is free.
+"""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.near import did_you_mean
 
-__all__ = ["LINKS", "Link", "air_time_s", "days_to_send", "downlink_time_s", "elapsed_s", "link", "send_s"]
+if TYPE_CHECKING:
+    from fed_lorac.fleet.fleet import Camera
+
+__all__ = [
+    "LINKS",
+    "Clock",
+    "Link",
+    "Trip",
+    "air_time_s",
+    "days_to_send",
+    "downlink_time_s",
+    "elapsed_s",
+    "images_seen",
+    "link",
+    "send_s",
+]
 
 DAY_S = 86_400.0
 _DUTY_WINDOW_S = 3_600.0  # a duty cycle is a share of any hour: ETSI EN 300 220-1
@@ -79,3 +103,73 @@ def elapsed_s(n_bytes: int, over: Link) -> float:
 def days_to_send(n_bytes: int, over: Link) -> float:
     """Days on the clock until `n_bytes` are sent, the duty cycle kept."""
     return elapsed_s(n_bytes, over) / DAY_S
+
+
+@dataclass(frozen=True)
+class Trip:
+    """One camera's part in a round, in simulated seconds: what it hears when asked, its training, and when its reply is
+    there, from the beginning of the round. `sent` is false where it could not begin in time."""
+
+    downlink_bytes: int
+    compute_s: float
+    reply_s: float
+    late: bool
+    sent: bool
+
+
+class Clock:
+    """Where simulated time stands, and until when each camera's air is taken."""
+
+    def __init__(self, cameras: "Sequence[Camera]", compute_s: Sequence[float], round_s: float = 0.0) -> None:
+        """Set the clock to 0.
+
+        Args:
+            cameras: the fleet's, in the order of their ids.
+            compute_s: how long each of them trains in a round.
+            round_s: seconds after which a reply is late; 0: none is.
+        """
+        self._cameras, self._compute_s, self._round_s = cameras, compute_s, round_s
+        self.now_s = 0.0
+        self.air_free_s: dict[int, float] = {}
+        self.trips: dict[int, Trip] = {}
+
+    def trip(self, camera_id: int, downlink_bytes: int, uplink_bytes: int) -> Trip:
+        """A camera was asked with so many bytes and answers with so many: once a round."""
+        camera = self._cameras[camera_id]
+        over, compute_s = link(camera.link), self._compute_s[camera_id]
+        ready_s = self.now_s + downlink_time_s(downlink_bytes, over) + compute_s
+        begins_s = max(ready_s, self.air_free_s.get(camera_id, 0.0))
+        arrives_s = begins_s + send_s(uplink_bytes, over)
+        ends_s = self.now_s + (self._round_s or float("inf"))
+        if sent := begins_s <= ends_s:
+            self.air_free_s[camera_id] = begins_s + elapsed_s(uplink_bytes, over)
+        found = Trip(downlink_bytes, compute_s, arrives_s - self.now_s, arrives_s > ends_s, sent)
+        self.trips[camera_id] = found
+        return found
+
+    def end(self, counted: Iterable[int], downlink_bytes: Mapping[int, int]) -> float:
+        """Simulated seconds of the round: the slowest counted camera's, the update heard; the length of a round where
+        none counted. `downlink_bytes` are all that each camera heard in it. A new round begins."""
+        took_s = [self._heard_s(k, downlink_bytes.get(k, 0)) for k in counted if k in self.trips]
+        round_s = max(took_s, default=self._round_s)
+        self.now_s, self.trips = self.now_s + round_s, {}
+        return round_s
+
+    def _heard_s(self, camera: int, downlink_bytes: int) -> float:
+        trip, over = self.trips[camera], link(self._cameras[camera].link)
+        return trip.reply_s + downlink_time_s(max(0, downlink_bytes - trip.downlink_bytes), over)
+
+    def state(self) -> dict[str, object]:
+        """What a checkpoint keeps of it."""
+        return {"now_s": self.now_s, "air_free_s": {str(k): s for k, s in self.air_free_s.items()}}
+
+    def restore(self, now_s: float = 0.0, air_free_s: Mapping[str, float] | None = None) -> None:
+        """Go on where `state` says another stood."""
+        self.now_s, self.air_free_s = now_s, {int(k): s for k, s in (air_free_s or {}).items()}
+
+
+def images_seen(images: int, *, batch_size: int, epochs: int, steps: int) -> int:
+    """How many images a round's training takes a camera through, repeats counted; `steps` 0: by epochs."""
+    each = -(-images // batch_size)  # batches an epoch, the last of them what is left
+    whole, rest = divmod(steps or epochs * each, each)
+    return whole * images + min(images, rest * batch_size)

@@ -3,12 +3,12 @@ facts; not executors or runs."""
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fed_lorac.config import Config
-from fed_lorac.errors import RunError
+from fed_lorac.errors import RunError, last_line
 from fed_lorac.experiment.doctor import Facts, complaints, examine_driver, remarks
 
 __all__ = ["Checkup", "checkup", "examine_cluster"]
@@ -95,7 +95,7 @@ def _answer(ref: Any, name: str, patience_s: float) -> Facts:
         ray.cancel(ref, force=True)
         return Facts(name, failure=f"no answer within {patience_s:.0f} s. Is it up, and not too busy?")
     except ray.exceptions.RayError as error:
-        return Facts(name, failure=_last_line(str(error)))
+        return Facts(name, failure=last_line(str(error), "it does not answer"))
 
 
 def _travelling() -> Callable[[Flat, str], dict[str, Any]]:
@@ -113,8 +113,3 @@ def _travelling() -> Callable[[Flat, str], dict[str, Any]]:
             return {"node": name, "failure": f"{type(error).__name__}: {error}"}
 
     return examined
-
-
-def _last_line(text: str) -> str:
-    lines: Sequence[str] = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it does not answer"

@@ -7,8 +7,8 @@ from flwr.app import ArrayRecord, Context, RecordDict
 from flwr.clientapp import ClientApp
 
 from fed_lorac.client.request import ClientReply, ClientRequest
+from fed_lorac.grid.executor import SerialExecutor
 from fed_lorac.grid.fleet_grid import FleetGrid
-from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.runtime.settings import Scalar
 
 __all__ = ["ClientAppBlock", "in_process"]

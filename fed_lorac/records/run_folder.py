@@ -2,18 +2,16 @@
 
 import itertools
 import json
-import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fed_lorac import __version__
 from fed_lorac.config import Config, load_config
+from fed_lorac.config.resumed import CONFIG_FILE
 from fed_lorac.errors import FedLoracError, RunError
 from fed_lorac.records.checkpoint import FOLDER, Checkpoint, Checkpoints, has_checkpoints
 from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, Ledger, read_rows
@@ -24,33 +22,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "ADAPTER_FILE",
+    "CAMERA_TENSORS_FILE",
     "CONFIG_FILE",
     "FILES",
+    "MODEL_FILE",
     "SUMMARY_FILE",
     "TENSOR_FILES",
     "RunFolder",
     "can_go_on",
     "check_new",
     "folder_for",
-    "versions",
 ]
 
-CONFIG_FILE, SUMMARY_FILE = "config.toml", "summary.json"
-TENSOR_FILES = ("model.safetensors", "adapter.safetensors", "cameras.safetensors")
+SUMMARY_FILE = "summary.json"
+TENSOR_FILES = MODEL_FILE, ADAPTER_FILE, CAMERA_TENSORS_FILE = (
+    "model.safetensors",
+    "adapter.safetensors",
+    "cameras.safetensors",
+)
 FILES = (SUMMARY_FILE, *TENSOR_FILES, CAMERAS_FILE, ROUNDS_FILE, CONFIG_FILE)
 """What a run leaves beside its checkpoints, in the order in which it goes where another takes its place."""
-_PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy", "flwr-datasets", "safetensors")
-
-
-def versions() -> dict[str, str]:
-    """The versions that decide a run's numbers, Python and this package among them."""
-    found = {"fed-lorac": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 @dataclass
@@ -125,9 +117,9 @@ class RunFolder:
         from fed_lorac.runtime.tensor_files import write_tensors  # noqa: PLC0415  (a first look at a folder needs no PyTorch)
 
         self.lock.check()
-        write_tensors(self.path / "adapter.safetensors", adapter, metadata)
-        write_tensors(self.path / "model.safetensors", model, metadata)
-        write_tensors(self.path / "cameras.safetensors", cameras, metadata)
+        write_tensors(self.path / ADAPTER_FILE, adapter, metadata)
+        write_tensors(self.path / MODEL_FILE, model, metadata)
+        write_tensors(self.path / CAMERA_TENSORS_FILE, cameras, metadata)
         write_text(self.path / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
 
 

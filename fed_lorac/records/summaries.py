@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fed_lorac.errors import RunError
+from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE
 
 __all__ = ["Summary", "read_summary"]
 
@@ -24,7 +25,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         RunError: no finished run is there, or its files cannot be read.
     """
     try:
-        found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        found = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
         if not isinstance(found, dict) or "total_bytes" not in found:
             raise ValueError("it is no run's summary")
         if "config" not in found:
@@ -38,7 +39,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def _config(folder: Path) -> dict[str, Any]:
     """The run's settings as a summary of this version has them, `section.key`; none where the file was not kept."""
-    file = folder / "config.toml"
+    file = folder / CONFIG_FILE
     tables = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return {f"{section}.{key}": value for section, table in tables.items() for key, value in table.items()}
 

@@ -18,8 +18,8 @@ from fed_lorac.fleet.links import air_time_s, days_to_send, link
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
 from fed_lorac.records.ledger import Row
 from fed_lorac.records.measured import Measured
-from fed_lorac.records.run_folder import versions
 from fed_lorac.reporting.target import reached
+from fed_lorac.runtime.versions import versions
 from fed_lorac.server.downlink import Update
 from fed_lorac.wire.frame import decode
 from fed_lorac.wire.updates import personal_fingerprint

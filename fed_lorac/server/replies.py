@@ -12,6 +12,7 @@ from flwr.common.constant import ErrorCode
 from torch import Tensor
 
 from fed_lorac.aggregation.delta_sum import State
+from fed_lorac.errors import last_line
 from fed_lorac.wire.billing import MessageSize, message_bytes, read_frame
 from fed_lorac.wire.frame import decode, inspect
 from fed_lorac.wire.refusals import DROPPED_OUT, RefusedFrameError
@@ -173,8 +174,7 @@ def _check_range(state: Mapping[str, Tensor]) -> None:
 def _failure(error: Error) -> str:
     if error.code in _LOST:
         return DROPPED_OUT if error.reason == DROPPED_OUT else "no reply"
-    lines = [line.strip() for line in (error.reason or "").splitlines() if line.strip()]
-    said = lines[-1][:200] if lines else "no reason given"  # of a traceback, the exception's own line
+    said = last_line(error.reason, "no reason given")[:200]
     return said if error.code == ErrorCode.CLIENT_APP_CRASHED else f"raised: {said}"
 
 

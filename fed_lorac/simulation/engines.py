@@ -7,15 +7,15 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
+from fed_lorac.client.global_model import GlobalModels
+from fed_lorac.client.handlers import FleetApp
 from fed_lorac.client.local_update import block_size_of
 from fed_lorac.config import Config
 from fed_lorac.data.progress import at
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.experiment.experiment import build_experiment
-from fed_lorac.grid.block_app import FleetApp, GlobalModels
-from fed_lorac.grid.executor import BlockApp, Executor
+from fed_lorac.grid.executor import BlockApp, Executor, SerialExecutor
 from fed_lorac.grid.fleet_grid import FleetGrid
-from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.records.run_folder import RunFolder
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity

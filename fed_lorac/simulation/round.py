@@ -8,10 +8,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fed_lorac.data.progress import at
-from fed_lorac.errors import RunError, kind_of
-from fed_lorac.fleet.clock import Clock
+from fed_lorac.errors import RunError, kind_of, last_line
 from fed_lorac.fleet.fleet import Camera, Fleet
-from fed_lorac.fleet.links import air_time_s, downlink_time_s, elapsed_s, link
+from fed_lorac.fleet.links import Clock, air_time_s, downlink_time_s, elapsed_s, link
 from fed_lorac.fleet.schedule import Weather
 from fed_lorac.records.ledger import Ledger, Row
 from fed_lorac.records.measured import Measured
@@ -53,7 +52,7 @@ def roll_call(grid: Grid, cameras: int) -> dict[int, int]:
         if reply.has_content():
             roster[reply.metadata.src_node_id] = int(reply.content.metric_records["metrics"]["camera"])  # type: ignore[arg-type]
         else:
-            errors.append(str(reply.error.reason).strip().splitlines()[-1])
+            errors.append(last_line(reply.error.reason))
     roster = {node: camera for node, camera in roster.items() if camera < cameras}
     if sorted(roster.values()) != list(range(cameras)):
         missing = sorted(set(range(cameras)) - set(roster.values()))

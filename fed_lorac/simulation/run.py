@@ -19,13 +19,14 @@ from fed_lorac.config import Config, check_unchanged
 from fed_lorac.data.progress import at
 from fed_lorac.experiment.base_model import tell_notes
 from fed_lorac.experiment.experiment import Experiment, build_experiment
-from fed_lorac.fleet.clock import Clock
+from fed_lorac.fleet.links import Clock, images_seen
 from fed_lorac.records.checkpoint import Checkpoint
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.measured import Measured
-from fed_lorac.records.run_folder import RunFolder, versions
+from fed_lorac.records.run_folder import RunFolder
 from fed_lorac.reporting.summary import adapter_state, model_state, own_state, summary
 from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.versions import versions
 from fed_lorac.server.downlink import Update
 from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.simulation.build_strategy import reference_of, strategy_of
@@ -99,7 +100,7 @@ class _Run:
         self._grid, self._config, self._folder, self._watch, self._memories = grid, config, folder, watch, memories
         self._experiment: Experiment = build_experiment(config)
         tell_notes(self._experiment.base)
-        self._clock = Clock(self._experiment.fleet, config.fleet, config.local)
+        self._clock = _clock(self._experiment, config.fleet.image_time_s, config.fleet.round_s)
         self._strategy: FleetStrategy = strategy_of(self._experiment, clock=self._clock)
         self._full = reference_of(self._experiment)
         self._identity = identity_of(self._experiment)  # it stays, and reading it off takes a network
@@ -153,7 +154,7 @@ class _Run:
     def _stand(self, round: int) -> None:
         """That round is done: what an interrupted one after it changes is no part of the results."""
         states = {} if self._memories is None else dict(self._memories.states())
-        outside = self._strategy.outside(self._strategy.kept)
+        outside = self._strategy.not_in_updates()
         self.standing.round, self.standing.outside, self.standing.states = round, outside, states
 
     def _remark(self) -> None:
@@ -171,7 +172,7 @@ class _Run:
         if not interrupted:
             check_anyone_trained(rows)
         cameras = sorted(self._strategy.roster.values())
-        groups = {str(k): group for k in cameras if (group := self._strategy.group(k)) is not None}
+        groups = {str(k): group for k in cameras if (group := self._strategy.cluster_of(k)) is not None}
         self._remark()
         arms, said = self.standing.measured, self._remarks or ()
         found = summary(self._experiment, rows, **arms, groups=groups, interrupted=interrupted, remarks=said)
@@ -237,7 +238,7 @@ class _Run:
             "notes": strategy.notes,
             "measured": {arm: vars(measured) for arm, measured in self.standing.measured.items()},
         }
-        tensors = packed_tensors(self._memories.states(), strategy.kept)
+        tensors = packed_tensors(self._memories.states(), strategy.sums)
         updates = {update.round: update.frame for update in strategy.updates}
         self._folder.checkpoints.write(Checkpoint(self.standing.round, facts, tensors, updates))
 
@@ -261,6 +262,17 @@ class _Run:
         states, sums = unpacked_tensors(kept.tensors)
         self._memories.restore(states, updates)
         confirmed = {int(camera): round for camera, round in kept.facts["confirmed"].items()}
-        notes = kept.facts.get("notes")
+        notes = kept.facts["notes"]
         self._strategy.resume([Update(*update) for update in updates], confirmed, sums, notes)
         self._stand(kept.round)
+
+
+def _clock(experiment: Experiment, image_time_s: float, round_s: float) -> Clock:
+    """Simulated time, where training on one image takes so long at speed 1."""
+    plan, cameras = experiment.plan, experiment.fleet.cameras
+    seen = [
+        images_seen(len(camera.train), batch_size=plan.recipe.batch_size, epochs=plan.epochs, steps=plan.steps)
+        for camera in cameras
+    ]
+    compute_s = [images * image_time_s / camera.speed for images, camera in zip(seen, cameras, strict=True)]
+    return Clock(cameras, compute_s, round_s)

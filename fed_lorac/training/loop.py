@@ -15,8 +15,8 @@ from fed_lorac.adapters.strided import strides_unfolded
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
 from fed_lorac.runtime.precision import Precision, autocast
-from fed_lorac.training.augment import Augment
-from fed_lorac.training.blocks import Alone, Feed, Sgd, Stack, check_equal, fixed_norms_folded, why_apart
+from fed_lorac.training.batches import Augment, Feed
+from fed_lorac.training.blocks import Alone, Sgd, Stack, check_equal, fixed_norms_folded, why_apart
 
 __all__ = ["Outcome", "Recipe", "Task", "cosine", "decayed_groups", "train", "warm_cosine"]
 

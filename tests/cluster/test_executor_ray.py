@@ -15,10 +15,9 @@ from flwr.app import MetricRecord, RecordDict
 from small_runs import ROOT, tiny
 
 from fed_lorac.errors import RunError
-from fed_lorac.grid.executor import Block, Executor
+from fed_lorac.grid.executor import Block, Executor, SerialExecutor
 from fed_lorac.grid.ray.executor import RayExecutor
 from fed_lorac.grid.ray.worker_slot import Doing, Timeouts
-from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.runtime.flower_private import task_identity
 
 WORKERS, CPUS, TIMEOUT_S = 2, 4, 3.0

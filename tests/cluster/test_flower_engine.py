@@ -14,11 +14,11 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from small_runs import rounds_run, rows, simulated, tiny
 
 from fed_lorac.client.global_model import GlobalModel
+from fed_lorac.client.handlers import FleetApp
 from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.config import Config
 from fed_lorac.config.sections import RunConfig
 from fed_lorac.errors import DataError, FrameError, RunError
-from fed_lorac.grid.block_app import FleetApp
 from fed_lorac.grid.ray.cluster import joined
 from fed_lorac.records.ledger import Row
 from fed_lorac.reporting.watch import Watch

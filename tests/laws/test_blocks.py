@@ -197,7 +197,7 @@ def test_a_step_of_each_camera_is_pytorchs_own(momentum: float, nesterov: bool) 
 
 
 def by_hand(model: nn.Module, task: Task, recipe: Recipe) -> None:
-    from fed_lorac.training.augment import to_input
+    from fed_lorac.training.batches import to_input
     from fed_lorac.training.loop import decayed_groups
 
     sgd = torch.optim.SGD(

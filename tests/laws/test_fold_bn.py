@@ -21,7 +21,7 @@ from fed_lorac.export.formats import FORMATS
 from fed_lorac.models import build
 from fed_lorac.seeds import torch_stream
 from fed_lorac.training.accuracy import accuracy, batch_norms, reestimate_statistics, statistics_of
-from fed_lorac.training.augment import to_input
+from fed_lorac.training.batches import to_input
 from fed_lorac.training.blocks import fixed_norms_folded
 
 pytestmark = pytest.mark.usefixtures("one_thread")

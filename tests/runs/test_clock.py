@@ -10,25 +10,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import rows, tiny
 
-from fed_lorac.config import FleetConfig, LocalConfig, names
+from fed_lorac.config import names
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.experiment import build_experiment
-from fed_lorac.fleet.clock import Clock, images_seen
-from fed_lorac.fleet.fleet import Camera, Fleet
-from fed_lorac.fleet.links import LINKS, air_time_s, downlink_time_s, elapsed_s, link, send_s
+from fed_lorac.fleet.fleet import Camera
+from fed_lorac.fleet.links import LINKS, Clock, air_time_s, downlink_time_s, elapsed_s, images_seen, link, send_s
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import stream
 from fed_lorac.simulation.engines import run
-from fed_lorac.training.augment import shuffled_batches
+from fed_lorac.training.batches import shuffled_batches
 
 LINK_NAMES = st.sampled_from(sorted(LINKS))
 BYTES = st.integers(0, 10**8)
 
 
-def a_clock(over: str = "lte-m", *, images: int = 100, speed: float = 1.0, **fleet: Any) -> Clock:
+def a_clock(
+    over: str = "lte-m", *, images: int = 100, speed: float = 1.0, image_time_s: float = 0.0, round_s: float = 0.0
+) -> Clock:
     """The clock of one camera."""
     camera = Camera(0, "fog", 3, np.arange(images), np.arange(1), {}, over, speed)
-    return Clock(Fleet((camera,), 1, 0), FleetConfig(**fleet), LocalConfig(epochs=2, batch_size=30))
+    seen = images_seen(images, batch_size=30, epochs=2, steps=0)
+    return Clock((camera,), [seen * image_time_s / speed], round_s)
 
 
 @given(LINK_NAMES, BYTES)
@@ -55,7 +57,7 @@ def test_images_seen_are_those_of_the_batches(images: int, batch: int, epochs: i
 
     batches, wanted = endless(), steps or epochs * len(list(shuffled_batches(images, batch, stream(0, "batches"))))
     seen = sum(len(next(batches)) for _ in range(wanted))
-    assert images_seen(images, LocalConfig(epochs=epochs, steps=steps, batch_size=batch)) == seen
+    assert images_seen(images, batch_size=batch, epochs=epochs, steps=steps) == seen
 
 
 @given(down=BYTES, up=BYTES, speed=st.floats(0.1, 10), image_s=st.floats(0, 1))

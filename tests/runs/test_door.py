@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -141,7 +142,7 @@ def test_a_run_goes_on_in_its_folder_as_if_never_ended(done: fl.Run, tmp_path: P
     long = {**TINY, "run.rounds": 3, "local.schedule": "constant"}
     whole = fl.run(long, out=tmp_path / "whole", progress=False)
     half = fl.run(long, {"run.rounds": 1}, out=tmp_path / "half", progress=False)
-    on = fl.run(resume=half.path, overrides={"run.rounds": 3}, progress=False)
+    on = fl.run(resume=half, overrides={"run.rounds": 3}, progress=False)
     assert on == half and len(on.rounds) == 3
     assert on.rounds.drop(columns="seconds").equals(whole.rounds.drop(columns="seconds"))
     with pytest.raises(fl.ConfigError, match="own folder"):
@@ -177,15 +178,18 @@ def test_what_is_no_run_or_not_done_is_said(done: fl.Run, tmp_path: Path) -> Non
         done.model(camera=4)
 
 
-def test_this_process_is_left_as_it_was(tmp_path: Path) -> None:
+def test_this_process_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads, root, living = torch.get_num_threads(), logging.getLogger(), threading.active_count()
     before, drawn = (root.level, list(root.handlers)), torch.random.get_rng_state()
+    monkeypatch.delenv("FLWR_TELEMETRY_ENABLED")
+    surroundings = dict(os.environ)
     torch.set_num_threads(2)
     try:
         fl.run(TINY, {"run.rounds": 1}, out=tmp_path / "run", progress=False)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
+    assert dict(os.environ) == surroundings
     assert (root.level, list(root.handlers)) == before and threading.active_count() == living
     assert torch.equal(torch.random.get_rng_state(), drawn)
 
@@ -218,6 +222,12 @@ def test_runs_are_compared_as_by_the_command(
     with pytest.raises(SystemExit):
         cli.main()
     assert fl.compare([done, str(other.path)], target=0.1) + "\n" == capsys.readouterr().out
+
+
+def test_methods_are_listed_by_kind() -> None:
+    found = fl.methods()
+    assert {"adapters", "strategies", "codecs", "links"} <= set(found)
+    assert "lora-c" in {entry["name"] for entry in found["adapters"]}
 
 
 def test_a_frame_is_the_same_from_every_door() -> None:

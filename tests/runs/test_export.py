@@ -34,7 +34,7 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.tensor_files import write_tensors
 from fed_lorac.simulation.engines import run
 from fed_lorac.training.accuracy import accuracy
-from fed_lorac.training.augment import to_input
+from fed_lorac.training.batches import to_input
 
 BIG = {"model__name": "resnet18", "model__width": 0, "run__rounds": 1, "local__batch_size": 10}
 SMALL_FLEET = {"fleet__cameras": 2, "fleet__per_round": 2, "fleet__images": 10, "fleet__eval_images": 10}

@@ -14,10 +14,10 @@ from faulty import WRONG, Faults, go
 from small_runs import ROOT, rounds_run, rows, tiny
 
 from fed_lorac.client.global_model import GlobalModel
+from fed_lorac.client.handlers import FleetApp
 from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.config import Config
 from fed_lorac.errors import RunError
-from fed_lorac.grid.block_app import FleetApp
 from fed_lorac.records.run_folder import can_go_on
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity

@@ -18,16 +18,17 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.deltas import dense_change, joined
 from fed_lorac.client.app import make_client_app
+from fed_lorac.client.global_model import GlobalModels
+from fed_lorac.client.handlers import FleetApp
 from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config
 from fed_lorac.experiment.base_model import fresh_model
 from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.export import export_run, load_adapter, load_network
 from fed_lorac.fleet.camera_data import camera_data
-from fed_lorac.grid.block_app import FleetApp, GlobalModels
+from fed_lorac.grid.executor import SerialExecutor
 from fed_lorac.grid.fleet_grid import FleetGrid
 from fed_lorac.grid.in_process import in_process
-from fed_lorac.grid.serial_executor import SerialExecutor
 from fed_lorac.records.checkpoint import Checkpoints
 from fed_lorac.reporting.summary import _label
 from fed_lorac.reporting.watch import Watch

@@ -20,7 +20,7 @@ from fed_lorac.fleet.schedule import SCHEDULES, Climate, Weather, weather
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import stream
 from fed_lorac.simulation.engines import run
-from fed_lorac.training.augment import shuffled_batches
+from fed_lorac.training.batches import shuffled_batches
 
 KINDS = ("fog", "snow", "frost")
 CLIMATES = st.builds(
@@ -173,7 +173,7 @@ def test_a_stream_holds_every_image_once_with_its_label(classes: int, each: int,
 
 
 def test_a_correlated_turn_trains_class_by_class():
-    from fed_lorac.training.blocks import Feed
+    from fed_lorac.training.batches import Feed
 
     view = in_stream_order(a_view(5, 10), stream(0, "stream"), correlated=True)
     feeds = {

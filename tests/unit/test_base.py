@@ -24,7 +24,7 @@ from fed_lorac.models import build
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.models.weights import read_checkpoint
 from fed_lorac.training.accuracy import accuracy
-from fed_lorac.training.augment import to_input
+from fed_lorac.training.batches import to_input
 from fed_lorac.wire.updates import global_fingerprint
 
 

@@ -17,8 +17,8 @@ from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.models import build
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
-from fed_lorac.training.augment import shuffled_batches
 from fed_lorac.training.batch_norm import _lone, _smallest, check_cloud
+from fed_lorac.training.batches import shuffled_batches
 
 SMALL: dict[str, object] = {
     **{"model__name": "resnet18", "model__width": 0, "data__image_size": 8, "local__batch_size": 15},

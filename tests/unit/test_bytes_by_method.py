@@ -14,8 +14,8 @@ from method_bytes.pairs import FORMS, ONE, Pair, last_round, pairs, ran
 from method_bytes.words import CODEC_WORDS, FORM_WORDS
 from small_runs import ROOT
 
+from fed_lorac.api.catalogue import methods
 from fed_lorac.client.local_update import uplink_template
-from fed_lorac.commands.methods import catalogue
 from fed_lorac.config import names
 from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.models import build
@@ -134,7 +134,7 @@ def test_the_docs_have_every_table_once() -> None:
 @pytest.mark.parametrize("kind", ["adapters", "strategies", "codecs", "links"])
 def test_the_docs_name_every_entry_of_a_registry_and_its_source(kind: str) -> None:
     text = "\n".join(map(read, DOCS))
-    for entry in catalogue()[kind]:
+    for entry in methods()[kind]:
         assert f"| `{entry['name']}` |" in text, entry
         assert f"| {entry['source']} |" in text, entry
         if kind in ("adapters", "strategies"):

@@ -7,7 +7,7 @@ import pytest
 from command_line import called
 
 from fed_lorac.adapters.methods import ADAPTERS
-from fed_lorac.commands.methods import catalogue
+from fed_lorac.api.catalogue import methods
 from fed_lorac.config import names
 
 KINDS = {"adapters": names.ADAPTERS, "strategies": names.STRATEGIES, "codecs": names.CODECS, "links": names.LINKS}
@@ -15,7 +15,7 @@ KINDS = {"adapters": names.ADAPTERS, "strategies": names.STRATEGIES, "codecs": n
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_name_that_a_config_may_say_has_an_entry_with_a_source(kind: str) -> None:
-    entries = catalogue()[kind]
+    entries = methods()[kind]
     assert [entry["name"] for entry in entries] == list(dict.fromkeys(entry["name"] for entry in entries))
     assert {entry["name"] for entry in entries} == set(KINDS[kind])
     for entry in entries:
@@ -28,7 +28,7 @@ def test_every_adapter_says_its_own_source() -> None:
 
 
 def test_a_strategy_is_exact_or_not() -> None:
-    exact = {entry["name"]: entry["exact"] for entry in catalogue()["strategies"]}
+    exact = {entry["name"]: entry["exact"] for entry in methods()["strategies"]}
     assert all(isinstance(value, bool) for value in exact.values())
     assert (exact["merged"], exact["full"], exact["factors"]) == (True, True, False)
 
@@ -38,7 +38,7 @@ def test_the_command_prints_the_catalogue_as_json_and_as_tables(
 ) -> None:
     assert called(monkeypatch, "methods", "--json") == 0
     found: dict[str, list[dict[str, Any]]] = json.loads(capsys.readouterr().out)
-    assert found == catalogue()
+    assert found == methods()
     assert called(monkeypatch, "methods") == 0
     shown = capsys.readouterr().out
     assert all(entry["name"] in shown for entries in found.values() for entry in entries)

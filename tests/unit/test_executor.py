@@ -14,9 +14,17 @@ from hypothesis import strategies as st
 from small_runs import environment
 
 from fed_lorac.client.request import ClientReply
-from fed_lorac.grid.executor import Block, Executor
-from fed_lorac.grid.retries import Attempt, Failure, RetryQueue, left_out, next_attempts, raised
-from fed_lorac.grid.serial_executor import SerialExecutor
+from fed_lorac.grid.executor import (
+    Attempt,
+    Block,
+    Executor,
+    Failure,
+    RetryQueue,
+    SerialExecutor,
+    left_out,
+    next_attempts,
+    raised,
+)
 from fed_lorac.runtime.flower_private import task_identity
 
 DIED, LATE, RAISED = (Failure(kind, kind) for kind in ("died", "late", "raised"))  # type: ignore[arg-type]
@@ -131,7 +139,7 @@ def test_here_ctrl_c_passes_through_at_once():
 
 
 def test_one_process_needs_no_ray():
-    modules = "fed_lorac.grid.serial_executor, fed_lorac.experiment.doctor, fed_lorac.grid.examination"
+    modules = "fed_lorac.grid.executor, fed_lorac.experiment.doctor, fed_lorac.grid.examination"
     code = f"import sys, {modules}; print('ray' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "False"

@@ -21,8 +21,7 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.normalization import IMAGENET, NORMALIZATIONS, Normalization
 from fed_lorac.seeds import stream
 from fed_lorac.simulation.engines import run
-from fed_lorac.training.augment import augmented, to_input
-from fed_lorac.training.blocks import Feed
+from fed_lorac.training.batches import Feed, augmented, to_input
 
 RGB = st.tuples(*[st.floats(0, 1)] * 3)
 STD = st.tuples(*[st.floats(0, 1, exclude_min=True)] * 3)

@@ -13,13 +13,12 @@ from ray.exceptions import RayError
 from fed_lorac.client.request import ClientReply
 from fed_lorac.config import Config
 from fed_lorac.data.progress import at
-from fed_lorac.errors import RunError
+from fed_lorac.errors import RunError, last_line
 from fed_lorac.experiment.doctor import Facts, complaints, examine_driver, remarks
-from fed_lorac.grid.executor import Block, BlockApp
+from fed_lorac.grid.executor import Attempt, Block, BlockApp, Failure, FailureLog, RetryQueue
 from fed_lorac.grid.ray.cluster import check_room, free_room, joined
 from fed_lorac.grid.ray.worker import Orders, Report
 from fed_lorac.grid.ray.worker_slot import Doing, Timeouts, WorkerSlot
-from fed_lorac.grid.retries import Attempt, Failure, FailureLog, RetryQueue
 
 __all__ = ["RayExecutor", "Timeouts"]
 
@@ -118,7 +117,7 @@ class RayExecutor:
         if isinstance(found, Failure):
             if slot.doing is Doing.ARRIVING and found.kind == "late":
                 return f"it found no place within {slot.timeouts.arrive_s:g} s: {free_room()}"
-            return f"on {slot.node}, {found.reason}. {_last_line(found.details)}".strip()
+            return f"on {slot.node}, {found.reason}. {last_line(found.details)}".strip()
         if found.facts is not None and self._driver is not None:
             for remark in remarks(self._driver, found.facts):
                 self._log.note(remark)
@@ -169,7 +168,7 @@ class RayExecutor:
             ray.wait([*waiting], timeout=max(0.0, until - time.monotonic()))
             ready, _ = ray.wait([*waiting], num_returns=len(waiting), timeout=0)
         except RayError as error:
-            raise RunError(f"The cluster must outlive the run; it is gone: {_last_line(str(error))}") from error
+            raise RunError(f"The cluster must outlive the run; it is gone: {last_line(str(error))}") from error
         now = time.monotonic()
         for ref, slot in waiting.items():
             if slot.ref is not ref:
@@ -218,8 +217,3 @@ class RayExecutor:
     def _check_alive(self) -> None:
         if all(slot.doing is Doing.GONE for slot in self._slots):
             raise RunError(f"A run needs a worker, and none is left. The last to go: {self._last_words}")
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""

@@ -16,8 +16,7 @@ import ray
 
 from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.config import Config
-from fed_lorac.grid.executor import BlockApp
-from fed_lorac.grid.retries import Failure, checked, raised
+from fed_lorac.grid.executor import BlockApp, Failure, checked, raised
 from fed_lorac.runtime.flower_private import task_identity
 
 if TYPE_CHECKING:

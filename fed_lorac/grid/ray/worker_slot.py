@@ -11,9 +11,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from fed_lorac.grid.executor import Attempt, Failure, raised
 from fed_lorac.grid.ray.cluster import Share
 from fed_lorac.grid.ray.worker import Orders, Worker
-from fed_lorac.grid.retries import Attempt, Failure, raised
 
 __all__ = ["Doing", "Timeouts", "WorkerSlot"]
 

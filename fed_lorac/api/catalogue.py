@@ -10,13 +10,17 @@ from fed_lorac.fleet.links import LINKS
 from fed_lorac.simulation.build_strategy import STRATEGIES
 from fed_lorac.wire.codecs.codecs import CODECS
 
-__all__ = ["Entry", "catalogue"]
+__all__ = ["Entry", "methods"]
 
 Entry = dict[str, Any]
 
 
-def catalogue() -> dict[str, list[Entry]]:
-    """Kind -> its entries in their registry's order: `name`, `source` (a paper or a standard), strategies' `exact`."""
+def methods() -> dict[str, list[Entry]]:
+    """Every name that a config may have: kind ("adapters", "strategies", "codecs", "links") -> its entries, in order.
+
+    An entry has a `name`, its `source` (a paper or a standard) and, of a strategy, whether its mean is `exact`. As a
+    table: `pandas.DataFrame(fl.methods()["adapters"])`.
+    """
     return {
         "adapters": [{"name": name, "source": kind.source} for name, kind in ADAPTERS.items()],
         "strategies": [{"name": name, "source": row.source, "exact": row.exact} for name, row in STRATEGIES.items()],
