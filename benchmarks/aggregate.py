@@ -32,6 +32,8 @@ from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
 from fed_lorac.models import build
 from fed_lorac.runtime.flower_private import numbered, task_identity
 from fed_lorac.seeds import torch_stream
+from fed_lorac.server.fleet_strategy import FleetRules
+from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.updates import global_fingerprint
@@ -113,12 +115,12 @@ def aggregated(downlink: str, args: argparse.Namespace, cameras: int) -> tuple[f
     model = build(args.model, width=args.width)
     adapter = LoraC(rank=args.rank, alpha=2.0 * args.rank, rank_mode=args.rank_mode)
     roster = {FIRST_NODE + camera: camera for camera in range(cameras)}
-    strategy = MergedFedAvg.for_model(model, adapter, roster=roster, downlink=downlink)
+    strategy = FrameStrategy.for_model(MergedFedAvg(downlink), model, adapter, rules=FleetRules(roster=roster))
     grid = FleetGrid(SerialExecutor(Nobody()), cameras)
     seconds = 0.0
     for number in (1, 2):
         asked = list(strategy.configure_train(number, ArrayRecord(), ConfigRecord(), grid))
-        base = global_fingerprint(strategy.base, strategy.folded_round)
+        base = global_fingerprint(strategy.spec.base, strategy.folded_round)
         frames = [encode(drawn(strategy, k), dtype="fp32", base=base) for k in range(min(DISTINCT, cameras))]
         replies = answers(asked, frames)
         seconds = seconds_of(partial(strategy.aggregate_train, number, replies))
@@ -126,10 +128,10 @@ def aggregated(downlink: str, args: argparse.Namespace, cameras: int) -> tuple[f
     return seconds, len(frames[0]), len(strategy.updates[-1].frame)
 
 
-def drawn(strategy: MergedFedAvg, k: int) -> dict[str, Tensor]:
+def drawn(strategy: FrameStrategy, k: int) -> dict[str, Tensor]:
     """A state of the strategy's template: as a turn leaves it, but random."""
     generator = torch_stream(0, "aggregate", k)
-    return {name: 0.01 * torch.randn(tuple(s), generator=generator) for name, s in strategy.template.items()}
+    return {name: 0.01 * torch.randn(tuple(s), generator=generator) for name, s in strategy.spec.template.items()}
 
 
 def answers(asked: list[Message], frames: list[bytes]) -> Iterator[Message]:

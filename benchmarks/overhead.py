@@ -26,6 +26,8 @@ from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream
+from fed_lorac.server.fleet_strategy import FleetRules
+from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.round import run_round
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import encode
@@ -79,7 +81,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     cameras = args.cameras
     grid = FleetGrid(SerialExecutor(Idle()), cameras, block_size=args.block_size)
     roster = {FIRST_NODE + camera: camera for camera in range(cameras)}
-    strategy = MergedFedAvg.for_model(MODEL, ADAPTER, roster=roster)
+    strategy = FrameStrategy.for_model(MergedFedAvg(), MODEL, ADAPTER, rules=FleetRules(roster=roster))
 
     def one_trip() -> None:
         content = RecordDict({"config": ConfigRecord({"server-round": 1})})

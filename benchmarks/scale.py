@@ -45,6 +45,8 @@ from fed_lorac.records.ledger import Ledger
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import stream, torch_stream
+from fed_lorac.server.fleet_strategy import FleetRules
+from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.round import run_round, write_rows
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.training.loop import Recipe, Task, train
@@ -130,7 +132,7 @@ def fleet_of(cameras: int) -> dict[str, Any]:
     app = Tiny(load("digits", "", image_size=SIDE))
     grid = FleetGrid(SerialExecutor(app), cameras, block_size=BLOCK)
     roster = {FIRST_NODE + camera: camera for camera in range(cameras)}
-    strategy = MergedFedAvg.for_model(network(), ADAPTER, roster=roster)
+    strategy = FrameStrategy.for_model(MergedFedAvg(), network(), ADAPTER, rules=FleetRules(roster=roster))
     nobody = np.zeros(0, dtype=np.int64)
     fleet = Fleet(tuple(Camera(i, "fog", 3, nobody, nobody, {}, "lte-m") for i in range(cameras)), cameras, 0)
     with tempfile.TemporaryDirectory() as folder, Ledger(folder) as ledger:
@@ -154,7 +156,7 @@ def fleet_of(cameras: int) -> dict[str, Any]:
     }
 
 
-def one_round(grid: FleetGrid, strategy: MergedFedAvg, fleet: Fleet, ledger: Ledger, number: int) -> None:
+def one_round(grid: FleetGrid, strategy: FrameStrategy, fleet: Fleet, ledger: Ledger, number: int) -> None:
     """A round with its rows."""
     measured, seconds = run_round(grid, strategy, number, measure=False, last=False, timeout=3600.0, watch=Watch())
     one = FullMessages(1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""What the server does with a round's frames: a Flower Strategy for anyone's ServerApp, one published method a file.
+"""What a server makes of a round's deltas: one published method a file, each a value that `FrameStrategy` drives.
 
 This folder is the package `fed_lorac.strategies`. In a checkout it is `strategies` too: the same modules by a shorter
 name (docs/decisions/0002-where-strategies-live.md).
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .clustered import ClusteredFedAvg
     from .factor_fedavg import FactorFedAvg
-    from .fedavg import FedAvg, RotatingBasis
+    from .fedavg import FedAvg
     from .flexlora import FlexLora
     from .flora import Flora
+    from .local_only import LocalOnly
     from .merged import MergedFedAvg
-    from .silent import LocalOnly, ZeroByte
+    from .rotating_basis import RotatingBasis
+    from .zero_byte import ZeroByte
 
 __all__ = [
     "ClusteredFedAvg",
@@ -37,10 +39,10 @@ _FILE_OF = {
     "FedAvg": "fedavg",
     "FlexLora": "flexlora",
     "Flora": "flora",
-    "LocalOnly": "silent",
+    "LocalOnly": "local_only",
     "MergedFedAvg": "merged",
-    "RotatingBasis": "fedavg",
-    "ZeroByte": "silent",
+    "RotatingBasis": "rotating_basis",
+    "ZeroByte": "zero_byte",
 }
 
 

@@ -1,176 +1,171 @@
-"""One change for all, and one more for each group of cameras: those of one weather, or those whose updates are alike.
+"""One delta for all, and one more for each cluster of cameras: those of one weather, or those whose updates are alike.
 
-    M = sum_k w_k delta_k,   M_g = the same over group g,   G_g <- G_g + share (M_g - M)
+    M = sum_k w_k delta_k,   M_g = the same over cluster g,   G_g <- G_g + share (M_g - M)
 
-All cameras fold M as under `merged`. A group's cameras have G_g beneath as well, sent whole whenever it has changed,
+All cameras fold M as under `merged`. A cluster's cameras have G_g beneath as well, sent whole whenever it has changed,
 the way that M goes down; the server keeps G_g as it is, so what a rank leaves out is never lost. With another learning
 rate of the server's, M and M_g are each times that. Clustered federated learning (Sattler et al. 2020, arXiv
 1910.01991) with a part that all share.
 """
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
+from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.aggregation.clustering import clusters, cosines, gram, nearest
-from fed_lorac.aggregation.delta_sum import DeltaSum, Mean, State, Sums, compressed, sum_states
-from fed_lorac.errors import ConfigError
-from fed_lorac.seeds import stream
-from fed_lorac.server.downlink import Update
-from fed_lorac.wire.frame import encode
-from fed_lorac.wire.refusals import RefusedFrameError
-from fed_lorac.wire.updates import personal_fingerprint
+from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
+from fed_lorac.aggregation.means import ClientDelta, DeltaMean
+from fed_lorac.aggregation.server_optimizers import Sgd
+from fed_lorac.runtime.settings import setting
+from fed_lorac.server.strategy import PersonalPart, Proposal, ServerState, Strategy
 
-from .merged import MergedFedAvg
+from .merged import DOWNLINKS, MergedFedAvg, compress, refuses_full
 
 __all__ = ["ClusteredFedAvg"]
 
-_GROUPS, _TOLD = "group", "told"  # what is noted: camera -> found group, group -> the round its change is of
+_FOUND, _MOVED = "cluster", "moved"  # notes: camera -> found cluster; cluster -> the round its delta is of
 
 
-class ClusteredFedAvg(MergedFedAvg):
-    """Averaging of merged deltas, for all and by group.
+@dataclass(frozen=True)
+class ClusteredFedAvg(Strategy):
+    """Averaging of merged deltas, for all and by cluster.
 
-    Args:
-        group_of: camera -> its group, 0 or more; None: groups are found by the similarity of updates, in the first
-            round that counts `groups` cameras or more. Who was not counted then joins the group that it is most like,
-            in the first round that counts it beside cameras of groups.
-        groups: how many are looked for.
-        share: how much of its difference from the mean a group takes; 0: as `merged`.
-        **common: see `MergedFedAvg` and `FrameStrategy`.
-
-    Raises:
-        ConfigError: no groups, a share beyond 0 to 1, a server optimizer or an aggregator other than the mean.
+    By similarity, clusters are found in the first round that counts `clusters` cameras or more. A camera that was not
+    counted then joins the cluster that it is most like, in the first round that counts it beside cameras of clusters.
     """
 
     source = "Clustered federated learning, arXiv 1910.01991, beside a shared mean"
     exact = True
+    draws_anew = True
+    personal_kind = "delta"
 
-    def __init__(
-        self, *, group_of: Callable[[int], int] | None = None, groups: int = 3, share: float = 1.0, **common: Any
-    ) -> None:
-        super().__init__(**common)
-        if groups < 1 or not 0 <= share <= 1:
-            raise ConfigError(f"Groups are at least 1, and a group's share is from 0 to 1; got {groups} and {share}.")
-        if (self.server.name, self.aggregator.name) != ("average", "mean"):
-            raise ConfigError(
-                "A group differs from all by its mean less theirs; it came with a server that steps by "
-                f"{self.server.name!r} from an aggregator {self.aggregator.name!r}. Use average of mean, or no groups "
-                "(MergedFedAvg)."
-            )
-        self.group_of, self.groups, self.share = group_of, groups, share
-        self._frames: dict[int, tuple[int, bytes]] = {}  # group -> the round that its change is of, and that change
-        self._means: dict[int, Sums] = {}
-        self._found: dict[str, int] = {}
+    by: str = setting("weather", "what cameras of one cluster have in common", choices=("weather", "similarity"))
+    clusters: int = setting(3, "number of clusters that are looked for, by similarity", least=1)
+    share: float = setting(
+        1.0, "how much of its difference from the shared mean a cluster takes; 0: as merged", least=0, most=1
+    )
+    downlink: str = setting("svd", "how deltas go down, the shared one and those of clusters", choices=DOWNLINKS)
+    svd_rank: int = setting(0, "rank of what svd sends for each tensor; 0: as many rows as its factors had", least=0)
+    server_lr: float = setting(1.0, "the server's learning rate: the mean is multiplied by it", above=0)
 
-    def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, Sums]:
-        """The update for all; and the groups' means beside it."""
-        self._means, self._found = {}, {}
-        if not self.share:
-            return super().combine(states)
-        means: dict[int, Mean] = {}
-        heard: list[tuple[int, Sums, float]] = []
-        update, self._step = super().combine(self._listening(states, means, heard))
-        self._found = self._alike_ones([camera for camera, _, _ in heard], [change for _, change, _ in heard])
-        for camera, change, weight in heard:
-            if str(camera) in self._found:
-                self._add(means, self._found[str(camera)], change, weight)
-        news = self._found.items() - self._known.items()
-        if len(means) > 1 or news:  # where one group is all there is, its mean is theirs: nothing moves
-            self._means = {group: mean.deltas() for group, mean in sorted(means.items())}
-        return update, self._step
-
-    def settle(self, sent: Sums) -> Sums:
-        """The groups' changes move by what sets their means apart; one that cannot be sent stays as it was."""
-        before = {key: total for key, total in self.kept.items() if key.startswith(f"{_GROUPS}:")}
-        gained = super().settle(sent)
-        self.kept |= before
-        told = dict(self.notes.get(_TOLD, {}))
-        for group, mean in self._means.items():
-            moved = {name: self._moved(group, name, total) for name, total in mean.items()}
-            try:
-                self._frames[group] = self.report.round, self._encoded(group, self.report.round, moved)
-            except RefusedFrameError as error:  # a difference beyond fp16, for one
-                logging.getLogger(__name__).warning("The change of group %d is refused: %s", group, error.reason)
-                continue
-            self.kept |= {_key(group, name): total for name, total in moved.items()}
-            told[str(group)] = self.report.round
-        self.notes = {_GROUPS: {**self._known, **self._found}, _TOLD: told}
-        return gained
-
-    def group(self, camera: int) -> int | None:
-        """As given, or as found."""
-        if not self.share:
-            return None
-        return self._known.get(str(camera)) if self.group_of is None else self.group_of(camera)
-
-    def kind(self, camera: int) -> int:
-        """Cameras of one group begin their turns from one base."""
-        group = self.group(camera)
-        return -1 if group is None else group
-
-    def own(self, camera: int) -> Update | None:
-        """The change of the camera's group, as of the round in which it last moved."""
-        group = self.group(camera)
-        round = self.notes.get(_TOLD, {}).get(str(group))
-        return None if group is None or round is None else Update(round, self._frame(group, round))
+    def refuses(self, adapter: Adapter) -> str | None:
+        """Full fine-tuning."""
+        return refuses_full(adapter)
 
     @property
-    def _known(self) -> Mapping[str, int]:
-        """Camera -> its group, as found so far."""
-        return self.notes.get(_GROUPS, {})
+    def _shared(self) -> MergedFedAvg:
+        """What is done for all."""
+        return MergedFedAvg(self.downlink, self.svd_rank, server_optimizer=Sgd(self.server_lr))
 
-    def _moved(self, group: int, name: str, mean: DeltaSum) -> DeltaSum:
-        """A group's change of one tensor after the round."""
-        moved = DeltaSum(mean.shape).add(mean, self.share * self.server.lr).add(self._step[name], -self.share)
-        before = self.kept.get(_key(group, name))
-        return moved if before is None else moved.add(before)
+    def propose(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:
+        """The update for all; and beside it each cluster's delta as it would be."""
+        if not self.share:
+            return self._shared.propose(server, deltas)
+        heard = _Heard()
+        shared = self._shared.propose(server, heard.passing(server, deltas, keep=self.by == "similarity"))
+        found = self._alike_ones(_found(server), heard)
+        for camera, delta, weight in heard.kept:
+            if str(camera) in found:
+                heard.add(found[str(camera)], delta, weight)
+        if len(heard.means) < 2 and not found.items() - _found(server).items():
+            return replace(
+                shared, notes={_FOUND: {**_found(server), **found}}
+            )  # its mean is that of all: nothing moves
+        sums, rounds = dict(shared.sums), {}
+        for cluster, mean in sorted(heard.means.items()):
+            rounds[str(cluster)] = server.round
+            sums[_kind(cluster)] = {
+                name: self._moved(server, cluster, name, total, shared.exact[name])
+                for name, total in mean.deltas().items()
+            }
+        notes = {_FOUND: {**_found(server), **found}, _MOVED: {**server.notes.get(_MOVED, {}), **rounds}}
+        return replace(shared, sums=sums, notes=notes)
 
-    def _frame(self, group: int, round: int) -> bytes:
-        """The group's change as of that round; made anew only by who resumed."""
-        if self._frames.get(group, (0, b""))[0] != round:
-            change = {name: self.kept[key] for name in self._ranks if (key := _key(group, name)) in self.kept}
-            self._frames[group] = round, self._encoded(group, round, change)
-        return self._frames[group][1]
+    def commit(self, server: ServerState, proposal: Proposal, decoded: Sums) -> ServerState:
+        """As merged; clusters that did not move keep their deltas."""
+        shared = self._shared.commit(server, proposal, decoded)
+        before = {kind: sums for kind, sums in server.sums.items() if kind.startswith(_kind(""))}
+        return shared.with_({**before, **shared.sums}, proposal.notes)
 
-    def _encoded(self, group: int, round: int, change: Sums) -> bytes:
-        rng = stream(self.seed, "codec", "server", round, "group", group)
-        state: State = {}
-        for name, total in change.items():
-            state |= compressed(total, name, self.downlink, self._ranks[name])
-        return encode(
-            state, dtype=self.dtype, base=personal_fingerprint(self.base), rng=rng, topk_share=self.topk_share
+    def cluster_of(self, server: ServerState, camera: int) -> int | None:
+        """By the camera's weather, or as found."""
+        if not self.share:
+            return None
+        return server.weather_of(camera) if self.by == "weather" else _found(server).get(str(camera))
+
+    def block_key(self, server: ServerState, camera: int) -> int:
+        """Cameras of one cluster begin their local updates from one base."""
+        cluster = self.cluster_of(server, camera)
+        return -1 if cluster is None else cluster
+
+    def personal(self, server: ServerState, camera: int) -> PersonalPart | None:
+        """The delta of the camera's cluster, as of the round in which it last moved."""
+        cluster = self.cluster_of(server, camera)
+        if cluster is None or (moved := server.notes.get(_MOVED, {}).get(str(cluster))) is None:
+            return None
+        delta = server.sums[_kind(cluster)]
+        return PersonalPart(
+            ("group", cluster), moved, lambda: compress(delta, server.spec, self.downlink, self.svd_rank)
         )
 
-    def _listening(
-        self, states: Iterable[tuple[State, float]], means: dict[int, Mean], heard: list[tuple[int, Sums, float]]
-    ) -> Iterator[tuple[State, float]]:
-        """The same states, each added to its group's mean as it passes; kept until all have come, where groups are
-        found by what came."""
-        for state, weight in states:
-            change = sum_states([(self.expand(state), 1.0)], self.shapes, self.scale)
-            if self.group_of is None:
-                heard.append((self.speaker, change, weight))
-            else:
-                self._add(means, self.group_of(self.speaker), change, weight)
-            yield state, weight
+    def withhold(self, before: ServerState, after: ServerState, part: PersonalPart) -> ServerState:
+        """A delta that cannot be sent, one beyond fp16, say, stays as it was."""
+        kind, key = _kind(part.name[1]), str(part.name[1])
+        sums = {**after.sums, kind: before.sums.get(kind, {})}
+        moved = dict(after.notes[_MOVED])
+        if key in (then := before.notes.get(_MOVED, {})):
+            moved[key] = then[key]
+        else:
+            del sums[kind], moved[key]
+        return after.with_(sums, {_MOVED: moved})
 
-    def _add(self, means: dict[int, Mean], group: int, change: Sums, weight: float) -> None:
-        means.setdefault(group, Mean(self.shapes, 1.0)).add_sums(change, weight)
+    def _moved(self, server: ServerState, cluster: int, name: str, mean: DeltaSum, step: DeltaSum) -> DeltaSum:
+        """A cluster's delta of one tensor after the round: its mean takes it away from the step that all take."""
+        moved = DeltaSum(mean.shape).add(mean, self.share * self.server_lr).add(step, -self.share)
+        before = server.sums.get(_kind(cluster), {}).get(name)
+        return moved if before is None else moved.add(before)
 
-    def _alike_ones(self, cameras: list[int], changes: list[Sums]) -> dict[str, int]:
-        """The group of each of these cameras; empty where groups are yet to be found."""
-        known = {row: self._known[str(camera)] for row, camera in enumerate(cameras) if str(camera) in self._known}
+    def _alike_ones(self, found: Mapping[str, int], heard: "_Heard") -> dict[str, int]:
+        """The cluster of each of these cameras; empty where clusters are yet to be found."""
+        cameras, deltas = [camera for camera, _, _ in heard.kept], [delta for _, delta, _ in heard.kept]
+        known = {row: found[str(camera)] for row, camera in enumerate(cameras) if str(camera) in found}
         if len(known) < len(cameras):
-            if not self._known and len(cameras) < self.groups:
+            if not found and len(cameras) < self.clusters:
                 return {}
-            alike = cosines(gram(changes))
-            if not self._known:
-                known = dict(enumerate(clusters(alike, self.groups)))
+            alike = cosines(gram(deltas))
+            if not found:
+                known = dict(enumerate(clusters(alike, self.clusters)))
             elif known:
                 known |= {row: nearest(alike, known, row) for row in range(len(cameras)) if row not in known}
         return {str(camera): known[row] for row, camera in enumerate(cameras) if row in known}
 
 
-def _key(group: int, name: str) -> str:
-    return f"{_GROUPS}:{group}/{name}"
+@dataclass
+class _Heard:
+    """The means of clusters, camera by camera; and cameras' deltas, where clusters are found by what came."""
+
+    means: dict[int, DeltaMean] = field(default_factory=dict)
+    kept: list[tuple[int, Sums, float]] = field(default_factory=list)
+
+    def passing(self, server: ServerState, deltas: Iterable[ClientDelta], *, keep: bool) -> Iterator[ClientDelta]:
+        """The same deltas, each added to its cluster's mean as it passes, or kept until all have come."""
+        for one in deltas:
+            if keep:
+                self.kept.append((one.camera, one.sums(), one.weight))
+            else:
+                self.add(server.weather_of(one.camera), one.sums(), one.weight)
+            yield one
+            del one
+
+    def add(self, cluster: int, delta: Sums, weight: float) -> None:
+        """One camera's delta, to its cluster's mean."""
+        self.means.setdefault(cluster, DeltaMean()).add_sums(delta, weight)
+
+
+def _found(server: ServerState) -> Mapping[str, int]:
+    """Camera -> its cluster, as found so far."""
+    return server.notes.get(_FOUND, {})
+
+
+def _kind(cluster: int | str) -> str:
+    return f"cluster-{cluster}"

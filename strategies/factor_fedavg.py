@@ -5,39 +5,56 @@ says. The averaged factors are carried over to the next round; only what is trai
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import pair_of
-from fed_lorac.aggregation.delta_sum import DeltaSum, Mean, MeanApart, State
-from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, sum_states
+from fed_lorac.aggregation.means import ClientDelta, TensorMean, weighted_mean
+from fed_lorac.server.strategy import Proposal, ServerState, Strategy
 
 __all__ = ["FactorFedAvg"]
 
+_CARRIED = "carried"
 
-_CARRIED = "carried/"  # before a tensor's name in what is kept
 
-
-class FactorFedAvg(FrameStrategy):
-    """Inexact averaging of factors, for comparison; arguments as `FrameStrategy`'s."""
+@dataclass(frozen=True)
+class FactorFedAvg(Strategy):
+    """Inexact averaging of factors, for comparison."""
 
     source = "FLoCoRA, arXiv 2406.14082"
     exact = False
+    one_rank = True
+    update_kind = "factors"
 
-    def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
+    def refuses(self, adapter: Adapter) -> str | None:
+        """What has no factors."""
+        if adapter.has_factors:
+            return None
+        return (
+            f"The naive average is of factors A and B apart; {type(adapter).__name__} has none to send. Use LoraC, "
+            "Lorae or ConvLora, or another strategy (MergedFedAvg)."
+        )
+
+    def propose(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:
         """The mean of every tensor apart; beside it the mean it should have been."""
-        mean, apart = Mean(self.shapes, self.scale), MeanApart()
-        for state, weight in apart.passing(states):
-            mean.add(state, weight)
-        return {key: total.dense() for key, total in apart.tensors().items()}, mean.deltas()
+        apart = TensorMean()
+        exact = weighted_mean(apart.passing(deltas))
+        return Proposal({key: total.dense() for key, total in apart.tensors().items()}, exact)
 
-    def settle(self, sent: dict[str, DeltaSum]) -> dict[str, DeltaSum]:
-        """New factors take the place of the old: their products' difference is what weights gain."""
-        gained = {name: DeltaSum(total.shape).add(total) for name, total in sent.items()}
-        for key, total in self.kept.items():
-            gained[key.removeprefix(_CARRIED)].add(total, -1.0)
-        self.kept = {_CARRIED + name: total for name, total in sent.items() if pair_of(self.template, name) is not None}
-        return gained
+    def commit(self, server: ServerState, proposal: Proposal, decoded: Sums) -> ServerState:
+        """The products of the new factors are carried; they take the place of the old."""
+        return server.with_(
+            {_CARRIED: {name: total for name, total in decoded.items() if pair_of(server.spec.template, name)}}
+        )
 
-    @property
-    def update_scale(self) -> float:
+    def decode_update(self, server: ServerState, update: State) -> Sums:
         """The averaged factors stay factors: their product is scaled where it is used."""
-        return self.scale
+        return sum_states([(update, 1.0)], server.spec.shapes, server.spec.scale)
+
+    def gained(self, before: ServerState, after: ServerState, decoded: Sums) -> Sums:
+        """Weights gain the difference between the new products and the old."""
+        total = {name: DeltaSum(now.shape).add(now) for name, now in decoded.items()}
+        for name, then in before.sums.get(_CARRIED, {}).items():
+            total[name].add(then, -1.0)
+        return total

@@ -1,96 +1,75 @@
-"""Plain averaging of states that are linear in what they change: dense changes, and factors over a basis that is frozen
-and known to both ends.
+"""FedAvg (McMahan et al. 2017, arXiv 1602.05629) over states: what cameras send is averaged as it is.
 
-The mean state goes down: FedAvg (McMahan et al. 2017, arXiv 1602.05629) on states. Exact, as the mean of linear images
-is the image of the mean; over all parameters it is the baseline that bytes are measured against. With a rotating basis
-the frozen part is drawn anew each round, and what rounds add up to is of ever higher rank.
+Exact where the delta is linear in the state, as the mean of linear images is the image of the mean: dense deltas, and
+factors over a basis that is frozen and known to both ends. Over all parameters it is the baseline that bytes are
+measured against.
 """
 
 from collections.abc import Iterable
-from typing import Any, Self
-
-from torch import nn
+from dataclasses import dataclass, field
 
 from fed_lorac.adapters.adapter import Adapter
-from fed_lorac.aggregation.delta_sum import MeanApart, State, Sums
-from fed_lorac.errors import ConfigError
-from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.aggregation.aggregators import Aggregator, Mean
+from fed_lorac.aggregation.delta_sum import State, Sums, sum_states
+from fed_lorac.aggregation.means import ClientDelta, TensorMean
+from fed_lorac.aggregation.server_optimizers import ServerOptimizer, Sgd
+from fed_lorac.server.strategy import Proposal, ServerState, Strategy
 
-__all__ = ["FedAvg", "RotatingBasis"]
+__all__ = ["FedAvg", "decode_state", "mean_state"]
 
 
-class FedAvg(FrameStrategy):
-    """FedAvg over states; arguments as `FrameStrategy`'s.
-
-    Raises:
-        ConfigError: a server optimizer or an aggregator that acts on each entry of a change, with states that are not
-            changes themselves: what it makes of the change is no state; or, in `for_model`, an adapter that is not
-            linear.
-    """
+@dataclass(frozen=True)
+class FedAvg(Strategy):
+    """The mean state goes down."""
 
     source = "FedAvg, arXiv 1602.05629, of states"
     exact = True
+    one_rank = True
+    update_kind = "state"
 
-    def __init__(self, **common: Any) -> None:
-        super().__init__(**common)
-        self._are_changes = set(self.template) == set(self.changes)
-        if not self._are_changes and (
-            self.aggregator.name != "mean" or self.server.name not in ("average", "momentum")
-        ):
-            raise ConfigError(
-                "Where states are expanded, their mean is one too and goes down as it is; a server that steps by "
-                f"{self.server.name!r} from an aggregator {self.aggregator.name!r} makes a change that is no state. "
-                "Use mean with average or momentum, or merge the changes (MergedFedAvg)."
-            )
+    aggregator: Aggregator = field(default_factory=Mean)
+    server_optimizer: ServerOptimizer = field(default_factory=Sgd)
 
-    @classmethod
-    def for_model(cls, model: nn.Module, adapter: Adapter, **settings: Any) -> Self:
-        """As `FrameStrategy`'s, for linear adapters."""
+    def refuses(self, adapter: Adapter) -> str | None:
+        """States that the delta is not linear in; and what acts on deltas where the states are none."""
         if not adapter.linear:
-            raise ConfigError(
-                "Plain averaging is of states that changes are linear in, or the mean is not that of the changes; came "
-                f"a {type(adapter).__name__}. Choose a linear adapter, or merge the changes (MergedFedAvg)."
+            return (
+                "FedAvg averages what cameras send, so the delta must be linear in it, or the mean state is not that "
+                f"of the mean delta; {type(adapter).__name__}'s is not. Use a linear adapter (FfaLoraC, "
+                "AdditiveDecomposition, FilterAtoms without m1), or merge the deltas (MergedFedAvg)."
             )
-        return super().for_model(model, adapter, **settings)
+        if adapter.state_is_delta or (isinstance(self.aggregator, Mean) and not self.server_optimizer.elementwise):
+            return None
+        wrong = self.aggregator if self.server_optimizer.elementwise is False else self.server_optimizer
+        return (
+            f"{type(wrong).__name__} acts on deltas and makes one that no state stands for; the states of "
+            f"{type(adapter).__name__} are none themselves, and their mean is what goes down. Use Sgd or Momentum of "
+            "the Mean, or merge the deltas (MergedFedAvg)."
+        )
 
-    def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, Sums]:
+    def propose(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:
         """The server's step by the mean state; beside it the step by the mean of what the states say."""
-        if self._are_changes:
-            steps = self.stepped(states)
-            return {name: total.dense() for name, total in steps.items()}, steps
-        apart = MeanApart()
-        exact = self.stepped(apart.passing(states))
-        moves, moments = self.server.step(apart.tensors(), self.kept)
-        self._moments |= moments
-        return {key: total.dense() for key, total in moves.items()}, exact
+        return mean_state(server, deltas, self.aggregator, self.server_optimizer)
 
-    def told(self, update: State) -> State:
+    def decode_update(self, server: ServerState, update: State) -> Sums:
         """What the mean state says."""
-        return self.expand(update)
+        return decode_state(server, update)
 
 
-class RotatingBasis(FedAvg):
-    """Plain averaging over a basis that is drawn anew each round, from a seed that both ends have.
+def mean_state(
+    server: ServerState, deltas: Iterable[ClientDelta], aggregator: Aggregator, optimizer: ServerOptimizer
+) -> Proposal:
+    """The server's step by the mean of states."""
+    if server.spec.states_are_deltas:
+        steps, moments = optimizer.step(aggregator.aggregate(deltas, server.noise), server.sums)
+        return Proposal({name: step.dense() for name, step in steps.items()}, exact=steps, sums=moments)
+    states = TensorMean()
+    exact, moments = optimizer.step(aggregator.aggregate(states.passing(deltas), server.noise), server.sums)
+    steps, more = optimizer.step(states.tensors(), server.sums)
+    kept = {kind: {**moments[kind], **more[kind]} for kind in moments}
+    return Proposal({key: step.dense() for key, step in steps.items()}, exact, sums=kept)
 
-    Moments would be of bases that are gone, so the server takes the mean as it is.
 
-    Raises:
-        ConfigError: as `FedAvg`; a server with moments; or states that are changes already, over no basis.
-    """
-
-    source = "FedAvg of FFA-LoRA (arXiv 2403.12313), its A drawn anew each round"
-    rotates = True
-
-    def __init__(self, **common: Any) -> None:
-        super().__init__(**common)
-        if self._are_changes:
-            raise ConfigError(
-                "A basis that is drawn anew each round is one that adapters draw and freeze; the states that came, "
-                f"{sorted(self.template)[:3]} and so on, are changes as they are. Use FfaLoraC or "
-                "AdditiveDecomposition, or plain averaging."
-            )
-        if self.server.name != "average":
-            raise ConfigError(
-                "Moments add up what rounds have in common; a rotating basis has nothing in common between them, and "
-                f"came with a server that steps by {self.server.name!r}. Use average."
-            )
+def decode_state(server: ServerState, update: State) -> Sums:
+    """What a state of the round says, as a delta."""
+    return sum_states([(server.spec.to_delta(server.round)(update), 1.0)], server.spec.shapes, 1.0)

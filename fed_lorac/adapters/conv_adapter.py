@@ -20,7 +20,7 @@ from fed_lorac.adapters.adapted_conv import AdaptedConv2d, Branch, inject, remov
 from fed_lorac.adapters.adapter import Adapter, ToDelta
 from fed_lorac.adapters.deltas import State
 from fed_lorac.adapters.plain import copied
-from fed_lorac.adapters.targets import find_targets
+from fed_lorac.adapters.targets import branch_targets, classifier_of, first_conv_of
 from fed_lorac.errors import FactorError
 from fed_lorac.runtime.settings import setting
 
@@ -49,8 +49,11 @@ class ConvAdapter(Adapter):
         """
 
     def convolutions(self, model: nn.Module) -> tuple[str, ...]:
-        """Names of the convolutions that carry a branch, in the network's order: every one but the first."""
-        return find_targets(model, need_classifier=self.train_classifier).branches
+        """Names of the convolutions that carry a branch, in the network's order: every one but the first.
+
+        A method that wants fewer chooses among these. FactorError for a network that an adapter cannot be attached to.
+        """
+        return branch_targets(model, need_classifier=self.train_classifier)
 
     def branches(self, model: nn.Module, generator: torch.Generator) -> dict[str, Branch]:
         """Every branch of a plain network at its start, by the convolution's name."""
@@ -115,12 +118,8 @@ class ConvAdapter(Adapter):
         return cast(AdaptedConv2d, twin)
 
     def _beside(self, model: nn.Module) -> list[str]:
-        found = find_targets(model, need_classifier=self.train_classifier)
-        names = (
-            found.first_conv if self.train_first_conv else None,
-            found.classifier if self.train_classifier else None,
-        )
-        return [f"{name}.weight" for name in names if name is not None]
+        ends = [first_conv_of(model)] * self.train_first_conv + [classifier_of(model)] * self.train_classifier
+        return [f"{name}.weight" for name in ends]
 
 
 def adapted_layers(model: nn.Module) -> dict[str, AdaptedConv2d]:

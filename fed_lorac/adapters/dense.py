@@ -57,10 +57,9 @@ class DenseAdapter(Adapter):
 def attach(model: nn.Module, names: Collection[str]) -> None:
     """Train these parameters and no other from here on, in place; deltas count from the current values.
 
-    FactorError, with nothing altered, for a network that is not plain (`plain.check_plain`), or a name that means
-    another thing in a state.
+    The network is plain, as `plain.check_plain` says. FactorError, with nothing altered, for a name that means another
+    thing in a state.
     """
-    check_plain(model)
     if pairs := sorted(name for name in names if name.endswith((".A", ".B"))):
         raise FactorError(
             "In a state a name that ends in .A or .B is a factor of a pair; this network has a parameter "

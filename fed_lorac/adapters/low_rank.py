@@ -10,6 +10,7 @@ round W + delta W to bf16 (as full fine-tuning does to its W), the two-step rout
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal, Self, cast, get_args
 
 import torch
@@ -22,6 +23,7 @@ from fed_lorac.adapters.algebra.factors import init_factors, two_step_kernels
 from fed_lorac.adapters.algebra.routes import faster_route
 from fed_lorac.adapters.algebra.thin import thin_conv2d
 from fed_lorac.adapters.conv_adapter import ConvAdapter, adapted_layers
+from fed_lorac.adapters.deltas import State
 from fed_lorac.errors import FactorError
 from fed_lorac.runtime.settings import setting
 
@@ -136,11 +138,25 @@ class LowRankAdapter(ConvAdapter):
         super().load(model, _added(state, _drawn(model), 1.0))
 
     def to_delta(self, base: nn.Module, generator: torch.Generator) -> ToDelta:
-        """A state is a delta as it stands, but for what was drawn of A where the state is relative to that."""
+        """A state is a delta as it stands, but for what was drawn of A where the state is relative to that.
+
+        States may be of another rank than this adapter's: A is drawn as an adapter of theirs draws it.
+        """
         if not self.relative:
             return is_delta_already
-        drawn = {f"{name}.A": branch.trained["A"] for name, branch in self.branches(base, generator).items()}
-        return lambda state: _added(state, drawn, 1.0)
+        start = generator.get_state()
+
+        @lru_cache
+        def drawn(rank: int) -> dict[str, Tensor]:
+            branches = replace(self, rank=rank).branches(base, torch.Generator().set_state(start))
+            return {f"{name}.A": branch.trained["A"] for name, branch in branches.items()}
+
+        def added(state: State) -> State:
+            key, own = next(iter(drawn(self.rank).items()))
+            rows = state[key].shape[-2] if key in state else own.shape[-2]
+            return _added(state, drawn(self.rank * rows // own.shape[-2]), 1.0)
+
+        return added
 
 
 def _drawn(model: nn.Module) -> dict[str, Tensor]:

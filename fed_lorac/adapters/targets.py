@@ -3,24 +3,13 @@
 Everything that attach refuses is refused here, before the first layer is touched.
 """
 
-from dataclasses import dataclass
-
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from fed_lorac.adapters.plain import check_plain
 from fed_lorac.errors import FactorError
 
-__all__ = ["Targets", "auto_rank_mode", "classifier_of", "find_targets", "first_conv_of"]
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Names of the layers that a `ConvAdapter` changes, in the network's own order (of registration)."""
-
-    branches: tuple[str, ...]  # convolutions that get a branch: every one but the first
-    first_conv: str
-    classifier: str | None  # the last nn.Linear; None where the network has none
+__all__ = ["auto_rank_mode", "branch_targets", "classifier_of", "first_conv_of"]
 
 
 def auto_rank_mode(model: nn.Module) -> str:
@@ -38,21 +27,24 @@ def _is_bottleneck(block: nn.Module) -> bool:
     return any(a == 1 and b > 1 and c == 1 for a, b, c in zip(sizes, sizes[1:], sizes[2:], strict=False))
 
 
-def find_targets(model: nn.Module, *, need_classifier: bool) -> Targets:
-    """Find the first convolution, the branches and the classifier; FactorError names the first layer that cannot."""
+def branch_targets(model: nn.Module, *, need_classifier: bool) -> tuple[str, ...]:
+    """Names of the convolutions that can carry a branch, in the network's order: every one but the first.
+
+    FactorError for a network that is not plain (`plain.check_plain`) or has no classifier where one is needed; it names
+    the first convolution that cannot carry a branch.
+    """
     check_plain(model)
     convs = [(name, module) for name, module in model.named_modules() if isinstance(module, _ConvNd)]
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if len(convs) < 2:
         raise FactorError(f"Every convolution but the first carries a branch; this network has {len(convs)} in all.")
-    if need_classifier and not linears:
+    if need_classifier and not any(isinstance(module, nn.Linear) for module in model.modules()):
         raise FactorError(
             "The classifier, the last nn.Linear, is trained as it is; this network has no nn.Linear. "
             "Attach with train_classifier=False."
         )
     for name, conv in convs[1:]:
         _refuse_unfit(name, conv)
-    return Targets(tuple(name for name, _ in convs[1:]), convs[0][0], linears[-1] if linears else None)
+    return tuple(name for name, _ in convs[1:])
 
 
 def _refuse_unfit(name: str, conv: _ConvNd) -> None:

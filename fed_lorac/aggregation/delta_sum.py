@@ -6,7 +6,7 @@ is not. Sums are kept in float64 where they are dense: in float32, ten thousand 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from fed_lorac.adapters.algebra.factors import delta, stack, truncate, truncate_dense, view_of
 from fed_lorac.adapters.deltas import changed_names, pair_of
 
-__all__ = ["DeltaSum", "Mean", "MeanApart", "State", "Sums", "compressed", "relative_distance", "sum_states"]
+__all__ = ["DeltaSum", "State", "Sums", "add_state", "compressed", "relative_distance", "sum_states"]
 
 State = dict[str, Tensor]
 """`<name>.A` and `<name>.B` change `<name>.weight` by their product; any other key is a dense change of that tensor."""
@@ -147,77 +147,19 @@ def sum_states(
     """
     sums: dict[str, DeltaSum] = {}
     for state, weight in states:
-        _add_state(sums, state, weight, shapes, scale)
+        add_state(sums, state, weight, shapes, scale)
         del state  # else it would live on while the next one is decoded
     return sums
 
 
-class Mean:
-    """The weighted mean of deltas, state by state as they come; no total of the weights is needed beforehand."""
-
-    def __init__(self, shapes: Mapping[str, Sequence[int]], scale: float) -> None:
-        self._shapes, self._scale = shapes, scale
-        self._sums: Sums = {}
-        self._weight = 0.0
-
-    def add(self, state: Mapping[str, Tensor], weight: float, *, factor: float = 1.0) -> None:
-        """One camera's state with its weight, above 0; the state is not kept, save for stacked factors.
-
-        `factor` multiplies its delta, and not its weight.
-        """
-        _add_state(self._sums, state, weight * factor, self._shapes, self._scale)
-        self._weight += weight
-
-    def add_sums(self, change: Sums, weight: float) -> None:
-        """One camera's change, scale and all, with its weight."""
-        for name, total in change.items():
-            self._sums.setdefault(name, DeltaSum(total.shape)).add(total, weight)
-        self._weight += weight
-
-    def deltas(self) -> Sums:
-        """`sum_k w_k delta_k / sum_k w_k` by weight name. Ends the mean: the sums are scaled in place."""
-        sums, self._sums = self._sums, {}
-        return {name: total.scaled(1 / self._weight) for name, total in sums.items()}
-
-
-class MeanApart:
-    """The weighted mean of every tensor for itself, whatever it stands for.
-
-    Of states that are linear in the change it is the mean of changes. Of A and B it is the naive average that FLoCoRA
-    (arXiv 2406.14082) and others use.
-    """
-
-    def __init__(self) -> None:
-        self._sums: Sums = {}
-        self._weight = 0.0
-
-    def add(self, state: Mapping[str, Tensor], weight: float) -> None:
-        """One camera's state with its weight, above 0."""
-        for key, value in state.items():
-            self._sums.setdefault(key, DeltaSum(value.shape)).add_dense(value, weight)
-        self._weight += weight
-
-    def passing(self, states: Iterable[tuple[State, float]]) -> Iterator[tuple[State, float]]:
-        """The same states one by one, each added as it passes."""
-        return map(self._noted, states)
-
-    def tensors(self) -> Sums:
-        """The means by key. Ends the mean: the sums are scaled in place."""
-        sums, self._sums = self._sums, {}
-        return {key: total.scaled(1 / self._weight) for key, total in sums.items()}
-
-    def _noted(self, pair: tuple[State, float]) -> tuple[State, float]:
-        self.add(*pair)
-        return pair
-
-
-def _add_state(
+def add_state(
     sums: dict[str, DeltaSum],
     state: Mapping[str, Tensor],
     weight: float,
     shapes: Mapping[str, Sequence[int]],
     scale: float,
 ) -> None:
+    """Add `weight` times what a state says to `sums`, IN PLACE; `scale` multiplies factor pairs only."""
     for name in changed_names(state):
         total = sums.setdefault(name, DeltaSum(shapes[name]))
         if (pair := pair_of(state, name)) is not None:

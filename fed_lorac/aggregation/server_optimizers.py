@@ -1,91 +1,134 @@
-"""What the server makes of a round's mean delta: takes it as it is, or as a gradient. Knows sums of deltas; not Flower
-or frames.
+"""Server optimizers: the mean delta of a round taken as it is, or as a gradient. Knows sums of deltas; not Flower or
+frames.
 
 The mean M_t plays the part of a pseudo-gradient (Reddi et al. 2021, arXiv 2003.00295, algorithm 2, with the sign of a
-change): D_t is what is folded into the base. Moments are sums that outlive a round, kept by "momentum/<tensor>" and
-"second/<tensor>".
+delta): D_t is what is folded into the base. Moments are sums that outlive a round: kind ("momentum", "second") ->
+tensor name -> sum.
 """
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
-from fed_lorac.errors import ConfigError
+from fed_lorac.runtime.settings import check_settings, setting
 
-__all__ = ["OPTIMIZERS", "ServerOptimizer"]
+__all__ = ["Adam", "Moments", "Momentum", "ServerOptimizer", "Sgd", "Yogi"]
+
+Moments = Mapping[str, Sums]
+
+_LR = "the server's learning rate: the mean delta is multiplied by it"
+_MOMENTUM, _SECOND = "momentum", "second"
+
+
+class ServerOptimizer(ABC):
+    """One way to step by the mean delta. A subclass is a frozen dataclass whose fields are its settings."""
+
+    source: ClassVar[str]
+    """Where it is from: a paper with its arXiv id."""
+
+    elementwise: ClassVar[bool] = False
+    """Whether it acts on each entry of a dense delta, so that no factors are left."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    @abstractmethod
+    def step(self, mean: Sums, moments: Moments) -> tuple[Sums, Moments]:
+        """(D, moments) from the round's mean and the moments so far; what comes is left as it is."""
 
 
 @dataclass(frozen=True)
-class ServerOptimizer:
-    """One way to step by the mean; `lr` is the server's learning rate, `momentum` beta_1, `beta2` and `tau` adam's."""
+class Sgd(ServerOptimizer):
+    """D = lr M: FedAvg where lr is 1."""
 
-    name: str = "average"
-    lr: float = 1.0
-    momentum: float = 0.9
-    beta2: float = 0.99
-    tau: float = 1e-3
+    source = "FedAvg, arXiv 1602.05629"
+    lr: float = setting(1.0, _LR, above=0)
 
-    def __post_init__(self) -> None:
-        if self.name not in OPTIMIZERS or not self.lr > 0 or not 0 <= self.momentum < 1 or not 0 <= self.beta2 < 1:
-            raise ConfigError(
-                f"A server steps by one of {', '.join(OPTIMIZERS)}, a learning rate above 0, betas from 0 to below 1; "
-                f"got {self.name!r}, {self.lr}, {self.momentum} and {self.beta2}."
-            )
-
-    @property
-    def elementwise(self) -> bool:
-        """Whether it acts on each entry of a dense delta, so that no factors are left."""
-        return self.name in ("adam", "yogi")
-
-    def step(self, mean: Mapping[str, DeltaSum], kept: Mapping[str, DeltaSum]) -> tuple[Sums, Sums]:
-        """(D, moments) from the round's mean and the moments so far; what comes is left as it is."""
-        return OPTIMIZERS[self.name](self, mean, kept)
+    def step(self, mean: Sums, moments: Moments) -> tuple[Sums, Moments]:
+        """No moments."""
+        return {name: DeltaSum(total.shape).add(total, self.lr) for name, total in mean.items()}, {}
 
 
-def _average(how: ServerOptimizer, mean: Mapping[str, DeltaSum], kept: Mapping[str, DeltaSum]) -> tuple[Sums, Sums]:
-    """D = lr M: FedAvg (McMahan et al. 2017, arXiv 1602.05629) where lr is 1."""
-    return {name: DeltaSum(total.shape).add(total, how.lr) for name, total in mean.items()}, {}
+@dataclass(frozen=True)
+class Momentum(ServerOptimizer):
+    """v <- beta v + M, D = lr v (Hsu et al. 2019)."""
+
+    source = "FedAvgM, arXiv 1909.06335"
+    lr: float = setting(1.0, _LR, above=0)
+    beta: float = setting(0.9, "share of the momentum that is kept from round to round", least=0, below=1)
+
+    def step(self, mean: Sums, moments: Moments) -> tuple[Sums, Moments]:
+        """Factors stay stacked while the stack is thin."""
+        before, velocity, steps = moments.get(_MOMENTUM, {}), {}, {}
+        for name, total in mean.items():
+            velocity[name] = DeltaSum(total.shape).add(total)
+            if name in before:
+                velocity[name].add(before[name], self.beta)
+            steps[name] = DeltaSum(total.shape).add(velocity[name], self.lr)
+        return steps, {_MOMENTUM: velocity}
 
 
-def _momentum(how: ServerOptimizer, mean: Mapping[str, DeltaSum], kept: Mapping[str, DeltaSum]) -> tuple[Sums, Sums]:
-    """v <- beta v + M, D = lr v: FedAvgM (Hsu et al. 2019, arXiv 1909.06335)."""
-    moments, steps = {}, {}
-    for name, total in mean.items():
-        moved = DeltaSum(total.shape).add(total)
-        if (before := kept.get(f"momentum/{name}")) is not None:
-            moved.add(before, how.momentum)
-        moments[f"momentum/{name}"] = moved
-        steps[name] = DeltaSum(total.shape).add(moved, how.lr)
-    return steps, moments
+class _Adaptive(ServerOptimizer):
+    """m <- beta1 m + (1 - beta1) M, D = lr m / (sqrt(v) + tau); elementwise, so dense."""
+
+    elementwise = True
+    lr: float
+    beta1: float
+    beta2: float
+    tau: float
+
+    @abstractmethod
+    def second(self, v: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
+        """The second moment after a round whose mean has these squares."""
+
+    def step(self, mean: Sums, moments: Moments) -> tuple[Sums, Moments]:
+        """In float64."""
+        after: dict[str, Sums] = {_MOMENTUM: {}, _SECOND: {}}
+        steps = {}
+        for name, total in mean.items():
+            M = total.dense().double()
+            m = self.beta1 * _dense(moments, _MOMENTUM, name, M) + (1 - self.beta1) * M
+            v = self.second(_dense(moments, _SECOND, name, M), M.square())
+            for kind, value in ((_MOMENTUM, m), (_SECOND, v)):
+                after[kind][name] = DeltaSum(total.shape).add_dense(value, 1.0)
+            steps[name] = DeltaSum(total.shape).add_dense(m / (v.sqrt() + self.tau), self.lr)
+        return steps, after
 
 
-def _adaptive(how: ServerOptimizer, mean: Mapping[str, DeltaSum], kept: Mapping[str, DeltaSum]) -> tuple[Sums, Sums]:
-    """m <- beta_1 m + (1 - beta_1) M, D = lr m / (sqrt(v) + tau), v by adam or yogi; elementwise, so dense."""
-    moments, steps = {}, {}
-    for name, total in mean.items():
-        M = total.dense().double()
-        m = how.momentum * _dense(kept, f"momentum/{name}", M) + (1 - how.momentum) * M
-        v = _second(how, _dense(kept, f"second/{name}", M), M.square())
-        for kind, value in (("momentum", m), ("second", v)):
-            moments[f"{kind}/{name}"] = DeltaSum(total.shape).add_dense(value, 1.0)
-        steps[name] = DeltaSum(total.shape).add_dense(m / (v.sqrt() + how.tau), how.lr)
-    return steps, moments
+@dataclass(frozen=True)
+class Adam(_Adaptive):
+    """v <- beta2 v + (1 - beta2) M^2."""
+
+    source = "FedAdam, arXiv 2003.00295"
+    lr: float = setting(1.0, _LR, above=0)
+    beta1: float = setting(0.9, "share of the first moment that is kept from round to round", least=0, below=1)
+    beta2: float = setting(0.99, "share of the second moment that is kept from round to round", least=0, below=1)
+    tau: float = setting(1e-3, "added to the root of the second moment: the larger, the less adaptive", above=0)
+
+    def second(self, v: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
+        """As above."""
+        return self.beta2 * v + (1 - self.beta2) * squared
 
 
-def _second(how: ServerOptimizer, v: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
-    """Adam: v <- beta_2 v + (1 - beta_2) M^2. Yogi: v <- v - (1 - beta_2) M^2 sign(v - M^2)."""
-    if how.name == "adam":
-        return how.beta2 * v + (1 - how.beta2) * squared
-    return v - (1 - how.beta2) * squared * torch.sign(v - squared)
+@dataclass(frozen=True)
+class Yogi(_Adaptive):
+    """v <- v - (1 - beta2) M^2 sign(v - M^2)."""
+
+    source = "FedYogi, arXiv 2003.00295"
+    lr: float = setting(1.0, _LR, above=0)
+    beta1: float = setting(0.9, "share of the first moment that is kept from round to round", least=0, below=1)
+    beta2: float = setting(0.99, "share of the second moment that is kept from round to round", least=0, below=1)
+    tau: float = setting(1e-3, "added to the root of the second moment: the larger, the less adaptive", above=0)
+
+    def second(self, v: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
+        """As above."""
+        return v - (1 - self.beta2) * squared * torch.sign(v - squared)
 
 
-def _dense(kept: Mapping[str, DeltaSum], key: str, like: torch.Tensor) -> torch.Tensor:
-    return kept[key].dense64() if key in kept else torch.zeros_like(like)
-
-
-Step = Callable[[ServerOptimizer, Mapping[str, DeltaSum], Mapping[str, DeltaSum]], tuple[Sums, Sums]]
-
-OPTIMIZERS: dict[str, Step] = {"average": _average, "momentum": _momentum, "adam": _adaptive, "yogi": _adaptive}
-"""strategy.server -> its step."""
+def _dense(moments: Moments, kind: str, name: str, like: torch.Tensor) -> torch.Tensor:
+    known = moments.get(kind, {})
+    return known[name].dense64() if name in known else torch.zeros_like(like)

@@ -1,14 +1,14 @@
 """What one setting may be: its kind, range and choices. Knows scalars and messages; not which settings there are."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TypeVar, cast
 
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.spelling import LARGEST, Scalar, came, items, list_text, meant, toml
 
-__all__ = ["Rule", "Scalar", "items", "setting"]
+__all__ = ["Rule", "Scalar", "check_settings", "items", "setting"]
 
 T = TypeVar("T", bool, int, float, str)
 
@@ -119,3 +119,17 @@ def setting(
     rule = Rule(type(default), default, meaning, least, above, most, below, choices, listed)
     made: T = field(default=default, metadata={"rule": rule})
     return made
+
+
+def check_settings(values: object) -> None:
+    """Check every field of a frozen dataclass that `setting` made; a whole number given for a float becomes one.
+
+    For `__post_init__`: a class that carries its settings then cannot exist with an invalid one.
+
+    Raises:
+        ConfigError: a value of another kind, out of range or no choice; the message names class and field.
+    """
+    for one in fields(values):  # type: ignore[arg-type]
+        if (rule := one.metadata.get("rule")) is not None:
+            checked = rule.checked(f"{type(values).__name__}.{one.name}", getattr(values, one.name))
+            object.__setattr__(values, one.name, checked)

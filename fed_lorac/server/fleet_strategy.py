@@ -9,46 +9,58 @@ up.
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
+from fed_lorac.aggregation.delta_sum import Sums
 from fed_lorac.errors import RunError
 from fed_lorac.server.downlink import Downlink, Update, Whole
 from fed_lorac.server.registration import register_nodes
 from fed_lorac.server.replies import Reply, mean_metrics
 from fed_lorac.server.round_report import RoundReport
+from fed_lorac.server.strategy import Notes
 from fed_lorac.wire.billing import MessageSize, is_billed
 
-__all__ = ["FleetStrategy"]
+__all__ = ["FleetRules", "FleetStrategy"]
 
 
-class FleetStrategy(Strategy):
+@dataclass(frozen=True, eq=False)
+class FleetRules:
+    """Who takes part in a round, and what it needs.
+
+    Args:
+        quorum: counted replies that a round needs, at least 1; with fewer it is skipped and nothing changes.
+        roster: node id -> camera; None: the grid's nodes become cameras 0, 1, 2, ... as they register.
+        draw: round -> the cameras to ask, in the order in which they are asked and summed; None: all of them.
+        away: round -> the cameras that cannot be reached in it: they are told nothing and catch up later; None: none.
+        judge: (a reply, the size of what its camera was asked with) -> the reply as it counts, the late ones left out.
+    """
+
+    quorum: int = 1
+    roster: Mapping[int, int] | None = None
+    draw: Callable[[int], Iterable[int]] | None = None
+    away: Callable[[int], Collection[int]] | None = None
+    judge: Callable[[Reply, MessageSize], Reply] = lambda reply, asked: reply
+
+
+class FleetStrategy(FlowerStrategy):
     """A Flower Strategy that any ServerApp can `start`; what it makes of replies is for `aggregate_train`.
 
     What a camera is sent: the updates it has not confirmed (`wire.updates.unfolded` reads them), or with `whole` the
-    base itself in the stead of several, its own part of the network where the strategy has one for it (`own`), and
+    base itself in the stead of several, its personal part of the network where the strategy has one for it, and
     Flower's record "config" with `server-round`. What it answers when asked to evaluate: a MetricRecord with
     `num-examples`, `folded-round` (the last round it has folded) and metrics of its own.
 
     Args:
-        quorum: counted replies that a round needs; with fewer it is skipped and nothing changes.
-        roster: node id -> camera; None: the grid's nodes become cameras 0, 1, 2, ... as they register.
-        draw: round -> the cameras to ask, in the order in which they are asked and summed; None: all of them.
-        away: round -> the cameras that cannot be reached in it: they are told nothing and catch up later; None: none.
-        whole: the base that all updates lead to, as one frame that cameras know to read (`bases.whole_frame`): sent to
-            who missed several updates, where it is smaller than they are; None: updates alone.
-        judge: (a reply, what its camera was asked with) -> the reply as it counts, the late ones left out.
+        source: where the strategy is from, for the log.
+        rules: who takes part.
+        whole: all updates so far -> the global model as one frame (`client.global_model.encode_global_model`): sent to
+            a camera that missed several updates, where it is smaller than they are; None: updates alone.
     """
-
-    source: ClassVar[str]
-    """Where the strategy is from: a paper with its arXiv id."""
-
-    exact: ClassVar[bool]
-    """Whether its mean is that of the decoded deltas, for every adapter that it accepts, before the downlink codec."""
 
     bills: ClassVar[bool] = True
     """Whether its messages cross a radio."""
@@ -56,41 +68,31 @@ class FleetStrategy(Strategy):
     wait_s = 120.0
     """How long a round waits for a quorum of nodes to register, where there is no roster."""
 
-    def __init__(
-        self,
-        *,
-        quorum: int = 1,
-        roster: Mapping[int, int] | None = None,
-        draw: Callable[[int], Iterable[int]] | None = None,
-        away: Callable[[int], Collection[int]] | None = None,
-        whole: Whole | None = None,
-        judge: Callable[[Reply, MessageSize], Reply] = lambda reply, asked: reply,
-    ) -> None:
-        self.quorum, self.draw, self.away, self.judge = max(1, quorum), draw, away, judge
-        self.roster: dict[int, int] = dict(roster or {})
+    def __init__(self, source: str, rules: FleetRules, whole: Whole | None = None) -> None:
+        self.source, self.rules, self.quorum = source, rules, max(1, rules.quorum)
+        self.roster: dict[int, int] = dict(rules.roster or {})
         self._registers = False
-        self.kept: Sums = {}
-        self.notes: dict[str, dict[str, int]] = {}
-        self._downlink = Downlink(whole=whole, own=self.own)
+        self._downlink = Downlink(whole=whole, own=self.personal_update)
         self._arrays = ArrayRecord()
         self.evaluations: dict[int, RecordDict] = {}
         self.report = RoundReport(0, [])
 
-    def resume(
-        self,
-        updates: Iterable[Update],
-        confirmed: Mapping[int, int],
-        kept: Mapping[str, DeltaSum],
-        notes: Mapping[str, Mapping[str, int]] | None = None,
-    ) -> None:
-        """Go on where another object of this class stood: its `updates`, what was `confirmed`, what it `kept`, its
-        `notes`.
+    @property
+    @abstractmethod
+    def sums(self) -> Mapping[str, Sums]:
+        """What the server keeps beside its updates, kind -> tensor name -> sum: for a checkpoint."""
 
-        `kept` are sums that outlive a round, by "<kind>/<tensor>": svd's residual, carried factors, moments. `notes`
-        are plain numbers that do.
-        """
-        self._downlink = Downlink(list(updates), dict(confirmed), self._downlink.whole, self.own)
-        self.kept, self.notes = dict(kept), {kind: dict(found) for kind, found in (notes or {}).items()}
+    @property
+    @abstractmethod
+    def notes(self) -> Notes:
+        """Plain numbers that it keeps, kind -> name -> number: for a checkpoint."""
+
+    def resume(
+        self, updates: Iterable[Update], confirmed: Mapping[int, int], sums: Mapping[str, Sums], notes: Notes
+    ) -> None:
+        """Go on where another object of this class stood: its `updates`, what was `confirmed`, its `sums` and
+        `notes`."""
+        self._downlink = Downlink(list(updates), dict(confirmed), self._downlink.whole, self.personal_update)
 
     @property
     def updates(self) -> list[Update]:
@@ -107,20 +109,20 @@ class FleetStrategy(Strategy):
         """The round of the last update, 0 before the first."""
         return self._downlink.folded_round
 
-    def own(self, camera: int) -> Update | None:
+    def personal_update(self, camera: int) -> Update | None:
         """The part of the network that this camera does not share with all, and the round it is of; None: none."""
         return None
 
-    def group(self, camera: int) -> int | None:
-        """The group that a camera shares a part of the network with; None: none, or not yet."""
+    def cluster_of(self, camera: int) -> int | None:
+        """The cluster that a camera shares a part of the network with; None: none, or not yet."""
         return None
 
-    def outside(self, kept: Sums) -> Sums:
-        """What the global model has that is in no update, by tensor, out of what was `kept`."""
+    def not_in_updates(self) -> Sums:
+        """What the global model has that no update holds, by tensor."""
         return {}
 
-    def kind(self, camera: int) -> int:
-        """Cameras of one kind are asked next to one another: those that can train side by side."""
+    def block_key(self, camera: int) -> int:
+        """Cameras of one key are asked next to one another: those that can train side by side."""
         return 0
 
     def configure_train(
@@ -134,10 +136,10 @@ class FleetStrategy(Strategy):
             )
         self._arrays = arrays
         everyone = self._everyone(grid)
-        cameras = everyone if self.draw is None else list(self.draw(server_round))
+        cameras = everyone if self.rules.draw is None else list(self.rules.draw(server_round))
         if strangers := sorted(set(cameras) - set(everyone)):
             raise RunError(f"A round draws cameras of its roster, {len(everyone)} here; it drew {strangers[:5]} too.")
-        cameras = sorted(cameras, key=self.kind)
+        cameras = sorted(cameras, key=self.block_key)
         self.report = RoundReport(server_round, [Reply(camera) for camera in cameras])
         return self._messages(cameras, MessageType.TRAIN, server_round, config)
 
@@ -152,7 +154,7 @@ class FleetStrategy(Strategy):
     ) -> Iterable[Message]:
         """Send every camera what it has not confirmed, this round's update first of all, and ask it to evaluate."""
         self.evaluations = {}
-        away = self.away(server_round) if self.away and server_round else ()
+        away = self.rules.away(server_round) if self.rules.away and server_round else ()
         cameras = [camera for camera in self._everyone(grid) if camera not in away]
         return self._messages(cameras, MessageType.EVALUATE, server_round, config)
 
@@ -171,7 +173,7 @@ class FleetStrategy(Strategy):
         logging.getLogger("flwr").info("\t└──> %s, quorum %d", self.source, self.quorum)
 
     def _everyone(self, grid: Grid) -> list[int]:
-        """Every camera of the roster; where none was given, nodes are register_nodes as they register."""
+        """Every camera of the roster; where none was given, nodes become cameras as they register."""
         if self._registers or not self.roster:
             self._registers = True
             self.roster = register_nodes(grid, self.roster, at_least=self.quorum, wait_s=self.wait_s)

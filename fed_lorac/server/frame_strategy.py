@@ -1,39 +1,36 @@
-"""Rounds over frames: judges cameras' frames as they come, combines them into one update. Knows Flower's records and
-frames; not what is averaged, which each strategy says in `combine`, nor who is asked and told (`traffic`)."""
+"""Rounds over frames: judges cameras' frames as they come, has a strategy make one update of them, and sends it. Knows
+Flower's records and frames; not what is averaged (the strategy says that), nor who is asked and told
+(`fleet_strategy`)."""
 
 import logging
 import math
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Self
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from torch import nn
 
-from fed_lorac.adapters.adapter import ToDelta, is_delta_already
+from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import changed_names
-from fed_lorac.aggregation.aggregators import Aggregator
-from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, relative_distance, sum_states
-from fed_lorac.aggregation.server_optimizers import ServerOptimizer
-from fed_lorac.seeds import stream, torch_stream
+from fed_lorac.aggregation.delta_sum import State, Sums, relative_distance, sum_states
+from fed_lorac.aggregation.means import ClientDelta
+from fed_lorac.errors import ConfigError
+from fed_lorac.seeds import stream
 from fed_lorac.server.arrays import advanced, fitting
-from fed_lorac.server.downlink import Update
-from fed_lorac.server.fleet_strategy import FleetStrategy
-from fed_lorac.server.frame_spec import delta_shapes, terms_of
+from fed_lorac.server.downlink import Update, Whole
+from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy
+from fed_lorac.server.frame_spec import DownlinkCodec, FrameSpec
 from fed_lorac.server.replies import Reply, ReplyCollector, train_metrics
-from fed_lorac.server.round_report import RoundReport
+from fed_lorac.server.strategy import Notes, PersonalPart, Proposal, ServerState, Strategy
 from fed_lorac.wire.billing import MessageSize
-from fed_lorac.wire.frame import TOPK_SHARE, by_name, decode, encode
+from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.refusals import RefusedFrameError
-from fed_lorac.wire.updates import global_fingerprint
+from fed_lorac.wire.updates import global_fingerprint, personal_fingerprint
 
-if TYPE_CHECKING:
-    from fed_lorac.adapters.adapter import Adapter
-
-__all__ = ["FrameStrategy", "RoundReport", "Update"]
+__all__ = ["FrameStrategy"]
 
 _log = logging.getLogger("flwr")
 
@@ -41,176 +38,216 @@ _log = logging.getLogger("flwr")
 class FrameStrategy(FleetStrategy):
     """A Flower Strategy whose messages are frames; any ServerApp can `start` it.
 
-    What a camera answers when asked to train: one ArrayRecord, `wire.meter.frame_record` of its frame, and one
+        FrameStrategy.for_model(MergedFedAvg(downlink="svd"), model, LoraC(rank=2, alpha=4.0), quorum=3)
+
+    What a camera answers when asked to train: one ArrayRecord, `wire.billing.frame_record` of its frame, and one
     MetricRecord with `num-examples` and, as it likes, `train-loss`.
 
     `start` keeps the arrays that it is given current, W_{t+1} = W_t + D: give it the starting base's state_dict, and
     `evaluate_fn` and the result see the global model; give it none where cameras alone evaluate.
 
     Args:
-        base: fingerprint of the starting base, which both ends have (`running.fingerprint`).
-        shapes: name -> shape of the base's tensors.
-        template: name -> shape of the tensors in a camera's frame (`read_state` of a fresh adapter).
-        scale: what a reply's factor products are multiplied by, alpha / r.
-        to_delta: round -> what cameras' states of that round say, as changes (`Adapter.to_delta`).
-        dtype: of the frames down: a name in `wire.codecs.CODECS`.
-        topk_share, seed: of those frames: what topk sends, and whose ("codec", "server", round) others draw from.
-        server, aggregator: how the server steps by the mean, or what else stands for it; None: takes it as it is.
-        template_for: camera -> its frame's template, where cameras differ in rank; `template` is the largest.
-        **traffic: quorum, roster and so on, see `FleetStrategy`.
-
-    Raises:
-        FactorError: the template does not fit the shapes.
-        FrameError: no such dtype.
+        strategy: what is made of a round's deltas.
+        spec: what is agreed on with the cameras.
+        codec: of the frames down.
+        seed: whose streams ("codec", "server", round) and ("noise", round) are drawn from.
+        rules: who takes part in a round, and its quorum.
+        whole: see `FleetStrategy`.
+        weather_of: camera -> the number of its weather, for strategies that cluster cameras by it.
     """
-
-    rotates: ClassVar[bool] = False
-    """Whether what adapters draw and freeze is drawn anew for each round."""
 
     def __init__(
         self,
+        strategy: Strategy,
+        spec: FrameSpec,
         *,
-        base: str,
-        shapes: Mapping[str, Sequence[int]],
-        template: Mapping[str, Sequence[int]],
-        scale: float = 1.0,
-        to_delta: Callable[[int], ToDelta] = lambda round: is_delta_already,
-        dtype: str = "fp32",
-        topk_share: float = TOPK_SHARE,
+        codec: DownlinkCodec | None = None,
         seed: int = 0,
-        server: ServerOptimizer | None = None,
-        aggregator: Aggregator | None = None,
-        template_for: Callable[[int], Mapping[str, Sequence[int]]] | None = None,
-        **traffic: Any,
+        rules: FleetRules | None = None,
+        whole: Whole | None = None,
+        weather_of: Callable[[int], int] | None = None,
     ) -> None:
-        super().__init__(**traffic)
-        self.base, self.shapes, self.template, self.scale = base, shapes, template, scale
-        self.to_delta = to_delta
-        self.changes = delta_shapes(template, to_delta, shapes)
-        self._alike = template_for is None
-        self.template_for = template_for or (lambda camera: template)
-        self.dtype, self.topk_share, self.seed = by_name(dtype).name, topk_share, seed
-        self.server, self.aggregator = server or ServerOptimizer(), aggregator or Aggregator()
-        self._moments: Sums = {}
-        self.speaker = -1
+        super().__init__(strategy.source, rules or FleetRules(), whole)
+        self.strategy, self.spec, self.codec = strategy, spec, codec or DownlinkCodec()
+        self.state = ServerState(spec, seed)
+        if weather_of is not None:
+            self.state = replace(self.state, weather_of=weather_of)
+        self._personal_frames: dict[tuple[str, int], tuple[int, bytes]] = {}
 
     @classmethod
-    def for_model(cls, model: nn.Module, adapter: "Adapter", **settings: Any) -> Self:
-        """A strategy for a plain network and the way that cameras adapt it, which is left as it is.
+    def for_model(
+        cls,
+        strategy: Strategy,
+        model: nn.Module,
+        adapter: Adapter,
+        *,
+        quorum: int = 1,
+        codec: DownlinkCodec | None = None,
+        seed: int = 0,
+        rules: FleetRules | None = None,
+        weather_of: Callable[[int], int] | None = None,
+    ) -> Self:
+        """A strategy for a plain network, which is left as it is, and the way that cameras adapt it.
 
-        `MergedFedAvg.for_model(model, LoraC(rank=2, alpha=4.0), quorum=3)`, with `fed_lorac.adapters.methods.LoraC`.
-        Cameras attach it by the stream (seed, "adapter", round) where the strategy `rotates`, else of round 0.
+        Cameras attach the adapter by the stream (seed, "adapter", round) where the strategy `rotates`, else of round 0.
+        `quorum` is that of the rules, where none are given.
+
+        Raises:
+            ConfigError: the strategy cannot work with this adapter.
         """
-        terms = terms_of(model, adapter, settings.get("seed", 0), rotates=cls.rotates)
-        return cls(**terms, **settings)
-
-    @abstractmethod
-    def combine(self, states: Iterable[tuple[State, float]]) -> tuple[State, dict[str, DeltaSum]]:
-        """The round's update and the exact mean of its deltas, from (state, weight) given one by one as they come.
-
-        There is at least one, and weights are above 0; they sum to anything. `speaker` is the camera of the one that
-        came last. Changes nothing that a round which is skipped after all would miss: that is for `settle`.
-        """
-
-    def stepped(self, states: Iterable[tuple[State, float]]) -> Sums:
-        """The server's step by what stands for the states' deltas; its moments are kept once `settle` is told."""
-        noise = ("noise", self.report.round)
-        changes = map(self._to_delta, states)
-        found = self.aggregator.of(changes, self.shapes, self.scale, lambda: torch_stream(self.seed, *noise))
-        steps, self._moments = self.server.step(found, self.kept)
-        return steps
-
-    def expand(self, state: State) -> State:
-        """What a camera's state of the round at hand says, as a change."""
-        return dict(self.to_delta(self.report.round)(state))
-
-    def prepare(self, server_round: int) -> None:
-        """Make what goes down beside the round's update; RefusedFrameError, and nothing changed, where it cannot."""
-
-    def settle(self, sent: Sums) -> Sums:
-        """Told what the update says as cameras decode it, which makes it final; returns what their weights gain."""
-        self.kept, self._moments = self._moments, {}
-        return sent
-
-    def distance(self, sent: Sums, exact: Sums) -> float:
-        """How far what cameras decode is from the exact mean, relative (Frobenius)."""
-        return relative_distance(sent, exact)
-
-    def told(self, update: State) -> State:
-        """The change that cameras make of a round's update: itself, unless it is a state too."""
-        return update
+        if (why := strategy.refuses(adapter)) is not None:
+            raise ConfigError(why)
+        spec = FrameSpec.for_model(model, adapter, seed=seed, rotates=strategy.rotates)
+        rules = rules or FleetRules(quorum)
+        return cls(strategy, spec, codec=codec, seed=seed, rules=rules, weather_of=weather_of)
 
     @property
-    def update_scale(self) -> float:
-        """What an update's factor products are multiplied by."""
-        return 1.0
+    def sums(self) -> Mapping[str, Sums]:
+        """Those of the state."""
+        return self.state.sums
 
-    def kind(self, camera: int) -> int:
-        """By the size of what cameras send: those of one rank are of one kind."""
-        return 0 if self._alike else sum(math.prod(shape) for shape in self.template_for(camera).values())
+    @property
+    def notes(self) -> Notes:
+        """Those of the state."""
+        return self.state.notes
+
+    def resume(
+        self, updates: Iterable[Update], confirmed: Mapping[int, int], sums: Mapping[str, Sums], notes: Notes
+    ) -> None:
+        """As `FleetStrategy`'s."""
+        super().resume(updates, confirmed, sums, notes)
+        self.state = replace(self.state, round=self.folded_round, sums=sums, notes=notes)
+        self._personal_frames = {}
+
+    def personal_update(self, camera: int) -> Update | None:
+        """The camera's personal part as a frame: made once for all cameras that share it."""
+        part = self.strategy.personal(self.state, camera)
+        return None if part is None else Update(part.round, self._personal_frame(part))
+
+    def cluster_of(self, camera: int) -> int | None:
+        """As the strategy has it."""
+        return self.strategy.cluster_of(self.state, camera)
+
+    def not_in_updates(self) -> Sums:
+        """As the strategy has it."""
+        return self.strategy.not_in_updates(self.state)
+
+    def block_key(self, camera: int) -> int:
+        """As the strategy has it."""
+        return self.strategy.block_key(self.state, camera)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """As `FleetStrategy`'s; `arrays` hold all that is adapted, or nothing."""
-        return super().configure_train(server_round, fitting(arrays, changed_names(self.changes)), config, grid)
+        return super().configure_train(server_round, fitting(arrays, changed_names(self.spec.deltas)), config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Judge the replies as they come and make the round's update; (None, None) where the quorum is not met."""
-        base, report = global_fingerprint(self.base, self.folded_round), self.report
+        base, report = global_fingerprint(self.spec.base, self.folded_round), self.report
+        server = replace(self.state, round=server_round)
         collector = ReplyCollector(
-            self.roster, [reply.camera for reply in report.replies], base, self.template_for, self._judged
+            self.roster, [reply.camera for reply in report.replies], base, self.spec.template_for, self._judged
         )
-        made = self._combined(collector.states(replies))
+        proposal = self._propose(server, collector.states(replies))
         report.replies = list(collector.verdicts.values())
         counted = [reply for reply in report.replies if reply.counted]
         for reply in counted:  # its frame is for the current base, so it has folded all
             self._downlink.confirm(reply.camera, self.folded_round)
-        gained = self._advance(server_round, *made, base) if made and len(counted) >= self.quorum else None
+        gained = self._commit(server, proposal, base) if proposal and len(counted) >= self.quorum else None
         report.skipped = gained is None
         if gained is None:
             return None, None
         return advanced(self._arrays, gained), train_metrics(counted)
 
-    def _judged(self, reply: Reply) -> Reply:
-        return self.judge(reply, self.report.down.get(reply.camera, MessageSize()))
-
-    def _combined(self, states: Iterator[tuple[int, State, int]]) -> tuple[State, dict[str, DeltaSum]] | None:
-        """The update of these cameras' states; None where there is not one."""
-        if (first := next(states, None)) is None:
-            return None
-        return self.combine(map(self._spoken, chain([first], states)))
-
-    def _spoken(self, said: tuple[int, State, int]) -> tuple[State, int]:
-        self.speaker = said[0]
-        return said[1:]
-
     def summary(self) -> None:
         """Say in Flower's log what is averaged, and how it goes down."""
-        _log.info("\t├──> base %s, %d tensors in a frame up", self.base, len(self.template))
-        _log.info("\t└──> %s frames down, quorum %d", self.dtype, self.quorum)
+        _log.info("\t├──> base %s, %d tensors in a frame up", self.spec.base, len(self.spec.template))
+        _log.info("\t└──> %s frames down, quorum %d", self.codec.dtype, self.quorum)
 
-    def _advance(
-        self, server_round: int, update: State, exact: dict[str, DeltaSum], base: str
-    ) -> dict[str, DeltaSum] | None:
+    def _judged(self, reply: Reply) -> Reply:
+        return self.rules.judge(reply, self.report.down.get(reply.camera, MessageSize()))
+
+    def _propose(self, server: ServerState, states: Iterator[tuple[int, State, int]]) -> Proposal | None:
+        """What the strategy would do with these cameras' states; None where there is not one."""
+        to_delta = self.spec.to_delta(server.round)
+
+        def of_camera(sent: tuple[int, State, int]) -> ClientDelta:
+            camera, state, examples = sent
+            return ClientDelta(camera, examples, state, dict(to_delta(state)), self.spec.shapes, self.spec.scale)
+
+        deltas = map(of_camera, states)
+        if (first := next(deltas, None)) is None:
+            return None
+        held = [first]
+        del first  # the strategy alone decides how long a state lives
+        return self.strategy.propose(server, _from(held, deltas))
+
+    def _commit(self, server: ServerState, proposal: Proposal, base: str) -> Sums | None:
         """The update put out; what weights gain by it. None, and nothing changed, where it cannot be sent."""
-        report = self.report
+        report, round = self.report, server.round
         try:
-            rng = stream(self.seed, "codec", "server", server_round)
-            frame = encode(update, dtype=self.dtype, base=base, rng=rng, topk_share=self.topk_share)
-            self.prepare(server_round)
+            frame = self._encode(proposal.update, base, round)
+            # Cameras fold what the codec left of the update, so the server goes on from that too.
+            decoded = self.strategy.decode_update(server, decode(frame, base=base))
+            after = self._with_personal_frames(server, self.strategy.commit(server, proposal, decoded))
         except RefusedFrameError as error:  # a mean beyond fp16, for one
             why = f"the update is refused: {error.reason}"
             report.replies = [replace(r, counted=False, reason=why) if r.counted else r for r in report.replies]
             return None
-        # Cameras fold what the codec left of the update, so the server goes on from that too.
-        sent = sum_states([(self.told(decode(frame, base=base)), 1.0)], self.shapes, self.update_scale)
-        self._downlink.updates.append(Update(server_round, frame))
-        gained = self.settle(sent)
-        report.aggregation_error = self.distance(sent, exact)
-        return gained
+        self._downlink.updates.append(Update(round, frame))
+        self.state = after
+        report.aggregation_error = self._error(decoded, proposal.exact)
+        return self.strategy.gained(server, after, decoded)
 
-    def _to_delta(self, pair: tuple[State, float]) -> tuple[State, float]:
-        return self.expand(pair[0]), pair[1]
+    def _with_personal_frames(self, before: ServerState, after: ServerState) -> ServerState:
+        """The state after every personal part was made a frame; without those that the codec refuses, where the
+        strategy can do without."""
+        for part in {part.name: part for part in self._parts(after).values()}.values():
+            try:
+                self._personal_frame(part)
+            except RefusedFrameError as error:
+                withheld = self.strategy.withhold(before, after, part)
+                if withheld is None:
+                    raise
+                logging.getLogger(__name__).warning("The part of %s %d is refused: %s", *part.name, error.reason)
+                after = withheld
+        return after
+
+    def _parts(self, server: ServerState) -> dict[int, PersonalPart]:
+        """Camera -> its personal part, for those that have one."""
+        found = {camera: self.strategy.personal(server, camera) for camera in self.roster.values()}
+        return {camera: part for camera, part in found.items() if part is not None}
+
+    def _personal_frame(self, part: PersonalPart) -> bytes:
+        round, frame = self._personal_frames.get(part.name, (None, b""))
+        if round != part.round:
+            frame = self._encode(part.state(), personal_fingerprint(self.spec.base), part.round, *part.name)
+            self._personal_frames[part.name] = part.round, frame
+        return frame
+
+    def _encode(self, state: State, base: str, round: int, *whose: str | int) -> bytes:
+        rng = stream(self.state.seed, "codec", "server", round, *whose)
+        return encode(state, dtype=self.codec.dtype, base=base, rng=rng, topk_share=self.codec.topk_share)
+
+    def _error(self, decoded: Sums, exact: Sums) -> float:
+        """How far what cameras decode is from the exact mean, relative (Frobenius); where a camera has the mean only
+        together with its personal adapter, the root mean square over the cameras."""
+        if self.strategy.personal_kind != "adapter":
+            return relative_distance(decoded, exact)
+        parts = self._parts(self.state).values()
+        counts, frames = Counter(part.name for part in parts), {part.name: self._personal_frame(part) for part in parts}
+        off = {name: relative_distance({**decoded, **self._decoded(frame)}, exact) for name, frame in frames.items()}
+        return math.sqrt(sum(counts[name] * off[name] ** 2 for name in counts) / counts.total())
+
+    def _decoded(self, frame: bytes) -> Sums:
+        state = decode(frame, base=personal_fingerprint(self.spec.base))
+        return sum_states([(state, 1.0)], self.spec.shapes, self.spec.scale)
+
+
+def _from(held: list[ClientDelta], deltas: Iterator[ClientDelta]) -> Iterator[ClientDelta]:
+    """The one that is held, which is let go, and the others."""
+    yield held.pop()
+    yield from deltas

@@ -1,25 +1,28 @@
 """The strategy that a config names, and what full fine-tuning would send instead. Knows experiments and strategies; not
 rounds or records."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from functools import partial
-from typing import Any
 
 from flwr.app import ConfigRecord, MessageType
 
-from fed_lorac.aggregation.aggregators import Aggregator
-from fed_lorac.aggregation.server_optimizers import ServerOptimizer
+from fed_lorac.aggregation.aggregators import Aggregator, ClippedMean, Krum, Mean, Median, TrimmedMean
+from fed_lorac.aggregation.server_optimizers import Adam, Momentum, ServerOptimizer, Sgd, Yogi
 from fed_lorac.client.global_model import GlobalModel, encode_global_model, fold_updates
 from fed_lorac.client.local_update import uplink_template
-from fed_lorac.config import CodecConfig, StrategyConfig, names
+from fed_lorac.config import CodecConfig, StrategyConfig
 from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.fleet.links import Clock
 from fed_lorac.models.fingerprints import shapes_of
 from fed_lorac.seeds import stream
 from fed_lorac.server.downlink import Downlink, Update
-from fed_lorac.server.fleet_strategy import FleetStrategy
+from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy
+from fed_lorac.server.frame_spec import DownlinkCodec, FrameSpec
+from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.replies import Reply
+from fed_lorac.server.silent_fleet import SilentFleet
+from fed_lorac.server.strategy import SilentStrategy, Strategy
 from fed_lorac.strategies import (
     ClusteredFedAvg,
     FactorFedAvg,
@@ -37,7 +40,7 @@ from fed_lorac.wire.frame import encode
 
 __all__ = ["STRATEGIES", "full_messages", "reference_of", "strategy_of", "update_message_bytes"]
 
-STRATEGIES: dict[str, type[FleetStrategy]] = {
+STRATEGIES: dict[str, type[Strategy | SilentStrategy]] = {
     "merged": MergedFedAvg,
     "factors": FactorFedAvg,
     "flora": Flora,
@@ -56,67 +59,80 @@ def strategy_of(
     experiment: Experiment, roster: Mapping[int, int] | None = None, clock: Clock | None = None
 ) -> FleetStrategy:
     """The strategy that the config names, for its base and fleet; with a clock, late replies are left out."""
-    config = experiment.config
-    return STRATEGIES[config.strategy.name](
-        quorum=config.quorum_cameras,
-        roster=roster,
-        draw=experiment.fleet.drawn,
-        away=experiment.fleet.away,
-        **(_judged(clock) | _framed(experiment) | _own(experiment)),
+    config, strategy = experiment.config, _value(experiment.config.strategy)
+    fleet = experiment.fleet
+    rules = FleetRules(quorum=config.quorum_cameras, roster=roster, draw=fleet.drawn, away=fleet.away)
+    if clock is not None:
+        rules = replace(rules, judge=partial(_by_the_clock, clock))
+    if isinstance(strategy, SilentStrategy):
+        return SilentFleet(strategy, rules)
+    return FrameStrategy(
+        strategy,
+        _frame_spec(experiment),
+        codec=DownlinkCodec(config.codec.down, config.codec.topk_share),
+        seed=config.run.seed,
+        rules=rules,
+        whole=_Whole(experiment),
+        weather_of=_weathers(experiment),
     )
 
 
-def _judged(clock: Clock | None) -> dict[str, Any]:
-    return {} if clock is None else {"judge": partial(_by_the_clock, clock)}
-
-
-def _framed(experiment: Experiment) -> dict[str, Any]:
-    """What a strategy is told whose messages are frames; nothing for one that sends none."""
-    config = experiment.config
-    if config.strategy.name in names.SILENT:
-        return {}
+def _frame_spec(experiment: Experiment) -> FrameSpec:
     templates = [uplink_template(experiment, adapter) for adapter in experiment.adapters]
-    unequal = {"template_for": lambda camera: templates[experiment.place(camera)]} if len(templates) > 1 else {}
-    return {
-        "base": experiment.base.fingerprint,
-        "shapes": shapes_of(experiment.base.model),
-        "template": templates[experiment.adapters.index(experiment.adapter)],
-        "scale": experiment.adapter.scale,
-        "to_delta": partial(to_delta, experiment),
-        "dtype": config.codec.down,
-        "topk_share": config.codec.topk_share,
-        "seed": config.run.seed,
-        "server": _server(config.strategy),
-        "aggregator": _aggregator(config.strategy),
-        "whole": _Whole(experiment),
-        **unequal,
-    }
-
-
-def _downlink(experiment: Experiment) -> dict[str, Any]:
-    return {"downlink": experiment.config.strategy.downlink, "svd_rank": experiment.config.strategy.svd_rank}
-
-
-def _personal(experiment: Experiment) -> dict[str, Any]:
-    """Groups by the weather that cameras were dealt, in the order of the cameras; or to be found."""
-    config, cameras = experiment.config.strategy, experiment.fleet.cameras
-    weathers = list(dict.fromkeys(camera.corruption for camera in cameras))
-    own = {**_downlink(experiment), "groups": config.groups, "share": config.group_share}
-    if config.groups_by == "weather":
-        own["group_of"] = lambda camera: weathers.index(cameras[camera].corruption)
-    return own
-
-
-def _own(experiment: Experiment) -> dict[str, Any]:
-    """Settings of one strategy alone."""
-    make = {"merged": _downlink, "personal": _personal}.get(experiment.config.strategy.name)
-    return {} if make is None else make(experiment)
-
-
-def _server(config: StrategyConfig) -> ServerOptimizer:
-    return ServerOptimizer(
-        config.server, config.server_lr, config.server_momentum, config.server_beta2, config.server_tau
+    return FrameSpec(
+        base=experiment.base.fingerprint,
+        shapes=shapes_of(experiment.base.model),
+        template=templates[experiment.adapters.index(experiment.adapter)],
+        scale=experiment.adapter.scale,
+        to_delta=partial(to_delta, experiment),
+        template_of=(lambda camera: templates[experiment.place(camera)]) if len(templates) > 1 else None,
     )
+
+
+def _weathers(experiment: Experiment) -> Callable[[int], int]:
+    """Camera -> the number of the weather that it was assigned, in the order in which cameras first have it."""
+    cameras = experiment.fleet.cameras
+    weathers = list(dict.fromkeys(camera.corruption for camera in cameras))
+    return lambda camera: weathers.index(cameras[camera].corruption)
+
+
+def _value(config: StrategyConfig) -> Strategy | SilentStrategy:
+    """The strategy with its settings."""
+    c = config
+    given = {
+        "downlink": c.downlink,
+        "svd_rank": c.svd_rank,
+        "by": c.groups_by,
+        "clusters": c.groups,
+        "share": c.group_share,
+        "server_lr": c.server_lr,
+        "aggregator": _aggregator(c),
+        "server_optimizer": _server_optimizer(c),
+    }
+    cls = STRATEGIES[c.name]
+    return cls(**{one.name: given[one.name] for one in fields(cls) if one.name in given})
+
+
+def _server_optimizer(c: StrategyConfig) -> ServerOptimizer:
+    adaptive = (c.server_lr, c.server_momentum, c.server_beta2, c.server_tau)
+    makers: dict[str, Callable[[], ServerOptimizer]] = {
+        "average": lambda: Sgd(c.server_lr),
+        "momentum": lambda: Momentum(c.server_lr, c.server_momentum),
+        "adam": lambda: Adam(*adaptive),
+        "yogi": lambda: Yogi(*adaptive),
+    }
+    return makers[c.server]()
+
+
+def _aggregator(c: StrategyConfig) -> Aggregator:
+    makers: dict[str, Callable[[], Aggregator]] = {
+        "mean": Mean,
+        "clipped": lambda: ClippedMean(c.clip_norm, c.noise),
+        "median": Median,
+        "trimmed": lambda: TrimmedMean(c.trim_fraction),
+        "krum": lambda: Krum(c.malicious),
+    }
+    return makers[c.aggregator]()
 
 
 def _by_the_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
@@ -130,10 +146,6 @@ def _by_the_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
         return reply
     size = reply.size if trip.sent else MessageSize()
     return replace(reply, counted=False, reason="late" if reply.counted else reply.reason, size=size)
-
-
-def _aggregator(config: StrategyConfig) -> Aggregator:
-    return Aggregator(config.aggregator, config.trim_fraction, config.malicious, config.clip_norm, config.noise)
 
 
 class _Whole:

@@ -15,31 +15,35 @@ from fed_lorac.runtime.flower_private import record_bytes, record_of
 
 __all__ = ["check_rounds", "packed_tensors", "unpacked_tensors"]
 
-_NODE, _SUM = "node", "kept"  # the first word of a tensor's name in a checkpoint
+_NODE, _SUM = "node", "sum"  # the first word of a tensor's name in a checkpoint
 
 
-def packed_tensors(states: Mapping[int, RecordDict], sums: Sums) -> dict[str, Tensor]:
-    """Each node's state as bytes, "node <id>", and each part of the server's sums, "kept <sum> <part>"."""
+def packed_tensors(states: Mapping[int, RecordDict], sums: Mapping[str, Sums]) -> dict[str, Tensor]:
+    """Each node's state as bytes, "node <id>", and each part of the server's sums, "sum <kind> <tensor> <part>"."""
     tensors = {
         f"{_NODE} {node}": torch.frombuffer(bytearray(record_bytes(state)), dtype=torch.uint8)
         for node, state in states.items()
     }
-    for name, total in sums.items():
-        tensors |= {f"{_SUM} {name} {part}": tensor for part, tensor in total.parts().items()}
+    for kind, totals in sums.items():
+        for name, total in totals.items():
+            tensors |= {f"{_SUM} {kind} {name} {part}": tensor for part, tensor in total.parts().items()}
     return tensors
 
 
-def unpacked_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[int, RecordDict], dict[str, DeltaSum]]:
-    """The inverse of `packed_tensors`: states by node id, and sums by name."""
+def unpacked_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[int, RecordDict], dict[str, Sums]]:
+    """The inverse of `packed_tensors`: states by node id, and sums by kind and tensor name."""
     states: dict[int, RecordDict] = {}
-    parts: dict[str, dict[str, Tensor]] = {}
+    parts: dict[tuple[str, str], dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         kind, *names = key.split(" ")
         if kind == _NODE:
             states[int(names[0])] = record_of(tensor.numpy().tobytes())
         elif kind == _SUM:
-            parts.setdefault(names[0], {})[names[1]] = tensor
-    return states, {name: DeltaSum.of_parts(found) for name, found in parts.items()}
+            parts.setdefault((names[0], names[1]), {})[names[2]] = tensor
+    sums: dict[str, Sums] = {}
+    for (kind, name), found in parts.items():
+        sums.setdefault(kind, {})[name] = DeltaSum.of_parts(found)
+    return states, sums
 
 
 def check_rounds(config: Config, done: int, then: int) -> None:

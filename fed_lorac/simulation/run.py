@@ -154,7 +154,7 @@ class _Run:
     def _stand(self, round: int) -> None:
         """That round is done: what an interrupted one after it changes is no part of the results."""
         states = {} if self._memories is None else dict(self._memories.states())
-        outside = self._strategy.outside(self._strategy.kept)
+        outside = self._strategy.not_in_updates()
         self.standing.round, self.standing.outside, self.standing.states = round, outside, states
 
     def _remark(self) -> None:
@@ -172,7 +172,7 @@ class _Run:
         if not interrupted:
             check_anyone_trained(rows)
         cameras = sorted(self._strategy.roster.values())
-        groups = {str(k): group for k in cameras if (group := self._strategy.group(k)) is not None}
+        groups = {str(k): group for k in cameras if (group := self._strategy.cluster_of(k)) is not None}
         self._remark()
         arms, said = self.standing.measured, self._remarks or ()
         found = summary(self._experiment, rows, **arms, groups=groups, interrupted=interrupted, remarks=said)
@@ -238,7 +238,7 @@ class _Run:
             "notes": strategy.notes,
             "measured": {arm: vars(measured) for arm, measured in self.standing.measured.items()},
         }
-        tensors = packed_tensors(self._memories.states(), strategy.kept)
+        tensors = packed_tensors(self._memories.states(), strategy.sums)
         updates = {update.round: update.frame for update in strategy.updates}
         self._folder.checkpoints.write(Checkpoint(self.standing.round, facts, tensors, updates))
 
@@ -262,7 +262,7 @@ class _Run:
         states, sums = unpacked_tensors(kept.tensors)
         self._memories.restore(states, updates)
         confirmed = {int(camera): round for camera, round in kept.facts["confirmed"].items()}
-        notes = kept.facts.get("notes")
+        notes = kept.facts["notes"]
         self._strategy.resume([Update(*update) for update in updates], confirmed, sums, notes)
         self._stand(kept.round)
 

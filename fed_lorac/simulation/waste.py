@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 
+from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.client.local_update import uplink_template
 from fed_lorac.config import CodecConfig, Config, names
 from fed_lorac.errors import ConfigError
@@ -89,8 +90,11 @@ def _update_of(experiment: Experiment) -> Update:
     strategy = strategy_of(_under(experiment, simple))
     assert isinstance(strategy, FrameStrategy)  # whoever sends updates is one
     drawn = torch_stream(0, "weighed")
-    state = {name: torch.randn(shape, generator=drawn) for name, shape in strategy.template.items()}
-    update, _ = strategy.combine([(state, 1.0)])
+    spec = strategy.spec
+    state = {name: torch.randn(shape, generator=drawn) for name, shape in spec.template.items()}
+    server = replace(strategy.state, round=1)
+    delta = ClientDelta(0, 1.0, state, dict(spec.to_delta(1)(state)), spec.shapes, spec.scale)
+    proposal = strategy.strategy.propose(server, [delta])
     rng = stream(0, "weighed")
     codec = config.codec
-    return Update(1, encode(update, dtype=codec.down, base="", rng=rng, topk_share=codec.topk_share))
+    return Update(1, encode(proposal.update, dtype=codec.down, base="", rng=rng, topk_share=codec.topk_share))

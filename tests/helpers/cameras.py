@@ -1,6 +1,7 @@
 """A small network's states, the frames of its cameras, and rounds of a strategy, for the tests of the strategies."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,8 +10,12 @@ from flwr.app.message import make_message
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
+from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.grid.in_process import in_process
+from fed_lorac.server.fleet_strategy import FleetRules
+from fed_lorac.server.frame_spec import DownlinkCodec, FrameSpec, Shapes
 from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.server.strategy import Strategy
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import global_fingerprint
@@ -56,6 +61,37 @@ def off(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> 
 def roster(cameras: int) -> dict[int, int]:
     """Node 1000 + k is camera k."""
     return {1000 + camera: camera for camera in range(cameras)}
+
+
+def said_by(states: Iterable[tuple[State, float]], scale: float = 1.0) -> list[ClientDelta]:
+    """What cameras 0, 1, 2, ... sent: states that are deltas, each with its weight."""
+    return [ClientDelta(k, weight, one, one, SHAPES, scale) for k, (one, weight) in enumerate(states)]
+
+
+def served(
+    kind: type[Strategy],
+    cameras: int = 3,
+    *,
+    shapes: Shapes = SHAPES,
+    template: Shapes = TEMPLATE,
+    scale: float = 1.0,
+    template_of: Callable[[int], Shapes] | None = None,
+    dtype: str = "fp32",
+    seed: int = 0,
+    quorum: int = 1,
+    draw: Callable[[int], Sequence[int]] | None = None,
+    weather_of: Callable[[int], int] | None = None,
+    **own: Any,
+) -> FrameStrategy:
+    """A strategy of this kind with settings of its `own`, over frames of these cameras."""
+    return FrameStrategy(
+        kind(**own),
+        FrameSpec(BASE, shapes, template, scale, template_of=template_of),
+        codec=DownlinkCodec(dtype),
+        seed=seed,
+        rules=FleetRules(quorum=quorum, roster=roster(cameras), draw=draw),
+        weather_of=weather_of,
+    )
 
 
 def reply(

@@ -7,13 +7,20 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 import torch
-from cameras import SHAPES, VIEW, float64_mean, off, state
+from cameras import SHAPES, VIEW, float64_mean, off, said_by, state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from fed_lorac.aggregation import delta_sum as arithmetic
-from fed_lorac.aggregation.delta_sum import DeltaSum, Mean, MeanApart, State, compressed, relative_distance, sum_states
+from fed_lorac.aggregation.delta_sum import (
+    DeltaSum,
+    State,
+    compressed,
+    relative_distance,
+    sum_states,
+)
+from fed_lorac.aggregation.means import DeltaMean, TensorMean
 from fed_lorac.errors import FactorError
 
 
@@ -49,9 +56,9 @@ def test_equal_cameras_are_a_fixed_point(cameras: int):
 
 def apart(states: Iterable[tuple[State, float]]) -> State:
     """The mean of every tensor for itself, A and B too."""
-    mean = MeanApart()
-    for one, weight in states:
-        mean.add(one, weight)
+    mean = TensorMean()
+    for one in said_by(states):
+        mean.add(one)
     return {key: total.dense() for key, total in mean.tensors().items()}
 
 
@@ -59,9 +66,9 @@ def apart(states: Iterable[tuple[State, float]]) -> State:
 @given(cameras=st.integers(1, 9), scale=st.floats(0.1, 4))
 def test_a_mean_that_learns_its_total_last_is_the_mean(cameras: int, scale: float):
     rows = [(state(seed), float(1 + 7 * seed)) for seed in range(cameras)]
-    mean = Mean(SHAPES, scale)
-    for one, weight in rows:
-        mean.add(one, weight)
+    mean = DeltaMean()
+    for one in said_by(rows, scale):
+        mean.add(one)
     total = sum(weight for _, weight in rows)
     expected = float64_mean([(one, weight / total) for one, weight in rows], scale)
     assert off({name: found.dense().numpy() for name, found in mean.deltas().items()}, expected) < 1e-6

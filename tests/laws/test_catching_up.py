@@ -1,13 +1,15 @@
 """Laws of updates on their way down: everyone once, again to whom confirmed nothing, each time billed."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from cameras import BASE, GRID, SHAPES, TEMPLATE, reply, roster, tell, train
+from cameras import BASE, GRID, reply, served, tell, train
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fed_lorac.errors import FrameError
 from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.wire.updates import read_updates, unfolded
 from strategies.merged import MergedFedAvg
 
@@ -18,9 +20,8 @@ def identity() -> Iterator[None]:
         yield
 
 
-def merged(cameras: int = 3, **changes: object) -> MergedFedAvg:
-    common = {"base": BASE, "shapes": SHAPES, "template": TEMPLATE, "roster": roster(cameras)}
-    return MergedFedAvg(**common | changes)  # type: ignore[arg-type]
+def merged(cameras: int = 3, **changes: Any) -> FrameStrategy:
+    return served(MergedFedAvg, cameras, **changes)
 
 
 def test_every_update_goes_to_everyone_once_and_is_billed_once():

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from fed_lorac.adapters.adapted_conv import AdaptedConv2d, Branch, remove_branch
 from fed_lorac.adapters.adapter import trainable_parameters
 from fed_lorac.adapters.conv_adapter import ConvAdapter
-from fed_lorac.errors import FactorError
+from fed_lorac.adapters.deltas import changed_names
+from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.models import build
 from fed_lorac.runtime.settings import setting
 from fed_lorac.seeds import torch_stream
@@ -161,6 +162,36 @@ def test_a_delta_is_computed_in_full_precision_under_autocast() -> None:
 def test_settings_are_shown_as_equals_are_known_by_them() -> None:
     said = next(iter(branches(attached()[0]).values())).extra_repr()
     assert "kernel_size=(3, 3)" in said and "gain=(4, 1, 1, 1)" in said and "strength=0.5" in said
+
+
+def test_both_ends_know_what_a_state_says() -> None:
+    model, adapter = attached()
+    state = adapter.read(moved(model))
+    said = adapter.to_delta(plain(), torch_stream(0, "adapter"))(state)
+    found = adapter.delta(model)
+    assert said.keys() == found.keys() == set(changed_names(said))
+    for name, delta in found.items():
+        torch.testing.assert_close(said[name], delta, atol=1e-6, rtol=0)
+    key = next(key for key in state if key.endswith(".gain"))
+    with pytest.raises(FactorError, match=r"'gain': \(4, 1, 1, 1\)}; came {'gain': \(1, 1, 1, 1\)}"):
+        adapter.to_delta(plain(), torch_stream(0, "adapter"))({**state, key: state[key][:1]})
+
+
+def test_a_delta_hangs_on_the_weights_shape_alone() -> None:
+    """Cameras hold the global model and the server the starting base: their weights differ."""
+    model, other = attached()[0], plain()
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(3.0)
+    adapter = Gains()
+    state, draw = adapter.read(moved(model)), lambda: torch_stream(0, "adapter")
+    one, same = (adapter.to_delta(base, draw())(state) for base in (plain(), other))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+
+
+def test_a_setting_out_of_range_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="strength must be a finite number, above 0"):
+        Gains(strength=-1.0)
 
 
 def test_a_fixed_batch_norm_is_folded_into_a_convolution_with_a_branch() -> None:

@@ -4,7 +4,7 @@ The other route: NumPy in float64, from the frames, with what is frozen drawn or
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,23 +23,28 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.aad import AdditiveDecomposition
 from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.bn_affine import BnAffine
 from fed_lorac.adapters.ffa_lora_c import FfaLoraC
 from fed_lorac.adapters.filter_atoms import FilterAtoms
 from fed_lorac.adapters.lora_c import LoraC
-from fed_lorac.aggregation.aggregators import Aggregator
-from fed_lorac.aggregation.server_optimizers import ServerOptimizer
+from fed_lorac.aggregation.aggregators import Krum, Median
+from fed_lorac.aggregation.delta_sum import DeltaSum
+from fed_lorac.aggregation.server_optimizers import Adam, Momentum, ServerOptimizer, Sgd
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.models import build
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream
-from fed_lorac.server.frame_spec import terms_of
+from fed_lorac.server.fleet_strategy import FleetRules
+from fed_lorac.server.frame_spec import FrameSpec
 from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.server.strategy import Strategy
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import global_fingerprint
-from strategies.fedavg import FedAvg, RotatingBasis
+from strategies.fedavg import FedAvg
 from strategies.merged import MergedFedAvg
+from strategies.rotating_basis import RotatingBasis
 
 SEED = 7
 RANK, SCALE = 2, 3.0
@@ -53,7 +58,7 @@ ADAPTERS: dict[str, Adapter] = {
 PLAIN = [(FedAvg, "lora-c-ffa"), (FedAvg, "aad"), (FedAvg, "filter-atoms")]
 EXACT = [*PLAIN, (RotatingBasis, "lora-c-ffa"), (RotatingBasis, "aad")]
 each = pytest.mark.parametrize(("make", "method"), EXACT)
-Kind = type[FrameStrategy]
+Kind = type[Strategy]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -121,18 +126,20 @@ def fit_to() -> FilterAtoms:
 
 
 @lru_cache
-def terms(make: Kind, method: str) -> dict[str, Any]:
-    return terms_of(network(), ADAPTERS[method], SEED, rotates=make.rotates)
+def spec(make: Kind, method: str) -> FrameSpec:
+    return FrameSpec.for_model(network(), ADAPTERS[method], seed=SEED, rotates=make.rotates)
 
 
-def strategy(make: Kind, method: str, cameras: int, **changes: Any) -> FrameStrategy:
-    return make(**terms(make, method), roster=roster(cameras), **changes)
+def strategy(
+    make: Kind, method: str, cameras: int, *, draw: Callable[[int], Sequence[int]] | None = None, **own: Any
+) -> FrameStrategy:
+    return FrameStrategy(make(**own), spec(make, method), rules=FleetRules(roster=roster(cameras), draw=draw))
 
 
 def drawn(method: str, seed: int) -> dict[str, Tensor]:
     """What a camera of this seed sends."""
     draw = torch_stream(seed, "state")
-    template = terms(FedAvg, method)["template"]
+    template = spec(FedAvg, method).template
     return {name: torch.randn(shape, generator=draw) for name, shape in template.items()}
 
 
@@ -141,7 +148,7 @@ def play(
 ) -> None:
     """One round; camera k sends `states[k]`, and they arrive in `order`."""
     list(one.configure_train(round, ArrayRecord(), ConfigRecord(), GRID))
-    tag = global_fingerprint(one.base, one.folded_round)
+    tag = global_fingerprint(one.spec.base, one.folded_round)
     answers = [
         reply(k, answer(encode(state, dtype="fp32", base=tag), num_examples=examples[k]))
         for k, state in enumerate(states)
@@ -153,9 +160,9 @@ def said(one: FrameStrategy, method: str, *, changes: bool = False) -> list[Dens
     """What each update says; `changes`: they are changes already, dense."""
     found, before = [], 0
     for update in one.updates:
-        state = decode(update.frame, base=global_fingerprint(one.base, before))
+        state = decode(update.frame, base=global_fingerprint(one.spec.base, before))
         dense = {name: tensor.numpy().astype(np.float64) for name, tensor in state.items()}
-        found.append(dense if changes else by_hand(method, state, update.round if one.rotates else 0))
+        found.append(dense if changes else by_hand(method, state, update.round if one.strategy.rotates else 0))
         before = update.round
     return found
 
@@ -179,7 +186,7 @@ def test_one_camera_comes_back_as_it_was(make: Kind, method: str) -> None:
     one = strategy(make, method, 1)
     for round in (1, 2):
         play(one, round, [drawn(method, round)], [100])
-        now = round if one.rotates else 0
+        now = round if one.strategy.rotates else 0
         assert off(said(one, method)[-1], by_hand(method, drawn(method, round), now)) < 1e-6
 
 
@@ -187,7 +194,7 @@ def test_one_camera_comes_back_as_it_was(make: Kind, method: str) -> None:
 def test_equal_cameras_are_a_fixed_point(make: Kind, method: str) -> None:
     one = strategy(make, method, 3)
     play(one, 1, [drawn(method, 1)] * 3, [10, 200, 3])
-    assert off(said(one, method)[0], by_hand(method, drawn(method, 1), int(one.rotates))) < 1e-6
+    assert off(said(one, method)[0], by_hand(method, drawn(method, 1), int(one.strategy.rotates))) < 1e-6
 
 
 @each
@@ -196,7 +203,7 @@ def test_equal_cameras_are_a_fixed_point(make: Kind, method: str) -> None:
 def test_the_update_says_the_mean_of_what_cameras_said(make: Kind, method: str, cameras: list[tuple[int, int]]) -> None:
     one, states, examples = strategy(make, method, len(cameras)), *zip(*cameras, strict=True)
     play(one, 1, [drawn(method, seed) for seed in states], examples)
-    changes = [by_hand(method, drawn(method, seed), int(one.rotates)) for seed in states]
+    changes = [by_hand(method, drawn(method, seed), int(one.strategy.rotates)) for seed in states]
     assert off(said(one, method)[0], mean(changes, [n / sum(examples) for n in examples])) < 1e-6
     assert one.report.aggregation_error < 1e-6
 
@@ -204,8 +211,7 @@ def test_the_update_says_the_mean_of_what_cameras_said(make: Kind, method: str, 
 @each
 def test_weights_matter_and_the_order_of_cameras_does_not(make: Kind, method: str) -> None:
     states = [drawn(method, k) for k in range(3)]
-    runs = [strategy(make, method, 3) for _ in range(4)]
-    runs[3].draw = lambda round: [2, 0, 1]
+    runs = [strategy(make, method, 3) for _ in range(3)] + [strategy(make, method, 3, draw=lambda round: [2, 0, 1])]
     play(runs[0], 1, states, [1, 10, 100])
     play(runs[1], 1, states, [100, 10, 1])
     play(runs[2], 1, states, [1, 10, 100], order=[2, 0, 1])
@@ -225,30 +231,29 @@ def test_arrays_that_were_given_are_kept_current(make: Kind, method: str) -> Non
     expected = {name: start[name].numpy().astype(np.float64) for name in by_hand(method, drawn(method, 0), 0)}
     for round in (1, 2):
         list(one.configure_train(round, arrays, ConfigRecord(), GRID))
-        frame = encode(drawn(method, round), dtype="fp32", base=global_fingerprint(one.base, one.folded_round))
+        frame = encode(drawn(method, round), dtype="fp32", base=global_fingerprint(one.spec.base, one.folded_round))
         now, _ = one.aggregate_train(round, [reply(0, answer(frame))])
         assert now is not None
         arrays = now
-        change = by_hand(method, drawn(method, round), round if one.rotates else 0)
+        change = by_hand(method, drawn(method, round), round if one.strategy.rotates else 0)
         expected = {name: value + change[name] for name, value in expected.items()}
     found = arrays.to_torch_state_dict()
     assert off({name: found[name].numpy() for name in expected}, expected) < 1e-6
 
 
 @pytest.mark.parametrize(("make", "method"), PLAIN)
-@pytest.mark.parametrize("server", ["average", "momentum"])
-def test_plain_folds_what_merged_and_dense_folds(make: Kind, method: str, server: str) -> None:
+@pytest.mark.parametrize("how", [Sgd(0.5), Momentum(0.5, beta=0.8)])
+def test_fedavg_folds_what_merged_and_dense_folds(make: Kind, method: str, how: ServerOptimizer) -> None:
     """The same frames by both roads; moments of mean states are moments of mean changes, and v <- beta v + M."""
-    how = ServerOptimizer(server, lr=0.5, momentum=0.8)
-    plain = strategy(make, method, 3, server=how)
-    merged = strategy(MergedFedAvg, method, 3, server=how, downlink="dense")
+    plain = strategy(make, method, 3, server_optimizer=how)
+    merged = strategy(MergedFedAvg, method, 3, server_optimizer=how, downlink="dense")
     velocity: Dense = {}
     for round in (1, 2, 3):
         states = [drawn(method, 10 * round + k) for k in range(3)]
         for one in (plain, merged):
             play(one, round, states, [1, 2, 3])
         now = mean([by_hand(method, state, 0) for state in states], [1 / 6, 2 / 6, 3 / 6])
-        keeps = 0.8 if velocity and server == "momentum" else 0.0
+        keeps = 0.8 if velocity and isinstance(how, Momentum) else 0.0
         velocity = {name: keeps * velocity.get(name, 0.0) + value for name, value in now.items()}
         assert off(said(plain, method)[-1], mean([velocity], [0.5])) < 1e-6
     for ours, theirs in zip(said(plain, method), said(merged, method, changes=True), strict=True):
@@ -257,38 +262,44 @@ def test_plain_folds_what_merged_and_dense_folds(make: Kind, method: str, server
 
 
 def test_moments_over_states_survive_a_resume() -> None:
-    how, method = ServerOptimizer("momentum"), "lora-c-ffa"
-    whole, cut = (strategy(FedAvg, method, 2, server=how) for _ in range(2))
+    how, method = Momentum(), "lora-c-ffa"
+    whole, cut = (strategy(FedAvg, method, 2, server_optimizer=how) for _ in range(2))
     for one in (whole, cut):
         play(one, 1, [drawn(method, 1), drawn(method, 2)], [1, 2])
-    resumed = strategy(FedAvg, method, 2, server=how)
-    kept = {key: type(total).of_parts(total.parts()) for key, total in cut.kept.items()}
-    resumed.resume(cut.updates, cut.confirmed, kept)
+    resumed = strategy(FedAvg, method, 2, server_optimizer=how)
+    sums = {
+        kind: {name: DeltaSum.of_parts(total.parts()) for name, total in totals.items()}
+        for kind, totals in cut.sums.items()
+    }
+    resumed.resume(cut.updates, cut.confirmed, sums, {})
     for one in (whole, resumed):
         play(one, 2, [drawn(method, 3), drawn(method, 4)], [1, 2])
     assert whole.updates == resumed.updates
 
 
 @pytest.mark.parametrize(
-    ("make", "method", "settings", "why"),
+    ("own", "method", "what"),
     [
-        (FedAvg, "lora-c-ffa", {"server": ServerOptimizer("adam")}, "a change that is no state"),
-        (FedAvg, "aad", {"aggregator": Aggregator("median")}, "a change that is no state"),
-        (FedAvg, "filter-atoms", {"aggregator": Aggregator("krum")}, "a change that is no state"),
-        (RotatingBasis, "aad", {"server": ServerOptimizer("momentum")}, "nothing in common"),
-        (RotatingBasis, "lora-c-ffa", {"aggregator": Aggregator("trimmed")}, "a change that is no state"),
+        (FedAvg(server_optimizer=Adam()), "lora-c-ffa", "Adam"),
+        (FedAvg(aggregator=Median()), "aad", "Median"),
+        (FedAvg(aggregator=Krum()), "filter-atoms", "Krum"),
     ],
 )
-def test_a_server_that_leaves_no_state_is_refused(make: Kind, method: str, settings: dict[str, Any], why: str) -> None:
-    with pytest.raises(ConfigError, match=why):
-        strategy(make, method, 2, **settings)
+def test_a_server_that_leaves_no_state_is_refused(own: Strategy, method: str, what: str) -> None:
+    with pytest.raises(ConfigError, match=f"{what} acts on deltas and makes one that no state stands for"):
+        FrameStrategy.for_model(own, network(), ADAPTERS[method])
 
 
-@pytest.mark.parametrize("make", [FedAvg, RotatingBasis])
+@pytest.mark.parametrize("own", [FedAvg(aggregator=Krum()), FedAvg(server_optimizer=Adam())])
+def test_what_acts_on_deltas_may_act_on_states_that_are_deltas(own: Strategy) -> None:
+    assert own.refuses(BnAffine()) is None
+
+
+@pytest.mark.parametrize("own", [FedAvg(), RotatingBasis()])
 @pytest.mark.parametrize("adapter", [LoraC(2, 4.0), FilterAtoms(atoms=6, kc=4, m1=3)])
-def test_an_adapter_that_is_not_linear_is_refused(make: Kind, adapter: Adapter) -> None:
+def test_an_adapter_that_is_not_linear_is_refused(own: Strategy, adapter: Adapter) -> None:
     with pytest.raises(ConfigError, match="linear"):
-        make.for_model(network(), adapter)
+        FrameStrategy.for_model(own, network(), adapter)
 
 
 @pytest.mark.parametrize("wrong", ["nothing", "another rank"])
@@ -304,9 +315,9 @@ def test_a_state_of_another_shape_is_not_expanded(wrong: str) -> None:
 
 
 def test_a_rotating_basis_needs_one_to_rotate() -> None:
-    changes = {"conv.A": (2, 12), "conv.B": (18, 2)}
-    with pytest.raises(ConfigError, match="draw and freeze"):
-        RotatingBasis(base="5f1a", shapes={"conv.weight": (6, 4, 3, 3)}, template=changes)
+    for adapter in (BnAffine(), FilterAtoms(atoms=6, kc=4)):
+        with pytest.raises(ConfigError, match="draws and freezes"):
+            FrameStrategy.for_model(RotatingBasis(), network(), adapter)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """Laws of LoRA-C under a codec that loses something: A goes up as its change, and the server draws the rest."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
-from small_runs import tiny
+from small_runs import rows, tiny
 from torch import Tensor, nn
 
 from fed_lorac.adapters.lora_c import LoraC
@@ -14,7 +15,9 @@ from fed_lorac.config import AdapterConfig
 from fed_lorac.experiment.experiment import build_experiment, to_delta
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import shapes_of
+from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import stream, torch_stream
+from fed_lorac.simulation.engines import run
 from fed_lorac.wire.frame import decode, encode
 
 CODECS = ["fp16", "int8", "int4", "drive", "topk"]
@@ -67,6 +70,19 @@ def test_a_state_goes_into_a_network_attached_alike():
     adapter.attach(other, torch_stream(0, "adapter", 3))
     adapter.load(other, state)
     assert all(torch.allclose(value, state[key], atol=1e-7) for key, value in adapter.read(other).items())
+
+
+def test_a_server_draws_what_a_camera_of_another_rank_drew():
+    server, camera = LoraC(4, 8.0).relative_to_init(), LoraC(1, 2.0)
+    whole, sent = camera.read(trained(camera)), camera.relative_to_init().read(trained(camera.relative_to_init()))
+    for key, value in meaning(server, sent).items():
+        assert torch.allclose(value, whole[key], atol=1e-7)
+
+
+def test_a_fleet_of_unequal_ranks_may_use_a_lossy_codec(tmp_path: Path):
+    changes = {"adapter.ranks": "1, 2", "codec.up": "drive", "strategy.name": "flora"}
+    run(tiny(**changes), tmp_path, Watch())
+    assert all(row["cameras_counted"] == 3 for row in rows(tmp_path / "rounds.jsonl"))
 
 
 @pytest.mark.parametrize("dtype", CODECS)

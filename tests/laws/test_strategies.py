@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from cameras import (
     BASE,
     GRID,
     SHAPES,
-    TEMPLATE,
     answer,
     float64_mean,
     folded,
@@ -18,6 +18,7 @@ from cameras import (
     off,
     reply,
     roster,
+    served,
     state,
     tell,
     train,
@@ -27,10 +28,12 @@ from flwr.clientapp import ClientApp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fed_lorac.aggregation.delta_sum import Sums
 from fed_lorac.errors import ConfigError, FactorError, FrameError, RunError
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.server.strategy import Strategy
 from fed_lorac.wire.frame import decode, encode, inspect
 from fed_lorac.wire.updates import global_fingerprint
 from strategies.factor_fedavg import FactorFedAvg
@@ -44,9 +47,13 @@ def identity() -> Iterator[None]:
         yield
 
 
-def merged(cameras: int = 3, **changes: object) -> MergedFedAvg:
-    common = {"base": BASE, "shapes": SHAPES, "template": TEMPLATE, "roster": roster(cameras)}
-    return MergedFedAvg(**common | changes)  # type: ignore[arg-type]
+def merged(cameras: int = 3, **changes: Any) -> FrameStrategy:
+    return served(MergedFedAvg, cameras, **changes)
+
+
+def residual(strategy: FrameStrategy) -> Sums:
+    """What svd has left out so far, by tensor name."""
+    return strategy.sums.get("residual", {})
 
 
 def weighted(seeds: dict[int, int]) -> list[tuple[dict[str, torch.Tensor], float]]:
@@ -82,15 +89,15 @@ def test_what_svd_leaves_out_is_late_and_never_lost(dtype: str, rank: int):
         tell(strategy, number)
         for name, mean in float64_mean(weighted(seeds), 0.5).items():
             means[name] += mean
-        owed = {name: total.dense().numpy() for name, total in strategy.residual.items()}
+        owed = {name: total.dense().numpy() for name, total in residual(strategy).items()}
         assert off({name: d + owed[name] for name, d in folded(strategy).items()}, means) < 1e-5
     assert off(folded(strategy), means) > 1e-4
 
 
 def test_without_the_residual_what_svd_leaves_out_is_lost():
-    strategy = merged(residual=False)
+    strategy = merged(keep_residual=False)
     train(strategy, 1, {0: 4, 1: 5, 2: 6})
-    assert not strategy.residual and strategy.report.aggregation_error > 0.1
+    assert not residual(strategy) and strategy.report.aggregation_error > 0.1
 
 
 def test_svd_sends_the_rank_that_came_up_or_the_one_that_is_set():
@@ -116,9 +123,7 @@ def test_arrival_order_does_not_matter_to_the_last_bit(downlink: str, order: lis
 
 
 def test_naive_averaging_is_off_and_says_so():
-    naive, exact = (
-        make(base=BASE, shapes=SHAPES, template=TEMPLATE, roster=roster(3)) for make in (FactorFedAvg, FedAvg)
-    )
+    naive, exact = (served(kind) for kind in (FactorFedAvg, FedAvg))
     for strategy in (naive, exact):
         train(strategy, 1, {0: 4, 1: 5, 2: 6})
     mean = float64_mean(weighted({0: 4, 1: 5, 2: 6}))
@@ -134,7 +139,7 @@ def test_full_is_numpys_average_of_the_parameters():
     states = [
         {n: torch.randn(s, generator=torch.Generator().manual_seed(k)) for n, s in shapes.items()} for k in range(4)
     ]
-    strategy = FedAvg(base=BASE, shapes=shapes, template=shapes, roster=roster(4))
+    strategy = served(FedAvg, 4, shapes=shapes, template=shapes)
     list(strategy.configure_train(1, ArrayRecord(), ConfigRecord(), GRID))
     base, examples = global_fingerprint(BASE, 0), [5, 10, 20, 65]
     frames = [encode(s, dtype="fp32", base=base) for s in states]
@@ -161,13 +166,13 @@ def test_below_the_quorum_a_round_is_skipped_and_the_state_untouched():
     strategy = merged(3, quorum=2)
     train(strategy, 1, {0: 4, 1: 5, 2: 6})
     tell(strategy, 1, deaf=[2])
-    before = (list(strategy.updates), dict(strategy.confirmed), {n: t.dense() for n, t in strategy.residual.items()})
+    before = (list(strategy.updates), dict(strategy.confirmed), {n: t.dense() for n, t in residual(strategy).items()})
     list(strategy.configure_train(2, ArrayRecord(), ConfigRecord(), GRID))
     assert strategy.aggregate_train(2, [reply(0, answer(frame(7, 1))), reply(1, answer(frame(8, 0)))]) == (None, None)
     assert strategy.report.skipped and [r.counted for r in strategy.report.replies] == [True, False, False]
     assert math.isnan(strategy.report.aggregation_error)
     assert (strategy.updates, strategy.confirmed) == before[:2]
-    assert all(torch.equal(strategy.residual[name].dense(), left) for name, left in before[2].items())
+    assert all(torch.equal(residual(strategy)[name].dense(), left) for name, left in before[2].items())
     assert tell(strategy, 2) == {0: [], 1: [], 2: ["update-000001"]}
     train(strategy, 3, {0: 4, 1: 5})
     assert not strategy.report.skipped and [update.round for update in strategy.updates] == [1, 3]
@@ -212,9 +217,9 @@ def test_a_round_waits_for_a_quorum_to_register_and_not_for_ever(monkeypatch: py
     assert not list(merged(0, quorum=2).configure_train(1, ArrayRecord(), ConfigRecord(), GRID))
 
 
-@pytest.mark.parametrize("make", [MergedFedAvg, FactorFedAvg])
-def test_the_arrays_that_were_given_are_kept_current(make: type[FrameStrategy]):
-    strategy = make(base=BASE, shapes=SHAPES, template=TEMPLATE, roster=roster(2), scale=2.0)
+@pytest.mark.parametrize("kind", [MergedFedAvg, FactorFedAvg])
+def test_the_arrays_that_were_given_are_kept_current(kind: type[Strategy]):
+    strategy = served(kind, 2, scale=2.0)
     start = {name: torch.ones(shape) for name, shape in SHAPES.items()} | {"bn.num_batches_tracked": torch.tensor(3)}
     arrays = ArrayRecord(start)
     for number in (1, 2):
@@ -224,7 +229,7 @@ def test_the_arrays_that_were_given_are_kept_current(make: type[FrameStrategy]):
         assert now is not None
         arrays = now
     gained = folded(strategy)
-    if make is FactorFedAvg:  # the last factors replace those before; scaled where they are used
+    if kind is FactorFedAvg:  # the last factors replace those before; scaled where they are used
         last = decode(strategy.updates[-1].frame, base=global_fingerprint(BASE, 1))
         gained["conv.weight"] = float64_mean([(last, 1.0)], 2.0)["conv.weight"]
     found = arrays.to_torch_state_dict()

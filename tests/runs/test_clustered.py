@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from cameras import BASE, GRID, SHAPES, TEMPLATE, Dense, answer, float64_mean, folded, off, reply, roster, state, tell
+from cameras import BASE, GRID, SHAPES, TEMPLATE, Dense, answer, float64_mean, folded, off, reply, served, state, tell
 from cameras import train as one_round
 from flwr.app import ArrayRecord, ConfigRecord
 from hypothesis import given
@@ -17,14 +18,13 @@ from safetensors.torch import load_file
 from small_runs import rows, tiny
 from torch import Tensor
 
-from fed_lorac.aggregation.aggregators import Aggregator
 from fed_lorac.aggregation.clustering import clusters, cosines, gram, nearest
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums, sum_states
-from fed_lorac.aggregation.server_optimizers import ServerOptimizer
 from fed_lorac.errors import ConfigError
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.downlink import Update
+from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.engines import run
 from fed_lorac.wire.frame import decode, encode, inspect
 from fed_lorac.wire.updates import PERSONAL_KEY, global_fingerprint, personal_fingerprint
@@ -40,15 +40,14 @@ def identity() -> Iterator[None]:
         yield
 
 
-def personal(cameras: int = 3, **changes: object) -> ClusteredFedAvg:
-    """Even cameras are of group 0, odd ones of group 1, unless groups are to be found."""
-    common = {"base": BASE, "shapes": SHAPES, "template": TEMPLATE, "roster": roster(cameras)}
-    return ClusteredFedAvg(**{**common, "group_of": lambda camera: camera % 2, **changes})  # type: ignore[arg-type]
+def personal(cameras: int = 3, **changes: Any) -> FrameStrategy:
+    """Even cameras are of cluster 0, odd ones of cluster 1, unless clusters are to be found."""
+    return served(ClusteredFedAvg, cameras, weather_of=lambda camera: camera % 2, **changes)
 
 
-def found(cameras: int, **changes: object) -> ClusteredFedAvg:
-    """The same with groups found by similarity."""
-    return personal(cameras, group_of=None, **changes)
+def found(cameras: int, **changes: Any) -> FrameStrategy:
+    """The same with clusters found by similarity."""
+    return served(ClusteredFedAvg, cameras, by="similarity", **changes)
 
 
 def mean_of(seeds: Mapping[int, int], scale: float = 1.0) -> Dense:
@@ -57,14 +56,14 @@ def mean_of(seeds: Mapping[int, int], scale: float = 1.0) -> Dense:
     return float64_mean([(state(seed), (camera + 1) / total) for camera, seed in seeds.items()], scale)
 
 
-def of_group(strategy: ClusteredFedAvg, group: int) -> Dense:
+def of_group(strategy: FrameStrategy, group: int) -> Dense:
     """What the server keeps of a group's change."""
-    return {name: strategy.kept[f"group:{group}/{name}"].dense64().numpy() for name in SHAPES}
+    return {name: strategy.sums[f"cluster-{group}"][name].dense64().numpy() for name in SHAPES}
 
 
-def told(strategy: ClusteredFedAvg, camera: int) -> Dense:
+def told(strategy: FrameStrategy, camera: int) -> Dense:
     """What a camera makes of its group's frame."""
-    own = strategy.own(camera)
+    own = strategy.personal_update(camera)
     assert own is not None
     return float64_mean([(decode(own.frame, base=personal_fingerprint(BASE)), 1.0)])
 
@@ -159,7 +158,7 @@ def test_fewer_cameras_than_groups_are_at_most_as_many_groups(cameras: int):
 @pytest.mark.parametrize("share", [0.25, 1.0])
 @pytest.mark.parametrize("server_lr", [1.0, 0.5])
 def test_a_groups_change_is_the_sum_of_its_differences_from_all(share: float, server_lr: float):
-    strategy = personal(5, share=share, scale=2.0, downlink="dense", server=ServerOptimizer("average", server_lr))
+    strategy = personal(5, share=share, scale=2.0, downlink="dense", server_lr=server_lr)
     expected: dict[int, Dense] = {}
     for number, seeds in enumerate(({0: 1, 1: 2, 2: 3, 3: 4}, {0: 5, 3: 6, 4: 7}), 1):
         one_round(strategy, number, seeds)
@@ -180,7 +179,7 @@ def test_it_goes_down_the_way_that_the_mean_does_and_stays_whole_on_the_server(d
     for number in (1, 2):
         one_round(strategy, number, {camera: 4 * number + camera for camera in range(4)})
         tell(strategy, number)
-    own = strategy.own(0)
+    own = strategy.personal_update(0)
     assert own is not None
     shapes, kept = inspect(own.frame).shapes, of_group(strategy, 0)
     if downlink == "svd":
@@ -194,7 +193,7 @@ def test_it_goes_down_the_way_that_the_mean_does_and_stays_whole_on_the_server(d
 
 @pytest.mark.parametrize("downlink", ["dense", "stack"])
 @pytest.mark.parametrize("make", [personal, found])
-def test_the_shared_mean_is_exact(downlink: str, make: Callable[..., ClusteredFedAvg]):
+def test_the_shared_mean_is_exact(downlink: str, make: Callable[..., FrameStrategy]):
     assert ClusteredFedAvg.exact
     strategy, seeds = make(4, downlink=downlink, scale=2.0), {camera: 9 + camera for camera in range(4)}
     one_round(strategy, 1, seeds)
@@ -204,9 +203,9 @@ def test_the_shared_mean_is_exact(downlink: str, make: Callable[..., ClusteredFe
 
 @pytest.mark.parametrize("make", [personal, found])
 @pytest.mark.parametrize("downlink", DOWNLINKS)
-def test_with_no_share_it_is_merged_to_the_byte(downlink: str, make: Callable[..., ClusteredFedAvg]):
+def test_with_no_share_it_is_merged_to_the_byte(downlink: str, make: Callable[..., FrameStrategy]):
     groups = make(4, downlink=downlink, share=0.0)
-    merged = MergedFedAvg(base=BASE, shapes=SHAPES, template=TEMPLATE, roster=roster(4), downlink=downlink)
+    merged = served(MergedFedAvg, 4, downlink=downlink)
     for number in (1, 2, 3):
         seeds = {camera: 5 * number + camera for camera in range(4) if camera != number}
         for strategy in (groups, merged):
@@ -216,7 +215,7 @@ def test_with_no_share_it_is_merged_to_the_byte(downlink: str, make: Callable[..
     assert groups.updates == merged.updates
 
 
-def sent(strategy: ClusteredFedAvg, number: int, changes: Mapping[int, Mapping[str, Tensor]]) -> None:
+def sent(strategy: FrameStrategy, number: int, changes: Mapping[int, Mapping[str, Tensor]]) -> None:
     """A round in which these cameras answer with these states, of equal weight."""
     list(strategy.configure_train(number, ArrayRecord(), ConfigRecord(), GRID))
     base = global_fingerprint(BASE, strategy.folded_round)
@@ -247,7 +246,7 @@ def test_a_change_that_its_dtype_cannot_hold_leaves_the_group_as_it_was():
         sent(strategy, number, {k: times(0.0, state(k)) | {"fc.bias": (-1.0) ** k * size} for k in range(2)})
         tell(strategy, number)
         assert np.allclose(told(strategy, 0)["fc.bias"], 4e4) and not strategy.report.skipped
-    assert strategy.own(0) == Update(1, strategy.own(0).frame)  # type: ignore[union-attr]
+    assert strategy.personal_update(0) == Update(1, strategy.personal_update(0).frame)  # type: ignore[union-attr]
     assert np.allclose(of_group(strategy, 0)["fc.bias"], 4e4)
 
 
@@ -261,23 +260,28 @@ def test_every_camera_of_a_group_is_told_its_change_and_billed_for_it():
     assert set(asked.values()) == {0}
     assert all(keys == [PERSONAL_KEY, "update-000001"] for keys in tell(strategy, 1).values())
     for camera, weight in strategy.report.down.items():  # cameras 3 and 4 have not trained yet
-        own = strategy.own(camera)
+        own = strategy.personal_update(camera)
         assert own is not None
         frames = (strategy.updates[0].frame, own.frame)
         assert weight.frame_bytes == sum(map(len, frames))
         assert weight.payload_bytes == sum(inspect(frame).payload_bytes for frame in frames)
         assert weight.message_bytes > weight.frame_bytes
-    assert strategy.own(1) == strategy.own(3) != strategy.own(0) == strategy.own(4)
+    assert (
+        strategy.personal_update(1)
+        == strategy.personal_update(3)
+        != strategy.personal_update(0)
+        == strategy.personal_update(4)
+    )
 
 
 def test_a_group_that_did_not_move_is_not_told_again():
     strategy = personal(4)
     one_round(strategy, 1, {0: 1, 1: 2})
     tell(strategy, 1)
-    before = strategy.own(0), strategy.own(1), of_group(strategy, 0)
+    before = strategy.personal_update(0), strategy.personal_update(1), of_group(strategy, 0)
     one_round(strategy, 2, {0: 3, 2: 4})  # one group alone: its mean is the mean
     assert set(map(tuple, tell(strategy, 2).values())) == {("update-000002",)}
-    assert (strategy.own(0), strategy.own(1)) == before[:2]
+    assert (strategy.personal_update(0), strategy.personal_update(1)) == before[:2]
     assert all(np.array_equal(of_group(strategy, 0)[name], before[2][name]) for name in SHAPES)
     one_round(strategy, 3, {1: 5, 2: 6})
     assert set(map(tuple, tell(strategy, 3).values())) == {(PERSONAL_KEY, "update-000003")}
@@ -289,7 +293,7 @@ def test_who_was_away_is_told_when_it_is_back_and_only_the_latest():
         one_round(strategy, number, {camera: 4 * number + camera for camera in range(3)})
         keys = tell(strategy, number, deaf=[3])
     assert keys[3] == [PERSONAL_KEY, "update-000001", "update-000002"]
-    own = strategy.own(3)
+    own = strategy.personal_update(3)
     assert own is not None and own.round == 2
     messages = strategy.configure_train(3, ArrayRecord(), ConfigRecord(), GRID)
     keys = {strategy.roster[m.metadata.dst_node_id]: sorted(m.content.array_records) for m in messages}
@@ -300,10 +304,10 @@ def test_in_a_round_that_is_skipped_no_group_moves():
     strategy = personal(4, quorum=3)
     one_round(strategy, 1, {0: 1, 1: 2, 2: 3})
     tell(strategy, 1)
-    before = strategy.own(0), dict(strategy.notes), of_group(strategy, 1)
+    before = strategy.personal_update(0), dict(strategy.notes), of_group(strategy, 1)
     one_round(strategy, 2, {0: 4, 1: 5})
     assert strategy.report.skipped and set(map(tuple, tell(strategy, 2).values())) == {()}
-    assert (strategy.own(0), strategy.notes) == before[:2]
+    assert (strategy.personal_update(0), strategy.notes) == before[:2]
     assert all(np.array_equal(of_group(strategy, 1)[name], before[2][name]) for name in SHAPES)
 
 
@@ -332,16 +336,16 @@ GROUP = {0: 5, 1: 3, 2: 3, 3: 5, 4: 4, 5: 4, 6: 3}
 def test_planted_groups_are_found_and_who_comes_later_joins_its_like():
     strategy = found(7, **SIX)
     sent(strategy, 1, needs([0, 4], GROUP))  # two cameras are no three groups
-    assert tell(strategy, 1) == {camera: ["update-000001"] for camera in range(7)} and not strategy.notes["group"]
+    assert tell(strategy, 1) == {camera: ["update-000001"] for camera in range(7)} and not strategy.notes["cluster"]
     sent(strategy, 2, needs([0, 1, 2, 4, 5], GROUP))
-    assert strategy.notes["group"] == {"0": 0, "1": 1, "2": 1, "4": 2, "5": 2}
+    assert strategy.notes["cluster"] == {"0": 0, "1": 1, "2": 1, "4": 2, "5": 2}
     keys = tell(strategy, 2)
     assert [camera for camera, records in keys.items() if PERSONAL_KEY in records] == [0, 1, 2, 4, 5]
     sent(strategy, 3, needs([3, 6, 0, 1, 4], GROUP, 3))
-    assert strategy.notes["group"] == {"0": 0, "1": 1, "2": 1, "4": 2, "5": 2, "3": 0, "6": 1}
+    assert strategy.notes["cluster"] == {"0": 0, "1": 1, "2": 1, "4": 2, "5": 2, "3": 0, "6": 1}
     assert all(PERSONAL_KEY in records for records in tell(strategy, 3).values())
     asked = strategy.configure_train(4, ArrayRecord(), ConfigRecord(), GRID)
-    groups = [strategy.notes["group"][str(strategy.roster[m.metadata.dst_node_id])] for m in asked]
+    groups = [strategy.notes["cluster"][str(strategy.roster[m.metadata.dst_node_id])] for m in asked]
     assert groups == sorted(groups)  # those of one group can train side by side
 
 
@@ -350,29 +354,36 @@ def test_who_joins_a_group_in_a_round_of_its_own_is_told_what_it_has():
     sent(strategy, 1, needs([0, 1, 2, 4, 5], GROUP))
     tell(strategy, 1)
     sent(strategy, 2, needs([1, 2, 6], GROUP, 2))  # one group alone: its change does not move
-    assert strategy.notes["group"]["6"] == 1
+    assert strategy.notes["cluster"]["6"] == 1
     assert PERSONAL_KEY in tell(strategy, 2)[6]
     sent(strategy, 3, needs([3], GROUP, 3))  # beside nobody of a group there is nobody to be like
-    assert "3" not in strategy.notes["group"] and PERSONAL_KEY not in tell(strategy, 3)[3]
+    assert "3" not in strategy.notes["cluster"] and PERSONAL_KEY not in tell(strategy, 3)[3]
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
 @pytest.mark.parametrize("make", [personal, found])
-def test_another_object_goes_on_with_the_same_groups_and_bytes(make: Callable[..., ClusteredFedAvg], dtype: str):
+def test_another_object_goes_on_with_the_same_groups_and_bytes(make: Callable[..., FrameStrategy], dtype: str):
     whole, first, second = (make(7, dtype=dtype, seed=5, **SIX) for _ in range(3))
     for strategy in (whole, first):
         for number in (1, 2):
             sent(strategy, number, needs([0, 1, 2, 4, 5], GROUP, number))
             tell(strategy, number)
     notes = json.loads(json.dumps(first.notes))
-    sums = {name: DeltaSum.of_parts(total.parts()) for name, total in first.kept.items()}
+    sums = {
+        kind: {name: DeltaSum.of_parts(total.parts()) for name, total in totals.items()}
+        for kind, totals in first.sums.items()
+    }
     second.resume(first.updates, first.confirmed, sums, notes)
-    assert [second.own(camera) for camera in range(7)] == [whole.own(camera) for camera in range(7)]
+    assert [second.personal_update(camera) for camera in range(7)] == [
+        whole.personal_update(camera) for camera in range(7)
+    ]
     for strategy in (whole, second):
         sent(strategy, 3, needs([0, 1, 3, 4, 6], GROUP, 3))
     assert tell(whole, 3) == tell(second, 3)
     assert (whole.updates, whole.notes) == (second.updates, second.notes)
-    assert [second.own(camera) for camera in range(7)] == [whole.own(camera) for camera in range(7)]
+    assert [second.personal_update(camera) for camera in range(7)] == [
+        whole.personal_update(camera) for camera in range(7)
+    ]
 
 
 # ---- Whole runs ----
@@ -408,12 +419,14 @@ def test_a_run_bills_each_camera_for_its_groups_change(tmp_path: Path):
 
 
 def test_settings_that_cannot_work_are_refused_at_once():
-    for changes in ({"groups": 0}, {"share": 1.5}, {"share": -0.1}):
-        with pytest.raises(ConfigError, match="at least 1"):
+    for changes in ({"clusters": 0}, {"share": 1.5}, {"share": -0.1}, {"by": "colour"}, {"server_lr": 0.0}):
+        with pytest.raises(ConfigError, match=rf"ClusteredFedAvg\.{next(iter(changes))} must be"):
             personal(**changes)
-    for wrong in ({"server": ServerOptimizer("adam")}, {"aggregator": Aggregator("median")}):
-        with pytest.raises(ConfigError, match="average of mean"):
-            personal(**wrong)
+
+
+def test_clusters_by_weather_need_the_weather():
+    with pytest.raises(ConfigError, match=r"weather of every camera.*camera 0.*similarity"):
+        served(ClusteredFedAvg).configure_train(1, ArrayRecord(), ConfigRecord(), GRID)
 
 
 @pytest.mark.parametrize("setting", [{"strategy__server": "momentum"}, {"strategy__aggregator": "krum"}])

@@ -5,6 +5,7 @@ The other route: FlexLoRA by hand, in NumPy and float64, from the frames that ca
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cameras import BASE, GRID, SHAPES, VIEW, answer, float64_mean, folded, off, reply, roster, state
+from cameras import BASE, GRID, SHAPES, VIEW, answer, float64_mean, folded, off, reply, served, state
 from flwr.app import ArrayRecord, ConfigRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,10 +23,15 @@ from safetensors.torch import load_file
 from small_runs import rows, tiny
 from torch import Tensor, nn
 
+from fed_lorac.adapters.aad import AdditiveDecomposition
+from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.algebra.factors import rank_rows, view_of
-from fed_lorac.aggregation.aggregators import Aggregator
-from fed_lorac.aggregation.delta_sum import DeltaSum
-from fed_lorac.aggregation.server_optimizers import ServerOptimizer
+from fed_lorac.adapters.ffa_lora_c import FfaLoraC
+from fed_lorac.adapters.full import FullFineTuning
+from fed_lorac.adapters.lora_c import LoraC
+from fed_lorac.aggregation.aggregators import ClippedMean, Median, TrimmedMean
+from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
+from fed_lorac.aggregation.server_optimizers import Adam
 from fed_lorac.client.global_model import GlobalModel, fold_updates, initial_state
 from fed_lorac.client.local_update import local_updates
 from fed_lorac.client.state import ClientState
@@ -36,17 +42,23 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream
 from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.server.strategy import Strategy
 from fed_lorac.simulation.engines import run
 from fed_lorac.wire.frame import decode, encode, inspect
 from fed_lorac.wire.updates import global_fingerprint, personal_fingerprint
+from strategies.clustered import ClusteredFedAvg
+from strategies.factor_fedavg import FactorFedAvg
+from strategies.fedavg import FedAvg
 from strategies.flexlora import FlexLora
 from strategies.flora import Flora
+from strategies.local_only import LocalOnly
 from strategies.merged import MergedFedAvg
+from strategies.rotating_basis import RotatingBasis
 
 RANKS = (1, 2, 4)  # camera k has RANKS[k % 3] rows
 SCALE = 2.0
 State = Mapping[str, Tensor]
-Kind = type[FrameStrategy]
+Kind = type[Strategy]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -64,10 +76,9 @@ def template(rank: int) -> dict[str, tuple[int, ...]]:
 
 
 def strategy(make: Kind, cameras: int, *, unequal: bool = True, **changes: Any) -> FrameStrategy:
-    common: dict[str, Any] = {"base": BASE, "shapes": SHAPES, "template": template(4), "scale": SCALE}
     if unequal:
-        common["template_for"] = lambda camera: template(rank_of(camera))
-    return make(**common | {"roster": roster(cameras)} | changes)
+        changes["template_of"] = lambda camera: template(rank_of(camera))
+    return served(make, cameras, template=template(4), scale=SCALE, **changes)
 
 
 def play(
@@ -108,7 +119,7 @@ def test_merged_deltas_of_any_ranks_are_averaged_exactly(make: Kind, examples: l
     """Before the downlink: what svd leaves out is kept, and flora leaves out nothing."""
     one, states = strategy(make, len(examples)), fleet(1, len(examples))
     play(one, 1, states, examples)
-    kept = one.residual if isinstance(one, MergedFedAvg) else {}
+    kept = one.sums.get("residual", {})
     owed = {name: kept[name].dense().numpy() if name in kept else 0.0 for name in SHAPES}
     found = {name: change + owed[name] for name, change in folded(one).items()}
     assert off(found, float64_mean(weighted(states, examples), SCALE)) < 1e-6
@@ -154,9 +165,17 @@ def product(frame: bytes, base: str = BASE, scale: float = SCALE) -> dict[str, n
 
 
 def told(one: FrameStrategy, camera: int) -> bytes:
-    own = one.own(camera)
+    own = one.personal_update(camera)
     assert own is not None and own.round == one.folded_round
     return own.frame
+
+
+def restored(sums: Mapping[str, Sums]) -> dict[str, Sums]:
+    """As out of a checkpoint."""
+    return {
+        kind: {name: DeltaSum.of_parts(total.parts()) for name, total in totals.items()}
+        for kind, totals in sums.items()
+    }
 
 
 def close(found: np.ndarray, expected: np.ndarray, to: float = 1e-6) -> bool:
@@ -166,7 +185,7 @@ def close(found: np.ndarray, expected: np.ndarray, to: float = 1e-6) -> bool:
 def test_flexlora_is_flexlora_by_hand() -> None:
     """Rounds replace one another where factors live on, and add up beside them."""
     one, hand, examples = strategy(FlexLora, 5), ByHand(), [1, 2, 3, 4, 5]
-    assert one.own(0) is None
+    assert one.personal_update(0) is None
     total = {name: np.zeros(shape) for name, shape in SHAPES.items() if name != "conv.weight"}
     for round in (1, 2, 3):
         states = {k: said for k, said in fleet(round, 5).items() if k != round}  # one does not answer
@@ -179,7 +198,7 @@ def test_flexlora_is_flexlora_by_hand() -> None:
         assert set(inspect(one.updates[-1].frame).shapes) == set(total)
         total = {name: value + hand.dense[name] for name, value in total.items()}
         assert math.isclose(one.report.aggregation_error, hand.error([1, 2, 4, 1, 2]), rel_tol=1e-5)
-        assert close(one.outside(one.kept)["conv.weight"].dense().numpy().reshape(VIEW), hand.mean)
+        assert close(one.not_in_updates()["conv.weight"].dense().numpy().reshape(VIEW), hand.mean)
     assert all(close(folded(one)[name], value) for name, value in total.items())
 
 
@@ -225,7 +244,7 @@ def test_flexlora_goes_on_from_a_checkpoint_to_the_same_bytes() -> None:
     whole = strategy(FlexLora, 3, dtype="int8")
     play(whole, 1, fleet(1, 3), [1, 2, 3])
     resumed = strategy(FlexLora, 3, dtype="int8")
-    resumed.resume(whole.updates, {}, {key: DeltaSum.of_parts(total.parts()) for key, total in whole.kept.items()})
+    resumed.resume(whole.updates, {}, restored(whole.sums), {})
     assert [told(resumed, k) for k in range(3)] == [told(whole, k) for k in range(3)]
     for one in (whole, resumed):
         play(one, 2, fleet(2, 3), [1, 2, 3])
@@ -235,28 +254,48 @@ def test_flexlora_goes_on_from_a_checkpoint_to_the_same_bytes() -> None:
 def test_factors_that_their_dtype_cannot_hold_skip_the_round() -> None:
     one = strategy(FlexLora, 3, dtype="fp16")
     play(one, 1, fleet(1, 3), [1, 2, 3])
-    before = ([*one.updates], told(one, 2), one.kept["global/conv.weight"].dense())
+    before = ([*one.updates], told(one, 2), one.sums["global"]["conv.weight"].dense())
     huge = {k: {**said, "conv.B": 1e12 * said["conv.B"]} for k, said in fleet(2, 3).items()}
     play(one, 2, huge, [1, 2, 3])
     assert one.report.skipped and {r.reason for r in one.report.replies} == {"the update is refused: overflow"}
-    assert (one.updates, told(one, 2)) == before[:2] and torch.equal(one.kept["global/conv.weight"].dense(), before[2])
+    assert (one.updates, told(one, 2)) == before[:2] and torch.equal(
+        one.sums["global"]["conv.weight"].dense(), before[2]
+    )
     play(one, 3, fleet(3, 3), [1, 2, 3])
     assert [update.round for update in one.updates] == [1, 3]
 
 
 @pytest.mark.parametrize(
-    ("make", "changes", "why"),
+    ("own", "adapter", "why"),
     [
-        (FlexLora, {"server": ServerOptimizer("momentum")}, "factors that live on"),
-        (FlexLora, {"aggregator": Aggregator("median")}, "factors that live on"),
-        (FlexLora, {"template": {"conv.A": (6, 4, 2, 3), "conv.B": (6, 4, 3, 2)}, "unequal": False}, "layer-wise"),
-        (Flora, {"server": ServerOptimizer("adam")}, "No stack of factors"),
-        (Flora, {"aggregator": Aggregator("trimmed")}, "No stack of factors"),
+        (FlexLora(), LoraC(2, 4.0, kernel_wise=True), "layer-wise"),
+        (FlexLora(), AdditiveDecomposition(2, 4.0), "its own rank"),
+        (Flora(), FfaLoraC(2, 4.0), "stacked"),
+        (Flora(server_optimizer=Adam()), LoraC(2, 4.0), "no stack of factors"),
+        (Flora(aggregator=TrimmedMean()), LoraC(2, 4.0), "no stack of factors"),
+        (Flora(aggregator=ClippedMean(noise=0.1)), LoraC(2, 4.0), "no stack of factors"),
+        (MergedFedAvg("stack", aggregator=Median()), LoraC(2, 4.0), "no stack of factors"),
+        (FactorFedAvg(), FfaLoraC(2, 4.0), "A and B apart"),
+        (MergedFedAvg(), FullFineTuning(), "trains every parameter"),
+        (ClusteredFedAvg(), FullFineTuning(), "trains every parameter"),
     ],
 )
-def test_what_leaves_no_factors_is_refused(make: Kind, changes: dict[str, Any], why: str) -> None:
+def test_what_a_strategy_cannot_work_with_is_refused(own: Strategy, adapter: Adapter, why: str) -> None:
+    assert re.search(why, own.refuses(adapter) or "")
     with pytest.raises(ConfigError, match=why):
-        strategy(make, 3, **changes)
+        FrameStrategy.for_model(own, nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.Linear(2, 2)), adapter)
+
+
+@pytest.mark.parametrize("own", [FlexLora(), Flora(), MergedFedAvg(), ClusteredFedAvg(), LocalOnly()])
+def test_ranks_may_differ_where_products_of_factors_are_averaged(own: Strategy) -> None:
+    assert own.refuses_ranks(LoraC(2, 4.0), [1, 2]) is None
+    assert "ranks 1, 2 of FfaLoraC" in (own.refuses_ranks(FfaLoraC(2, 4.0), [1, 2]) or "")
+
+
+@pytest.mark.parametrize("own", [FactorFedAvg(), FedAvg(), RotatingBasis()])
+def test_ranks_are_one_where_factors_are_averaged_apart(own: Strategy) -> None:
+    assert own.refuses_ranks(LoraC(2, 4.0), [2, 2]) is None
+    assert "must be of one rank" in (own.refuses_ranks(LoraC(2, 4.0), [1, 2]) or "")
 
 
 @pytest.mark.parametrize(

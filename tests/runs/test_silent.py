@@ -26,11 +26,13 @@ from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import stream
+from fed_lorac.server.fleet_strategy import FleetRules
+from fed_lorac.server.silent_fleet import SilentFleet
 from fed_lorac.simulation.engines import Fleet, run
 from fed_lorac.training.loop import Task, train
 from fed_lorac.wire.frame import decode
 from fed_lorac.wire.updates import personal_fingerprint
-from strategies.silent import LocalOnly
+from strategies.local_only import LocalOnly
 
 SILENT = ("local-only", "zero-byte")
 ADAPTERS = ("lora-c", "full", "bn-affine", "aad", "filter-atoms")
@@ -140,7 +142,7 @@ def test_a_second_turn_begins_where_the_first_ended(run_of: Any, method: str):
 def kept_by(config: Config, cameras: tuple[int, ...]) -> dict[int, bytes]:
     """What each of these cameras has of its own after two rounds in a fleet of these alone."""
     with task_identity(), closing(Fleet(config)) as fleet:
-        strategy = LocalOnly(roster={1000 + camera: camera for camera in cameras})
+        strategy = SilentFleet(LocalOnly(), FleetRules(roster={1000 + camera: camera for camera in cameras}))
         for number in (1, 2):
             nothing = ArrayRecord()
             asked = strategy.configure_train(number, nothing, ConfigRecord(), fleet.grid)

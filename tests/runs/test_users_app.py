@@ -16,6 +16,7 @@ from fed_lorac.grid.in_process import in_process
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.server.strategy import Strategy
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.updates import global_fingerprint, read_updates, unfolded
@@ -100,11 +101,11 @@ def exact_model(turns: Deltas) -> dict[str, np.ndarray]:
 def test_the_stock_start_averages_a_users_cameras_exactly(downlink: str):
     turns: Deltas = []
     grid = in_process(users_app(turns), 4)
-    strategy = MergedFedAvg.for_model(small_model(), ADAPTER, downlink=downlink, quorum=3)
+    strategy = FrameStrategy.for_model(MergedFedAvg(downlink), small_model(), ADAPTER, quorum=3)
     with task_identity():
         result = strategy.start(grid, initial_arrays=ArrayRecord(small_model().state_dict()), num_rounds=3)
     found = {name: t.numpy() for name, t in result.arrays.to_torch_state_dict().items()}
-    for name, owed in strategy.residual.items():  # svd's, still on the server
+    for name, owed in strategy.sums.get("residual", {}).items():  # svd's, still on the server
         found[name] = found[name] + owed.dense().numpy()
     expected = exact_model(turns)
     assert len(turns) == 12
@@ -115,7 +116,7 @@ def test_the_stock_start_averages_a_users_cameras_exactly(downlink: str):
 
 def test_every_camera_holds_the_model_that_the_result_says():
     grid = in_process(users_app([]), 3)
-    strategy = MergedFedAvg.for_model(small_model(), ADAPTER)
+    strategy = FrameStrategy.for_model(MergedFedAvg(), small_model(), ADAPTER)
     with task_identity():
         result = strategy.start(grid, initial_arrays=ArrayRecord(small_model().state_dict()), num_rounds=3)
     expected = result.arrays.to_torch_state_dict()
@@ -124,15 +125,15 @@ def test_every_camera_holds_the_model_that_the_result_says():
         assert all(torch.allclose(held[name], expected[name], atol=1e-6) for name in expected)
 
 
-@pytest.mark.parametrize("make", [MergedFedAvg, FactorFedAvg])
-def test_it_starts_without_arrays_and_central_evaluation_sees_none(make: type[FrameStrategy]):
+@pytest.mark.parametrize("own", [MergedFedAvg(), FactorFedAvg()])
+def test_it_starts_without_arrays_and_central_evaluation_sees_none(own: Strategy):
     seen: list[int] = []
 
     def evaluate_fn(round: int, arrays: ArrayRecord) -> None:
         seen.append(len(arrays))
 
     with task_identity():
-        strategy = make.for_model(small_model(), ADAPTER)
+        strategy = FrameStrategy.for_model(own, small_model(), ADAPTER)
         result = strategy.start(in_process(users_app([]), 2), ArrayRecord(), num_rounds=1, evaluate_fn=evaluate_fn)
     assert seen == [0, 0] and len(strategy.updates) == 1
     assert result.train_metrics_clientapp[1]["num-examples"] == 30
@@ -159,7 +160,7 @@ def fails_once(app: ClientApp, camera: int, kind: str) -> ClientApp:
 def test_a_camera_whose_radio_broke_down_catches_up(kind: str):
     turns: Deltas = []
     grid = in_process(fails_once(users_app(turns), 1, kind), 3)
-    strategy = MergedFedAvg.for_model(small_model(), ADAPTER)
+    strategy = FrameStrategy.for_model(MergedFedAvg(), small_model(), ADAPTER)
     with task_identity():
         result = strategy.start(grid, ArrayRecord(small_model().state_dict()), num_rounds=3)
     expected = result.arrays.to_torch_state_dict()

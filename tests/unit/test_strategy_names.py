@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import ROOT, environment
 
-from fed_lorac.server.fleet_strategy import FleetStrategy
+from fed_lorac.server.strategy import Traits
 
 door = import_module("fed_lorac.strategies")
 FILES = sorted(path.stem for path in (ROOT / "strategies").glob("[!_]*.py"))
@@ -17,7 +17,7 @@ FILES = sorted(path.stem for path in (ROOT / "strategies").glob("[!_]*.py"))
 def test_the_door_has_every_strategy_of_every_file_and_nothing_else() -> None:
     files = [import_module(f"fed_lorac.strategies.{name}") for name in FILES]
     public = {name: getattr(file, name) for file in files for name in file.__all__}
-    classes = {name for name, it in public.items() if isinstance(it, type) and issubclass(it, FleetStrategy)}
+    classes = {name for name, it in public.items() if isinstance(it, type) and issubclass(it, Traits)}
     assert {name: public[name] for name in classes} == {name: getattr(door, name) for name in door.__all__}
     assert classes <= set(dir(door))
 

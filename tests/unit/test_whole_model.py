@@ -10,6 +10,7 @@ from cameras import BASE, SHAPES, TEMPLATE, roster, tell, train
 from flwr.app import RecordDict
 from small_runs import rounds_run, rows, tiny
 
+from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.client.app import make_client_app
 from fed_lorac.client.global_model import GlobalModel, catch_up, encode_global_model, fold_updates
 from fed_lorac.errors import FrameError
@@ -18,14 +19,15 @@ from fed_lorac.grid.in_process import in_process
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.downlink import Update
-from fed_lorac.server.fleet_strategy import FleetStrategy
+from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy
+from fed_lorac.server.frame_spec import FrameSpec
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation import run as conducting
 from fed_lorac.simulation.build_strategy import strategy_of
 from fed_lorac.simulation.engines import run
 from fed_lorac.wire.billing import FullMessages, frame_record
 from fed_lorac.wire.frame import encode
-from fed_lorac.wire.updates import base_key, read_base, read_updates, whole_fingerprint
+from fed_lorac.wire.updates import base_key, global_fingerprint, read_base, read_updates, whole_fingerprint
 from strategies.merged import MergedFedAvg
 
 
@@ -45,9 +47,8 @@ def told_after(missed: int, base_values: int) -> tuple[FrameStrategy, list[str]]
     def whole(updates: Sequence[Update]) -> bytes:
         return a_frame(base_values, updates[-1].round)
 
-    strategy = MergedFedAvg(
-        base=BASE, shapes=SHAPES, template=TEMPLATE, roster=roster(3), downlink="dense", whole=whole
-    )
+    spec, rules = FrameSpec(BASE, SHAPES, TEMPLATE), FleetRules(roster=roster(3))
+    strategy = FrameStrategy(MergedFedAvg("dense"), spec, rules=rules, whole=whole)
     for number in range(1, missed):
         train(strategy, number, {0: number, 1: 9 * number})
         tell(strategy, number, deaf=[2])
@@ -151,14 +152,14 @@ def test_who_takes_a_base_over_has_it_bit_for_bit(method: str) -> None:
 
 def updates_of(strategy: FrameStrategy, rounds: int) -> list[tuple[int, bytes]]:
     """Updates of the strategy's own making, out of random states."""
-    from fed_lorac.wire.updates import global_fingerprint
 
     found = []
     for number in range(1, rounds + 1):
         g = torch.Generator().manual_seed(number)
-        state = {name: 0.1 * torch.randn(shape, generator=g) for name, shape in strategy.template.items()}
-        update, _ = strategy.combine([(state, 1.0)])
-        found.append((number, encode(update, dtype="fp32", base=global_fingerprint(strategy.base, number - 1))))
+        state = {name: 0.1 * torch.randn(shape, generator=g) for name, shape in strategy.spec.template.items()}
+        delta = ClientDelta(0, 1.0, state, state, strategy.spec.shapes, strategy.spec.scale)
+        update = strategy.strategy.propose(strategy.state, [delta]).update
+        found.append((number, encode(update, dtype="fp32", base=global_fingerprint(strategy.spec.base, number - 1))))
     return found
 
 

@@ -1,0 +1,100 @@
+"""Rounds in which nothing crosses the radio: messages are how a simulation tells its cameras that a round goes by.
+Knows rounds and replies; not frames."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+
+from fed_lorac.aggregation.delta_sum import Sums
+from fed_lorac.server.downlink import Update
+from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy
+from fed_lorac.server.replies import Reply, heard, train_metrics
+from fed_lorac.server.strategy import Notes, SilentStrategy
+from fed_lorac.wire.billing import MessageSize
+
+__all__ = ["SilentFleet"]
+
+_ROUNDS, _HEARD = "rounds", "heard"  # what is noted: "made" -> rounds that counted, camera -> those it was there for
+
+
+class SilentFleet(FleetStrategy):
+    """A Flower Strategy for cameras on their own: nothing is sent, so nothing is billed.
+
+    Any other method would tell a camera with each message the updates that it lacks, one a round: so they are counted
+    for comparison.
+    """
+
+    bills = False
+
+    def __init__(self, strategy: SilentStrategy, rules: FleetRules | None = None) -> None:
+        super().__init__(strategy.source, rules or FleetRules())
+        self.strategy = strategy
+        self._notes: dict[str, dict[str, int]] = {}
+
+    @property
+    def sums(self) -> Mapping[str, Sums]:
+        """None."""
+        return {}
+
+    @property
+    def notes(self) -> Notes:
+        """How many rounds counted, and for how many of them each camera was there."""
+        return self._notes
+
+    def resume(
+        self, updates: Iterable[Update], confirmed: Mapping[int, int], sums: Mapping[str, Sums], notes: Notes
+    ) -> None:
+        """As `FleetStrategy`'s."""
+        super().resume(updates, confirmed, sums, notes)
+        self._notes = {kind: dict(found) for kind, found in notes.items()}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """As `FleetStrategy`'s; nobody is asked where nobody trains."""
+        messages = super().configure_train(server_round, arrays, config, grid)
+        return messages if self.strategy.trains else []
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Hear how the local updates went; there is nothing to average. Where nobody trains, nobody is left out."""
+        if not self.strategy.trains:
+            self._end([replace(reply, counted=True, reason="") for reply in self.report.replies])
+            return None, None
+        said, nothing = heard(replies, self.roster), Reply(-1)
+        found = [replace(said.get(reply.camera, nothing), camera=reply.camera) for reply in self.report.replies]
+        counted = self._end([self.rules.judge(reply, MessageSize()) for reply in found])
+        return None, train_metrics(counted) if counted else None
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """As `FleetStrategy`'s."""
+        found = super().aggregate_evaluate(server_round, replies)
+        self._note_heard(self.evaluations)
+        return found
+
+    def _messages(
+        self, cameras: Collection[int], message_type: str, server_round: int, config: ConfigRecord
+    ) -> list[Message]:
+        messages = super()._messages(cameras, message_type, server_round, config)
+        heard_by = self._notes.get(_HEARD, {})
+        self.report.caught_up.update(self._made - heard_by.get(str(camera), 0) for camera in cameras)
+        return messages
+
+    @property
+    def _made(self) -> int:
+        return self._notes.get(_ROUNDS, {}).get("made", 0)
+
+    def _note_heard(self, cameras: Iterable[int]) -> None:
+        self._notes.setdefault(_HEARD, {}).update((str(camera), self._made) for camera in cameras)
+
+    def _end(self, replies: list[Reply]) -> list[Reply]:
+        """The round's replies are these; those that count are returned."""
+        counted = [reply for reply in replies if reply.counted]
+        self.report.replies, self.report.skipped = replies, not counted
+        self._note_heard(reply.camera for reply in counted)
+        if counted:
+            self._notes[_ROUNDS] = {"made": self._made + 1}
+        return counted
