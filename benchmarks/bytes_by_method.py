@@ -25,6 +25,7 @@ from method_bytes.markdown import written
 from method_bytes.pairs import Pair, pairs, ran
 
 from fed_lorac.config import names
+from fed_lorac.registry import ADAPTERS
 
 KEPT = ROOT / "benchmarks/results/bytes_by_method.json"
 _FORMS = ("r", "r*k")
@@ -46,7 +47,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=0)
     parser.add_argument("--rank", type=int, default=2)
     parser.add_argument("--cameras", type=int, default=4)
-    parser.add_argument("--adapters", nargs="+", default=list(names.ADAPTERS), choices=names.ADAPTERS)
+    parser.add_argument("--adapters", nargs="+", default=list(ADAPTERS.names), choices=ADAPTERS.names)
     parser.add_argument("--codecs", nargs="*", default=list(names.CODECS), choices=names.CODECS)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each in a process of its own")
     parser.add_argument("--tables", nargs="+", type=Path, metavar="FILE", help="write the kept result's tables here")
@@ -88,7 +89,7 @@ def all_of(work: Sequence[Work], jobs: int) -> list[dict[str, Any]]:
 
 def row_of(network: str, pair: Pair, args: argparse.Namespace) -> dict[str, Any]:
     """One run of a pair on a network."""
-    found = ran(pair.config(network, args.cameras, args.rank, model__width=args.width))
+    found = ran(pair.config(network, args.cameras, args.rank, width=args.width))
     row = {
         "network": network,
         "adapter": pair.adapter,
@@ -104,7 +105,7 @@ def row_of(network: str, pair: Pair, args: argparse.Namespace) -> dict[str, Any]
 
 def codec_row_of(network: str, pair: Pair, codec: str, args: argparse.Namespace) -> dict[str, Any]:
     """One run of a pair on a network, by a codec both ways."""
-    others = {"model__width": args.width, "codec__up": codec, "codec__down": codec}
+    others = {"width": args.width, "codec__up": codec, "codec__down": codec}
     found = ran(pair.config(network, args.cameras, args.rank, **others))
     say(network, pair.form, codec, found)
     return {"network": network, "codec": codec, "form": pair.form, **found}

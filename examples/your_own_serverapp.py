@@ -7,7 +7,6 @@ A camera keeps the network that it has, folds the updates that a message brings,
 
 import torch
 import torch.nn.functional as F
-from fed_lorac.wire.base_tags import global_fingerprint
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -22,7 +21,7 @@ from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.strategies import MergedFedAvg
 from fed_lorac.wire.billing import frame_record
-from fed_lorac.wire.updates import read_updates, unfolded
+from fed_lorac.wire.updates import global_fingerprint, read_updates, unfolded
 
 CAMERAS, ROUNDS = 3, 3
 adapter = LoraC(rank=1, alpha=2.0)

@@ -7,13 +7,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.api.catalogue import methods
-from fed_lorac.config import names
 from fed_lorac.fleet.links import LINKS, elapsed_s
+from fed_lorac.registry import ADAPTERS, STRATEGIES
 from fed_lorac.wire.codecs.codecs import CODECS, Codec
 from method_bytes.formulas import DOWN, up_of
-from method_bytes.pairs import FORMS, ONE, WAYS, Pair
+from method_bytes.pairs import FORMS, ONE, WAYS, Pair, accepted
 from method_bytes.words import CODEC_WORDS, FORM_WORDS, WAY_WORDS
 
 __all__ = ["TABLES", "written"]
@@ -23,7 +22,7 @@ Row = list[str]
 
 _MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 _TITLES = {"resnet20": "ResNet-20", "resnet18": "ResNet-18"}
-_TYPICAL = (("lora-c", "r*k"), ("lora-c-ffa", "r*k"), ("full", ""))  # the adapter that a strategy is shown with
+_TYPICAL = (("lora-c", "r*k"), ("ffa-lora-c", "r*k"), ("full", ""))  # the adapter that a strategy is shown with
 
 
 def written(text: str, found: Found) -> str:
@@ -63,7 +62,7 @@ def strategies(found: Found) -> str:
 
 def down(found: Found) -> str:
     """Message bytes that one camera is sent in a round: adapters by strategies, a network after the other."""
-    ways = [(entry["name"], way) for entry, way in _strategies() if entry["name"] not in names.SILENT]
+    ways = [(entry["name"], way) for entry, way in _strategies() if STRATEGIES.load(entry["name"]).sends]
     head = ["", "", *(f"`{name}`{' ' if way else ''}{WAY_WORDS[way]}" for name, way in ways)]
     parts = []
     for network in _networks(found):
@@ -142,8 +141,11 @@ def _weights(
 
 def _sent_up(found: Found, network: str, adapter: str, form: str) -> tuple[str, str, str]:
     """Numbers, message bytes and the share of full fine-tuning's that an adapter sends as it is."""
-    strategy, way = ("full", "") if adapter == "full" else ("merged", "svd")
-    own, full = _weights(found, network, adapter, form, strategy, way), _weights(found, network, "full", "", "full", "")
+    strategy, way = ("fedavg", "") if adapter == "full" else ("merged", "svd")
+    own, full = (
+        _weights(found, network, adapter, form, strategy, way),
+        _weights(found, network, "full", "", "fedavg", ""),
+    )
     if own is None or full is None:
         raise KeyError(f"{adapter} {form} on {network} was not measured: run benchmarks/bytes_by_method.py again")
     size = own[0]["message_bytes"]
@@ -151,22 +153,22 @@ def _sent_up(found: Found, network: str, adapter: str, form: str) -> tuple[str, 
 
 
 def _typical(strategy: str) -> tuple[str, str]:
-    if strategy in names.SILENT:
+    if not STRATEGIES.load(strategy).sends:
         return "lora-c", "r"  # one that was run
-    return next((adapter, form) for adapter, form in _TYPICAL if adapter in names.ACCEPTED[strategy])
+    return next((adapter, form) for adapter, form in _TYPICAL if adapter in accepted(strategy))
 
 
 def _linear(adapter: str, form: str) -> str:
-    pair = Pair(adapter, form, "full" if adapter == "full" else "merged", "", FORMS.get(adapter, ONE)[form])
-    return _yes(adapter_of(pair.config("resnet8", 1, 2).adapter).linear)
+    pair = Pair(adapter, form, "fedavg" if adapter == "full" else "merged", "", FORMS.get(adapter, ONE)[form])
+    return _yes(pair.config("resnet8", 1, 2).adapter.build("method").linear)
 
 
 def _accepted(strategy: str) -> str:
-    accepted = names.ACCEPTED[strategy]
-    left_out = [f"`{name}`" for name in names.ADAPTERS if name not in accepted]
+    able = accepted(strategy)
+    left_out = [f"`{name}`" for name in ADAPTERS.names if name not in able]
     if len(left_out) < 2:
         return " but ".join(["all", *left_out])
-    return ", ".join(f"`{name}`" for name in accepted)
+    return ", ".join(f"`{name}`" for name in able)
 
 
 def _unbiased(codec: Codec) -> str:

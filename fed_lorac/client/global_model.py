@@ -47,7 +47,8 @@ __all__ = [
 class GlobalModel:
     """The base model after the update of `round` (0: none yet). The base model itself is not part of it.
 
-    `tensors` are those that updates have changed; `factors` those that live on in the adapter (strategy "factors").
+    `tensors` are those that updates have changed; `factors` those that live on in the adapter
+    (strategy "factor-fedavg").
     """
 
     round: int = 0
@@ -100,7 +101,7 @@ def read_deltas(
 ) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
     """(round, delta) of every (round, frame) after `folded_round`, in order; adapter states are turned into deltas."""
     for round, update in unfolded(updates, experiment.base.fingerprint, folded_round):
-        yield round, to_delta(experiment, round)(update) if experiment.plan.updates == "states" else update
+        yield round, to_delta(experiment, round)(update) if experiment.plan.updates == "state" else update
 
 
 def encode_global_model(experiment: Experiment, global_model: GlobalModel) -> bytes:
