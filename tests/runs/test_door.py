@@ -97,7 +97,7 @@ def test_its_networks_score_on_stored_pixels_what_was_measured(done: fl.Run) -> 
     assert not torch.equal(shared(images), done.model(1)(images))
 
 
-@pytest.mark.parametrize("images", [torch.rand(2, 3, 32, 32), torch.zeros(2, 3, 32, 32, dtype=torch.uint8)])
+@pytest.mark.parametrize("images", [torch.full((2, 3, 32, 32), 0.5), torch.zeros(2, 3, 32, 32, dtype=torch.uint8)])
 def test_other_pixels_are_refused_with_a_remedy(done: fl.Run, images: torch.Tensor) -> None:
     with pytest.raises(fl.DataError, match=r"bytes of the shape \(N, H, W, 3\).*permute"):
         done.model()(images)
