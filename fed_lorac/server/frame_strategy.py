@@ -172,11 +172,10 @@ class FrameStrategy(FleetStrategy):
 
     def _propose(self, server: ServerState, states: Iterator[tuple[int, State, int]]) -> Proposal | None:
         """What the strategy would do with these cameras' states; None where there is not one."""
-        to_delta = self.spec.to_delta(server.round)
 
         def of_camera(sent: tuple[int, State, int]) -> ClientDelta:
             camera, state, examples = sent
-            return ClientDelta(camera, examples, state, dict(to_delta(state)), self.spec.shapes, self.spec.scale)
+            return server.client_delta(camera, examples, state)
 
         deltas = map(of_camera, states)
         if (first := next(deltas, None)) is None:

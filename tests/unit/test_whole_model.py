@@ -10,7 +10,6 @@ from cameras import BASE, SHAPES, TEMPLATE, roster, tell, train
 from flwr.app import RecordDict
 from small_runs import rounds_run, rows, tiny
 
-from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.client.app import make_client_app
 from fed_lorac.client.global_model import GlobalModel, catch_up, encode_global_model, fold_updates
 from fed_lorac.errors import FrameError
@@ -157,8 +156,7 @@ def updates_of(strategy: FrameStrategy, rounds: int) -> list[tuple[int, bytes]]:
     for number in range(1, rounds + 1):
         g = torch.Generator().manual_seed(number)
         state = {name: 0.1 * torch.randn(shape, generator=g) for name, shape in strategy.spec.template.items()}
-        delta = ClientDelta(0, 1.0, state, state, strategy.spec.shapes, strategy.spec.scale)
-        update = strategy.strategy.propose(strategy.state, [delta]).update
+        update = strategy.strategy.propose(strategy.state, [strategy.state.client_delta(0, 1.0, state)]).update
         found.append((number, encode(update, dtype="fp32", base=global_fingerprint(strategy.spec.base, number - 1))))
     return found
 
