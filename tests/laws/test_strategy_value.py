@@ -1,4 +1,4 @@
-"""Laws of a strategy as a value: it changes nothing that it is given, keeps no camera's tensors, and anyone writes one."""
+"""Laws of a strategy as a value: it changes nothing that it is given, lets go of each camera, and anyone writes one."""
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping

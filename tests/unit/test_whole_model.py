@@ -47,7 +47,7 @@ def told_after(missed: int, base_values: int) -> tuple[FrameStrategy, list[str]]
         return a_frame(base_values, updates[-1].round)
 
     spec, rules = FrameSpec(BASE, SHAPES, TEMPLATE), FleetRules(roster=roster(3))
-    strategy = FrameStrategy(MergedFedAvg("dense"), spec, rules=rules, whole=whole)
+    strategy = FrameStrategy(MergedFedAvg("dense"), spec, rules=rules, encode_global_model=whole)
     for number in range(1, missed):
         train(strategy, number, {0: number, 1: 9 * number})
         tell(strategy, number, deaf=[2])
@@ -97,7 +97,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 def by_updates_alone(experiment: Experiment, **settings: Any) -> FleetStrategy:
     strategy = strategy_of(experiment, **settings)
-    strategy._downlink.whole = None
+    strategy._downlink.encode_global_model = None
     return strategy
 
 
