@@ -18,13 +18,14 @@ from fed_lorac.config import (
     Topk,
     names,
 )
-from fed_lorac.config.sense import fixed_basis
+from fed_lorac.config.compatibility import fixed_basis
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.data.progress import at
 from fed_lorac.data.store import cached_arrays
 from fed_lorac.experiment.base_model import BaseModel, load_base_model
 from fed_lorac.fleet.dealing import build_fleet
 from fed_lorac.fleet.fleet import Fleet
+from fed_lorac.registry import STRATEGIES
 from fed_lorac.runtime.normalization import Normalization
 from fed_lorac.runtime.precision import Precision, resolved_device, resolved_precision
 from fed_lorac.runtime.settings import Scalar
@@ -87,9 +88,9 @@ class LocalPlan:
     round, or where they are 0, `epochs`. `correlated`: images come class by class. `block_size`: how many cameras train
     side by side; 0: as `training.blocks.rule` says.
 
-    `trains`, `sends`: whether it trains, and sends what it has trained. `updates`: the server's are deltas of weights,
-    adapter states that both ends turn into deltas, or factors that live on in the adapter. `clustered`: a camera's
-    personal parameters are its cluster's delta of the weights; otherwise its adapter starts from them.
+    `trains`, `sends`: whether it trains, and sends what it has trained. `updates`: each of the server's is a delta of
+    weights, an adapter state that both ends turn into one, or factors that live on in the adapter. `clustered`: a
+    camera's personal parameters are its cluster's delta of the weights; otherwise its adapter starts from them.
     `fixed_basis`: an adapter draws the same in every round.
     """
 
@@ -106,7 +107,7 @@ class LocalPlan:
     correlated: bool
     trains: bool
     sends: bool
-    updates: Literal["deltas", "states", "factors"]
+    updates: Literal["delta", "state", "factors"]
     clustered: bool
     fixed_basis: bool
 
@@ -207,7 +208,7 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...]) -> Experiment:
 
 def local_plan(config: Config, precision: Precision, normalization: Normalization) -> LocalPlan:
     """The plan of a config, in this precision, on pixels normalised like this."""
-    local, codec, strategy = config.local, config.codec, config.strategy.name
+    local, codec, strategy = config.local, config.codec, STRATEGIES.load(config.strategy.name)
     correlated, statistics = config.fleet.stream == "correlated", config.batch_norm.table(LocalStatistics)
     recipe = Recipe(
         lr=local.lr,
@@ -233,10 +234,10 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         uplink=UplinkCodec(codec.up, codec.table(Topk).share, codec.error_feedback),
         block_size=1 if config.run.engine == "flower" else config.run.table(FleetEngine).block_size,
         correlated=correlated,
-        trains=strategy != "zero-byte",
-        sends=strategy not in names.SILENT,
-        updates="factors" if strategy == "factor-fedavg" else "states" if strategy in names.SEND_STATES else "deltas",
-        clustered=strategy in names.GROUPED,
+        trains=strategy.trains,
+        sends=strategy.sends,
+        updates=strategy.update_kind,
+        clustered=strategy.personal_kind == "delta",
         fixed_basis=fixed_basis(config),
     )
 
@@ -248,9 +249,9 @@ def _adapters(config: Config, base: BaseModel) -> tuple[Adapter, ...]:
     """
     adapter = config.adapter
     dealt: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank)) for rank in adapter.ranks]
-    if config.strategy.name == "rotating-basis":
+    if STRATEGIES.load(config.strategy.name).rotates:
         dealt = [one.with_frozen_basis() or one for one in dealt]
-    if config.codec.up not in names.LOSSLESS and config.strategy.name in names.DRAW_ANEW:
+    if config.codec.up not in names.LOSSLESS and STRATEGIES.load(config.strategy.name).draws_anew:
         dealt = [one.relative_to_init() for one in dealt]
     return tuple(one.fit_to(base.model) for one in dealt)
 

@@ -5,23 +5,22 @@ Flower's records and frames; not what is averaged (the strategy says that), nor 
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Self
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import changed_names
-from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, relative_distance, sum_states
+from fed_lorac.aggregation.delta_sum import State, Sums, relative_distance, sum_states
 from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
-from fed_lorac.server.downlink import Update, Whole
-from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy
+from fed_lorac.server.downlink import EncodeGlobalModel, Update
+from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy, add_to_arrays, check_arrays
 from fed_lorac.server.frame_spec import DownlinkCodec, FrameSpec
 from fed_lorac.server.replies import Reply, ReplyCollector, train_metrics
 from fed_lorac.server.strategy import Notes, PersonalPart, Proposal, ServerState, Strategy
@@ -52,7 +51,7 @@ class FrameStrategy(FleetStrategy):
         codec: of the frames down.
         seed: whose streams ("codec", "server", round) and ("noise", round) are drawn from.
         rules: who takes part in a round, and its quorum.
-        whole: see `FleetStrategy`.
+        encode_global_model: see `FleetStrategy`.
         weather_of: camera -> the number of its weather, for strategies that cluster cameras by it.
     """
 
@@ -64,10 +63,10 @@ class FrameStrategy(FleetStrategy):
         codec: DownlinkCodec | None = None,
         seed: int = 0,
         rules: FleetRules | None = None,
-        whole: Whole | None = None,
+        encode_global_model: EncodeGlobalModel | None = None,
         weather_of: Callable[[int], int] | None = None,
     ) -> None:
-        super().__init__(strategy.source, rules or FleetRules(), whole)
+        super().__init__(strategy.source, rules or FleetRules(), encode_global_model)
         self.strategy, self.spec, self.codec = strategy, spec, codec or DownlinkCodec()
         self.state = ServerState(spec, seed)
         if weather_of is not None:
@@ -140,7 +139,9 @@ class FrameStrategy(FleetStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """As `FleetStrategy`'s; `arrays` hold all that is adapted, or nothing."""
-        return super().configure_train(server_round, _fitting(arrays, changed_names(self.spec.deltas)), config, grid)
+        return super().configure_train(
+            server_round, check_arrays(arrays, changed_names(self.spec.deltas)), config, grid
+        )
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -160,7 +161,7 @@ class FrameStrategy(FleetStrategy):
         report.skipped = gained is None
         if gained is None:
             return None, None
-        return _advanced(self._arrays, gained), train_metrics(counted)
+        return add_to_arrays(self._arrays, gained), train_metrics(counted)
 
     def summary(self) -> None:
         """Say in Flower's log what is averaged, and how it goes down."""
@@ -172,11 +173,10 @@ class FrameStrategy(FleetStrategy):
 
     def _propose(self, server: ServerState, states: Iterator[tuple[int, State, int]]) -> Proposal | None:
         """What the strategy would do with these cameras' states; None where there is not one."""
-        to_delta = self.spec.to_delta(server.round)
 
         def of_camera(sent: tuple[int, State, int]) -> ClientDelta:
             camera, state, examples = sent
-            return ClientDelta(camera, examples, state, dict(to_delta(state)), self.spec.shapes, self.spec.scale)
+            return server.client_delta(camera, examples, state)
 
         deltas = map(of_camera, states)
         if (first := next(deltas, None)) is None:
@@ -251,23 +251,3 @@ def _from(held: list[ClientDelta], deltas: Iterator[ClientDelta]) -> Iterator[Cl
     """The one that is held, which is let go, and the others."""
     yield held.pop()
     yield from deltas
-
-
-def _fitting(arrays: ArrayRecord, adapted: Collection[str]) -> ArrayRecord:
-    """These arrays, where they hold every tensor that is adapted, or nothing; else ConfigError."""
-    missing = [name for name in adapted if name not in arrays]
-    if arrays and missing:
-        raise ConfigError(
-            f"Arrays to be kept current hold every tensor that is adapted; {missing[0]!r} is missing, of "
-            f"{len(missing)}. Start with ArrayRecord(model.state_dict()) of the plain base, or with none."
-        )
-    return arrays
-
-
-def _advanced(arrays: ArrayRecord, gained: Mapping[str, DeltaSum]) -> ArrayRecord:
-    """W_{t+1} = W_t + D for each of the arrays, in its own dtype; what is not adapted stays."""
-    after = ArrayRecord(dict(arrays))
-    for name in arrays.keys() & gained.keys():
-        before = arrays[name].numpy()
-        after[name] = Array(np.add(before, gained[name].dense().numpy()).astype(before.dtype))
-    return after

@@ -10,9 +10,8 @@ from dataclasses import replace
 
 import torch
 
-from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.client.local_update import uplink_template
-from fed_lorac.config import CodecConfig, Config, Topk, names
+from fed_lorac.config import CodecConfig, Config, Topk
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.experiment import Experiment, local_plan
 from fed_lorac.registry import STRATEGIES
@@ -46,7 +45,7 @@ def wasteful(experiment: Experiment, update: Update) -> str | None:
     fewer, other, said = best
     full = full_messages(experiment, CodecConfig()).down
     ours, theirs = update_message_bytes(update), update_message_bytes(fewer)
-    lost = names.GROUPED.count(config.strategy.name) > names.GROUPED.count(other.strategy.name)
+    lost = _has_clusters(config) and not _has_clusters(other)
     return (
         f"What goes down is far more than {config.adapter.method} needs: an update of {config.strategy.name} weighs "
         f"{ours:,} bytes a camera, {ours / full:.1%} of full fine-tuning's in fp32. {said} and its update weighs "
@@ -87,11 +86,13 @@ def _update_of(experiment: Experiment) -> Update:
     strategy = strategy_of(_under(experiment, simple))
     assert isinstance(strategy, FrameStrategy)  # whoever sends updates is one
     drawn = torch_stream(0, "weighed")
-    spec = strategy.spec
-    state = {name: torch.randn(shape, generator=drawn) for name, shape in spec.template.items()}
+    state = {name: torch.randn(shape, generator=drawn) for name, shape in strategy.spec.template.items()}
     server = replace(strategy.state, round=1)
-    delta = ClientDelta(0, 1.0, state, dict(spec.to_delta(1)(state)), spec.shapes, spec.scale)
-    proposal = strategy.strategy.propose(server, [delta])
+    proposal = strategy.strategy.propose(server, [server.client_delta(0, 1.0, state)])
     rng = stream(0, "weighed")
     codec = config.codec
     return Update(1, encode(proposal.update, dtype=codec.down, base="", rng=rng, topk_share=codec.table(Topk).share))
+
+
+def _has_clusters(config: Config) -> bool:
+    return bool(STRATEGIES.load(config.strategy.name).personal_kind == "delta")
