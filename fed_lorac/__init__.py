@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fed_lorac.data.corruptions import corrupt
     from fed_lorac.export import export_run, load_adapter, load_network
     from fed_lorac.reporting.compare import compare
-    from fed_lorac.server.fleet_strategy import FleetStrategy as Strategy
+    from fed_lorac.server.strategy import Strategy
     from fed_lorac.wire.frame import decode, encode
 
 try:
@@ -64,7 +64,7 @@ _FOUND_IN = {
     "Adapter": "fed_lorac.adapters.adapter:Adapter",
     "Config": "fed_lorac.config:Config",
     "Run": "fed_lorac.api.result:Run",
-    "Strategy": "fed_lorac.server.fleet_strategy:FleetStrategy",
+    "Strategy": "fed_lorac.server.strategy:Strategy",
     "compare": "fed_lorac.reporting.compare:compare",
     "corrupt": "fed_lorac.data.corruptions:corrupt",
     "decode": "fed_lorac.wire.frame:decode",
