@@ -82,7 +82,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds, after one that warms up")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--in-turn", default="moving", choices=["moving", "fixed"])
+    parser.add_argument("--in-turn", default="batch", choices=["batch", "fixed"])
     parser.add_argument("--digits", action="store_true", help="scanned digits and ResNet-8: no real images needed")
     parser.add_argument("-c", dest="overrides", action="append", default=[], help="a setting, key=value")
     args = parser.parse_args()
@@ -102,12 +102,12 @@ def config_of(args: argparse.Namespace) -> Config:
         "fleet.per_round": args.cameras,
         "fleet.images": args.images,
         "fleet.eval_images": 1,
-        "adapter.rank_mode": "r",
-        "batch_norm.in_turn": args.in_turn,
+        "adapter.lora-c.rank_mode": "r",
+        "batch_norm.local.training_statistics": args.in_turn,
     }
     if args.digits:
         settings |= {"data.name": "digits", "model.name": "resnet8"}
-    return load_config("fog_snow_noise", [f"{key}={value}" for key, value in settings.items()] + args.overrides)
+    return load_config(load_config("fog_snow_noise", settings), args.overrides)
 
 
 def fastest_loop(experiment: Experiment) -> Callable[[], object]:

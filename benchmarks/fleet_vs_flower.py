@@ -74,7 +74,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=2, help="runs of each arm, in turn")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--in-turn", default="moving", choices=["moving", "fixed"], help="FleetGrid's statistics")
+    parser.add_argument("--in-turn", default="batch", choices=["batch", "fixed"], help="FleetGrid's statistics")
     parser.add_argument("--cameras", type=int, default=12)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--eval-images", type=int, default=250)
@@ -100,8 +100,8 @@ def settings_of(args: argparse.Namespace) -> list[str]:
         "fleet.per_round": args.cameras,
         "fleet.images": args.images,
         "fleet.eval_images": args.eval_images,
-        "adapter.rank_mode": "r",
-        "batch_norm.in_turn": args.in_turn,
+        "adapter.lora-c.rank_mode": "r",
+        "batch_norm.local.training_statistics": args.in_turn,
     }
     if args.digits:
         settings |= {"data.name": "digits", "model.name": "resnet8"}

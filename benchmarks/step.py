@@ -3,7 +3,7 @@
 The plain arms are what a careful user writes today: `loralib.Conv2d` for every convolution but the first, float32, crop
 and flip of the whole batch by one gather, batch norms in training mode, torch.optim.SGD, clipping; once in PyTorch's
 own memory layout, once in channels-last. Ours is `fed_lorac.training.loop.train` on the same network with LoRA-C:
-"moving" trains with each batch's own statistics as the plain arms do, "fixed" is `batch_norm.in_turn = "fixed"`, where
+"moving" trains with each batch's own statistics as the plain arms do, "fixed" is `training_statistics = "fixed"`, where
 batch norms are part of their convolutions. Arms take turns; a figure is the median of the ratios of neighbours (ours
 over plain, above 1 is faster).
 

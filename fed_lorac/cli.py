@@ -140,6 +140,9 @@ def pretrain(
     overrides: Overrides = None,
     lr: Annotated[float, typer.Option(help="The highest learning rate.", min=0.0)] = 0.2,
     weight_decay: Annotated[float, typer.Option(help="Weight decay, on matrices.", min=0.0)] = 5e-4,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the images.", min=1, show_default="model.pretrain.epochs, 70")
+    ] = None,
     checkpoint: Annotated[Path, typer.Option("--out", help="Where to write the checkpoint.")] = Path(
         "base.safetensors"
     ),
@@ -147,7 +150,7 @@ def pretrain(
 ) -> None:
     """Train a base network on the cloud's clean images and write it as safetensors, with its provenance.
 
-    Epochs, network, data and augmentation are settings: model.pretrain_epochs, local.augment and so on.
+    Network, data and augmentation are settings: model.name, data.name, local.augment and so on.
 
     Training goes on from model.weights where that is a checkpoint or "imagenet".
     """
@@ -173,6 +176,7 @@ def pretrain(
             checkpoint,
             lr=lr,
             weight_decay=weight_decay,
+            epochs=epochs,
             overwrite=overwrite,
             on_step=lambda step, steps, loss: progress.update(
                 task, total=steps, completed=step + 1, description=f"training {settings.model.name}, loss {loss:.3f}"

@@ -80,7 +80,8 @@ class Setting:
     @classmethod
     def of(cls, adapter: AdapterConfig, cameras: int) -> "Setting":
         """From a config's section."""
-        return cls(adapter.rank, adapter.rank_mode, adapter.atoms, adapter.atoms_m1, adapter.atoms_kc, cameras)
+        own = {"rank_mode": "r", "atoms": 0, "m1": 0, "kc": 0} | adapter.settings("method")
+        return cls(adapter.ranks[0], own["rank_mode"], own["atoms"], own["m1"], own["kc"], cameras)
 
     def rows(self, conv: Conv) -> int:
         """R."""
@@ -155,8 +156,8 @@ UP: dict[tuple[str, str], Up] = {
     ("lora-c", "kernel-wise"): Up("Σ 2 r K in out + ends", lambda conv, s: 2 * _kernel_wise(conv, s)),
     ("lorae", ""): _FILTERS,
     ("conv-lora", ""): _FILTERS,
-    ("lora-c-ffa", ""): _B_ALONE,
-    ("lora-c-ffa", "kernel-wise"): Up("Σ r K in out + ends", _kernel_wise),
+    ("ffa-lora-c", ""): _B_ALONE,
+    ("ffa-lora-c", "kernel-wise"): Up("Σ r K in out + ends", _kernel_wise),
     ("aad", ""): Up(_LORA_C.words, _LORA_C.branch, _two_of_them),
     ("filter-atoms", ""): Up("Σ m K² (K = 1: m kc²) + ends", _atoms),
     ("filter-atoms", "m1"): Up("Σ m m1 (in + K²) (K = 1: m kc²) + ends", _overcomplete),
@@ -187,13 +188,12 @@ DOWN: dict[tuple[str, str], Down] = {
     ("merged", "svd"): Down("Σ min(R' (p + q), p q) + ends", _svd),
     ("merged", "stack"): _STACK,
     ("merged", "dense"): Down("Σ p q + ends", lambda layers, s, up: up.merged(layers, s, math.inf)),
-    ("factors", ""): _AS_UP,
+    ("factor-fedavg", ""): _AS_UP,
     ("flora", ""): _STACK,
     ("flexlora", ""): _AS_UP,
     ("rotating-basis", ""): _AS_UP,
-    ("plain", ""): _AS_UP,
-    ("full", ""): _AS_UP,
-    ("personal", ""): Down("twice that of `merged`, `svd`", lambda layers, s, up: 2 * _svd(layers, s, up)),
+    ("fedavg", ""): _AS_UP,
+    ("clustered", ""): Down("twice that of `merged`, `svd`", lambda layers, s, up: 2 * _svd(layers, s, up)),
     ("local-only", ""): _NOTHING,
     ("zero-byte", ""): _NOTHING,
 }
@@ -206,5 +206,5 @@ def up_of(adapter: str, form: str, strategy: str) -> Up:
     if strategy in ("local-only", "zero-byte"):
         return Up("nothing", beside=lambda layers: 0)
     if (adapter, strategy) == ("lora-c", "rotating-basis"):
-        adapter = "lora-c-ffa"  # its A is drawn and stays for the round
+        adapter = "ffa-lora-c"  # its A is drawn and stays for the round
     return UP.get((adapter, form), UP[adapter, ""])

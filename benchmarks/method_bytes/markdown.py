@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.api.catalogue import methods
 from fed_lorac.config import names
 from fed_lorac.fleet.links import LINKS, elapsed_s
@@ -23,7 +22,7 @@ Row = list[str]
 
 _MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 _TITLES = {"resnet20": "ResNet-20", "resnet18": "ResNet-18"}
-_TYPICAL = (("lora-c", "r*k"), ("lora-c-ffa", "r*k"), ("full", ""))  # the adapter that a strategy is shown with
+_TYPICAL = (("lora-c", "r*k"), ("ffa-lora-c", "r*k"), ("full", ""))  # the adapter that a strategy is shown with
 
 
 def written(text: str, found: Found) -> str:
@@ -142,8 +141,11 @@ def _weights(
 
 def _sent_up(found: Found, network: str, adapter: str, form: str) -> tuple[str, str, str]:
     """Numbers, message bytes and the share of full fine-tuning's that an adapter sends as it is."""
-    strategy, way = ("full", "") if adapter == "full" else ("merged", "svd")
-    own, full = _weights(found, network, adapter, form, strategy, way), _weights(found, network, "full", "", "full", "")
+    strategy, way = ("fedavg", "") if adapter == "full" else ("merged", "svd")
+    own, full = (
+        _weights(found, network, adapter, form, strategy, way),
+        _weights(found, network, "full", "", "fedavg", ""),
+    )
     if own is None or full is None:
         raise KeyError(f"{adapter} {form} on {network} was not measured: run benchmarks/bytes_by_method.py again")
     size = own[0]["message_bytes"]
@@ -157,8 +159,8 @@ def _typical(strategy: str) -> tuple[str, str]:
 
 
 def _linear(adapter: str, form: str) -> str:
-    pair = Pair(adapter, form, "full" if adapter == "full" else "merged", "", FORMS.get(adapter, ONE)[form])
-    return _yes(adapter_of(pair.config("resnet8", 1, 2).adapter).linear)
+    pair = Pair(adapter, form, "fedavg" if adapter == "full" else "merged", "", FORMS.get(adapter, ONE)[form])
+    return _yes(pair.config("resnet8", 1, 2).adapter.build("method").linear)
 
 
 def _accepted(strategy: str) -> str:

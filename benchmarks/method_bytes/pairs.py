@@ -9,29 +9,29 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fed_lorac.config import Config, load_config, names
+from fed_lorac.config import AdapterConfig, Config, load_config, names
 from fed_lorac.errors import ConfigError
+from fed_lorac.registry import STRATEGIES
 from fed_lorac.reporting.watch import Watch
-from fed_lorac.simulation.build_strategy import STRATEGIES
 from fed_lorac.simulation.engines import run
 
 __all__ = ["FORMS", "ONE", "WAYS", "Pair", "last_round", "pairs", "ran"]
 
 Settings = Mapping[str, object]
 
-_RANK_MODES: dict[str, Settings] = {"r": {"adapter.rank_mode": "r"}, "r*k": {"adapter.rank_mode": "r*k"}}
+_RANK_MODES: dict[str, Settings] = {"r": {"rank_mode": "r"}, "r*k": {"rank_mode": "r*k"}}
 ONE: dict[str, Settings] = {"": {}}
 
 FORMS: dict[str, dict[str, Settings]] = {
-    "lora-c": {**_RANK_MODES, "kernel-wise": {"adapter.kernel_wise": "true", "adapter.rank_mode": "r"}},
-    "lora-c-ffa": _RANK_MODES,
+    "lora-c": {**_RANK_MODES, "kernel-wise": {"kernel_wise": "true", "rank_mode": "r"}},
+    "ffa-lora-c": _RANK_MODES,
     "aad": _RANK_MODES,
-    "filter-atoms": {"": {}, "m1": {"adapter.atoms_m1": 3}},
+    "filter-atoms": {"": {}, "m1": {"m1": 3}},
 }
 """adapter.method -> its forms, where it has several, and the settings of each."""
 
 WAYS: dict[str, dict[str, Settings]] = {
-    "merged": {way: {"strategy.downlink": way} for way in names.DOWNLINKS},
+    "merged": {way: {"downlink": way} for way in names.DOWNLINKS},
 }
 """strategy.name -> its ways down, where it has several."""
 
@@ -39,9 +39,9 @@ _SMALL: Settings = {
     "model.weights": "none",
     "run.rounds": 2,
     "run.evaluate_every": 2,
-    "run.checkpoint_every": 0,
+    "run.fleet.checkpoint_every": 0,
     "run.precision": "fp32",
-    "run.block_size": 4,
+    "run.fleet.block_size": 4,
     "data.image_size": 8,
     "fleet.images": 8,
     "fleet.eval_images": 4,
@@ -67,14 +67,14 @@ class Pair:
 
     def config(self, network: str, cameras: int, rank: int, **others: object) -> Config:
         """The config of a small run; ConfigError where the pair makes no sense."""
+        asked, takes = {"rank": rank, "alpha": 2.0 * rank}, AdapterConfig(self.adapter).settings("method")
         keys = {
             **_SMALL,
             "model.name": network,
             "fleet.cameras": cameras,
             "fleet.per_round": cameras,
             "adapter.method": self.adapter,
-            "adapter.rank": rank,
-            "adapter.alpha": 2.0 * rank,
+            **{f"adapter.{key}": value for key, value in asked.items() if key in takes},
             "strategy.name": self.strategy,
             **self.settings,
             **{key.replace("__", "."): value for key, value in others.items()},
@@ -84,7 +84,7 @@ class Pair:
 
 def pairs() -> Iterator[Pair]:
     """Every pair that makes sense, in the registries' order; one stands for all where nothing is sent."""
-    for strategy in STRATEGIES:
+    for strategy in STRATEGIES.names:
         able = (pair for pair in _of(strategy) if _makes_sense(pair))
         yield from islice(able, 1) if strategy in names.SILENT else able
 

@@ -5,9 +5,8 @@ An entry's source stands beside it in its registry, and a strategy's exactness; 
 
 from typing import Any
 
-from fed_lorac.adapters.methods import ADAPTERS
 from fed_lorac.fleet.links import LINKS
-from fed_lorac.simulation.build_strategy import STRATEGIES
+from fed_lorac.registry import ADAPTERS, STRATEGIES, Kind
 from fed_lorac.wire.codecs.codecs import CODECS
 
 __all__ = ["Entry", "methods"]
@@ -22,8 +21,12 @@ def methods() -> dict[str, list[Entry]]:
     table: `pandas.DataFrame(fl.methods()["adapters"])`.
     """
     return {
-        "adapters": [{"name": name, "source": kind.source} for name, kind in ADAPTERS.items()],
-        "strategies": [{"name": name, "source": row.source, "exact": row.exact} for name, row in STRATEGIES.items()],
+        "adapters": [{"name": name, "source": kind.source} for name, kind in _classes(ADAPTERS)],
+        "strategies": [{"name": name, "source": row.source, "exact": row.exact} for name, row in _classes(STRATEGIES)],
         "codecs": [{"name": name, "source": row.source} for name, row in CODECS.items()],
         "links": [{"name": name, "source": row.source} for name, row in LINKS.items()],
     }
+
+
+def _classes(kind: Kind) -> list[tuple[str, Any]]:
+    return [(name, kind.load(name)) for name in kind.names]

@@ -47,7 +47,8 @@ __all__ = [
 class GlobalModel:
     """The base model after the update of `round` (0: none yet). The base model itself is not part of it.
 
-    `tensors` are those that updates have changed; `factors` those that live on in the adapter (strategy "factors").
+    `tensors` are those that updates have changed; `factors` those that live on in the adapter
+    (strategy "factor-fedavg").
     """
 
     round: int = 0

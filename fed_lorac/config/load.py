@@ -2,16 +2,20 @@
 
 import codecs
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
+from typing import TypeVar
 
+from fed_lorac.config.section import OPTIONS
 from fed_lorac.config.whole import SECTIONS, Config, rules
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.files import home_expanded
 from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.settings import Rule
 from fed_lorac.runtime.spelling import toml
+
+V = TypeVar("V")
 
 __all__ = ["DEFAULT", "Overrides", "Source", "flatten", "load_config", "shipped_configs"]
 
@@ -39,31 +43,70 @@ def load_config(source: Source = None, overrides: Overrides = ()) -> Config:
     A `Path`, or text that holds a slash or ends in .toml, is a file; other text is the name of a shipped one. A mapping
     has nested tables, as TOML has them, or flat keys: `{"run": {"rounds": 3}}` is `{"run.rounds": 3}`.
     Keys that it leaves out have the defaults, so an empty file is the quick start. A key without its section is taken
-    where only one section has it: `workers=2` is `run.workers=2`. Raises `ConfigError`.
+    where only one of those in force has it: `workers=2` is `run.workers=2`, and under krum `malicious=2` is
+    `strategy.krum.malicious=2`. Where an override makes another choice than the file, the options of the file's choice
+    go. Raises `ConfigError`.
     """
     if isinstance(source, Config):
-        flat: dict[str, object] = dict(source.to_flat())
-    elif isinstance(source, Mapping):
-        flat = _named(flatten(source))
+        file: dict[str, object] = dict(source.to_flat())
     else:
-        flat = _named(_read(_find(DEFAULT if source is None else source)))
-    return Config.from_flat(flat | _overriding(overrides))
+        file = _named(source if isinstance(source, Mapping) else _read(_find(DEFAULT if source is None else source)))
+    flat = _overridden(file, overrides)
+    _check_in_force(flat)
+    return Config.from_flat(flat)
 
 
-def _overriding(overrides: Overrides) -> dict[str, object]:
+def _overridden(file: Mapping[str, object], overrides: Overrides) -> dict[str, object]:
     if isinstance(overrides, Mapping):
-        return _named(flatten(overrides))
-    texts = [overrides] if isinstance(overrides, str) else overrides
-    return dict(_parse_override(text) for text in texts)
+        asked = _named(overrides, file)
+    else:
+        texts = _whole(dict(map(_split, [overrides] if isinstance(overrides, str) else overrides)), file)
+        known = rules() | _options({**file, **texts})
+        asked = {key: _parse_value(key, text, known.get(key)) for key, text in texts.items()}
+    gone = _tables_in_force(file).keys() - _tables_in_force({**file, **asked}).keys()
+    return {key: value for key, value in file.items() if _table_of(key) not in gone} | asked
 
 
-def _named(came: Mapping[str, object]) -> dict[str, object]:
+def _named(came: Mapping[str, object], beneath: Mapping[str, object] | None = None) -> dict[str, object]:
     """The settings by their keys with section."""
-    flat = {_whole(key): _plain(value) for key, value in came.items()}
-    if len(flat) < len(came):
-        twice = next(key for key in came if _whole(key) != key and _whole(key) in came)
+    flat = {key: _plain(value) for key, value in flatten(came).items()}
+    named = _whole(flat, beneath)
+    if len(named) < len(flat):
+        twice = next(key for key in flat if key not in named)
         raise ConfigError(f"A key is given once; {twice!r} comes with its section too. Remove one of the two.")
-    return flat
+    return named
+
+
+def _tables_in_force(flat: Mapping[str, object]) -> dict[str, dict[str, Rule]]:
+    """The tables `section.name` that the choices in `flat` bring, each with its rules."""
+    return {
+        f"{name}.{table}": its
+        for name, section in SECTIONS.items()
+        for table, its in section.tables_of(_choices(name, flat)).items()
+    }
+
+
+def _options(flat: Mapping[str, object]) -> dict[str, Rule]:
+    """The settings of those tables, by their whole keys."""
+    return {f"{table}.{key}": rule for table, its in _tables_in_force(flat).items() for key, rule in its.items()}
+
+
+def _choices(section: str, flat: Mapping[str, object]) -> dict[str, object]:
+    keys = (key for key in SECTIONS[section].choices if f"{section}.{key}" in flat)
+    return {key: flat[f"{section}.{key}"] for key in keys}
+
+
+def _table_of(key: str) -> str:
+    return key if key.count(".") == 1 and key.endswith(f".{OPTIONS}") else key.rpartition(".")[0]
+
+
+def _check_in_force(flat: Mapping[str, object]) -> None:
+    """ConfigError where an option is given whose choice is not made, even where it has its default."""
+    in_force = _tables_in_force(flat)
+    for key in flat:
+        section, _, table = _table_of(key).partition(".")
+        if section in SECTIONS and table and f"{section}.{table}" not in in_force:
+            raise ConfigError(SECTIONS[section].not_in_force(table, _choices(section, flat)))
 
 
 def _plain(value: object) -> object:
@@ -98,8 +141,11 @@ def _check_table(path: str, table: Mapping[str, object]) -> None:
     """A table that no key would tell of: it has the name of a setting, or none that is known and nothing in it."""
     if rule := rules().get(path):
         raise ConfigError(f"{path} is a setting, not a table; got [{path}]. Write {path} = {toml(rule.default)}.")
-    if not table and path not in SECTIONS:
+    section, _, name = path.partition(".")
+    if not table and section not in SECTIONS:
         raise ConfigError(f"There is no section [{path}].{did_you_mean(path, SECTIONS)}")
+    if not table and name and name not in SECTIONS[section].known_tables():
+        raise ConfigError(SECTIONS[section].not_in_force(name, {}))
 
 
 def _find(source: str | Path) -> Path:
@@ -139,17 +185,24 @@ def _text(path: Path) -> str:
     return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _parse_override(text: str) -> tuple[str, object]:
+def _split(text: str) -> tuple[str, str]:
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals):
         raise ConfigError(f"An override is key=value, such as run.rounds=20; got {text!r}.")
-    key = _whole(key)
-    return key, _parse_value(key, value, rules().get(key))
+    return key, value
 
 
-def _whole(key: str) -> str:
-    """The key with its section, where it came without and one section alone has it; else as it came."""
-    found = [known for known in rules() if known.partition(".")[2] == key]
+def _whole(flat: Mapping[str, V], beneath: Mapping[str, object] | None = None) -> dict[str, V]:
+    """Each key with its section, where it came without and one of those in force has it; else as it came."""
+    in_view = {_full(key, rules()): value for key, value in flat.items()}
+    known = rules() | _options({**(beneath or {}), **in_view})
+    return {_full(key, known): value for key, value in flat.items()}
+
+
+def _full(key: str, known: Iterable[str]) -> str:
+    if "." in key:
+        return key
+    found = [one for one in known if one.rpartition(".")[2] == key]
     if len(found) > 1:
         raise ConfigError(f"A key names one setting; {key!r} may be any of {', '.join(found)}. Write its section too.")
     return found[0] if found else key

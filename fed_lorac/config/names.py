@@ -6,6 +6,7 @@ __all__ = [
     "AGGREGATORS",
     "AUGMENTS",
     "BATCH_NORMS",
+    "CIFAR_MODELS",
     "CODECS",
     "CORRUPTIONS",
     "DATASETS",
@@ -22,7 +23,7 @@ __all__ = [
     "LABEL_SKEWS",
     "LINEAR",
     "LINKS",
-    "LINK_DEALS",
+    "LINK_ASSIGNMENTS",
     "LOSSLESS",
     "MODELS",
     "NORMS",
@@ -32,14 +33,14 @@ __all__ = [
     "RANK_MODES",
     "SCHEDULES",
     "SEND_STATES",
-    "SERVERS",
+    "SERVER_OPTIMIZERS",
     "SEVERITIES",
     "SHORTCUTS",
     "SILENT",
     "STRATEGIES",
     "STREAMS",
     "TORCHVISION_MODELS",
-    "TURN_STATISTICS",
+    "TRAINING_STATISTICS",
     "WEATHER_SCHEDULES",
     "WEIGHTS",
     "WEIGHT_FILES",
@@ -86,7 +87,7 @@ SEVERITIES = ("1", "2", "3", "4", "5")
 LABEL_SKEWS = ("iid", "dirichlet")
 WEATHER_SCHEDULES = ("constant", "front", "daily", "walk")
 STREAMS = ("iid", "correlated")
-LINK_DEALS = ("robin", "drawn")
+LINK_ASSIGNMENTS = ("round_robin", "random")
 LINKS = (
     "lorawan-dr0",
     "lorawan-dr1",
@@ -103,55 +104,53 @@ LINKS = (
 
 FACTORED = ("lora-c", "lorae", "conv-lora")
 # What their states say means the same in every round, under any strategy.
-FIXED_BASIS = ("lora-c-ffa", "aad", "filter-atoms", "bn-affine", "linear-probe", "full")
-ADAPTERS = (*FACTORED, "lora-c-ffa", "aad", "filter-atoms", "bn-affine", "linear-probe", "full")
-RANKED = (*FACTORED, "lora-c-ffa", "aad")
+FIXED_BASIS = ("ffa-lora-c", "aad", "filter-atoms", "bn-affine", "linear-probe", "full")
+ADAPTERS = (*FACTORED, "ffa-lora-c", "aad", "filter-atoms", "bn-affine", "linear-probe", "full")
+RANKED = (*FACTORED, "ffa-lora-c", "aad")
 RANK_MODES = ("auto", "r*k", "r")
 SCHEDULES = ("cosine", "constant")
 AUGMENTS = ("reflect_flip", "crop_flip", "crop", "crop_flip_cutout", "none")
 BATCH_NORMS = ("local", "frozen", "shared")
-TURN_STATISTICS = ("moving", "fixed")
+TRAINING_STATISTICS = ("batch", "fixed")
 # Their states are expanded: a frozen part that both ends know is put back.
-EXPANDED = ("lora-c-ffa", "aad", "filter-atoms")
+EXPANDED = ("ffa-lora-c", "aad", "filter-atoms")
 LINEAR = (*EXPANDED, "bn-affine", "linear-probe", "full")
 STRATEGIES = (
     "merged",
-    "factors",
+    "fedavg",
+    "factor-fedavg",
     "flora",
     "flexlora",
     "rotating-basis",
-    "plain",
-    "full",
-    "personal",
+    "clustered",
     "local-only",
     "zero-byte",
 )
 # Which adapters each can average.
 ACCEPTED = {
     "merged": tuple(method for method in ADAPTERS if method != "full"),
-    "factors": FACTORED,
-    "rotating-basis": ("lora-c", "lora-c-ffa", "aad"),
-    "plain": LINEAR,
-    "full": ("full",),
+    "factor-fedavg": FACTORED,
+    "rotating-basis": ("lora-c", "ffa-lora-c", "aad"),
+    "fedavg": LINEAR,
     "flora": FACTORED,
     "flexlora": FACTORED,
-    "personal": tuple(method for method in ADAPTERS if method != "full"),
+    "clustered": tuple(method for method in ADAPTERS if method != "full"),
     "local-only": ADAPTERS,
     "zero-byte": ADAPTERS,
 }
 # Every turn begins with factors that are drawn anew, the same for all cameras.
-DRAW_ANEW = ("merged", "flora", "personal")
+DRAW_ANEW = ("merged", "flora", "clustered")
 # A camera's own part of the network is a change that its group has beneath; elsewhere it is the adapter it trains on.
-GROUPED = ("personal",)
+GROUPED = ("clustered",)
 # They average factors tensor by tensor, and so of cameras of one rank only.
-ONE_RANK = ("factors", "rotating-basis")
+ONE_RANK = ("factor-fedavg", "rotating-basis")
 # Nothing crosses the radio.
 SILENT = ("local-only", "zero-byte")
 GROUPINGS = ("weather", "similarity")
 # Their updates are means of states, which both ends expand; the others' are changes.
-SEND_STATES = ("rotating-basis", "plain", "full")
+SEND_STATES = ("rotating-basis", "fedavg")
 AGGREGATORS = ("mean", "clipped", "median", "trimmed", "krum")
-SERVERS = ("average", "momentum", "adam", "yogi")
+SERVER_OPTIMIZERS = ("sgd", "momentum", "adam", "yogi")
 DOWNLINKS = ("svd", "stack", "dense")
 CODECS = ("fp32", "fp16", "bf16", "int8", "int4", "drive", "topk")
 LOSSLESS = ("fp32",)

@@ -18,14 +18,14 @@ FREE = (
     "run.out",
     "run.rounds",
     "run.target_accuracy",
-    "run.block_timeout_s",
-    "run.checkpoint_every",
+    "run.fleet.block_timeout_s",
+    "run.fleet.checkpoint_every",
     "ray.",
     "data.root",
     # Settled ones are kept in checkpoints and compared there: "auto" may become what it stood for.
     "run.precision",
     "run.device",
-    "run.block_size",
+    "run.fleet.block_size",
 )
 """Keys, or their beginnings, that may differ: who works, and what is compared as what it comes to."""
 

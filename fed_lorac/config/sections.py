@@ -1,18 +1,20 @@
 """The settings, section by section, with their defaults. Knows keys, types and ranges; not files, cameras or tensors.
 
-Every value is a scalar, because Flower's run-config carries no other. A setting whose branch is not chosen
-(`fleet.dirichlet_alpha` under iid, say) is ignored; choices that contradict one another are refused in `sense`.
+Every value is a scalar, because Flower's run-config carries no other: a list is text with commas. What matters only
+under one choice is a table of its own; choices that contradict one another are refused in `sense`.
 """
 
-import re
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from fed_lorac.config import names
+from fed_lorac import registry
+from fed_lorac.config import names, tables
+from fed_lorac.config.section import Section
 from fed_lorac.errors import ConfigError
+from fed_lorac.registry import Kind
 from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.normalization import NORMALIZATIONS, Normalization
-from fed_lorac.runtime.settings import Rule, items, setting
+from fed_lorac.runtime.settings import items, setting
 from fed_lorac.runtime.spelling import toml
 
 __all__ = [
@@ -25,29 +27,8 @@ __all__ = [
     "ModelConfig",
     "RayConfig",
     "RunConfig",
-    "Section",
     "StrategyConfig",
 ]
-
-
-_POSITIVE = re.compile(r"\d+(\.\d+)?")
-
-
-@dataclass(frozen=True)
-class Section:
-    """One table of the config: checks each of its values as it is built, so no invalid one exists."""
-
-    section: ClassVar[str]
-
-    @classmethod
-    def rules(cls) -> dict[str, Rule]:
-        """Key (without the section) -> its rule, in the order of declaration."""
-        return {f.name: f.metadata["rule"] for f in fields(cls)}
-
-    def __post_init__(self) -> None:
-        for key, rule in self.rules().items():
-            value = rule.checked(f"{self.section}.{key}", getattr(self, key))
-            object.__setattr__(self, key, value)  # a whole number given for a float becomes one
 
 
 @dataclass(frozen=True)
@@ -55,22 +36,30 @@ class RunConfig(Section):
     """How long, on what, and where the record goes."""
 
     section: ClassVar[str] = "run"
+    choices: ClassVar = {"engine": Kind({"fleet": tables.FleetEngine, "flower": tables.FlowerEngine})}
     rounds: int = setting(10, "rounds of federated averaging", least=1)
-    seed: int = setting(0, "the one seed that every random stream descends from", least=0)
+    seed: int = setting(0, "the seed from which all random numbers are drawn", least=0)
     threads: int = setting(
-        1, "CPU threads per worker; results repeat exactly at equal threads only", least=1, most=1024
+        1, "CPU threads of each worker; results repeat exactly only at equal threads", least=1, most=1024
     )
-    precision: str = setting("auto", "arithmetic of training; auto is recorded", choices=names.PRECISIONS)
-    engine: str = setting("fleet", "who carries the messages: our grid, or Flower's runtime", choices=names.ENGINES)
-    workers: int = setting(1, "processes that train cameras; 1: this one, without Ray", least=1)
-    block_size: int = setting(0, "cameras that train side by side; 0: by the rule for model and images", least=0)
-    block_timeout_s: float = setting(600.0, "a worker that is longer at one block is replaced", above=0)
+    precision: str = setting(
+        "auto", "arithmetic of training; auto: by the machine, and recorded", choices=names.PRECISIONS
+    )
     device: str = setting("cpu", "where cameras train", choices=names.DEVICES)
-    round_timeout_s: float = setting(3600.0, "a reply later than this is left out", above=0)
-    target_accuracy: float = setting(0.0, "the summary says what it took to reach it; 0: none", least=0, below=1)
+    engine: str = setting("fleet", "what carries the messages: our grid, or Flower's runtime", choices=names.ENGINES)
+    workers: int = setting(1, "processes that train cameras; 1: this process, without Ray", least=1)
     evaluate_every: int = setting(1, "rounds between evaluations; the last round is always evaluated", least=1)
-    checkpoint_every: int = setting(1, "rounds between checkpoints, for --resume; 0: none", least=0)
-    out: str = setting("", "the run's directory; empty: a new one")
+    target_accuracy: float = setting(
+        0.0, "accuracy to reach; the summary says what that took; 0: none", least=0, below=1
+    )
+    out: str = setting("", "the run's folder; empty: a new one")
+
+    @property
+    def round_timeout_s(self) -> float:
+        """Seconds after which a reply is too late for its round."""
+        if self.engine == "flower":
+            return self.table(tables.FlowerEngine).round_timeout_s
+        return self.table(tables.FleetEngine).round_timeout_s
 
 
 @dataclass(frozen=True)
@@ -78,7 +67,7 @@ class RayConfig(Section):
     """The cluster, where there are several workers."""
 
     section: ClassVar[str] = "ray"
-    address: str = setting("", "a running cluster's host:port; empty: RAY_ADDRESS, or a Ray of this run's own")
+    address: str = setting("", "host:port of a running cluster; empty: RAY_ADDRESS, or a Ray of this run's own")
 
 
 @dataclass(frozen=True)
@@ -86,13 +75,13 @@ class ModelConfig(Section):
     """The base network and its weights."""
 
     section: ClassVar[str] = "model"
+    choices: ClassVar = {
+        "name": Kind(dict.fromkeys(names.CIFAR_MODELS, tables.CifarResNet)),
+        "weights": Kind({"pretrain": tables.Pretrain}),
+    }
     name: str = setting("resnet8", "the architecture", choices=names.MODELS)
-    width: int = setting(0, "channels of the first stage; 0: the model's own", least=0)
-    norm: str = setting("batch", "normalisation layers", choices=names.NORMS)
-    shortcut: str = setting("projection", "shortcuts where the shape changes", choices=names.SHORTCUTS)
-    weights: str = setting("shipped", "shipped, none, pretrain, imagenet, or a path to a checkpoint")
-    normalization: str = setting("auto", "of pixels; auto: the weights' own. A name, or mean / deviation")
-    pretrain_epochs: int = setting(70, "passes over the cloud's images where a base is trained", least=1)
+    weights: str = setting("shipped", "shipped, none, pretrain, imagenet, or the path of a checkpoint")
+    normalization: str = setting("auto", 'of pixels: a name, or "mean / deviation"; auto: as the weights were trained')
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,11 +114,12 @@ class DataConfig(Section):
     """The images, before any weather."""
 
     section: ClassVar[str] = "data"
+    choices: ClassVar = {
+        "name": Kind({**dict.fromkeys(names.DOWNLOADABLE, tables.CifarData), "folder": tables.FolderData})
+    }
     name: str = setting("digits", "the data set", choices=names.DATASETS)
-    root: str = setting("", "its folder, from FED_LORAC_DATA where that is set, else from here")
-    download: bool = setting(False, "fetch it where it is missing (cifar10, cifar100)")
-    image_size: int = setting(32, "pixels a side, a multiple of 8", least=8, most=1024)
-    cloud_share: float = setting(0.6, "cloud's share of each class, where a data set has test files", above=0, below=1)
+    root: str = setting("", "folder of the data set, seen from FED_LORAC_DATA, or from here where that is not set")
+    image_size: int = setting(32, "height and width of an image in pixels, a multiple of 8", least=8, most=1024)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,40 +135,40 @@ class FleetConfig(Section):
     """Who the cameras are, what they see, and how they are linked."""
 
     section: ClassVar[str] = "fleet"
+    choices: ClassVar = {
+        "schedule": Kind({"front": tables.Front, "daily": tables.Daily, "walk": tables.Walk}),
+        "label_skew": Kind({"dirichlet": tables.Dirichlet}),
+    }
     cameras: int = setting(12, "cameras in the fleet", least=1)
-    per_round: int = setting(12, "cameras drawn each round", least=1)
-    images: int = setting(0, "adaptation images a camera (their mean under dirichlet); 0: deal all", least=0)
-    eval_images: int = setting(0, "evaluation images a camera; 0: deal all", least=0)
+    per_round: int = setting(12, "cameras that take part in a round, drawn at random", least=1)
+    images: int = setting(0, "training images of a camera (their mean under dirichlet); 0: all are assigned", least=0)
+    eval_images: int = setting(0, "evaluation images of a camera; 0: all are assigned", least=0)
     corruptions: str = setting(
-        "fog, snow, gaussian_noise", "weathers, dealt round robin", choices=names.CORRUPTIONS, listed=True
+        "fog, snow, gaussian_noise",
+        "corruptions, assigned to cameras round robin",
+        choices=names.CORRUPTIONS,
+        listed=True,
     )
     severities: str = setting(
-        "3, 4, 5", "severities, dealt so that every weather meets each", choices=names.SEVERITIES, listed=True
+        "3, 4, 5", "severities, assigned so that each corruption meets each", choices=names.SEVERITIES, listed=True
     )
-    schedule: str = setting("constant", "how weather goes from round to round", choices=names.WEATHER_SCHEDULES)
-    period: int = setting(6, "rounds of a front over a camera, of a day, between a walk's corruptions", least=2)
-    lag: float = setting(1.0, "rounds that a front takes from one camera to the next", least=0)
-    stream: str = setting("iid", "a camera's images in time: shuffled, or class by class", choices=names.STREAMS)
-    label_skew: str = setting("iid", "how labels differ between cameras", choices=names.LABEL_SKEWS)
-    dirichlet_alpha: float = setting(0.5, "concentration under dirichlet: smaller is more skewed", least=0.001)
-    availability: float = setting(1.0, "chance that a camera can be reached in a round", above=0, most=1)
-    dropout: float = setting(0.0, "chance that an asked camera's reply is lost", least=0, below=1)
-    link: str = setting("lte-m", "radio classes, dealt round robin", choices=names.LINKS, listed=True)
-    link_deal: str = setting("robin", "how they are dealt: in turn, or drawn by lot", choices=names.LINK_DEALS)
-    image_time_s: float = setting(0.0, "simulated seconds that training on one image takes at speed 1", least=0)
-    speeds: str = setting("1", "how many times as fast cameras train, dealt round robin", listed=True)
-    round_s: float = setting(0.0, "simulated seconds after which a reply is late; 0: none is", least=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for word in items(self.speeds):
-            if not _POSITIVE.fullmatch(word) or not float(word) > 0:
-                raise ConfigError(f'fleet.speeds must be numbers above 0, such as "1, 2.5"; got {word!r}.')
+    schedule: str = setting(
+        "constant", "how a camera's weather changes from round to round", choices=names.WEATHER_SCHEDULES
+    )
+    stream: str = setting("iid", "order of a camera's images: shuffled (iid), or class by class", choices=names.STREAMS)
+    label_skew: str = setting("iid", "how the classes differ between cameras", choices=names.LABEL_SKEWS)
+    availability: float = setting(1.0, "probability that a camera can be reached in a round", above=0, most=1)
+    dropout: float = setting(0.0, "probability that a camera's reply is lost", least=0, below=1)
+    link: str = setting("lte-m", "radio links, assigned to cameras", choices=names.LINKS, listed=True)
+    link_assignment: str = setting("round_robin", "how links are assigned", choices=names.LINK_ASSIGNMENTS)
+    image_time_s: float = setting(0.0, "simulated seconds to train on one image at speed 1", least=0)
+    speeds: float | str = setting(1.0, "training speeds, assigned to cameras round robin", above=0, listed=True)
+    round_s: float = setting(0.0, "simulated seconds after which a reply is late; 0: never", least=0)
 
     @property
     def speed_factors(self) -> tuple[float, ...]:
         """`speeds`, parsed."""
-        return tuple(float(word) for word in items(self.speeds))
+        return tuple(float(word) for word in items(str(self.speeds)))
 
     @property
     def corruption_names(self) -> tuple[str, ...]:
@@ -201,48 +191,39 @@ class AdapterConfig(Section):
     """What a camera trains."""
 
     section: ClassVar[str] = "adapter"
-    method: str = setting("lora-c", "the adapter", choices=names.ADAPTERS)
-    rank: int = setting(2, "the rank setting r", least=1)
-    alpha: float = setting(4.0, "the scale's numerator: delta = alpha / r * B A; the paper holds it at 2 r", above=0)
-    rank_mode: str = setting("auto", "what r means: R = r*K or R = r; auto as in the paper", choices=names.RANK_MODES)
-    kernel_wise: bool = setting(False, "the paper's ablation: a pair of factors per kernel")
-    train_first_conv: bool = setting(True, "the first convolution's weight is trained, and sent, as it is")
-    train_classifier: bool = setting(True, "the classifier's weight is trained, and sent, as it is")
-    ranks: str = setting("", "ranks dealt to cameras round robin, alpha / r as it is; empty: rank for all", listed=True)
-    atoms: int = setting(9, "filter-atoms: atoms m a convolution; the paper's 6, 9, 12", least=1)
-    atoms_m1: int = setting(0, "filter-atoms: overcomplete, each atom of so many; 0: not; the paper's 3 to 6", least=0)
-    atoms_kc: int = setting(4, "filter-atoms: channels of 1x1 kernels regrouped by; 0: none; the paper's 2, 4", least=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for word in items(self.ranks):
-            if not word.isdecimal() or not int(word):
-                raise ConfigError(
-                    f"adapter.ranks must be whole numbers from 1, with commas between; got {word!r} in {self.ranks!r}. "
-                    'Write them like "2, 4, 8", or leave it empty.'
-                )
+    choices: ClassVar = {"method": registry.ADAPTERS}
+    shared: ClassVar = {
+        "method": {key: key for key in ("rank", "alpha", "train_first_conv", "train_classifier")},
+    }
+    method: str = setting("lora-c", "the adapter", choices=registry.ADAPTERS.names)
+    rank: int | str = setting(2, "rank r, or several, assigned to cameras round robin", least=1, listed=True)
+    alpha: float = setting(
+        4.0, "delta = alpha / r * B A, where r is the (largest) rank; the paper uses alpha = 2 r", above=0
+    )
+    train_first_conv: bool = setting(True, "train and send the first convolution's whole weight")
+    train_classifier: bool = setting(True, "train and send the classifier's whole weight")
 
     @property
-    def rank_list(self) -> tuple[int, ...]:
-        """`ranks`, parsed; where it is empty, the one rank."""
-        return tuple(int(word) for word in items(self.ranks)) or (self.rank,)
+    def ranks(self) -> tuple[int, ...]:
+        """`rank`, parsed: those that are assigned to cameras round robin."""
+        return tuple(int(word) for word in items(str(self.rank)))
 
 
 @dataclass(frozen=True)
 class LocalConfig(Section):
-    """A camera's turn."""
+    """A camera's training in a round."""
 
     section: ClassVar[str] = "local"
-    epochs: int = setting(5, "passes over the camera's images a turn", least=1)
-    steps: int = setting(0, "optimizer steps a turn; 0: by epochs", least=0)
-    batch_size: int = setting(15, "images a step", least=1)
+    epochs: int = setting(5, "passes over the camera's images in a round", least=1)
+    steps: int = setting(0, "optimizer steps in a round; 0: by epochs", least=0)
+    batch_size: int = setting(15, "images in a step", least=1)
     lr: float = setting(0.05, "learning rate of the first round", above=0)
-    momentum: float = setting(0.9, "of SGD", least=0, below=1)
-    weight_decay: float = setting(5e-4, "on matrices, none on vectors", least=0)
-    clip_norm: float = setting(5.0, "largest norm of the gradient; 0: no clipping", least=0)
-    prox_mu: float = setting(0.0, "FedProx's pull towards where the turn began; 0: none", least=0)
-    schedule: str = setting("cosine", "the learning rate over the rounds", choices=names.SCHEDULES)
-    augment: str = setting("none", "random crops, mirroring; see fed_lorac.training.batches", choices=names.AUGMENTS)
+    momentum: float = setting(0.9, "momentum of SGD", least=0, below=1)
+    weight_decay: float = setting(5e-4, "weight decay of matrices; vectors have none", least=0)
+    clip_norm: float = setting(5.0, "largest norm of a gradient; 0: no clipping", least=0)
+    prox_mu: float = setting(0.0, "FedProx's mu: pull towards the start of the round; 0: none", least=0)
+    schedule: str = setting("cosine", "learning rate over the rounds", choices=names.SCHEDULES)
+    augment: str = setting("none", "random crops and mirror images", choices=names.AUGMENTS)
 
 
 @dataclass(frozen=True)
@@ -250,15 +231,12 @@ class BatchNormConfig(Section):
     """What becomes of batch-norm statistics."""
 
     section: ClassVar[str] = "batch_norm"
+    choices: ClassVar = {"mode": Kind({"local": tables.LocalStatistics})}
     mode: str = setting(
-        "local", "statistics stay with the camera, are fixed, or travel and are billed", choices=names.BATCH_NORMS
+        "local",
+        "statistics are the camera's own (local), never change (frozen), or are averaged and billed (shared)",
+        choices=names.BATCH_NORMS,
     )
-    in_turn: str = setting(
-        "moving",
-        "statistics in a turn: of each batch, or fixed by a few images first",
-        choices=names.TURN_STATISTICS,
-    )
-    window: int = setting(0, "a camera's latest images, its statistics come from these; 0: from all", least=0)
 
 
 @dataclass(frozen=True)
@@ -266,33 +244,35 @@ class StrategyConfig(Section):
     """What the server does with the replies."""
 
     section: ClassVar[str] = "strategy"
-    name: str = setting("merged", "how the server averages, if it does", choices=names.STRATEGIES)
-    downlink: str = setting("svd", "how merged's average goes down", choices=names.DOWNLINKS)
-    svd_rank: int = setting(0, "rank that svd sends; 0: the adapter's own", least=0)
-    groups_by: str = setting("weather", "personal: cameras of one group share it", choices=names.GROUPINGS)
-    groups: int = setting(3, "personal: groups that similarity looks for", least=1)
-    group_share: float = setting(1.0, "personal: how much of its difference a group takes", least=0, most=1)
-    aggregator: str = setting("mean", "what stands for the cameras' deltas", choices=names.AGGREGATORS)
-    trim_fraction: float = setting(
-        0.1, "trimmed: share of cameras cut off on each side of every entry", least=0, below=0.5
+    choices: ClassVar = {
+        "name": registry.STRATEGIES,
+        "aggregator": registry.AGGREGATORS,
+        "server_optimizer": registry.SERVER_OPTIMIZERS,
+    }
+    shared: ClassVar = {"name": {"server_lr": "server_lr"}, "server_optimizer": {"server_lr": "lr"}}
+    name: str = setting("merged", "what is averaged, and what goes down", choices=registry.STRATEGIES.names)
+    aggregator: str = setting("mean", "how the cameras' deltas become one", choices=registry.AGGREGATORS.names)
+    server_optimizer: str = setting(
+        "sgd", "how the server steps along that delta", choices=registry.SERVER_OPTIMIZERS.names
     )
-    malicious: int = setting(1, "krum: bad cameras that it reckons with", least=0)
-    clip_norm: float = setting(1.0, "clipped: the largest norm of a camera's delta", above=0)
-    noise: float = setting(0.0, "clipped: deviation of the noise, over clip_norm / cameras", least=0)
-    server: str = setting("average", "how the server steps by the mean delta", choices=names.SERVERS)
-    server_lr: float = setting(1.0, "the server's learning rate", above=0)
-    server_momentum: float = setting(0.9, "beta of momentum, beta_1 of adam and yogi", least=0, below=1)
-    server_beta2: float = setting(0.99, "beta_2 of adam and yogi", least=0, below=1)
-    server_tau: float = setting(1e-3, "adam's and yogi's floor under the root", above=0)
-    quorum: float = setting(0.5, "share of the drawn cameras a round needs; at least one camera", least=0, most=1)
+    server_lr: float = setting(1.0, "learning rate of the server", above=0)
+    quorum: float = setting(
+        0.5, "share of the drawn cameras that must reply for a round to count; at least one camera", least=0, most=1
+    )
+
+    def strategy(self) -> Any:
+        """The strategy with its settings; its aggregator and server optimizer are built too, where it takes them."""
+        takes = {one.name for one in fields(registry.STRATEGIES.load(self.name))}
+        parts = {key: self.build(key) for key in ("aggregator", "server_optimizer") if key in takes}
+        return self.build("name", **parts)
 
 
 @dataclass(frozen=True)
 class CodecConfig(Section):
-    """How numbers travel."""
+    """How numbers are encoded for the radio."""
 
     section: ClassVar[str] = "codec"
+    choices: ClassVar = {"up": Kind({"topk": tables.Topk}), "down": Kind({"topk": tables.Topk})}
     up: str = setting("fp32", "from camera to server", choices=names.CODECS)
     down: str = setting("fp32", "from server to camera", choices=names.CODECS)
-    topk_share: float = setting(0.05, "topk: share of each tensor's values that is sent", least=0.001, most=1)
-    error_feedback: bool = setting(False, "cameras add to a frame what the codec left out of the one before")
+    error_feedback: bool = setting(False, "add to each frame what the codec lost of the camera's frame before")

@@ -1,10 +1,14 @@
 """The whole config: nested and frozen, flat for Flower, and as TOML. Knows sections; not files."""
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+import textwrap
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
+from fed_lorac.config.gone import renamed
+from fed_lorac.config.section import OPTIONS, Section
 from fed_lorac.config.sections import (
     AdapterConfig,
     BatchNormConfig,
@@ -15,14 +19,13 @@ from fed_lorac.config.sections import (
     ModelConfig,
     RayConfig,
     RunConfig,
-    Section,
     StrategyConfig,
 )
 from fed_lorac.config.sense import contradictions
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.near import nearest
 from fed_lorac.runtime.settings import Rule, Scalar
-from fed_lorac.runtime.spelling import toml
+from fed_lorac.runtime.spelling import came, toml
 
 __all__ = ["SECTIONS", "Config", "rules"]
 
@@ -39,6 +42,7 @@ SECTIONS: dict[str, type[Section]] = {
     "codec": CodecConfig,
 }
 
+_WIDTH = 120
 _TOLD = 10  # unknown keys that an error names
 
 
@@ -74,46 +78,131 @@ class Config:
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, object]) -> Self:
-        """The config of Flower's run-config, `{"section.key": scalar}`; a key that is absent has its default."""
-        known = rules()
-        if unknown := [key for key in flat if key not in known]:
-            more = [f"So it is with {len(unknown) - _TOLD} more keys."] if len(unknown) > _TOLD else []
-            raise ConfigError("\n".join([_unknown(key, known) for key in unknown[:_TOLD]] + more))
-        parts: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
-        for key, value in flat.items():
-            section, _, name = key.partition(".")
-            parts[section][name] = value
-        made: dict[str, Any] = {name: section(**parts[name]) for name, section in SECTIONS.items()}
+        """The config of Flower's run-config, `{"section.key": scalar}`; a key that is absent has its default.
+
+        Flower's run-config has every key there is: an option whose choice is not made is left out if it has its
+        default, and refused else.
+        """
+        if found := list(renamed(flat)):
+            raise ConfigError("\n".join(_some(found)))
+        if unknown := [key for key in flat if not _has_a_place(key)]:
+            raise ConfigError("\n".join(_some([_unknown(key) for key in unknown])))
+        made: dict[str, Any] = {name: _section(section, flat) for name, section in SECTIONS.items()}
         return cls(**made)
 
     def to_flat(self) -> dict[str, Scalar]:
-        """`{"section.key": scalar}` for every key, as Flower's run-config carries it."""
-        return {f"{part.name}.{key}": value for part in fields(self) for key, value in self._items(part.name)}
+        """`{"section.key": scalar}` for every key that is in force, as Flower's run-config carries it."""
+        return {key: value for key, value, _ in self._items()}
+
+    def changed(self) -> dict[str, Scalar]:
+        """Those of `to_flat` that differ from their defaults."""
+        return {key: value for key, value, rule in self._items() if rule is None or value != rule.default}
 
     def to_toml(self) -> str:
         """The resolved config as TOML: every key, each with what it means; reading it gives this config again."""
-        return "\n".join(self._table(name) for name in SECTIONS)
+        return "\n".join(table for name in SECTIONS for table in self._tables(name))
 
-    def _items(self, section: str) -> list[tuple[str, Scalar]]:
-        values = getattr(self, section)
-        return [(key, getattr(values, key)) for key in SECTIONS[section].rules()]
+    def _items(self) -> Iterator[tuple[str, Scalar, Rule | None]]:
+        """Key, value and rule; the options of what is not built in are one text, and so without a rule."""
+        for section in (getattr(self, name) for name in SECTIONS):
+            for key, rule in section.rules().items():
+                yield f"{section.section}.{key}", getattr(section, key), rule
+            for name, rules in section.tables_of(vars(section)).items():
+                table = section.tables[name]
+                if name == OPTIONS:
+                    yield f"{section.section}.{name}", toml(table)[1:-1], None
+                else:
+                    yield from ((f"{section.section}.{name}.{key}", table[key], rule) for key, rule in rules.items())
 
-    def _table(self, section: str) -> str:
-        meanings = {key: rule.meaning for key, rule in SECTIONS[section].rules().items()}
-        lines = [f"{key} = {toml(value)}  # {meanings[key]}" for key, value in self._items(section)]
-        return "\n".join([f"[{section}]", *lines, ""])
+    def _tables(self, name: str) -> Iterator[str]:
+        """A section, then each of its tables."""
+        section: Section = getattr(self, name)
+        yield _table(name, {key: getattr(section, key) for key in section.rules()}, section.rules())
+        for table, rules in section.tables_of(vars(section)).items():
+            yield _table(f"{name}.{table}", section.tables[table], rules)
 
 
-def _unknown(key: str, known: Iterable[str]) -> str:
+def _table(path: str, values: Mapping[str, Scalar], rules: Mapping[str, Rule]) -> str:
+    lines = [line for key, rule in rules.items() for line in _explained(f"{key} = {toml(values[key])}", rule.told)]
+    return "\n".join([f"[{path}]", *lines, ""])
+
+
+def _explained(line: str, meaning: str) -> list[str]:
+    """A setting with its meaning behind it, or above it where the line would be too long."""
+    if len(short := f"{line}  # {meaning}") <= _WIDTH:
+        return [short]
+    return [*(f"# {part}" for part in textwrap.wrap(meaning, _WIDTH - 2, break_on_hyphens=False)), line]
+
+
+def _some(lines: list[str]) -> list[str]:
+    """The first few, and how many more there are."""
+    more = [f"So it is with {len(lines) - _TOLD} more keys."] if len(lines) > _TOLD else []
+    return lines[:_TOLD] + more
+
+
+def _has_a_place(key: str) -> bool:
+    """Whether a key is one in view, or might stand in a table of its section."""
+    name, _, rest = key.partition(".")
+    return name in SECTIONS and ("." in rest or rest == OPTIONS or rest in SECTIONS[name].rules())
+
+
+def _section(section: type[Section], flat: Mapping[str, object]) -> Section:
+    own = {key.partition(".")[2]: value for key, value in flat.items() if key.startswith(f"{section.section}.")}
+    in_view = {key: value for key, value in own.items() if key in section.rules()}
+    tables: dict[str, dict[str, Any]] = {}
+    for path, value in own.items():
+        table, _, key = path.partition(".")
+        if path == OPTIONS:
+            tables.setdefault(OPTIONS, {}).update(_parsed(f"{section.section}.{path}", value))
+        elif key:
+            tables.setdefault(table, {})[key] = value
+    in_force = section.tables_of(in_view)
+    kept = {name: its for name, its in tables.items() if name in in_force or not _at_rest(section, name, its)}
+    return section(**in_view, tables=kept)
+
+
+def _at_rest(section: type[Section], table: str, values: Mapping[str, object]) -> bool:
+    """Whether a table has its defaults, all of them."""
+    if not values:
+        return True
+    rules = {
+        key: rule
+        for choice in section.known_tables().get(table, ())
+        for key, rule in section.table_rules(choice, table).items()
+    }
+    return all(key in rules and value == rules[key].default for key, value in values.items())
+
+
+def _parsed(key: str, value: object) -> dict[str, Any]:
+    """The options of what is not built in, out of one text of inline TOML."""
+    if not isinstance(value, str):
+        raise ConfigError(
+            f'{key} must be one text of inline TOML, such as "channels = 4, scale = 0.5"; got {came(value)}.'
+        )
+    try:
+        return dict(tomllib.loads(f"options = {{{value}}}")["options"])
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f'{key} must be one text of inline TOML, such as "channels = 4, scale = 0.5"; got {came(value)}: {error}.'
+        ) from error
+
+
+def _unknown(key: str) -> str:
     """What is said of a key that no setting has: the one it is near to, else where to look."""
     section = key.partition(".")[0]
     if key in SECTIONS:
         return f"There is no setting {key!r}: it is a section, and its keys stand below [{key}], in single brackets."
-    if near := nearest(key, known):
+    tables = [
+        f"{name}.{table}.{option}"
+        for name, its in SECTIONS.items()
+        for table, choices in its.known_tables().items()
+        for option in its.table_rules(choices[0], table)
+    ]
+    if near := nearest(key, [*rules(), *tables]):
         return f"There is no setting {key!r}. Did you mean {near!r}?"
     if section in SECTIONS:
         return f"There is no setting {key!r}. Those of [{section}] are {', '.join(SECTIONS[section].rules())}."
     return (
-        f"There is no setting {key!r}. The sections are {', '.join(SECTIONS)}; every setting stands with its meaning "
-        "in sim_configs/quickstart.toml."
+        f"There is no setting {key!r}. The sections are {', '.join(SECTIONS)}; `fed-lorac config` prints every setting "
+        "with its meaning."
     )

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fed_lorac import __version__
-from fed_lorac.config import Config
+from fed_lorac.config import CifarResNet, Config, Pretrain
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.data.progress import at
 from fed_lorac.data.store import cache_folder
@@ -52,7 +52,10 @@ def fresh_model(config: Config, classes: int) -> nn.Module:
     """The config's network with weights drawn from the run's seed."""
     m = config.model
     generator = torch_stream(config.run.seed, "model")
-    return build(m.name, num_classes=classes, width=m.width, norm=m.norm, shortcut=m.shortcut, generator=generator)
+    shape = m.table(CifarResNet)
+    return build(
+        m.name, num_classes=classes, width=shape.width, norm=shape.norm, shortcut=shape.shortcut, generator=generator
+    )
 
 
 def load_base_model(config: Config, data: Dataset, *, trains_on: bool = False) -> BaseModel:
@@ -107,13 +110,14 @@ def train_base(
     *,
     lr: float = RECIPE.lr,
     weight_decay: float = RECIPE.weight_decay,
+    epochs: int | None = None,
     overwrite: bool = False,
     on_step: OnStep = lambda step, steps, loss: None,
 ) -> Mapping[str, str]:
     """Train a base on the cloud's images, write it to `path` with its provenance, and return that.
 
     It starts from `model.weights` where that is a checkpoint or "imagenet", else from fresh weights; a classifier for
-    other classes is drawn anew.
+    other classes is drawn anew. `epochs`: passes over the images; None: as `model.pretrain.epochs`.
 
     Raises:
         RunError: `path` cannot be written, or has a file that is not to be overwritten: found before training.
@@ -122,6 +126,7 @@ def train_base(
         raise DataError(f"A base is trained on the cloud's images; {data.name} keeps none for it. Set model.weights.")
     start, augment = _starting_point(config, data), cast(Augment, config.local.augment)
     tell_notes(start)
+    epochs = epochs or config.model.table(Pretrain).epochs
     recipe = replace(
         RECIPE,
         lr=lr,
@@ -132,10 +137,8 @@ def train_base(
     )
     size_bytes = sum(tensor.nbytes for tensor in start.model.state_dict().values())
     with reserved(path, size_bytes, overwrite=overwrite):
-        result = pretrain(
-            start.model, data, epochs=config.model.pretrain_epochs, seed=config.run.seed, recipe=recipe, on_step=on_step
-        )
-    said = provenance(config, data, recipe) | {
+        result = pretrain(start.model, data, epochs=epochs, seed=config.run.seed, recipe=recipe, on_step=on_step)
+    said = provenance(config, data, recipe, epochs) | {
         "continued_from": start.fingerprint if start.source != "none" else "",
         "test_accuracy": f"{result.test_accuracy:.4f}",
     }
@@ -143,21 +146,21 @@ def train_base(
     return said
 
 
-def provenance(config: Config, data: Dataset, recipe: Recipe) -> dict[str, str]:
+def provenance(config: Config, data: Dataset, recipe: Recipe, epochs: int) -> dict[str, str]:
     """What a checkpoint's metadata says of its training, as strings."""
-    m = config.model
+    m, shape = config.model, config.model.table(CifarResNet)
     return {
         "model": m.name,
-        "width": str(m.width),
-        "norm": m.norm,
-        "shortcut": m.shortcut,
+        "width": str(shape.width),
+        "norm": shape.norm,
+        "shortcut": shape.shortcut,
         "classes": json.dumps(data.classes),
         "normalization": recipe.normalization.text,
         "data": data.name,
         "data_set": config.data.name,
         "data_fingerprint": data.fingerprint,
         "cloud_share": _share(data),
-        "pretrain_epochs": str(m.pretrain_epochs),
+        "pretrain_epochs": str(epochs),
         "lr": str(recipe.lr),
         "weight_decay": str(recipe.weight_decay),
         "batch_size": str(recipe.batch_size),
@@ -172,7 +175,7 @@ def provenance(config: Config, data: Dataset, recipe: Recipe) -> dict[str, str]:
 
 def _starting_point(config: Config, data: Dataset) -> BaseModel:
     goes_on = config.model.weights not in ("none", "shipped", "pretrain")
-    start = config if goes_on else replace(config, model=replace(config.model, weights="none"))
+    start = config if goes_on else replace(config, model=config.model.choose("weights", "none"))
     return load_base_model(start, data, trains_on=True)
 
 

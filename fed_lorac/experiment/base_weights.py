@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from fed_lorac.config import Config
+from fed_lorac.config import CifarResNet, Config
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.models import MODELS
 from fed_lorac.models.classes import classes_of, difference, reordered
@@ -84,16 +84,17 @@ def remedy(config: Config) -> str:
 
 def pretrain_command(config: Config, out: str) -> str:
     """The whole command that trains a base for this config's network and data, whatever file the config is from."""
-    plain, wanted = Config().to_flat(), config.to_flat()
+    wanted = {key: value for key, value in config.changed().items() if key.startswith(("data.", "model."))}
+    epochs = wanted.pop("model.pretrain.epochs", None)
     if config.data.name == "cifar10c":  # has no images to train on
         wanted["data.name"] = "cifar10"
     if config.model.weights in ("none", "pretrain"):
-        wanted["model.weights"] = plain["model.weights"]
+        wanted.pop("model.weights")
     words = [
         f"-c {shlex.quote(f'{key}={str(value).lower() if isinstance(value, bool) else value}')}"
         for key, value in wanted.items()
-        if key.startswith(("data.", "model.")) and value != plain[key]
     ]
+    words += [f"--epochs {epochs}"] * (epochs is not None)
     return " ".join(["fed-lorac pretrain", *words, f"--out {out}"])
 
 
@@ -114,14 +115,13 @@ def _check_network(said: Mapping[str, str], source: str, config: Config) -> None
     """DataError where our own metadata names another network: it says more than shapes that do not fit."""
     if "fed_lorac" not in said:
         return
-    own, width = config.model, MODELS[config.model.name][0]
-    wanted = {"name": own.name, "width": str(own.width or width), "norm": own.norm, "shortcut": own.shortcut}
+    own, shape, width = config.model, config.model.table(CifarResNet), MODELS[config.model.name][0]
+    wanted = {"name": own.name, "width": str(shape.width or width), "norm": shape.norm, "shortcut": shape.shortcut}
     came = {key: said.get("model" if key == "name" else key, wanted[key]) for key in wanted}
     if came["width"] == "0" and came["name"] in MODELS:
         came["width"] = str(MODELS[came["name"]][0])
     if odd := [key for key in wanted if came[key] != wanted[key]]:
-        settings = ", ".join(f"model.{key} = {came[key]}" for key in odd)
-        ours = ", ".join(f"model.{key} = {wanted[key]}" for key in odd)
+        settings, ours = (", ".join(_setting(its, key) for key in odd) for its in (came, wanted))
         instead = f", or t{remedy(config)[1:]}" if own.weights == "shipped" else "."
         raise DataError(
             f"A checkpoint is loaded into the network that it was trained as; {source} was trained with {settings}, "
@@ -172,3 +172,8 @@ def _normalization(said: Mapping[str, str], source: str, config: Config) -> tupl
             f'model.normalization is {setting!r}. Set it to "auto".'
         )
     return recorded, ()
+
+
+def _setting(network: Mapping[str, str], key: str) -> str:
+    table = "model" if key == "name" else f"model.{network['name']}"
+    return f"{table}.{key} = {network[key]}"

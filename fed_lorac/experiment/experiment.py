@@ -1,14 +1,13 @@
 """The experiment: what every process of a run shares, built from the config once. Knows config, data, fleet and base;
 not messages, rounds or bytes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
 from fed_lorac.adapters.adapter import Adapter, ToDelta
-from fed_lorac.adapters.methods import adapter_of
-from fed_lorac.config import Config, names
+from fed_lorac.config import AdapterConfig, CifarData, Config, FolderData, names
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.data.progress import at
 from fed_lorac.data.store import cached_arrays
@@ -73,7 +72,8 @@ def sees_frost(experiment: Experiment) -> bool:
 def open_data(config: Config) -> Dataset:
     """The data set of the config's `data` section."""
     d = config.data
-    return load(d.name, d.root, download=d.download, image_size=d.image_size, cloud_share=d.cloud_share)
+    files, split = d.table(CifarData), d.table(FolderData)
+    return load(d.name, d.root, download=files.download, image_size=d.image_size, cloud_share=split.cloud_share)
 
 
 def build_experiment(config: Config) -> Experiment:
@@ -114,10 +114,17 @@ def _adapters(config: Config, base: BaseModel) -> tuple[Adapter, ...]:
     Under a rotating basis what is drawn stays for the round.
     """
     adapter = config.adapter
-    scale = adapter.alpha / adapter.rank
-    dealt = [adapter_of(replace(adapter, rank=r, alpha=scale * r, ranks="")) for r in adapter.rank_list]
+    dealt: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank)) for rank in adapter.ranks]
     if config.strategy.name == "rotating-basis":
         dealt = [one.with_frozen_basis() or one for one in dealt]
     if config.codec.up not in names.LOSSLESS and config.strategy.name in names.DRAW_ANEW:
         dealt = [one.relative_to_init() for one in dealt]
     return tuple(one.fit_to(base.model) for one in dealt)
+
+
+def _of_rank(config: AdapterConfig, rank: int) -> dict[str, float]:
+    """What an adapter of one of several ranks has instead: alpha / r is that of the largest."""
+    if len(config.ranks) == 1:
+        return {}
+    scaled = {"alpha": config.alpha / max(config.ranks) * rank} if "alpha" in config.settings("method") else {}
+    return {"rank": rank, **scaled}

@@ -4,7 +4,7 @@ networks or messages."""
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
-from fed_lorac.config import Config, names
+from fed_lorac.config import Config, FleetEngine, LocalStatistics, Topk, names
 from fed_lorac.config.sense import fixed_basis
 from fed_lorac.runtime.normalization import Normalization
 from fed_lorac.runtime.precision import Precision
@@ -89,7 +89,7 @@ class LocalPlan:
 def local_plan(config: Config, precision: Precision, normalization: Normalization) -> LocalPlan:
     """The plan of a config, in this precision, on pixels normalised like this."""
     local, codec, strategy = config.local, config.codec, config.strategy.name
-    correlated = config.fleet.stream == "correlated"
+    correlated, statistics = config.fleet.stream == "correlated", config.batch_norm.table(LocalStatistics)
     recipe = Recipe(
         lr=local.lr,
         momentum=local.momentum,
@@ -110,15 +110,13 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         epochs=local.epochs,
         steps=local.steps,
         image_size=config.data.image_size,
-        batch_norm=BatchNormPlan(
-            config.batch_norm.mode, config.batch_norm.in_turn == "fixed", config.batch_norm.window
-        ),
-        uplink=UplinkCodec(codec.up, codec.topk_share, codec.error_feedback),
-        block_size=1 if config.run.engine == "flower" else config.run.block_size,
+        batch_norm=BatchNormPlan(config.batch_norm.mode, statistics.training_statistics == "fixed", statistics.window),
+        uplink=UplinkCodec(codec.up, codec.table(Topk).share, codec.error_feedback),
+        block_size=1 if config.run.engine == "flower" else config.run.table(FleetEngine).block_size,
         correlated=correlated,
         trains=strategy != "zero-byte",
         sends=strategy not in names.SILENT,
-        updates="factors" if strategy == "factors" else "states" if strategy in names.SEND_STATES else "deltas",
+        updates="factors" if strategy == "factor-fedavg" else "states" if strategy in names.SEND_STATES else "deltas",
         clustered=strategy in names.GROUPED,
         fixed_basis=fixed_basis(config),
     )

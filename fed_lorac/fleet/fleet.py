@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fed_lorac.config import FleetConfig
+from fed_lorac.config import Dirichlet, FleetConfig, Front
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.fleet.schedule import Climate, Weather, weather
 from fed_lorac.runtime.source import source_of
@@ -156,13 +156,19 @@ def build_fleet(
         )
         for i in range(config.cameras)
     )
-    climate = Climate(config.schedule, config.period, config.lag, weathers, max(levels), seed)
+    climate = Climate(config.schedule, *_pace(config), weathers, max(levels), seed)
     return Fleet(cameras, config.per_round, seed, config.availability, config.dropout, climate)
+
+
+def _pace(config: FleetConfig) -> tuple[int, float]:
+    """The schedule's period and lag, in rounds."""
+    own = config.tables.get(config.schedule, {})
+    return int(own.get("period", Front.period)), float(own.get("lag", Front.lag))
 
 
 def _deal_link(config: FleetConfig, seed: int, camera: int) -> str:
     links = config.link_names
-    at = camera if config.link_deal == "robin" else int(stream(seed, "link", camera).integers(len(links)))
+    at = camera if config.link_assignment == "round_robin" else int(stream(seed, "link", camera).integers(len(links)))
     return links[at % len(links)]
 
 
@@ -193,7 +199,14 @@ def _deal_train(config: FleetConfig, data: ImagePools, seed: int, remember: Reme
         return {"dealt": np.concatenate(parts), "ends": np.cumsum([len(part) for part in parts])}
 
     pool = hashlib.sha256(taken.tobytes() + labels.tobytes()).hexdigest()
-    how = (config.cameras, config.label_skew, config.dirichlet_alpha, seed, np.__version__, version("flwr-datasets"))
+    how = (
+        config.cameras,
+        config.label_skew,
+        config.table(Dirichlet).alpha,
+        seed,
+        np.__version__,
+        version("flwr-datasets"),
+    )
     dealt = remember(f"deals of images to cameras; {how} {pool} {source_of(__name__, 'fed_lorac.seeds')}", deal)
     return [np.array(part) for part in np.split(dealt["dealt"], dealt["ends"][:-1])]
 
@@ -239,16 +252,17 @@ def _deal_iid(taken: Indices, labels: NDArray[np.int64], cameras: int) -> list[I
 def _deal_dirichlet(taken: Indices, labels: NDArray[np.int64], config: FleetConfig, seed: int) -> list[Indices]:
     from flwr_datasets.partitioner import DirichletPartitioner  # noqa: PLC0415
 
-    partitioner = DirichletPartitioner(config.cameras, "label", config.dirichlet_alpha, min_partition_size=1, seed=seed)
+    alpha = config.table(Dirichlet).alpha
+    partitioner = DirichletPartitioner(config.cameras, "label", alpha, min_partition_size=1, seed=seed)
     try:
         with warnings.catch_warnings():  # one a redraw; what counts is whether it ends well
             warnings.simplefilter("ignore")
             return _split(taken, labels, partitioner, config.cameras)
     except ValueError as error:
         raise ConfigError(
-            f"Every camera has at least one image; fleet.dirichlet_alpha = {config.dirichlet_alpha:g} left some of "
+            f"Every camera has at least one image; fleet.dirichlet.alpha = {alpha:g} left some of "
             f"{config.cameras} cameras without any of {len(taken)} images, in each of eleven draws. "
-            f"Raise fleet.dirichlet_alpha, lower fleet.cameras, or take another run.seed."
+            f"Raise fleet.dirichlet.alpha, lower fleet.cameras, or take another run.seed."
         ) from error
 
 

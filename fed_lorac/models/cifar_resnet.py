@@ -101,7 +101,7 @@ def _checked(depth: int, width: int, norm: str, shortcut: str) -> Callable[[int]
         )
     if norm not in NORMS or shortcut not in SHORTCUTS:
         raise ConfigError(
-            f"model.norm is one of {', '.join(NORMS)} and model.shortcut one of {', '.join(SHORTCUTS)}; "
+            f"norm is one of {', '.join(NORMS)} and shortcut one of {', '.join(SHORTCUTS)}; "
             f"got {norm!r} and {shortcut!r}."
         )
     return NORMS[norm]

@@ -85,7 +85,7 @@ def _remedy(unknown: list[str], misfits: list[str]) -> str:
         )
     if any(text.startswith("conv1.weight (64, 3, 7, 7)") for text in misfits):
         return "Its stem is ImageNet's: for torchvision's own weights set model.weights = \"imagenet\"."
-    return "Set model.name, model.width, model.norm and model.shortcut as they were in training."
+    return "Set model.name, and width, norm and shortcut in its table [model.NAME], as they were in training."
 
 
 def _sound(name: str, tensor: Tensor, source: str) -> Tensor:

@@ -99,8 +99,9 @@ class RunFolder:
         kept = self.checkpoints.newest()
         if kept is None and (rows := len(read_rows(self.path / ROUNDS_FILE).rows)):
             raise RunError(
-                f"A run goes on from a checkpoint; {self.path} has {rows} rounds and none (was run.checkpoint_every 0, "
-                "or is the folder a copy without checkpoints/?). Put them back, or start the run in another folder."
+                f"A run goes on from a checkpoint; {self.path} has {rows} rounds and none (was "
+                "run.fleet.checkpoint_every 0, or is the folder a copy without checkpoints/?). Put them back, or "
+                "start the run in another folder."
             )
         return kept
 

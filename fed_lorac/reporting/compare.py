@@ -159,7 +159,7 @@ def _reference(rows: Sequence[Row]) -> Row | None:
 def _is_full(row: Row) -> bool:
     """Whether it is full fine-tuning that was averaged: cameras may train every parameter each for itself, too."""
     summary = row.runs[0].summary
-    return summary["method"] == "full" and summary["strategy"] in ("full", "plain")
+    return (summary["method"], summary["strategy"]) == ("full", "fedavg")
 
 
 def _recovered(own: Summary, full: Summary) -> float | None:

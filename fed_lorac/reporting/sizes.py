@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import trainable_parameters
-from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.adapters.targets import auto_rank_mode
-from fed_lorac.config import AdapterConfig, names
+from fed_lorac.config import names
 from fed_lorac.errors import ConfigError
 from fed_lorac.models import build
+from fed_lorac.registry import ADAPTERS
+from fed_lorac.runtime.settings import rules_of
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.wire.billing import MessageSize, full_message, message_size, reply_records
 from fed_lorac.wire.frame import encode, payload_bytes
@@ -90,7 +91,8 @@ def sizes(
     network = _without_weights(model, classes)
     mode = auto_rank_mode(network) if rank_mode == "auto" else rank_mode
     full, full_count = _full(model, classes, dtype), sum(p.numel() for p in network.parameters())
-    adapter = adapter_of(AdapterConfig(method=method, rank=rank, alpha=2.0 * rank, rank_mode=mode))
+    kind, given = ADAPTERS.load(method), {"rank": rank, "alpha": 2.0 * rank, "rank_mode": mode}
+    adapter = kind(**{key: value for key, value in given.items() if key in rules_of(kind)})
     adapter.attach(network, torch_stream(0, "sizes"))
     state = adapter.read(network)
     frame = encode(state, dtype=dtype, base="", rng=stream(0, "weighed"))

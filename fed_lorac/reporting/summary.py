@@ -147,14 +147,19 @@ def _label(config: Config) -> str:
     if s.name == "zero-byte":  # whatever the adapter is, it is not used
         return s.name
     if a.method == "full":
-        return "full fine-tuning" if s.name in ("full", "plain") else f"full fine-tuning, {s.name}"
-    detail = {"merged": s.downlink, "personal": f"{s.downlink} by {s.groups_by}"}.get(s.name)
-    how = s.name if detail is None else f"{s.name} {detail}"
+        return "full fine-tuning" if s.name == "fedavg" else f"full fine-tuning, {s.name}"
+    own = s.settings("name")
+    how = " by ".join([" ".join([s.name, *_each(own, "downlink")]), *_each(own, "by")])
     if a.method not in names.RANKED:
         return f"{a.method}, {how}"
-    mode = "" if a.method in ("lorae", "conv-lora") else f" ({'kernel-wise' if a.kernel_wise else a.rank_mode})"
-    ranks = "/".join(map(str, a.rank_list))
+    its = a.settings("method")
+    mode = f" ({'kernel-wise' if its.get('kernel_wise') else its['rank_mode']})" if "rank_mode" in its else ""
+    ranks = "/".join(map(str, a.ranks))
     return f"{a.method} r={ranks}{mode}, {how}"
+
+
+def _each(settings: Mapping[str, Any], key: str) -> list[Any]:
+    return [settings[key]] if key in settings else []
 
 
 def _weathers(experiment: Experiment, round: int) -> list[str]:

@@ -1,14 +1,15 @@
 """What one setting may be: its kind, range and choices. Knows scalars and messages; not which settings there are."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.spelling import LARGEST, Scalar, came, items, list_text, meant, toml
 
-__all__ = ["Rule", "Scalar", "check_settings", "items", "setting"]
+__all__ = ["Rule", "Scalar", "check_settings", "items", "rules_of", "setting"]
 
 T = TypeVar("T", bool, int, float, str)
 
@@ -28,6 +29,13 @@ class Rule:
     below: float = math.inf
     choices: tuple[str, ...] = ()
     listed: bool = False
+    outside: Callable[[str], bool] | None = None
+    """Whether a name that is not built in may be taken all the same: somebody else's `module:Name`, say."""
+
+    @property
+    def told(self) -> str:
+        """The meaning, and what there is to choose from."""
+        return f"{self.meaning} ({' | '.join(self.choices)})" if self.choices else self.meaning
 
     def checked(self, key: str, value: object) -> Scalar:
         """`value` as this setting's own kind; `ConfigError` where it is ill-typed, out of range or no choice.
@@ -36,6 +44,8 @@ class Rule:
         for true, a list where the setting is one.
         """
         scalar = self._typed(key, value)
+        if self.listed and self.kind is not str:
+            return self._numbers(key, str(scalar))
         if isinstance(scalar, str):
             self._check_text(key, scalar)
         elif not self._in_range(scalar):
@@ -53,7 +63,25 @@ class Rule:
             return value.strip().casefold() == "true"
         raise ConfigError(f"{key} must be {self._kind()}; got {came(value)}. {self._remedy(value)}")
 
+    def _numbers(self, key: str, text: str) -> Scalar:
+        """Numbers with commas between, each in range: text such as "1, 2.5", or the number where there is one alone."""
+        found = [meant(self.kind, word) for word in items(text)]
+        bad = [
+            word for word, number in zip(items(text), found, strict=True) if number is None or not self._fits(number)
+        ]
+        if bad or not found:
+            raise ConfigError(
+                f"{key} must be {self._law(0)}, or several with commas between; got {came(bad[0] if bad else text)}. "
+                f"{self._default()}"
+            )
+        return cast(Scalar, found[0]) if len(found) == 1 else ", ".join(toml(number) for number in found)
+
+    def _fits(self, number: Scalar) -> bool:
+        return not isinstance(number, str) and self._in_range(number)
+
     def _kind(self) -> str:
+        if self.listed and self.kind is not str:
+            return f'{KINDS[self.kind]}, or several with commas between, such as "1, 2"'
         return 'words with commas between, such as "a, b"' if self.listed else KINDS[self.kind]
 
     def _remedy(self, value: object) -> str:
@@ -97,7 +125,7 @@ class Rule:
         if not words and self.default:
             raise ConfigError(f"{key} must name at least one; got {came(value)}. {self._default()}")
         for word in words:
-            if self.choices and word not in self.choices:
+            if self.choices and word not in self.choices and not (self.outside and self.outside(word)):
                 raise ConfigError(
                     f"{key} must be {'from' if self.listed else 'one of'} {', '.join(self.choices)}; got {word!r}."
                     f"{did_you_mean(word, self.choices)}"
@@ -114,11 +142,18 @@ def setting(
     below: float = math.inf,
     choices: tuple[str, ...] = (),
     listed: bool = False,
+    outside: Callable[[str], bool] | None = None,
 ) -> T:
     """A dataclass field that carries its `Rule`; its kind is its default's."""
-    rule = Rule(type(default), default, meaning, least, above, most, below, choices, listed)
+    rule = Rule(type(default), default, meaning, least, above, most, below, choices, listed, outside)
     made: T = field(default=default, metadata={"rule": rule})
     return made
+
+
+def rules_of(cls: type) -> dict[str, Rule]:
+    """The settings that a dataclass declares: field name -> rule, in the order of declaration."""
+    declared: tuple[Any, ...] = fields(cls)
+    return {one.name: one.metadata["rule"] for one in declared if "rule" in one.metadata}
 
 
 def check_settings(values: object) -> None:

@@ -2,16 +2,14 @@
 rounds or records."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 
 from flwr.app import ConfigRecord, MessageType
 
-from fed_lorac.aggregation.aggregators import Aggregator, ClippedMean, Krum, Mean, Median, TrimmedMean
-from fed_lorac.aggregation.server_optimizers import Adam, Momentum, ServerOptimizer, Sgd, Yogi
 from fed_lorac.client.global_model import GlobalModel, encode_global_model, fold_updates
 from fed_lorac.client.local_update import uplink_template
-from fed_lorac.config import CodecConfig, StrategyConfig
+from fed_lorac.config import CodecConfig, Topk
 from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.fleet.links import Clock
 from fed_lorac.models.fingerprints import shapes_of
@@ -22,44 +20,19 @@ from fed_lorac.server.frame_spec import DownlinkCodec, FrameSpec
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.replies import Reply
 from fed_lorac.server.silent_fleet import SilentFleet
-from fed_lorac.server.strategy import SilentStrategy, Strategy
-from fed_lorac.strategies import (
-    ClusteredFedAvg,
-    FactorFedAvg,
-    FedAvg,
-    FlexLora,
-    Flora,
-    LocalOnly,
-    MergedFedAvg,
-    RotatingBasis,
-    ZeroByte,
-)
+from fed_lorac.server.strategy import SilentStrategy
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, full_message, reply_records
 from fed_lorac.wire.frame import encode
 
-__all__ = ["STRATEGIES", "full_messages", "reference_of", "strategy_of", "update_message_bytes"]
-
-STRATEGIES: dict[str, type[Strategy | SilentStrategy]] = {
-    "merged": MergedFedAvg,
-    "factors": FactorFedAvg,
-    "flora": Flora,
-    "flexlora": FlexLora,
-    "rotating-basis": RotatingBasis,
-    "plain": FedAvg,
-    "full": FedAvg,
-    "personal": ClusteredFedAvg,
-    "local-only": LocalOnly,
-    "zero-byte": ZeroByte,
-}
-"""strategy.name -> its class."""
+__all__ = ["full_messages", "reference_of", "strategy_of", "update_message_bytes"]
 
 
 def strategy_of(
     experiment: Experiment, roster: Mapping[int, int] | None = None, clock: Clock | None = None
 ) -> FleetStrategy:
     """The strategy that the config names, for its base and fleet; with a clock, late replies are left out."""
-    config, strategy = experiment.config, _value(experiment.config.strategy)
+    config, strategy = experiment.config, experiment.config.strategy.strategy()
     fleet = experiment.fleet
     rules = FleetRules(quorum=config.quorum_cameras, roster=roster, draw=fleet.drawn, away=fleet.away)
     if clock is not None:
@@ -69,7 +42,7 @@ def strategy_of(
     return FrameStrategy(
         strategy,
         _frame_spec(experiment),
-        codec=DownlinkCodec(config.codec.down, config.codec.topk_share),
+        codec=DownlinkCodec(config.codec.down, config.codec.table(Topk).share),
         seed=config.run.seed,
         rules=rules,
         whole=_Whole(experiment),
@@ -94,45 +67,6 @@ def _weathers(experiment: Experiment) -> Callable[[int], int]:
     cameras = experiment.fleet.cameras
     weathers = list(dict.fromkeys(camera.corruption for camera in cameras))
     return lambda camera: weathers.index(cameras[camera].corruption)
-
-
-def _value(config: StrategyConfig) -> Strategy | SilentStrategy:
-    """The strategy with its settings."""
-    c = config
-    given = {
-        "downlink": c.downlink,
-        "svd_rank": c.svd_rank,
-        "by": c.groups_by,
-        "clusters": c.groups,
-        "share": c.group_share,
-        "server_lr": c.server_lr,
-        "aggregator": _aggregator(c),
-        "server_optimizer": _server_optimizer(c),
-    }
-    cls = STRATEGIES[c.name]
-    return cls(**{one.name: given[one.name] for one in fields(cls) if one.name in given})
-
-
-def _server_optimizer(c: StrategyConfig) -> ServerOptimizer:
-    adaptive = (c.server_lr, c.server_momentum, c.server_beta2, c.server_tau)
-    makers: dict[str, Callable[[], ServerOptimizer]] = {
-        "average": lambda: Sgd(c.server_lr),
-        "momentum": lambda: Momentum(c.server_lr, c.server_momentum),
-        "adam": lambda: Adam(*adaptive),
-        "yogi": lambda: Yogi(*adaptive),
-    }
-    return makers[c.server]()
-
-
-def _aggregator(c: StrategyConfig) -> Aggregator:
-    makers: dict[str, Callable[[], Aggregator]] = {
-        "mean": Mean,
-        "clipped": lambda: ClippedMean(c.clip_norm, c.noise),
-        "median": Median,
-        "trimmed": lambda: TrimmedMean(c.trim_fraction),
-        "krum": lambda: Krum(c.malicious),
-    }
-    return makers[c.aggregator]()
 
 
 def _by_the_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
@@ -168,14 +102,14 @@ def reference_of(experiment: Experiment) -> Reference:
 
 def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
     """Build and measure, once, what full fine-tuning of the same model would send and be sent under a codec."""
-    tensors = {name: p.detach() for name, p in experiment.base.model.named_parameters()}
+    tensors, share = {name: p.detach() for name, p in experiment.base.model.named_parameters()}, codec.table(Topk).share
     if experiment.plan.batch_norm.mode == "shared":
         tensors |= statistics_of(experiment.base.model)
     examples = max(len(camera.train) for camera in experiment.fleet.cameras)
-    up = full_message(tensors, codec.up, reply_records(examples), reply=True, topk_share=codec.topk_share)
+    up = full_message(tensors, codec.up, reply_records(examples), reply=True, topk_share=share)
     # Put together as the strategy does it, so that the two arms differ in the frame alone.
     rng = stream(0, "weighed")
-    frame = encode(tensors, dtype=codec.down, base="", rng=rng, topk_share=codec.topk_share)
+    frame = encode(tensors, dtype=codec.down, base="", rng=rng, topk_share=share)
     whole = encode(tensors, dtype="fp32", base="")
     ask = Downlink().messages_down([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].size
     down, anew = (update_message_bytes(Update(1, one)) for one in (frame, whole))

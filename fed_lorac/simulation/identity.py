@@ -24,7 +24,7 @@ _REMEDIES = {
     "precision": "Go on where the CPU multiplies bf16 as then, or set run.precision to what it was: "
     "slower, and the rest may differ in its last bits.",
     "device": f"Set run.device to what it was, {_NEW_RUN}.",
-    "cameras side by side": f"Set run.block_size to what it was, {_NEW_RUN}.",
+    "cameras side by side": f"Set run.fleet.block_size to what it was, {_NEW_RUN}.",
     "weather": f"Use the version of fed-lorac, or the corruptions, that it began with, {_NEW_RUN}.",
     "frost textures": "Install fed-lorac[frost] where they were the real ones, remove imagecorruptions where not.",
 }

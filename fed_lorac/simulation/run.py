@@ -15,7 +15,7 @@ from torch import Tensor
 from fed_lorac.aggregation.delta_sum import Sums
 from fed_lorac.client.global_model import GlobalModel, fold_updates
 from fed_lorac.client.state import ClientState
-from fed_lorac.config import Config, check_unchanged
+from fed_lorac.config import Config, FleetEngine, check_unchanged
 from fed_lorac.data.progress import at
 from fed_lorac.experiment.base_model import tell_notes
 from fed_lorac.experiment.experiment import Experiment, build_experiment
@@ -72,9 +72,9 @@ def run_rounds(
 ) -> dict[str, Any]:
     """Run all rounds over any grid, write the run's folder, return its summary.
 
-    With `memories` every `run.checkpoint_every` rounds leave a checkpoint, and a folder that `resumes` goes on from its
-    newest. Ctrl-C ends the run after the rows that are already written: the results are those of the rounds that were
-    finished.
+    With `memories` every `run.fleet.checkpoint_every` rounds leave a checkpoint, and a folder that `resumes` goes on
+    from its newest. Ctrl-C ends the run after the rows that are already written: the results are those of the rounds
+    that were finished.
 
     Raises:
         RunError: the run cannot begin or go on, or no camera took part in any round.
@@ -146,7 +146,8 @@ class _Run:
         self._folder.lock.check()
         row = write_rows(ledger, report, self._experiment.fleet, self._full, found, seconds, clock=self._clock, **base)
         self._stand(number)
-        if last or (run.checkpoint_every and number % run.checkpoint_every == 0):
+        every = run.table(FleetEngine).checkpoint_every
+        if last or (every and number % every == 0):
             self._save()
         self._watch.round(row, run.rounds)
         self._remark()
@@ -225,7 +226,7 @@ class _Run:
 
     def _save(self) -> None:
         """Leave a checkpoint, where nodes can be saved and it was asked for."""
-        if self._memories is None or not self._config.run.checkpoint_every:
+        if self._memories is None or not self._config.run.table(FleetEngine).checkpoint_every:
             return
         strategy = self._strategy
         facts = {

@@ -12,15 +12,16 @@ import torch
 
 from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.client.local_update import uplink_template
-from fed_lorac.config import CodecConfig, Config, names
+from fed_lorac.config import CodecConfig, Config, Topk, names
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.experiment.local_plan import local_plan
+from fed_lorac.registry import STRATEGIES
 from fed_lorac.runtime.settings import Scalar
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.server.downlink import Update
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.simulation.build_strategy import STRATEGIES, full_messages, strategy_of, update_message_bytes
+from fed_lorac.simulation.build_strategy import full_messages, strategy_of, update_message_bytes
 from fed_lorac.wire.frame import encode, inspect, payload_bytes
 
 __all__ = ["wasteful"]
@@ -28,16 +29,7 @@ __all__ = ["wasteful"]
 FAR_MORE = 4
 """So many times what cameras send up, or what another strategy would send down, is worth a remark."""
 
-_SVD: Mapping[str, Scalar] = {"strategy.downlink": "svd", "strategy.svd_rank": 0}
-_OTHERS: tuple[tuple[Mapping[str, Scalar], str], ...] = (
-    ({"strategy.name": "plain"}, 'strategy.name = "plain" is exact too'),
-    (_SVD, 'strategy.downlink = "svd" is exact over the rounds'),
-    (
-        {"strategy.name": "merged", **_SVD},
-        'strategy.name = "merged" with strategy.downlink = "svd" is exact over the rounds',
-    ),
-)
-"""What else could be set, and how it is said."""
+_SVD: Mapping[str, Scalar] = {"downlink": "svd", "svd_rank": 0}
 
 
 def wasteful(experiment: Experiment, update: Update) -> str | None:
@@ -45,7 +37,7 @@ def wasteful(experiment: Experiment, update: Update) -> str | None:
     another strategy that accepts the same adapter and is exact; None where it does not."""
     config, codec = experiment.config, experiment.config.codec
     template = {name: torch.zeros(shape) for name, shape in uplink_template(experiment).items()}
-    needed, sent = payload_bytes(template, codec.down, codec.topk_share), inspect(update.frame).payload_bytes
+    needed, sent = payload_bytes(template, codec.down, codec.table(Topk).share), inspect(update.frame).payload_bytes
     if sent <= FAR_MORE * needed:
         return None
     others = [(_update_of(_under(experiment, other)), other, said) for other, said in _others(config)]
@@ -65,12 +57,18 @@ def wasteful(experiment: Experiment, update: Update) -> str | None:
 
 def _others(config: Config) -> Iterator[tuple[Config, str]]:
     """Configs that differ in the strategy alone, are exact and make sense."""
-    for changes, said in _OTHERS:
+    now = config.strategy
+    by_svd = 'downlink = "svd" is exact over the rounds'
+    for name, options, said in (
+        ("fedavg", {}, 'strategy.name = "fedavg" is exact too'),
+        (now.name, _SVD, f"strategy.{now.name}.{by_svd}"),
+        ("merged", _SVD, f'strategy.name = "merged" with {by_svd}'),
+    ):
         try:
-            other = Config.from_flat({**config.to_flat(), **changes})
+            other = replace(config, strategy=now.choose("name", name, **options))
         except ConfigError:
             continue
-        if other != config and STRATEGIES[other.strategy.name].exact:
+        if other != config and STRATEGIES.load(other.strategy.name).exact:
             yield other, said
 
 
@@ -86,7 +84,7 @@ def _update_of(experiment: Experiment) -> Update:
     A server optimizer and an aggregator change values alone; the simplest of them stand in.
     """
     config = experiment.config
-    simple = replace(config, strategy=replace(config.strategy, server="average", aggregator="mean"))
+    simple = replace(config, strategy=config.strategy.choose("server_optimizer", "sgd").choose("aggregator", "mean"))
     strategy = strategy_of(_under(experiment, simple))
     assert isinstance(strategy, FrameStrategy)  # whoever sends updates is one
     drawn = torch_stream(0, "weighed")
@@ -97,4 +95,4 @@ def _update_of(experiment: Experiment) -> Update:
     proposal = strategy.strategy.propose(server, [delta])
     rng = stream(0, "weighed")
     codec = config.codec
-    return Update(1, encode(proposal.update, dtype=codec.down, base="", rng=rng, topk_share=codec.topk_share))
+    return Update(1, encode(proposal.update, dtype=codec.down, base="", rng=rng, topk_share=codec.table(Topk).share))

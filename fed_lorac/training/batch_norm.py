@@ -47,16 +47,20 @@ def check_cameras(
     for camera, count in images.items():
         if (min(count, window) if window else count) == 1 and (layer := _lone(model, image_size)):
             raise ConfigError(
-                f"{_LAW}; camera {camera} takes them from one image ({_counted(count)}, batch_norm.window = {window}), "
-                f"{_seen(layer, image_size)}. Set {_larger(model, image_size)}, or "
-                + ("batch_norm.window = 2 or more." if count > 1 else "more fleet.images, or fewer fleet.cameras.")
+                f"{_LAW}; camera {camera} takes them from one image ({_counted(count)}, batch_norm.local.window = "
+                f"{window}), {_seen(layer, image_size)}. Set {_larger(model, image_size)}, or "
+                + (
+                    "batch_norm.local.window = 2 or more."
+                    if count > 1
+                    else "more fleet.images, or fewer fleet.cameras."
+                )
             )
         if trains and _smallest(count, batch_size, steps) == 1 and (layer := _lone(model, image_size)):
             counts = set(images.values())
             near = sorted(range(2, max(counts) + 1), key=lambda other: abs(other - batch_size))
             fit = next((b for b in near if all(_smallest(n, b, steps) != 1 for n in counts)), 0)
             remedies = [f"local.batch_size = {fit}"] * bool(fit) + [_larger(model, image_size)]
-            remedies += ['batch_norm.in_turn = "fixed"'] * local
+            remedies += ['batch_norm.local.training_statistics = "fixed"'] * local
             raise ConfigError(
                 f"{_LAW}; camera {camera} has a batch of one image ({_counted(count)}, local.batch_size = "
                 f"{batch_size}), {_seen(layer, image_size)}. Set {' or '.join(remedies)}."

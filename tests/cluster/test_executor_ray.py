@@ -38,7 +38,7 @@ def a_ray() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def staff(a_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayExecutor, Naughty]]:
     app = Naughty(tmp_path_factory.mktemp("deeds"))
-    config = tiny(run__workers=WORKERS, run__block_timeout_s=TIMEOUT_S)
+    config = tiny(run__workers=WORKERS, block_timeout_s=TIMEOUT_S)
     executor = RayExecutor(config, partial(Naughty, app.home), examined=False)
     yield executor, app
     executor.close()

@@ -78,7 +78,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     logging.getLogger("flwr").addHandler(heard)
     try:
         # Flower's cameras train one at a time; side by side they agree to rounding only.
-        settings = {"fleet__per_round": 4, "run__block_size": 1}
+        settings = {"fleet__per_round": 4, "block_size": 1}
         on_fleet(tiny(**settings), folder / "fleet")
         simulated(tiny(**settings, run__engine="flower", run__workers=2), folder / "flower", Watch(), failing(camera=1))
     finally:
@@ -161,7 +161,7 @@ def test_a_camera_that_ends_its_turn_too_late_is_left_out_and_comes_back(tmp_pat
             (tmp_path / "through").touch()
         return reply
 
-    config = tiny(run__engine="flower", run__workers=2, run__rounds=3, run__round_timeout_s=25, fleet__cameras=3)
+    config = tiny(run__engine="flower", run__workers=2, run__rounds=3, round_timeout_s=25, fleet__cameras=3)
     simulated(config, tmp_path / "run", Releasing(tmp_path), [dawdle])
     assert [row["reasons"] for row in rows(tmp_path / "run" / "rounds.jsonl")] == [
         {"no reply": 1},

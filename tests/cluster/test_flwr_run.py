@@ -85,7 +85,7 @@ def flwr_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlwrRun]:
 
 def test_a_runs_own_config_runs_again_under_flwr_run(flwr_run: FlwrRun, tmp_path: Path) -> None:
     out, again = tmp_path / "local", tmp_path / "flwr"
-    run(tiny(run__block_size=1), out, Watch())  # as Flower's nodes train: one at a time
+    run(tiny(block_size=1), out, Watch())  # as Flower's nodes train: one at a time
     resolved = (out / "config.toml").read_text().replace('out = ""', f'out = "{again}"')
     (tmp_path / "again.toml").write_text(resolved)
     said = flwr_run("--run-config", str(tmp_path / "again.toml"))
@@ -119,5 +119,5 @@ def test_a_key_that_cannot_be_starts_nothing(flwr_run: FlwrRun) -> None:
 
 
 def test_too_few_nodes_are_said_so_with_the_remedy(flwr_run: FlwrRun) -> None:
-    said = flwr_run("--run-config", 'model.weights="none" model.width=4 run.threads=1')
+    said = flwr_run("--run-config", 'model.weights="none" model.resnet8.width=4 run.threads=1')
     assert "RunError: A run needs a node for each of its 12 cameras; 4 registered. Set num-supernodes=12" in said, said

@@ -47,7 +47,7 @@ def noting(folder: Path) -> Mod:
 def test_cameras_run_on_both_nodes_and_give_what_one_process_gives(two_nodes: Cluster, tmp_path: Path) -> None:
     notes, settings = (
         tmp_path / "notes",
-        {"fleet__cameras": CAMERAS, "fleet__per_round": CAMERAS, "run__block_size": 1},
+        {"fleet__cameras": CAMERAS, "fleet__per_round": CAMERAS, "block_size": 1},
     )
     notes.mkdir()
     simulated(tiny(**settings, run__engine="flower"), tmp_path / "flower", Watch(), [noting(notes)])

@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
+from named_adapters import named_adapter
 from torch import nn
 
 from fed_lorac.adapters.lora_c import LoraC
-from fed_lorac.adapters.methods import ADAPTERS, adapter_of
-from fed_lorac.config import AdapterConfig
 from fed_lorac.models import build
+from fed_lorac.registry import ADAPTERS
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.seeds import torch_stream
 from fed_lorac.training.loop import Recipe, Task, train
@@ -31,7 +31,7 @@ def go(models: list[nn.Module], precision: Precision = "fp32") -> None:
 
 def adapted(method: str) -> nn.Module:
     model = network()
-    adapter_of(AdapterConfig(method=method)).fit_to(model).attach(model, torch_stream(0, "adapter"))
+    named_adapter(method=method).fit_to(model).attach(model, torch_stream(0, "adapter"))
     return model
 
 
@@ -40,7 +40,7 @@ def main() -> None:
         torch.set_num_threads(threads)
         go([network()])
         go([network()], "bf16")
-    for method in sorted(ADAPTERS):
+    for method in sorted(ADAPTERS.names):
         go([adapted(method), adapted(method)])
     for route in ("dense", "two-step", "thin"):
         model = network()

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 TINY = {
     "model.weights": "none",
-    "model.width": 4,
+    "width": 4,
     "run.rounds": 2,
     "run.threads": 1,
     "run.workers": 1,
@@ -39,9 +39,9 @@ def tiny(**changes: object) -> Config:
 
 
 def words(**changes: object) -> list[str]:
-    """The same as `key=value`, for a command line."""
+    """The same as `key=value`, for a command line; `width=None` leaves a setting out."""
     settings = TINY | {key.replace("__", "."): value for key, value in changes.items()}
-    return [f"{key}={value}" for key, value in settings.items()]
+    return [f"{key}={value}" for key, value in settings.items() if value is not None]
 
 
 def rows(path: Path, *without: str) -> list[dict[str, Any]]:

@@ -5,21 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from named_adapters import named_adapter
 from small_runs import rows, tiny
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter, trainable_parameters
 from fed_lorac.adapters.deltas import State, apply_changes, changed_names, dense_change
-from fed_lorac.adapters.methods import ADAPTERS, adapter_of
-from fed_lorac.config import AdapterConfig, names
+from fed_lorac.config import names
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
+from fed_lorac.registry import ADAPTERS
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import torch_stream
 from fed_lorac.simulation.engines import run
 
-METHODS = sorted(ADAPTERS)
+METHODS = sorted(ADAPTERS.names)
 
 
 def network() -> nn.Module:
@@ -29,8 +30,7 @@ def network() -> nn.Module:
 
 def attached(method: str, **settings: object) -> tuple[nn.Module, Adapter]:
     model = network()
-    config = AdapterConfig(method=method, rank=2, alpha=4.0, **settings)  # type: ignore[arg-type]
-    adapter = adapter_of(config).fit_to(model)
+    adapter = named_adapter(method, rank=2, alpha=4.0, **settings).fit_to(model)
     adapter.attach(model, torch_stream(0, "adapter"))
     return model, adapter
 
@@ -140,7 +140,7 @@ def test_what_is_trained_is_what_is_sent(method: str):
 )
 def test_counts_on_resnet20(method: str, settings: dict[str, bool], expected: int):
     model = build("resnet20")
-    adapter = adapter_of(AdapterConfig(method=method, **settings))
+    adapter = named_adapter(method=method, **settings)
     adapter.attach(model, torch_stream(0, "adapter"))
     assert trainable_parameters(model) == expected
 
@@ -177,12 +177,16 @@ def test_conv_lora_is_pefts_layer():
 
 
 def strategy_of(method: str) -> str:
-    return "merged" if method in names.FACTORED else "full" if method == "full" else "plain"
+    return "merged" if method in names.FACTORED else "fedavg"
+
+
+def dense(method: str) -> dict[str, object]:
+    return {"downlink": "dense"} if strategy_of(method) == "merged" else {}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_of_every_method_averages_exactly(tmp_path: Path, method: str):
-    config = tiny(adapter__method=method, strategy__name=strategy_of(method), strategy__downlink="dense")
+    config = tiny(adapter__method=method, strategy__name=strategy_of(method), **dense(method))
     run(config, tmp_path, Watch())
     found = rows(tmp_path / "rounds.jsonl")
     assert all(row["aggregation_error"] < 1e-6 and row["cameras_counted"] == 3 for row in found)

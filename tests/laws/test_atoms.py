@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from named_adapters import named_adapter
 from sklearn.decomposition import sparse_encode
 from small_runs import rows as rows_of
 from small_runs import tiny
@@ -18,8 +19,6 @@ from torch import Tensor, nn
 from fed_lorac.adapters.adapter import trainable_parameters
 from fed_lorac.adapters.algebra import atoms
 from fed_lorac.adapters.filter_atoms import AtomsConv2d, FilterAtoms
-from fed_lorac.adapters.methods import adapter_of
-from fed_lorac.config import AdapterConfig
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.models import build
 from fed_lorac.reporting.watch import Watch
@@ -195,7 +194,7 @@ def test_the_gradient_of_an_atom_is_the_weights_gradient_seen_through_alpha():
 
 
 def test_states_are_named_and_shaped_as_the_papers_tensors():
-    plain, over = (adapter_of(AdapterConfig("filter-atoms", atoms=6, atoms_m1=m1)) for m1 in (0, 3))
+    plain, over = (named_adapter("filter-atoms", atoms=6, m1=m1) for m1 in (0, 3))
     shapes = []
     for adapter in (plain, over):
         model = network()
@@ -358,18 +357,17 @@ def test_codes_and_states_are_for_networks_of_their_kind():
 
 
 def test_settings_out_of_range_are_refused():
-    for key, value in (("atoms", 0), ("atoms_m1", -1), ("atoms_kc", -1)):
+    for key, value in (("atoms", 0), ("m1", -1), ("kc", -1)):
         with pytest.raises(ConfigError, match=key):
-            AdapterConfig(**{key: value})  # type: ignore[arg-type]
+            named_adapter("filter-atoms", **{key: value})
 
 
 # --- runs
 
 
-@pytest.mark.parametrize(("m1", "strategy"), [(0, "plain"), (0, "merged"), (3, "merged")])
+@pytest.mark.parametrize(("m1", "strategy"), [(0, "fedavg"), (0, "merged"), (3, "merged")])
 def test_runs_of_both_forms_average_exactly(tmp_path: Path, m1: int, strategy: str):
-    config = tiny(
-        adapter__method="filter-atoms", adapter__atoms_m1=m1, strategy__name=strategy, strategy__downlink="dense"
-    )
+    how: dict[str, object] = {"downlink": "dense"} if strategy == "merged" else {}
+    config = tiny(adapter__method="filter-atoms", m1=m1, strategy__name=strategy, **how)
     run(config, tmp_path, Watch())
     assert all(row["aggregation_error"] < 1e-6 for row in rows_of(tmp_path / "rounds.jsonl"))

@@ -10,11 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from named_adapters import named_adapter
 from torch import Tensor, nn
 
 from fed_lorac.adapters.lora_c import LoraC
-from fed_lorac.adapters.methods import adapter_of
-from fed_lorac.config import AdapterConfig
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.models import build
 from fed_lorac.seeds import stream, torch_stream
@@ -24,14 +23,14 @@ from fed_lorac.training.blocks.rule import shape_of_work
 from fed_lorac.training.loop import Recipe, Task, train
 
 METHODS = {
-    "lora-c r": AdapterConfig("lora-c", rank_mode="r"),
-    "lora-c r*k": AdapterConfig("lora-c", rank_mode="r*k"),
-    "lora-c kernel-wise": AdapterConfig("lora-c", kernel_wise=True),
-    "aad": AdapterConfig("aad"),
-    "filter-atoms m=6": AdapterConfig("filter-atoms", atoms=6),
-    "filter-atoms m=12": AdapterConfig("filter-atoms", atoms=12),
-    "filter-atoms m1=3": AdapterConfig("filter-atoms", atoms_m1=3),
-    "full": AdapterConfig("full"),
+    "lora-c r": named_adapter("lora-c", rank_mode="r"),
+    "lora-c r*k": named_adapter("lora-c", rank_mode="r*k"),
+    "lora-c kernel-wise": named_adapter("lora-c", kernel_wise=True),
+    "aad": named_adapter("aad"),
+    "filter-atoms m=6": named_adapter("filter-atoms", atoms=6),
+    "filter-atoms m=12": named_adapter("filter-atoms", atoms=12),
+    "filter-atoms m1=3": named_adapter("filter-atoms", m1=3),
+    "full": named_adapter("full"),
 }
 RAGGED = [(7, 4), (8, 2), (5, 4), (9, 0), (3, 3)]  # images, steps: batches of 4 and a rest, some finish early
 RECIPE = Recipe(lr=0.05, batch_size=4, clip_norm=0.5, weight_decay=5e-3)
@@ -51,7 +50,7 @@ def networks(
     made = []
     for k in range(count):
         model = copy.deepcopy(base)
-        adapter_of(METHODS[method]).fit_to(base).attach(model, torch_stream(0, "A"))
+        METHODS[method].fit_to(base).attach(model, torch_stream(0, "A"))
         model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         draw = torch_stream(k, "camera")
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Laws of plain averaging over states that are expanded: lora-c-ffa, aad and filter-atoms, and of a rotating basis.
+"""Laws of plain averaging over states that are expanded: ffa-lora-c, aad and filter-atoms, and of a rotating basis.
 
 The other route: NumPy in float64, from the frames, with what is frozen drawn or solved for by hand.
 """
@@ -51,12 +51,12 @@ RANK, SCALE = 2, 3.0
 State = Mapping[str, Tensor]
 Dense = dict[str, np.ndarray]
 ADAPTERS: dict[str, Adapter] = {
-    "lora-c-ffa": FfaLoraC(RANK, SCALE * RANK),
+    "ffa-lora-c": FfaLoraC(RANK, SCALE * RANK),
     "aad": AdditiveDecomposition(RANK, SCALE * RANK),
     "filter-atoms": FilterAtoms(atoms=6, kc=4),
 }
-PLAIN = [(FedAvg, "lora-c-ffa"), (FedAvg, "aad"), (FedAvg, "filter-atoms")]
-EXACT = [*PLAIN, (RotatingBasis, "lora-c-ffa"), (RotatingBasis, "aad")]
+PLAIN = [(FedAvg, "ffa-lora-c"), (FedAvg, "aad"), (FedAvg, "filter-atoms")]
+EXACT = [*PLAIN, (RotatingBasis, "ffa-lora-c"), (RotatingBasis, "aad")]
 each = pytest.mark.parametrize(("make", "method"), EXACT)
 Kind = type[Strategy]
 
@@ -86,7 +86,7 @@ def by_hand(method: str, state: State, round: int, *, rank: int = RANK, seed: in
             found[f"{name}.weight"] = atoms_by_hand(name, sent)
             continue
         A = _uniform((rank * k, in_ * k), in_ * k, draw)
-        view = sent[f"{name}.B"] @ A if method == "lora-c-ffa" else sent[f"{name}.L"] @ A
+        view = sent[f"{name}.B"] @ A if method == "ffa-lora-c" else sent[f"{name}.L"] @ A
         if method == "aad":
             view = view + _uniform((out * k, rank * k), in_ * k, draw) @ sent[f"{name}.R"]
         found[f"{name}.weight"] = SCALE * view.reshape(weight.shape)
@@ -262,7 +262,7 @@ def test_fedavg_folds_what_merged_and_dense_folds(make: Kind, method: str, how: 
 
 
 def test_moments_over_states_survive_a_resume() -> None:
-    how, method = Momentum(), "lora-c-ffa"
+    how, method = Momentum(), "ffa-lora-c"
     whole, cut = (strategy(FedAvg, method, 2, server_optimizer=how) for _ in range(2))
     for one in (whole, cut):
         play(one, 1, [drawn(method, 1), drawn(method, 2)], [1, 2])
@@ -280,7 +280,7 @@ def test_moments_over_states_survive_a_resume() -> None:
 @pytest.mark.parametrize(
     ("own", "method", "what"),
     [
-        (FedAvg(server_optimizer=Adam()), "lora-c-ffa", "Adam"),
+        (FedAvg(server_optimizer=Adam()), "ffa-lora-c", "Adam"),
         (FedAvg(aggregator=Median()), "aad", "Median"),
         (FedAvg(aggregator=Krum()), "filter-atoms", "Krum"),
     ],
@@ -304,14 +304,14 @@ def test_an_adapter_that_is_not_linear_is_refused(own: Strategy, adapter: Adapte
 
 @pytest.mark.parametrize("wrong", ["nothing", "another rank"])
 def test_a_state_of_another_shape_is_not_expanded(wrong: str) -> None:
-    sent = drawn("lora-c-ffa", 1)
+    sent = drawn("ffa-lora-c", 1)
     name = next(iter(CONVS))
     if wrong == "nothing":
         del sent[f"{name}.B"]
     else:
         sent[f"{name}.B"] = sent[f"{name}.B"][:, 1:]
     with pytest.raises(FactorError, match=rf"{name}' .*'B': \([0-9]+, 6\)"):
-        ADAPTERS["lora-c-ffa"].to_delta(network(), torch_stream(SEED, "adapter", 0))(sent)
+        ADAPTERS["ffa-lora-c"].to_delta(network(), torch_stream(SEED, "adapter", 0))(sent)
 
 
 def test_a_rotating_basis_needs_one_to_rotate() -> None:
@@ -324,11 +324,14 @@ def test_a_rotating_basis_needs_one_to_rotate() -> None:
     ("changes", "why"),
     [
         ({"strategy.name": "rotating-basis", "codec.error_feedback": True, "codec.up": "int8"}, "basis is another"),
-        ({"strategy.name": "plain", "adapter.method": "aad", "strategy.server": "yogi"}, "yogi acts on dense"),
-        ({"strategy.name": "plain", "adapter.method": "filter-atoms", "strategy.aggregator": "krum"}, "krum acts on"),
-        ({"strategy.name": "plain", "adapter.method": "lora-c-ffa", "adapter.ranks": "1, 2"}, "are of one rank"),
-        ({"strategy.name": "rotating-basis", "adapter.ranks": "1, 2"}, "are of one rank"),
-        ({"strategy.name": "merged", "adapter.method": "aad", "adapter.ranks": "1, 2"}, "are of one rank"),
+        (
+            {"strategy.name": "fedavg", "adapter.method": "aad", "strategy.server_optimizer": "yogi"},
+            "yogi acts on dense",
+        ),
+        ({"strategy.name": "fedavg", "adapter.method": "filter-atoms", "strategy.aggregator": "krum"}, "krum acts on"),
+        ({"strategy.name": "fedavg", "adapter.method": "ffa-lora-c", "adapter.rank": "1, 2"}, "are of one rank"),
+        ({"strategy.name": "rotating-basis", "adapter.rank": "1, 2"}, "are of one rank"),
+        ({"strategy.name": "merged", "adapter.method": "aad", "adapter.rank": "1, 2"}, "are of one rank"),
     ],
 )
 def test_configs_that_make_no_sense_are_refused(changes: dict[str, Any], why: str) -> None:
@@ -351,8 +354,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Over
     """Folder and messages of three ways to send the same, and of LoRA-C."""
     folder = tmp_path_factory.mktemp("linear")
     ways: dict[str, dict[str, object]] = {
-        "plain": {"adapter__method": "lora-c-ffa", "strategy__name": "plain"},
-        "merged": {"adapter__method": "lora-c-ffa", "strategy__name": "merged", "strategy__downlink": "dense"},
+        "plain": {"adapter__method": "ffa-lora-c", "strategy__name": "fedavg"},
+        "merged": {"adapter__method": "ffa-lora-c", "strategy__name": "merged", "downlink": "dense"},
         "rotating-basis": {"strategy__name": "rotating-basis"},
         "lora-c": {"run__rounds": 1},
     }
@@ -368,7 +371,7 @@ def frames_said(heard: Overheard, *, rotates: bool) -> list[Dense]:
     found, before = [], 0
     for round, frame in sorted(heard.updates().items()):
         state = decode(frame, base=global_fingerprint(base_of_run(), before))
-        found.append(by_hand("lora-c-ffa", state, round if rotates else 0, rank=1, seed=0))
+        found.append(by_hand("ffa-lora-c", state, round if rotates else 0, rank=1, seed=0))
         before = round
     return found
 
@@ -380,7 +383,7 @@ def test_a_runs_updates_say_the_mean_of_its_cameras_frames(runs: dict[str, tuple
     updates = frames_said(heard, rotates=rotates)
     for round, update in enumerate(updates, 1):
         states = heard.states(round, global_fingerprint(base_of_run(), round - 1))
-        changes = [by_hand("lora-c-ffa", s, round if rotates else 0, rank=1, seed=0) for _, s, _ in states]
+        changes = [by_hand("ffa-lora-c", s, round if rotates else 0, rank=1, seed=0) for _, s, _ in states]
         assert len(states) == 3 and off(update, mean(changes, [w for _, _, w in states])) < 1e-6
     assert all(row["aggregation_error"] < 1e-6 for row in rows(folder / "rounds.jsonl"))
     adapter = load_file(folder / "adapter.safetensors")

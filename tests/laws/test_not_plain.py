@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from named_adapters import named_adapter
 from networks import LAYERS, NOT_PLAIN, TIED, Drawn, all_of, drawn, images, zoo
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm, spectral_norm, weight_norm
@@ -17,10 +18,9 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.adapters.lora_c import LoraC
-from fed_lorac.adapters.methods import ADAPTERS, adapter_of
-from fed_lorac.config import AdapterConfig
 from fed_lorac.errors import FactorError, RunError
 from fed_lorac.models import build
+from fed_lorac.registry import ADAPTERS
 from fed_lorac.seeds import torch_stream
 from fed_lorac.training.blocks import why_apart
 
@@ -28,11 +28,11 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:.*(deprecated|removed in a future)"),
 ]
-SETTINGS: dict[str, dict[str, Any]] = {name: {"method": name} for name in sorted(ADAPTERS)} | {
+SETTINGS: dict[str, dict[str, Any]] = {name: {"method": name} for name in sorted(ADAPTERS.names)} | {
     "lora-c r": {"method": "lora-c", "rank_mode": "r"},
     "lora-c kernel-wise": {"method": "lora-c", "kernel_wise": True},
     "lora-c alone": {"method": "lora-c", "train_first_conv": False, "train_classifier": False},
-    "filter-atoms overcomplete": {"method": "filter-atoms", "atoms_m1": 3},
+    "filter-atoms overcomplete": {"method": "filter-atoms", "m1": 3},
 }
 
 
@@ -41,7 +41,7 @@ each_adapter = pytest.mark.parametrize("adapter", SETTINGS)
 
 
 def made(adapter: str) -> Adapter:
-    return adapter_of(AdapterConfig(rank=2, alpha=4.0, **SETTINGS[adapter]))
+    return named_adapter(rank=2, alpha=4.0, **SETTINGS[adapter])
 
 
 def attach(adapter: str, model: nn.Module) -> Adapter:

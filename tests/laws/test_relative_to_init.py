@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from named_adapters import named_adapter
 from small_runs import rows, tiny
 from torch import Tensor, nn
 
 from fed_lorac.adapters.lora_c import LoraC
-from fed_lorac.adapters.methods import adapter_of
 from fed_lorac.aggregation.delta_sum import State, relative_distance, sum_states
-from fed_lorac.config import AdapterConfig
 from fed_lorac.experiment.experiment import build_experiment, to_delta
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import shapes_of
@@ -80,7 +79,7 @@ def test_a_server_draws_what_a_camera_of_another_rank_drew():
 
 
 def test_a_fleet_of_unequal_ranks_may_use_a_lossy_codec(tmp_path: Path):
-    changes = {"adapter.ranks": "1, 2", "codec.up": "drive", "strategy.name": "flora"}
+    changes = {"adapter.rank": "1, 2", "codec.up": "drive", "strategy.name": "flora"}
     run(tiny(**changes), tmp_path, Watch())
     assert all(row["cameras_counted"] == 3 for row in rows(tmp_path / "rounds.jsonl"))
 
@@ -96,7 +95,7 @@ def test_a_coarse_codec_leaves_more_of_the_delta(dtype: str):
         ({"codec.up": "drive"}, True),
         ({"codec.up": "drive", "strategy.name": "flora"}, True),
         ({"codec.up": "fp32"}, False),
-        ({"codec.up": "drive", "strategy.name": "factors"}, False),  # A lives on: what was drawn is long past
+        ({"codec.up": "drive", "strategy.name": "factor-fedavg"}, False),  # A lives on: what was drawn is long past
         ({"codec.up": "drive", "strategy.name": "flexlora"}, False),
     ],
 )
@@ -110,6 +109,6 @@ def test_both_ends_draw_the_same():
     model = copy.deepcopy(experiment.base.model)
     experiment.adapter.attach(model, torch_stream(experiment.config.run.seed, "adapter", 5))
     plain = copy.deepcopy(experiment.base.model)
-    adapter_of(AdapterConfig()).attach(plain, torch_stream(experiment.config.run.seed, "adapter", 5))
+    named_adapter().attach(plain, torch_stream(experiment.config.run.seed, "adapter", 5))
     whole, told = LoraC(2, 4.0).read(plain), to_delta(experiment, 5)(experiment.adapter.read(model))
     assert all(torch.equal(told[key], whole[key]) for key in whole)

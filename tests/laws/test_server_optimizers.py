@@ -100,7 +100,7 @@ def test_a_run_under_an_optimizer_is_gone_on_with_byte_for_byte(
     tmp_path: Path, server: str, lr: float, downlink: str
 ) -> None:
     config = tiny(
-        run__rounds=3, run__block_size=1, strategy__server=server, strategy__server_lr=lr, strategy__downlink=downlink
+        run__rounds=3, block_size=1, strategy__server_optimizer=server, strategy__server_lr=lr, downlink=downlink
     )
 
     class Ended(Watch):
@@ -115,7 +115,7 @@ def test_a_run_under_an_optimizer_is_gone_on_with_byte_for_byte(
     for name in ("adapter.safetensors", "model.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert len(rows(tmp_path / "cut" / "rounds.jsonl")) == 3
-    plain = tiny(run__rounds=3, run__block_size=1, strategy__downlink=downlink)
+    plain = tiny(run__rounds=3, block_size=1, downlink=downlink)
     run(plain, tmp_path / "plain", Watch())
     assert (tmp_path / "plain" / "model.safetensors").read_bytes() != (
         tmp_path / "whole" / "model.safetensors"
@@ -124,10 +124,10 @@ def test_a_run_under_an_optimizer_is_gone_on_with_byte_for_byte(
 
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ConfigError, match="does not form"):
-        Config.from_flat({"strategy.name": "factors", "strategy.server": "adam"})
+        Config.from_flat({"strategy.name": "factor-fedavg", "strategy.server_optimizer": "adam"})
     with pytest.raises(ConfigError, match="no stack of factors is left"):
-        Config.from_flat({"strategy.downlink": "stack", "strategy.server": "yogi"})
-    assert Config.from_flat({"strategy.downlink": "stack", "strategy.server": "momentum"})
+        Config.from_flat({"strategy.merged.downlink": "stack", "strategy.server_optimizer": "yogi"})
+    assert Config.from_flat({"strategy.merged.downlink": "stack", "strategy.server_optimizer": "momentum"})
     with pytest.raises(ConfigError, match=r"Adam\.beta2 must be .*below 1"):
         Adam(beta2=1.0)
     with pytest.raises(ConfigError, match=r"Sgd\.lr must be .*above 0"):

@@ -16,7 +16,16 @@ from benchmark_runs import ran
 from small_runs import ROOT, environment
 
 BENCHMARKS = ROOT / "benchmarks"
-TINY_CAMERAS = ["-c", "model.weights=none", "-c", "model.width=4", "-c", "local.epochs=1", "-c", "local.batch_size=25"]
+TINY_CAMERAS = [
+    "-c",
+    "model.weights=none",
+    "-c",
+    "width=4",
+    "-c",
+    "local.epochs=1",
+    "-c",
+    "local.batch_size=25",
+]
 
 needs_loralib = pytest.mark.skipif(
     find_spec("loralib") is None, reason='the plain arm needs loralib: pip install -e ".[benchmark]"'

@@ -111,7 +111,7 @@ def test_pretraining_writes_weights_with_their_provenance(
     from fed_lorac.models.weights import read_checkpoint
 
     place = tmp_path / "base.safetensors"
-    settings = ["-c", "model.width=4", "-c", "model.pretrain_epochs=1", "-c", "run.threads=1"]
+    settings = ["-c", "width=4", "--epochs", "1", "-c", "run.threads=1"]
     assert called(monkeypatch, "pretrain", *settings, "--out", str(place)) == 0
     said = read_checkpoint(place).metadata
     assert (said["data"], said["model"], said["pretrain_epochs"]) == ("digits", "resnet8", "1")
@@ -192,7 +192,7 @@ def test_runs_compare_only_over_one_fleet(
 ) -> None:
     runs: dict[str, dict[str, object]] = {
         "lora": {},
-        "full": {"adapter__method": "full", "strategy__name": "full"},
+        "full": {"adapter__method": "full", "strategy__name": "fedavg"},
         "other": {"fleet__severities": "4"},
     }
     for name, changes in runs.items():
@@ -217,10 +217,9 @@ def test_runs_compare_only_over_one_fleet(
 
 
 def test_every_adapter_in_the_config_has_an_implementation() -> None:
-    from fed_lorac.adapters.methods import ADAPTERS
-    from fed_lorac.simulation.build_strategy import STRATEGIES
+    from fed_lorac.registry import ADAPTERS, STRATEGIES
     from fed_lorac.simulation.engines import ENGINES
 
-    assert set(ADAPTERS) == set(names.ADAPTERS)
-    assert set(STRATEGIES) == set(names.STRATEGIES)
+    assert set(ADAPTERS.names) == set(names.ADAPTERS)
+    assert set(STRATEGIES.names) == set(names.STRATEGIES)
     assert set(ENGINES) == set(names.ENGINES)

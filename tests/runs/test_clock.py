@@ -121,7 +121,11 @@ def test_a_clock_goes_on_as_if_it_had_never_stopped(messages: list[int], at: int
 
 
 def test_drawn_links_are_each_cameras_own_and_of_the_asked_classes() -> None:
-    asked: dict[str, Any] = {"fleet__link": "4g, lte-m, nb-iot-nb1", "fleet__link_deal": "drawn", "fleet__images": 5}
+    asked: dict[str, Any] = {
+        "fleet__link": "4g, lte-m, nb-iot-nb1",
+        "fleet__link_assignment": "random",
+        "fleet__images": 5,
+    }
     few, many = (
         [
             camera.link
@@ -145,7 +149,7 @@ def test_a_speed_is_a_number_above_0(wrong: str) -> None:
 
 
 def test_link_deals_have_their_names() -> None:
-    assert names.LINK_DEALS == ("robin", "drawn")
+    assert names.LINK_ASSIGNMENTS == ("round_robin", "random")
 
 
 # Runs

@@ -1,4 +1,4 @@
-"""Laws of the strategy "personal": which cameras are alike, what a group has beside all, who is told it and when."""
+"""Laws of the strategy "clustered": which cameras are alike, what a group has beside all, who is told it and when."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -392,8 +392,8 @@ def test_another_object_goes_on_with_the_same_groups_and_bytes(make: Callable[..
 @pytest.mark.parametrize("by", ["weather", "similarity"])
 def test_a_run_that_was_interrupted_goes_on_with_the_same_groups(tmp_path: Path, by: str):
     config = tiny(
-        **TWO, run__rounds=4, strategy__name="personal", strategy__groups_by=by, strategy__groups=2,
-        run__checkpoint_every=2, run__block_size=2, codec__down="int8", fleet__availability=0.8, strategy__quorum=0.1,
+        **TWO, run__rounds=4, strategy__name="clustered", by=by, clusters=2,
+        checkpoint_every=2, block_size=2, codec__down="int8", fleet__availability=0.8, strategy__quorum=0.1,
     )  # fmt: skip
     run(config, tmp_path / "whole", Watch())
     with pytest.raises(KeyboardInterrupt):
@@ -403,7 +403,7 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_groups(tmp_path: Path,
 
 
 def test_a_run_bills_each_camera_for_its_groups_change(tmp_path: Path):
-    run(tiny(**TWO, strategy__name="personal", run__rounds=1), tmp_path / "run", Watch())
+    run(tiny(**TWO, strategy__name="clustered", run__rounds=1), tmp_path / "run", Watch())
     adapter, cameras = (load_file(tmp_path / "run" / f"{name}.safetensors") for name in ("adapter", "cameras"))
     assert {k: int(v) for k, v in cameras.items() if k.startswith("own.")} == {
         f"own.camera-{camera}": camera % 2 for camera in range(4)
@@ -429,20 +429,20 @@ def test_clusters_by_weather_need_the_weather():
         served(ClusteredFedAvg).configure_train(1, ArrayRecord(), ConfigRecord(), GRID)
 
 
-@pytest.mark.parametrize("setting", [{"strategy__server": "momentum"}, {"strategy__aggregator": "krum"}])
+@pytest.mark.parametrize("setting", [{"strategy__server_optimizer": "momentum"}, {"strategy__aggregator": "krum"}])
 def test_a_config_whose_server_does_more_than_average_is_refused(setting: dict[str, object]):
     with pytest.raises(ConfigError, match=r"less theirs.*merged"):
-        tiny(strategy__name="personal", **setting)
+        tiny(strategy__name="clustered", **setting)
 
 
 def test_weathers_that_change_group_nobody():
-    assert tiny(strategy__name="personal", fleet__schedule="front")
-    with pytest.raises(ConfigError, match=r'groups_by = "similarity"'):
-        tiny(strategy__name="personal", fleet__schedule="walk")
+    assert tiny(strategy__name="clustered", fleet__schedule="front")
+    with pytest.raises(ConfigError, match=r'by = "similarity"'):
+        tiny(strategy__name="clustered", fleet__schedule="walk")
 
 
 def test_more_groups_than_a_round_has_cameras_are_refused():
-    settings = {"strategy__name": "personal", "strategy__groups": 4}
-    assert tiny(**settings).strategy.groups == 4
-    with pytest.raises(ConfigError, match=r"strategy\.groups = 4 with fleet\.per_round = 3"):
-        tiny(**settings, strategy__groups_by="similarity")
+    settings = {"strategy__name": "clustered", "clusters": 4}
+    assert tiny(**settings).strategy.settings("name")["clusters"] == 4
+    with pytest.raises(ConfigError, match=r"strategy\.clustered\.clusters = 4 with fleet\.per_round = 3"):
+        tiny(**settings, by="similarity")

@@ -28,7 +28,7 @@ from fed_lorac.simulation.engines import run
 from fed_lorac.wire.frame import decode, encode, encode_with_feedback
 
 LOSSY = ["bf16", "int8", "int4", "drive", "topk"]
-FULL = {"adapter__method": "full", "strategy__name": "full", "local__lr": 0.02}
+FULL = {"adapter__method": "full", "strategy__name": "fedavg", "local__lr": 0.02}
 
 # The sum of what arrives
 
@@ -84,10 +84,13 @@ def test_the_sums_differ_by_what_is_lost_last(dtype: str) -> None:
     ("flat", "why"),
     [
         ({"codec.up": "topk"}, "basis stays"),
-        ({"codec.up": "topk", "adapter.method": "lora-c", "strategy.downlink": "dense"}, "basis is another each round"),
-        ({"codec.up": "int8", "adapter.method": "lora-c-ffa", "strategy.name": "rotating-basis"}, "basis is another"),
-        ({"adapter.method": "full", "strategy.name": "full"}, "codecs that lose something"),
-        ({"strategy.name": "factors", "codec.up": "fp32"}, "codecs that lose something"),
+        (
+            {"codec.up": "topk", "adapter.method": "lora-c", "strategy.merged.downlink": "dense"},
+            "basis is another each round",
+        ),
+        ({"codec.up": "int8", "adapter.method": "ffa-lora-c", "strategy.name": "rotating-basis"}, "basis is another"),
+        ({"adapter.method": "full", "strategy.name": "fedavg"}, "codecs that lose something"),
+        ({"strategy.name": "factor-fedavg", "codec.up": "fp32"}, "codecs that lose something"),
     ],
 )
 def test_feedback_without_a_meaning_is_refused_and_says_why(flat: dict[str, object], why: str) -> None:
@@ -99,8 +102,8 @@ def test_feedback_without_a_meaning_is_refused_and_says_why(flat: dict[str, obje
 @pytest.mark.parametrize(
     "flat",
     [
-        {"adapter.method": "full", "strategy.name": "full", "codec.up": "topk"},
-        {"strategy.name": "factors", "codec.up": "drive"},
+        {"adapter.method": "full", "strategy.name": "fedavg", "codec.up": "topk"},
+        {"strategy.name": "factor-fedavg", "codec.up": "drive"},
     ],
 )
 def test_a_fixed_basis_may_have_feedback(flat: dict[str, object]) -> None:
@@ -131,11 +134,11 @@ def test_a_camera_keeps_its_residual_until_it_has_a_new_one() -> None:
     assert list(kept.with_statistics({}).with_residual({}).write()) == ["memory"]
 
 
-@pytest.mark.parametrize("settings", [FULL, {"strategy__name": "factors"}], ids=["full", "factors"])
+@pytest.mark.parametrize("settings", [FULL, {"strategy__name": "factor-fedavg"}], ids=["full", "factors"])
 def test_feedback_survives_an_interruption_and_changes_what_is_learnt(tmp_path: Path, settings: dict[str, object]):
     from interrupted import Ended, check_equal
 
-    config = tiny(run__rounds=4, codec__up="topk", codec__error_feedback="true", run__block_size=2, **settings)
+    config = tiny(run__rounds=4, codec__up="topk", codec__error_feedback="true", block_size=2, **settings)
     run(config, tmp_path / "whole", Watch())
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "cut", Ended(2))
@@ -145,7 +148,7 @@ def test_feedback_survives_an_interruption_and_changes_what_is_learnt(tmp_path: 
         assert sum(float(t.norm()) for t in lost.values()) > 0
     run(config, tmp_path / "cut", Watch(), resume=True)
     check_equal(tmp_path / "cut", tmp_path / "whole")
-    run(tiny(run__rounds=4, codec__up="topk", run__block_size=2, **settings), tmp_path / "without", Watch())
+    run(tiny(run__rounds=4, codec__up="topk", block_size=2, **settings), tmp_path / "without", Watch())
     assert not any(owed(tmp_path / "without").values())
     assert (tmp_path / "whole/model.safetensors").read_bytes() != (tmp_path / "without/model.safetensors").read_bytes()
 
@@ -166,7 +169,7 @@ def test_a_camera_whose_reply_is_lost_owes_what_it_owed(tmp_path: Path):
 
 
 def test_flowers_client_app_keeps_what_it_owes_as_our_fleet_does(tmp_path: Path):
-    config = tiny(run__rounds=3, run__block_size=1, codec__up="topk", codec__error_feedback="true", **FULL)
+    config = tiny(run__rounds=3, block_size=1, codec__up="topk", codec__error_feedback="true", **FULL)
     run(config, tmp_path / "fleet", Watch())
     grid = in_process(make_client_app(config), config.fleet.cameras)
     with task_identity():

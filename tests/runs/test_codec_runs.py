@@ -19,14 +19,14 @@ from fed_lorac.wire.frame import inspect
 
 METHODS = {
     "lora-c": {},
-    "full": {"adapter__method": "full", "strategy__name": "full", "local__lr": 0.02},
+    "full": {"adapter__method": "full", "strategy__name": "fedavg", "local__lr": 0.02},
 }
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", CODECS)
 def test_a_run_ends_finite_and_its_ledger_bills_the_formula(dtype: str, method: str, tmp_path: Path) -> None:
-    config = tiny(codec__up=dtype, codec__down=dtype, codec__topk_share=0.1, **METHODS[method])
+    config = tiny(codec__up=dtype, codec__down=dtype, codec__topk__share=0.1, **METHODS[method])
     run(config, tmp_path / "run", Watch())
     found = json.loads((tmp_path / "run/summary.json").read_text())
     assert math.isfinite(found["adapted_accuracy"]) and found["adapted_accuracy"] > 0
@@ -55,7 +55,7 @@ def test_up_and_down_are_chosen_apart(up: str, down: str, tmp_path: Path) -> Non
 def test_what_is_said_of_full_fine_tuning_is_what_it_really_sends_under_the_same_codec(
     dtype: str, tmp_path: Path
 ) -> None:
-    config = tiny(run__rounds=1, codec__up=dtype, codec__down=dtype, codec__topk_share=0.1, **METHODS["full"])
+    config = tiny(run__rounds=1, codec__up=dtype, codec__down=dtype, codec__topk__share=0.1, **METHODS["full"])
     run(config, tmp_path / "full", Watch())
     [row] = rows(tmp_path / "full/rounds.jsonl")
     said = full_messages(build_experiment(tiny()), config.codec)
@@ -75,7 +75,7 @@ def test_the_same_config_gives_the_same_bytes_and_another_seed_others(dtype: str
 def test_workers_change_no_byte_of_rounded_frames(tmp_path: Path) -> None:
     settings = {"codec__up": "int4", "codec__down": "drive", "codec__error_feedback": "true", **METHODS["full"]}
     for workers in (1, 2):
-        run(tiny(run__workers=workers, run__block_size=2, **settings), tmp_path / str(workers), Watch())
+        run(tiny(run__workers=workers, block_size=2, **settings), tmp_path / str(workers), Watch())
     for file in ("adapter.safetensors", "model.safetensors", "cameras.jsonl"):
         assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes(), file
     summaries = [json.loads((tmp_path / w / "summary.json").read_text()) for w in "12"]

@@ -17,7 +17,7 @@ from fed_lorac.reporting.compare import comparison
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
-FULL = {"adapter__method": "full", "strategy__name": "full", "local__lr": 0.02}
+FULL = {"adapter__method": "full", "strategy__name": "fedavg", "local__lr": 0.02}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def like(folder: Path) -> Any:
         found["seed"] = found["config"]["run.seed"]
         found |= {f"{arm}_accuracy": value for arm, value in (accuracies or {}).items()}
         if settings.get("adapter.method") == "full":
-            found |= {"method": "full", "strategy": "full", "label": "full fine-tuning"}
+            found |= {"method": "full", "strategy": "fedavg", "label": "full fine-tuning"}
         return ComparedRun(name, found)
 
     return made
@@ -160,7 +160,7 @@ def test_the_base_alone_is_the_mean_over_all_seeds(like: Any) -> None:
 
 
 def test_a_base_that_was_measured_otherwise_is_said(like: Any) -> None:
-    runs = like("a", {"zero_byte": 0.5}), like("b", {"zero_byte": 0.6}, batch_norm__window=3)
+    runs = like("a", {"zero_byte": 0.5}), like("b", {"zero_byte": 0.6}, window=3)
     assert any("it differs in b" in note for note in table_of(*runs)[1])
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fed_lorac.adapters.fold_bn import fold_batch_norm
-from fed_lorac.config import Config, load_config
+from fed_lorac.config import CifarResNet, Config, load_config
 from fed_lorac.errors import DataError, FactorError
 from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.export import export_run, load_adapter, load_network
@@ -36,12 +36,17 @@ from fed_lorac.simulation.engines import run
 from fed_lorac.training.accuracy import accuracy
 from fed_lorac.training.batches import to_input
 
-BIG = {"model__name": "resnet18", "model__width": 0, "run__rounds": 1, "local__batch_size": 10}
-SMALL_FLEET = {"fleet__cameras": 2, "fleet__per_round": 2, "fleet__images": 10, "fleet__eval_images": 10}
+BIG: dict[str, object] = {"model__name": "resnet18", "width": None, "run__rounds": 1, "local__batch_size": 10}
+SMALL_FLEET: dict[str, object] = {
+    "fleet__cameras": 2,
+    "fleet__per_round": 2,
+    "fleet__images": 10,
+    "fleet__eval_images": 10,
+}
 RUNS: dict[str, dict[str, object]] = {
     "batch": {},
-    "group": {"model__norm": "group", "run__rounds": 1},
-    "identity": {"model__shortcut": "identity", "run__rounds": 1},
+    "group": {"norm": "group", "run__rounds": 1},
+    "identity": {"shortcut": "identity", "run__rounds": 1},
     "resnet18": BIG | SMALL_FLEET,
 }
 NETWORKS = tuple(FORMATS)
@@ -238,8 +243,9 @@ def test_every_format_says_the_same_of_itself(done: Path) -> None:
     experiment = build_experiment(config)
     assert json.loads(said["classes"]) == list(experiment.data.classes)
     assert (said["base"], said["data_fingerprint"]) == (experiment.base.fingerprint, experiment.data.fingerprint)
-    assert said["statistics"] == ("base" if config.model.norm == "group" else "camera 1")
-    assert said["batch_norm"] == ("none" if config.model.norm == "group" else "folded")
+    group = config.model.table(CifarResNet).norm == "group"
+    assert said["statistics"] == ("base" if group else "camera 1")
+    assert said["batch_norm"] == ("none" if group else "folded")
     assert said["folded_round"] == str(config.run.rounds)
     mean, std = (np.array(json.loads(said[f"input_{what}"]))[:, None, None] for what in ("mean", "std"))
     x = photos(1)
@@ -317,8 +323,8 @@ def test_each_loader_refuses_the_others_files(batch: Path) -> None:
 
 def test_other_methods_and_shared_or_frozen_statistics_are_exported_too(tmp_path: Path) -> None:
     kinds: dict[str, dict[str, object]] = {
-        "full": {"adapter__method": "full", "strategy__name": "full", "batch_norm__mode": "shared"},
-        "frozen": {"batch_norm__mode": "frozen", "strategy__name": "factors"},
+        "full": {"adapter__method": "full", "strategy__name": "fedavg", "batch_norm__mode": "shared"},
+        "frozen": {"batch_norm__mode": "frozen", "strategy__name": "factor-fedavg"},
     }
     for name, changes in kinds.items():
         folder = finished(tmp_path / name, run__rounds=1, **changes)

@@ -43,7 +43,7 @@ def six(**changes: object) -> Config:
         "fleet__per_round": 6,
         "fleet__images": 25,
         "fleet__eval_images": 10,
-        "run__block_size": 1,
+        "block_size": 1,
     }
     return tiny(**{"run__workers": 1, **fleet, **changes})
 
@@ -120,14 +120,14 @@ def test_a_frame_that_arrives_wrong_counts_as_little_as_none(tmp_path: Path, rai
 
 
 def test_who_raises_in_a_block_takes_nobody_along(tmp_path: Path):
-    found = go(six(run__block_size=3), tmp_path / "run", {3: "raises", 5: "raises"})
+    found = go(six(block_size=3), tmp_path / "run", {3: "raises", 5: "raises"})
     assert [row["cameras_counted"] for row in rows(found / "rounds.jsonl")] == [4, 6]
     assert set(reasons(found)[0]) == {f"raised: ValueError: camera {k} has a cracked lens" for k in (3, 5)}
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_where_all_cameras_fail_the_round_is_skipped_and_nothing_changes(tmp_path: Path, size: int):
-    config = six(run__block_size=size, run__rounds=3, local__schedule="constant")
+    config = six(block_size=size, run__rounds=3, local__schedule="constant")
     failed = go(config, tmp_path / "failed", dict.fromkeys(range(6), "raises"), round=2)
     found = rows(failed / "rounds.jsonl")
     assert [row["skipped"] for row in found] == [False, True, False]
@@ -136,7 +136,7 @@ def test_where_all_cameras_fail_the_round_is_skipped_and_nothing_changes(tmp_pat
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_once_changes_nothing(tmp_path: Path):
-    config = six(run__workers=2, run__block_size=2)
+    config = six(run__workers=2, block_size=2)
     killed, whole = (go(config, tmp_path / name, faults) for name, faults in (("a", {3: "dies once"}), ("b", {})))
     assert (killed / "marks" / "died-3").exists()
     assert bare(killed) == bare(whole) and reasons(killed) == [{}, {}]
@@ -145,7 +145,7 @@ def test_a_worker_that_is_killed_once_changes_nothing(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["dies", "hangs"])
 def test_a_camera_that_takes_its_worker_along_is_left_out_of_its_round_alone(tmp_path: Path, raised: Path, fault: str):
-    found = go(six(run__workers=2, run__block_timeout_s=4.0), tmp_path / "run", {3: fault})
+    found = go(six(run__workers=2, block_timeout_s=4.0), tmp_path / "run", {3: fault})
     assert reasons(found) == [{REASONS[fault]: 1}, {}]
     assert bare(found) == bare(raised)
 
@@ -153,7 +153,7 @@ def test_a_camera_that_takes_its_worker_along_is_left_out_of_its_round_alone(tmp
 @pytest.mark.slow
 def test_the_guilty_of_a_block_are_found(tmp_path: Path):
     faults: Faults = {1: "dies", 4: "raises"}
-    found = go(six(run__workers=2, run__block_size=3), tmp_path / "run", faults)
+    found = go(six(run__workers=2, block_size=3), tmp_path / "run", faults)
     assert [row["cameras_counted"] for row in rows(found / "rounds.jsonl")] == [4, 6]
 
 
@@ -170,7 +170,7 @@ def four_cpus(workers_find_the_faulty_fleet: None) -> Iterator[None]:
 def test_workers_and_the_order_of_replies_change_nothing(four_cpus: None, tmp_path: Path, size: int):
     dawdlers = dict.fromkeys(range(6), "dawdles")
     found = [
-        go(six(run__workers=workers, run__block_size=size), tmp_path / str(workers), {} if workers == 1 else dawdlers)
+        go(six(run__workers=workers, block_size=size), tmp_path / str(workers), {} if workers == 1 else dawdlers)
         for workers in (1, 2, 4)
     ]
     for name in ("adapter.safetensors", "model.safetensors", "cameras.safetensors"):
@@ -181,6 +181,6 @@ def test_workers_and_the_order_of_replies_change_nothing(four_cpus: None, tmp_pa
 
 
 def test_a_reply_after_the_deadline_is_lost(tmp_path: Path):
-    found = go(six(run__round_timeout_s=1.5, run__rounds=1), tmp_path / "run", dict.fromkeys(range(6), "dawdles"))
+    found = go(six(round_timeout_s=1.5, run__rounds=1), tmp_path / "run", dict.fromkeys(range(6), "dawdles"))
     [row] = rows(found / "rounds.jsonl")
     assert 0 < row["reasons"]["no reply"] == row["cameras_left_out"] < 6

@@ -40,12 +40,12 @@ from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import PERSONAL_KEY, global_fingerprint, personal_fingerprint
 
 WAYS: dict[str, dict[str, object]] = {
-    "personal": {"strategy__name": "personal", "fleet__corruptions": "fog, snow"},
-    "flexlora": {"strategy__name": "flexlora", "adapter__ranks": "1, 3", "adapter__rank_mode": "r"},
+    "personal": {"strategy__name": "clustered", "fleet__corruptions": "fog, snow"},
+    "flexlora": {"strategy__name": "flexlora", "adapter__rank": "1, 3", "rank_mode": "r"},
     "local-only": {"strategy__name": "local-only"},
 }
 OWN_PARTS = {"personal": 2, "flexlora": 2, "local-only": 4}  # of four cameras
-COMMON = {"run__block_size": 1, "run__checkpoint_every": 2, "fleet__per_round": 4, "local__schedule": "constant"}
+COMMON = {"block_size": 1, "checkpoint_every": 2, "fleet__per_round": 4, "local__schedule": "constant"}
 FILES = ("adapter.safetensors", "model.safetensors", "cameras.safetensors", "cameras.jsonl")
 
 
@@ -99,7 +99,7 @@ def test_flowers_own_engine_leaves_the_same_bytes(
 
 @pytest.mark.parametrize("way", ["personal", "flexlora"])
 def test_a_block_of_several_groups_or_ranks_agrees_with_one_at_a_time(run_of: Any, tmp_path: Path, way: str):
-    run(config_of(way, run__block_size=4), tmp_path / "run", Watch())
+    run(config_of(way, block_size=4), tmp_path / "run", Watch())
     one, other = (load_file(folder / "model.safetensors") for folder in (tmp_path / "run", run_of(way)))
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
@@ -134,7 +134,7 @@ def by_hand(folder: Path, camera: int) -> dict[str, Tensor]:
     _add(
         weights,
         decode(own, base=personal_fingerprint(base)),
-        1.0 if summary["strategy"] == "personal" else a.alpha / a.rank,
+        1.0 if summary["strategy"] == "clustered" else a.alpha / max(a.ranks),
     )
     return {name: torch.from_numpy(value) for name, value in weights.items()}
 
@@ -358,12 +358,12 @@ def test_an_interrupted_round_leaves_no_trace_in_the_results(run_of: Any, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "label"),
     [
-        (WAYS["personal"], "lora-c r=2 (auto), personal svd by weather"),
+        (WAYS["personal"], "lora-c r=2 (auto), clustered svd by weather"),
         (WAYS["flexlora"], "lora-c r=1/3 (r), flexlora"),
         (WAYS["local-only"], "lora-c r=2 (auto), local-only"),
         ({"strategy__name": "zero-byte", "adapter__method": "full"}, "zero-byte"),
         ({"strategy__name": "local-only", "adapter__method": "full"}, "full fine-tuning, local-only"),
-        ({"strategy__name": "full", "adapter__method": "full"}, "full fine-tuning"),
+        ({"strategy__name": "fedavg", "adapter__method": "full"}, "full fine-tuning"),
         ({"strategy__name": "local-only", "adapter__method": "bn-affine"}, "bn-affine, local-only"),
     ],
 )

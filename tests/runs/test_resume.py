@@ -27,13 +27,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     return folder, seconds_of(SETTINGS, folder)
 
 
-@pytest.mark.parametrize("strategy", ["merged", "factors", "full"])
+@pytest.mark.parametrize("strategy", ["merged", "factor-fedavg", "fedavg"])
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_run_that_was_interrupted_goes_on_to_the_same_end(tmp_path: Path, strategy: str, every: int):
-    method = "full" if strategy == "full" else "lora-c"
-    config = tiny(
-        run__rounds=4, strategy__name=strategy, adapter__method=method, run__checkpoint_every=every, run__block_size=2
-    )
+    method = "full" if strategy == "fedavg" else "lora-c"
+    config = tiny(run__rounds=4, strategy__name=strategy, adapter__method=method, checkpoint_every=every, block_size=2)
     run(config, tmp_path / "whole", Watch())
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "cut", Ended(3))

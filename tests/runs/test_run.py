@@ -149,7 +149,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(done: Done) -> None:
 def test_what_is_said_of_full_fine_tuning_is_what_it_really_sends(mode: str, tmp_path: Path) -> None:
     settings = {"batch_norm__mode": mode}
     finished(tmp_path / "ours", tiny(**settings))
-    finished(tmp_path / "full", tiny(adapter__method="full", strategy__name="full", local__lr=0.02, **settings))
+    finished(tmp_path / "full", tiny(adapter__method="full", strategy__name="fedavg", local__lr=0.02, **settings))
     for ours, full in zip(rows(tmp_path / "ours/rounds.jsonl"), rows(tmp_path / "full/rounds.jsonl"), strict=True):
         assert ours["full_uplink_message_bytes"] == full["uplink_message_bytes"] > ours["uplink_message_bytes"]
         assert ours["full_downlink_message_bytes"] == full["downlink_message_bytes"] > ours["downlink_message_bytes"]
@@ -177,9 +177,9 @@ def test_frozen_statistics_stay_the_bases_in_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "exact"),
     [
-        ({"strategy__downlink": "dense"}, True),
-        ({"strategy__downlink": "stack"}, True),
-        ({"strategy__name": "factors"}, False),
+        ({"downlink": "dense"}, True),
+        ({"downlink": "stack"}, True),
+        ({"strategy__name": "factor-fedavg"}, False),
     ],
 )
 def test_the_ledger_tells_exact_averages_from_others(changes: dict[str, object], exact: bool, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_half_precision_halves_the_payload(done: Done, tmp_path: Path) -> None:
 
 
 def test_a_base_with_no_batch_norm_has_nothing_to_adapt_for_free(tmp_path: Path) -> None:
-    summary = finished(tmp_path / "group", tiny(model__norm="group", run__rounds=1))
+    summary = finished(tmp_path / "group", tiny(norm="group", run__rounds=1))
     assert summary["zero_byte_accuracy"] == summary["source_accuracy"]
 
 

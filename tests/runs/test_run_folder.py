@@ -163,7 +163,7 @@ def test_a_run_does_not_go_on_in_another_precision_and_says_how_it_may(tmp_path:
     with pytest.raises(RunError, match=r"its precision was fp32, and is bf16 now. .*run\.precision"):
         resumed(tmp_path / "run", "run.precision=bf16")
     with pytest.raises(RunError, match=r"cameras side by side was \d+, and is 1 now. Set run\.block_size"):
-        resumed(tmp_path / "run", "run.block_size=1")
+        resumed(tmp_path / "run", "run.fleet.block_size=1")
     assert tree(tmp_path / "run") == before
     resumed(tmp_path / "run")
 
@@ -212,7 +212,7 @@ def test_a_learning_rate_that_falls_over_other_rounds_is_said(tmp_path: Path, ca
 
 @pytest.mark.parametrize("every", [0, 1])
 def test_rows_without_a_checkpoint_are_never_cut(tmp_path: Path, every: int) -> None:
-    stopped(tiny(run__rounds=3, run__checkpoint_every=every), tmp_path / "run")
+    stopped(tiny(run__rounds=3, checkpoint_every=every), tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints", ignore_errors=True)
     before = tree(tmp_path / "run")
     with pytest.raises(RunError, match="has 2 rounds and none"):

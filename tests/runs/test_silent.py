@@ -37,9 +37,9 @@ from strategies.local_only import LocalOnly
 SILENT = ("local-only", "zero-byte")
 ADAPTERS = ("lora-c", "full", "bn-affine", "aad", "filter-atoms")
 OFTEN_AWAY = (
-    ("fleet__availability", 0.6), ("strategy__quorum", 0.0), ("run__rounds", 3), ("run__checkpoint_every", 1)
+    ("fleet__availability", 0.6), ("strategy__quorum", 0.0), ("run__rounds", 3), ("checkpoint_every", 1)
 )  # fmt: skip
-EVERYONE = {"fleet__cameras": 3, "fleet__per_round": 3, "run__block_size": 1}
+EVERYONE = {"fleet__cameras": 3, "fleet__per_round": 3, "block_size": 1}
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_cameras_do_not_influence_one_another(method: str):
 
 def test_side_by_side_or_alone_they_learn_the_same():
     alone, together = (
-        kept_by(tiny(strategy__name="local-only", **EVERYONE | {"run__block_size": size}), (0, 1, 2)) for size in (1, 3)
+        kept_by(tiny(strategy__name="local-only", **EVERYONE | {"block_size": size}), (0, 1, 2)) for size in (1, 3)
     )
     base = personal_fingerprint(build_experiment(tiny(strategy__name="local-only", **EVERYONE)).base.fingerprint)
     for camera, frame in alone.items():
@@ -170,7 +170,7 @@ def test_side_by_side_or_alone_they_learn_the_same():
 
 
 def test_cameras_of_unequal_rank_each_keep_their_own():
-    config = tiny(strategy__name="local-only", adapter__ranks="1, 3", adapter__rank_mode="r", **EVERYONE)
+    config = tiny(strategy__name="local-only", adapter__rank="1, 3", rank_mode="r", **EVERYONE)
     base = personal_fingerprint(build_experiment(config).base.fingerprint)
     for camera, frame in kept_by(config, (0, 1, 2)).items():
         state = decode(frame, base=base)
@@ -203,7 +203,7 @@ def test_adapted_is_the_zero_byte_accuracy_of_the_base(run_of: Any):
 
 
 def test_so_it_is_round_by_round_where_weather_and_windows_move(run_of: Any):
-    changes = {"fleet__schedule": "front", "batch_norm__window": 25, "run__rounds": 3}
+    changes = {"fleet__schedule": "front", "window": 25, "run__rounds": 3}
     found = rows(run_of("zero-byte", *changes.items()) / "rounds.jsonl")
     assert all(row["accuracy"] == row["accuracy_zero_byte"] is not None for row in found)
 
@@ -232,7 +232,7 @@ def test_no_camera_is_asked_to_train(tmp_path: Path):
     [
         ({"batch_norm__mode": "frozen"}, r'batch_norm\.mode = "frozen".*Set batch_norm\.mode = "local"'),
         ({"batch_norm__mode": "shared"}, r'batch_norm\.mode = "shared".*Set batch_norm\.mode = "local"'),
-        ({"model__norm": "group"}, r'model\.norm = "group".*Set model\.norm = "batch"'),
+        ({"norm": "group"}, r'model\.norm = "group".*Set model\.norm = "batch"'),
         ({"codec__error_feedback": "true", "codec__up": "int8"}, "they send none"),
     ],
 )
@@ -247,7 +247,7 @@ def test_local_only_shares_and_sends_nothing(changes: dict[str, object]):
         tiny(strategy__name="local-only", codec__up="int8", **changes)
 
 
-@pytest.mark.parametrize("changes", [{"batch_norm__mode": "frozen"}, {"model__norm": "group"}])
+@pytest.mark.parametrize("changes", [{"batch_norm__mode": "frozen"}, {"norm": "group"}])
 def test_local_only_takes_any_normalisation(tmp_path: Path, changes: dict[str, object]):
     run(tiny(strategy__name="local-only", run__rounds=1, **changes), tmp_path / "run", Watch())
     found = load_file(tmp_path / "run" / "cameras.safetensors")

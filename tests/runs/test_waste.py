@@ -12,8 +12,8 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
 ATOMS = {"adapter__method": "filter-atoms"}
-PLAIN = 'strategy.name = "plain" is exact too'
-SVD = 'strategy.downlink = "svd" is exact over the rounds'
+PLAIN = 'strategy.name = "fedavg" is exact too'
+SVD = 'strategy.merged.downlink = "svd" is exact over the rounds'
 
 
 def remarks(out: Path, caplog: pytest.LogCaptureFixture, **changes: object) -> list[str]:
@@ -30,9 +30,9 @@ def remarks(out: Path, caplog: pytest.LogCaptureFixture, **changes: object) -> l
     ("changes", "better"),
     [
         (ATOMS, PLAIN),
-        (ATOMS | {"strategy__name": "personal"}, PLAIN),
-        (ATOMS | {"codec__up": "drive", "codec__down": "int8", "model__width": 16}, PLAIN),
-        ({"adapter__rank": 1, "adapter__rank_mode": "r", "strategy__downlink": "dense", "model__width": 16}, SVD),
+        (ATOMS | {"strategy__name": "clustered"}, PLAIN),
+        (ATOMS | {"codec__up": "drive", "codec__down": "int8", "width": 16}, PLAIN),
+        ({"adapter__rank": 1, "rank_mode": "r", "downlink": "dense", "width": 16}, SVD),
     ],
     ids=["atoms", "personal", "codecs", "dense"],
 )
@@ -41,14 +41,14 @@ def test_what_another_exact_strategy_sends_far_less_of_is_remarked(
 ) -> None:
     [said] = remarks(tmp_path / "run", caplog, **changes)
     assert better in said
-    assert ("no change for each group" in said) == (changes.get("strategy__name") == "personal")
+    assert ("no change for each group" in said) == (changes.get("strategy__name") == "clustered")
 
 
 def test_the_better_choice_sends_what_the_remark_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     [said] = remarks(tmp_path / "merged", caplog, **ATOMS)
     caplog.clear()
-    assert remarks(tmp_path / "plain", caplog, **ATOMS, strategy__name="plain") == []
-    for name in ("merged", "plain"):
+    assert remarks(tmp_path / "plain", caplog, **ATOMS, strategy__name="fedavg") == []
+    for name in ("merged", "fedavg"):
         camera = json.loads((tmp_path / name / "cameras.jsonl").read_text().splitlines()[3])  # it was not drawn
         assert camera["status"] == "idle" and f"{camera['downlink_message_bytes']:,} bytes" in said
 
@@ -60,8 +60,8 @@ def test_the_better_choice_sends_what_the_remark_says(tmp_path: Path, caplog: py
         {"codec__up": "drive"},  # what a codec saves on one way alone is its user's choice
         {"adapter__method": "bn-affine"},
         {"adapter__method": "aad"},
-        ATOMS | {"adapter__atoms_m1": 3},  # dense, and there is no other way
-        ATOMS | {"strategy__server": "adam"},  # plain cannot take it
+        ATOMS | {"m1": 3},  # dense, and there is no other way
+        ATOMS | {"strategy__server_optimizer": "adam"},  # plain cannot take it
         {"strategy__name": "local-only"},
     ],
     ids=["lora-c", "drive up", "bn-affine", "aad", "bilinear", "adam", "silent"],

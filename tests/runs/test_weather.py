@@ -196,12 +196,12 @@ def test_a_correlated_turn_trains_class_by_class():
 
 def test_a_window_takes_statistics_from_the_latest_images_alone(tmp_path: Path):
     """All images in the window give what no window gives, but for rounding; a few of one class are another thing."""
-    common: dict[str, Any] = {"model__weights": "shipped", "model__width": 0, "run__rounds": 1}
+    common: dict[str, Any] = {"model__weights": "shipped", "width": None, "run__rounds": 1}
     found = {}
     for name, changes in {
         "all": {},
-        "wide": {"batch_norm__window": 1000},
-        "narrow": {"batch_norm__window": 5, "fleet__stream": "correlated"},
+        "wide": {"window": 1000},
+        "narrow": {"window": 5, "fleet__stream": "correlated"},
     }.items():
         run(tiny(**common, **changes), tmp_path / name, Watch())
         found[name] = rows(tmp_path / name / "rounds.jsonl")[0]["accuracy_zero_byte"]
@@ -218,12 +218,12 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("front") / "run"
     settings: dict[str, Any] = {
         "model__weights": "shipped",
-        "model__width": 0,
+        "width": None,
         "run__rounds": 8,
         "fleet__corruptions": "fog",
         "fleet__severities": "5",
         "fleet__schedule": "front",
-        "fleet__period": 3,
+        "period": 3,
         "fleet__per_round": 4,
         "local__lr": 0.01,
     }
@@ -269,4 +269,4 @@ def test_the_summary_speaks_of_the_last_rounds_weather(front: Path):
 
 def test_a_front_over_less_than_two_rounds_is_refused():
     with pytest.raises(ConfigError, match="period"):
-        tiny(fleet__period=1)
+        tiny(period=1)

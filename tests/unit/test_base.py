@@ -67,7 +67,7 @@ def test_a_bases_fingerprint_follows_its_values_names_and_shapes_only() -> None:
 
 def test_a_base_is_trained_once_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FED_LORAC_CACHE", str(tmp_path))
-    config = tiny(model__weights="pretrain", model__pretrain_epochs=1)
+    config = tiny(model__weights="pretrain", model__pretrain__epochs=1)
     data = open_data(config)
     first = load_base_model(config, data)
     (file,) = tmp_path.glob("base-*.safetensors")
@@ -79,12 +79,12 @@ def test_a_base_is_trained_once_and_found_again(tmp_path: Path, monkeypatch: pyt
 
 
 def test_training_goes_on_from_a_checkpoint_and_says_so(tmp_path: Path) -> None:
-    config = tiny(model__pretrain_epochs=1)
+    config = tiny()
     data = open_data(config)
-    train_base(config, data, tmp_path / "a.safetensors")
+    train_base(config, data, tmp_path / "a.safetensors", epochs=1)
     further = replace(config, model=replace(config.model, weights=str(tmp_path / "a.safetensors")))
     start = load_base_model(further, data)
-    said = train_base(further, data, tmp_path / "b.safetensors", lr=1e-9)
+    said = train_base(further, data, tmp_path / "b.safetensors", lr=1e-9, epochs=1)
     assert said["continued_from"] == start.fingerprint == fingerprint(named_tensors(start.model))
     a, b = (read_checkpoint(tmp_path / f"{name}.safetensors").tensors for name in "ab")
     assert torch.allclose(a["conv1.weight"], b["conv1.weight"], atol=1e-4)
@@ -206,7 +206,7 @@ def test_training_goes_on_with_a_classifier_drawn_anew_and_says_so(kind: str, tm
 
 def shipped(model: str, data_set: str, data: Dataset, **changes: object) -> BaseModel:
     root = "somewhere" if data_set == "folder" else ""
-    settings = {"model__weights": "shipped", "model__width": 0, "model__name": model, "data__name": data_set}
+    settings = {"model__weights": "shipped", "width": None, "model__name": model, "data__name": data_set}
     return load_base_model(tiny(**settings, data__root=root, **changes), data)
 
 
@@ -226,7 +226,9 @@ def test_shipped_weights_are_for_their_own_data() -> None:
             shipped("resnet20", "folder", data)
     with pytest.raises(DataError, match=r"model.name=resnet14 .*--out base.safetensors`"):
         shipped("resnet14", "digits", of_classes(*DIGITS))
-    with pytest.raises(DataError, match=r"trained with model.width = 16, the config has model.width = 4"):
+    with pytest.raises(
+        DataError, match=r"trained with model.resnet8.width = 16, the config has model.resnet8.width = 4"
+    ):
         load_base_model(tiny(model__weights="shipped"), of_classes(*DIGITS))
 
 
@@ -235,7 +237,7 @@ def test_the_command_to_type_names_all_that_makes_the_base_and_nothing_else(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = tiny(data__name="folder", data__root="my photos", model__weights="shipped", local__lr=0.3)
-    told = "fed-lorac pretrain -c model.width=4 -c data.name=folder -c 'data.root=my photos' --out base.safetensors"
+    told = "pretrain -c model.resnet8.width=4 -c data.name=folder -c 'data.root=my photos' --out base.safetensors"
     assert told in remedy(config)
     (tmp_path / "base.safetensors").touch()  # which pretrain would not overwrite
     assert f'{told.replace("base.", "base-2.")}`; then set model.weights = "base-2.safetensors"' in remedy(config)
@@ -243,7 +245,7 @@ def test_the_command_to_type_names_all_that_makes_the_base_and_nothing_else(
 
 
 def test_a_network_that_was_another_is_named_by_its_settings(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"trained with model.name = resnet14, model.norm = group"):
+    with pytest.raises(DataError, match=r"trained with model.name = resnet14, model.resnet14.norm = group"):
         base(tmp_path, state_of(4), of_classes(*NAMES), fed_lorac="0", model="resnet14", norm="group", width="4")
     for holds, said in (({"holds": "adapter"}, "an adapter alone"), ({"holds": "network"}, "--no-fold")):
         with pytest.raises(DataError, match=said):
@@ -275,8 +277,8 @@ def test_a_normalisation_that_is_not_the_bases_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_base_that_is_trained_here_says_its_classes_and_normalisation(tmp_path: Path) -> None:
-    config = folder_config(model__pretrain_epochs=1, model__normalization="half")
-    said = train_base(config, of_classes(*NAMES), tmp_path / "a.safetensors")
+    config = folder_config(model__normalization="half")
+    said = train_base(config, of_classes(*NAMES), tmp_path / "a.safetensors", epochs=1)
     assert json.loads(said["classes"]) == list(NAMES) and said["normalization"] == "half"
     auto = folder_config(model__weights=str(tmp_path / "a.safetensors"))
     found = load_base_model(auto, of_classes(*NAMES))

@@ -21,7 +21,7 @@ from fed_lorac.training.batch_norm import _lone, _smallest, check_cloud
 from fed_lorac.training.batches import shuffled_batches
 
 SMALL: dict[str, object] = {
-    **{"model__name": "resnet18", "model__width": 0, "data__image_size": 8, "local__batch_size": 15},
+    **{"model__name": "resnet18", "width": None, "data__image_size": 8, "local__batch_size": 15},
     **{"fleet__cameras": 2, "fleet__per_round": 2, "fleet__images": 16, "fleet__eval_images": 5, "run__rounds": 1},
 }
 
@@ -61,16 +61,16 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "one each": ({"local__batch_size": 1}, r"local.batch_size = 1\), of which layer4.0.bn1 sees one value a channel"),
     "one image": ({"fleet__images": 1, "batch_norm__mode": "frozen"}, r"takes them from one image \(1 image, "),
     "a window": (
-        {"batch_norm__window": 1, "fleet__images": 20},
-        r"one image \(20 images, batch_norm.window = 1\).*window = 2 or more",
+        {"window": 1, "fleet__images": 20},
+        r"one image \(20 images, batch_norm.local.window = 1\).*window = 2 or more",
     ),
 }
 TAKEN: dict[str, dict[str, object]] = {
-    "fixed": {"batch_norm__in_turn": "fixed"},
+    "fixed": {"training_statistics": "fixed"},
     "frozen": {"batch_norm__mode": "frozen"},
     "too few steps to come to it": {"local__steps": 1},
     "nothing is trained": {"strategy__name": "zero-byte"},
-    "a network whose maps stay": {"model__name": "resnet8", "model__width": 4},
+    "a network whose maps stay": {"model__name": "resnet8", "width": 4},
 }
 
 
@@ -100,7 +100,7 @@ def test_every_remedy_is_one(kind: str) -> None:
     changes, _ = REFUSED[kind]
     with pytest.raises(ConfigError) as refused:
         build_experiment(small(**changes))
-    remedies = re.findall(r'(\w+\.\w+) = "?(\w+)"?', str(refused.value).partition("Set ")[2])
+    remedies = re.findall(r'(\w+(?:\.\w+)+) = "?(\w+)"?', str(refused.value).partition("Set ")[2])
     assert len(remedies) >= 2
     for key, value in remedies:
         build_experiment(small(**changes | {key.replace(".", "__"): value}))

@@ -40,7 +40,7 @@ def numbers(pair: Pair, layers: Layers, setting: Setting) -> tuple[int, int]:
     return up.numbers(layers, setting), DOWN[pair.strategy, pair.way].numbers(layers, setting, up)
 
 
-BUSY = ("merged", "personal")  # they accept nearly every adapter
+BUSY = ("merged", "clustered")  # they accept nearly every adapter
 STRATEGIES = [pytest.param(name, marks=pytest.mark.slow) if name in BUSY else name for name in names.STRATEGIES]
 
 
@@ -50,7 +50,7 @@ def test_a_run_bills_what_the_formulas_say_for_every_adapter(strategy: str) -> N
     own = [pair for pair in pairs() if pair.strategy == strategy]
     assert {pair.adapter for pair in own} == set(names.ACCEPTED[strategy][: 1 if strategy in names.SILENT else None])
     for pair in own:
-        config = pair.config("resnet8", 4, 2, model__width=4)
+        config = pair.config("resnet8", 4, 2, width=4)
         found = ran(config)
         billed = found["up"]["payload_bytes"], found["down"]["payload_bytes"]
         up, down = numbers(pair, layers, Setting.of(config.adapter, 4))
@@ -59,8 +59,8 @@ def test_a_run_bills_what_the_formulas_say_for_every_adapter(strategy: str) -> N
 
 @pytest.mark.parametrize(("strategy", "way"), [("merged", "svd"), ("merged", "stack"), ("flora", ""), ("flexlora", "")])
 def test_cameras_of_unequal_rank_send_their_own_and_are_sent_what_the_docs_say(strategy: str, way: str) -> None:
-    settings = {**FORMS["lora-c"]["r"], "adapter.ranks": "1, 2, 4", **({"strategy.downlink": way} if way else {})}
-    config = Pair("lora-c", "r", strategy, way, settings).config("resnet8", 4, 2, model__width=4)
+    settings = {**FORMS["lora-c"]["r"], "adapter.rank": "1, 2, 4", **({"strategy.merged.downlink": way} if way else {})}
+    config = Pair("lora-c", "r", strategy, way, settings).config("resnet8", 4, 2, width=4)
     layers, up, one = layers_of(build("resnet8", width=4)), UP["lora-c", ""], Setting.of(config.adapter, 4)
     own = {rank: up.numbers(layers, replace(one, rank=rank)) for rank in (1, 2, 4)}
     for row, rank in zip(last_round(config), (1, 2, 4, 1), strict=True):
@@ -73,7 +73,7 @@ def test_cameras_of_unequal_rank_send_their_own_and_are_sent_what_the_docs_say(s
 @pytest.mark.parametrize("network", ["resnet20", "resnet18"])
 @pytest.mark.parametrize(("adapter", "form"), FORMED)
 def test_a_state_has_as_many_numbers_as_its_formula_says(adapter: str, form: str, network: str) -> None:
-    pair = Pair(adapter, form, "full" if adapter == "full" else "merged", "", FORMS.get(adapter, ONE)[form])
+    pair = Pair(adapter, form, "fedavg" if adapter == "full" else "merged", "", FORMS.get(adapter, ONE)[form])
     config = pair.config(network, 1, 2)
     experiment = build_experiment(config)
     held = sum(_numel(shape) for shape in uplink_template(experiment).values())
@@ -114,7 +114,7 @@ def _nothing(weight: dict[str, int]) -> dict[str, int]:
 def test_the_benchmark_runs_and_says_what_each_pair_sent() -> None:
     small = ["--networks", "resnet8", "--width", "4", "--adapters", "linear-probe", "--codecs", "drive"]
     found = benchmark("bytes_by_method", *small)
-    assert {row["strategy"] for row in found["rows"]} == {"merged", "plain", "personal"}
+    assert {row["strategy"] for row in found["rows"]} == {"merged", "fedavg", "clustered"}
     assert [row["form"] for row in found["codecs"]] == ["r", "r*k"]
     for row in (*found["rows"], *found["codecs"]):
         assert all(0 < row[side]["payload_bytes"] < row[side]["message_bytes"] for side in ("up", "down"))

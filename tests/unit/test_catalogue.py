@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from command_line import called
 
-from fed_lorac.adapters.methods import ADAPTERS
 from fed_lorac.api.catalogue import methods
 from fed_lorac.config import names
+from fed_lorac.registry import ADAPTERS
 
 KINDS = {"adapters": names.ADAPTERS, "strategies": names.STRATEGIES, "codecs": names.CODECS, "links": names.LINKS}
 
@@ -24,13 +24,13 @@ def test_every_name_that_a_config_may_say_has_an_entry_with_a_source(kind: str) 
 
 
 def test_every_adapter_says_its_own_source() -> None:
-    assert all("source" in vars(kind) for kind in ADAPTERS.values())
+    assert all("source" in vars(kind) for kind in map(ADAPTERS.load, ADAPTERS.names))
 
 
 def test_a_strategy_is_exact_or_not() -> None:
     exact = {entry["name"]: entry["exact"] for entry in methods()["strategies"]}
     assert all(isinstance(value, bool) for value in exact.values())
-    assert (exact["merged"], exact["full"], exact["factors"]) == (True, True, False)
+    assert (exact["merged"], exact["fedavg"], exact["factor-fedavg"]) == (True, True, False)
 
 
 def test_the_command_prints_the_catalogue_as_json_and_as_tables(

@@ -39,9 +39,10 @@ def images(n: int = 600, classes: int = 5) -> Images:
     return Images(labels, names, indices[indices % 3 < 2], indices[indices % 3 == 2])
 
 
-def fleet_of(data: Images | None = None, seed: int = 0, **asked: Any) -> Fleet:
+def fleet_of(data: Images | None = None, seed: int = 0, alpha: float = 0.5, **asked: Any) -> Fleet:
     asked.setdefault("per_round", asked.get("cameras", 12))
-    return build_fleet(FleetConfig(**asked), data or images(), seed)
+    tables = {"dirichlet": {"alpha": alpha}} if asked.get("label_skew") == "dirichlet" else {}
+    return build_fleet(FleetConfig(**asked, tables=tables), data or images(), seed)
 
 
 def told(fleet: Fleet) -> list[tuple[Any, ...]]:
@@ -56,7 +57,7 @@ asks = st.fixed_dictionaries(
         "images": st.integers(0, 40),
         "eval_images": st.integers(0, 20),
         "label_skew": st.sampled_from(["iid", "dirichlet"]),
-        "dirichlet_alpha": st.floats(0.05, 100),
+        "alpha": st.floats(0.05, 100),
     }
 )
 
@@ -70,7 +71,7 @@ def test_no_image_that_any_camera_trains_on_is_evaluated_anywhere(n: int, asked:
         fleet = fleet_of(data, seed, **asked)
     except ConfigError as error:
         too_many = cameras * each > len(data.fleet) or cameras * eval_each > len(data.evaluation)
-        assert too_many or (asked["label_skew"] == "dirichlet" and "dirichlet_alpha" in str(error))
+        assert too_many or (asked["label_skew"] == "dirichlet" and "dirichlet.alpha" in str(error))
         return
     train = np.concatenate([camera.train for camera in fleet.cameras])
     evaluation = np.concatenate([camera.evaluation for camera in fleet.cameras])
@@ -130,7 +131,7 @@ def skew_of(fleet: Fleet) -> float:
 
 def test_a_smaller_alpha_skews_the_labels_more() -> None:
     data = images(6000, 10)
-    skews = [skew_of(fleet_of(data, label_skew="dirichlet", dirichlet_alpha=alpha)) for alpha in (0.1, 1.0, 100.0)]
+    skews = [skew_of(fleet_of(data, label_skew="dirichlet", alpha=alpha)) for alpha in (0.1, 1.0, 100.0)]
     assert skews[0] > 0.5 > skews[1] > 0.2 > skews[2]
     assert skew_of(fleet_of(data)) < 0.16  # class-sorted images, yet iid
 
@@ -211,8 +212,8 @@ def test_too_few_images_are_refused_with_the_numbers(asked: dict[str, Any], why:
 
 
 def test_a_skew_that_leaves_a_camera_without_images_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"Raise fleet\.dirichlet_alpha"):
-        fleet_of(cameras=40, label_skew="dirichlet", dirichlet_alpha=0.001)
+    with pytest.raises(ConfigError, match=r"Raise fleet\.dirichlet\.alpha"):
+        fleet_of(cameras=40, label_skew="dirichlet", alpha=0.001)
 
 
 @pytest.mark.parametrize("pool", ["fleet", "evaluation"])
@@ -235,7 +236,7 @@ def test_the_embedded_default_has_images_for_its_cameras() -> None:
     from fed_lorac.data.datasets import load
 
     config = Config()
-    data = load(config.data.name, config.data.root, cloud_share=config.data.cloud_share)
+    data = load(config.data.name, config.data.root)
     fleet = build_fleet(config.fleet, data, config.run.seed)
     assert sum(len(camera.train) for camera in fleet.cameras) == len(data.fleet)
     assert not set(np.concatenate([camera.train for camera in fleet.cameras])) & set(data.cloud)

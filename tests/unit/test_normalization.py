@@ -108,7 +108,7 @@ def bases(folder: Path) -> tuple[str, str]:
 
 RUNS: dict[str, dict[str, Any]] = {
     "lora-c": {},
-    "fixed": {"batch_norm__in_turn": "fixed", "run__block_size": 1},
+    "fixed": {"training_statistics": "fixed", "block_size": 1},
     "zero-byte": {"strategy__name": "zero-byte"},
 }
 

@@ -5,11 +5,11 @@ import sys
 from dataclasses import replace
 
 import pytest
+from named_adapters import named_adapter
 from rich.console import Console
 
 from fed_lorac import cli
-from fed_lorac.adapters.methods import adapter_of
-from fed_lorac.config import AdapterConfig, names
+from fed_lorac.config import names
 from fed_lorac.errors import ConfigError
 from fed_lorac.models import build
 from fed_lorac.reporting.size_tables import sizes_table
@@ -34,7 +34,7 @@ def shown(*words: str) -> str:
 @pytest.mark.parametrize("method", names.ADAPTERS)
 def test_a_frame_is_as_large_without_weights_as_with_them(method: str, dtype: str) -> None:
     network = build("resnet8")
-    adapter = adapter_of(AdapterConfig(method=method, rank=2, alpha=4.0, rank_mode="r*k"))
+    adapter = named_adapter(method=method, rank=2, alpha=4.0, rank_mode="r*k")
     adapter.attach(network, torch_stream(0, "sizes"))
     frame = encode(adapter.read(network), dtype=dtype, base="", rng=stream(0, "weighed"))
     found = sizes("resnet8", method, 2, "r*k", dtype=dtype)

@@ -88,11 +88,11 @@ AWAY: dict[str, Any] = {
     "fleet__eval_images": 20,
     "fleet__availability": 0.45,
     "strategy__quorum": 0.1,
-    "run__block_size": 1,  # as Flower has it, whose models are then the same bytes too
+    "block_size": 1,  # as Flower has it, whose models are then the same bytes too
 }
 METHODS: dict[str, dict[str, Any]] = {
-    "dense": {"strategy__downlink": "dense"},
-    "factors": {"strategy__name": "factors"},
+    "dense": {"downlink": "dense"},
+    "factors": {"strategy__name": "factor-fedavg"},
 }
 
 

@@ -41,14 +41,14 @@ CASES = [
     ),
     Case(
         "True in Python's spelling",
-        lambda folder: ["run", "-c", "data.download=True"],
+        lambda folder: ["run", "-c", "data.cifar10.download=True"],
         exit_code=2,
-        says=('got data.download = true with data.name = "digits"',),
+        says=('got data.cifar10.download = true with data.name = "digits"',),
         never=("must be true or false",),
     ),
     Case(
         "yes for true",
-        lambda folder: ["run", "-c", "data.download=yes"],
+        lambda folder: ["run", "-c", "data.cifar10.download=yes"],
         exit_code=2,
         says=('data.download must be true or false; got the text "yes". Write true.',),
     ),

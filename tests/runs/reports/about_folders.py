@@ -10,7 +10,7 @@ from deep import GREY_ALPHA, RGB, png, ppm, tiff
 from pictures import image_folder
 from reported import SHORT, Case
 
-MINE = ("-c", "data.name=folder", "-c", "data.root=cams", "-c", "model.weights=none", "-c", "model.width=4")
+MINE = ("-c", "data.name=folder", "-c", "data.root=cams", "-c", "model.weights=none", "-c", "width=4")
 RUN = ("run", *SHORT, "-c", "fleet.images=5", "-c", "fleet.eval_images=5", *MINE, "--out", "out")
 HERE = {"FED_LORAC_DATA": ""}  # a relative root starts here
 LATIN = os.fsdecode(b"caf\xe9")

@@ -8,7 +8,7 @@ from small_runs import tiny
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
-FULL = {"adapter__method": "full", "strategy__name": "full", "local__lr": 0.02}
+FULL = {"adapter__method": "full", "strategy__name": "fedavg", "local__lr": 0.02}
 INT8 = {"codec__up": "int8", "codec__down": "int8"}
 
 
@@ -36,11 +36,11 @@ CASES = [
         "filter-atoms under merged goes down dense",
         lambda folder: ["run", *SHORT, "-c", "adapter.method=filter-atoms"],
         exit_code=0,
-        says=("What goes down is far more than filter-atoms needs", 'strategy.name = "plain" is exact too', "2.5%"),
+        says=("What goes down is far more than filter-atoms needs", 'strategy.name = "fedavg" is exact too', "2.5%"),
     ),
     Case(
         "filter-atoms under plain",
-        lambda folder: ["run", *SHORT, "-c", "adapter.method=filter-atoms", "-c", "strategy.name=plain"],
+        lambda folder: ["run", *SHORT, "-c", "adapter.method=filter-atoms", "-c", "strategy.name=fedavg"],
         exit_code=0,
         never=("What goes down is far more",),
     ),

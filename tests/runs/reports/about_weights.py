@@ -17,7 +17,7 @@ from fed_lorac.models import build
 
 State = dict[str, Tensor]
 
-TINY = ("-c", "model.width=4", "-c", "run.rounds=1")
+TINY = ("-c", "width=4", "-c", "run.rounds=1")
 ADVICE = ("weights_only", "safe_globals", "trust the source")  # PyTorch's, to load unsafely
 
 
@@ -189,13 +189,13 @@ CASES = [
         1,
         says=(
             "weights.pth: no classifier (fc.weight and fc.bias)",
-            "`fed-lorac pretrain -c model.width=4 -c model.weights=weights.pth --out base.safetensors`",
+            "`fed-lorac pretrain -c model.resnet8.width=4 -c model.weights=weights.pth --out base.safetensors`",
             'model.weights = "base.safetensors"',
         ),
     ),
     Case(
         "weights: no head, where training goes on",
-        run_of(saved(headless), "-c", "model.pretrain_epochs=1", "--out", "base.safetensors", command="pretrain"),
+        run_of(saved(headless), "--epochs", "1", "--out", "base.safetensors", command="pretrain"),
         0,
         says=(
             "Base weights.pth: its classifier is drawn anew, to be trained: no classifier",
@@ -281,9 +281,7 @@ CASES = [
     ),
     Case(
         "classes: others, where training goes on",
-        folder_run(
-            TWELVE, ["cat", "dog"], "-c", "model.pretrain_epochs=1", "--out", "new.safetensors", command="pretrain"
-        ),
+        folder_run(TWELVE, ["cat", "dog"], "--epochs", "1", "--out", "new.safetensors", command="pretrain"),
         0,
         says=("its classifier is drawn anew, to be trained: of its 2 classes the data lacks 'cat', 'dog'",),
         environment=HERE,

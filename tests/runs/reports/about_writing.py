@@ -11,8 +11,8 @@ from fed_lorac.config import load_config
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
-TINY = ("-c", "model.weights=none", "-c", "model.width=4")
-PRETRAIN = ("pretrain", *TINY, "-c", "model.pretrain_epochs=1")
+TINY = ("-c", "model.weights=none", "-c", "width=4")
+PRETRAIN = ("pretrain", *TINY, "--epochs", "1")
 SMALL_FILES = 20_000  # bytes: more than a ledger here, less than a checkpoint or a base
 
 

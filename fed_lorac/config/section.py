@@ -1,0 +1,198 @@
+"""One section of the config: its values in view, and the tables of what is chosen there. Knows rules and classes that
+declare settings; not which sections there are."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self, TypeVar
+
+from fed_lorac.errors import ConfigError
+from fed_lorac.registry import Kind
+from fed_lorac.runtime.near import did_you_mean
+from fed_lorac.runtime.settings import Rule, Scalar, rules_of
+from fed_lorac.runtime.spelling import toml
+
+__all__ = ["OPTIONS", "Section", "Table", "unknown_option"]
+
+T = TypeVar("T")
+
+OPTIONS = "options"
+"""The table of a choice that is not built in."""
+
+
+class Frozen(Mapping[str, T]):
+    """A mapping that does not change."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, values: Mapping[str, T]) -> None:
+        self._items = tuple(values.items())
+
+    def __getitem__(self, key: str) -> T:
+        return dict(self._items)[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(key for key, _ in self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return repr(dict(self._items))
+
+
+Table = Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section: checks each of its values as it is built, so no invalid one exists.
+
+    `choices` names the keys whose value decides which other settings there are: for each of its values a class, whose
+    fields are these settings. Those that stand in view (`shared`: key in view -> field) are passed on from there; the
+    others are the table `[section.VALUE]`.
+
+    `tables` has every table that is in force, complete; given in part, it is filled up with defaults.
+    """
+
+    section: ClassVar[str]
+    choices: ClassVar[Mapping[str, Kind]] = {}
+    shared: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+
+    tables: Mapping[str, Table] = field(default_factory=dict, kw_only=True, hash=False)
+
+    @classmethod
+    def rules(cls) -> dict[str, Rule]:
+        """Key in view (without the section) -> its rule, in the order of declaration."""
+        return {f.name: f.metadata["rule"] for f in fields(cls) if "rule" in f.metadata}
+
+    @classmethod
+    def known_tables(cls) -> dict[str, tuple[str, ...]]:
+        """Name of each built-in table -> the keys whose choice it may be, in the order of declaration."""
+        found: dict[str, tuple[str, ...]] = {}
+        for key, kind in cls.choices.items():
+            for value in kind.built_in:
+                if cls.table_rules(key, value):
+                    found[value] = (*found.get(value, ()), key)
+        return found
+
+    @classmethod
+    def table_rules(cls, key: str, value: str) -> dict[str, Rule]:
+        """The settings of the table that `key = value` brings: those of its class that do not stand in view."""
+        in_view = cls.shared.get(key, {}).values()
+        return {name: rule for name, rule in cls._declared(key, value).items() if name not in in_view}
+
+    @classmethod
+    def _declared(cls, key: str, value: str) -> dict[str, Rule]:
+        kind = cls.choices[key]
+        return rules_of(kind.load(value)) if kind.find(value) else {}
+
+    @classmethod
+    def tables_of(cls, chosen: Mapping[str, object]) -> dict[str, dict[str, Rule]]:
+        """The tables that are in force under values in view -> their rules; a choice that is none brings no table."""
+        found: dict[str, dict[str, Rule]] = {}
+        for key, kind in cls.choices.items():
+            value = str(chosen.get(key, cls.rules()[key].default))
+            if rules := cls.table_rules(key, value):
+                found.setdefault(OPTIONS if kind.is_outside(value) else value, {}).update(rules)
+        return found
+
+    def __post_init__(self) -> None:
+        for key, rule in self.rules().items():
+            value = rule.checked(f"{self.section}.{key}", getattr(self, key))
+            object.__setattr__(self, key, value)  # a whole number given for a float becomes one
+        self._check_shared()
+        object.__setattr__(self, "tables", Frozen(dict(self._checked_tables())))
+
+    def _check_shared(self) -> None:
+        """A value in view that no chosen class has keeps its default."""
+        takers = {own: key for key, passed in self.shared.items() for own in passed}
+        taken = {
+            own
+            for key, passed in self.shared.items()
+            for own, name in passed.items()
+            if name in self._declared(key, getattr(self, key))
+        }
+        for own, key in takers.items():
+            if own not in taken and (value := getattr(self, own)) != self.rules()[own].default:
+                raise ConfigError(
+                    f"{self.section}.{own} = {toml(value)} has no meaning under {self.section}.{key} = "
+                    f"{toml(getattr(self, key))}. Take it away, or choose another {self.section}.{key}."
+                )
+
+    def _checked_tables(self) -> Iterator[tuple[str, Table]]:
+        in_force = self.tables_of(vars(self))
+        for name in self.tables:
+            if name not in in_force:
+                raise ConfigError(self.not_in_force(name, vars(self)))
+        for name, rules in in_force.items():
+            given = self.tables.get(name, {})
+            for key in given:
+                if key not in rules:
+                    raise ConfigError(unknown_option(f"{self.section}.{name}", key, rules))
+            values = {
+                key: rule.checked(f"{self.section}.{name}.{key}", given[key]) if key in given else rule.default
+                for key, rule in rules.items()
+            }
+            yield name, Frozen(values)
+
+    @classmethod
+    def not_in_force(cls, name: str, chosen: Mapping[str, object]) -> str:
+        """What is said of a table whose choice is not made."""
+        path = f"[{cls.section}.{name}]"
+        if name == OPTIONS:
+            kinds = [key for key, kind in cls.choices.items() if kind.group]
+            return (
+                f"{path} has the settings of a {' or '.join(kinds)} of your own, such as "
+                f'{cls.section}.{kinds[0]} = "my_package.module:Name". Take the table away, or name your own.'
+            )
+        if keys := cls.known_tables().get(name):
+            made = " and ".join(
+                f"{cls.section}.{key} is {toml(chosen.get(key, cls.rules()[key].default))}" for key in keys
+            )
+            wanted = " or ".join(f"{cls.section}.{key} = {toml(name)}" for key in keys)
+            return f"{path} is for {wanted}; {made}. Take the table away, or choose {name}."
+        if any(name in kind.built_in for kind in cls.choices.values()):
+            return f"There is no table {path}: {name} has no settings of its own. Take the table away."
+        return f"There is no table {path}.{did_you_mean(name, cls.known_tables())}"
+
+    def table(self, of: type[T]) -> T:
+        """The settings that `of` declares, as the tables in force have them; its defaults where none of them is its.
+
+        >>> FleetConfig(schedule="front").table(Front).period
+        6
+        """
+        for key, kind in self.choices.items():
+            name = getattr(self, key)
+            if kind.find(name) and issubclass(kind.load(name), of):
+                return of(**{key: value for key, value in self.tables.get(name, {}).items() if key in rules_of(of)})
+        return of()
+
+    def choose(self, key: str, value: str, **options: Scalar) -> Self:
+        """This section with another choice: with the options given, and without those of what was chosen before."""
+        tables = {
+            name: table for name, table in self.tables.items() if name in self.tables_of({**vars(self), key: value})
+        }
+        if self.choices[key].is_outside(getattr(self, key)):
+            tables.pop(OPTIONS, None)
+        if options:
+            tables[OPTIONS if self.choices[key].is_outside(value) else value] = options
+        changed: dict[str, Any] = {key: value, "tables": tables}
+        return replace(self, **changed)
+
+    def settings(self, key: str) -> dict[str, Any]:
+        """What the class that `key` chooses is built with: its own values of those in view, and its table's."""
+        declared = self._declared(key, getattr(self, key))
+        passed = {name: getattr(self, own) for own, name in self.shared.get(key, {}).items() if name in declared}
+        name = OPTIONS if self.choices[key].is_outside(getattr(self, key)) else getattr(self, key)
+        return passed | {own: value for own, value in self.tables.get(name, {}).items() if own in declared}
+
+    def build(self, key: str, **changes: Any) -> Any:
+        """What `key` chooses: its class, built with its settings, and `changes` in their place."""
+        return self.choices[key].load(getattr(self, key))(**{**self.settings(key), **changes})
+
+
+def unknown_option(table: str, key: str, rules: Mapping[str, Rule]) -> str:
+    """What is said of a key that a table does not have."""
+    near = did_you_mean(f"{table}.{key}", [f"{table}.{known}" for known in rules])
+    those = f" Those of [{table}] are {', '.join(rules)}."
+    return f"There is no setting '{table}.{key}'.{near or those}"
