@@ -17,7 +17,7 @@ from common import alternating_s, arguments, deliver, header, median_ratio, requ
 from torch import Tensor
 
 from fed_lorac.adapters.algebra.factors import two_step_kernels
-from fed_lorac.runtime.precision import autocast
+from fed_lorac.training.batches import autocast
 
 SHAPES = ((16, 32), (32, 16), (64, 8), (128, 16), (256, 8), (512, 4))  # channels, pixels a side
 

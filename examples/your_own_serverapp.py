@@ -18,7 +18,6 @@ from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.runtime.flower_private import task_identity
-from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.strategies import MergedFedAvg
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.updates import global_fingerprint, read_updates, unfolded
@@ -88,7 +87,7 @@ def evaluate(message: Message, context: Context) -> Message:
 @server.main()
 def main(grid: Grid, context: Context) -> None:
     """Flower's own `start`, with our strategy."""
-    strategy = FrameStrategy.for_model(MergedFedAvg(downlink="svd"), network(), adapter, quorum=2)
+    strategy = fl.FrameStrategy.for_model(MergedFedAvg(downlink="svd"), network(), adapter, quorum=2)
     result = strategy.start(grid, initial_arrays=ArrayRecord(network().state_dict()), num_rounds=ROUNDS)
     for round, metrics in sorted(result.evaluate_metrics_clientapp.items()):
         print(f"round {round}: loss {metrics['loss']:.3f}")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fed_lorac.data.corruptions import corrupt
     from fed_lorac.export import export_run, load_adapter, load_network
     from fed_lorac.reporting.compare import compare
+    from fed_lorac.server.frame_strategy import FrameStrategy
     from fed_lorac.server.strategy import Strategy
     from fed_lorac.wire.frame import decode, encode
 
@@ -41,6 +42,7 @@ __all__ = [
     "FactorError",
     "FedLoracError",
     "FrameError",
+    "FrameStrategy",
     "Run",
     "RunError",
     "Strategy",
@@ -63,6 +65,7 @@ __all__ = [
 _FOUND_IN = {
     "Adapter": "fed_lorac.adapters.adapter:Adapter",
     "Config": "fed_lorac.config:Config",
+    "FrameStrategy": "fed_lorac.server.frame_strategy:FrameStrategy",
     "Run": "fed_lorac.api.result:Run",
     "Strategy": "fed_lorac.server.strategy:Strategy",
     "compare": "fed_lorac.reporting.compare:compare",

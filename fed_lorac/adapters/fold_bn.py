@@ -10,7 +10,8 @@ folded; neither can a batch norm that follows something other than a convolution
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -18,7 +19,7 @@ from fed_lorac.adapters.dataflow import Feed, feeds
 from fed_lorac.adapters.plain import altered, copied
 from fed_lorac.adapters.ties import ties
 
-__all__ = ["Folding", "fold_batch_norm", "folding", "folding_of"]
+__all__ = ["Folding", "affine_of", "fold_batch_norm", "folding", "folding_of"]
 
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
@@ -73,6 +74,14 @@ def folding(model: nn.Module, flow: Mapping[str, Feed], kinds: Collection[type[n
         else:
             folded[name] = conv
     return Folding(folded, kept)
+
+
+def affine_of(norm: _BatchNorm, own: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Gain and shift of a batch norm in eval mode, y = x * gain + shift, from its tensors by name."""
+    gain = torch.rsqrt(own["running_var"] + norm.eps)
+    gain = own["weight"] * gain if "weight" in own else gain
+    shift = -own["running_mean"] * gain
+    return gain, own["bias"] + shift if "bias" in own else shift
 
 
 def _why_kept(layer: nn.Module, tied: bool, kinds: Collection[type[nn.Module]], *, statistics: bool = False) -> str:

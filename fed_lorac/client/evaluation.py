@@ -34,10 +34,9 @@ def evaluate(
     Under local batch norm, its statistics are taken from that weather first; the state that is returned has them.
     """
     model = build_network(experiment, global_model, state.statistics)
-    tensors, scale = named_tensors(model), experiment.adapter.scale
-    apply_changes(tensors, global_model.factors, scale)
-    personal = personal_parameters(experiment, state.personal_frame)
-    apply_changes(tensors, personal_delta(experiment, personal), scale)
+    personal = personal_delta(experiment, personal_parameters(experiment, state.personal_frame))
+    for delta in filter(None, (global_model.factors, personal)):
+        apply_changes(named_tensors(model), delta, experiment.adapter.scale)
     local = experiment.plan.batch_norm.local
     clean = _score(experiment, model, _clear_images(experiment, camera, round), local)
     weather = _score(experiment, model, images_in_round(experiment, camera, round), local)

@@ -16,10 +16,9 @@ from jaxtyping import Int64, UInt8
 
 from fed_lorac.data.cifar import CIFAR10_CLASSES
 from fed_lorac.data.dataset import Dataset, checked
-from fed_lorac.data.disk import map_array
 from fed_lorac.data.progress import watched
 from fed_lorac.data.splits import split_by_rank
-from fed_lorac.data.store import cached
+from fed_lorac.data.store import cached, map_array
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.runtime.source import source_of
 

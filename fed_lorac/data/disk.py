@@ -1,4 +1,4 @@
-"""Single files and folders, kept whole. Knows locks, flushes, checksums and `.npy`; not keys, entries or images."""
+"""Single files and folders, kept whole. Knows locks, flushes and checksums; not keys, entries or arrays."""
 
 import contextlib
 import hashlib
@@ -7,32 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
-from fed_lorac.errors import DataError
 from fed_lorac.runtime import files
 from fed_lorac.runtime.flock import is_at, lock_file
 
-__all__ = ["locked", "map_array", "sha256", "write", "writing"]
-
-
-def map_array(path: Path) -> np.memmap:
-    """A `.npy` file, mapped read-only; no pickle is read.
-
-    Raises:
-        DataError: missing, no `.npy`, made of Python objects, truncated, or longer than its header says.
-    """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.memmap):
-            raise ValueError("not a .npy file")
-        if path.stat().st_size != array.offset + array.nbytes:
-            raise ValueError(f"its header promises {array.offset + array.nbytes} bytes, it has {path.stat().st_size}")
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise DataError(
-            f"{path} must be a whole .npy file of plain numbers: {error}. Copy or make it again."
-        ) from error
-    return array
+__all__ = ["locked", "sha256", "write", "writing"]
 
 
 @contextlib.contextmanager

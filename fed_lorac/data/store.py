@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from fed_lorac.data.disk import locked, map_array, sha256, write, writing
+from fed_lorac.data.disk import locked, sha256, write, writing
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.runtime.files import home_expanded, sync_folder
 
-__all__ = ["FINISHED", "UNFINISHED", "Entry", "cache_folder", "cached", "cached_arrays", "kept"]
+__all__ = ["FINISHED", "UNFINISHED", "Entry", "cache_folder", "cached", "cached_arrays", "kept", "map_array"]
 
 Build = Callable[[], Mapping[str, np.ndarray]]
 FORMAT = 1
@@ -53,7 +53,8 @@ def cache_folder(cache_dir: Path | str | None = None) -> Path:
         RunError: it lies in a home folder, and there is none.
     """
     if cache_dir or (cache_dir := os.environ.get("FED_LORAC_CACHE")):
-        return home_expanded(cache_dir).absolute()
+        expanded = home_expanded(cache_dir) if str(cache_dir).startswith("~") else Path(cache_dir)
+        return expanded.absolute()
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "fed-lorac"
     try:
@@ -100,6 +101,25 @@ def cached(key: str, build: Build, cache_dir: Path | str | None = None) -> Entry
 def kept(place: Path) -> Entry:
     """The finished entry in this folder. Raises `DataError` when it is absent, or does not fit its description."""
     return _open(place, None)
+
+
+def map_array(path: Path) -> np.memmap:
+    """A `.npy` file, mapped read-only; no pickle is read.
+
+    Raises:
+        DataError: missing, no `.npy`, made of Python objects, truncated, or longer than its header says.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.memmap):
+            raise ValueError("not a .npy file")
+        if path.stat().st_size != array.offset + array.nbytes:
+            raise ValueError(f"its header promises {array.offset + array.nbytes} bytes, it has {path.stat().st_size}")
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise DataError(
+            f"{path} must be a whole .npy file of plain numbers: {error}. Copy or make it again."
+        ) from error
+    return array
 
 
 def _open(place: Path, key: str | None) -> Entry:

@@ -5,11 +5,12 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fed_lorac import __version__
 from fed_lorac.config import CifarResNet, Config, Pretrain
@@ -46,6 +47,11 @@ class BaseModel:
     saw_fleet_images: Saw
     normalization: Normalization = CIFAR10
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Its parameters and buffers by name, which are not to be altered."""
+        return named_tensors(self.model)
 
 
 def fresh_model(config: Config, classes: int) -> nn.Module:

@@ -1,13 +1,12 @@
 """Which arithmetic a device does well. Knows hardware; not models."""
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 
 from fed_lorac.errors import RunError
 
-__all__ = ["Precision", "autocast", "resolved_device", "resolved_precision"]
+__all__ = ["Precision", "resolved_device", "resolved_precision"]
 
 Precision = Literal["fp32", "bf16"]
 
@@ -36,10 +35,3 @@ def _multiplies_bf16(device: torch.device) -> bool:
     x86 = able.get("avx512_bf16") or able.get("amx_bf16")
     allowed = torch.backends.cpu.get_cpu_capability().startswith("AVX512")  # ATEN_CPU_CAPABILITY may ask for less
     return bool((x86 and allowed) or able.get("arm_bf16"))
-
-
-def autocast(precision: Precision, device: torch.device | str = "cpu") -> AbstractContextManager[object]:
-    """The context a forward pass runs in."""
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(torch.device(device).type, torch.bfloat16)

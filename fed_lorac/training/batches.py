@@ -1,11 +1,12 @@
-"""From stored images to a network's input: crops, normalisation, and every camera's own batches, side by side. Knows
-images, labels and random streams; not networks.
+"""From stored images to a network's input: crops, normalisation, precision, and every camera's own batches, side by
+side. Knows images, labels and random streams; not networks.
 
 All images of a block are on the device while it trains, joined, so that a step's batches are cut out of them there in
 one go. What is random is drawn camera by camera, each from its own stream, in the order it would be drawn in alone.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
+from fed_lorac.runtime.precision import Precision
 
 __all__ = [
     "AUGMENTS",
@@ -22,6 +24,7 @@ __all__ = [
     "Crops",
     "Feed",
     "augmented",
+    "autocast",
     "cropped",
     "drawn_crops",
     "shuffled_batches",
@@ -45,6 +48,13 @@ def to_input(
     cameras, numbers = images.shape[-1] // 3, (normalization.mean, normalization.std)
     mean, std = (torch.tensor(values * cameras, device=device) * 255 for values in numbers)
     return images.to(device).float().sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+
+def autocast(precision: Precision, device: torch.device | str = "cpu") -> AbstractContextManager[object]:
+    """The context a forward pass runs in."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, torch.bfloat16)
 
 
 @dataclass(frozen=True)

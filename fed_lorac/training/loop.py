@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from fed_lorac.adapters.strided import strides_unfolded
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
-from fed_lorac.runtime.precision import Precision, autocast
-from fed_lorac.training.batches import Augment, Feed
+from fed_lorac.runtime.precision import Precision
+from fed_lorac.training.batches import Augment, Feed, autocast
 from fed_lorac.training.blocks import Alone, Sgd, Stack, check_equal, fixed_norms_folded, why_apart
 
 __all__ = ["Outcome", "Recipe", "Task", "cosine", "decayed_groups", "train", "warm_cosine"]

@@ -13,10 +13,10 @@ from small_runs import environment
 from torch import nn
 
 from fed_lorac.models import build
-from fed_lorac.runtime.precision import autocast, resolved_precision
+from fed_lorac.runtime.precision import resolved_precision
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.training.accuracy import accuracy, batch_norms, reestimate_statistics
-from fed_lorac.training.batches import Augment, augmented, shuffled_batches, to_input
+from fed_lorac.training.batches import Augment, augmented, autocast, shuffled_batches, to_input
 from fed_lorac.training.loop import Recipe, Task, cosine, decayed_groups, train, warm_cosine
 
 

@@ -15,10 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fed_lorac.adapters.adapted_conv import AdaptedConv2d, scaled
 from fed_lorac.adapters.dataflow import Feed, feeds
-from fed_lorac.adapters.fold_bn import folding
+from fed_lorac.adapters.fold_bn import affine_of, folding
 from fed_lorac.adapters.plain import altered
 from fed_lorac.errors import FactorError
-from fed_lorac.training.blocks.layers import SideBatchNorm, SideConv2d, affine_of
+from fed_lorac.training.blocks.layers import SideBatchNorm, SideConv2d
 
 __all__ = ["fixed_norms_folded"]
 

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fed_lorac.adapters.adapted_conv import scaled
+from fed_lorac.adapters.fold_bn import affine_of
 from fed_lorac.adapters.strided import unstrided
 from fed_lorac.models.cifar_resnet import IdentityShortcut
 
-__all__ = ["Side", "SideBatchNorm", "SideConv2d", "affine_of", "effective_weight", "side_of"]
+__all__ = ["Side", "SideBatchNorm", "SideConv2d", "effective_weight", "side_of"]
 
 
 class Side(nn.Module):
@@ -154,14 +155,6 @@ class SideShortcut(Side):
         before = one.new_channels // 2
         each = last.unflatten(3, (self.count, -1))
         return F.pad(each, (before, one.new_channels - before)).flatten(3).permute(0, 3, 1, 2)
-
-
-def affine_of(norm: _BatchNorm, own: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Gain and shift of a batch norm in eval mode, y = x * gain + shift, from its tensors by name."""
-    gain = torch.rsqrt(own["running_var"] + norm.eps)
-    gain = own["weight"] * gain if "weight" in own else gain
-    shift = -own["running_mean"] * gain
-    return gain, own["bias"] + shift if "bias" in own else shift
 
 
 def side_of(layer: nn.Module) -> Callable[[Sequence[nn.Module]], Side] | None:
