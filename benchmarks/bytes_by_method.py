@@ -25,6 +25,7 @@ from method_bytes.markdown import written
 from method_bytes.pairs import Pair, pairs, ran
 
 from fed_lorac.config import names
+from fed_lorac.registry import ADAPTERS
 
 KEPT = ROOT / "benchmarks/results/bytes_by_method.json"
 _FORMS = ("r", "r*k")
@@ -46,7 +47,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=0)
     parser.add_argument("--rank", type=int, default=2)
     parser.add_argument("--cameras", type=int, default=4)
-    parser.add_argument("--adapters", nargs="+", default=list(names.ADAPTERS), choices=names.ADAPTERS)
+    parser.add_argument("--adapters", nargs="+", default=list(ADAPTERS.names), choices=ADAPTERS.names)
     parser.add_argument("--codecs", nargs="*", default=list(names.CODECS), choices=names.CODECS)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each in a process of its own")
     parser.add_argument("--tables", nargs="+", type=Path, metavar="FILE", help="write the kept result's tables here")

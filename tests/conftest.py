@@ -1,7 +1,6 @@
 """What every test shares: where the real images are, a cache of its own, and no word to the outside."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("home", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "home")
+torch.set_num_threads(
+    1
+)  # networks here are so small that two threads take longer, and many times as long beside others
 
 
 def pytest_report_header() -> str:
@@ -28,15 +30,6 @@ def pytest_report_header() -> str:
 def same_weights_in_every_run() -> None:
     """Layers that a test builds draw their weights from PyTorch's global generator: the same in any order of tests."""
     torch.manual_seed(0)
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """For networks so small that two threads take many times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

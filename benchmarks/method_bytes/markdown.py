@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fed_lorac.api.catalogue import methods
-from fed_lorac.config import names
 from fed_lorac.fleet.links import LINKS, elapsed_s
+from fed_lorac.registry import ADAPTERS, STRATEGIES
 from fed_lorac.wire.codecs.codecs import CODECS, Codec
 from method_bytes.formulas import DOWN, up_of
-from method_bytes.pairs import FORMS, ONE, WAYS, Pair
+from method_bytes.pairs import FORMS, ONE, WAYS, Pair, accepted
 from method_bytes.words import CODEC_WORDS, FORM_WORDS, WAY_WORDS
 
 __all__ = ["TABLES", "written"]
@@ -62,7 +62,7 @@ def strategies(found: Found) -> str:
 
 def down(found: Found) -> str:
     """Message bytes that one camera is sent in a round: adapters by strategies, a network after the other."""
-    ways = [(entry["name"], way) for entry, way in _strategies() if entry["name"] not in names.SILENT]
+    ways = [(entry["name"], way) for entry, way in _strategies() if STRATEGIES.load(entry["name"]).sends]
     head = ["", "", *(f"`{name}`{' ' if way else ''}{WAY_WORDS[way]}" for name, way in ways)]
     parts = []
     for network in _networks(found):
@@ -153,9 +153,9 @@ def _sent_up(found: Found, network: str, adapter: str, form: str) -> tuple[str, 
 
 
 def _typical(strategy: str) -> tuple[str, str]:
-    if strategy in names.SILENT:
+    if not STRATEGIES.load(strategy).sends:
         return "lora-c", "r"  # one that was run
-    return next((adapter, form) for adapter, form in _TYPICAL if adapter in names.ACCEPTED[strategy])
+    return next((adapter, form) for adapter, form in _TYPICAL if adapter in accepted(strategy))
 
 
 def _linear(adapter: str, form: str) -> str:
@@ -164,11 +164,11 @@ def _linear(adapter: str, form: str) -> str:
 
 
 def _accepted(strategy: str) -> str:
-    accepted = names.ACCEPTED[strategy]
-    left_out = [f"`{name}`" for name in names.ADAPTERS if name not in accepted]
+    able = accepted(strategy)
+    left_out = [f"`{name}`" for name in ADAPTERS.names if name not in able]
     if len(left_out) < 2:
         return " but ".join(["all", *left_out])
-    return ", ".join(f"`{name}`" for name in accepted)
+    return ", ".join(f"`{name}`" for name in able)
 
 
 def _unbiased(codec: Codec) -> str:

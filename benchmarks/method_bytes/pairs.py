@@ -9,13 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fed_lorac.config import AdapterConfig, Config, load_config, names
+from fed_lorac.config import AdapterConfig, Config, load_config
 from fed_lorac.errors import ConfigError
-from fed_lorac.registry import STRATEGIES
+from fed_lorac.registry import ADAPTERS, STRATEGIES
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
-__all__ = ["FORMS", "ONE", "WAYS", "Pair", "last_round", "pairs", "ran"]
+__all__ = ["FORMS", "ONE", "WAYS", "Pair", "accepted", "last_round", "pairs", "ran"]
 
 Settings = Mapping[str, object]
 
@@ -31,7 +31,7 @@ FORMS: dict[str, dict[str, Settings]] = {
 """adapter.method -> its forms, where it has several, and the settings of each."""
 
 WAYS: dict[str, dict[str, Settings]] = {
-    "merged": {way: {"downlink": way} for way in names.DOWNLINKS},
+    "merged": {way: {"downlink": way} for way in ("svd", "stack", "dense")},
 }
 """strategy.name -> its ways down, where it has several."""
 
@@ -86,11 +86,21 @@ def pairs() -> Iterator[Pair]:
     """Every pair that makes sense, in the registries' order; one stands for all where nothing is sent."""
     for strategy in STRATEGIES.names:
         able = (pair for pair in _of(strategy) if _makes_sense(pair))
-        yield from islice(able, 1) if strategy in names.SILENT else able
+        yield from islice(able, 1) if not STRATEGIES.load(strategy).sends else able
+
+
+def accepted(strategy: str) -> list[str]:
+    """The adapters that a strategy takes, as they are by default; frozen, where it draws their basis anew."""
+    kind, found = STRATEGIES.load(strategy), []
+    for name in ADAPTERS.names:
+        adapter = ADAPTERS.load(name)()
+        if kind().refuses((adapter.with_frozen_basis() or adapter) if kind.rotates else adapter) is None:
+            found.append(name)
+    return found
 
 
 def _of(strategy: str) -> Iterator[Pair]:
-    for adapter in names.ACCEPTED[strategy]:
+    for adapter in accepted(strategy):
         for form, settings in FORMS.get(adapter, ONE).items():
             for way, how in WAYS.get(strategy, ONE).items():
                 yield Pair(adapter, form, strategy, way, {**settings, **how})

@@ -100,7 +100,7 @@ def read_deltas(
 ) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
     """(round, delta) of every (round, frame) after `folded_round`, in order; adapter states are turned into deltas."""
     for round, update in unfolded(updates, experiment.base.fingerprint, folded_round):
-        yield round, to_delta(experiment, round)(update) if experiment.plan.updates == "states" else update
+        yield round, to_delta(experiment, round)(update) if experiment.plan.updates == "state" else update
 
 
 def encode_global_model(experiment: Experiment, global_model: GlobalModel) -> bytes:

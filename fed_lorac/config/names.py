@@ -1,9 +1,6 @@
 """The names a setting may take. Knows words; not what they do. Tests hold each tuple equal to its room's registry."""
 
 __all__ = [
-    "ACCEPTED",
-    "ADAPTERS",
-    "AGGREGATORS",
     "AUGMENTS",
     "BATCH_NORMS",
     "CIFAR_MODELS",
@@ -11,33 +8,18 @@ __all__ = [
     "CORRUPTIONS",
     "DATASETS",
     "DEVICES",
-    "DOWNLINKS",
     "DOWNLOADABLE",
-    "DRAW_ANEW",
     "ENGINES",
-    "EXPANDED",
-    "FACTORED",
-    "FIXED_BASIS",
-    "GROUPED",
-    "GROUPINGS",
     "LABEL_SKEWS",
-    "LINEAR",
     "LINKS",
     "LINK_ASSIGNMENTS",
     "LOSSLESS",
     "MODELS",
     "NORMS",
-    "ONE_RANK",
     "PRECISIONS",
-    "RANKED",
-    "RANK_MODES",
     "SCHEDULES",
-    "SEND_STATES",
-    "SERVER_OPTIMIZERS",
     "SEVERITIES",
     "SHORTCUTS",
-    "SILENT",
-    "STRATEGIES",
     "STREAMS",
     "TORCHVISION_MODELS",
     "TRAINING_STATISTICS",
@@ -102,55 +84,9 @@ LINKS = (
     "4g",
 )
 
-FACTORED = ("lora-c", "lorae", "conv-lora")
-# What their states say means the same in every round, under any strategy.
-FIXED_BASIS = ("ffa-lora-c", "aad", "filter-atoms", "bn-affine", "linear-probe", "full")
-ADAPTERS = (*FACTORED, "ffa-lora-c", "aad", "filter-atoms", "bn-affine", "linear-probe", "full")
-RANKED = (*FACTORED, "ffa-lora-c", "aad")
-RANK_MODES = ("auto", "r*k", "r")
 SCHEDULES = ("cosine", "constant")
 AUGMENTS = ("reflect_flip", "crop_flip", "crop", "crop_flip_cutout", "none")
 BATCH_NORMS = ("local", "frozen", "shared")
 TRAINING_STATISTICS = ("batch", "fixed")
-# Their states are expanded: a frozen part that both ends know is put back.
-EXPANDED = ("ffa-lora-c", "aad", "filter-atoms")
-LINEAR = (*EXPANDED, "bn-affine", "linear-probe", "full")
-STRATEGIES = (
-    "merged",
-    "fedavg",
-    "factor-fedavg",
-    "flora",
-    "flexlora",
-    "rotating-basis",
-    "clustered",
-    "local-only",
-    "zero-byte",
-)
-# Which adapters each can average.
-ACCEPTED = {
-    "merged": tuple(method for method in ADAPTERS if method != "full"),
-    "factor-fedavg": FACTORED,
-    "rotating-basis": ("lora-c", "ffa-lora-c", "aad"),
-    "fedavg": LINEAR,
-    "flora": FACTORED,
-    "flexlora": FACTORED,
-    "clustered": tuple(method for method in ADAPTERS if method != "full"),
-    "local-only": ADAPTERS,
-    "zero-byte": ADAPTERS,
-}
-# Every turn begins with factors that are drawn anew, the same for all cameras.
-DRAW_ANEW = ("merged", "flora", "clustered")
-# A camera's own part of the network is a change that its group has beneath; elsewhere it is the adapter it trains on.
-GROUPED = ("clustered",)
-# They average factors tensor by tensor, and so of cameras of one rank only.
-ONE_RANK = ("factor-fedavg", "rotating-basis")
-# Nothing crosses the radio.
-SILENT = ("local-only", "zero-byte")
-GROUPINGS = ("weather", "similarity")
-# Their updates are means of states, which both ends expand; the others' are changes.
-SEND_STATES = ("rotating-basis", "fedavg")
-AGGREGATORS = ("mean", "clipped", "median", "trimmed", "krum")
-SERVER_OPTIMIZERS = ("sgd", "momentum", "adam", "yogi")
-DOWNLINKS = ("svd", "stack", "dense")
 CODECS = ("fp32", "fp16", "bf16", "int8", "int4", "drive", "topk")
 LOSSLESS = ("fp32",)

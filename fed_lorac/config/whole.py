@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from fed_lorac.config.compatibility import contradictions
 from fed_lorac.config.gone import renamed
 from fed_lorac.config.section import OPTIONS, Section
 from fed_lorac.config.sections import (
@@ -21,7 +22,6 @@ from fed_lorac.config.sections import (
     RunConfig,
     StrategyConfig,
 )
-from fed_lorac.config.sense import contradictions
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.near import nearest
 from fed_lorac.runtime.settings import Rule, Scalar

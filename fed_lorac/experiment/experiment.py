@@ -14,6 +14,7 @@ from fed_lorac.data.store import cached_arrays
 from fed_lorac.experiment.base_model import BaseModel, load_base_model
 from fed_lorac.experiment.local_plan import LocalPlan, local_plan
 from fed_lorac.fleet.fleet import Fleet, build_fleet
+from fed_lorac.registry import STRATEGIES
 from fed_lorac.runtime.precision import Precision, resolved_device, resolved_precision
 from fed_lorac.runtime.settings import Scalar
 from fed_lorac.seeds import torch_stream
@@ -115,9 +116,9 @@ def _adapters(config: Config, base: BaseModel) -> tuple[Adapter, ...]:
     """
     adapter = config.adapter
     dealt: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank)) for rank in adapter.ranks]
-    if config.strategy.name == "rotating-basis":
+    if STRATEGIES.load(config.strategy.name).rotates:
         dealt = [one.with_frozen_basis() or one for one in dealt]
-    if config.codec.up not in names.LOSSLESS and config.strategy.name in names.DRAW_ANEW:
+    if config.codec.up not in names.LOSSLESS and STRATEGIES.load(config.strategy.name).draws_anew:
         dealt = [one.relative_to_init() for one in dealt]
     return tuple(one.fit_to(base.model) for one in dealt)
 

@@ -4,8 +4,9 @@ networks or messages."""
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
-from fed_lorac.config import Config, FleetEngine, LocalStatistics, Topk, names
-from fed_lorac.config.sense import fixed_basis
+from fed_lorac.config import Config, FleetEngine, LocalStatistics, Topk
+from fed_lorac.config.compatibility import fixed_basis
+from fed_lorac.registry import STRATEGIES
 from fed_lorac.runtime.normalization import Normalization
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.training.batches import Augment
@@ -54,9 +55,9 @@ class LocalPlan:
     round, or where they are 0, `epochs`. `correlated`: images come class by class. `block_size`: how many cameras train
     side by side; 0: as `training.blocks.rule` says.
 
-    `trains`, `sends`: whether it trains, and sends what it has trained. `updates`: the server's are deltas of weights,
-    adapter states that both ends turn into deltas, or factors that live on in the adapter. `clustered`: a camera's
-    personal parameters are its cluster's delta of the weights; otherwise its adapter starts from them.
+    `trains`, `sends`: whether it trains, and sends what it has trained. `updates`: each of the server's is a delta of
+    weights, an adapter state that both ends turn into one, or factors that live on in the adapter. `clustered`: a
+    camera's personal parameters are its cluster's delta of the weights; otherwise its adapter starts from them.
     `fixed_basis`: an adapter draws the same in every round.
     """
 
@@ -73,7 +74,7 @@ class LocalPlan:
     correlated: bool
     trains: bool
     sends: bool
-    updates: Literal["deltas", "states", "factors"]
+    updates: Literal["delta", "state", "factors"]
     clustered: bool
     fixed_basis: bool
 
@@ -88,7 +89,7 @@ class LocalPlan:
 
 def local_plan(config: Config, precision: Precision, normalization: Normalization) -> LocalPlan:
     """The plan of a config, in this precision, on pixels normalised like this."""
-    local, codec, strategy = config.local, config.codec, config.strategy.name
+    local, codec, strategy = config.local, config.codec, STRATEGIES.load(config.strategy.name)
     correlated, statistics = config.fleet.stream == "correlated", config.batch_norm.table(LocalStatistics)
     recipe = Recipe(
         lr=local.lr,
@@ -114,9 +115,9 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         uplink=UplinkCodec(codec.up, codec.table(Topk).share, codec.error_feedback),
         block_size=1 if config.run.engine == "flower" else config.run.table(FleetEngine).block_size,
         correlated=correlated,
-        trains=strategy != "zero-byte",
-        sends=strategy not in names.SILENT,
-        updates="factors" if strategy == "factor-fedavg" else "states" if strategy in names.SEND_STATES else "deltas",
-        clustered=strategy in names.GROUPED,
+        trains=strategy.trains,
+        sends=strategy.sends,
+        updates=strategy.update_kind,
+        clustered=strategy.personal_kind == "delta",
         fixed_basis=fixed_basis(config),
     )

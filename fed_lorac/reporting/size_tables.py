@@ -8,8 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from fed_lorac.config import names
+from fed_lorac.registry import ADAPTERS
 from fed_lorac.reporting.sizes import Sizes
+from fed_lorac.runtime.settings import rules_of
 
 __all__ = ["sizes_table"]
 
@@ -36,7 +37,7 @@ def sizes_table(rows: Sequence[Sizes]) -> RenderableType:
 def _columns(first: Sizes) -> dict[str, Callable[[Sizes], str]]:
     """Header -> a row's cell. The share that counts is of full fine-tuning in fp32."""
     found: dict[str, Callable[[Sizes], str]] = {
-        "rank" if first.method in names.RANKED else "": _rank,
+        "rank" if _has_rank(first.method) else "": _rank,
         "trained": lambda row: f"{row.trainable_parameters:,}",
         "of full": lambda row: _share(row.trainable_parameters, row.full_parameters),
         "frame\nbytes": lambda row: f"{row.frame_bytes:,}",
@@ -60,7 +61,7 @@ def _as_full(row: Sizes) -> Sizes:
 
 
 def _rank(row: Sizes) -> str:
-    if row.method not in names.RANKED:
+    if not _has_rank(row.method):
         return row.method
     return f"r={row.rank}" if row.method in _NO_MODE else f"r={row.rank} ({row.rank_mode})"
 
@@ -68,3 +69,7 @@ def _rank(row: Sizes) -> str:
 def _share(part: int, whole: int) -> str:
     """Three digits, as shares run from a thousandth of a per cent to all."""
     return f"{100 * part / whole:#.3g}".removesuffix(".") + "%"
+
+
+def _has_rank(method: str) -> bool:
+    return "rank" in rules_of(ADAPTERS.load(method))

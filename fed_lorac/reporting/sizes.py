@@ -37,7 +37,7 @@ Question = tuple[str, str, int, str]
 def asked(model: str | None, method: str, ranks: Sequence[int] | None, rank_mode: str) -> dict[str, list[Question]]:
     """The rows that are wanted, by network: where nothing is said, the paper's; a method without a rank has one."""
     networks = dict.fromkeys(row[0] for row in PAPER_TABLE) if model is None else [model]
-    wanted = (ranks or [1, 4, 16])[: None if method in names.RANKED else 1]
+    wanted = (ranks or [1, 4, 16])[: None if "rank" in rules_of(ADAPTERS.load(method)) else 1]
     rows = [(network, method, rank, rank_mode) for network in networks for rank in wanted]
     if model is None and ranks is None and (method, rank_mode) == ("lora-c", "auto"):
         rows = list(PAPER_TABLE)

@@ -11,7 +11,7 @@ from fed_lorac.adapters.deltas import apply_changes
 from fed_lorac.aggregation.delta_sum import DeltaSum, compressed, sum_states
 from fed_lorac.client.global_model import GlobalModel, personal_delta, read_deltas
 from fed_lorac.client.local_update import block_size_of
-from fed_lorac.config import Config, names
+from fed_lorac.config import Config
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.experiment.experiment import Experiment, sees_frost
 from fed_lorac.fleet.links import air_time_s, days_to_send, link
@@ -150,9 +150,9 @@ def _label(config: Config) -> str:
         return "full fine-tuning" if s.name == "fedavg" else f"full fine-tuning, {s.name}"
     own = s.settings("name")
     how = " by ".join([" ".join([s.name, *_each(own, "downlink")]), *_each(own, "by")])
-    if a.method not in names.RANKED:
-        return f"{a.method}, {how}"
     its = a.settings("method")
+    if "rank" not in its:
+        return f"{a.method}, {how}"
     mode = f" ({'kernel-wise' if its.get('kernel_wise') else its['rank_mode']})" if "rank_mode" in its else ""
     ranks = "/".join(map(str, a.ranks))
     return f"{a.method} r={ranks}{mode}, {how}"

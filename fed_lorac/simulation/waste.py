@@ -12,7 +12,7 @@ import torch
 
 from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.client.local_update import uplink_template
-from fed_lorac.config import CodecConfig, Config, Topk, names
+from fed_lorac.config import CodecConfig, Config, Topk
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.experiment.local_plan import local_plan
@@ -47,7 +47,7 @@ def wasteful(experiment: Experiment, update: Update) -> str | None:
     fewer, other, said = best
     full = full_messages(experiment, CodecConfig()).down
     ours, theirs = update_message_bytes(update), update_message_bytes(fewer)
-    lost = names.GROUPED.count(config.strategy.name) > names.GROUPED.count(other.strategy.name)
+    lost = _has_clusters(config) and not _has_clusters(other)
     return (
         f"What goes down is far more than {config.adapter.method} needs: an update of {config.strategy.name} weighs "
         f"{ours:,} bytes a camera, {ours / full:.1%} of full fine-tuning's in fp32. {said} and its update weighs "
@@ -96,3 +96,7 @@ def _update_of(experiment: Experiment) -> Update:
     rng = stream(0, "weighed")
     codec = config.codec
     return Update(1, encode(proposal.update, dtype=codec.down, base="", rng=rng, topk_share=codec.table(Topk).share))
+
+
+def _has_clusters(config: Config) -> bool:
+    return bool(STRATEGIES.load(config.strategy.name).personal_kind == "delta")

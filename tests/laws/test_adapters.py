@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter, trainable_parameters
 from fed_lorac.adapters.deltas import State, apply_changes, changed_names, dense_change
-from fed_lorac.config import names
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
@@ -177,7 +176,7 @@ def test_conv_lora_is_pefts_layer():
 
 
 def strategy_of(method: str) -> str:
-    return "merged" if method in names.FACTORED else "fedavg"
+    return "fedavg" if named_adapter(method).linear else "merged"
 
 
 def dense(method: str) -> dict[str, object]:

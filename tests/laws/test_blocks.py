@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -85,10 +86,14 @@ def furthest(a: nn.Module, b: nn.Module) -> float:
     return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
 
 
-@pytest.mark.parametrize("fixed", [False, True], ids=["moving", "fixed"])
-@pytest.mark.parametrize("shortcut", ["projection", "identity"])
-@pytest.mark.parametrize("norm", ["batch", "group"])
-@pytest.mark.parametrize("method", METHODS)
+KINDS = list(product(["batch", "group"], ["projection", "identity"], [False, True]))
+# One adapter on every kind of network; each other one on a kind and on that which differs in all from it.
+EACH = [("lora-c r", *kind) for kind in KINDS] + [
+    (method, *KINDS[kind]) for number, method in enumerate(METHODS) if number for kind in (number, 7 - number)
+]
+
+
+@pytest.mark.parametrize(("method", "norm", "shortcut", "fixed"), EACH)
 def test_a_block_gives_each_camera_what_it_would_have_had_alone(
     method: str, norm: str, shortcut: str, fixed: bool
 ) -> None:
@@ -144,8 +149,7 @@ def test_a_camera_that_has_taken_its_steps_moves_no_more() -> None:
     assert [int(m.bn1.num_batches_tracked) for m in models] == [0, 3, 1]  # type: ignore[union-attr, arg-type]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("fixed", [False, True], ids=["moving", "fixed"])
+@pytest.mark.parametrize(("fixed", "precision"), [(False, "fp32"), (True, "bf16")])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_camera_that_comes_to_nothing_takes_no_one_along(method: str, fixed: bool, precision: Any) -> None:
     """A network of NaN among others: their channels are neighbours in memory, and must not be in arithmetic."""

@@ -249,6 +249,7 @@ def test_a_refusal_survives_the_way_between_processes() -> None:
     assert (str(error), error.reason) == ("Law; came; remedy.", "truncated")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", CODECS)
 def test_eleven_million_numbers_cross_in_a_second_or_a_few(dtype: str) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -24,7 +24,6 @@ from fed_lorac.training.accuracy import accuracy, batch_norms, reestimate_statis
 from fed_lorac.training.batches import to_input
 from fed_lorac.training.blocks import fixed_norms_folded
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 X = images(torch.float64)
 NORM3 = ("norm3", "last")  # what folds in every Zoo, if anything does
 

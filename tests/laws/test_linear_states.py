@@ -326,12 +326,12 @@ def test_a_rotating_basis_needs_one_to_rotate() -> None:
         ({"strategy.name": "rotating-basis", "codec.error_feedback": True, "codec.up": "int8"}, "basis is another"),
         (
             {"strategy.name": "fedavg", "adapter.method": "aad", "strategy.server_optimizer": "yogi"},
-            "yogi acts on dense",
+            "Yogi acts on deltas",
         ),
-        ({"strategy.name": "fedavg", "adapter.method": "filter-atoms", "strategy.aggregator": "krum"}, "krum acts on"),
-        ({"strategy.name": "fedavg", "adapter.method": "ffa-lora-c", "adapter.rank": "1, 2"}, "are of one rank"),
-        ({"strategy.name": "rotating-basis", "adapter.rank": "1, 2"}, "are of one rank"),
-        ({"strategy.name": "merged", "adapter.method": "aad", "adapter.rank": "1, 2"}, "are of one rank"),
+        ({"strategy.name": "fedavg", "adapter.method": "filter-atoms", "strategy.aggregator": "krum"}, "Krum acts on"),
+        ({"strategy.name": "fedavg", "adapter.method": "ffa-lora-c", "adapter.rank": "1, 2"}, "must be of one rank"),
+        ({"strategy.name": "rotating-basis", "adapter.rank": "1, 2"}, "must be of one rank"),
+        ({"strategy.name": "merged", "adapter.method": "aad", "adapter.rank": "1, 2"}, "must be of one rank"),
     ],
 )
 def test_configs_that_make_no_sense_are_refused(changes: dict[str, Any], why: str) -> None:

@@ -24,10 +24,7 @@ from fed_lorac.registry import ADAPTERS
 from fed_lorac.seeds import torch_stream
 from fed_lorac.training.blocks import why_apart
 
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore:.*(deprecated|removed in a future)"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*(deprecated|removed in a future)")
 SETTINGS: dict[str, dict[str, Any]] = {name: {"method": name} for name in sorted(ADAPTERS.names)} | {
     "lora-c r": {"method": "lora-c", "rank_mode": "r"},
     "lora-c kernel-wise": {"method": "lora-c", "kernel_wise": True},

@@ -216,10 +216,7 @@ def test_runs_compare_only_over_one_fleet(
     assert "differ in weather" in capsys.readouterr().err
 
 
-def test_every_adapter_in_the_config_has_an_implementation() -> None:
-    from fed_lorac.registry import ADAPTERS, STRATEGIES
+def test_every_engine_in_the_config_has_an_implementation() -> None:
     from fed_lorac.simulation.engines import ENGINES
 
-    assert set(ADAPTERS.names) == set(names.ADAPTERS)
-    assert set(STRATEGIES.names) == set(names.STRATEGIES)
     assert set(ENGINES) == set(names.ENGINES)

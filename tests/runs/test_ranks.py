@@ -301,15 +301,15 @@ def test_ranks_are_one_where_factors_are_averaged_apart(own: Strategy) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"strategy.name": "flexlora", "strategy.server_optimizer": "momentum"}, "live on"),
-        ({"strategy.name": "flexlora", "strategy.aggregator": "krum"}, "live on"),
+        ({"strategy.name": "flexlora", "strategy.server_optimizer": "momentum"}, "takes no server_optimizer"),
+        ({"strategy.name": "flexlora", "strategy.aggregator": "krum"}, "takes no aggregator"),
         ({"strategy.name": "flexlora", "adapter.lora-c.kernel_wise": True}, "A rank is taken of layer-wise factors"),
         ({"strategy.name": "flexlora", "adapter.method": "aad"}, "its own rank"),
         ({"strategy.name": "flexlora", "codec.up": "int8", "codec.error_feedback": True}, "basis is another"),
         ({"strategy.name": "flora", "strategy.server_optimizer": "yogi"}, "no stack of factors"),
         ({"strategy.name": "flora", "strategy.aggregator": "median"}, "no stack of factors"),
         ({"strategy.name": "flora", "adapter.method": "ffa-lora-c"}, "stacked"),
-        ({"strategy.name": "factor-fedavg", "adapter.rank": "1, 2"}, "are of one rank"),
+        ({"strategy.name": "factor-fedavg", "adapter.rank": "1, 2"}, "must be of one rank"),
         ({"adapter.rank": "1, two"}, "a whole number, at least 1"),
         ({"adapter.rank": "0, 2"}, "a whole number, at least 1"),
     ],

@@ -10,19 +10,21 @@ import pytest
 from benchmark_runs import ran as benchmark
 from method_bytes.formulas import DOWN, UP, Layers, Setting, layers_of, up_of
 from method_bytes.markdown import TABLES, written
-from method_bytes.pairs import FORMS, ONE, Pair, last_round, pairs, ran
+from method_bytes.pairs import FORMS, ONE, Pair, accepted, last_round, pairs, ran
 from method_bytes.words import CODEC_WORDS, FORM_WORDS
 from small_runs import ROOT
 
+from fed_lorac import registry
 from fed_lorac.api.catalogue import methods
 from fed_lorac.client.local_update import uplink_template
 from fed_lorac.config import names
 from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.models import build
+from fed_lorac.registry import ADAPTERS
 
 KEPT = ROOT / "benchmarks/results/bytes_by_method.json"
 DOCS = [ROOT / f"docs/{name}.md" for name in ("methods", "codecs", "radios")]
-FORMED = [(adapter, form) for adapter in names.ADAPTERS for form in FORMS.get(adapter, ONE)]
+FORMED = [(adapter, form) for adapter in ADAPTERS.names for form in FORMS.get(adapter, ONE)]
 
 
 def read(file: Path) -> str:
@@ -41,14 +43,18 @@ def numbers(pair: Pair, layers: Layers, setting: Setting) -> tuple[int, int]:
 
 
 BUSY = ("merged", "clustered")  # they accept nearly every adapter
-STRATEGIES = [pytest.param(name, marks=pytest.mark.slow) if name in BUSY else name for name in names.STRATEGIES]
+STRATEGIES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in BUSY else name for name in registry.STRATEGIES.names
+]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_bills_what_the_formulas_say_for_every_adapter(strategy: str) -> None:
     layers = layers_of(build("resnet8", width=4))
     own = [pair for pair in pairs() if pair.strategy == strategy]
-    assert {pair.adapter for pair in own} == set(names.ACCEPTED[strategy][: 1 if strategy in names.SILENT else None])
+    assert {pair.adapter for pair in own} == set(
+        accepted(strategy)[: None if registry.STRATEGIES.load(strategy).sends else 1]
+    )
     for pair in own:
         config = pair.config("resnet8", 4, 2, width=4)
         found = ran(config)
@@ -142,7 +148,7 @@ def test_the_docs_name_every_entry_of_a_registry_and_its_source(kind: str) -> No
 
 
 def test_every_method_has_a_formula() -> None:
-    assert {adapter for adapter, _ in UP} == set(names.ADAPTERS)
-    assert {strategy for strategy, _ in DOWN} == set(names.STRATEGIES)
+    assert {adapter for adapter, _ in UP} == set(ADAPTERS.names)
+    assert {strategy for strategy, _ in DOWN} == set(registry.STRATEGIES.names)
     assert set(CODEC_WORDS) == set(names.CODECS)
     assert {form for _, form in FORMED} <= set(FORM_WORDS)

@@ -8,9 +8,9 @@ from command_line import called
 
 from fed_lorac.api.catalogue import methods
 from fed_lorac.config import names
-from fed_lorac.registry import ADAPTERS
+from fed_lorac.registry import ADAPTERS, STRATEGIES
 
-KINDS = {"adapters": names.ADAPTERS, "strategies": names.STRATEGIES, "codecs": names.CODECS, "links": names.LINKS}
+KINDS = {"adapters": ADAPTERS.names, "strategies": STRATEGIES.names, "codecs": names.CODECS, "links": names.LINKS}
 
 
 @pytest.mark.parametrize("kind", KINDS)

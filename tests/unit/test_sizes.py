@@ -12,6 +12,7 @@ from fed_lorac import cli
 from fed_lorac.config import names
 from fed_lorac.errors import ConfigError
 from fed_lorac.models import build
+from fed_lorac.registry import ADAPTERS
 from fed_lorac.reporting.size_tables import sizes_table
 from fed_lorac.reporting.sizes import PAPER_TABLE, sizes
 from fed_lorac.seeds import stream, torch_stream
@@ -31,7 +32,7 @@ def shown(*words: str) -> str:
 
 
 @pytest.mark.parametrize("dtype", names.CODECS)
-@pytest.mark.parametrize("method", names.ADAPTERS)
+@pytest.mark.parametrize("method", ADAPTERS.names)
 def test_a_frame_is_as_large_without_weights_as_with_them(method: str, dtype: str) -> None:
     network = build("resnet8")
     adapter = named_adapter(method=method, rank=2, alpha=4.0, rank_mode="r*k")
@@ -44,7 +45,7 @@ def test_a_frame_is_as_large_without_weights_as_with_them(method: str, dtype: st
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
-@pytest.mark.parametrize("method", names.ADAPTERS)
+@pytest.mark.parametrize("method", ADAPTERS.names)
 def test_a_table_fits_80_columns_with_every_cell_whole(method: str, dtype: str) -> None:
     kinds = ("frame", "message", "full_frame", "full_message", "full_fp32_message")
     large = {f"{kind}_bytes": 170_056_426 for kind in kinds}

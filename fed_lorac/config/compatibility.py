@@ -1,0 +1,193 @@
+"""Choices that do not go together. A law of one method stands on its class and is asked there; here are the laws
+between sections. Knows the config and what classes say of themselves; not how they do it."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from fed_lorac import registry
+from fed_lorac.config import names, tables
+from fed_lorac.errors import ConfigError
+from fed_lorac.runtime.spelling import toml
+
+if TYPE_CHECKING:
+    from fed_lorac.adapters.adapter import Adapter
+    from fed_lorac.config.whole import Config
+    from fed_lorac.server.strategy import SilentStrategy, Strategy
+
+    AnyStrategy = Strategy | SilentStrategy
+
+__all__ = ["contradictions", "fixed_basis"]
+
+
+def contradictions(config: "Config") -> Iterator[str]:
+    """Each contradiction as one message: the law, what came, the remedy."""
+    yield from _fleet(config)
+    try:
+        adapter, strategy = _trained(config), config.strategy.strategy()
+    except ConfigError as error:  # a law of one class, about its own settings
+        yield f"{error} That is adapter.method = {toml(config.adapter.method)}, or strategy.name = " + toml(
+            config.strategy.name
+        )
+    else:
+        yield from _method(config, adapter, strategy)
+        yield from _server(config, strategy)
+        yield from _batch_norm(config, strategy)
+        yield from _codec(config, strategy)
+    yield from _clusters(config)
+    yield from _model(config)
+    yield from _data(config)
+
+
+def fixed_basis(config: "Config") -> bool:
+    """Whether a camera's tensors mean the same in every round, so that what one round left out may be sent in another.
+
+    Dense deltas do, and so do states over a basis that is drawn once, and factors that live on from round to round.
+    Else A is drawn, or starts, anew each round, and what was left out of B belongs to an A that is gone.
+    """
+    strategy = config.strategy.strategy()
+    if strategy.personal_kind == "adapter" and not strategy.sends:  # each camera goes on with its own
+        return True
+    anew = _adapter(config).draws_anew and strategy.update_kind != "factors"
+    return not (strategy.rotates or anew)
+
+
+def _adapter(config: "Config") -> "Adapter":
+    """The adapter of the first rank."""
+    settings: dict[str, Any] = {"rank": config.adapter.ranks[0]} if "rank" in config.adapter.settings("method") else {}
+    adapter: Adapter = config.adapter.build("method", **settings)
+    return adapter
+
+
+def _trained(config: "Config") -> "Adapter":
+    """The same as cameras train it."""
+    return _under(registry.STRATEGIES.load(config.strategy.name), _adapter(config))
+
+
+def _under(strategy: "type[AnyStrategy]", adapter: "Adapter") -> "Adapter":
+    """An adapter as cameras train it: with its basis frozen, where the strategy draws that anew each round."""
+    return (adapter.with_frozen_basis() or adapter) if strategy.rotates else adapter
+
+
+def _fleet(config: "Config") -> Iterator[str]:
+    fleet = config.fleet
+    if fleet.per_round > fleet.cameras:
+        yield (
+            f"A round cannot draw more cameras than there are; got fleet.per_round = {fleet.per_round} of "
+            f"fleet.cameras = {fleet.cameras}. Lower the first or raise the second."
+        )
+
+
+def _method(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> Iterator[str]:
+    """What the strategy says of the adapter, and of its ranks."""
+    got = f"Here adapter.method = {toml(config.adapter.method)} with strategy.name = {toml(config.strategy.name)}"
+    if why := strategy.refuses(adapter):
+        kinds = {name: registry.STRATEGIES.load(name) for name in registry.STRATEGIES.names}
+        able = [name for name, kind in kinds.items() if kind().refuses(_under(kind, _adapter(config))) is None]
+        yield f"{why} {got}; strategy.name may be {' or '.join(map(toml, able))}."
+    elif why := strategy.refuses_ranks(adapter, config.adapter.ranks if adapter.has_rank else ()):
+        yield f"{why} {got} and adapter.rank = {toml(config.adapter.rank)}."
+
+
+def _server(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
+    """A choice that the strategy has no place for."""
+    takes, chosen = {one.name for one in fields(strategy)}, config.strategy
+    rules = chosen.rules()
+    odd = [
+        key
+        for key in ("aggregator", "server_optimizer")
+        if key not in takes and getattr(chosen, key) != rules[key].default
+    ]
+    if not takes & {"server_lr", "server_optimizer"} and chosen.server_lr != rules["server_lr"].default:
+        odd.append("server_lr")
+    for key in odd:
+        yield (
+            f"{type(strategy).__name__} takes no {key}; got strategy.{key} = {toml(getattr(chosen, key))} with "
+            f"strategy.name = {toml(chosen.name)}. Leave strategy.{key} at {toml(rules[key].default)}, or choose a "
+            'strategy that takes one, such as "merged".'
+        )
+
+
+def _batch_norm(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
+    """What batch norm can be where nothing crosses the radio, and where nothing but its statistics is adapted."""
+    mode, name = config.batch_norm.mode, toml(config.strategy.name)
+    norm = config.model.table(tables.CifarResNet).norm
+    if not strategy.trains and mode != "local":
+        yield (
+            f"Without training, all that a camera adapts are batch norm's statistics; got batch_norm.mode = "
+            f'{toml(mode)} with strategy.name = {name}. Set batch_norm.mode = "local".'
+        )
+    if not strategy.trains and norm != "batch":
+        yield (
+            f"Without training, all that a camera adapts are batch norm's statistics, and group norm has none; got "
+            f'norm = {toml(norm)} in [model.{config.model.name}] with strategy.name = {name}. Set norm = "batch".'
+        )
+    if strategy.trains and not strategy.sends and mode == "shared":
+        yield (
+            f"Shared statistics are sent, and nothing is sent under {config.strategy.name}; got batch_norm.mode = "
+            f'"shared" with strategy.name = {name}. Set batch_norm.mode to "local" or "frozen".'
+        )
+    if mode == "shared" and norm == "group":
+        yield (
+            'Only batch norm has statistics to share; got batch_norm.mode = "shared" with norm = "group". '
+            'Set batch_norm.mode = "local", which then sends nothing.'
+        )
+
+
+def _clusters(config: "Config") -> Iterator[str]:
+    strategy, fleet, own = config.strategy, config.fleet, config.strategy.settings("name")
+    if strategy.name == "clustered" and own["by"] == "weather" and fleet.schedule == "walk":
+        yield (
+            "Cameras are clustered by the corruption assigned to them, and a walk takes each camera through all of "
+            'them; got strategy.clustered.by = "weather" with fleet.schedule = "walk". Set by = "similarity", '
+            "or another schedule."
+        )
+    if strategy.name == "clustered" and own["by"] == "similarity" and own["clusters"] > fleet.per_round:
+        yield (
+            "Clusters are found among the cameras of one round, each with at least one; got "
+            f"strategy.clustered.clusters = {own['clusters']} with fleet.per_round = {fleet.per_round}. Lower the "
+            "first or raise the second."
+        )
+
+
+def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
+    codec, method, name = config.codec, config.adapter.method, config.strategy.name
+    if codec.error_feedback and not strategy.sends:
+        yield (
+            "Error feedback is for frames that cameras send; got codec.error_feedback = true with strategy.name = "
+            f"{toml(name)}, where they send none. Set it to false, or choose another strategy."
+        )
+    elif codec.error_feedback and not fixed_basis(config):
+        yield (
+            "Error feedback adds what one round left out to the next, which has a meaning where the basis stays; got "
+            f"codec.error_feedback = true with adapter.method = {toml(method)}, whose basis is another each round "
+            f"under strategy.name = {toml(name)}. Set it to false, or choose factor-fedavg, or fedavg with an adapter "
+            "that is linear."
+        )
+    if codec.error_feedback and codec.up in names.LOSSLESS:
+        yield (
+            "Error feedback is for codecs that lose something; got codec.error_feedback = true with codec.up = "
+            f"{toml(codec.up)}. Set it to false, or choose another codec.up."
+        )
+
+
+def _model(config: "Config") -> Iterator[str]:
+    if config.model.weights == "imagenet" and config.model.name not in names.TORCHVISION_MODELS:
+        yield (
+            f"ImageNet weights exist for {', '.join(names.TORCHVISION_MODELS)} alone; got model.weights = "
+            f'"imagenet" with model.name = {toml(config.model.name)}. Choose one, or model.weights = "pretrain".'
+        )
+
+
+def _data(config: "Config") -> Iterator[str]:
+    data = config.data
+    if data.name == "folder" and not data.root:
+        yield (
+            'An image folder must be named; got data.name = "folder" with an empty data.root. '
+            "Set data.root to the folder that holds one sub-folder per class."
+        )
+    if data.name == "cifar10c" and config.model.weights == "pretrain":
+        yield (
+            'A base network is pretrained on the cloud\'s images, CIFAR-10-C has none; got data.name = "cifar10c" with '
+            'model.weights = "pretrain". Set model.weights = "shipped" or a path.'
+        )
