@@ -48,6 +48,7 @@ class AdditiveDecomposition(ConvAdapter):
     """FedMUD's decomposition on every convolution but the first; `rank_mode` is LoRA-C's, so L and R are as large as
     LoRA-C's B and A of the same rank."""
 
+    formula = "Σ R (in K + out K) + ends"
     source = "FedMUD's additive decomposition, arXiv 2505.23176"
     layer = AadConv2d
     linear = True

@@ -22,6 +22,7 @@ _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 class BnAffine(DenseAdapter):
     """Every norm layer's weight and bias and, where asked, the first convolution's and the classifier's weight."""
 
+    formula = "weights and biases of norm layers + ends"
     source = "Training BatchNorm and only BatchNorm, arXiv 2003.00152"
 
     train_first_conv: bool = setting(True, "train, and send, the first convolution's weight as it is")

@@ -40,6 +40,11 @@ class FfaLoraC(LoraC):
     state_is_delta = False
 
     @property
+    def formula(self) -> str:
+        """B alone."""
+        return "Σ r K in out + ends" if self.kernel_wise else "Σ R out K + ends"
+
+    @property
     def scale(self) -> float:
         """1: alpha / r is in `to_delta`."""
         return 1.0

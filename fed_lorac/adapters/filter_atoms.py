@@ -75,6 +75,12 @@ class FilterAtoms(ConvAdapter):
         return bool(self.m1)
 
     @property
+    def formula(self) -> str:
+        """D and Dc, or alpha1 and D1."""
+        each = "m m1 (in + K²)" if self.m1 else "m K²"
+        return f"Σ {each} (K = 1: m kc²) + ends"
+
+    @property
     def reconstruction(self) -> dict[str, float]:
         """||W - alpha x D|| / ||W|| of each convolution of the base that this was fitted to."""
         return {name: code.error for name, code in self._known().items()}

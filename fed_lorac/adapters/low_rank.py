@@ -144,11 +144,11 @@ class LowRankAdapter(ConvAdapter):
         """
         if not self.relative:
             return is_delta_already
-        start = generator.get_state()
+        start = generator.clone_state()
 
         @lru_cache
         def drawn(rank: int) -> dict[str, Tensor]:
-            branches = replace(self, rank=rank).branches(base, torch.Generator().set_state(start))
+            branches = replace(self, rank=rank).branches(base, start.clone_state())
             return {f"{name}.A": branch.trained["A"] for name, branch in branches.items()}
 
         def added(state: State) -> State:

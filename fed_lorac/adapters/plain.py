@@ -2,8 +2,8 @@
 
 A state is tensors by name. So a layer keeps its weight as an nn.Parameter, and that has one name and memory of its own:
 then what is trained, sent, folded in and merged is one and the same tensor. Where a weight is made anew in each forward
-pass (pruning, weight norm, spectral norm, any parametrization), a change of it is lost; where it is tied, a change of
-it changes another layer, unsaid.
+pass (pruning, weight norm, spectral norm, any parametrization), its delta is lost; where it is tied, its delta
+changes another layer, unsaid.
 """
 
 import copy
@@ -162,7 +162,7 @@ def _refuse_half_built(model: nn.Module) -> None:
 
 
 def _tied(model: nn.Module, first: str, second: str) -> str:
-    law = "A state says each change under one name, so no two tensors of a network are one"
+    law = "A state has each delta under one name, so no two tensors of a network are one"
     layers = [model.get_submodule(name.rpartition(".")[0]) for name in (first, second)]
     if layers[0] is layers[1] and first.rpartition(".")[2] == second.rpartition(".")[2]:
         a, b = (name.rpartition(".")[0] for name in (first, second))

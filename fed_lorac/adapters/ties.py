@@ -1,7 +1,7 @@
 """Ties: tensors of a network that are one under two names, or lie in the same memory. Knows names and memory; not
 adapters or layers' kinds.
 
-A change of one tied tensor is a change of the other, which no state says: a state has each change under one name.
+A delta of one tied tensor changes the other too, which no state says: a state has each delta under one name.
 """
 
 from collections import defaultdict

@@ -45,7 +45,7 @@ def strategy_of(
         codec=DownlinkCodec(config.codec.down, config.codec.table(Topk).share),
         seed=config.run.seed,
         rules=rules,
-        whole=_Whole(experiment),
+        encode_global_model=_GlobalModelFrame(experiment),
         weather_of=_weathers(experiment),
     )
 
@@ -82,7 +82,7 @@ def _by_the_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
     return replace(reply, counted=False, reason="late" if reply.counted else reply.reason, size=size)
 
 
-class _Whole:
+class _GlobalModelFrame:
     """The global model as one frame; kept, so that each update is folded once."""
 
     def __init__(self, experiment: Experiment) -> None:

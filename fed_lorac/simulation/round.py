@@ -16,8 +16,7 @@ from fed_lorac.records.ledger import Ledger, Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.server.fleet_strategy import FleetStrategy
-from fed_lorac.server.replies import Reply
-from fed_lorac.server.round_report import RoundReport
+from fed_lorac.server.replies import Reply, RoundReport
 from fed_lorac.wire.billing import MessageSize, Reference, round_columns
 from fed_lorac.wire.refusals import DROPPED_OUT
 

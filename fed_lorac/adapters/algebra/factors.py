@@ -1,7 +1,7 @@
 """Factor pairs: the algebra of LoRA-C. Knows weights' shapes, ranks and products; no layers, cameras or messages.
 
 A convolution's weight (out, in, K, K) is seen as a matrix of out*K rows and in*K columns by a row-major reshape, its
-"view". Layer-wise factors A: (R, in*K) and B: (out*K, R) change it by `scale * reshape(B @ A)` with scale = alpha / r
+"view". Layer-wise factors A: (R, in*K) and B: (out*K, R) add `scale * reshape(B @ A)` to it with scale = alpha / r
 (LoRA-C, arXiv 2410.16954, section III). The kernel-wise ablation has one pair a kernel, A: (out, in, r, K) and
 B: (out, in, K, r), and the same product. A matrix (a linear layer's weight) is its own view.
 
@@ -68,13 +68,13 @@ def _view_of(weight_shape: Sequence[int]) -> tuple[int, int]:
     if len(shape) != 4 or shape[2] != shape[3]:
         raise FactorError(
             f"Factors change weights of shape (out, in, K, K) with a square kernel, or (out, in); came {shape}. "
-            "Send this tensor's change dense."
+            "Send this tensor's delta dense."
         )
     return shape[0] * shape[2], shape[1] * shape[3]
 
 
 def to_view(weight: Tensor) -> Float[Tensor, "out_k in_k"]:
-    """A weight, or a dense change of one, in LoRA-C's matrix view."""
+    """A weight, or a dense delta of one, in LoRA-C's matrix view."""
     return weight.reshape(view_of(weight.shape))
 
 
@@ -116,7 +116,7 @@ def init_factors(
 
 
 def check_pair(A: Tensor, B: Tensor, weight_shape: Sequence[int], name: str = "this convolution") -> None:
-    """Raise FactorError unless A and B, layer-wise or kernel-wise, multiply to a change of a weight of this shape."""
+    """Raise FactorError unless A and B, layer-wise or kernel-wise, multiply to a delta of a weight of this shape."""
     rows, cols = view_of(weight_shape)
     if A.ndim == 2 and B.ndim == 2:
         views = (view_of(weight_shape, mode) for mode in RANK_MODES)
@@ -135,7 +135,7 @@ def check_pair(A: Tensor, B: Tensor, weight_shape: Sequence[int], name: str = "t
 
 
 def delta(A: Tensor, B: Tensor, weight_shape: Sequence[int], scale: float) -> Tensor:
-    """The dense change `scale * reshape(B @ A, weight_shape)`, row-major (LoRA-C's equation for delta W).
+    """The dense delta `scale * reshape(B @ A, weight_shape)`, row-major (LoRA-C's equation for delta W).
 
     A: (R, in*K) and B: (out*K, R), or A: (R, in*K*K) and B: (out, R), or kernel-wise A: (out, in, r, K) and
     B: (out, in, K, r). FactorError on a misfit.
