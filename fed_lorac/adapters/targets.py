@@ -78,7 +78,7 @@ def _refuse_unfit(name: str, conv: _ConvNd) -> None:
 def ends_of(model: nn.Module, *, first_conv: bool, classifier: bool) -> list[str]:
     """Names of the weights at a network's ends that are trained as they are, where asked."""
     found = [first_conv_of(model)] if first_conv else []
-    return [f"{name}.weight" for name in (found + [classifier_of(model)] if classifier else found)]
+    return [f"{name}.weight" for name in ([*found, classifier_of(model)] if classifier else found)]
 
 
 def first_conv_of(model: nn.Module) -> str:

@@ -134,6 +134,11 @@ def test_settings_come_as_tables_as_keys_and_as_python_values(done: fl.Run) -> N
     assert fl.load_config(found, "run.rounds=2").run.rounds == 2
     with pytest.raises(fl.ConfigError, match=r"Did you mean 'run\.rounds'"):
         fl.run({"run": {"round": 1}})
+    with pytest.raises(fl.ConfigError, match="a name, a path, a mapping or a Config; got 5"):
+        fl.load_config(5)  # type: ignore[arg-type]
+    for overrides in (5, [("run.rounds", 3)], None):
+        with pytest.raises(fl.ConfigError, match="a mapping or key=value texts"):
+            fl.load_config(None, overrides)  # type: ignore[arg-type]
     with pytest.raises(fl.ConfigError, match="given once"):
         fl.load_config({"run.rounds": 1, "run": {"rounds": 1}})
 
