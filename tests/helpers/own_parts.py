@@ -48,7 +48,8 @@ class Gains(ConvAdapter):
 
     def branch(self, name, conv, generator):
         pattern = torch.randn(1, *conv.weight.shape[1:], generator=generator)
-        return Branch({"gain": torch.zeros(conv.out_channels, 1, 1, 1)}, {"pattern": pattern}, {"strength": self.strength})
+        gain = torch.zeros(conv.out_channels, 1, 1, 1)
+        return Branch({"gain": gain}, {"pattern": pattern}, {"strength": self.strength})
 
 
 @dataclass(frozen=True)
