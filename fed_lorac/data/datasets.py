@@ -114,7 +114,11 @@ def _of_others(name: str, ask: Request, settings: Mapping[str, object]) -> Datas
     digest = hashlib.sha256()
     for part, array in arrays.items():
         digest.update(f"{part} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return _dataset(name, cached(f"images of {name}; {digest.hexdigest()}", lambda: arrays, ask.cache_dir), ask)
+    return _dataset(
+        name,
+        cached(f"images of {name}; {digest.hexdigest()}, code {source_of(__name__)}", lambda: arrays, ask.cache_dir),
+        ask,
+    )
 
 
 def _arrays(name: str, came: object, size: int) -> dict[str, np.ndarray]:
