@@ -94,12 +94,12 @@ Pair = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Up:
-    """What a camera sends, in words; `branch` is a convolution's part of it (None: they have none).
+    """What a camera sends: `branch` is a convolution's part of it (None: they have none). In words it is each adapter's
+    `formula`.
 
     `pair` is what such a part says as a change; None: a dense change of the convolution's weight.
     """
 
-    words: str
     branch: Callable[[Conv, Setting], int] | None = None
     pair: Callable[[Conv, Setting], Pair] | None = None
     beside: Callable[[Layers], int] = lambda layers: layers.ends
@@ -147,23 +147,23 @@ def _kernel_wise(conv: Conv, s: Setting) -> int:
     return s.rank * conv.k * conv.in_ * conv.out
 
 
-_LORA_C = Up("Σ R (in K + out K) + ends", lambda conv, s: _size(_view(conv, s)), _view)
-_FILTERS = Up("Σ r (in K² + out) + ends", lambda conv, s: _size(_filters(conv, s)), _filters)
-_B_ALONE = Up("Σ R out K + ends", lambda conv, s: s.rows(conv) * conv.out * conv.k, _view)
+_LORA_C = Up(lambda conv, s: _size(_view(conv, s)), _view)
+_FILTERS = Up(lambda conv, s: _size(_filters(conv, s)), _filters)
+_B_ALONE = Up(lambda conv, s: s.rows(conv) * conv.out * conv.k, _view)
 
 UP: dict[tuple[str, str], Up] = {
     ("lora-c", ""): _LORA_C,
-    ("lora-c", "kernel-wise"): Up("Σ 2 r K in out + ends", lambda conv, s: 2 * _kernel_wise(conv, s)),
+    ("lora-c", "kernel-wise"): Up(lambda conv, s: 2 * _kernel_wise(conv, s)),
     ("lorae", ""): _FILTERS,
     ("conv-lora", ""): _FILTERS,
     ("ffa-lora-c", ""): _B_ALONE,
-    ("ffa-lora-c", "kernel-wise"): Up("Σ r K in out + ends", _kernel_wise),
-    ("aad", ""): Up(_LORA_C.words, _LORA_C.branch, _two_of_them),
-    ("filter-atoms", ""): Up("Σ m K² (K = 1: m kc²) + ends", _atoms),
-    ("filter-atoms", "m1"): Up("Σ m m1 (in + K²) (K = 1: m kc²) + ends", _overcomplete),
-    ("bn-affine", ""): Up("weights and biases of norm layers + ends", beside=lambda n: n.norms + n.ends),
-    ("linear-probe", ""): Up("the classifier's weight and bias", beside=lambda n: n.classifier + n.bias),
-    ("full", ""): Up("every parameter", beside=lambda n: n.everything),
+    ("ffa-lora-c", "kernel-wise"): Up(_kernel_wise),
+    ("aad", ""): Up(_LORA_C.branch, _two_of_them),
+    ("filter-atoms", ""): Up(_atoms),
+    ("filter-atoms", "m1"): Up(_overcomplete),
+    ("bn-affine", ""): Up(beside=lambda n: n.norms + n.ends),
+    ("linear-probe", ""): Up(beside=lambda n: n.classifier + n.bias),
+    ("full", ""): Up(beside=lambda n: n.everything),
 }
 """(adapter.method, a form of it) -> what a camera sends; most have one form."""
 
@@ -204,7 +204,7 @@ def up_of(adapter: str, form: str, strategy: str) -> Up:
     """What goes up: a strategy may freeze a part of an adapter, or send nothing. A form without a formula of its own
     (a rank mode) has its adapter's."""
     if strategy in ("local-only", "zero-byte"):
-        return Up("nothing", beside=lambda layers: 0)
+        return Up(beside=lambda layers: 0)
     if (adapter, strategy) == ("lora-c", "rotating-basis"):
         adapter = "ffa-lora-c"  # its A is drawn and stays for the round
     return UP.get((adapter, form), UP[adapter, ""])

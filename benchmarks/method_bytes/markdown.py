@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.api.catalogue import methods
 from fed_lorac.fleet.links import LINKS, elapsed_s
 from fed_lorac.registry import ADAPTERS, STRATEGIES
 from fed_lorac.wire.codecs.codecs import CODECS, Codec
-from method_bytes.formulas import DOWN, up_of
+from method_bytes.formulas import DOWN
 from method_bytes.pairs import FORMS, ONE, WAYS, Pair, accepted
 from method_bytes.words import CODEC_WORDS, FORM_WORDS, WAY_WORDS
 
@@ -35,8 +36,8 @@ def adapters(found: Found) -> str:
     rows = []
     for name, form, source in _adapters():
         sent = [cell for network in _networks(found) for cell in _sent_up(found, network, name, form)]
-        words = up_of(name, form, "merged").words
-        rows.append([f"`{name}`", FORM_WORDS[form], source, _linear(name, form), words, *sent])
+        adapter = _adapter(name, form)
+        rows.append([f"`{name}`", FORM_WORDS[form], source, _yes(adapter.linear), adapter.formula, *sent])
     measured = [f"{_title(n)}: {what}" for n in _networks(found) for what in ("numbers", "bytes up", "of full")]
     return _table(["`adapter.method`", "", "source", "linear", "numbers up", *measured], _said_once(rows, 2), left=5)
 
@@ -158,9 +159,10 @@ def _typical(strategy: str) -> tuple[str, str]:
     return next((adapter, form) for adapter, form in _TYPICAL if adapter in accepted(strategy))
 
 
-def _linear(adapter: str, form: str) -> str:
-    pair = Pair(adapter, form, "fedavg" if adapter == "full" else "merged", "", FORMS.get(adapter, ONE)[form])
-    return _yes(pair.config("resnet8", 1, 2).adapter.build("method").linear)
+def _adapter(name: str, form: str) -> Adapter:
+    pair = Pair(name, form, "fedavg" if name == "full" else "merged", "", FORMS.get(name, ONE)[form])
+    found: Adapter = pair.config("resnet8", 1, 2).adapter.build("method")
+    return found
 
 
 def _accepted(strategy: str) -> str:

@@ -14,9 +14,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.adapted_conv import AdaptedConv2d, Branch
 from fed_lorac.adapters.algebra.factors import init_factors
-from fed_lorac.adapters.conv_adapter import ConvAdapter
+from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Branch, ConvAdapter
 from fed_lorac.adapters.targets import auto_rank_mode
 from fed_lorac.runtime.settings import setting
 
@@ -48,6 +47,7 @@ class AdditiveDecomposition(ConvAdapter):
     """FedMUD's decomposition on every convolution but the first; `rank_mode` is LoRA-C's, so L and R are as large as
     LoRA-C's B and A of the same rank."""
 
+    formula = "Σ R (in K + out K) + ends"
     source = "FedMUD's additive decomposition, arXiv 2505.23176"
     layer = AadConv2d
     linear = True

@@ -93,6 +93,12 @@ class Adapter(ABC):
                 object.__setattr__(self, own.name, rule.checked(own.name, getattr(self, own.name)))
 
     @property
+    def formula(self) -> str:
+        """How many numbers a state holds, over a network's convolutions (out, in, K, K) but the first. R is the rank
+        rows of A, r*K or r, and `ends` the first convolution's and the classifier's weights."""
+        return ""
+
+    @property
     def scale(self) -> float:
         """What products B @ A of a delta of `to_delta` are still to be multiplied by."""
         return 1.0

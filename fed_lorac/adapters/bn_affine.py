@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fed_lorac.adapters.dense import DenseAdapter
-from fed_lorac.adapters.targets import classifier_of, first_conv_of
+from fed_lorac.adapters.targets import ends_of
 from fed_lorac.errors import FactorError
 from fed_lorac.runtime.settings import setting
 
@@ -22,6 +22,7 @@ _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 class BnAffine(DenseAdapter):
     """Every norm layer's weight and bias and, where asked, the first convolution's and the classifier's weight."""
 
+    formula = "weights and biases of norm layers + ends"
     source = "Training BatchNorm and only BatchNorm, arXiv 2003.00152"
 
     train_first_conv: bool = setting(True, "train, and send, the first convolution's weight as it is")
@@ -35,5 +36,4 @@ class BnAffine(DenseAdapter):
             raise FactorError(
                 "bn-affine trains norm layers' weights and biases; this network has none. Choose another."
             )
-        ends = [first_conv_of(model)] * self.train_first_conv + [classifier_of(model)] * self.train_classifier
-        return [*found, *(f"{name}.weight" for name in ends)]
+        return found + ends_of(model, first_conv=self.train_first_conv, classifier=self.train_classifier)

@@ -16,6 +16,7 @@ __all__ = ["ConvLora"]
 class ConvLora(LowRankAdapter):
     """r filters and a 1x1 mapper on every convolution but the first, times alpha / r."""
 
+    formula = "Σ r (in K² + out) + ends"
     source = "LoRA, arXiv 2106.09685, on convolutions as PEFT and FLoCoRA (arXiv 2406.14082) have it"
 
     alpha: float = setting(4.0, "the scale's numerator: delta = alpha / r * B A", above=0)

@@ -1,7 +1,7 @@
-"""Changes: an adapter state as what it does to weights. Knows states, names and shapes; no layers, cameras or frames.
+"""Deltas: what is added to a network's tensors, as a state says it. Knows states, names and shapes; not cameras.
 
-A state is a flat dict. "<name>.A" beside "<name>.B" is a factor pair that changes "<name>.weight" by
-`scale * reshape(B @ A)`; any other key is the dense additive change of the tensor of that very name, never scaled.
+A state is a flat dict. "<name>.A" beside "<name>.B" is a factor pair: the delta of "<name>.weight" is
+`scale * reshape(B @ A)`. Any other key is the dense delta of the tensor of that very name, never scaled.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -14,7 +14,7 @@ from fed_lorac.adapters.algebra.factors import check_pair, delta, stack
 from fed_lorac.adapters.plain import carrier
 from fed_lorac.errors import FactorError
 
-__all__ = ["State", "apply_changes", "changed_names", "check_state", "dense_change", "fold", "joined", "pair_of"]
+__all__ = ["State", "apply_delta", "changed_names", "check_delta", "dense_delta", "fold", "join_deltas", "pair_of"]
 
 State = Mapping[str, Tensor]
 T = TypeVar("T")
@@ -47,8 +47,8 @@ def pair_of(state: Mapping[str, T], name: str) -> tuple[T, T] | None:
     return (state[f"{stem}.A"], state[f"{stem}.B"]) if stem != name and f"{stem}.A" in state else None
 
 
-def check_state(state: State, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Raise FactorError unless every change in `state` fits a tensor in `shapes` (tensor name -> shape)."""
+def check_delta(state: State, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raise FactorError unless every delta in `state` fits a tensor in `shapes` (tensor name -> shape)."""
     for name in changed_names(state):
         if name not in shapes:
             raise FactorError(
@@ -63,25 +63,25 @@ def _check_one(state: State, name: str, shape: Sequence[int]) -> None:
         check_pair(*pair, shape, name)
     elif tuple(state[name].shape) != tuple(shape):
         raise FactorError(
-            f"A dense change has its tensor's shape, {tuple(shape)} for {name!r}; came {tuple(state[name].shape)}."
+            f"A dense delta has its tensor's shape, {tuple(shape)} for {name!r}; came {tuple(state[name].shape)}."
         )
 
 
-def dense_change(state: State, name: str, weight_shape: Sequence[int], scale: float) -> Tensor:
+def dense_delta(state: State, name: str, weight_shape: Sequence[int], scale: float) -> Tensor:
     """What `state` adds to the tensor `name` ("conv1.weight"), dense, of shape `weight_shape`.
 
-    Factors are multiplied out with `scale`; a dense change comes back as it is (the very tensor, not a copy).
-    FactorError if the state changes no such tensor, or does not fit it.
+    Factors are multiplied out with `scale`; a dense delta comes back as it is (the very tensor, not a copy).
+    FactorError if the state has no delta of such a tensor, or does not fit it.
     """
     pair = pair_of(state, name)
     if pair is None and name not in state:
-        raise FactorError(f"A change was asked for {name!r}; the state changes {list(changed_names(state))}.")
+        raise FactorError(f"A delta was asked for {name!r}; the state changes {list(changed_names(state))}.")
     _check_one(state, name, weight_shape)
     return state[name] if pair is None else delta(*pair, weight_shape, scale)
 
 
-def joined(first: State, second: State, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """One state that does what both do, scale folded in: factors of one view side by side, else dense."""
+def join_deltas(first: State, second: State, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """One state that adds what both add, their scale in them: factors of one view side by side, else dense."""
     both = set(changed_names(first)) & set(changed_names(second))
     theirs = {key for name in both for key in (name, *(name.removesuffix("weight") + side for side in "AB"))}
     found = {key: tensor for state in (first, second) for key, tensor in state.items() if key not in theirs}
@@ -92,24 +92,24 @@ def joined(first: State, second: State, shapes: Mapping[str, Sequence[int]]) -> 
             stem = name.removesuffix(".weight")
             found[f"{stem}.A"], found[f"{stem}.B"] = stack(pairs, [1.0, 1.0])
         else:
-            found[name] = torch.add(*(dense_change(state, name, shapes[name], 1.0) for state in (first, second)))
+            found[name] = torch.add(*(dense_delta(state, name, shapes[name], 1.0) for state in (first, second)))
     return found
 
 
 @torch.no_grad()
-def apply_changes(weights: MutableMapping[str, Tensor], state: State, scale: float, *, weight: float = 1.0) -> None:
-    """Add `weight` times the state's changes to `weights`, IN PLACE, one dense delta in memory at a time.
+def apply_delta(weights: MutableMapping[str, Tensor], state: State, scale: float, *, weight: float = 1.0) -> None:
+    """Add `weight` times the state's deltas to `weights`, IN PLACE, one dense delta in memory at a time.
 
     `sum_k w_k delta_k` is a call a camera on one dict of zeros. All is checked before the first tensor moves.
     """
-    check_state(state, {name: tuple(tensor.shape) for name, tensor in weights.items()})
+    check_delta(state, {name: tuple(tensor.shape) for name, tensor in weights.items()})
     for name in changed_names(state):
         if not weights[name].is_floating_point():
-            raise FactorError(f"Changes are added to floating-point tensors; {name!r} is {weights[name].dtype}.")
+            raise FactorError(f"Deltas are added to floating-point tensors; {name!r} is {weights[name].dtype}.")
     for name in changed_names(state):
         target = weights[name]
-        change = dense_change(state, name, target.shape, scale)
-        target.add_(change.to(device=target.device, dtype=target.dtype), alpha=weight)
+        added = dense_delta(state, name, target.shape, scale)
+        target.add_(added.to(device=target.device, dtype=target.dtype), alpha=weight)
 
 
 def fold(target: _Network | MutableMapping[str, Tensor], state: State, scale: float = 1.0) -> None:
@@ -120,4 +120,4 @@ def fold(target: _Network | MutableMapping[str, Tensor], state: State, scale: fl
     if isinstance(target, nn.Module) and (found := carrier(target)):
         raise FactorError(f"A delta is folded into a plain network; {found} carries an adapter. Detach it first.")
     weights = target if isinstance(target, MutableMapping) else target.state_dict()
-    apply_changes(weights, state, scale)
+    apply_delta(weights, state, scale)

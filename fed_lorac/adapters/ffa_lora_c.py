@@ -11,9 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.adapted_conv import Branch
 from fed_lorac.adapters.adapter import ToDelta
-from fed_lorac.adapters.conv_adapter import ConvAdapter
+from fed_lorac.adapters.conv_adapter import Branch, ConvAdapter
 from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.adapters.low_rank import LoraConv2d
 
@@ -38,6 +37,11 @@ class FfaLoraC(LoraC):
     has_factors = False
     draws_anew = False
     state_is_delta = False
+
+    @property
+    def formula(self) -> str:
+        """B alone."""
+        return "Σ r K in out + ends" if self.kernel_wise else "Σ R out K + ends"
 
     @property
     def scale(self) -> float:

@@ -14,7 +14,6 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.adapted_conv import AdaptedConv2d, Branch
 from fed_lorac.adapters.algebra.atoms import (
     Code,
     decompose,
@@ -25,7 +24,7 @@ from fed_lorac.adapters.algebra.atoms import (
     overall_error,
     to_kernels,
 )
-from fed_lorac.adapters.conv_adapter import ConvAdapter
+from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Branch, ConvAdapter
 from fed_lorac.errors import FactorError
 from fed_lorac.runtime.settings import setting
 from fed_lorac.seeds import torch_stream
@@ -73,6 +72,12 @@ class FilterAtoms(ConvAdapter):
     def draws_anew(self) -> bool:
         """alpha1 is drawn, and trained."""
         return bool(self.m1)
+
+    @property
+    def formula(self) -> str:
+        """D and Dc, or alpha1 and D1."""
+        each = "m m1 (in + K²)" if self.m1 else "m K²"
+        return f"Σ {each} (K = 1: m kc²) + ends"
 
     @property
     def reconstruction(self) -> dict[str, float]:

@@ -16,6 +16,7 @@ __all__ = ["FullFineTuning"]
 class FullFineTuning(DenseAdapter):
     """Every parameter."""
 
+    formula = "every parameter"
     source = "FedAvg of every parameter, arXiv 1602.05629"
     trains_everything = True
 

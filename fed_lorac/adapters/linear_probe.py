@@ -17,6 +17,7 @@ __all__ = ["LinearProbe"]
 class LinearProbe(DenseAdapter):
     """The weight and bias of the last nn.Linear."""
 
+    formula = "the classifier's weight and bias"
     source = "Linear classifier probes, arXiv 1610.01644"
 
     def trained(self, model: nn.Module) -> list[str]:

@@ -55,6 +55,11 @@ class LoraC(LowRankAdapter):
             raise FactorError(f"Kernel-wise factors take the dense route; came {self.route!r}. Leave it at auto.")
 
     @property
+    def formula(self) -> str:
+        """A and B."""
+        return "Σ 2 r K in out + ends" if self.kernel_wise else "Σ R (in K + out K) + ends"
+
+    @property
     def branch_scale(self) -> float:
         """alpha / r."""
         return self.alpha / self.rank

@@ -15,4 +15,5 @@ __all__ = ["Lorae"]
 class Lorae(LowRankAdapter):
     """Conv LoRA's factors with alpha = r."""
 
+    formula = "Σ r (in K² + out) + ends"
     source = "LoRAE, Low-rank adaptation for edge AI, doi 10.1038/s41598-025-16794-9"

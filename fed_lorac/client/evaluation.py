@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from fed_lorac.adapters.deltas import apply_changes
+from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.client.global_model import GlobalModel, build_network, personal_delta, personal_parameters
 from fed_lorac.client.state import ClientState
 from fed_lorac.experiment.experiment import Experiment
@@ -36,7 +36,7 @@ def evaluate(
     model = build_network(experiment, global_model, state.statistics)
     personal = personal_delta(experiment, personal_parameters(experiment, state.personal_frame))
     for delta in filter(None, (global_model.factors, personal)):
-        apply_changes(named_tensors(model), delta, experiment.adapter.scale)
+        apply_delta(named_tensors(model), delta, experiment.adapter.scale)
     local = experiment.plan.batch_norm.local
     clean = _score(experiment, model, _clear_images(experiment, camera, round), local)
     weather = _score(experiment, model, images_in_round(experiment, camera, round), local)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.deltas import apply_changes, changed_names
+from fed_lorac.adapters.deltas import apply_delta, changed_names
 from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import (
@@ -84,7 +84,7 @@ def _without_factors(
 def _add_delta(experiment: Experiment, global_model: GlobalModel, delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
     base = experiment.base.tensors
     tensors = {name: global_model.tensors.get(name, base[name]).clone() for name in changed_names(delta)}
-    apply_changes(tensors, delta, 1.0)
+    apply_delta(tensors, delta, 1.0)
     return {**global_model.tensors, **tensors}
 
 

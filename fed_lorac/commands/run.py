@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,14 +37,17 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a simulation and print what it found."""
-    from fed_lorac.api.start import prepare  # noqa: PLC0415
+    with ExitStack() as until_the_end:
+        with err.status("importing PyTorch"):
+            from fed_lorac.api.start import prepare  # noqa: PLC0415
 
-    with prepare(config, overrides or [], out=folder, resume=resume, overwrite=overwrite) as start:
+            asked = prepare(config, overrides or [], out=folder, resume=resume, overwrite=overwrite)
+            start = until_the_end.enter_context(asked)
         _run(start, as_json=as_json)
 
 
 def _run(start: "Start", *, as_json: bool) -> None:
-    with err.status("importing PyTorch and Flower"):
+    with err.status("importing Flower"):
         from fed_lorac.reporting.progress import RichWatch  # noqa: PLC0415
         from fed_lorac.simulation import engines  # noqa: F401, PLC0415
 

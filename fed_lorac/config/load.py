@@ -60,7 +60,7 @@ def _overridden(file: Mapping[str, object], overrides: Overrides) -> dict[str, o
     if isinstance(overrides, Mapping):
         asked = _named(overrides, file)
     else:
-        texts = _whole(dict(map(_split, [overrides] if isinstance(overrides, str) else overrides)), file)
+        texts = _whole(dict(map(_split, _texts(overrides))), file)
         known = rules() | _options({**file, **texts})
         asked = {key: _parse_value(key, text, known.get(key)) for key, text in texts.items()}
     gone = _tables_in_force(file).keys() - _tables_in_force({**file, **asked}).keys()
@@ -150,6 +150,8 @@ def _check_table(path: str, table: Mapping[str, object]) -> None:
 
 def _find(source: str | Path) -> Path:
     shipped = shipped_configs()
+    if not isinstance(source, str | Path):
+        raise ConfigError(f"A config is a name, a path, a mapping or a Config; got {source!r}. Give one of these.")
     if isinstance(source, Path) or "/" in source or "\\" in source or source.casefold().endswith(".toml"):
         return home_expanded(source)
     if source in shipped:
@@ -183,6 +185,15 @@ def _text(path: Path) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
         raise ConfigError(f"A config must be UTF-8 text; {path} is UTF-16, or no text at all. Save it as UTF-8.")
     return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _texts(overrides: str | Sequence[str]) -> Sequence[str]:
+    texts = [overrides] if isinstance(overrides, str) else overrides
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(
+            f"Overrides are a mapping or key=value texts; got {overrides!r}. Write {{'run.rounds': 20}}, for one."
+        )
+    return texts
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fed_lorac.adapters.deltas import fold, joined
+from fed_lorac.adapters.deltas import fold, join_deltas
 from fed_lorac.errors import DataError, FactorError
 from fed_lorac.export.facts import adapter_facts
 from fed_lorac.export.finished import Finished, own_change_of_camera, statistics_of_camera
@@ -31,7 +31,7 @@ def adapter_file(run: Finished, camera: int | None) -> tuple[bytes, Mapping[str,
 def adapter_of(run: Finished, camera: int | None) -> Checkpoint:
     """The run's adapter and, where `camera` is given, its own change of the network and of the base's statistics."""
     shapes = {name: tensor.shape for name, tensor in run.model.tensors.items()}
-    adapter = joined(run.adapter.tensors, own_change_of_camera(run, camera), shapes)
+    adapter = join_deltas(run.adapter.tensors, own_change_of_camera(run, camera), shapes)
     return Checkpoint({**adapter, **_statistics(run, camera)}, adapter_facts(run, camera))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fed_lorac.adapters.deltas import apply_changes
+from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.aggregation.delta_sum import DeltaSum, compressed, sum_states
 from fed_lorac.client.global_model import GlobalModel, personal_delta, read_deltas
 from fed_lorac.client.local_update import block_size_of
@@ -59,8 +59,8 @@ def model_state(
     tensors = {name: tensor.clone() for name, tensor in experiment.base.model.state_dict().items()}
     tensors |= global_model.tensors
     own = {n: tensors[n] for n in named_tensors(experiment.base.model)}
-    apply_changes(own, global_model.factors, experiment.adapter.scale)
-    apply_changes(own, _stacked(outside), 1.0)
+    apply_delta(own, global_model.factors, experiment.adapter.scale)
+    apply_delta(own, _stacked(outside), 1.0)
     return tensors
 
 

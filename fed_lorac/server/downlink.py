@@ -10,7 +10,7 @@ from fed_lorac.wire.billing import MessageSize, frame_record, message_bytes
 from fed_lorac.wire.frame import inspect
 from fed_lorac.wire.updates import PERSONAL_KEY, base_key, update_key
 
-__all__ = ["Downlink", "DownlinkMessage", "Update", "Whole"]
+__all__ = ["Downlink", "DownlinkMessage", "EncodeGlobalModel", "Update"]
 
 CONFIG_KEY = "config"  # Flower's own name in a message
 
@@ -23,13 +23,13 @@ class Update:
     frame: bytes = field(repr=False)
 
 
-Whole = Callable[[Sequence[Update]], bytes]
-"""All updates so far -> the base that they lead to, as one frame."""
+EncodeGlobalModel = Callable[[Sequence[Update]], bytes]
+"""All updates so far -> the global model that they lead to, as one frame."""
 
 
 @dataclass(frozen=True)
 class DownlinkMessage:
-    """A message's content, its size, and how many updates it makes up for, be they in it or in a whole base."""
+    """A message's content, its size, and how many updates it makes up for, be they in it or in a whole global model."""
 
     content: RecordDict
     size: MessageSize
@@ -40,14 +40,15 @@ class DownlinkMessage:
 class Downlink:
     """All updates so far, and the last round that each camera says it has folded (0 for one that said nothing).
 
-    With `whole`, who missed several updates is sent the base itself where that is smaller. `own` says what a camera is
-    to have beside the base, and since which round; who has not confirmed that round is sent it.
+    With `encode_global_model`, a camera that missed several updates is sent the global model itself where that is
+    smaller. `personal_update` says what a camera is to have beside it, and since which round; a camera that has not
+    confirmed that round is sent it.
     """
 
     updates: list[Update] = field(default_factory=list)
     confirmed: dict[int, int] = field(default_factory=dict)
-    whole: Whole | None = None
-    own: Callable[[int], Update | None] = lambda camera: None
+    encode_global_model: EncodeGlobalModel | None = None
+    personal_update: Callable[[int], Update | None] = lambda camera: None
     _base: tuple[int, bytes] | None = field(default=None, init=False, repr=False)
 
     @property
@@ -72,14 +73,14 @@ class Downlink:
         return {camera: made[lacks] for camera, lacks in lack.items()}
 
     def _lacking(self, camera: int, folded: int) -> tuple[int, Update | None]:
-        own = self.own(camera)
-        return folded, own if own is not None and own.round > folded else None
+        personal = self.personal_update(camera)
+        return folded, personal if personal is not None and personal.round > folded else None
 
     def _message_down(
-        self, folded: int, own: Update | None, config: ConfigRecord, message_type: str
+        self, folded: int, personal: Update | None, config: ConfigRecord, message_type: str
     ) -> DownlinkMessage:
         missed = [update for update in self.updates if update.round > folded]
-        frames = self._smallest(missed) | ({} if own is None else {PERSONAL_KEY: own.frame})
+        frames = self._smallest(missed) | ({} if personal is None else {PERSONAL_KEY: personal.frame})
         content = RecordDict({key: frame_record(frame) for key, frame in frames.items()})
         content[CONFIG_KEY] = config
         payload = sum(inspect(frame).payload_bytes for frame in frames.values())
@@ -87,11 +88,11 @@ class Downlink:
         return DownlinkMessage(content, MessageSize(payload, size, message_bytes(content, message_type)), len(missed))
 
     def _smallest(self, missed: Sequence[Update]) -> dict[str, bytes]:
-        """Frames by key: the updates that were missed, or the base that they lead to, whichever is smaller."""
+        """Frames by key: the updates that were missed, or the global model that they lead to, whichever is smaller."""
         updates = {update_key(update.round): update.frame for update in missed}
-        if self.whole is None or len(missed) < 2:  # one update is all there is to tell
+        if self.encode_global_model is None or len(missed) < 2:  # one update is all there is to tell
             return updates
         if self._base is None or self._base[0] != self.folded_round:
-            self._base = self.folded_round, self.whole(self.updates)
+            self._base = self.folded_round, self.encode_global_model(self.updates)
         round, frame = self._base
         return {base_key(round): frame} if len(frame) < sum(map(len, updates.values())) else updates

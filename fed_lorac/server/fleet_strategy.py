@@ -9,23 +9,23 @@ up.
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from fed_lorac.aggregation.delta_sum import Sums
-from fed_lorac.errors import RunError
-from fed_lorac.server.downlink import Downlink, Update, Whole
+from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
+from fed_lorac.errors import ConfigError, RunError
+from fed_lorac.server.downlink import Downlink, EncodeGlobalModel, Update
 from fed_lorac.server.registration import register_nodes
-from fed_lorac.server.replies import Reply, mean_metrics
-from fed_lorac.server.round_report import RoundReport
+from fed_lorac.server.replies import Reply, RoundReport, mean_metrics
 from fed_lorac.server.strategy import Notes
 from fed_lorac.wire.billing import MessageSize, is_billed
 
-__all__ = ["FleetRules", "FleetStrategy"]
+__all__ = ["FleetRules", "FleetStrategy", "add_to_arrays", "check_arrays"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +50,17 @@ class FleetRules:
 class FleetStrategy(FlowerStrategy):
     """A Flower Strategy that any ServerApp can `start`; what it makes of replies is for `aggregate_train`.
 
-    What a camera is sent: the updates it has not confirmed (`wire.updates.unfolded` reads them), or with `whole` the
-    base itself in the stead of several, its personal part of the network where the strategy has one for it, and
+    What a camera is sent: the updates it has not confirmed (`wire.updates.unfolded` reads them), or the
+    global model itself in the stead of several, its personal part of the network where the strategy has one for it, and
     Flower's record "config" with `server-round`. What it answers when asked to evaluate: a MetricRecord with
     `num-examples`, `folded-round` (the last round it has folded) and metrics of its own.
 
     Args:
         source: where the strategy is from, for the log.
         rules: who takes part.
-        whole: all updates so far -> the global model as one frame (`client.global_model.encode_global_model`): sent to
-            a camera that missed several updates, where it is smaller than they are; None: updates alone.
+        encode_global_model: all updates so far -> the global model as one frame, as
+            `client.global_model.encode_global_model` makes it: sent to a camera that missed several updates, where it
+            is smaller than they are; None: updates alone.
     """
 
     bills: ClassVar[bool] = True
@@ -68,11 +69,11 @@ class FleetStrategy(FlowerStrategy):
     wait_s = 120.0
     """How long a round waits for a quorum of nodes to register, where there is no roster."""
 
-    def __init__(self, source: str, rules: FleetRules, whole: Whole | None = None) -> None:
+    def __init__(self, source: str, rules: FleetRules, encode_global_model: EncodeGlobalModel | None = None) -> None:
         self.source, self.rules, self.quorum = source, rules, max(1, rules.quorum)
         self.roster: dict[int, int] = dict(rules.roster or {})
         self._registers = False
-        self._downlink = Downlink(whole=whole, own=self.personal_update)
+        self._downlink = Downlink(encode_global_model=encode_global_model, personal_update=self.personal_update)
         self._arrays = ArrayRecord()
         self.evaluations: dict[int, RecordDict] = {}
         self.report = RoundReport(0, [])
@@ -92,7 +93,7 @@ class FleetStrategy(FlowerStrategy):
     ) -> None:
         """Go on where another object of this class stood: its `updates`, what was `confirmed`, its `sums` and
         `notes`."""
-        self._downlink = Downlink(list(updates), dict(confirmed), self._downlink.whole, self.personal_update)
+        self._downlink = replace(self._downlink, updates=list(updates), confirmed=dict(confirmed))
 
     @property
     def updates(self) -> list[Update]:
@@ -193,3 +194,23 @@ class FleetStrategy(FlowerStrategy):
             Message(message_down.content, dst_node_id=nodes[camera], message_type=message_type)
             for camera, message_down in messages_down.items()
         ]
+
+
+def check_arrays(arrays: ArrayRecord, adapted: Collection[str]) -> ArrayRecord:
+    """These arrays, where they hold every tensor that is adapted, or none at all; else ConfigError."""
+    missing = [name for name in adapted if name not in arrays]
+    if arrays and missing:
+        raise ConfigError(
+            f"Arrays to be kept current hold every tensor that is adapted; {missing[0]!r} is missing, of "
+            f"{len(missing)}. Start with ArrayRecord(model.state_dict()) of the plain base, or with none."
+        )
+    return arrays
+
+
+def add_to_arrays(arrays: ArrayRecord, gained: Mapping[str, DeltaSum]) -> ArrayRecord:
+    """W_{t+1} = W_t + D for each of the arrays, in its own dtype; what is not adapted stays."""
+    after = ArrayRecord(dict(arrays))
+    for name in arrays.keys() & gained.keys():
+        before = arrays[name].numpy()
+        after[name] = Array(np.add(before, gained[name].dense().numpy()).astype(before.dtype))
+    return after

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter, ToDelta, is_delta_already
-from fed_lorac.adapters.deltas import check_state
+from fed_lorac.adapters.deltas import check_delta
 from fed_lorac.models.fingerprints import fingerprint, named_tensors, shapes_of
 from fed_lorac.seeds import torch_stream
 from fed_lorac.wire.frame import TOPK_SHARE, by_name
@@ -51,7 +51,7 @@ class FrameSpec:
 
     def __post_init__(self) -> None:
         delta = self.to_delta(0)({name: torch.zeros(tuple(shape)) for name, shape in self.template.items()})
-        check_state(delta, self.shapes)
+        check_delta(delta, self.shapes)
         object.__setattr__(self, "deltas", {name: tensor.shape for name, tensor in delta.items()})
 
     @classmethod

@@ -19,9 +19,8 @@ from fed_lorac.aggregation.delta_sum import State, Sums, relative_distance, sum_
 from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
-from fed_lorac.server.arrays import advanced, fitting
-from fed_lorac.server.downlink import Update, Whole
-from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy
+from fed_lorac.server.downlink import EncodeGlobalModel, Update
+from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy, add_to_arrays, check_arrays
 from fed_lorac.server.frame_spec import DownlinkCodec, FrameSpec
 from fed_lorac.server.replies import Reply, ReplyCollector, train_metrics
 from fed_lorac.server.strategy import Notes, PersonalPart, Proposal, ServerState, Strategy
@@ -52,7 +51,7 @@ class FrameStrategy(FleetStrategy):
         codec: of the frames down.
         seed: whose streams ("codec", "server", round) and ("noise", round) are drawn from.
         rules: who takes part in a round, and its quorum.
-        whole: see `FleetStrategy`.
+        encode_global_model: see `FleetStrategy`.
         weather_of: camera -> the number of its weather, for strategies that cluster cameras by it.
     """
 
@@ -64,10 +63,10 @@ class FrameStrategy(FleetStrategy):
         codec: DownlinkCodec | None = None,
         seed: int = 0,
         rules: FleetRules | None = None,
-        whole: Whole | None = None,
+        encode_global_model: EncodeGlobalModel | None = None,
         weather_of: Callable[[int], int] | None = None,
     ) -> None:
-        super().__init__(strategy.source, rules or FleetRules(), whole)
+        super().__init__(strategy.source, rules or FleetRules(), encode_global_model)
         self.strategy, self.spec, self.codec = strategy, spec, codec or DownlinkCodec()
         self.state = ServerState(spec, seed)
         if weather_of is not None:
@@ -140,7 +139,9 @@ class FrameStrategy(FleetStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """As `FleetStrategy`'s; `arrays` hold all that is adapted, or nothing."""
-        return super().configure_train(server_round, fitting(arrays, changed_names(self.spec.deltas)), config, grid)
+        return super().configure_train(
+            server_round, check_arrays(arrays, changed_names(self.spec.deltas)), config, grid
+        )
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -160,7 +161,7 @@ class FrameStrategy(FleetStrategy):
         report.skipped = gained is None
         if gained is None:
             return None, None
-        return advanced(self._arrays, gained), train_metrics(counted)
+        return add_to_arrays(self._arrays, gained), train_metrics(counted)
 
     def summary(self) -> None:
         """Say in Flower's log what is averaged, and how it goes down."""
@@ -172,11 +173,10 @@ class FrameStrategy(FleetStrategy):
 
     def _propose(self, server: ServerState, states: Iterator[tuple[int, State, int]]) -> Proposal | None:
         """What the strategy would do with these cameras' states; None where there is not one."""
-        to_delta = self.spec.to_delta(server.round)
 
         def of_camera(sent: tuple[int, State, int]) -> ClientDelta:
             camera, state, examples = sent
-            return ClientDelta(camera, examples, state, dict(to_delta(state)), self.spec.shapes, self.spec.scale)
+            return server.client_delta(camera, examples, state)
 
         deltas = map(of_camera, states)
         if (first := next(deltas, None)) is None:

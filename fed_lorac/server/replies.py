@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -17,7 +18,7 @@ from fed_lorac.wire.billing import MessageSize, message_bytes, read_frame
 from fed_lorac.wire.frame import decode, inspect
 from fed_lorac.wire.refusals import DROPPED_OUT, RefusedFrameError
 
-__all__ = ["Reply", "ReplyCollector", "heard", "mean_metrics", "train_metrics", "weighted_mean"]
+__all__ = ["Reply", "ReplyCollector", "RoundReport", "mean_metrics", "read_metrics", "train_metrics", "weighted_mean"]
 
 Record = TypeVar("Record", ArrayRecord, MetricRecord)
 
@@ -36,6 +37,26 @@ class Reply:
     num_examples: int = 0
     train_loss: float = math.nan
     size: MessageSize = field(default_factory=MessageSize)
+
+
+@dataclass
+class RoundReport:
+    """One round in numbers: replies in the order of the draw, what went down to each camera, the average's error.
+
+    `caught_up` counts messages by the number of updates that they made up for.
+    """
+
+    round: int
+    replies: list[Reply]
+    down: dict[int, MessageSize] = field(default_factory=dict)
+    caught_up: Counter[int] = field(default_factory=Counter)
+    skipped: bool = False
+    aggregation_error: float = math.nan
+
+    @property
+    def updates_sent(self) -> int:
+        """How many updates all messages made up for."""
+        return sum(updates * messages for updates, messages in self.caught_up.items())
 
 
 class _RefusedError(Exception):
@@ -185,17 +206,17 @@ def weighted_mean(pairs: Iterable[tuple[float, float]]) -> float:
     return math.fsum(value * weight for value, weight in rows) / total if rows else math.nan
 
 
-def heard(replies: Iterable[Message], roster: Mapping[int, int]) -> dict[int, Reply]:
+def read_metrics(replies: Iterable[Message], roster: Mapping[int, int]) -> dict[int, Reply]:
     """Camera -> how its turn went, from replies without a frame; each camera's first."""
     found: dict[int, Reply] = {}
     for message in replies:
         camera = roster.get(message.metadata.src_node_id)
         if camera is not None and camera not in found:
-            found[camera] = _heard(message, camera)
+            found[camera] = _read_metrics(message, camera)
     return found
 
 
-def _heard(message: Message, camera: int) -> Reply:
+def _read_metrics(message: Message, camera: int) -> Reply:
     if not message.has_content():
         return Reply(camera, reason=_failure(message.error))
     try:

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from fed_lorac.aggregation.delta_sum import Sums
 from fed_lorac.server.downlink import Update
 from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy
-from fed_lorac.server.replies import Reply, heard, train_metrics
+from fed_lorac.server.replies import Reply, read_metrics, train_metrics
 from fed_lorac.server.strategy import Notes, SilentStrategy
 from fed_lorac.wire.billing import MessageSize
 
@@ -64,7 +64,7 @@ class SilentFleet(FleetStrategy):
         if not self.strategy.trains:
             self._end([replace(reply, counted=True, reason="") for reply in self.report.replies])
             return None, None
-        said, nothing = heard(replies, self.roster), Reply(-1)
+        said, nothing = read_metrics(replies, self.roster), Reply(-1)
         found = [replace(said.get(reply.camera, nothing), camera=reply.camera) for reply in self.report.replies]
         counted = self._end([self.rules.judge(reply, MessageSize()) for reply in found])
         return None, train_metrics(counted) if counted else None

@@ -52,6 +52,11 @@ class ServerState:
         """The state with these sums in place of all before, and these notes over those before."""
         return replace(self, sums=sums, notes={**self.notes, **(notes or {})})
 
+    def client_delta(self, camera: int, weight: float, state: State) -> ClientDelta:
+        """What a state of the round at hand says, sent by a camera with so many examples."""
+        delta = dict(self.spec.to_delta(self.round)(state))
+        return ClientDelta(camera, weight, state, delta, self.spec.shapes, self.spec.scale)
+
     def noise(self) -> torch.Generator:
         """The round's random stream."""
         return torch_stream(self.seed, "noise", self.round)

@@ -10,12 +10,10 @@ from dataclasses import replace
 
 import torch
 
-from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.client.local_update import uplink_template
 from fed_lorac.config import CodecConfig, Config, Topk
 from fed_lorac.errors import ConfigError
-from fed_lorac.experiment.experiment import Experiment
-from fed_lorac.experiment.local_plan import local_plan
+from fed_lorac.experiment.experiment import Experiment, local_plan
 from fed_lorac.registry import STRATEGIES
 from fed_lorac.runtime.settings import Scalar
 from fed_lorac.seeds import stream, torch_stream
@@ -88,11 +86,9 @@ def _update_of(experiment: Experiment) -> Update:
     strategy = strategy_of(_under(experiment, simple))
     assert isinstance(strategy, FrameStrategy)  # whoever sends updates is one
     drawn = torch_stream(0, "weighed")
-    spec = strategy.spec
-    state = {name: torch.randn(shape, generator=drawn) for name, shape in spec.template.items()}
+    state = {name: torch.randn(shape, generator=drawn) for name, shape in strategy.spec.template.items()}
     server = replace(strategy.state, round=1)
-    delta = ClientDelta(0, 1.0, state, dict(spec.to_delta(1)(state)), spec.shapes, spec.scale)
-    proposal = strategy.strategy.propose(server, [delta])
+    proposal = strategy.strategy.propose(server, [server.client_delta(0, 1.0, state)])
     rng = stream(0, "weighed")
     codec = config.codec
     return Update(1, encode(proposal.update, dtype=codec.down, base="", rng=rng, topk_share=codec.table(Topk).share))

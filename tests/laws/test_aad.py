@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fed_lorac.adapters.aad import AadConv2d, AdditiveDecomposition
 from fed_lorac.adapters.adapter import trainable_parameters
 from fed_lorac.adapters.algebra.factors import to_view, view_of
-from fed_lorac.adapters.deltas import State, changed_names, dense_change
+from fed_lorac.adapters.deltas import State, changed_names, dense_delta
 from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build
@@ -51,7 +51,7 @@ def changes(of: State, seed: int = 0) -> dict[str, Tensor]:
     """Every tensor's dense change, in float64."""
     found = ADAPTER.to_delta(BASE, torch_stream(seed, "adapter"))(of)
     wide = {key: t.double() for key, t in found.items()}
-    return {name: dense_change(wide, name, SHAPES[name], ADAPTER.scale) for name in changed_names(wide)}
+    return {name: dense_delta(wide, name, SHAPES[name], ADAPTER.scale) for name in changed_names(wide)}
 
 
 def distance(one: State, other: State) -> float:

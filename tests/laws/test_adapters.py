@@ -10,7 +10,9 @@ from small_runs import rows, tiny
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter, trainable_parameters
-from fed_lorac.adapters.deltas import State, apply_changes, changed_names, dense_change
+from fed_lorac.adapters.bn_affine import BnAffine
+from fed_lorac.adapters.deltas import State, apply_delta, changed_names, dense_delta
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
@@ -59,7 +61,7 @@ def test_a_fresh_adapter_changes_no_output_and_no_weight(method: str):
     changes = change(adapter, adapter.read(model))
     weights = {name: t.float() for name, t in named_tensors(network()).items()}
     before = {name: t.clone() for name, t in weights.items()}
-    apply_changes(weights, changes, adapter.scale)
+    apply_delta(weights, changes, adapter.scale)
     assert all(torch.equal(weights[name], before[name]) for name in weights)
 
 
@@ -69,7 +71,7 @@ def test_merged_output_is_branch_output(method: str):
     moved(model)
     merged = network()
     state = {name: t.double() for name, t in change(adapter, adapter.read(model)).items()}
-    apply_changes(named_tensors(merged), state, adapter.scale)
+    apply_delta(named_tensors(merged), state, adapter.scale)
     assert torch.allclose(merged(images()), model(images()), atol=1e-6)  # states are float32
     assert not torch.allclose(merged(images()), network()(images()), atol=1e-3)
 
@@ -109,7 +111,7 @@ def test_delta_is_what_the_state_says(method: str):
     found, shapes = adapter.delta(model), shapes_of(network())
     assert sorted(found) == sorted(changed_names(said))
     for name, dense in found.items():
-        assert torch.allclose(dense.float(), dense_change(said, name, shapes[name], adapter.scale), atol=1e-6)
+        assert torch.allclose(dense.float(), dense_delta(said, name, shapes[name], adapter.scale), atol=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -142,6 +144,13 @@ def test_counts_on_resnet20(method: str, settings: dict[str, bool], expected: in
     adapter = named_adapter(method=method, **settings)
     adapter.attach(model, torch_stream(0, "adapter"))
     assert trainable_parameters(model) == expected
+
+
+@pytest.mark.parametrize("adapter", [BnAffine(train_classifier=False), LoraC(train_classifier=False)], ids=repr)
+def test_a_network_without_a_classifier_is_adapted_where_none_is_trained(adapter: Adapter):
+    headless = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
+    adapter.attach(headless, torch_stream(0, "adapter"))
+    assert "0.weight" in adapter.read(headless)
 
 
 @pytest.mark.parametrize("method", ["lorae", "conv-lora"])

@@ -21,7 +21,7 @@ from fed_lorac.adapters.algebra.factors import (
     two_step,
     view_of,
 )
-from fed_lorac.adapters.deltas import apply_changes, changed_names, check_state, dense_change, fold
+from fed_lorac.adapters.deltas import apply_delta, changed_names, check_delta, dense_delta, fold
 from fed_lorac.errors import FactorError
 from fed_lorac.seeds import torch_stream
 
@@ -260,23 +260,23 @@ def some_state(seed: int) -> dict[str, Tensor]:
 
 def test_a_state_names_the_tensors_it_changes():
     assert changed_names(some_state(0)) == ("block.conv.weight", "fc.bias", "stem.weight")
-    check_state(some_state(0), SHAPES)
+    check_delta(some_state(0), SHAPES)
 
 
 def test_the_scale_is_of_factors_and_not_of_dense_changes():
     state = some_state(0)
     expected = delta(state["block.conv.A"], state["block.conv.B"], (4, 4, 3, 3), 2.0)
-    assert torch.equal(dense_change(state, "block.conv.weight", (4, 4, 3, 3), 2.0), expected)
-    assert torch.equal(dense_change(state, "stem.weight", (4, 3, 3, 3), 2.0), state["stem.weight"])
+    assert torch.equal(dense_delta(state, "block.conv.weight", (4, 4, 3, 3), 2.0), expected)
+    assert torch.equal(dense_delta(state, "stem.weight", (4, 3, 3, 3), 2.0), state["stem.weight"])
 
 
 def test_a_sum_of_states_is_the_sum_of_their_changes():
     sums = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in SHAPES.items()}
     states, weights = [some_state(0), some_state(40)], [0.25, 0.75]
     for state, weight in zip(states, weights, strict=True):
-        apply_changes(sums, state, 2.0, weight=weight)
+        apply_delta(sums, state, 2.0, weight=weight)
     for name in changed_names(states[0]):
-        parts = [dense_change(state, name, SHAPES[name], 2.0) for state in states]
+        parts = [dense_delta(state, name, SHAPES[name], 2.0) for state in states]
         assert torch.allclose(sums[name], 0.25 * parts[0] + 0.75 * parts[1])
     assert not sums["fc.weight"].any()
 
@@ -319,4 +319,4 @@ def test_a_misfit_state_is_refused_and_moves_nothing(wrong: dict[str, Tensor]):
 
 def test_a_change_that_a_state_does_not_make_is_refused():
     with pytest.raises(FactorError, match="asked for"):
-        dense_change(some_state(0), "fc.weight", (10, 4), 1.0)
+        dense_delta(some_state(0), "fc.weight", (10, 4), 1.0)

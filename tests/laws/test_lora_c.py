@@ -12,15 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fed_lorac.adapters.adapted_conv import Branch, inject
 from fed_lorac.adapters.adapter import trainable_parameters
-from fed_lorac.adapters.algebra.routes import faster_route
 from fed_lorac.adapters.bn_affine import BnAffine
-from fed_lorac.adapters.conv_adapter import adapted_layers
-from fed_lorac.adapters.deltas import apply_changes, changed_names, dense_change, fold
+from fed_lorac.adapters.conv_adapter import Branch, adapted_layers, inject
+from fed_lorac.adapters.deltas import apply_delta, changed_names, dense_delta, fold
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.adapters.lora_c import LoraC
-from fed_lorac.adapters.low_rank import LoraConv2d
+from fed_lorac.adapters.low_rank import LoraConv2d, faster_route
 from fed_lorac.adapters.targets import auto_rank_mode
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.models import build
@@ -442,8 +440,8 @@ def test_a_round_folds_alike_into_cameras_and_into_a_plain_base():
         states.append(adapter.read(camera))
     mean = {name: torch.zeros_like(base[name]) for name in changed_names(states[0])}
     for state in states:
-        apply_changes(mean, state, adapter.scale, weight=0.5)
-    apply_changes(base, mean, 1.0)
+        apply_delta(mean, state, adapter.scale, weight=0.5)
+    apply_delta(base, mean, 1.0)
     plain = net()
     plain.load_state_dict(base)
     for camera in cameras:
@@ -474,7 +472,7 @@ def test_a_dense_change_of_a_branch_is_the_layers_own_delta():
     adapter = attach(model, rank=2, alpha=4)
     disturb(model)
     layer = model.layer2[0].conv1
-    change = dense_change(adapter.read(model), "layer2.0.conv1.weight", layer.weight.shape, adapter.scale)
+    change = dense_delta(adapter.read(model), "layer2.0.conv1.weight", layer.weight.shape, adapter.scale)
     assert torch.allclose(change, layer.delta(layer.own()).view(layer.weight.shape), atol=1e-7) and adapter.scale == 2.0
 
 

@@ -32,11 +32,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> fl.Run:
 
 
 def test_the_door_itself_costs_no_pytorch() -> None:
-    heavy = "{'torch', 'flwr', 'ray', 'pandas', 'numpy', 'rich'}"
-    asked = "import fed_lorac as fl, sys; from fed_lorac import load_config; fl.load_config(); dir(fl)"
-    script = f"{asked}; print(sorted({heavy} & set(sys.modules)))"
+    heavy = "sorted({'torch', 'flwr', 'ray', 'pandas', 'numpy', 'rich'} & set(sys.modules))"
+    opened = "import fed_lorac as fl, sys; from fed_lorac import run, load_run, Run, ConfigError; dir(fl)"
+    script = f"{opened}; print({heavy}); fl.load_config(); print({heavy})"
     told = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
+    assert told.stdout.splitlines() == ["[]", "['numpy', 'torch']"]  # a config asks its methods' classes
 
 
 def test_every_public_name_is_there_is_listed_and_says_what_it_is() -> None:
@@ -134,6 +134,11 @@ def test_settings_come_as_tables_as_keys_and_as_python_values(done: fl.Run) -> N
     assert fl.load_config(found, "run.rounds=2").run.rounds == 2
     with pytest.raises(fl.ConfigError, match=r"Did you mean 'run\.rounds'"):
         fl.run({"run": {"round": 1}})
+    with pytest.raises(fl.ConfigError, match="a name, a path, a mapping or a Config; got 5"):
+        fl.load_config(5)  # type: ignore[arg-type]
+    for overrides in (5, [("run.rounds", 3)], None):
+        with pytest.raises(fl.ConfigError, match="a mapping or key=value texts"):
+            fl.load_config(None, overrides)  # type: ignore[arg-type]
     with pytest.raises(fl.ConfigError, match="given once"):
         fl.load_config({"run.rounds": 1, "run": {"rounds": 1}})
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from small_runs import rounds_run, rows, tiny
 from torch import Tensor, nn
 
-from fed_lorac.adapters.deltas import dense_change, joined
+from fed_lorac.adapters.deltas import dense_delta, join_deltas
 from fed_lorac.client.app import make_client_app
 from fed_lorac.client.global_model import GlobalModels
 from fed_lorac.client.handlers import FleetApp
@@ -238,12 +238,12 @@ def change_of(kind: str, rank: int, seed: int) -> dict[str, Tensor]:
 def test_two_changes_joined_do_what_both_do(kinds: tuple[str, str], ranks: tuple[int, int], seeds: tuple[int, int]):
     first, second = both = [change_of(*parts) for parts in zip(kinds, ranks, seeds, strict=True)]
     shapes = {"conv.weight": WEIGHT, "fc.bias": (5,)}
-    found = joined(first, second, shapes)
+    found = join_deltas(first, second, shapes)
     for name, shape in shapes.items():
         stem = f"{name.removesuffix('.weight')}.A"
-        parts = [dense_change(one, name, shape, 1.0) for one in both if name in one or stem in one]
+        parts = [dense_delta(one, name, shape, 1.0) for one in both if name in one or stem in one]
         if parts:
-            torch.testing.assert_close(dense_change(found, name, shape, 1.0), torch.stack(parts).sum(0))
+            torch.testing.assert_close(dense_delta(found, name, shape, 1.0), torch.stack(parts).sum(0))
         else:
             assert not {name, stem} & found.keys()
     if kinds in (("view", "view"), ("filter", "filter")):
@@ -253,7 +253,7 @@ def test_two_changes_joined_do_what_both_do(kinds: tuple[str, str], ranks: tuple
 def test_joined_with_nothing_a_change_is_itself():
     for kind in KINDS:
         change = change_of(kind, 2, 7)
-        for found in (joined(change, {}, {}), joined({}, change, {})):
+        for found in (join_deltas(change, {}, {}), join_deltas({}, change, {})):
             assert found.keys() == change.keys() and all(found[name] is change[name] for name in change)
 
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from small_runs import rows, tiny
 
-from fed_lorac.adapters.deltas import apply_changes
+from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.config import Config
 from fed_lorac.errors import RunError
 from fed_lorac.experiment.experiment import build_experiment
@@ -59,7 +59,7 @@ def test_the_base_and_the_adapter_make_the_model(done: Done) -> None:
     folder, config, _ = done
     base = build_experiment(config).base.model
     tensors = {name: tensor.clone() for name, tensor in named_tensors(base).items()}
-    apply_changes(tensors, load_file(folder / "adapter.safetensors"), 1.0)
+    apply_delta(tensors, load_file(folder / "adapter.safetensors"), 1.0)
     model = load_file(folder / "model.safetensors")
     assert model.keys() == base.state_dict().keys()
     assert all(torch.allclose(model[name], tensor, atol=1e-5) for name, tensor in tensors.items())

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from small_runs import rows, tiny
 from torch import Tensor
 
-from fed_lorac.adapters.deltas import apply_changes
+from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
@@ -111,7 +111,7 @@ def by_hand(experiment: Experiment, camera: int, rounds: int) -> dict[str, Tenso
     state = adapter.read(model)
     change = adapter.to_delta(experiment.base.model, drawn_from(experiment, 0))(state)
     weights = {name: torch.zeros_like(tensor) for name, tensor in named_tensors(experiment.base.model).items()}
-    apply_changes(weights, change, adapter.scale)
+    apply_delta(weights, change, adapter.scale)
     return weights
 
 
@@ -121,7 +121,7 @@ def personal_delta(folder: Path, camera: int) -> dict[str, Tensor]:
     prefix = f"own-{int(found[f'own.camera-{camera}'])}."
     merged = load_file(folder / "model.safetensors")
     weights = {name: torch.zeros_like(tensor) for name, tensor in merged.items() if tensor.is_floating_point()}
-    apply_changes(weights, {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}, 1.0)
+    apply_delta(weights, {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}, 1.0)
     return weights
 
 

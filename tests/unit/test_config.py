@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fed_lorac.config import Config, FleetConfig, Front, RunConfig, gone, load_config, names, shipped_configs
 from fed_lorac.config.load import flatten
 from fed_lorac.config.whole import SECTIONS, rules
-from fed_lorac.config.write import flower_table, pyproject_with, quickstart
+from fed_lorac.config.write import flower_table, options_with, pyproject_with, quickstart
 from fed_lorac.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +67,8 @@ def pyproject() -> dict[str, Any]:
 
 
 def test_the_files_that_repeat_the_settings_are_as_they_are_written() -> None:
-    project = (ROOT / "pyproject.toml").read_text()
+    project, page = (ROOT / "pyproject.toml").read_text(), (ROOT / "docs" / "settings.md").read_text()
+    assert page == options_with(page)
     assert (ROOT / "sim_configs" / "quickstart.toml").read_text() == quickstart()
     assert project == pyproject_with(project, flower_table())
 

@@ -10,7 +10,6 @@ from cameras import BASE, SHAPES, TEMPLATE, roster, tell, train
 from flwr.app import RecordDict
 from small_runs import rounds_run, rows, tiny
 
-from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.client.app import make_client_app
 from fed_lorac.client.global_model import GlobalModel, catch_up, encode_global_model, fold_updates
 from fed_lorac.errors import FrameError
@@ -48,7 +47,7 @@ def told_after(missed: int, base_values: int) -> tuple[FrameStrategy, list[str]]
         return a_frame(base_values, updates[-1].round)
 
     spec, rules = FrameSpec(BASE, SHAPES, TEMPLATE), FleetRules(roster=roster(3))
-    strategy = FrameStrategy(MergedFedAvg("dense"), spec, rules=rules, whole=whole)
+    strategy = FrameStrategy(MergedFedAvg("dense"), spec, rules=rules, encode_global_model=whole)
     for number in range(1, missed):
         train(strategy, number, {0: number, 1: 9 * number})
         tell(strategy, number, deaf=[2])
@@ -98,7 +97,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 def by_updates_alone(experiment: Experiment, **settings: Any) -> FleetStrategy:
     strategy = strategy_of(experiment, **settings)
-    strategy._downlink.whole = None
+    strategy._downlink.encode_global_model = None
     return strategy
 
 
@@ -157,8 +156,7 @@ def updates_of(strategy: FrameStrategy, rounds: int) -> list[tuple[int, bytes]]:
     for number in range(1, rounds + 1):
         g = torch.Generator().manual_seed(number)
         state = {name: 0.1 * torch.randn(shape, generator=g) for name, shape in strategy.spec.template.items()}
-        delta = ClientDelta(0, 1.0, state, state, strategy.spec.shapes, strategy.spec.scale)
-        update = strategy.strategy.propose(strategy.state, [delta]).update
+        update = strategy.strategy.propose(strategy.state, [strategy.state.client_delta(0, 1.0, state)]).update
         found.append((number, encode(update, dtype="fp32", base=global_fingerprint(strategy.spec.base, number - 1))))
     return found
 

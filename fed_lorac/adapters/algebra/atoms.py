@@ -171,7 +171,7 @@ def delta_by_channel(
 def init_combination(
     channels: int, m: int, m1: int, k: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, "in m m1"], Float[Tensor, "m m1 k k"]]:
-    """Fresh alpha1 and D1, float32: D1 zero, so that the change is; alpha1 Kaiming-uniform with a = sqrt(5).
+    """Fresh alpha1 and D1, float32: D1 zero, so that the delta is; alpha1 Kaiming-uniform with a = sqrt(5).
 
     That is within 1 / sqrt(m1), m1 being what is summed over, as LoRA-C draws its A.
     """
