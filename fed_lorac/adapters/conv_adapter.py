@@ -23,7 +23,7 @@ from fed_lorac.adapters.adapter import Adapter, ToDelta
 from fed_lorac.adapters.deltas import State
 from fed_lorac.adapters.plain import copied
 from fed_lorac.adapters.strided import StridedConv2d
-from fed_lorac.adapters.targets import branch_targets, classifier_of, first_conv_of
+from fed_lorac.adapters.targets import branch_targets, ends_of
 from fed_lorac.errors import FactorError
 from fed_lorac.runtime.settings import setting
 
@@ -181,7 +181,7 @@ class ConvAdapter(Adapter):
         cannot carry one, with nothing altered."""
         branches = self.branches(model, generator)
         _refuse_taken_names(model, branches)
-        dense.attach(model, self._beside(model))
+        dense.attach(model, ends_of(model, first_conv=self.train_first_conv, classifier=self.train_classifier))
         for name, branch in branches.items():
             inject(_conv(model, name), self.layer, branch)
 
@@ -232,10 +232,6 @@ class ConvAdapter(Adapter):
         twin = copy.deepcopy(conv, {id(p): p for p in conv.parameters()})
         inject(twin, self.layer, branch)
         return cast(AdaptedConv2d, twin)
-
-    def _beside(self, model: nn.Module) -> list[str]:
-        ends = [first_conv_of(model)] * self.train_first_conv + [classifier_of(model)] * self.train_classifier
-        return [f"{name}.weight" for name in ends]
 
 
 def adapted_layers(model: nn.Module) -> dict[str, AdaptedConv2d]:
