@@ -147,8 +147,8 @@ def by_name(dtype: str | Codec) -> Codec:
         return dtype if CODECS.get(dtype.name) is dtype else _met(dtype)
     if not registry.CODECS.is_outside(dtype):
         raise RefusedFrameError(
-            f"A frame's dtype must be one of {', '.join(CODECS)}; got {dtype!r}. Choose one of these, or name one of your "
-            'own as "module:Name".',
+            f"A frame's dtype must be one of {', '.join(CODECS)}; got {dtype!r}. Choose one of these, or name one of "
+            'your own as "module:Name".',
             "unknown dtype",
         )
     made: Codec = registry.CODECS.make(dtype)
