@@ -1,4 +1,4 @@
-"""Which exact route of LoRA-C is faster, by shape: the figures behind `fed_lorac.adapters.algebra.routes.faster_route`.
+"""Which exact route of LoRA-C is faster, by shape: the figures behind `fed_lorac.adapters.low_rank.faster_route`.
 
 Times one training step (forward and backward, the input's gradient included) of one layer, by the dense route and the
 thin route in turn, channels-last, and prints the median of the ratios of neighbours: thin / dense, below 1 where the
@@ -19,10 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.adapted_conv import Branch, inject
 from fed_lorac.adapters.algebra.factors import init_factors
-from fed_lorac.adapters.algebra.routes import faster_route
-from fed_lorac.adapters.low_rank import LoraConv2d
+from fed_lorac.adapters.conv_adapter import Branch, inject
+from fed_lorac.adapters.low_rank import LoraConv2d, faster_route
 from fed_lorac.seeds import torch_stream
 
 # (out, in, K, stride, input pixels a side); every kind of branch in the networks, each once.

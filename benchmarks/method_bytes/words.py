@@ -7,7 +7,7 @@ FORM_WORDS = {
     "r": "`rank_mode` `r`",
     "r*k": "`rank_mode` `r*k`",
     "kernel-wise": "`kernel_wise`",
-    "m1": "`atoms_m1` 3",
+    "m1": "`m1` 3",
 }
 """A form -> the settings that make it."""
 

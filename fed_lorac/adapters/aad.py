@@ -14,9 +14,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.adapted_conv import AdaptedConv2d, Branch
 from fed_lorac.adapters.algebra.factors import init_factors
-from fed_lorac.adapters.conv_adapter import ConvAdapter
+from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Branch, ConvAdapter
 from fed_lorac.adapters.targets import auto_rank_mode
 from fed_lorac.runtime.settings import setting
 

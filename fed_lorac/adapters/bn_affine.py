@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fed_lorac.adapters.dense import DenseAdapter
-from fed_lorac.adapters.targets import classifier_of, first_conv_of
+from fed_lorac.adapters.targets import ends_of
 from fed_lorac.errors import FactorError
 from fed_lorac.runtime.settings import setting
 
@@ -36,5 +36,4 @@ class BnAffine(DenseAdapter):
             raise FactorError(
                 "bn-affine trains norm layers' weights and biases; this network has none. Choose another."
             )
-        ends = [first_conv_of(model)] * self.train_first_conv + [classifier_of(model)] * self.train_classifier
-        return [*found, *(f"{name}.weight" for name in ends)]
+        return found + ends_of(model, first_conv=self.train_first_conv, classifier=self.train_classifier)

@@ -14,7 +14,6 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.adapted_conv import AdaptedConv2d, Branch
 from fed_lorac.adapters.algebra.atoms import (
     Code,
     decompose,
@@ -25,7 +24,7 @@ from fed_lorac.adapters.algebra.atoms import (
     overall_error,
     to_kernels,
 )
-from fed_lorac.adapters.conv_adapter import ConvAdapter
+from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Branch, ConvAdapter
 from fed_lorac.errors import FactorError
 from fed_lorac.runtime.settings import setting
 from fed_lorac.seeds import torch_stream

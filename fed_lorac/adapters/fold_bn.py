@@ -16,8 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fed_lorac.adapters.dataflow import Feed, feeds
-from fed_lorac.adapters.plain import altered, copied
-from fed_lorac.adapters.ties import ties
+from fed_lorac.adapters.plain import altered, copied, ties
 
 __all__ = ["Folding", "affine_of", "fold_batch_norm", "folding", "folding_of"]
 

@@ -9,7 +9,7 @@ from torch.nn.modules.conv import _ConvNd
 from fed_lorac.adapters.plain import check_plain
 from fed_lorac.errors import FactorError
 
-__all__ = ["auto_rank_mode", "branch_targets", "classifier_of", "first_conv_of"]
+__all__ = ["auto_rank_mode", "branch_targets", "classifier_of", "ends_of", "first_conv_of"]
 
 
 def auto_rank_mode(model: nn.Module) -> str:
@@ -73,6 +73,12 @@ def _refuse_unfit(name: str, conv: _ConvNd) -> None:
             f"{law}; layer {name!r} says that its weight is {said}, and it is {tuple(conv.weight.shape)}. Was it cut "
             "to a smaller one? Put a convolution of that size in its place."
         )
+
+
+def ends_of(model: nn.Module, *, first_conv: bool, classifier: bool) -> list[str]:
+    """Names of the weights at a network's ends that are trained as they are, where asked."""
+    found = [first_conv_of(model)] if first_conv else []
+    return [f"{name}.weight" for name in ([*found, classifier_of(model)] if classifier else found)]
 
 
 def first_conv_of(model: nn.Module) -> str:

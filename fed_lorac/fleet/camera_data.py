@@ -11,8 +11,7 @@ from torch import Tensor
 
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.data.store import cached_arrays
-from fed_lorac.fleet.fleet import Camera
-from fed_lorac.fleet.schedule import CLEAR, Weather
+from fed_lorac.fleet.fleet import CLEAR, Camera, Weather
 from fed_lorac.runtime.source import source_of
 from fed_lorac.seeds import stream
 

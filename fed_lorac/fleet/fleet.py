@@ -1,63 +1,102 @@
-"""The fleet: which camera stands in which weather, sees which images, and takes part when. Says camera, never tensor.
+"""The fleet: which camera stands in which weather, and takes part when. Says camera, never tensor.
 
-Three deals, each from a stream of its own, so that one never moves another:
+Rounds: each camera draws a number from the round's stream and, of those that can be reached, the lowest `per_round`
+take part, so that one camera more takes at most one other's place. Who is away, and whose reply is lost, is drawn from
+two streams more.
 
-- images: a pool (the fleet's, or the evaluation's) is shuffled once and `images` a camera are taken off its head;
-  flwr-datasets' partitioners split those to adapt on. No index is dealt twice and the two pools share none, so no
-  image that any camera trains on is evaluated anywhere. Evaluation images are dealt in equal parts whatever the label
-  skew, so that accuracies are of the same images at every skew.
-- weather: with C corruptions and S severities, camera i has corruption i mod C and severity (i div C) mod S, so every
-  corruption meets every severity once in C * S cameras; links and speeds go round robin, i mod L, or links are drawn,
-  each camera's from a stream of its own.
-- rounds: each camera draws a number from the round's stream and, of those that can be reached, the lowest `per_round`
-  take part, so that one camera more takes at most one other's place. Who is away, and whose reply is lost, is drawn
-  from two streams more.
+Weather over time: every schedule is a pure function of the settings, the camera and the round, and none depends on how
+many cameras there are. Severity 0 is clear air, and round 0 is when the base is measured, before the first.
+
+- constant: the camera's own weather, always.
+- front: it reaches camera k after `floor(lag k)` rounds, stands over it for `period` rounds, rising to the camera's own
+  severity and falling again, and is gone. Before and after, the air is clear.
+- daily: all cameras go through a cycle of `period` rounds together, from clear air to their own severity and back.
+- walk: from its own weather each camera goes its own way: in a round its severity stays or moves by 1, between clear
+  air and the worst of the fleet, and once in `period` rounds on average its corruption becomes a neighbour in the list.
 """
 
-import hashlib
-import warnings
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fed_lorac.config import Dirichlet, FleetConfig, Front
-from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.fleet.schedule import Climate, Weather, weather
-from fed_lorac.runtime.source import source_of
 from fed_lorac.seeds import stream
 
-__all__ = ["Camera", "Fleet", "ImagePools", "build_fleet"]
+__all__ = ["CLEAR", "SCHEDULES", "Camera", "Climate", "Fleet", "Indices", "Weather", "weather"]
 
 Indices = NDArray[np.int64]
-Remember = Callable[[str, Callable[[], dict[str, Indices]]], Mapping[str, Indices]]
+
+CLEAR = 0
+_PLATEAU = 1.5  # a rise this steep reaches the top in a whole round, whatever the period
 
 
-class ImagePools(Protocol):
-    """What the fleet needs of a data set: labels and two disjoint pools of image indices."""
+@dataclass(frozen=True)
+class Weather:
+    """A corruption and its severity, 1 to 5; 0: clear air, whatever the corruption."""
 
-    @property
-    def name(self) -> str:
-        """As recorded, for messages."""
+    corruption: str
+    severity: int
 
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class of every image, shape (N,)."""
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names, by label."""
+@dataclass(frozen=True)
+class Climate:
+    """How the weather of a fleet goes: a schedule's name, its settings, and all weathers that are about.
 
-    @property
-    def fleet(self) -> Indices:
-        """Images to adapt on, shape (n,)."""
+    `period` is in rounds, `lag` in rounds from one camera to the next; `corruptions` and `worst` bound the walk.
+    """
 
-    @property
-    def evaluation(self) -> Indices:
-        """Images to be measured on, shape (m,)."""
+    schedule: str = "constant"
+    period: int = 6
+    lag: float = 1.0
+    corruptions: tuple[str, ...] = ()
+    worst: int = 5
+    seed: int = 0
+
+
+def weather(climate: Climate, camera: int, own: Weather, round: int) -> Weather:
+    """The weather over `camera`, whose own is `own`, in `round` (from 0)."""
+    return SCHEDULES[climate.schedule](climate, camera, own, round)
+
+
+def _constant(climate: Climate, camera: int, own: Weather, round: int) -> Weather:
+    return own
+
+
+def _front(climate: Climate, camera: int, own: Weather, round: int) -> Weather:
+    middle = (climate.period + 1) / 2  # of the rounds 1 to period; clear at both ends
+    here = round - math.floor(climate.lag * camera)
+    return _scaled(own, 1 - abs(here - middle) / middle)
+
+
+def _daily(climate: Climate, camera: int, own: Weather, round: int) -> Weather:
+    hour = round % climate.period / climate.period
+    return _scaled(own, (1 - math.cos(2 * math.pi * hour)) / 2)
+
+
+def _scaled(own: Weather, share: float) -> Weather:
+    """The own weather at a share of its severity, rounded to the nearest."""
+    return Weather(own.corruption, math.floor(own.severity * min(1.0, max(0.0, _PLATEAU * share)) + 0.5))
+
+
+def _walk(climate: Climate, camera: int, own: Weather, round: int) -> Weather:
+    names = climate.corruptions or (own.corruption,)
+    severity, at = own.severity, names.index(own.corruption)
+    for move, change in stream(climate.seed, "weather walk", camera).random((round, 2)):
+        severity = min(climate.worst, max(CLEAR, severity + math.floor(3 * move) - 1))
+        if change * climate.period < 1:  # half of the changes go one way along the list, half the other
+            at += 1 if 2 * change * climate.period < 1 else -1
+    return Weather(names[at % len(names)], severity)
+
+
+SCHEDULES: dict[str, Callable[[Climate, int, Weather, int], Weather]] = {
+    "constant": _constant,
+    "front": _front,
+    "daily": _daily,
+    "walk": _walk,
+}
+"""fleet.schedule -> its function."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,148 +167,3 @@ class Fleet:
     def _lots(self, name: str, round: int, chance: float) -> frozenset[int]:
         lots = stream(self.seed, name, round).random(len(self.cameras))
         return frozenset(int(i) for i in np.flatnonzero(lots < chance))
-
-
-def build_fleet(
-    config: FleetConfig, data: ImagePools, seed: int, remember: Remember = lambda key, build: build()
-) -> Fleet:
-    """The fleet that `config` and `seed` describe; the same on every process.
-
-    `remember` may answer a key from an earlier time instead of building anew: the libraries that deal images take two
-    seconds to import.
-
-    Raises `ConfigError` where there are too few images for the cameras asked for, `DataError` where the pools overlap.
-    """
-    _check_disjoint(data)
-    train, evaluation = _deal_train(config, data, seed, remember), _deal_evaluation(config, data, seed)
-    weathers, levels, speeds = config.corruption_names, config.severity_levels, config.speed_factors
-    cameras = tuple(
-        Camera(
-            id=i,
-            corruption=weathers[i % len(weathers)],
-            severity=levels[i // len(weathers) % len(levels)],
-            train=train[i],
-            evaluation=evaluation[i],
-            label_mix=_label_mix(data, train[i]),
-            link=_deal_link(config, seed, i),
-            speed=speeds[i % len(speeds)],
-        )
-        for i in range(config.cameras)
-    )
-    climate = Climate(config.schedule, *_pace(config), weathers, max(levels), seed)
-    return Fleet(cameras, config.per_round, seed, config.availability, config.dropout, climate)
-
-
-def _pace(config: FleetConfig) -> tuple[int, float]:
-    """The schedule's period and lag, in rounds."""
-    own = config.tables.get(config.schedule, {})
-    return int(own.get("period", Front.period)), float(own.get("lag", Front.lag))
-
-
-def _deal_link(config: FleetConfig, seed: int, camera: int) -> str:
-    links = config.link_names
-    at = camera if config.link_assignment == "round_robin" else int(stream(seed, "link", camera).integers(len(links)))
-    return links[at % len(links)]
-
-
-def _check_disjoint(data: ImagePools) -> None:
-    pools = np.concatenate([data.fleet, data.evaluation])
-    if twice := len(pools) - len(np.unique(pools)):
-        raise DataError(
-            f"An image is adapted on or evaluated, once; {data.name} holds {twice} of its fleet's and evaluation's "
-            f"{len(pools)} indices twice. Mend the data set's split."
-        )
-
-
-def _label_mix(data: ImagePools, indices: Indices) -> dict[str, float]:
-    counts = np.bincount(data.labels[indices], minlength=len(data.classes))
-    return {name: float(count / len(indices)) for name, count in zip(data.classes, counts, strict=True)}
-
-
-def _deal_train(config: FleetConfig, data: ImagePools, seed: int, remember: Remember) -> list[Indices]:
-    ask = _Ask(config.cameras, config.images, "fleet.images", f"fleet's pool of {data.name}")
-    taken = _take(data.fleet, ask, stream(seed, "fleet", "train"))
-    labels = data.labels[taken]
-
-    def deal() -> dict[str, Indices]:
-        if config.label_skew == "iid":
-            parts = _deal_iid(taken, labels, config.cameras)
-        else:
-            parts = _deal_dirichlet(taken, labels, config, int(stream(seed, "fleet", "dirichlet").integers(2**63)))
-        return {"dealt": np.concatenate(parts), "ends": np.cumsum([len(part) for part in parts])}
-
-    pool = hashlib.sha256(taken.tobytes() + labels.tobytes()).hexdigest()
-    how = (
-        config.cameras,
-        config.label_skew,
-        config.table(Dirichlet).alpha,
-        seed,
-        np.__version__,
-        version("flwr-datasets"),
-    )
-    dealt = remember(f"deals of images to cameras; {how} {pool} {source_of(__name__, 'fed_lorac.seeds')}", deal)
-    return [np.array(part) for part in np.split(dealt["dealt"], dealt["ends"][:-1])]
-
-
-def _deal_evaluation(config: FleetConfig, data: ImagePools, seed: int) -> list[Indices]:
-    ask = _Ask(config.cameras, config.eval_images, "fleet.eval_images", f"evaluation pool of {data.name}")
-    taken = _take(data.evaluation, ask, stream(seed, "fleet", "evaluation"))
-    return [np.sort(part) for part in np.array_split(taken, config.cameras)]  # no skew here: equal parts
-
-
-@dataclass(frozen=True)
-class _Ask:
-    """So many images (0: all there are) for each of so many cameras, by which setting, and from where."""
-
-    cameras: int
-    images: int
-    key: str
-    where: str
-
-
-def _take(pool: Indices, ask: _Ask, rng: np.random.Generator) -> Indices:
-    """The pool shuffled, and as many off its head as are asked for; one camera more leaves the others' in place."""
-    share, needed = len(pool) // ask.cameras, max(ask.images, 1)
-    if share < needed:
-        remedies = [f"{ask.key} to {share} or less (0 deals all)"] * (share > 0)
-        remedies += [f"fleet.cameras to {len(pool) // needed} or fewer"] * (len(pool) >= needed)
-        raise ConfigError(
-            f"Cameras share no image, each has at least one; got {ask.cameras} cameras with {ask.key} = {ask.images}. "
-            f"That takes {ask.cameras * needed}, and the {ask.where} holds {len(pool)}. "
-            f"Set {', or '.join(remedies) or 'data.name to a larger data set'}."
-        )
-    return rng.permutation(pool)[: ask.images * ask.cameras or None]
-
-
-def _deal_iid(taken: Indices, labels: NDArray[np.int64], cameras: int) -> list[Indices]:
-    # flwr-datasets and all it pulls in take two seconds to import, and a millisecond a camera to split.
-    from flwr_datasets.partitioner import IidPartitioner  # noqa: PLC0415
-
-    # IidPartitioner cuts in order: it is the shuffle in `_take` that makes this iid.
-    return _split(taken, labels, IidPartitioner(cameras), cameras)
-
-
-def _deal_dirichlet(taken: Indices, labels: NDArray[np.int64], config: FleetConfig, seed: int) -> list[Indices]:
-    from flwr_datasets.partitioner import DirichletPartitioner  # noqa: PLC0415
-
-    alpha = config.table(Dirichlet).alpha
-    partitioner = DirichletPartitioner(config.cameras, "label", alpha, min_partition_size=1, seed=seed)
-    try:
-        with warnings.catch_warnings():  # one a redraw; what counts is whether it ends well
-            warnings.simplefilter("ignore")
-            return _split(taken, labels, partitioner, config.cameras)
-    except ValueError as error:
-        raise ConfigError(
-            f"Every camera has at least one image; fleet.dirichlet.alpha = {alpha:g} left some of "
-            f"{config.cameras} cameras without any of {len(taken)} images, in each of eleven draws. "
-            f"Raise fleet.dirichlet.alpha, lower fleet.cameras, or take another run.seed."
-        ) from error
-
-
-def _split(taken: Indices, labels: NDArray[np.int64], partitioner: Any, cameras: int) -> list[Indices]:
-    """`taken` split by one of flwr-datasets' partitioners, whose rows stand for images; each part ascending."""
-    from datasets import Dataset  # noqa: PLC0415
-
-    partitioner.dataset = Dataset.from_dict({"index": taken, "label": labels})
-    parts = (partitioner.load_partition(i)["index"] for i in range(cameras))
-    return [np.sort(np.asarray(part, dtype=np.int64)) for part in parts]

@@ -18,11 +18,11 @@ from fed_lorac.server.downlink import Downlink, Update
 from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy
 from fed_lorac.server.frame_spec import DownlinkCodec, FrameSpec
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.server.replies import Reply
 from fed_lorac.server.silent_fleet import SilentFleet
 from fed_lorac.server.strategy import SilentStrategy
+from fed_lorac.simulation.round import judge_by_clock
 from fed_lorac.training.accuracy import statistics_of
-from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, full_message, reply_records
+from fed_lorac.wire.billing import FullMessages, Reference, full_message, reply_records
 from fed_lorac.wire.frame import encode
 
 __all__ = ["full_messages", "reference_of", "strategy_of", "update_message_bytes"]
@@ -36,7 +36,7 @@ def strategy_of(
     fleet = experiment.fleet
     rules = FleetRules(quorum=config.quorum_cameras, roster=roster, draw=fleet.drawn, away=fleet.away)
     if clock is not None:
-        rules = replace(rules, judge=partial(_by_the_clock, clock))
+        rules = replace(rules, judge=partial(judge_by_clock, clock))
     if isinstance(strategy, SilentStrategy):
         return SilentFleet(strategy, rules)
     return FrameStrategy(
@@ -67,19 +67,6 @@ def _weathers(experiment: Experiment) -> Callable[[int], int]:
     cameras = experiment.fleet.cameras
     weathers = list(dict.fromkeys(camera.corruption for camera in cameras))
     return lambda camera: weathers.index(cameras[camera].corruption)
-
-
-def _by_the_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
-    """Left out where it is late, and not billed where it was never sent."""
-    if reply.counted and not reply.size.message_bytes:
-        clock.trip(reply.camera, 0, 0)  # training that nothing is sent of takes its time too
-    if not reply.size.message_bytes:
-        return reply  # nothing came
-    trip = clock.trip(reply.camera, asked.message_bytes, reply.size.message_bytes)
-    if not trip.late:
-        return reply
-    size = reply.size if trip.sent else MessageSize()
-    return replace(reply, counted=False, reason="late" if reply.counted else reply.reason, size=size)
 
 
 class _GlobalModelFrame:

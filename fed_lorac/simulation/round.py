@@ -3,15 +3,15 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError, kind_of, last_line
-from fed_lorac.fleet.fleet import Camera, Fleet
+from fed_lorac.fleet.fleet import Camera, Fleet, Weather
 from fed_lorac.fleet.links import Clock, air_time_s, downlink_time_s, elapsed_s, link
-from fed_lorac.fleet.schedule import Weather
 from fed_lorac.records.ledger import Ledger, Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.watch import Watch
@@ -22,6 +22,7 @@ from fed_lorac.wire.refusals import DROPPED_OUT
 
 __all__ = [
     "check_anyone_trained",
+    "judge_by_clock",
     "measure_base",
     "measured_base",
     "roll_call",
@@ -149,6 +150,19 @@ def run_round(
     watch.phase("evaluate", len(told))
     strategy.aggregate_evaluate(number, _watched(grid.send_and_receive(told, timeout=timeout), watch))
     return _measured(strategy, "adapted"), time.perf_counter() - began
+
+
+def judge_by_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
+    """A reply as it counts: left out where it is late, and not billed where it was never sent."""
+    if reply.counted and not reply.size.message_bytes:
+        clock.trip(reply.camera, 0, 0)  # training that nothing is sent of takes its time too
+    if not reply.size.message_bytes:
+        return reply  # nothing came
+    trip = clock.trip(reply.camera, asked.message_bytes, reply.size.message_bytes)
+    if not trip.late:
+        return reply
+    size = reply.size if trip.sent else MessageSize()
+    return replace(reply, counted=False, reason="late" if reply.counted else reply.reason, size=size)
 
 
 def write_rows(

@@ -10,7 +10,9 @@ from small_runs import rows, tiny
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter, trainable_parameters
+from fed_lorac.adapters.bn_affine import BnAffine
 from fed_lorac.adapters.deltas import State, apply_delta, changed_names, dense_delta
+from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
@@ -142,6 +144,13 @@ def test_counts_on_resnet20(method: str, settings: dict[str, bool], expected: in
     adapter = named_adapter(method=method, **settings)
     adapter.attach(model, torch_stream(0, "adapter"))
     assert trainable_parameters(model) == expected
+
+
+@pytest.mark.parametrize("adapter", [BnAffine(train_classifier=False), LoraC(train_classifier=False)], ids=repr)
+def test_a_network_without_a_classifier_is_adapted_where_none_is_trained(adapter: Adapter):
+    headless = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
+    adapter.attach(headless, torch_stream(0, "adapter"))
+    assert "0.weight" in adapter.read(headless)
 
 
 @pytest.mark.parametrize("method", ["lorae", "conv-lora"])

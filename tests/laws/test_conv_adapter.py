@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.adapted_conv import AdaptedConv2d, Branch, remove_branch
 from fed_lorac.adapters.adapter import trainable_parameters
-from fed_lorac.adapters.conv_adapter import ConvAdapter
+from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Branch, ConvAdapter, remove_branch
 from fed_lorac.adapters.deltas import changed_names
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.models import build

@@ -12,15 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fed_lorac.adapters.adapted_conv import Branch, inject
 from fed_lorac.adapters.adapter import trainable_parameters
-from fed_lorac.adapters.algebra.routes import faster_route
 from fed_lorac.adapters.bn_affine import BnAffine
-from fed_lorac.adapters.conv_adapter import adapted_layers
+from fed_lorac.adapters.conv_adapter import Branch, adapted_layers, inject
 from fed_lorac.adapters.deltas import apply_delta, changed_names, dense_delta, fold
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.adapters.lora_c import LoraC
-from fed_lorac.adapters.low_rank import LoraConv2d
+from fed_lorac.adapters.low_rank import LoraConv2d, faster_route
 from fed_lorac.adapters.targets import auto_rank_mode
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.models import build

@@ -47,7 +47,7 @@ def test_what_another_exact_strategy_sends_far_less_of_is_remarked(
 def test_the_better_choice_sends_what_the_remark_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     [said] = remarks(tmp_path / "merged", caplog, **ATOMS)
     caplog.clear()
-    assert remarks(tmp_path / "plain", caplog, **ATOMS, strategy__name="fedavg") == []
+    assert remarks(tmp_path / "fedavg", caplog, **ATOMS, strategy__name="fedavg") == []
     for name in ("merged", "fedavg"):
         camera = json.loads((tmp_path / name / "cameras.jsonl").read_text().splitlines()[3])  # it was not drawn
         assert camera["status"] == "idle" and f"{camera['downlink_message_bytes']:,} bytes" in said

@@ -21,7 +21,7 @@ from fed_lorac.data.datasets import load
 from fed_lorac.data.store import cache_folder
 from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.fleet.camera_data import camera_data
-from fed_lorac.fleet.schedule import Weather
+from fed_lorac.fleet.fleet import Weather
 from fed_lorac.runtime.source import source_of
 from fed_lorac.seeds import stream
 

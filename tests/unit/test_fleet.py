@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from fed_lorac.config import Config, FleetConfig
 from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.fleet.fleet import Camera, Fleet, build_fleet
+from fed_lorac.fleet.dealing import build_fleet
+from fed_lorac.fleet.fleet import Camera, Fleet
 
 Indices = NDArray[np.int64]
 

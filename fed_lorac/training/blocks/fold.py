@@ -13,7 +13,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fed_lorac.adapters.adapted_conv import AdaptedConv2d, scaled
+from fed_lorac.adapters.conv_adapter import AdaptedConv2d, scaled
 from fed_lorac.adapters.dataflow import Feed, feeds
 from fed_lorac.adapters.fold_bn import affine_of, folding
 from fed_lorac.adapters.plain import altered

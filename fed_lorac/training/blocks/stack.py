@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.plain import altered
-from fed_lorac.adapters.ties import ties
+from fed_lorac.adapters.plain import altered, ties
 from fed_lorac.errors import RunError
 from fed_lorac.models.cifar_resnet import Block, CifarResNet
 from fed_lorac.training.blocks.layers import Side, side_of

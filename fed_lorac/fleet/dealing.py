@@ -1,0 +1,201 @@
+"""Dealing: a fleet from its settings and a data set. Knows settings and pools of images; not rounds, never tensors.
+
+Two deals, each from a stream of its own, so that one never moves another:
+
+- images: a pool (the fleet's, or the evaluation's) is shuffled once and `images` a camera are taken off its head;
+  flwr-datasets' partitioners split those to adapt on. No index is dealt twice and the two pools share none, so no
+  image that any camera trains on is evaluated anywhere. Evaluation images are dealt in equal parts whatever the label
+  skew, so that accuracies are of the same images at every skew.
+- weather: with C corruptions and S severities, camera i has corruption i mod C and severity (i div C) mod S, so every
+  corruption meets every severity once in C * S cameras; links and speeds go round robin, i mod L, or links are drawn,
+  each camera's from a stream of its own.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fed_lorac.config import Dirichlet, FleetConfig, Front
+from fed_lorac.errors import ConfigError, DataError
+from fed_lorac.fleet.fleet import Camera, Climate, Fleet, Indices
+from fed_lorac.runtime.source import source_of
+from fed_lorac.seeds import stream
+
+__all__ = ["ImagePools", "build_fleet"]
+
+Remember = Callable[[str, Callable[[], dict[str, Indices]]], Mapping[str, Indices]]
+
+
+class ImagePools(Protocol):
+    """What the fleet needs of a data set: labels and two disjoint pools of image indices."""
+
+    @property
+    def name(self) -> str:
+        """As recorded, for messages."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of every image, shape (N,)."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, by label."""
+
+    @property
+    def fleet(self) -> Indices:
+        """Images to adapt on, shape (n,)."""
+
+    @property
+    def evaluation(self) -> Indices:
+        """Images to be measured on, shape (m,)."""
+
+
+def build_fleet(
+    config: FleetConfig, data: ImagePools, seed: int, remember: Remember = lambda key, build: build()
+) -> Fleet:
+    """The fleet that `config` and `seed` describe; the same on every process.
+
+    `remember` may answer a key from an earlier time instead of building anew: the libraries that deal images take two
+    seconds to import.
+
+    Raises `ConfigError` where there are too few images for the cameras asked for, `DataError` where the pools overlap.
+    """
+    _check_disjoint(data)
+    train, evaluation = _deal_train(config, data, seed, remember), _deal_evaluation(config, data, seed)
+    weathers, levels, speeds = config.corruption_names, config.severity_levels, config.speed_factors
+    cameras = tuple(
+        Camera(
+            id=i,
+            corruption=weathers[i % len(weathers)],
+            severity=levels[i // len(weathers) % len(levels)],
+            train=train[i],
+            evaluation=evaluation[i],
+            label_mix=_label_mix(data, train[i]),
+            link=_deal_link(config, seed, i),
+            speed=speeds[i % len(speeds)],
+        )
+        for i in range(config.cameras)
+    )
+    climate = Climate(config.schedule, *_pace(config), weathers, max(levels), seed)
+    return Fleet(cameras, config.per_round, seed, config.availability, config.dropout, climate)
+
+
+def _pace(config: FleetConfig) -> tuple[int, float]:
+    """The schedule's period and lag, in rounds."""
+    own = config.tables.get(config.schedule, {})
+    return int(own.get("period", Front.period)), float(own.get("lag", Front.lag))
+
+
+def _deal_link(config: FleetConfig, seed: int, camera: int) -> str:
+    links = config.link_names
+    at = camera if config.link_assignment == "round_robin" else int(stream(seed, "link", camera).integers(len(links)))
+    return links[at % len(links)]
+
+
+def _check_disjoint(data: ImagePools) -> None:
+    pools = np.concatenate([data.fleet, data.evaluation])
+    if twice := len(pools) - len(np.unique(pools)):
+        raise DataError(
+            f"An image is adapted on or evaluated, once; {data.name} holds {twice} of its fleet's and evaluation's "
+            f"{len(pools)} indices twice. Mend the data set's split."
+        )
+
+
+def _label_mix(data: ImagePools, indices: Indices) -> dict[str, float]:
+    counts = np.bincount(data.labels[indices], minlength=len(data.classes))
+    return {name: float(count / len(indices)) for name, count in zip(data.classes, counts, strict=True)}
+
+
+def _deal_train(config: FleetConfig, data: ImagePools, seed: int, remember: Remember) -> list[Indices]:
+    ask = _Ask(config.cameras, config.images, "fleet.images", f"fleet's pool of {data.name}")
+    taken = _take(data.fleet, ask, stream(seed, "fleet", "train"))
+    labels = data.labels[taken]
+
+    def deal() -> dict[str, Indices]:
+        if config.label_skew == "iid":
+            parts = _deal_iid(taken, labels, config.cameras)
+        else:
+            parts = _deal_dirichlet(taken, labels, config, int(stream(seed, "fleet", "dirichlet").integers(2**63)))
+        return {"dealt": np.concatenate(parts), "ends": np.cumsum([len(part) for part in parts])}
+
+    pool = hashlib.sha256(taken.tobytes() + labels.tobytes()).hexdigest()
+    how = (
+        config.cameras,
+        config.label_skew,
+        config.table(Dirichlet).alpha,
+        seed,
+        np.__version__,
+        version("flwr-datasets"),
+    )
+    dealt = remember(f"deals of images to cameras; {how} {pool} {source_of(__name__, 'fed_lorac.seeds')}", deal)
+    return [np.array(part) for part in np.split(dealt["dealt"], dealt["ends"][:-1])]
+
+
+def _deal_evaluation(config: FleetConfig, data: ImagePools, seed: int) -> list[Indices]:
+    ask = _Ask(config.cameras, config.eval_images, "fleet.eval_images", f"evaluation pool of {data.name}")
+    taken = _take(data.evaluation, ask, stream(seed, "fleet", "evaluation"))
+    return [np.sort(part) for part in np.array_split(taken, config.cameras)]  # no skew here: equal parts
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """So many images (0: all there are) for each of so many cameras, by which setting, and from where."""
+
+    cameras: int
+    images: int
+    key: str
+    where: str
+
+
+def _take(pool: Indices, ask: _Ask, rng: np.random.Generator) -> Indices:
+    """The pool shuffled, and as many off its head as are asked for; one camera more leaves the others' in place."""
+    share, needed = len(pool) // ask.cameras, max(ask.images, 1)
+    if share < needed:
+        remedies = [f"{ask.key} to {share} or less (0 deals all)"] * (share > 0)
+        remedies += [f"fleet.cameras to {len(pool) // needed} or fewer"] * (len(pool) >= needed)
+        raise ConfigError(
+            f"Cameras share no image, each has at least one; got {ask.cameras} cameras with {ask.key} = {ask.images}. "
+            f"That takes {ask.cameras * needed}, and the {ask.where} holds {len(pool)}. "
+            f"Set {', or '.join(remedies) or 'data.name to a larger data set'}."
+        )
+    return rng.permutation(pool)[: ask.images * ask.cameras or None]
+
+
+def _deal_iid(taken: Indices, labels: NDArray[np.int64], cameras: int) -> list[Indices]:
+    # flwr-datasets and all it pulls in take two seconds to import, and a millisecond a camera to split.
+    from flwr_datasets.partitioner import IidPartitioner  # noqa: PLC0415
+
+    # IidPartitioner cuts in order: it is the shuffle in `_take` that makes this iid.
+    return _split(taken, labels, IidPartitioner(cameras), cameras)
+
+
+def _deal_dirichlet(taken: Indices, labels: NDArray[np.int64], config: FleetConfig, seed: int) -> list[Indices]:
+    from flwr_datasets.partitioner import DirichletPartitioner  # noqa: PLC0415
+
+    alpha = config.table(Dirichlet).alpha
+    partitioner = DirichletPartitioner(config.cameras, "label", alpha, min_partition_size=1, seed=seed)
+    try:
+        with warnings.catch_warnings():  # one a redraw; what counts is whether it ends well
+            warnings.simplefilter("ignore")
+            return _split(taken, labels, partitioner, config.cameras)
+    except ValueError as error:
+        raise ConfigError(
+            f"Every camera has at least one image; fleet.dirichlet.alpha = {alpha:g} left some of "
+            f"{config.cameras} cameras without any of {len(taken)} images, in each of eleven draws. "
+            f"Raise fleet.dirichlet.alpha, lower fleet.cameras, or take another run.seed."
+        ) from error
+
+
+def _split(taken: Indices, labels: NDArray[np.int64], partitioner: Any, cameras: int) -> list[Indices]:
+    """`taken` split by one of flwr-datasets' partitioners, whose rows stand for images; each part ascending."""
+    from datasets import Dataset  # noqa: PLC0415
+
+    partitioner.dataset = Dataset.from_dict({"index": taken, "label": labels})
+    parts = (partitioner.load_partition(i)["index"] for i in range(cameras))
+    return [np.sort(np.asarray(part, dtype=np.int64)) for part in parts]
