@@ -82,7 +82,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds, after one that warms up")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--in-turn", default="batch", choices=["batch", "fixed"])
+    parser.add_argument("--statistics", default="batch", choices=["batch", "fixed"])
     parser.add_argument("--digits", action="store_true", help="scanned digits and ResNet-8: no real images needed")
     parser.add_argument("-c", dest="overrides", action="append", default=[], help="a setting, key=value")
     args = parser.parse_args()
@@ -103,7 +103,7 @@ def config_of(args: argparse.Namespace) -> Config:
         "fleet.images": args.images,
         "fleet.eval_images": 1,
         "adapter.lora-c.rank_mode": "r",
-        "batch_norm.local.training_statistics": args.in_turn,
+        "batch_norm.local.training_statistics": args.statistics,
     }
     if args.digits:
         settings |= {"data.name": "digits", "model.name": "resnet8"}
@@ -167,7 +167,7 @@ def found(experiment: Experiment, watch: Alternating, args: argparse.Namespace) 
             "cameras": args.cameras,
             "images": args.images,
             "block_size": block_size_of(experiment),
-            "in_turn": args.in_turn,
+            "statistics": args.statistics,
             "precision": experiment.precision,
             "settings": args.overrides,
         },

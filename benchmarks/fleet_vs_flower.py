@@ -10,7 +10,7 @@ by the same passes. The weather is made before either arm starts and neither is 
   clock runs from asking the first client to having averaged; FleetGrid's is its ledger's, and has the way down in it.
 
     pip install -e ".[benchmark]"
-    FED_LORAC_DATA=... python benchmarks/fleet_vs_flower.py --json [--rounds 5] [--repeats 2] [--in-turn moving|fixed]
+    FED_LORAC_DATA=... python benchmarks/fleet_vs_flower.py --json [--rounds 5] [--repeats 2] [--statistics batch|fixed]
 """
 
 import argparse
@@ -74,7 +74,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=2, help="runs of each arm, in turn")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--in-turn", default="batch", choices=["batch", "fixed"], help="FleetGrid's statistics")
+    parser.add_argument("--statistics", default="batch", choices=["batch", "fixed"], help="FleetGrid's statistics")
     parser.add_argument("--cameras", type=int, default=12)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--eval-images", type=int, default=250)
@@ -101,7 +101,7 @@ def settings_of(args: argparse.Namespace) -> list[str]:
         "fleet.images": args.images,
         "fleet.eval_images": args.eval_images,
         "adapter.lora-c.rank_mode": "r",
-        "batch_norm.local.training_statistics": args.in_turn,
+        "batch_norm.local.training_statistics": args.statistics,
     }
     if args.digits:
         settings |= {"data.name": "digits", "model.name": "resnet8"}
@@ -235,7 +235,7 @@ def compared(
             "eval_images": args.eval_images,
             "rounds": args.rounds,
             "workers": args.workers,
-            "fleet_in_turn": args.in_turn,
+            "fleet_statistics": args.statistics,
             "fleet_precision": experiment.precision,
             "fleet_settings": args.overrides,
             "plain_channels_last": plain.channels_last,

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fed_lorac import __version__
 from fed_lorac.commands.cache import cache
+from fed_lorac.commands.config import config
 from fed_lorac.commands.ending import Commands, ended
 from fed_lorac.commands.options import AsJson, Overrides, Overwrite, Source, err, out
 from fed_lorac.commands.run import run
@@ -47,6 +48,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 app.command()(run)
+app.command()(config)
 
 
 @app.command()

@@ -52,6 +52,22 @@ class ClusteredFedAvg(Strategy):
         """Full fine-tuning."""
         return refuses_full(adapter)
 
+    def refuses_fleet(self, *, per_round: int, weather_walks: bool) -> str | None:
+        """Weathers that are no cluster's own; and more clusters than a round has cameras."""
+        if self.by == "weather" and weather_walks:
+            return (
+                "Cameras are clustered by the weather that is assigned to them, and a walk takes each camera through "
+                'all of them; ClusteredFedAvg came with by = "weather". Set by = "similarity", or choose another '
+                "schedule."
+            )
+        if self.by == "similarity" and self.clusters > per_round:
+            return (
+                "Clusters are found among the cameras of one round, each with at least one; ClusteredFedAvg came with "
+                f"clusters = {self.clusters}, and a round draws {per_round} cameras. Lower the first or raise the "
+                "second."
+            )
+        return None
+
     @property
     def _shared(self) -> MergedFedAvg:
         """What is done for all."""

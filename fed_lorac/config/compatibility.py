@@ -32,9 +32,9 @@ def contradictions(config: "Config") -> Iterator[str]:
     else:
         yield from _method(config, adapter, strategy)
         yield from _server(config, strategy)
+        yield from _strategy_fleet(config, strategy)
         yield from _batch_norm(config, strategy)
         yield from _codec(config, strategy)
-    yield from _clusters(config)
     yield from _model(config)
     yield from _data(config)
 
@@ -134,19 +134,13 @@ def _batch_norm(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
         )
 
 
-def _clusters(config: "Config") -> Iterator[str]:
-    strategy, fleet, own = config.strategy, config.fleet, config.strategy.settings("name")
-    if strategy.name == "clustered" and own["by"] == "weather" and fleet.schedule == "walk":
+def _strategy_fleet(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
+    """What the strategy says of the fleet."""
+    fleet = config.fleet
+    if why := strategy.refuses_fleet(per_round=fleet.per_round, weather_walks=fleet.schedule == "walk"):
         yield (
-            "Cameras are clustered by the corruption assigned to them, and a walk takes each camera through all of "
-            'them; got strategy.clustered.by = "weather" with fleet.schedule = "walk". Set by = "similarity", '
-            "or another schedule."
-        )
-    if strategy.name == "clustered" and own["by"] == "similarity" and own["clusters"] > fleet.per_round:
-        yield (
-            "Clusters are found among the cameras of one round, each with at least one; got "
-            f"strategy.clustered.clusters = {own['clusters']} with fleet.per_round = {fleet.per_round}. Lower the "
-            "first or raise the second."
+            f"{why} Here fleet.per_round = {fleet.per_round} and fleet.schedule = {toml(fleet.schedule)} with "
+            f"strategy.name = {toml(config.strategy.name)}."
         )
 
 

@@ -195,7 +195,9 @@ class AdapterConfig(Section):
     shared: ClassVar = {
         "method": {key: key for key in ("rank", "alpha", "train_first_conv", "train_classifier")},
     }
-    method: str = setting("lora-c", "the adapter", choices=registry.ADAPTERS.names)
+    method: str = setting(
+        "lora-c", "the adapter", choices=registry.ADAPTERS.names, outside=registry.ADAPTERS.is_outside
+    )
     rank: int | str = setting(2, "rank r, or several, assigned to cameras round robin", least=1, listed=True)
     alpha: float = setting(
         4.0, "delta = alpha / r * B A, where r is the (largest) rank; the paper uses alpha = 2 r", above=0
@@ -250,7 +252,12 @@ class StrategyConfig(Section):
         "server_optimizer": registry.SERVER_OPTIMIZERS,
     }
     shared: ClassVar = {"name": {"server_lr": "server_lr"}, "server_optimizer": {"server_lr": "lr"}}
-    name: str = setting("merged", "what is averaged, and what goes down", choices=registry.STRATEGIES.names)
+    name: str = setting(
+        "merged",
+        "what is averaged, and what goes down",
+        choices=registry.STRATEGIES.names,
+        outside=registry.STRATEGIES.is_outside,
+    )
     aggregator: str = setting("mean", "how the cameras' deltas become one", choices=registry.AGGREGATORS.names)
     server_optimizer: str = setting(
         "sgd", "how the server steps along that delta", choices=registry.SERVER_OPTIMIZERS.names

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fed_lorac.config.load import flatten
 from fed_lorac.errors import RunError
 from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE
 
@@ -40,8 +41,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def _config(folder: Path) -> dict[str, Any]:
     """The run's settings as a summary of this version has them, `section.key`; none where the file was not kept."""
     file = folder / CONFIG_FILE
-    tables = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return {f"{section}.{key}": value for section, table in tables.items() for key, value in table.items()}
+    return flatten(tomllib.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
 def _add_fp32(found: dict[str, Any]) -> None:

@@ -132,6 +132,10 @@ class Traits(ABC):
         """Why this strategy cannot work with what cameras train: the law, what came, the remedy. None: it can."""
         return None
 
+    def refuses_fleet(self, *, per_round: int, weather_walks: bool) -> str | None:
+        """The same for the fleet: cameras drawn a round, and whether each camera goes through all weathers."""
+        return None
+
     def refuses_ranks(self, adapter: Adapter, ranks: Sequence[int]) -> str | None:
         """The same for cameras whose adapters differ in rank, these being the ranks."""
         if len(set(ranks)) < 2 or (adapter.has_factors and not self.one_rank):

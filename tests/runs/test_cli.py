@@ -14,7 +14,7 @@ from small_runs import environment, words
 from typer.utils import get_params_from_function
 
 from fed_lorac import cli
-from fed_lorac.config import names
+from fed_lorac.config import load_config, names
 from fed_lorac.reporting.compare import recovered_share
 from fed_lorac.reporting.sizes import sizes
 
@@ -220,3 +220,16 @@ def test_every_engine_in_the_config_has_an_implementation() -> None:
     from fed_lorac.simulation.engines import ENGINES
 
     assert set(ENGINES) == set(names.ENGINES)
+
+
+def test_config_prints_what_loads_as_the_same_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["-c", "strategy.aggregator=krum", "-c", "malicious=2"]
+    assert called(monkeypatch, "config", "fog_snow_noise", *words) == 0
+    printed = capsys.readouterr().out
+    assert "malicious = 2  # number of malicious cameras that krum assumes" in printed
+    (tmp_path / "mine.toml").write_text(printed)
+    assert load_config(tmp_path / "mine.toml") == load_config("fog_snow_noise", words[1::2])
+    assert called(monkeypatch, "config", "-c", "strategy.krum.malicious=1") == 2
+    assert "or choose krum" in capsys.readouterr().err

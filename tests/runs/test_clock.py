@@ -142,7 +142,7 @@ def test_speeds_are_dealt_in_turn() -> None:
     assert [camera.speed for camera in fleet.cameras] == [1.0, 2.5, 1.0, 2.5]
 
 
-@pytest.mark.parametrize("wrong", ["0", "-1", "fast", "nan", "1e3", "inf", "1, 0.0"])
+@pytest.mark.parametrize("wrong", ["0", "-1", "fast", "nan", "inf", "1, 0.0"])
 def test_a_speed_is_a_number_above_0(wrong: str) -> None:
     with pytest.raises(ConfigError, match=r"fleet\.speeds"):
         tiny(fleet__speeds=wrong)

@@ -444,5 +444,5 @@ def test_weathers_that_change_group_nobody():
 def test_more_groups_than_a_round_has_cameras_are_refused():
     settings = {"strategy__name": "clustered", "clusters": 4}
     assert tiny(**settings).strategy.settings("name")["clusters"] == 4
-    with pytest.raises(ConfigError, match=r"strategy\.clustered\.clusters = 4 with fleet\.per_round = 3"):
+    with pytest.raises(ConfigError, match=r"clusters = 4, and a round draws 3 cameras.*fleet\.per_round = 3"):
         tiny(**settings, by="similarity")

@@ -21,12 +21,13 @@ METHODS = {
     "lora-c": {},
     "full": {"adapter__method": "full", "strategy__name": "fedavg", "local__lr": 0.02},
 }
+SHARE: dict[str, dict[str, object]] = {"topk": {"codec__topk__share": 0.1}}
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", CODECS)
 def test_a_run_ends_finite_and_its_ledger_bills_the_formula(dtype: str, method: str, tmp_path: Path) -> None:
-    config = tiny(codec__up=dtype, codec__down=dtype, codec__topk__share=0.1, **METHODS[method])
+    config = tiny(codec__up=dtype, codec__down=dtype, **SHARE.get(dtype, {}), **METHODS[method])
     run(config, tmp_path / "run", Watch())
     found = json.loads((tmp_path / "run/summary.json").read_text())
     assert math.isfinite(found["adapted_accuracy"]) and found["adapted_accuracy"] > 0
@@ -55,7 +56,7 @@ def test_up_and_down_are_chosen_apart(up: str, down: str, tmp_path: Path) -> Non
 def test_what_is_said_of_full_fine_tuning_is_what_it_really_sends_under_the_same_codec(
     dtype: str, tmp_path: Path
 ) -> None:
-    config = tiny(run__rounds=1, codec__up=dtype, codec__down=dtype, codec__topk__share=0.1, **METHODS["full"])
+    config = tiny(run__rounds=1, codec__up=dtype, codec__down=dtype, **SHARE.get(dtype, {}), **METHODS["full"])
     run(config, tmp_path / "full", Watch())
     [row] = rows(tmp_path / "full/rounds.jsonl")
     said = full_messages(build_experiment(tiny()), config.codec)

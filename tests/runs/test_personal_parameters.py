@@ -40,11 +40,11 @@ from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import PERSONAL_KEY, global_fingerprint, personal_fingerprint
 
 WAYS: dict[str, dict[str, object]] = {
-    "personal": {"strategy__name": "clustered", "fleet__corruptions": "fog, snow"},
+    "clustered": {"strategy__name": "clustered", "fleet__corruptions": "fog, snow"},
     "flexlora": {"strategy__name": "flexlora", "adapter__rank": "1, 3", "rank_mode": "r"},
     "local-only": {"strategy__name": "local-only"},
 }
-OWN_PARTS = {"personal": 2, "flexlora": 2, "local-only": 4}  # of four cameras
+OWN_PARTS = {"clustered": 2, "flexlora": 2, "local-only": 4}  # of four cameras
 COMMON = {"block_size": 1, "checkpoint_every": 2, "fleet__per_round": 4, "local__schedule": "constant"}
 FILES = ("adapter.safetensors", "model.safetensors", "cameras.safetensors", "cameras.jsonl")
 
@@ -87,7 +87,7 @@ def test_flowers_client_app_leaves_the_same_bytes(run_of: Any, tmp_path: Path, w
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["personal", "local-only"])
+@pytest.mark.parametrize("way", ["clustered", "local-only"])
 def test_flowers_own_engine_leaves_the_same_bytes(
     run_of: Any, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -97,7 +97,7 @@ def test_flowers_own_engine_leaves_the_same_bytes(
         assert (tmp_path / "run" / name).read_bytes() == (run_of(way) / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("way", ["personal", "flexlora"])
+@pytest.mark.parametrize("way", ["clustered", "flexlora"])
 def test_a_block_of_several_groups_or_ranks_agrees_with_one_at_a_time(run_of: Any, tmp_path: Path, way: str):
     run(config_of(way, block_size=4), tmp_path / "run", Watch())
     one, other = (load_file(folder / "model.safetensors") for folder in (tmp_path / "run", run_of(way)))
@@ -204,10 +204,10 @@ def test_exported_networks_score_what_the_run_measured(run_of: Any, tmp_path: Pa
 
 def test_without_a_camera_it_is_what_all_share(run_of: Any):
     for camera in (None, 1):
-        written = export_run(run_of("personal"), "adapter", camera=camera)
+        written = export_run(run_of("clustered"), "adapter", camera=camera)
         assert written.metadata["own_part"] == ("none" if camera is None else "camera 1")
-    shared = load_network(export_run(run_of("personal"), "safetensors", fold=False).path).network.state_dict()
-    merged = load_file(run_of("personal") / "model.safetensors")
+    shared = load_network(export_run(run_of("clustered"), "safetensors", fold=False).path).network.state_dict()
+    merged = load_file(run_of("clustered") / "model.safetensors")
     assert all(torch.equal(shared[name], merged[name]) for name in shared)
 
 
@@ -298,7 +298,7 @@ def spoiled(way: str, config: Config) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", [MessageType.TRAIN, MessageType.EVALUATE])
-@pytest.mark.parametrize("way", ["personal", "flexlora"])
+@pytest.mark.parametrize("way", ["clustered", "flexlora"])
 @pytest.mark.parametrize("engine", ["fleet", "client app"])
 def test_a_camera_refuses_an_own_part_that_is_damaged_or_anothers(way: str, kind: str, engine: str):
     """It says so, remembers what it did before, and its neighbours in the block answer."""
@@ -358,7 +358,7 @@ def test_an_interrupted_round_leaves_no_trace_in_the_results(run_of: Any, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "label"),
     [
-        (WAYS["personal"], "lora-c r=2 (auto), clustered svd by weather"),
+        (WAYS["clustered"], "lora-c r=2 (auto), clustered svd by weather"),
         (WAYS["flexlora"], "lora-c r=1/3 (r), flexlora"),
         (WAYS["local-only"], "lora-c r=2 (auto), local-only"),
         ({"strategy__name": "zero-byte", "adapter__method": "full"}, "zero-byte"),
@@ -372,5 +372,5 @@ def test_a_run_is_called_by_what_it_did(changes: dict[str, object], label: str):
 
 
 def test_a_run_says_who_shares_a_group(run_of: Any):
-    assert json.loads((run_of("personal") / "summary.json").read_text())["groups"] == {"0": 0, "1": 1, "2": 0, "3": 1}
+    assert json.loads((run_of("clustered") / "summary.json").read_text())["groups"] == {"0": 0, "1": 1, "2": 0, "3": 1}
     assert json.loads((run_of("local-only") / "summary.json").read_text())["groups"] == {}

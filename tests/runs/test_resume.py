@@ -86,7 +86,7 @@ def test_a_changed_config_is_refused_by_the_names_of_its_keys(tmp_path: Path):
     (tmp_path / "config.toml").write_text(load_config(None, SETTINGS).to_toml())
     with pytest.raises(ConfigError, match=r"run\.seed \(0, now 7\), local\.lr \(0\.05, now 0\.5\)"):
         resumed_config(tmp_path, None, ["local.lr=0.5", "run.seed=7", "run.workers=2"])
-    with pytest.raises(ConfigError, match=r"model\.width"):
+    with pytest.raises(ConfigError, match=r"model\.resnet8\.width"):
         resumed_config(tmp_path, "quickstart")
     free = resumed_config(tmp_path, None, ["run.workers=3", "ray.address=10.0.0.1:6379"])
     assert (free.run.workers, free.ray.address, free.run.rounds) == (3, "10.0.0.1:6379", 5)

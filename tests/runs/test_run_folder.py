@@ -162,7 +162,7 @@ def test_a_run_does_not_go_on_in_another_precision_and_says_how_it_may(tmp_path:
     before = stopped(config, tmp_path / "run")
     with pytest.raises(RunError, match=r"its precision was fp32, and is bf16 now. .*run\.precision"):
         resumed(tmp_path / "run", "run.precision=bf16")
-    with pytest.raises(RunError, match=r"cameras side by side was \d+, and is 1 now. Set run\.block_size"):
+    with pytest.raises(RunError, match=r"cameras side by side was \d+, and is 1 now. Set run\.fleet\.block_size"):
         resumed(tmp_path / "run", "run.fleet.block_size=1")
     assert tree(tmp_path / "run") == before
     resumed(tmp_path / "run")

@@ -232,7 +232,7 @@ def test_no_camera_is_asked_to_train(tmp_path: Path):
     [
         ({"batch_norm__mode": "frozen"}, r'batch_norm\.mode = "frozen".*Set batch_norm\.mode = "local"'),
         ({"batch_norm__mode": "shared"}, r'batch_norm\.mode = "shared".*Set batch_norm\.mode = "local"'),
-        ({"norm": "group"}, r'model\.norm = "group".*Set model\.norm = "batch"'),
+        ({"norm": "group"}, r'norm = "group" in \[model\.resnet8\].*Set norm = "batch"'),
         ({"codec__error_feedback": "true", "codec__up": "int8"}, "they send none"),
     ],
 )
@@ -264,7 +264,7 @@ def test_runs_compare_by_what_they_are(
     """Full fine-tuning is that which is averaged: not that of each camera for itself, nor an unused setting."""
     alone = run_of("local-only", ("adapter__method", "full"))
     zero = run_of("zero-byte", ("adapter__method", "full"))
-    full = run_of("full", ("adapter__method", "full"))
+    full = run_of("fedavg", ("adapter__method", "full"))
     assert called(monkeypatch, "compare", str(zero), str(alone), str(full)) == 0
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in _table(capsys.readouterr().out)]
     named = {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
