@@ -85,13 +85,15 @@ _FOUND_IN = {
 """Name -> the module, and what it is called there. Equal to the imports above, which are for type checkers."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _FOUND_IN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    place, _, attribute = _FOUND_IN[name].partition(":")
-    module = import_module(place)
-    globals()[name] = found = getattr(module, attribute) if attribute else module
-    return found
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name not in _FOUND_IN:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        place, _, attribute = _FOUND_IN[name].partition(":")
+        module = import_module(place)
+        globals()[name] = found = getattr(module, attribute) if attribute else module
+        return found
 
 
 def __dir__() -> list[str]:

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from fed_lorac.adapters.fold_bn import fixed_norms_folded
 from fed_lorac.adapters.strided import strides_unfolded
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.training.batches import Augment, Feed, autocast
-from fed_lorac.training.blocks import Alone, Sgd, Stack, check_equal, fixed_norms_folded, why_apart
+from fed_lorac.training.blocks import Alone, Sgd, Stack, check_equal, why_apart
 
 __all__ = ["Outcome", "Recipe", "Task", "cosine", "decayed_groups", "train", "warm_cosine"]
 

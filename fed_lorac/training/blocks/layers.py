@@ -107,7 +107,7 @@ class SideBatchNorm(Side):
         for name, statistics in self.named_buffers(recurse=False):
             self.register_buffer(name, statistics.contiguous())  # each camera's own memory, to be moved in place
 
-    def affine(self) -> tuple[Tensor, Tensor]:
+    def gain_and_shift(self) -> tuple[Tensor, Tensor]:
         """Gain and shift, each (n*C,), of norms in eval mode."""
         return affine_of(cast(nn.BatchNorm2d, self.like[0]), {k: t.flatten() for k, t in self.own().items()})
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
+import numpy as np
 from numpy.random import Generator
 
-from fed_lorac.wire.codecs import drive, quantize, topk, values
-from fed_lorac.wire.codecs.values import Slot, Values
+from fed_lorac.wire.codecs import drive, quantize, topk
+from fed_lorac.wire.layout import Slot, Values
 from fed_lorac.wire.refusals import RefusedFrameError
 
 __all__ = ["CODECS", "Codec", "by_code", "by_name"]
@@ -86,11 +87,21 @@ def _given(rng: Generator | None, name: str) -> Generator:
     return rng
 
 
+def _pack_fp32(values: Values) -> bytes:
+    """As they are."""
+    return values.astype("<f4", copy=False).tobytes()
+
+
+def _unpack_fp32(data: memoryview) -> Values:
+    """Flat, in memory of its own."""
+    return np.frombuffer(data, "<f4").astype(np.float32)
+
+
 CODECS: dict[str, Codec] = {
-    "fp32": _float("fp32", 1, "IEEE 754 binary32", inf, 4, values.pack_fp32, values.unpack_fp32),
-    "fp16": _float("fp16", 2, "IEEE 754 binary16", 65520.0, 2, values.pack_fp16, values.unpack_fp16),
+    "fp32": _float("fp32", 1, "IEEE 754 binary32", inf, 4, _pack_fp32, _unpack_fp32),
+    "fp16": _float("fp16", 2, "IEEE 754 binary16", 65520.0, 2, quantize.pack_fp16, quantize.unpack_fp16),
     # 0x1.FFp127 lies half-way between bf16's largest number, 0x1.FEp127, and the power of two above it.
-    "bf16": _float("bf16", 3, "bfloat16", float.fromhex("0x1.FFp127"), 2, values.pack_bf16, values.unpack_bf16),
+    "bf16": _float("bf16", 3, "bfloat16", float.fromhex("0x1.FFp127"), 2, quantize.pack_bf16, quantize.unpack_bf16),
     "int8": _rounded("int8", 4, 8),
     "int4": _rounded("int4", 5, 4),
     "drive": Codec(
