@@ -107,19 +107,19 @@ def train(
     if len(models) > 1 and why_apart(models[0]):
         alone = [([m], [t]) for m, t in zip(models, tasks, strict=True)]
         return [train(m, t, recipe=recipe, lr_factor=lr_factor, on_step=on_step)[0] for m, t in alone]
-    network = (turn := _Turn(models, tasks, recipe)).side.network
+    network = (block := _Block(models, tasks, recipe)).side.network
     with fixed_norms_folded(network, models[0]), strides_unfolded(network):
         for step in range(max(task.steps for task in tasks)):
-            turn.dismiss(step)
-            loss = turn.step(lr_factor, step)
+            block.dismiss(step)
+            loss = block.step(lr_factor, step)
             if on_step is not None:
                 on_step(step, float(loss.mean()))
-        turn.dismiss(None)
-        turn.side.clear()
-    return turn.outcomes()
+        block.dismiss(None)
+        block.side.clear()
+    return block.outcomes()
 
 
-class _Turn:
+class _Block:
     """A block in the middle of its training. `live` are the cameras at work, in the order of their places."""
 
     def __init__(self, models: Sequence[nn.Module], tasks: Sequence[Task], recipe: Recipe) -> None:

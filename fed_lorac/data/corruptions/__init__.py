@@ -82,7 +82,7 @@ def corruption_fingerprint(name: str, settings: Mapping[str, object] | None = No
     its package, the libraries that this imports, and the settings. None where the corruption, or anything in this
     package, has been replaced since it was imported, or has no source: what it depends on, nobody knows.
     """
-    if registry.CORRUPTIONS.is_outside(name) and name not in CORRUPTIONS:
+    if name not in CORRUPTIONS and registry.CORRUPTIONS.is_outside(name):
         package, code = registry.CORRUPTIONS.package(name)
         made_by = f"{package} {code}, {sorted((settings or {}).items())}, {libraries_of(package)}"
         return None if code == "?" else made_by
