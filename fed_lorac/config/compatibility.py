@@ -158,7 +158,13 @@ def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
             f"under strategy.name = {toml(name)}. Set it to false, or choose factor-fedavg, or fedavg with an adapter "
             "that is linear."
         )
-    if codec.error_feedback and codec.build("up").lossless:
+    up, down = codec.build("up"), codec.build("down")
+    if up.code == down.code and up.name != down.name:
+        yield (
+            f"A frame names its codec by its code; got codec.up = {toml(codec.up)} and codec.down = {toml(codec.down)}, "
+            f"which both have {up.code}. Give one of them another code."
+        )
+    if codec.error_feedback and up.lossless:
         yield (
             "Error feedback is for codecs that lose something; got codec.error_feedback = true with codec.up = "
             f"{toml(codec.up)}. Set it to false, or choose another codec.up."

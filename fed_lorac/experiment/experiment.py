@@ -187,6 +187,8 @@ def open_data(config: Config) -> Dataset:
 def build_experiment(config: Config) -> Experiment:
     """The experiment of a config; the last two are kept, so that a worker builds each once."""
     torch.set_num_threads(config.run.threads)  # results repeat at equal threads only
+    for way in ("up", "down"):
+        by_name(config.codec.build(way))  # each process reads what any other sends
     return _experiment(tuple(sorted(config.to_flat().items())))
 
 
@@ -203,8 +205,6 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...]) -> Experiment:
     at("loading the base")
     base = load_base_model(config, data)
     plan = local_plan(config, precision, base.normalization)
-    for way in ("up", "down"):
-        by_name(config.codec.build(way))  # each process reads what any other sends
     check_cameras(
         fleet.cameras,
         base.model,

@@ -142,6 +142,13 @@ def test_a_frame_of_ones_own_codec_is_read_by_whoever_knows_its_code(package: st
         by_name("tenth")
 
 
+def test_two_codecs_of_one_code_are_not_both_in_a_run(package: str, tmp_path: Path) -> None:
+    body = f"import dataclasses\nfrom {package}.parts import TENTHS\nMine = dataclasses.replace(TENTHS, name='other')"
+    names = {"codec.up": f"{package}.parts:tenths", "codec.down": broken("another_codec", tmp_path, body)}
+    with pytest.raises(ConfigError, match=r"names its codec by its code; .*which both have 200"):
+        load_config(None, names)
+
+
 def test_a_link_of_ones_own_has_its_rates(package: str) -> None:
     assert link(f"{package}.parts:PIGEON").uplink_kbit_s == 0.01
 
