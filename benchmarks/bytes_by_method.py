@@ -24,7 +24,7 @@ from common import ROOT, arguments, deliver, header, say
 from method_bytes.markdown import written
 from method_bytes.pairs import Pair, pairs, ran
 
-from fed_lorac.config import names
+from fed_lorac import registry
 from fed_lorac.registry import ADAPTERS
 
 KEPT = ROOT / "benchmarks/results/bytes_by_method.json"
@@ -48,7 +48,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=2)
     parser.add_argument("--cameras", type=int, default=4)
     parser.add_argument("--adapters", nargs="+", default=list(ADAPTERS.names), choices=ADAPTERS.names)
-    parser.add_argument("--codecs", nargs="*", default=list(names.CODECS), choices=names.CODECS)
+    parser.add_argument("--codecs", nargs="*", default=list(registry.CODECS.names), choices=registry.CODECS.names)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each in a process of its own")
     parser.add_argument("--tables", nargs="+", type=Path, metavar="FILE", help="write the kept result's tables here")
     return parser.parse_args()

@@ -19,7 +19,7 @@ is a whole one, a gain on each filter's frozen weight, linear in what is trained
         strength: float = setting(0.5, "what each gain is multiplied by", above=0)
 
         def branch(self, name: str, conv: nn.Conv2d, generator: torch.Generator) -> Branch:
-            pattern = torch.randn(conv.weight.shape[1:], generator=generator)
+            pattern = torch.randn(1, *conv.weight.shape[1:], generator=generator)
             gain = torch.zeros(conv.out_channels, 1, 1, 1)
             return Branch({"gain": gain}, {"pattern": pattern}, {"strength": self.strength})
 """

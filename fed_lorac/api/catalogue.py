@@ -5,9 +5,7 @@ An entry's source stands beside it in its registry, and a strategy's exactness; 
 
 from typing import Any
 
-from fed_lorac.fleet.links import LINKS
-from fed_lorac.registry import ADAPTERS, STRATEGIES, Kind
-from fed_lorac.wire.codecs.codecs import CODECS
+from fed_lorac.registry import ADAPTERS, CODECS, LINKS, STRATEGIES, Kind
 
 __all__ = ["Entry", "methods"]
 
@@ -21,12 +19,16 @@ def methods() -> dict[str, list[Entry]]:
     table: `pandas.DataFrame(fl.methods()["adapters"])`.
     """
     return {
-        "adapters": [{"name": name, "source": kind.source} for name, kind in _classes(ADAPTERS)],
-        "strategies": [{"name": name, "source": row.source, "exact": row.exact} for name, row in _classes(STRATEGIES)],
-        "codecs": [{"name": name, "source": row.source} for name, row in CODECS.items()],
-        "links": [{"name": name, "source": row.source} for name, row in LINKS.items()],
+        "adapters": [{"name": name, "source": kind.source} for name, kind in _loaded(ADAPTERS)],
+        "strategies": [{"name": name, "source": row.source, "exact": row.exact} for name, row in _loaded(STRATEGIES)],
+        "codecs": [{"name": name, "source": row.source} for name, row in _loaded(CODECS)],
+        "links": [{"name": name, "source": row.source} for name, row in _loaded(LINKS)],
     }
 
 
-def _classes(kind: Kind) -> list[tuple[str, Any]]:
-    return [(name, kind.load(name)) for name in kind.names]
+def _loaded(kind: Kind) -> list[tuple[str, Any]]:
+    """Built-in ones first, then those of installed packages."""
+    return [
+        (name, kind.load(name) if kind.form == "class" else kind.make(name))
+        for name in (*kind.names, *sorted(kind.installed()))
+    ]

@@ -89,7 +89,7 @@ def _encode(
     frame, residual = encode_with_feedback(
         trained,
         state.residual if plan.uplink.error_feedback else None,
-        dtype=plan.uplink.name,
+        dtype=plan.uplink.codec,
         base=global_model.fingerprint(base),
         rng=stream(plan.seed, "codec", camera, round),
         topk_share=plan.uplink.topk_share,

@@ -3,7 +3,7 @@ between sections. Knows the config and what classes say of themselves; not how t
 
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fed_lorac import registry
 from fed_lorac.config import names, tables
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fed_lorac.config.whole import Config
     from fed_lorac.server.strategy import SilentStrategy, Strategy
 
-    AnyStrategy = Strategy | SilentStrategy
+    AnyStrategy: TypeAlias = Strategy | SilentStrategy
 
 __all__ = ["contradictions", "fixed_basis"]
 
@@ -158,7 +158,7 @@ def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
             f"under strategy.name = {toml(name)}. Set it to false, or choose factor-fedavg, or fedavg with an adapter "
             "that is linear."
         )
-    if codec.error_feedback and codec.up in names.LOSSLESS:
+    if codec.error_feedback and codec.build("up").lossless:
         yield (
             "Error feedback is for codecs that lose something; got codec.error_feedback = true with codec.up = "
             f"{toml(codec.up)}. Set it to false, or choose another codec.up."

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self, TypeVar
 from fed_lorac.errors import ConfigError
 from fed_lorac.registry import Kind
 from fed_lorac.runtime.near import did_you_mean
-from fed_lorac.runtime.settings import Rule, Scalar, rules_of
-from fed_lorac.runtime.spelling import toml
+from fed_lorac.runtime.settings import Rule, Scalar, items, rules_of
+from fed_lorac.runtime.spelling import list_text, toml
 
 __all__ = ["OPTIONS", "Section", "Table", "unknown_option"]
 
@@ -83,18 +83,22 @@ class Section:
 
     @classmethod
     def _declared(cls, key: str, value: str) -> dict[str, Rule]:
-        kind = cls.choices[key]
-        return rules_of(kind.load(value)) if kind.find(value) else {}
+        return cls.choices[key].rules(value)
 
     @classmethod
     def tables_of(cls, chosen: Mapping[str, object]) -> dict[str, dict[str, Rule]]:
         """The tables that are in force under values in view -> their rules; a choice that is none brings no table."""
         found: dict[str, dict[str, Rule]] = {}
         for key, kind in cls.choices.items():
-            value = str(chosen.get(key, cls.rules()[key].default))
-            if rules := cls.table_rules(key, value):
-                found.setdefault(OPTIONS if kind.is_outside(value) else value, {}).update(rules)
+            for value in cls._named(key, chosen.get(key, cls.rules()[key].default)):
+                if rules := cls.table_rules(key, value):
+                    found.setdefault(OPTIONS if kind.is_outside(value) else value, {}).update(rules)
         return found
+
+    @classmethod
+    def _named(cls, key: str, value: object) -> tuple[str, ...]:
+        """The names that a choice makes: one, or of a list each."""
+        return items(list_text(value) or "") if cls.rules()[key].listed else (str(value),)
 
     def __post_init__(self) -> None:
         for key, rule in self.rules().items():
@@ -140,7 +144,7 @@ class Section:
         """What is said of a table whose choice is not made."""
         path = f"[{cls.section}.{name}]"
         if name == OPTIONS:
-            kinds = [key for key, kind in cls.choices.items() if kind.group]
+            kinds = list(cls.own_parts())
             return (
                 f"{path} has the settings of a {' or '.join(kinds)} of your own, such as "
                 f'{cls.section}.{kinds[0]} = "my_package.module:Name". Take the table away, or name your own.'
@@ -162,8 +166,8 @@ class Section:
         6
         """
         for key, kind in self.choices.items():
-            name = getattr(self, key)
-            if kind.find(name) and issubclass(kind.load(name), of):
+            name = str(getattr(self, key))
+            if not self.rules()[key].listed and isinstance(its := kind.declares(name), type) and issubclass(its, of):
                 return of(**{key: value for key, value in self.tables.get(name, {}).items() if key in rules_of(of)})
         return of()
 
@@ -179,16 +183,32 @@ class Section:
         changed: dict[str, Any] = {key: value, "tables": tables}
         return replace(self, **changed)
 
-    def settings(self, key: str) -> dict[str, Any]:
-        """What the class that `key` chooses is built with: its own values of those in view, and its table's."""
-        declared = self._declared(key, getattr(self, key))
+    def settings(self, key: str, named: str = "") -> dict[str, Any]:
+        """What the class that `key` chooses is built with: its own values of those in view, and its table's. Of a list,
+        `named` says which of its choices is meant."""
+        value = named or getattr(self, key)
+        declared = self._declared(key, value)
         passed = {name: getattr(self, own) for own, name in self.shared.get(key, {}).items() if name in declared}
-        name = OPTIONS if self.choices[key].is_outside(getattr(self, key)) else getattr(self, key)
+        name = OPTIONS if self.choices[key].is_outside(value) else value
         return passed | {own: value for own, value in self.tables.get(name, {}).items() if own in declared}
 
     def build(self, key: str, **changes: Any) -> Any:
-        """What `key` chooses: its class, built with its settings, and `changes` in their place."""
-        return self.choices[key].load(getattr(self, key))(**{**self.settings(key), **changes})
+        """What `key` chooses, built with its settings, and `changes` in their place."""
+        return self.choices[key].make(getattr(self, key), **{**self.settings(key), **changes})
+
+    @classmethod
+    def own_parts(cls) -> dict[str, Kind]:
+        """The keys whose choice may be somebody else's part."""
+        return {key: kind for key, kind in cls.choices.items() if kind.group}
+
+    def outside(self) -> dict[str, str]:
+        """Each part of this section that is somebody else's -> which code it is made of."""
+        return {
+            name: kind.identity(name)
+            for key, kind in self.own_parts().items()
+            for name in self._named(key, getattr(self, key))
+            if kind.is_outside(name)
+        }
 
 
 def unknown_option(table: str, key: str, rules: Mapping[str, Rule]) -> str:

@@ -4,7 +4,7 @@ Every value is a scalar, because Flower's run-config carries no other: a list is
 under one choice is a table of its own; choices that contradict one another are refused in `sense`.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from fed_lorac import registry
@@ -76,10 +76,12 @@ class ModelConfig(Section):
 
     section: ClassVar[str] = "model"
     choices: ClassVar = {
-        "name": Kind(dict.fromkeys(names.CIFAR_MODELS, tables.CifarResNet)),
+        "name": replace(registry.MODELS, declared=dict.fromkeys(names.CIFAR_MODELS, tables.CifarResNet)),
         "weights": Kind({"pretrain": tables.Pretrain}),
     }
-    name: str = setting("resnet8", "the architecture", choices=names.MODELS)
+    name: str = setting(
+        "resnet8", "the architecture", choices=registry.MODELS.names, outside=registry.MODELS.is_outside
+    )
     weights: str = setting("shipped", "shipped, none, pretrain, imagenet, or the path of a checkpoint")
     normalization: str = setting("auto", 'of pixels: a name, or "mean / deviation"; auto: as the weights were trained')
 
@@ -115,9 +117,12 @@ class DataConfig(Section):
 
     section: ClassVar[str] = "data"
     choices: ClassVar = {
-        "name": Kind({**dict.fromkeys(names.DOWNLOADABLE, tables.CifarData), "folder": tables.FolderData})
+        "name": replace(
+            registry.DATASETS,
+            declared={**dict.fromkeys(names.DOWNLOADABLE, tables.CifarData), "folder": tables.FolderData},
+        )
     }
-    name: str = setting("digits", "the data set", choices=names.DATASETS)
+    name: str = setting("digits", "the data set", choices=registry.DATASETS.names, outside=registry.DATASETS.is_outside)
     root: str = setting("", "folder of the data set, seen from FED_LORAC_DATA, or from here where that is not set")
     image_size: int = setting(32, "height and width of an image in pixels, a multiple of 8", least=8, most=1024)
 
@@ -138,6 +143,8 @@ class FleetConfig(Section):
     choices: ClassVar = {
         "schedule": Kind({"front": tables.Front, "daily": tables.Daily, "walk": tables.Walk}),
         "label_skew": Kind({"dirichlet": tables.Dirichlet}),
+        "corruptions": replace(registry.CORRUPTIONS, declared={}),
+        "link": replace(registry.LINKS, declared={}),
     }
     cameras: int = setting(12, "cameras in the fleet", least=1)
     per_round: int = setting(12, "cameras that take part in a round, drawn at random", least=1)
@@ -146,8 +153,9 @@ class FleetConfig(Section):
     corruptions: str = setting(
         "fog, snow, gaussian_noise",
         "corruptions, assigned to cameras round robin",
-        choices=names.CORRUPTIONS,
+        choices=registry.CORRUPTIONS.names,
         listed=True,
+        outside=registry.CORRUPTIONS.is_outside,
     )
     severities: str = setting(
         "3, 4, 5", "severities, assigned so that each corruption meets each", choices=names.SEVERITIES, listed=True
@@ -159,7 +167,13 @@ class FleetConfig(Section):
     label_skew: str = setting("iid", "how the classes differ between cameras", choices=names.LABEL_SKEWS)
     availability: float = setting(1.0, "probability that a camera can be reached in a round", above=0, most=1)
     dropout: float = setting(0.0, "probability that a camera's reply is lost", least=0, below=1)
-    link: str = setting("lte-m", "radio links, assigned to cameras", choices=names.LINKS, listed=True)
+    link: str = setting(
+        "lte-m",
+        "radio links, assigned to cameras",
+        choices=registry.LINKS.names,
+        listed=True,
+        outside=registry.LINKS.is_outside,
+    )
     link_assignment: str = setting("round_robin", "how links are assigned", choices=names.LINK_ASSIGNMENTS)
     image_time_s: float = setting(0.0, "simulated seconds to train on one image at speed 1", least=0)
     speeds: float | str = setting(1.0, "training speeds, assigned to cameras round robin", above=0, listed=True)
@@ -279,7 +293,11 @@ class CodecConfig(Section):
     """How numbers are encoded for the radio."""
 
     section: ClassVar[str] = "codec"
-    choices: ClassVar = {"up": Kind({"topk": tables.Topk}), "down": Kind({"topk": tables.Topk})}
-    up: str = setting("fp32", "from camera to server", choices=names.CODECS)
-    down: str = setting("fp32", "from server to camera", choices=names.CODECS)
+    choices: ClassVar = dict.fromkeys(("up", "down"), replace(registry.CODECS, declared={"topk": tables.Topk}))
+    up: str = setting(
+        "fp32", "from camera to server", choices=registry.CODECS.names, outside=registry.CODECS.is_outside
+    )
+    down: str = setting(
+        "fp32", "from server to camera", choices=registry.CODECS.names, outside=registry.CODECS.is_outside
+    )
     error_feedback: bool = setting(False, "add to each frame what the codec lost of the camera's frame before")

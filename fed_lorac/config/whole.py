@@ -94,6 +94,11 @@ class Config:
         """`{"section.key": scalar}` for every key that is in force, as Flower's run-config carries it."""
         return {key: value for key, value, _ in self._items()}
 
+    def outside(self) -> dict[str, str]:
+        """Every part that is somebody else's, by its name -> which code it is made of."""
+        sections: list[Section] = [getattr(self, name) for name in SECTIONS]
+        return {name: code for section in sections for name, code in section.outside().items()}
+
     def changed(self) -> dict[str, Scalar]:
         """Those of `to_flat` that differ from their defaults."""
         return {key: value for key, value, rule in self._items() if rule is None or value != rule.default}

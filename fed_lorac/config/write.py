@@ -38,7 +38,7 @@ def flower_table() -> str:
         for table, keys in section.known_tables().items():
             rules = section.table_rules(keys[0], table)
             lines += [f"{name}.{table}.{key} = {toml(rule.default)}" for key, rule in rules.items()]
-        if any(kind.group for kind in section.choices.values()):
+        if section.own_parts():
             lines.append(f'{name}.{OPTIONS} = ""')
     return "\n".join(lines) + "\n"
 

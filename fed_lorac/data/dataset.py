@@ -1,14 +1,14 @@
 """What a data set is to the rest of the house: images, labels and three disjoint pools. Not where they came from."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
 from fed_lorac.errors import DataError
 
-__all__ = ["Dataset", "checked"]
+__all__ = ["Dataset", "Images", "checked"]
 
 
 def checked(indices: Int64[np.ndarray, " m"], count: int, name: str) -> Int64[np.ndarray, " m"]:
@@ -27,11 +27,26 @@ def checked(indices: Int64[np.ndarray, " m"], count: int, name: str) -> Int64[np
 
 
 @dataclass(frozen=True, eq=False)
+class Images:
+    """What a data set of somebody else's gives: all its images and labels, and the names of its classes, by label.
+
+    The first `train_count` are for training, which the cloud and the fleet share, and the rest for evaluation; None:
+    all are shared between the three.
+    """
+
+    images: UInt8[np.ndarray, "n height width 3"]
+    labels: Int64[np.ndarray, " n"]
+    classes: tuple[str, ...]
+    train_count: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Images and labels, and who may use which: `cloud`, `fleet` and `evaluation` are disjoint indices into both.
 
     `images` is mapped from a file that all processes share, and read-only. `fingerprint` is a sha256 over images,
-    labels and classes, the same wherever and however often the same pixels are loaded.
+    labels and classes, the same wherever and however often the same pixels are loaded. `corruption_settings`: those of
+    corruptions that have any, by name.
     """
 
     name: str
@@ -42,6 +57,7 @@ class Dataset:
     fleet: Int64[np.ndarray, " n_fleet"]
     evaluation: Int64[np.ndarray, " n_evaluation"]
     fingerprint: str
+    corruption_settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict, kw_only=True)
 
     def clean(self, indices: Int64[np.ndarray, " m"]) -> UInt8[np.ndarray, "m height width 3"]:
         """A copy of these images as they are in fair weather.
@@ -62,7 +78,8 @@ class Dataset:
         """
         from fed_lorac.data.corruptions import corrupt  # noqa: PLC0415  (clean images need no SciPy)
 
-        stormy: np.ndarray = corrupt(self.clean(indices), corruption, severity, rng)
+        own = self.corruption_settings.get(corruption, {})
+        stormy: np.ndarray = corrupt(self.clean(indices), corruption, severity, rng, **own)
         return stormy
 
     def weather_made_by(self, corruption: str) -> str | None:
@@ -72,7 +89,7 @@ class Dataset:
         """
         from fed_lorac.data.corruptions import corruption_fingerprint  # noqa: PLC0415
 
-        return corruption_fingerprint(corruption)
+        return corruption_fingerprint(corruption, self.corruption_settings.get(corruption))
 
     def check_weathers(self, corruptions: Iterable[str], *, clear: bool = False) -> None:
         """Look, before a run starts, whether `weather` has all of these, and with `clear` whether `clean` has images.

@@ -7,24 +7,26 @@ fleet by rank within class. Where there are none, all images are shared between 
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fed_lorac.data import cifar, cifar10c, digits
-from fed_lorac.data.dataset import Dataset
+from fed_lorac import registry
+from fed_lorac.data import cifar
+from fed_lorac.data import cifar10c as cifar10c_files
+from fed_lorac.data import digits as scans
+from fed_lorac.data.dataset import Dataset, Images
 from fed_lorac.data.decode import decode_all, decode_settings
 from fed_lorac.data.image_folder import Listing, has_splits, list_images
 from fed_lorac.data.splits import check_shares, split_by_rank
 from fed_lorac.data.store import Entry, cached
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.runtime.files import home_expanded
-from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.source import source_of
 
-__all__ = ["DATASETS", "Dataset", "data_root", "load"]
+__all__ = ["Dataset", "Images", "data_root", "load"]
 
 SHARES = (0.5, 0.3, 0.2)  # cloud, fleet, evaluation, of a data set without test files
 
@@ -69,11 +71,12 @@ def load(
     shares: tuple[float, float, float] | None = None,
     cache_dir: Path | str | None = None,
     clean: Dataset | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> Dataset:
     """Open a data set, decoding it into the shared cache on first use; a second start opens no image file.
 
     Args:
-        name: `cifar10`, `cifar100`, `folder`, `digits` or `cifar10c`.
+        name: `cifar10`, `cifar100`, `folder`, `digits` or `cifar10c`; or one of somebody else's.
         root: where its files are, see `data_root`; `digits` needs none.
         download: fetch CIFAR from its authors when it is not there.
         image_size: height and width in pixels, a multiple of 8 (CIFAR-10-C is 32 only).
@@ -82,25 +85,56 @@ def load(
             and of CIFAR-10-C, which has nothing for the cloud, 0, 50 and 50 %.
         cache_dir: see `fed_lorac.data.store.cache_folder`.
         clean: for CIFAR-10-C without `_clean.npy`, the CIFAR-10 whose test images it was made from.
+        settings: of somebody else's data set.
 
     Raises:
         ConfigError: an unknown name, or a size or share out of range.
         DataError: files that are missing, damaged or do not fit together.
     """
-    if name not in DATASETS:
-        near = did_you_mean(str(name), DATASETS)
-        raise ConfigError(f"A data set must be one of {', '.join(DATASETS)}; got {name!r}.{near}")
+    opened = registry.DATASETS.load(name)
     if image_size < 8 or image_size % 8:
         raise ConfigError(f"image_size must be a multiple of 8 pixels; got {image_size}. The usual one is 32.")
     check_shares((cloud_share, 1 - cloud_share))
     check_shares(shares or SHARES)
     ask = Request(data_root(root), download, image_size, cloud_share, shares, cache_dir, clean)
     try:
-        return DATASETS[name](ask)
+        return _of_others(name, ask, settings or {}) if registry.DATASETS.is_outside(name) else opened(ask)
     except OSError as error:  # what no room below has a better word for: permissions, a loop of links, a lost disk
         raise DataError(
             f"The files of {name} must be readable; {error}. Check {ask.root} and its permissions."
         ) from error
+
+
+def _of_others(name: str, ask: Request, settings: Mapping[str, object]) -> Dataset:
+    """Somebody else's, read anew in each process; its pixels lie in the cache by what they are, shared by all."""
+    came = registry.DATASETS.make(name, root=ask.root, image_size=ask.image_size, **settings)
+    if isinstance(came, Dataset):
+        return came
+    arrays = _arrays(name, came, ask.image_size)
+    digest = hashlib.sha256()
+    for part, array in arrays.items():
+        digest.update(f"{part} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return _dataset(
+        name,
+        cached(f"images of {name}; {digest.hexdigest()}, code {source_of(__name__)}", lambda: arrays, ask.cache_dir),
+        ask,
+    )
+
+
+def _arrays(name: str, came: object, size: int) -> dict[str, np.ndarray]:
+    """What `Images` has, as a cache entry; ConfigError where it is not what it should be."""
+    if not isinstance(came, Images):
+        raise registry.DATASETS.broken(name, f"it gives {type(came).__name__}")
+    images, labels, classes = np.asarray(came.images), np.asarray(came.labels), np.array(came.classes, np.str_)
+    if images.dtype != np.uint8 or images.shape != (len(labels), size, size, 3) or labels.shape != images.shape[:1]:
+        what = f"{images.dtype} {images.shape} with labels {labels.shape}, data.image_size being {size}"
+        raise registry.DATASETS.broken(
+            name, f"images must be uint8 (N, {size}, {size}, 3) and labels (N,); it gives {what}"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or set(np.unique(labels).tolist()) - set(range(len(classes))):
+        raise registry.DATASETS.broken(name, f"labels must be whole numbers below its {len(classes)} classes")
+    arrays = {"images": images, "labels": labels.astype(np.int64), "classes": classes}
+    return arrays if came.train_count is None else {**arrays, "test_start": np.array([came.train_count])}
 
 
 def _official(version: cifar.Official, ask: Request) -> Dataset:
@@ -116,11 +150,11 @@ def _official(version: cifar.Official, ask: Request) -> Dataset:
     )
 
 
-def _cifar100(ask: Request) -> Dataset:
+def cifar100(ask: Request) -> Dataset:
     return _official(cifar.official("cifar100"), ask)
 
 
-def _cifar10(ask: Request) -> Dataset:
+def cifar10(ask: Request) -> Dataset:
     """The official files where they are or may be fetched, else a copy of CIFAR-10 as an image folder."""
     if ask.download or (ask.root / "cifar-10-batches-py").is_dir():
         return _official(cifar.official("cifar10"), ask)
@@ -147,24 +181,26 @@ def _copy_name(listing: Listing) -> str:
     return f"cifar10 (JPEG re-encoding{part})"
 
 
-def _folder(ask: Request) -> Dataset:
+def folder(ask: Request) -> Dataset:
     return _dataset(f"folder ({ask.root.name})", _decoded(list_images(ask.root), ask), ask)
 
 
-def _digits(ask: Request) -> Dataset:
-    key = f"images of digits, {ask.image_size} pixels a side; {digits.stamp(ask.image_size)}"
-    entry = cached(key, lambda: digits.read(ask.image_size), ask.cache_dir)
+def digits(ask: Request) -> Dataset:
+    key = f"images of digits, {ask.image_size} pixels a side; {scans.stamp(ask.image_size)}"
+    entry = cached(key, lambda: scans.read(ask.image_size), ask.cache_dir)
     return _dataset("digits", entry, ask)
 
 
-def _cifar10c(ask: Request) -> Dataset:
-    if ask.image_size != cifar10c.SIDE:
+def cifar10c(ask: Request) -> Dataset:
+    if ask.image_size != cifar10c_files.SIDE:
         raise ConfigError(f"CIFAR-10-C's images are 32 x 32; got image_size = {ask.image_size}. Leave it at 32.")
     clean = ask.clean
-    folder = cifar10c.find(ask.root)
+    folder = cifar10c_files.find(ask.root)
     if clean is None and not os.path.lexists(folder / "_clean.npy") and (ask.root / "cifar-10-batches-py").is_dir():
         clean = _official(cifar.official("cifar10"), ask)
-    return cifar10c.open_blocks(folder, shares=ask.shares or cifar10c.SHARES, clean=clean, cache_dir=ask.cache_dir)
+    return cifar10c_files.open_blocks(
+        folder, shares=ask.shares or cifar10c_files.SHARES, clean=clean, cache_dir=ask.cache_dir
+    )
 
 
 def _decoded(listing: Listing, ask: Request) -> Entry:
@@ -204,12 +240,3 @@ def _dataset(name: str, entry: Entry, ask: Request) -> Dataset:
         array.flags.writeable = False
     fingerprint = hashlib.sha256(json.dumps([entry.sha256[part] for part in ("images", "labels", "classes")]).encode())
     return Dataset(name, arrays["images"], labels, classes, cloud, fleet, evaluation, fingerprint.hexdigest())
-
-
-DATASETS: dict[str, Callable[[Request], Dataset]] = {
-    "cifar10": _cifar10,
-    "cifar100": _cifar100,
-    "folder": _folder,
-    "digits": _digits,
-    "cifar10c": _cifar10c,
-}

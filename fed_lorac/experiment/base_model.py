@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac import __version__
-from fed_lorac.config import CifarResNet, Config, Pretrain
+from fed_lorac.config import Config, Pretrain
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.data.progress import at
 from fed_lorac.data.store import cache_folder
 from fed_lorac.errors import DataError
 from fed_lorac.experiment.base_weights import Taken, fresh_normalization, remedy, take
-from fed_lorac.models import build
+from fed_lorac.models import build, check_outputs, described
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.models.weights import SHIPPED, imagenet, read_checkpoint, shipped_path
 from fed_lorac.runtime.files import home_expanded, reserved
@@ -58,10 +58,9 @@ def fresh_model(config: Config, classes: int) -> nn.Module:
     """The config's network with weights drawn from the run's seed."""
     m = config.model
     generator = torch_stream(config.run.seed, "model")
-    shape = m.table(CifarResNet)
-    return build(
-        m.name, num_classes=classes, width=shape.width, norm=shape.norm, shortcut=shape.shortcut, generator=generator
-    )
+    model = build(m.name, num_classes=classes, generator=generator, **m.settings("name"))
+    check_outputs(m.name, model, classes, config.data.image_size)
+    return model
 
 
 def load_base_model(config: Config, data: Dataset, *, trains_on: bool = False) -> BaseModel:
@@ -154,12 +153,8 @@ def train_base(
 
 def provenance(config: Config, data: Dataset, recipe: Recipe, epochs: int) -> dict[str, str]:
     """What a checkpoint's metadata says of its training, as strings."""
-    m, shape = config.model, config.model.table(CifarResNet)
     return {
-        "model": m.name,
-        "width": str(shape.width),
-        "norm": shape.norm,
-        "shortcut": shape.shortcut,
+        **described(config.model.name, config.model.settings("name")),
         "classes": json.dumps(data.classes),
         "normalization": recipe.normalization.text,
         "data": data.name,

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from torch import nn
 
-from fed_lorac.config import CifarResNet, Config
+from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.models import MODELS
+from fed_lorac.models import described
 from fed_lorac.models.classes import classes_of, difference, reordered
 from fed_lorac.models.fitting import CLASSIFIER, load_into, misfit_of_classifier
 from fed_lorac.models.weights import Checkpoint
+from fed_lorac.registry import MODELS
 from fed_lorac.runtime.normalization import CIFAR10, IMAGENET, Normalization
 
 __all__ = ["Taken", "fresh_normalization", "recorded_normalization", "remedy", "take"]
@@ -115,11 +116,11 @@ def _check_network(said: Mapping[str, str], source: str, config: Config) -> None
     """DataError where our own metadata names another network: it says more than shapes that do not fit."""
     if "fed_lorac" not in said:
         return
-    own, shape, width = config.model, config.model.table(CifarResNet), MODELS[config.model.name][0]
-    wanted = {"name": own.name, "width": str(shape.width or width), "norm": shape.norm, "shortcut": shape.shortcut}
-    came = {key: said.get("model" if key == "name" else key, wanted[key]) for key in wanted}
-    if came["width"] == "0" and came["name"] in MODELS:
-        came["width"] = str(MODELS[came["name"]][0])
+    own = config.model
+    wanted = described(own.name, own.settings("name"))
+    came = {key: said.get(key, wanted[key]) for key in wanted}
+    if came.get("width") == "0" and came["model"] in MODELS.names:  # its own width
+        came["width"] = described(came["model"], {})["width"]
     if odd := [key for key in wanted if came[key] != wanted[key]]:
         settings, ours = (", ".join(_setting(its, key) for key in odd) for its in (came, wanted))
         instead = f", or t{remedy(config)[1:]}" if own.weights == "shipped" else "."
@@ -175,5 +176,8 @@ def _normalization(said: Mapping[str, str], source: str, config: Config) -> tupl
 
 
 def _setting(network: Mapping[str, str], key: str) -> str:
-    table = "model" if key == "name" else f"model.{network['name']}"
-    return f"{table}.{key} = {network[key]}"
+    if key == "model":
+        return f"model.name = {network[key]}"
+    if key == "model_settings":
+        return f"[model.options] {network[key]}"
+    return f"model.{network['model']}.{key} = {network[key]}"

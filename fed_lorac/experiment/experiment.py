@@ -16,7 +16,6 @@ from fed_lorac.config import (
     FolderData,
     LocalStatistics,
     Topk,
-    names,
 )
 from fed_lorac.config.compatibility import fixed_basis
 from fed_lorac.data.datasets import Dataset, load
@@ -33,6 +32,8 @@ from fed_lorac.seeds import torch_stream
 from fed_lorac.training.batch_norm import check_cameras
 from fed_lorac.training.batches import Augment
 from fed_lorac.training.loop import Recipe, cosine
+from fed_lorac.wire.codecs.codecs import FP32, Codec
+from fed_lorac.wire.frame import by_name
 
 __all__ = [
     "BatchNormPlan",
@@ -75,7 +76,7 @@ class BatchNormPlan:
 class UplinkCodec:
     """How a camera encodes what it sends."""
 
-    name: str = "fp32"
+    codec: Codec = FP32
     topk_share: float = 0.05
     error_feedback: bool = False
 
@@ -171,7 +172,16 @@ def open_data(config: Config) -> Dataset:
     """The data set of the config's `data` section."""
     d = config.data
     files, split = d.table(CifarData), d.table(FolderData)
-    return load(d.name, d.root, download=files.download, image_size=d.image_size, cloud_share=split.cloud_share)
+    data = load(
+        d.name,
+        d.root,
+        download=files.download,
+        image_size=d.image_size,
+        cloud_share=split.cloud_share,
+        settings=d.settings("name") if d.outside() else None,
+    )
+    own = {name: config.fleet.settings("corruptions", name) for name in config.fleet.corruption_names}
+    return replace(data, corruption_settings={name: settings for name, settings in own.items() if settings})
 
 
 def build_experiment(config: Config) -> Experiment:
@@ -193,6 +203,8 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...]) -> Experiment:
     at("loading the base")
     base = load_base_model(config, data)
     plan = local_plan(config, precision, base.normalization)
+    for way in ("up", "down"):
+        by_name(config.codec.build(way))  # each process reads what any other sends
     check_cameras(
         fleet.cameras,
         base.model,
@@ -203,7 +215,7 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...]) -> Experiment:
         trains=plan.trains and plan.batch_norm.trains,
         local=plan.batch_norm.local,
     )
-    return Experiment(config, data, fleet, base, _adapters(config, base), plan, device, precision)
+    return Experiment(config, data, fleet, base, _adapters(config, base, plan), plan, device, precision)
 
 
 def local_plan(config: Config, precision: Precision, normalization: Normalization) -> LocalPlan:
@@ -231,7 +243,7 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         steps=local.steps,
         image_size=config.data.image_size,
         batch_norm=BatchNormPlan(config.batch_norm.mode, statistics.training_statistics == "fixed", statistics.window),
-        uplink=UplinkCodec(codec.up, codec.table(Topk).share, codec.error_feedback),
+        uplink=UplinkCodec(codec.build("up"), codec.table(Topk).share, codec.error_feedback),
         block_size=1 if config.run.engine == "flower" else config.run.table(FleetEngine).block_size,
         correlated=correlated,
         trains=strategy.trains,
@@ -242,7 +254,7 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
     )
 
 
-def _adapters(config: Config, base: BaseModel) -> tuple[Adapter, ...]:
+def _adapters(config: Config, base: BaseModel, plan: LocalPlan) -> tuple[Adapter, ...]:
     """What cameras train: one adapter for all, or one for each of the ranks, with the same alpha / r.
 
     Under a rotating basis what is drawn stays for the round.
@@ -251,7 +263,7 @@ def _adapters(config: Config, base: BaseModel) -> tuple[Adapter, ...]:
     dealt: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank)) for rank in adapter.ranks]
     if STRATEGIES.load(config.strategy.name).rotates:
         dealt = [one.with_frozen_basis() or one for one in dealt]
-    if config.codec.up not in names.LOSSLESS and STRATEGIES.load(config.strategy.name).draws_anew:
+    if not plan.uplink.codec.lossless and STRATEGIES.load(config.strategy.name).draws_anew:
         dealt = [one.relative_to_init() for one in dealt]
     return tuple(one.fit_to(base.model) for one in dealt)
 

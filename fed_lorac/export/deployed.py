@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.errors import DataError
-from fed_lorac.models import build
+from fed_lorac.models import build, said_settings
 from fed_lorac.models.weights import load_into, read_checkpoint
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
 from fed_lorac.training.accuracy import batch_norms
@@ -62,13 +62,7 @@ def load_network(path: Path) -> Deployed:
     said = checkpoint.metadata
     if said.get("holds") != "network":
         raise DataError(f"A network is read from what `fed-lorac export --format safetensors` wrote; {path} is not.")
-    network = build(
-        said["model"],
-        num_classes=len(json.loads(said["classes"])),
-        width=int(said["width"]),
-        norm=said["norm"],
-        shortcut=said["shortcut"],
-    )
+    network = build(said["model"], num_classes=len(json.loads(said["classes"])), **said_settings(said))
     # Files of before it was written down have CIFAR-10's, which was the only one.
     normalization = Normalization.parse(said.get("normalization", "cifar10"))
     deployed = Deployed.of(network, fold=said["batch_norm"].startswith(FOLDED), normalization=normalization)

@@ -5,9 +5,9 @@ import json
 from collections.abc import Mapping
 
 from fed_lorac import __version__
-from fed_lorac.config import CifarResNet
 from fed_lorac.export.deployed import Deployed
 from fed_lorac.export.finished import Finished, own_change_of_camera, statistics_of_camera
+from fed_lorac.models import described
 from fed_lorac.models.fingerprints import fingerprint
 
 __all__ = ["adapter_facts", "network_facts"]
@@ -21,15 +21,12 @@ _OUTSIDE = (
 
 def network_facts(run: Finished, camera: int | None, deployed: Deployed, *, normalizes: bool) -> dict[str, str]:
     """What goes in and comes out, and where the network is from. `normalizes`: the file's own operations do."""
-    m, shape = run.config.model, run.config.model.table(CifarResNet)
+    model = run.config.model
     side = run.config.data.image_size
     return {
         **_origin(run, camera),
         "holds": "network",
-        "model": m.name,
-        "width": str(shape.width),
-        "norm": shape.norm,
-        "shortcut": shape.shortcut,
+        **described(model.name, model.settings("name")),
         "batch_norm": deployed.batch_norm,
         "classes": json.dumps(run.classes),
         "input": f"images: float32 (N, 3, {side}, {side}), RGB, 0 to 255",

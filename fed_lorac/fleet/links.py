@@ -10,10 +10,11 @@ cycle keeps it silent waits, and counts again once its air is free.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
+from fed_lorac import registry
 from fed_lorac.errors import ConfigError
-from fed_lorac.runtime.near import did_you_mean
 
 if TYPE_CHECKING:
     from fed_lorac.fleet.fleet import Camera
@@ -38,7 +39,11 @@ _DUTY_WINDOW_S = 3_600.0  # a duty cycle is a share of any hour: ETSI EN 300 220
 
 @dataclass(frozen=True)
 class Link:
-    """One radio class. `duty_cycle` is the share of time it may transmit, 1 where nothing limits it."""
+    """One radio class: physical rates, above 0, and the share of time it may transmit, 1 where nothing limits it.
+
+    Raises:
+        ConfigError: a rate that is not above 0, or a duty cycle that is not above 0 and at most 1.
+    """
 
     name: str
     uplink_kbit_s: float
@@ -46,33 +51,43 @@ class Link:
     duty_cycle: float
     source: str
 
+    def __post_init__(self) -> None:
+        if not (self.uplink_kbit_s > 0 and self.downlink_kbit_s > 0 and 0 < self.duty_cycle <= 1):
+            raise ConfigError(
+                f"A link has rates above 0 kbit/s and a duty cycle above 0, at most 1; got {self}. Mend its numbers."
+            )
+
 
 _LORAWAN = "LoRaWAN Regional Parameters RP002, EU863-870, 125 kHz; duty cycle: ETSI EN 300 220-2, 868.0-868.6 MHz"
 
 # Physical peak rates: an upper bound on speed. Packet headers, fragmentation and repetition come on top of the bytes.
+LORAWAN_DR0 = Link("lorawan-dr0", 0.25, 0.25, 0.01, _LORAWAN)
+LORAWAN_DR1 = Link("lorawan-dr1", 0.44, 0.44, 0.01, _LORAWAN)
+LORAWAN_DR2 = Link("lorawan-dr2", 0.98, 0.98, 0.01, _LORAWAN)
+LORAWAN_DR3 = Link("lorawan-dr3", 1.76, 1.76, 0.01, _LORAWAN)
+LORAWAN_DR4 = Link("lorawan-dr4", 3.125, 3.125, 0.01, _LORAWAN)
+LORAWAN_DR5 = Link("lorawan-dr5", 5.47, 5.47, 0.01, _LORAWAN)
+NB_IOT_NB1 = Link("nb-iot-nb1", 62.0, 26.0, 1.0, "3GPP TS 36.306 Release 13, category NB1, multi-tone uplink")
+NB_IOT_NB2 = Link("nb-iot-nb2", 159.0, 127.0, 1.0, "3GPP TS 36.306 Release 14, category NB2, uplink")
+LTE_M = Link("lte-m", 375.0, 300.0, 1.0, "3GPP TS 36.306 Release 13, category M1, half duplex uplink")
+LTE_CAT_1 = Link("lte-cat-1", 5_000.0, 10_000.0, 1.0, "3GPP TS 36.306 Release 8, category 1, uplink")
+LTE_4G = Link("4g", 20_000.0, 60_000.0, 1.0, "typical LTE rates of a good cell, not a standard's peak")
+
 LINKS: dict[str, Link] = {
     row.name: row
     for row in (
-        Link("lorawan-dr0", 0.25, 0.25, 0.01, _LORAWAN),
-        Link("lorawan-dr1", 0.44, 0.44, 0.01, _LORAWAN),
-        Link("lorawan-dr2", 0.98, 0.98, 0.01, _LORAWAN),
-        Link("lorawan-dr3", 1.76, 1.76, 0.01, _LORAWAN),
-        Link("lorawan-dr4", 3.125, 3.125, 0.01, _LORAWAN),
-        Link("lorawan-dr5", 5.47, 5.47, 0.01, _LORAWAN),
-        Link("nb-iot-nb1", 62.0, 26.0, 1.0, "3GPP TS 36.306 Release 13, category NB1, multi-tone uplink"),
-        Link("nb-iot-nb2", 159.0, 127.0, 1.0, "3GPP TS 36.306 Release 14, category NB2, uplink"),
-        Link("lte-m", 375.0, 300.0, 1.0, "3GPP TS 36.306 Release 13, category M1, half duplex uplink"),
-        Link("lte-cat-1", 5_000.0, 10_000.0, 1.0, "3GPP TS 36.306 Release 8, category 1, uplink"),
-        Link("4g", 20_000.0, 60_000.0, 1.0, "typical LTE rates of a good cell, not a standard's peak"),
+        *(LORAWAN_DR0, LORAWAN_DR1, LORAWAN_DR2, LORAWAN_DR3, LORAWAN_DR4, LORAWAN_DR5),
+        *(NB_IOT_NB1, NB_IOT_NB2, LTE_M, LTE_CAT_1, LTE_4G),
     )
 }
+"""The built-in ones."""
 
 
+@cache
 def link(name: str) -> Link:
-    """The radio class called `name`; ConfigError, naming one that is near, when there is none."""
-    if name in LINKS:
-        return LINKS[name]
-    raise ConfigError(f"A link must be one of {', '.join(LINKS)}; got {name!r}.{did_you_mean(str(name), LINKS)}")
+    """The radio class called `name`, built in or somebody else's; ConfigError where there is none."""
+    found: Link = registry.LINKS.make(name)
+    return found
 
 
 def air_time_s(n_bytes: int, over: Link) -> float:

@@ -1,40 +1,67 @@
-"""Base networks by name, and where their weights come from. Knows layers and files; not adapters or cameras."""
+"""Base networks by name, and what a file says of the network that its weights are of. Knows layers; not adapters or
+cameras."""
 
-from collections.abc import Callable
-from functools import partial
+import json
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-from fed_lorac.errors import ConfigError
-from fed_lorac.models.cifar_resnet import CifarResNet
-from fed_lorac.models.torchvision_resnet import TORCHVISION, torchvision_resnet
+from fed_lorac.models.cifar_resnet import WIDTH as CIFAR_WIDTH
+from fed_lorac.models.torchvision_resnet import TORCHVISION
+from fed_lorac.models.torchvision_resnet import WIDTH as TORCHVISION_WIDTH
+from fed_lorac.registry import MODELS
 
-__all__ = ["MODELS", "build"]
-
-MODELS: dict[str, tuple[int, Callable[..., nn.Module]]] = {
-    **{f"resnet{depth}": (16, partial(CifarResNet, depth)) for depth in (8, 14, 20, 32, 56)},
-    **{name: (64, partial(torchvision_resnet, name)) for name in TORCHVISION},
-}
-"""Name -> (its own width, its builder)."""
+__all__ = ["build", "check_outputs", "described", "said_settings"]
 
 
-def build(
-    name: str,
-    *,
-    num_classes: int = 10,
-    width: int = 0,
-    norm: str = "batch",
-    shortcut: str = "projection",
-    generator: torch.Generator | None = None,
-) -> nn.Module:
-    """The network `name` with fresh weights; `width` 0 is the network's own.
+def build(name: str, *, num_classes: int = 10, generator: torch.Generator | None = None, **settings: Any) -> nn.Module:
+    """The network `name` with fresh weights: built in (settings `width`, of which 0 is its own, `norm`, `shortcut`), or
+    somebody else's.
 
-    The draw comes from `generator` (default: seed 0) and leaves PyTorch's global generator as it was.
+    The draw comes from `generator` (default: seed 0) and leaves PyTorch's global generator as it was. Raises
+    `ConfigError` where there is no such network, or it keeps no contract.
     """
-    if name not in MODELS:
-        raise ConfigError(f"model.name is one of {', '.join(MODELS)}; got {name!r}.")
-    own_width, make = MODELS[name]
+    MODELS.load(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0 if generator is None else int(torch.randint(1 << 62, (1,), generator=generator)))
-        return make(num_classes=num_classes, width=width or own_width, norm=norm, shortcut=shortcut)
+        network = MODELS.make(name, num_classes=num_classes, **settings)
+    if not isinstance(network, nn.Module):
+        raise MODELS.broken(name, f"it gives {type(network).__name__}")
+    return network
+
+
+def check_outputs(name: str, network: nn.Module, num_classes: int, image_size: int) -> None:
+    """ConfigError where somebody else's network does not give (N, classes) of images (N, 3, H, W)."""
+    if not MODELS.is_outside(name):
+        return
+    was = network.training
+    try:
+        with torch.no_grad():
+            found = network.eval()(torch.zeros(2, 3, image_size, image_size))
+    except Exception as error:
+        raise MODELS.broken(name, f"images (2, 3, {image_size}, {image_size}) fail: {error}") from error
+    finally:
+        network.train(was)
+    came = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+    if came != (2, num_classes):
+        raise MODELS.broken(
+            name, f"images (2, 3, {image_size}, {image_size}) give {came}, and (2, {num_classes}) are due"
+        )
+
+
+def described(name: str, settings: Mapping[str, Any]) -> dict[str, str]:
+    """What a file of weights says of their network: its name and all its settings."""
+    if MODELS.is_outside(name):
+        return {"model": name, "model_settings": json.dumps(dict(settings), sort_keys=True)}
+    width = settings.get("width") or (TORCHVISION_WIDTH if name in TORCHVISION else CIFAR_WIDTH)
+    rest = {"norm": "batch", "shortcut": "projection", **settings}
+    return {"model": name, "width": str(width), "norm": rest["norm"], "shortcut": rest["shortcut"]}
+
+
+def said_settings(said: Mapping[str, str]) -> dict[str, Any]:
+    """The settings in what a file says, for `build`."""
+    if "model_settings" in said:
+        return dict(json.loads(said["model_settings"]))
+    return {"width": int(said["width"]), "norm": said["norm"], "shortcut": said["shortcut"]}

@@ -4,6 +4,7 @@ He et al. 2016, "Deep Residual Learning for Image Recognition" (arXiv 1512.03385
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +13,15 @@ from torch import Tensor, nn
 
 from fed_lorac.errors import ConfigError
 
-__all__ = ["NORMS", "SHORTCUTS", "CifarResNet"]
+__all__ = ["NORMS", "SHORTCUTS", "WIDTH", "CifarResNet", "resnet8", "resnet14", "resnet20", "resnet32", "resnet56"]
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "group": lambda channels: nn.GroupNorm(max(1, channels // 16), channels),
 }
 SHORTCUTS = ("projection", "identity")
+WIDTH = 16
+"""Channels of the first stage, where none are named."""
 
 
 class IdentityShortcut(nn.Module):
@@ -61,12 +64,14 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """ResNet-(6n+2) of the given width: stages of `width`, 2 * `width` and 4 * `width` channels, n blocks each."""
+    """ResNet-(6n+2) of the given width: stages of `width`, 2 * `width` and 4 * `width` channels, n blocks
+    each; width 0 is WIDTH."""
 
     def __init__(
-        self, depth: int, *, num_classes: int = 10, width: int = 16, norm: str = "batch", shortcut: str = "projection"
+        self, depth: int, *, num_classes: int = 10, width: int = 0, norm: str = "batch", shortcut: str = "projection"
     ) -> None:
         super().__init__()
+        width = width or WIDTH
         make_norm, blocks = _checked(depth, width, norm, shortcut), (depth - 2) // 6
         self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
         self.bn1 = make_norm(width)
@@ -105,3 +110,6 @@ def _checked(depth: int, width: int, norm: str, shortcut: str) -> Callable[[int]
             f"got {norm!r} and {shortcut!r}."
         )
     return NORMS[norm]
+
+
+resnet8, resnet14, resnet20, resnet32, resnet56 = (partial(CifarResNet, depth) for depth in (8, 14, 20, 32, 56))

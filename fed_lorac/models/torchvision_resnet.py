@@ -3,19 +3,26 @@
 LoRA-C (arXiv 2410.16954), section V: the 7x7 stride-2 stem becomes 3x3 stride 1, the max-pool goes.
 """
 
+from functools import partial
+
 from torch import nn
 
 from fed_lorac.errors import ConfigError
 
-__all__ = ["TORCHVISION", "torchvision_resnet"]
+__all__ = ["TORCHVISION", "WIDTH", "resnet18", "resnet34", "resnet50", "resnet101", "torchvision_resnet"]
 
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101")
 """Functions of `torchvision.models`, which takes a second to import: only who builds one waits for it."""
 
+WIDTH = 64
+"""Channels of the first stage."""
 
-def torchvision_resnet(name: str, *, num_classes: int, width: int, norm: str, shortcut: str) -> nn.Module:
+
+def torchvision_resnet(
+    name: str, *, num_classes: int, width: int = 0, norm: str = "batch", shortcut: str = "projection"
+) -> nn.Module:
     """The network `name` from scratch, ready for (N, 3, 32, 32); only torchvision's own width and norm exist."""
-    if (width, norm, shortcut) != (64, "batch", "projection"):
+    if (width or WIDTH, norm, shortcut) != (WIDTH, "batch", "projection"):
         raise ConfigError(
             f"{name} is torchvision's: width 64, batch norm, projection shortcuts; "
             f"got width {width}, norm {norm!r}, shortcut {shortcut!r}. Use a CIFAR ResNet (resnet8 to resnet56)."
@@ -27,3 +34,6 @@ def torchvision_resnet(name: str, *, num_classes: int, width: int, norm: str, sh
     model.maxpool = nn.Identity()
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     return model
+
+
+resnet18, resnet34, resnet50, resnet101 = (partial(torchvision_resnet, name) for name in TORCHVISION)

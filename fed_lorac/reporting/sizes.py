@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import trainable_parameters
 from fed_lorac.adapters.targets import auto_rank_mode
-from fed_lorac.config import names
-from fed_lorac.errors import ConfigError
 from fed_lorac.models import build
-from fed_lorac.registry import ADAPTERS
+from fed_lorac.registry import ADAPTERS, CODECS
 from fed_lorac.runtime.settings import rules_of
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.wire.billing import MessageSize, full_message, message_size, reply_records
@@ -86,8 +84,7 @@ def sizes(
     Raises:
         ConfigError: there is no such model, method, rank mode or codec, or no such rank.
     """
-    if dtype not in names.CODECS:
-        raise ConfigError(f"A codec is one of {', '.join(names.CODECS)}; got {dtype!r}. Choose one of these.")
+    CODECS.load(dtype)
     network = _without_weights(model, classes)
     mode = auto_rank_mode(network) if rank_mode == "auto" else rank_mode
     full, full_count = _full(model, classes, dtype), sum(p.numel() for p in network.parameters())

@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
+from inspect import signature
 from typing import Any, TypeVar, cast
 
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.spelling import LARGEST, Scalar, came, items, list_text, meant, toml
 
-__all__ = ["Rule", "Scalar", "check_settings", "items", "rules_of", "setting"]
+__all__ = ["Rule", "Scalar", "check_settings", "items", "rules_of", "setting", "settings_of"]
 
 T = TypeVar("T", bool, int, float, str)
+
+_OWN = ' One of your own is named "module:Name", or by an entry point of its installed package.'
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}
 
@@ -128,7 +131,7 @@ class Rule:
             if self.choices and word not in self.choices and not (self.outside and self.outside(word)):
                 raise ConfigError(
                     f"{key} must be {'from' if self.listed else 'one of'} {', '.join(self.choices)}; got {word!r}."
-                    f"{did_you_mean(word, self.choices)}"
+                    f"{did_you_mean(word, self.choices)}{_OWN if self.outside else ''}"
                 )
 
 
@@ -154,6 +157,23 @@ def rules_of(cls: type) -> dict[str, Rule]:
     """The settings that a dataclass declares: field name -> rule, in the order of declaration."""
     declared: tuple[Any, ...] = fields(cls)
     return {one.name: one.metadata["rule"] for one in declared if "rule" in one.metadata}
+
+
+def settings_of(thing: Any) -> dict[str, Rule]:
+    """The settings of a class or function that need not know of rules: fields made by `setting`, and every other field
+    or parameter whose default is a scalar; nothing, of what cannot be called."""
+    if is_dataclass(thing) and isinstance(thing, type):
+        given = {one.name: one.metadata.get("rule", one.default) for one in fields(thing) if one.init}
+    elif callable(thing):
+        given = {name: one.default for name, one in signature(thing).parameters.items()}
+    else:
+        return {}
+    where = f"see {thing.__module__}.{getattr(thing, '__qualname__', '')}".rstrip(".")
+    return {
+        name: one if isinstance(one, Rule) else Rule(type(one), one, where)
+        for name, one in given.items()
+        if isinstance(one, Rule | bool | int | float | str)
+    }
 
 
 def check_settings(values: object) -> None:

@@ -15,6 +15,7 @@ from fed_lorac.adapters.adapter import Adapter, ToDelta, is_delta_already
 from fed_lorac.adapters.deltas import check_delta
 from fed_lorac.models.fingerprints import fingerprint, named_tensors, shapes_of
 from fed_lorac.seeds import torch_stream
+from fed_lorac.wire.codecs.codecs import Codec
 from fed_lorac.wire.frame import TOPK_SHARE, by_name
 
 __all__ = ["DownlinkCodec", "FrameSpec", "Shapes"]
@@ -91,13 +92,13 @@ class FrameSpec:
 
 @dataclass(frozen=True)
 class DownlinkCodec:
-    """How the numbers of frames down travel: `dtype` is a name in `wire.codecs.CODECS`; `topk_share`, what topk sends.
+    """How the numbers of frames down travel: `dtype` is a codec or its name; `topk_share`, what topk sends.
 
     Raises:
         FrameError: no such dtype.
     """
 
-    dtype: str = "fp32"
+    dtype: str | Codec = "fp32"
     topk_share: float = TOPK_SHARE
 
     def __post_init__(self) -> None:

@@ -42,7 +42,7 @@ def strategy_of(
     return FrameStrategy(
         strategy,
         _frame_spec(experiment),
-        codec=DownlinkCodec(config.codec.down, config.codec.table(Topk).share),
+        codec=DownlinkCodec(config.codec.build("down"), config.codec.table(Topk).share),
         seed=config.run.seed,
         rules=rules,
         encode_global_model=_GlobalModelFrame(experiment),
@@ -93,10 +93,10 @@ def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
     if experiment.plan.batch_norm.mode == "shared":
         tensors |= statistics_of(experiment.base.model)
     examples = max(len(camera.train) for camera in experiment.fleet.cameras)
-    up = full_message(tensors, codec.up, reply_records(examples), reply=True, topk_share=share)
+    up = full_message(tensors, codec.build("up"), reply_records(examples), reply=True, topk_share=share)
     # Put together as the strategy does it, so that the two arms differ in the frame alone.
     rng = stream(0, "weighed")
-    frame = encode(tensors, dtype=codec.down, base="", rng=rng, topk_share=share)
+    frame = encode(tensors, dtype=codec.build("down"), base="", rng=rng, topk_share=share)
     whole = encode(tensors, dtype="fp32", base="")
     ask = Downlink().messages_down([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].size
     down, anew = (update_message_bytes(Update(1, one)) for one in (frame, whole))

@@ -11,12 +11,16 @@ from fed_lorac.client.local_update import block_size_of
 from fed_lorac.data.corruptions import corruption_fingerprint, frost_textures
 from fed_lorac.errors import RunError
 from fed_lorac.experiment.experiment import Experiment, sees_frost
+from fed_lorac.registry import CORRUPTIONS
 
 __all__ = ["check_same", "identity_of"]
 
 _NEW_RUN = "or start a new run"
 
+_OWN = "code of parts that are not built in"
+
 _REMEDIES = {
+    _OWN: f"Put that code back, or install the version that it began with, {_NEW_RUN}.",
     "images": f"Put the images back as they were (data.root may be another), {_NEW_RUN}.",
     "classes": f"Give the classes their names again, {_NEW_RUN}.",
     "base network": f"Put back the weights that model.weights names, {_NEW_RUN}.",
@@ -32,6 +36,7 @@ _REMEDIES = {
 
 def identity_of(experiment: Experiment) -> dict[str, str]:
     """What the config does not pin down, in words and fingerprints."""
+    own = experiment.config.outside()
     return {
         "images": experiment.data.fingerprint,
         "classes": json.dumps(experiment.data.classes),
@@ -42,6 +47,7 @@ def identity_of(experiment: Experiment) -> dict[str, str]:
         "cameras side by side": str(block_size_of(experiment)),
         "frost textures": frost_textures() if sees_frost(experiment) else "none",
         "weather": _weather(experiment),
+        **({_OWN: ", ".join(f"{name} = {code}" for name, code in sorted(own.items()))} if own else {}),
     }
 
 
@@ -49,7 +55,7 @@ def _weather(experiment: Experiment) -> str:
     """The code that makes it, which says nothing of the libraries under it: their versions are told apart already."""
     if experiment.config.data.name == "cifar10c":
         return "on file"
-    found = {corruption_fingerprint(name) for name in experiment.fleet.corruptions}
+    found = {corruption_fingerprint(name) for name in experiment.fleet.corruptions if name in CORRUPTIONS.names}
     return "made by replaced corruptions" if None in found else " ".join(sorted({f.split(",")[0] for f in found if f}))
 
 

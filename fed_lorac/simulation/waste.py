@@ -35,7 +35,10 @@ def wasteful(experiment: Experiment, update: Update) -> str | None:
     another strategy that accepts the same adapter and is exact; None where it does not."""
     config, codec = experiment.config, experiment.config.codec
     template = {name: torch.zeros(shape) for name, shape in uplink_template(experiment).items()}
-    needed, sent = payload_bytes(template, codec.down, codec.table(Topk).share), inspect(update.frame).payload_bytes
+    needed, sent = (
+        payload_bytes(template, codec.build("down"), codec.table(Topk).share),
+        inspect(update.frame).payload_bytes,
+    )
     if sent <= FAR_MORE * needed:
         return None
     others = [(_update_of(_under(experiment, other)), other, said) for other, said in _others(config)]
@@ -91,7 +94,9 @@ def _update_of(experiment: Experiment) -> Update:
     proposal = strategy.strategy.propose(server, [server.client_delta(0, 1.0, state)])
     rng = stream(0, "weighed")
     codec = config.codec
-    return Update(1, encode(proposal.update, dtype=codec.down, base="", rng=rng, topk_share=codec.table(Topk).share))
+    return Update(
+        1, encode(proposal.update, dtype=codec.build("down"), base="", rng=rng, topk_share=codec.table(Topk).share)
+    )
 
 
 def _has_clusters(config: Config) -> bool:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from fed_lorac.runtime.flower_private import fixed_message, proto_bytes
 from fed_lorac.seeds import stream
+from fed_lorac.wire.codecs.codecs import Codec
 from fed_lorac.wire.frame import TOPK_SHARE, encode, payload_bytes
 from fed_lorac.wire.refusals import RefusedFrameError
 
@@ -141,7 +142,7 @@ def reply_records(num_examples: int = 1000) -> dict[str, Record]:
 
 def full_message(
     model_state: Mapping[str, Tensor],
-    dtype: str,
+    dtype: str | Codec,
     records: Mapping[str, Record] | None = None,
     *,
     reply: bool = False,

@@ -20,8 +20,9 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from fed_lorac.errors import ConfigError, one_line
 from fed_lorac.seeds import stream
-from fed_lorac.wire.codecs.codecs import Codec, by_code, by_name
+from fed_lorac.wire.codecs.codecs import OTHERS_FROM, Codec, by_code, by_name
 from fed_lorac.wire.codecs.values import Shape, Slot, Values, component_axis
 from fed_lorac.wire.layout import (
     CRC_BYTES,
@@ -35,7 +36,7 @@ from fed_lorac.wire.layout import (
     read_table,
     seal,
 )
-from fed_lorac.wire.refusals import RefusedFrameError
+from fed_lorac.wire.refusals import RefusedFrameError, malformed
 
 __all__ = ["TOPK_SHARE", "VERSION", "FrameFacts", "by_name", "decode", "encode", "inspect", "payload_bytes"]
 
@@ -109,7 +110,7 @@ def _slot(name: str, shape: Shape, number: int, setup: bytes) -> Slot:
 def encode(
     state: Mapping[str, Tensor],
     *,
-    dtype: str,
+    dtype: str | Codec,
     base: str,
     rng: Generator | None = None,
     topk_share: float = TOPK_SHARE,
@@ -118,7 +119,7 @@ def encode(
 
     Args:
         state: floating-point tensors by name.
-        dtype: a name in `wire.codecs.CODECS`, where each says what it does to float32 values.
+        dtype: a codec or its name; `wire.codecs.CODECS` has those that are built in.
         base: fingerprint of the model that the state changes; only the same string decodes the frame.
         rng: for those that round or rotate at random (int8, int4, drive): a stream of this frame's own.
         topk_share: of topk: the share of each tensor's values to send, in steps of a millionth; 0.001 to 1.
@@ -133,12 +134,23 @@ def encode(
     for number, name in enumerate(names):
         values = _float32(name, state[name])
         _check_finite(name, state[name], values, row)
-        payload.append(row.pack(values, _slot(name, values.shape, number, setup), rng))
+        payload.append(_packed(row, values, _slot(name, values.shape, number, setup), rng))
     table = pack_table([(name, tuple(state[name].shape)) for name in names])
     return seal(row.code, base_tag(base), [table, *payload])
 
 
-def payload_bytes(state: Mapping[str, Tensor], dtype: str, topk_share: float = TOPK_SHARE) -> int:
+def _packed(codec: Codec, values: Values, slot: Slot, rng: Generator | None) -> bytes:
+    """A tensor's bytes; of somebody else's codec, as many as it says, or no reader would find the next tensor."""
+    packed = codec.pack(values, slot, rng)
+    if codec.code >= OTHERS_FROM and len(packed) != codec.size_bytes(slot):
+        raise ConfigError(
+            f"A codec packs a tensor into as many bytes as its size_bytes says; {codec.name} makes {len(packed)} of "
+            f"shape {slot.shape}, and says {codec.size_bytes(slot)}. Mend its size_bytes or its pack."
+        )
+    return packed
+
+
+def payload_bytes(state: Mapping[str, Tensor], dtype: str | Codec, topk_share: float = TOPK_SHARE) -> int:
     """The bytes of a state's values alone, without header, table and checksum, by the codec's formula."""
     row = by_name(dtype)
     setup = row.setup(stream(0, "weighed"), topk_share)  # a seed's size is what counts here
@@ -182,7 +194,12 @@ def _slots(entries: list[Entry], setup: bytes) -> dict[str, Slot]:
 
 
 def _unpack(name: str, slot: Slot, data: memoryview, dtype: Codec) -> Tensor:
-    values = dtype.unpack(data, slot)
+    try:
+        values = dtype.unpack(data, slot)
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:  # somebody else's: ours say what is wrong
+        raise malformed(f"{dtype.name} cannot unpack {name!r}: {one_line(error)}") from error
+    if values.shape != slot.shape or values.dtype != np.float32:
+        raise malformed(f"{dtype.name} unpacks {name!r} as {values.dtype} {values.shape}, not float32 {slot.shape}")
     if not np.isfinite(values).all():
         raise RefusedFrameError(
             f"A frame carries finite numbers; {name!r} holds NaN or infinity. Leave this camera out of the round.",
@@ -229,7 +246,7 @@ def encode_with_feedback(
     state: Mapping[str, Tensor],
     lost: Mapping[str, Tensor] | None,
     *,
-    dtype: str,
+    dtype: str | Codec,
     base: str,
     rng: Generator,
     topk_share: float,

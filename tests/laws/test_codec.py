@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fed_lorac.config import names
+from fed_lorac import registry
 from fed_lorac.errors import FrameError
 from fed_lorac.wire.codecs.codecs import CODECS
 from fed_lorac.wire.frame import decode, encode, inspect, payload_bytes
@@ -238,8 +238,8 @@ def test_dtype_codes_never_change() -> None:
 
 
 def test_the_config_offers_every_codec_and_knows_which_lose_nothing() -> None:
-    assert tuple(CODECS) == names.CODECS
-    assert tuple(name for name, row in CODECS.items() if row.lossless) == names.LOSSLESS
+    assert tuple(CODECS) == registry.CODECS.names
+    assert tuple(name for name, row in CODECS.items() if row.lossless) == ("fp32",)
     assert all(row.name == name and row.source for name, row in CODECS.items())
     assert {name for name, row in CODECS.items() if row.unbiased} == {"fp32", "int8", "int4"}
 

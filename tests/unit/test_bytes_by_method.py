@@ -17,7 +17,6 @@ from small_runs import ROOT
 from fed_lorac import registry
 from fed_lorac.api.catalogue import methods
 from fed_lorac.client.local_update import uplink_template
-from fed_lorac.config import names
 from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.models import build
 from fed_lorac.registry import ADAPTERS
@@ -150,5 +149,5 @@ def test_the_docs_name_every_entry_of_a_registry_and_its_source(kind: str) -> No
 def test_every_method_has_a_formula() -> None:
     assert {adapter for adapter, _ in UP} == set(ADAPTERS.names)
     assert {strategy for strategy, _ in DOWN} == set(registry.STRATEGIES.names)
-    assert set(CODEC_WORDS) == set(names.CODECS)
+    assert set(CODEC_WORDS) == set(registry.CODECS.names)
     assert {form for _, form in FORMED} <= set(FORM_WORDS)

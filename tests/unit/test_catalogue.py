@@ -7,10 +7,14 @@ import pytest
 from command_line import called
 
 from fed_lorac.api.catalogue import methods
-from fed_lorac.config import names
-from fed_lorac.registry import ADAPTERS, STRATEGIES
+from fed_lorac.registry import ADAPTERS, CODECS, LINKS, STRATEGIES
 
-KINDS = {"adapters": ADAPTERS.names, "strategies": STRATEGIES.names, "codecs": names.CODECS, "links": names.LINKS}
+KINDS = {
+    "adapters": ADAPTERS.names,
+    "strategies": STRATEGIES.names,
+    "codecs": CODECS.names,
+    "links": LINKS.names,
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)

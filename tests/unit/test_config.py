@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fed_lorac import registry
 from fed_lorac.config import Config, FleetConfig, Front, RunConfig, gone, load_config, names, shipped_configs
 from fed_lorac.config.load import flatten
 from fed_lorac.config.whole import SECTIONS, rules
@@ -75,7 +76,7 @@ def test_the_files_that_repeat_the_settings_are_as_they_are_written() -> None:
 
 def test_flowers_table_has_every_setting_and_is_the_default_config() -> None:
     app = flatten(tomllib.loads(flower_table()))
-    assert set(app) - set(ALL) == {"adapter.options", "strategy.options"}
+    assert set(app) - set(ALL) == {f"{name}.options" for name, section in SECTIONS.items() if section.own_parts()}
     assert Config.from_flat(app) == Config() == load_config("quickstart")
 
 
@@ -95,17 +96,22 @@ def test_flower_fuses_every_shipped_config_to_what_we_load() -> None:
 
 
 def test_every_name_is_its_rooms_own() -> None:
-    from fed_lorac.data.corruptions import CORRUPTIONS
-    from fed_lorac.data.datasets import DATASETS
     from fed_lorac.fleet.links import LINKS
-    from fed_lorac.models import MODELS
     from fed_lorac.models.torchvision_resnet import TORCHVISION
+    from fed_lorac.wire.codecs.codecs import CODECS
 
-    assert set(names.CORRUPTIONS) == set(CORRUPTIONS)
-    assert set(names.DATASETS) == set(DATASETS)
-    assert set(names.LINKS) == set(LINKS)
-    assert set(names.MODELS) == set(MODELS)
+    assert {name: registry.LINKS.load(name) for name in registry.LINKS.names} == LINKS
+    assert {name: registry.CODECS.load(name) for name in registry.CODECS.names} == CODECS
     assert set(names.TORCHVISION_MODELS) == set(TORCHVISION)
+    assert {*names.CIFAR_MODELS, *TORCHVISION} == set(registry.MODELS.names)
+
+
+KINDS = [kind for kind in vars(registry).values() if isinstance(kind, registry.Kind)]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.group)
+def test_every_built_in_name_stands_for_something(kind: registry.Kind) -> None:
+    assert all(callable(kind.load(name)) or kind.form == "value" for name in kind.names)
 
 
 def test_every_setting_says_what_it_means() -> None:
@@ -438,7 +444,7 @@ def test_a_whole_foreign_file_is_refused_in_a_few_lines() -> None:
 def test_an_unknown_choice_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"'gausian_noise'.*Did you mean 'gaussian_noise'"):
         Config.from_flat({"fleet.corruptions": "fog, gausian_noise"})
-    with pytest.raises(ConfigError, match=r"one of fp32, .*; got 'xyzzy'\.$"):
+    with pytest.raises(ConfigError, match=r"one of fp32, .*; got 'xyzzy'\. One of your own is named \"module:Name\""):
         Config.from_flat({"codec.up": "xyzzy"})
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.models import MODELS, build
+from fed_lorac.models import build
 from fed_lorac.models.weights import SHIPPED, Checkpoint, imagenet, load_into, read_checkpoint, shipped_path
 from fed_lorac.seeds import torch_stream
 
@@ -138,9 +138,3 @@ def test_shipped_weights_fit_their_network_and_say_where_they_come_from(name: st
     checkpoint = read_checkpoint(shipped_path(name))
     load_into(build(name), checkpoint, name)
     assert {"data", "data_set", "cloud_share", "seed", "pretrain_epochs", "test_accuracy"} <= checkpoint.metadata.keys()
-
-
-def test_every_network_has_a_name_in_the_config() -> None:
-    from fed_lorac.config import names
-
-    assert set(names.MODELS) == set(MODELS)

@@ -8,8 +8,7 @@ import pytest
 from named_adapters import named_adapter
 from rich.console import Console
 
-from fed_lorac import cli
-from fed_lorac.config import names
+from fed_lorac import cli, registry
 from fed_lorac.errors import ConfigError
 from fed_lorac.models import build
 from fed_lorac.registry import ADAPTERS
@@ -31,7 +30,7 @@ def shown(*words: str) -> str:
     return table.export_text()
 
 
-@pytest.mark.parametrize("dtype", names.CODECS)
+@pytest.mark.parametrize("dtype", registry.CODECS.names)
 @pytest.mark.parametrize("method", ADAPTERS.names)
 def test_a_frame_is_as_large_without_weights_as_with_them(method: str, dtype: str) -> None:
     network = build("resnet8")

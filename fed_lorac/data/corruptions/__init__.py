@@ -6,59 +6,42 @@ Lengths are in pixels, as there, except in `elastic_transform` and `pixelate`, w
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import PIL
 import scipy
 
+from fed_lorac import registry
 from fed_lorac.data.corruptions._pixels import Images
 from fed_lorac.data.corruptions._textures import frost_textures, texture_fingerprint
-from fed_lorac.data.corruptions.blur import defocus_blur, gaussian_blur, glass_blur, motion_blur, zoom_blur
-from fed_lorac.data.corruptions.digital import contrast, elastic_transform, jpeg_compression, pixelate, saturate
-from fed_lorac.data.corruptions.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
-from fed_lorac.data.corruptions.weather import brightness, fog, frost, snow, spatter
-from fed_lorac.errors import ConfigError, DataError
+from fed_lorac.errors import ConfigError, DataError, FedLoracError, one_line
 from fed_lorac.runtime.near import did_you_mean
-from fed_lorac.runtime.source import source_of
+from fed_lorac.runtime.source import libraries_of, source_of
 
 __all__ = ["CORRUPTIONS", "Corruption", "check_name", "corrupt", "corruption_fingerprint", "frost_textures"]
 
-Corruption = Callable[[Images, int, np.random.Generator], Images]
+Corruption = Callable[..., Images]
+"""(images, severity, rng, **settings) -> corrupted images; built-in ones have no settings."""
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "gaussian_noise": gaussian_noise,
-    "shot_noise": shot_noise,
-    "impulse_noise": impulse_noise,
-    "defocus_blur": defocus_blur,
-    "glass_blur": glass_blur,
-    "motion_blur": motion_blur,
-    "zoom_blur": zoom_blur,
-    "snow": snow,
-    "frost": frost,
-    "fog": fog,
-    "brightness": brightness,
-    "contrast": contrast,
-    "elastic_transform": elastic_transform,
-    "pixelate": pixelate,
-    "jpeg_compression": jpeg_compression,
-    "speckle_noise": speckle_noise,
-    "gaussian_blur": gaussian_blur,
-    "spatter": spatter,
-    "saturate": saturate,
+    name: registry.load(str(place)) for name, place in registry.CORRUPTIONS.built_in.items()
 }
 
 _CHUNK_PIXELS = 128 * 32 * 32  # worked on at once: bounds memory, and stays in the processor's cache
 
 
-def corrupt(images: Images, name: str, severity: int, rng: np.random.Generator) -> Images:
+def corrupt(images: Images, name: str, severity: int, rng: np.random.Generator, **settings: object) -> Images:
     """A corrupted copy of `images`, uint8 (batch, height, width, 3), height and width multiples of 8.
 
-    `name` is a key of CORRUPTIONS, `severity` 1 to 5. Each image gets randomness of its own from `rng`; the same state
-    of `rng` gives the same bytes. Raises ConfigError (name, severity, rng) or DataError (images).
+    `name` is a key of CORRUPTIONS, or one of somebody else's, which may have `settings`; `severity` is 1 to 5. Each
+    image gets randomness of its own from `rng`; the same state of `rng` gives the same bytes. Raises ConfigError (name,
+    severity, rng, a corruption that keeps no contract) or DataError (images).
     """
     _check_choice(name, severity, rng)
     _check_images(images)
+    if name not in CORRUPTIONS:
+        return _of_others(images, name, int(severity), rng, settings)
     out = np.empty(images.shape, dtype=np.uint8)
     step = max(1, _CHUNK_PIXELS // (images.shape[1] * images.shape[2]))
     for start in range(0, len(images), step):
@@ -67,12 +50,35 @@ def corrupt(images: Images, name: str, severity: int, rng: np.random.Generator) 
     return out
 
 
-def corruption_fingerprint(name: str) -> str | None:
+def _of_others(
+    images: Images, name: str, severity: int, rng: np.random.Generator, settings: Mapping[str, object]
+) -> Images:
+    """All at once, on a copy: what somebody else's does to its argument, or keeps of a batch, is not ours to know."""
+    try:
+        made = registry.CORRUPTIONS.load(name)(np.array(images), severity, rng, **settings)
+    except FedLoracError:
+        raise
+    except Exception as error:
+        raise registry.CORRUPTIONS.broken(
+            name, f"of {images.shape} at severity {severity}: {one_line(error)}"
+        ) from error
+    if not isinstance(made, np.ndarray) or made.dtype != np.uint8 or made.shape != images.shape:
+        came = f"{made.dtype} {made.shape}" if isinstance(made, np.ndarray) else type(made).__name__
+        raise registry.CORRUPTIONS.broken(name, f"of uint8 {images.shape} it makes {came}")
+    return made
+
+
+def corruption_fingerprint(name: str, settings: Mapping[str, object] | None = None) -> str | None:
     """What decides a corruption's pixels besides the images and `rng`, as text: part of a cache key.
 
-    The source of this package, the libraries it computes with, and frost's pictures. None where the corruption, or
-    anything in this package, has been replaced since it was imported: what other code depends on, nobody knows.
+    The source of this package, the libraries it computes with, and frost's pictures; of somebody else's, the source of
+    its package, the libraries that this imports, and the settings. None where the corruption, or anything in this
+    package, has been replaced since it was imported, or has no source: what it depends on, nobody knows.
     """
+    if registry.CORRUPTIONS.is_outside(name) and name not in CORRUPTIONS:
+        code = registry.CORRUPTIONS.identity(name)
+        libraries = libraries_of(registry.CORRUPTIONS.load(name).__module__)
+        return None if code.endswith("?") else f"{code}, {sorted((settings or {}).items())}, {libraries}"
     replaced = any(names.get(key) is not value for names, key, value in _AS_IMPORTED)
     if replaced or name not in _OURS or CORRUPTIONS[name] is not _OURS[name]:
         return None
@@ -83,7 +89,9 @@ def corruption_fingerprint(name: str) -> str | None:
 
 def check_name(name: str) -> None:
     """Raise ConfigError unless there is such a corruption."""
-    if name not in CORRUPTIONS:
+    if registry.CORRUPTIONS.is_outside(name):
+        registry.CORRUPTIONS.load(name)
+    elif name not in CORRUPTIONS:
         near = did_you_mean(str(name), CORRUPTIONS) or f" They are {', '.join(CORRUPTIONS)}."
         raise ConfigError(f"A corruption must be one of CIFAR-10-C's {len(CORRUPTIONS)}; got {name!r}.{near}")
 

@@ -10,11 +10,16 @@ from math import inf
 
 from numpy.random import Generator
 
+from fed_lorac import registry
+from fed_lorac.errors import ConfigError
 from fed_lorac.wire.codecs import drive, quantize, topk, values
 from fed_lorac.wire.codecs.values import Slot, Values
 from fed_lorac.wire.refusals import RefusedFrameError
 
-__all__ = ["CODECS", "Codec", "by_code", "by_name"]
+__all__ = ["CODECS", "OTHERS_FROM", "Codec", "by_code", "by_name"]
+
+OTHERS_FROM, OTHERS_TO = 128, 255
+"""Header codes of codecs that are not built in."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,9 @@ class Codec:
 
     `unbiased`: the mean of what is decoded, over the codec's own randomness, is what was sent; codecs without any
     randomness are biased unless they are `lossless`. `random`: packing needs a generator.
+
+    One of your own has a `code` from 128 to 255. All that a reader needs beside a tensor's shape is in the frame: what
+    `setup` gives, which `unpack` finds in `slot.setup`; so settings are for the sender alone.
     """
 
     name: str
@@ -86,60 +94,95 @@ def _given(rng: Generator | None, name: str) -> Generator:
     return rng
 
 
-CODECS: dict[str, Codec] = {
-    "fp32": _float("fp32", 1, "IEEE 754 binary32", inf, 4, values.pack_fp32, values.unpack_fp32),
-    "fp16": _float("fp16", 2, "IEEE 754 binary16", 65520.0, 2, values.pack_fp16, values.unpack_fp16),
-    # 0x1.FFp127 lies half-way between bf16's largest number, 0x1.FEp127, and the power of two above it.
-    "bf16": _float("bf16", 3, "bfloat16", float.fromhex("0x1.FFp127"), 2, values.pack_bf16, values.unpack_bf16),
-    "int8": _rounded("int8", 4, 8),
-    "int4": _rounded("int4", 5, 4),
-    "drive": Codec(
-        "drive",
-        6,
-        "DRIVE, arXiv 2105.08339",
-        False,
-        2.0**95,  # a frame's 2^32 values could rotate into one
-        drive.drive_bytes,
-        lambda values, slot, rng: drive.pack_drive(values, slot),
-        drive.unpack_drive,
-        drive.SEED_BYTES,
-        lambda rng, topk_share: drive.drive_seed(_given(rng, "drive")),
-        random=True,
-    ),
-    "topk": Codec(
-        "topk",
-        7,
-        "top-k as in Sparsified SGD with Memory, arXiv 1809.07599",
-        False,
-        inf,
-        topk.topk_bytes,
-        lambda values, slot, rng: topk.pack_topk(values, slot),
-        topk.unpack_topk,
-        topk.SHARE_BYTES,
-        lambda rng, topk_share: topk.pack_share(topk_share),
-        topk.check_share,
-    ),
-}
+FP32 = _float("fp32", 1, "IEEE 754 binary32", inf, 4, values.pack_fp32, values.unpack_fp32)
+FP16 = _float("fp16", 2, "IEEE 754 binary16", 65520.0, 2, values.pack_fp16, values.unpack_fp16)
+# 0x1.FFp127 lies half-way between bf16's largest number, 0x1.FEp127, and the power of two above it.
+BF16 = _float("bf16", 3, "bfloat16", float.fromhex("0x1.FFp127"), 2, values.pack_bf16, values.unpack_bf16)
+INT8, INT4 = _rounded("int8", 4, 8), _rounded("int4", 5, 4)
+DRIVE = Codec(
+    "drive",
+    6,
+    "DRIVE, arXiv 2105.08339",
+    False,
+    2.0**95,  # a frame's 2^32 values could rotate into one
+    drive.drive_bytes,
+    lambda values, slot, rng: drive.pack_drive(values, slot),
+    drive.unpack_drive,
+    drive.SEED_BYTES,
+    lambda rng, topk_share: drive.drive_seed(_given(rng, "drive")),
+    random=True,
+)
+TOPK = Codec(
+    "topk",
+    7,
+    "top-k as in Sparsified SGD with Memory, arXiv 1809.07599",
+    False,
+    inf,
+    topk.topk_bytes,
+    lambda values, slot, rng: topk.pack_topk(values, slot),
+    topk.unpack_topk,
+    topk.SHARE_BYTES,
+    lambda rng, topk_share: topk.pack_share(topk_share),
+    topk.check_share,
+)
+
+CODECS: dict[str, Codec] = {row.name: row for row in (FP32, FP16, BF16, INT8, INT4, DRIVE, TOPK)}
 """codec.up and codec.down -> how values travel."""
 
 
-def by_name(name: str) -> Codec:
-    """The codec called `name`; FrameError when there is none."""
-    if name not in CODECS:
+_OF_OTHERS: dict[int, Codec] = {}
+"""Header code -> somebody else's codec, once this process has met it. A frame names its codec by this code alone."""
+
+
+def by_name(dtype: str | Codec) -> Codec:
+    """The codec called `dtype`: built in, or somebody else's, whose frames this process can read from then on.
+
+    Raises:
+        FrameError: there is none.
+        ConfigError: somebody else's keeps no contract.
+    """
+    if isinstance(dtype, str) and dtype in CODECS:
+        return CODECS[dtype]
+    if isinstance(dtype, Codec):
+        return dtype if CODECS.get(dtype.name) is dtype else _met(dtype)
+    if not registry.CODECS.is_outside(dtype):
         raise RefusedFrameError(
-            f"A frame's dtype must be one of {', '.join(CODECS)}; got {name!r}. Choose one of these.", "unknown dtype"
+            f"A frame's dtype must be one of {', '.join(CODECS)}; got {dtype!r}. Choose one of these, or name one of your "
+            'own as "module:Name".',
+            "unknown dtype",
         )
-    return CODECS[name]
+    made: Codec = registry.CODECS.make(dtype)
+    return _met(made)
+
+
+def _met(codec: Codec) -> Codec:
+    """Know somebody else's codec by its code from now on; the same name may come again, with other settings."""
+    if not OTHERS_FROM <= codec.code <= OTHERS_TO or codec.name in CODECS:
+        raise ConfigError(
+            f"A codec of your own has a name of its own and a code from {OTHERS_FROM} to {OTHERS_TO}; "
+            f"got {codec.name!r} with code {codec.code}. Choose others."
+        )
+    if (other := _OF_OTHERS.setdefault(codec.code, codec)).name != codec.name:
+        raise ConfigError(
+            f"A frame names its codec by its code; {codec.name!r} and {other.name!r} both have {codec.code}. Give one "
+            "of them another."
+        )
+    _OF_OTHERS[codec.code] = codec
+    return codec
 
 
 def by_code(code: int) -> Codec:
-    """The codec with this header code; FrameError when there is none."""
-    known = {row.code: row for row in CODECS.values()}
+    """The codec with this header code; FrameError where there is none that this process knows."""
+    known = {row.code: row for row in CODECS.values()} | _OF_OTHERS
     if code not in known:
         listed = ", ".join(f"{row.code} ({row.name})" for row in known.values())
+        remedy = (
+            "It is a codec of somebody's own: give this end its package and name it here too, as fed_lorac.wire.frame."
+            "by_name does."
+            if code >= OTHERS_FROM
+            else "Give both ends the same version of fed-lorac."
+        )
         raise RefusedFrameError(
-            f"A frame's dtype code must be one of {listed}; this frame says {code}. "
-            "Give both ends the same version of fed-lorac.",
-            "unknown dtype",
+            f"A frame's dtype code must be one of {listed}; this frame says {code}. {remedy}", "unknown dtype"
         )
     return known[code]
