@@ -77,18 +77,17 @@ class ClusteredFedAvg(Strategy):
         """The update for all; and beside it each cluster's delta as it would be."""
         if not self.share:
             return self._shared.propose(server, deltas)
-        heard = _Heard()
-        shared = self._shared.propose(server, heard.passing(server, deltas, keep=self.by == "similarity"))
-        found = self._alike_ones(_found(server), heard)
-        for camera, delta, weight in heard.kept:
+        means = _ClusterMeans()
+        shared = self._shared.propose(server, means.passing(server, deltas, wait=self.by == "similarity"))
+        found = self._assign(_found(server), means)
+        for camera, delta, weight in means.waiting:
             if str(camera) in found:
-                heard.add(found[str(camera)], delta, weight)
-        if len(heard.means) < 2 and not found.items() - _found(server).items():
-            return replace(
-                shared, notes={_FOUND: {**_found(server), **found}}
-            )  # its mean is that of all: nothing moves
+                means.add(found[str(camera)], delta, weight)
+        if len(means.by_cluster) < 2 and not found.items() - _found(server).items():
+            # One cluster alone: its mean is that of all, and nothing moves.
+            return replace(shared, notes={_FOUND: {**_found(server), **found}})
         sums, rounds = dict(shared.sums), {}
-        for cluster, mean in sorted(heard.means.items()):
+        for cluster, mean in sorted(means.by_cluster.items()):
             rounds[str(cluster)] = server.round
             sums[_kind(cluster)] = {
                 name: self._moved(server, cluster, name, total, shared.exact[name])
@@ -120,9 +119,8 @@ class ClusteredFedAvg(Strategy):
         if cluster is None or (moved := server.notes.get(_MOVED, {}).get(str(cluster))) is None:
             return None
         delta = server.sums[_kind(cluster)]
-        return PersonalPart(
-            ("group", cluster), moved, lambda: compress(delta, server.spec, self.downlink, self.svd_rank)
-        )
+        name = ("group", cluster)  # random streams go by it
+        return PersonalPart(name, moved, lambda: compress(delta, server.spec, self.downlink, self.svd_rank))
 
     def withhold(self, before: ServerState, after: ServerState, part: PersonalPart) -> ServerState:
         """A delta that cannot be sent, one beyond fp16, say, stays as it was."""
@@ -141,9 +139,9 @@ class ClusteredFedAvg(Strategy):
         before = server.sums.get(_kind(cluster), {}).get(name)
         return moved if before is None else moved.add(before)
 
-    def _alike_ones(self, found: Mapping[str, int], heard: "_Heard") -> dict[str, int]:
+    def _assign(self, found: Mapping[str, int], means: "_ClusterMeans") -> dict[str, int]:
         """The cluster of each of these cameras; empty where clusters are yet to be found."""
-        cameras, deltas = [camera for camera, _, _ in heard.kept], [delta for _, delta, _ in heard.kept]
+        cameras, deltas = [camera for camera, _, _ in means.waiting], [delta for _, delta, _ in means.waiting]
         known = {row: found[str(camera)] for row, camera in enumerate(cameras) if str(camera) in found}
         if len(known) < len(cameras):
             if not found and len(cameras) < self.clusters:
@@ -157,17 +155,17 @@ class ClusteredFedAvg(Strategy):
 
 
 @dataclass
-class _Heard:
-    """The means of clusters, camera by camera; and cameras' deltas, where clusters are found by what came."""
+class _ClusterMeans:
+    """The mean of each cluster; and the deltas that wait for a cluster, where clusters are found by what came."""
 
-    means: dict[int, DeltaMean] = field(default_factory=dict)
-    kept: list[tuple[int, Sums, float]] = field(default_factory=list)
+    by_cluster: dict[int, DeltaMean] = field(default_factory=dict)
+    waiting: list[tuple[int, Sums, float]] = field(default_factory=list)
 
-    def passing(self, server: ServerState, deltas: Iterable[ClientDelta], *, keep: bool) -> Iterator[ClientDelta]:
-        """The same deltas, each added to its cluster's mean as it passes, or kept until all have come."""
+    def passing(self, server: ServerState, deltas: Iterable[ClientDelta], *, wait: bool) -> Iterator[ClientDelta]:
+        """The same deltas, each added to its cluster's mean as it passes, or waiting until all have come."""
         for one in deltas:
-            if keep:
-                self.kept.append((one.camera, one.sums(), one.weight))
+            if wait:
+                self.waiting.append((one.camera, one.sums(), one.weight))
             else:
                 self.add(server.weather_of(one.camera), one.sums(), one.weight)
             yield one
@@ -175,7 +173,7 @@ class _Heard:
 
     def add(self, cluster: int, delta: Sums, weight: float) -> None:
         """One camera's delta, to its cluster's mean."""
-        self.means.setdefault(cluster, DeltaMean()).add_sums(delta, weight)
+        self.by_cluster.setdefault(cluster, DeltaMean()).add_sums(delta, weight)
 
 
 def _found(server: ServerState) -> Mapping[str, int]:

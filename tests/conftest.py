@@ -26,6 +26,19 @@ def pytest_report_header() -> str:
     return f"real images: {root}" if root else "real images: none (FED_LORAC_DATA is not set; see CONTRIBUTING.md)"
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for folders of tests; none for files, which somebody waits for, or slow tests, which take times."""
+    folders = all(Path(argument).is_dir() for argument in config.args)
+    return min(2, os.cpu_count() or 1) if folders and config.option.markexpr == "not slow" else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests share what it makes, so they run in one process; those that start a Ray run one after another."""
+    for item in items:
+        folder, file = item.path.parent.name, str(item.path)
+        item.add_marker(pytest.mark.xdist_group("cluster" if folder == "cluster" else file))
+
+
 @pytest.fixture(autouse=True)
 def same_weights_in_every_run() -> None:
     """Layers that a test builds draw their weights from PyTorch's global generator: the same in any order of tests."""

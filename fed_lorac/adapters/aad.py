@@ -55,7 +55,9 @@ class AdditiveDecomposition(ConvAdapter):
     rank: int = setting(2, "the rank setting r", least=1)
     alpha: float = setting(4.0, "the scale's numerator: delta = alpha / r * (L0 R + L R0)", above=0)
     rank_mode: str = setting(
-        "auto", "what r means: R = r*K or R = r rows; auto as lora-c has it", choices=("auto", "r*k", "r")
+        "auto",
+        "inner rank of the factors: rank times kernel size, or rank; auto: as lora-c",
+        choices=("auto", "r*k", "r"),
     )
 
     def fit_to(self, base: nn.Module) -> Self:

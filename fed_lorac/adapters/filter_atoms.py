@@ -58,9 +58,11 @@ class FilterAtoms(ConvAdapter):
     source = "Large Convolutional Model Tuning via Filter Subspace, arXiv 2403.00269"
     layer = AtomsConv2d
 
-    atoms: int = setting(9, "atoms m a convolution; the paper's 6, 9, 12", least=1)
-    m1: int = setting(0, "overcomplete: each atom is combined of so many; 0: it is not; the paper's 3 to 6", least=0)
-    kc: int = setting(4, "channels of a 1x1 convolution taken together as one kernel's side; 0: none", least=0)
+    atoms: int = setting(9, "filter atoms of a convolution; the paper uses 6, 9 and 12", least=1)
+    m1: int = setting(0, "atoms that each atom is composed of; 0: it is not; the paper uses 3 to 6", least=0)
+    kc: int = setting(
+        4, "side of the kernels that a 1x1 convolution's channels are regrouped into; 0: not adapted", least=0
+    )
     codes: Mapping[str, Code] | None = field(default=None, compare=False, repr=False)  # by convolution, once fitted
 
     @property

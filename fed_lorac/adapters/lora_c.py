@@ -40,9 +40,11 @@ class LoraC(LowRankAdapter):
 
     alpha: float = setting(4.0, "the scale's numerator: delta = alpha / r * B A; the paper holds it at 2 r", above=0)
     rank_mode: str = setting(
-        "auto", "what r means: R = r*K or R = r rows; auto as in the paper", choices=("auto", "r*k", "r")
+        "auto",
+        "inner rank of the factors: rank times kernel size, or rank; auto: as in the paper",
+        choices=("auto", "r*k", "r"),
     )
-    kernel_wise: bool = setting(False, "the paper's ablation: a pair of factors per kernel")
+    kernel_wise: bool = setting(False, "one pair of factors for each kernel, the paper's ablation")
 
     def __post_init__(self) -> None:
         super().__post_init__()

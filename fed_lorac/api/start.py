@@ -87,7 +87,7 @@ def prepare(
     resume: Place | None = None,
     overwrite: bool = False,
 ) -> Iterator[Start]:
-    """What is to be run, and where: found and checked before PyTorch, Flower and the images are waited for.
+    """What is to be run, and where: found and checked before Flower and the images are waited for.
 
     A folder that is made here, under `runs/`, goes again at the end where nothing was left in it.
     """

@@ -19,7 +19,7 @@ from fed_lorac.config import Config
 from fed_lorac.errors import FedLoracError, kind_of
 from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.wire.refusals import RefusedFrameError
-from fed_lorac.wire.updates import read_base, read_updates
+from fed_lorac.wire.updates import read_updates, read_whole_model
 
 __all__ = ["app", "make_client_app"]
 
@@ -85,7 +85,7 @@ def _fold(experiment: Experiment, message: Message, context: Context) -> GlobalM
     content, arrays = message.content, context.state.array_records
     folded_round = ClientState.read(context.state).folded_round
     kept = GlobalModel(folded_round, _unpack(arrays.get("tensors")), _unpack(arrays.get("factors")))
-    return catch_up(experiment, kept, read_base(content), read_updates(content))
+    return catch_up(experiment, kept, read_whole_model(content), read_updates(content))
 
 
 def _pack(tensors: Mapping[str, torch.Tensor]) -> ArrayRecord:

@@ -18,8 +18,8 @@ from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import (
     global_fingerprint,
     personal_fingerprint,
-    read_base,
     read_updates,
+    read_whole_model,
     unfolded,
     whole_fingerprint,
 )
@@ -178,7 +178,7 @@ class GlobalModels:
             for round, frame in read_updates(content)
             if round > self._latest.round
         }
-        wholes = [whole for content in contents.values() if (whole := read_base(content)) is not None]
+        wholes = [whole for content in contents.values() if (whole := read_whole_model(content)) is not None]
         # Whole models of one round are equal; one comes without updates, and is needed where nobody was sent those.
         self._latest = catch_up(self._experiment, self._latest, max(wholes, default=None), new.items())
         return self._latest

@@ -21,7 +21,7 @@ from fed_lorac.wire.billing import ARRAYS_KEY, frame_record
 from fed_lorac.wire.frame import inspect
 from fed_lorac.wire.layout import base_tag
 from fed_lorac.wire.refusals import DROPPED_OUT
-from fed_lorac.wire.updates import PERSONAL_KEY, global_fingerprint, read_base, read_updates, whole_fingerprint
+from fed_lorac.wire.updates import PERSONAL_KEY, global_fingerprint, read_updates, read_whole_model, whole_fingerprint
 
 __all__ = ["FleetApp", "error_reply", "handle", "report_folded_round"]
 
@@ -175,7 +175,7 @@ class FleetApp:
         content, folded = request.message.content, ClientState.read(request.state).folded_round
         key = (id(content), folded)  # cameras that were sent the same share it
         if key not in rounds:
-            whole, updates = read_base(content), read_updates(content)
+            whole, updates = read_whole_model(content), read_updates(content)
             rounds[key] = _fold_rounds(whole, updates, self._experiment.base.fingerprint, folded)
         return rounds[key]
 

@@ -67,8 +67,8 @@ def in_stream_order(view: CameraData, rng: np.random.Generator, *, correlated: b
     order = rng.permutation(len(view.train))
     if correlated:
         labels = view.train_labels.numpy()[order]
-        turn = rng.permutation(labels.max() + 1)  # which class comes when
-        order = order[np.argsort(turn[labels], kind="stable")]
+        place = rng.permutation(labels.max() + 1)  # which class comes when
+        order = order[np.argsort(place[labels], kind="stable")]
     return replace(view, train=view.train[order], train_labels=view.train_labels[order])
 
 

@@ -174,7 +174,7 @@ class RetryQueue:
             self.done(attempt, [left_out(request, failure) for request in attempt.requests])
 
     def due(self) -> list[ClientReply] | None:
-        """The replies of the block whose turn it is, once it has them all."""
+        """The replies of the next block in order, once it has them all."""
         number = next(iter(self._open), None)
         if number is None or None in self._open[number]:
             return None

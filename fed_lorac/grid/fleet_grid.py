@@ -26,7 +26,7 @@ FIRST_NODE = 1000  # far from 1, which is the server
 
 
 class FleetGrid(Grid):
-    """`cameras` nodes, camera k is node 1000 + k, `executor` does their work; what nodes remember stays here.
+    """`cameras` nodes, camera k is node 1000 + k, `executor` does their work; nodes' states stay here.
 
     Args:
         executor: who does the work.
@@ -67,7 +67,7 @@ class FleetGrid(Grid):
         return list(self.states)
 
     def restore(self, states: Mapping[int, RecordDict]) -> None:
-        """What nodes remember, as `states` once said."""
+        """Put nodes' states back, as `states` once had them."""
         self.states.update(states)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -84,7 +84,7 @@ class FleetGrid(Grid):
         """Yield each node's reply in the order of the messages, until `timeout` seconds have passed.
 
         A block is handed out as there is room for it. A reply that is made after the timeout is lost, and its node
-        remembers what it did before.
+        keeps the state it had.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         asked = [numbered(message, f"message-{next(self._ids)}") for message in messages]

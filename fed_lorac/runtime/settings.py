@@ -161,9 +161,14 @@ def rules_of(cls: type) -> dict[str, Rule]:
 
 def settings_of(thing: Any) -> dict[str, Rule]:
     """The settings of a class or function that need not know of rules: fields made by `setting`, and every other field
-    or parameter whose default is a scalar; nothing, of what cannot be called."""
+    or parameter whose default is a scalar, but for those of classes of ours; nothing, of what cannot be called."""
     if is_dataclass(thing) and isinstance(thing, type):
-        given = {one.name: one.metadata.get("rule", one.default) for one in fields(thing) if one.init}
+        ours = {name for kind in thing.__mro__ if kind.__module__.startswith("fed_lorac.") for name in kind.__dict__}
+        given = {
+            one.name: one.metadata.get("rule", None if one.name in ours else one.default)
+            for one in fields(thing)
+            if one.init
+        }
     elif callable(thing):
         given = {name: one.default for name, one in signature(thing).parameters.items()}
     else:

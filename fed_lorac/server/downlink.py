@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fed_lorac.wire.billing import MessageSize, frame_record, message_bytes
 from fed_lorac.wire.frame import inspect
-from fed_lorac.wire.updates import PERSONAL_KEY, base_key, update_key
+from fed_lorac.wire.updates import PERSONAL_KEY, update_key, whole_model_key
 
 __all__ = ["Downlink", "DownlinkMessage", "EncodeGlobalModel", "Update"]
 
@@ -95,4 +95,4 @@ class Downlink:
         if self._base is None or self._base[0] != self.folded_round:
             self._base = self.folded_round, self.encode_global_model(self.updates)
         round, frame = self._base
-        return {base_key(round): frame} if len(frame) < sum(map(len, updates.values())) else updates
+        return {whole_model_key(round): frame} if len(frame) < sum(map(len, updates.values())) else updates

@@ -129,7 +129,7 @@ class FleetStrategy(FlowerStrategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask the round's drawn cameras to train; each has its own running base, so `arrays` are not sent."""
+        """Ask the round's drawn cameras to train; each has its own global model, so `arrays` are not sent."""
         if server_round <= self.folded_round:
             raise RunError(
                 f"Rounds go up; round {server_round} was asked for after round {self.folded_round}. "

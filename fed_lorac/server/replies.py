@@ -207,7 +207,7 @@ def weighted_mean(pairs: Iterable[tuple[float, float]]) -> float:
 
 
 def read_metrics(replies: Iterable[Message], roster: Mapping[int, int]) -> dict[int, Reply]:
-    """Camera -> how its turn went, from replies without a frame; each camera's first."""
+    """Camera -> how its training went, from replies without a frame; each camera's first."""
     found: dict[int, Reply] = {}
     for message in replies:
         camera = roster.get(message.metadata.src_node_id)

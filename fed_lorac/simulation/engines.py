@@ -48,7 +48,7 @@ def _hire(config: Config, app: Callable[[], BlockApp]) -> Executor:
 
 
 class Fleet:
-    """Our grid with the cameras of a config, and what they remember."""
+    """Our grid with the cameras of a config, and their states."""
 
     def __init__(self, config: Config, app: Callable[[], BlockApp] | None = None) -> None:
         # Workers first: they come up while this process opens data and base for itself.
@@ -58,18 +58,18 @@ class Fleet:
             build_experiment(config)  # where the failure is this process's too, it comes out as itself
             raise
         experiment = build_experiment(config)
-        self._bases = GlobalModels(experiment)
+        self._global_models = GlobalModels(experiment)
         size = block_size_of(experiment)
-        self.grid = FleetGrid(self.executor, config.fleet.cameras, block_size=size, shared=self._bases.after)
+        self.grid = FleetGrid(self.executor, config.fleet.cameras, block_size=size, shared=self._global_models.after)
 
     def states(self) -> Mapping[int, RecordDict]:
-        """Each node's memory, by node id."""
+        """Each node's state, by node id."""
         return self.grid.states
 
     def restore(self, states: Mapping[int, RecordDict], updates: Sequence[tuple[int, bytes]]) -> None:
-        """Put memories back, and fold the updates so far into the fleet's base."""
+        """Put states back, and fold the updates so far into the fleet's global model."""
         self.grid.restore(states)
-        self._bases.restore(updates)
+        self._global_models.restore(updates)
 
     def close(self) -> None:
         """Let the executor go."""
@@ -96,7 +96,7 @@ def run(config: Config, out: Path, watch: Watch, *, resume: bool = False, overwr
     `overwrite`, take its place."""
     if resume and config.run.engine != "fleet":
         raise ConfigError(
-            'Only the engine "fleet" leaves checkpoints: Flower\'s runtime loses what its nodes remember. '
+            'Only the engine "fleet" leaves checkpoints: Flower\'s runtime loses the state of its nodes. '
             f'Got run.engine = "{config.run.engine}"; start the run again.'
         )
     check_machine(config)

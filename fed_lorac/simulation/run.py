@@ -46,18 +46,18 @@ __all__ = ["Memories", "run_rounds"]
 
 
 class Memories(Protocol):
-    """What a fleet's nodes remember, where that can be saved: our own grid's."""
+    """The states of a fleet's nodes, where they can be saved: our own grid's."""
 
     def states(self) -> Mapping[int, RecordDict]:
-        """Each node's memory, by node id."""
+        """Each node's state, by node id."""
 
     def restore(self, states: Mapping[int, RecordDict], updates: Sequence[tuple[int, bytes]]) -> None:
-        """Put memories back, and fold the updates so far, (round, frame), into the fleet's base."""
+        """Put states back, and fold the updates so far, (round, frame), into the fleet's global model."""
 
 
 @dataclass
 class _Standing:
-    """How far a run is: what is in no update by then, what its nodes remember, and what it last measured."""
+    """How far a run is: what is in no update by then, its nodes' states, and what it last measured."""
 
     round: int = 0
     outside: Sums = field(default_factory=dict)

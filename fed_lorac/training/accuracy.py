@@ -8,10 +8,10 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fed_lorac.adapters.fold_bn import fixed_norms_folded
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.training.batches import autocast, to_input
-from fed_lorac.training.blocks import fixed_norms_folded
 
 __all__ = ["Statistics", "accuracy", "batch_norms", "reestimate_statistics", "statistics_of"]
 

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from fed_lorac.adapters.fold_bn import fixed_norms_folded
 from fed_lorac.adapters.strided import strides_unfolded
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.training.batches import Augment, Feed, autocast
-from fed_lorac.training.blocks import Alone, Sgd, Stack, check_equal, fixed_norms_folded, why_apart
+from fed_lorac.training.blocks import Alone, Sgd, Stack, check_equal, why_apart
 
 __all__ = ["Outcome", "Recipe", "Task", "cosine", "decayed_groups", "train", "warm_cosine"]
 
@@ -106,19 +107,19 @@ def train(
     if len(models) > 1 and why_apart(models[0]):
         alone = [([m], [t]) for m, t in zip(models, tasks, strict=True)]
         return [train(m, t, recipe=recipe, lr_factor=lr_factor, on_step=on_step)[0] for m, t in alone]
-    network = (turn := _Turn(models, tasks, recipe)).side.network
+    network = (block := _Block(models, tasks, recipe)).side.network
     with fixed_norms_folded(network, models[0]), strides_unfolded(network):
         for step in range(max(task.steps for task in tasks)):
-            turn.dismiss(step)
-            loss = turn.step(lr_factor, step)
+            block.dismiss(step)
+            loss = block.step(lr_factor, step)
             if on_step is not None:
                 on_step(step, float(loss.mean()))
-        turn.dismiss(None)
-        turn.side.clear()
-    return turn.outcomes()
+        block.dismiss(None)
+        block.side.clear()
+    return block.outcomes()
 
 
-class _Turn:
+class _Block:
     """A block in the middle of its training. `live` are the cameras at work, in the order of their places."""
 
     def __init__(self, models: Sequence[nn.Module], tasks: Sequence[Task], recipe: Recipe) -> None:

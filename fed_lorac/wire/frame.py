@@ -23,14 +23,17 @@ from torch import Tensor
 from fed_lorac.errors import ConfigError, one_line
 from fed_lorac.seeds import stream
 from fed_lorac.wire.codecs.codecs import OTHERS_FROM, Codec, by_code, by_name
-from fed_lorac.wire.codecs.values import Shape, Slot, Values, component_axis
 from fed_lorac.wire.layout import (
     CRC_BYTES,
     HEADER_BYTES,
     VERSION,
     Entry,
+    Shape,
+    Slot,
+    Values,
     base_tag,
     check_whole,
+    component_axis,
     pack_table,
     read_header,
     read_table,

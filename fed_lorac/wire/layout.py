@@ -1,5 +1,5 @@
-"""The layout of a frame around its values: header, table and checksum. Knows lengths, names, shapes and checksums; not
-values.
+"""The layout of a frame: header, table, each tensor's place, checksum. Knows lengths, names, shapes and checksums; not
+how values are written.
 
     header = "FLRC", version u8, dtype code u8, base tag (8 bytes), length of the whole frame u32, little-endian
     table  = count, entry * count                       every number is a varint (LEB128, shortest form only)
@@ -15,9 +15,12 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 
-from fed_lorac.wire.codecs.values import Shape
+import numpy as np
+import numpy.typing as npt
+
 from fed_lorac.wire.refusals import Reason, RefusedFrameError
 
 __all__ = [
@@ -28,13 +31,20 @@ __all__ = [
     "MAX_TENSORS",
     "VERSION",
     "Entry",
+    "Shape",
+    "Slot",
+    "Values",
     "base_tag",
     "check_whole",
+    "component_axis",
     "pack_table",
     "read_header",
     "read_table",
     "seal",
 ]
+
+Shape = tuple[int, ...]
+Values = npt.NDArray[np.float32]
 
 MAGIC = b"FLRC"
 VERSION = 1
@@ -227,3 +237,56 @@ def read_table(data: memoryview) -> tuple[list[Entry], int]:
             raise _malformed(f"the name {name[:64]!r} is not UTF-8") from None
         before = name
     return entries, cursor.at
+
+
+# A tensor's place
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor's place.
+
+    `number` counts a frame's tensors from 0; `setup` is what the frame says once, for all of them; along `axis` lie
+    the tensor's rank components, or its rows.
+    """
+
+    shape: Shape
+    number: int = 0
+    axis: int = 0
+    setup: bytes = b""
+
+    @property
+    def count(self) -> int:
+        """How many values it holds."""
+        return prod(self.shape)
+
+    @property
+    def groups(self) -> int:
+        """How many rank components, or rows, it has; a vector and a single number are one, an empty tensor none."""
+        if self.count == 0:
+            return 0
+        return self.shape[self.axis] if len(self.shape) > 1 else 1
+
+    def grouped(self, values: Values) -> Values:
+        """The values as (groups, values in one), contiguous."""
+        return np.ascontiguousarray(np.moveaxis(values, self.axis, 0) if values.ndim > 1 else values).reshape(
+            self.groups, -1
+        )
+
+    def ungrouped(self, rows: Values) -> Values:
+        """The inverse of `grouped`: values in the tensor's own order and shape."""
+        if len(self.shape) < 2:
+            return rows.reshape(self.shape)
+        at = self.axis % len(self.shape)
+        moved = (self.shape[at], *self.shape[:at], *self.shape[at + 1 :])
+        return np.ascontiguousarray(np.moveaxis(rows.reshape(moved), 0, at))
+
+
+def component_axis(name: str, shape: Shape) -> int:
+    """The axis on which a tensor's rank components lie: rows of "<name>.A", columns of "<name>.B", else the first.
+
+    The kernel-wise A (out, in, r, K) and B (out, in, K, r) have theirs on the same axis, counted from the end.
+    """
+    if len(shape) < 2:
+        return 0
+    return {"A": -2, "B": -1}.get(name.rpartition(".")[2], 0)

@@ -16,14 +16,14 @@ from fed_lorac.wire.frame import decode
 
 __all__ = [
     "PERSONAL_KEY",
-    "base_key",
     "global_fingerprint",
     "personal_fingerprint",
-    "read_base",
     "read_updates",
+    "read_whole_model",
     "unfolded",
     "update_key",
     "whole_fingerprint",
+    "whole_model_key",
 ]
 
 PERSONAL_KEY = "own"  # the record with the part of the network that is not everyone's
@@ -51,13 +51,13 @@ def update_key(round: int) -> str:
     return f"{_PREFIX}{round:06d}"
 
 
-def base_key(round: int) -> str:
-    """The name of the record with the whole base after this round's update."""
+def whole_model_key(round: int) -> str:
+    """The name of the record with the whole model after this round's update."""
     return f"{_BASE_PREFIX}{round:06d}"
 
 
-def read_base(content: RecordDict) -> tuple[int, bytes] | None:
-    """The whole base in a message as (round, frame), where there is one; FrameError where its envelope is off."""
+def read_whole_model(content: RecordDict) -> tuple[int, bytes] | None:
+    """The whole model in a message as (round, frame), where there is one; FrameError where its envelope is off."""
     found = [key for key in content.array_records if key.startswith(_BASE_PREFIX)]
     return (int(found[-1].removeprefix(_BASE_PREFIX)), read_frame(content.array_records[found[-1]])) if found else None
 
@@ -80,7 +80,7 @@ def unfolded(
 
     Args:
         updates: (round, frame) in any order, as from `read_updates`.
-        base: fingerprint of the starting base.
+        base: fingerprint of the base model.
         folded_round: the last round that this camera has folded, 0 at first.
 
     Raises:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from fed_lorac.adapters.adapter import trainable_parameters
 from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Branch, ConvAdapter, remove_branch
 from fed_lorac.adapters.deltas import changed_names
+from fed_lorac.adapters.fold_bn import fixed_norms_folded
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.models import build
 from fed_lorac.runtime.settings import setting
 from fed_lorac.seeds import torch_stream
-from fed_lorac.training.blocks import fixed_norms_folded
 
 
 class GainConv2d(AdaptedConv2d):

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import weight_norm
 
-from fed_lorac.adapters.fold_bn import fold_batch_norm, folding_of
+from fed_lorac.adapters.fold_bn import fixed_norms_folded, fold_batch_norm, folding_of
 from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.errors import FactorError
 from fed_lorac.export import Deployed, load_network
@@ -22,7 +22,6 @@ from fed_lorac.models import build
 from fed_lorac.seeds import torch_stream
 from fed_lorac.training.accuracy import accuracy, batch_norms, reestimate_statistics, statistics_of
 from fed_lorac.training.batches import to_input
-from fed_lorac.training.blocks import fixed_norms_folded
 
 X = images(torch.float64)
 NORM3 = ("norm3", "last")  # what folds in every Zoo, if anything does

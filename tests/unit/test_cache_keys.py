@@ -112,7 +112,8 @@ def test_processes_with_other_functions_or_other_source_share_a_cache_without_ha
     room = tmp_path / "fed_lorac" / "data" / "corruptions" / "weather.py"
     room.write_text(room.read_text(encoding="utf-8").replace("(0.75, 2.5)", "(0.8, 2.5)"), encoding="utf-8")
     script = f"from pathlib import Path; from test_cache_keys import see_fog; see_fog(Path({str(told[2])!r}))"
-    around = environment(PYTHONPATH=f"{tmp_path}:{ROOT / 'tests' / 'unit'}:{ROOT / 'tests' / 'helpers'}")
+    folders = [tmp_path, ROOT / "tests/unit", ROOT / "tests/helpers"]
+    around = environment(PYTHONPATH=":".join(map(str, folders)))
     subprocess.run([sys.executable, "-c", script], env=around, cwd=tmp_path, check=True)
     seen = [file.read_text() for file in told]
     assert len(set(seen[:3])) == 3 and seen[3] == seen[0]

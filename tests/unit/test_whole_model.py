@@ -26,7 +26,13 @@ from fed_lorac.simulation.build_strategy import strategy_of
 from fed_lorac.simulation.engines import run
 from fed_lorac.wire.billing import FullMessages, frame_record
 from fed_lorac.wire.frame import encode
-from fed_lorac.wire.updates import base_key, global_fingerprint, read_base, read_updates, whole_fingerprint
+from fed_lorac.wire.updates import (
+    global_fingerprint,
+    read_updates,
+    read_whole_model,
+    whole_fingerprint,
+    whole_model_key,
+)
 from strategies.merged import MergedFedAvg
 
 
@@ -64,7 +70,7 @@ def test_the_smaller_is_sent_and_billed(missed: int, base_values: int) -> None:
     updates = [update.frame for update in strategy.updates]
     whole = missed > 1 and len(a_frame(base_values, missed)) < sum(map(len, updates))
     assert whole == (missed > 1 and base_values == 1)
-    expected = [base_key(missed)] if whole else [f"update-{n:06d}" for n in range(1, missed + 1)]
+    expected = [whole_model_key(missed)] if whole else [f"update-{n:06d}" for n in range(1, missed + 1)]
     assert sent == expected
     bill = strategy.report.down
     assert bill[2].frame_bytes == (len(a_frame(base_values, missed)) if whole else sum(map(len, updates)))
@@ -162,6 +168,6 @@ def updates_of(strategy: FrameStrategy, rounds: int) -> list[tuple[int, bytes]]:
 
 
 def test_a_message_says_which_it_brings() -> None:
-    content = RecordDict({base_key(7): frame_record(b"whole"), "config": frame_record(b"")})
-    assert read_base(content) == (7, b"whole") and read_updates(content) == []
-    assert read_base(RecordDict({"update-000007": frame_record(b"one")})) is None
+    content = RecordDict({whole_model_key(7): frame_record(b"whole"), "config": frame_record(b"")})
+    assert read_whole_model(content) == (7, b"whole") and read_updates(content) == []
+    assert read_whole_model(RecordDict({"update-000007": frame_record(b"one")})) is None

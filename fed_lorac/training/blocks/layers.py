@@ -51,7 +51,7 @@ class Side(nn.Module):
         return self.cameras if self.part is None else len(self.part)
 
     def own(self) -> dict[str, Tensor]:
-        """This layer's tensors by name, (n, ...), of the cameras whose turn it is."""
+        """This layer's tensors by name, (n, ...), of the cameras that take part."""
         tensors = {k: t for k, t in (*self._parameters.items(), *self._buffers.items()) if t is not None}
         return tensors if self.part is None else {k: t.index_select(0, self.part) for k, t in tensors.items()}
 
@@ -107,7 +107,7 @@ class SideBatchNorm(Side):
         for name, statistics in self.named_buffers(recurse=False):
             self.register_buffer(name, statistics.contiguous())  # each camera's own memory, to be moved in place
 
-    def affine(self) -> tuple[Tensor, Tensor]:
+    def gain_and_shift(self) -> tuple[Tensor, Tensor]:
         """Gain and shift, each (n*C,), of norms in eval mode."""
         return affine_of(cast(nn.BatchNorm2d, self.like[0]), {k: t.flatten() for k, t in self.own().items()})
 

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
+import numpy as np
 from numpy.random import Generator
 
 from fed_lorac import registry
 from fed_lorac.errors import ConfigError
-from fed_lorac.wire.codecs import drive, quantize, topk, values
-from fed_lorac.wire.codecs.values import Slot, Values
+from fed_lorac.wire.codecs import drive, quantize, topk
+from fed_lorac.wire.layout import Slot, Values
 from fed_lorac.wire.refusals import RefusedFrameError
 
 __all__ = ["CODECS", "OTHERS_FROM", "Codec", "by_code", "by_name"]
@@ -94,10 +95,20 @@ def _given(rng: Generator | None, name: str) -> Generator:
     return rng
 
 
-FP32 = _float("fp32", 1, "IEEE 754 binary32", inf, 4, values.pack_fp32, values.unpack_fp32)
-FP16 = _float("fp16", 2, "IEEE 754 binary16", 65520.0, 2, values.pack_fp16, values.unpack_fp16)
+def _pack_fp32(values: Values) -> bytes:
+    """As they are."""
+    return values.astype("<f4", copy=False).tobytes()
+
+
+def _unpack_fp32(data: memoryview) -> Values:
+    """Flat, in memory of its own."""
+    return np.frombuffer(data, "<f4").astype(np.float32)
+
+
+FP32 = _float("fp32", 1, "IEEE 754 binary32", inf, 4, _pack_fp32, _unpack_fp32)
+FP16 = _float("fp16", 2, "IEEE 754 binary16", 65520.0, 2, quantize.pack_fp16, quantize.unpack_fp16)
 # 0x1.FFp127 lies half-way between bf16's largest number, 0x1.FEp127, and the power of two above it.
-BF16 = _float("bf16", 3, "bfloat16", float.fromhex("0x1.FFp127"), 2, values.pack_bf16, values.unpack_bf16)
+BF16 = _float("bf16", 3, "bfloat16", float.fromhex("0x1.FFp127"), 2, quantize.pack_bf16, quantize.unpack_bf16)
 INT8, INT4 = _rounded("int8", 4, 8), _rounded("int4", 5, 4)
 DRIVE = Codec(
     "drive",
@@ -147,8 +158,8 @@ def by_name(dtype: str | Codec) -> Codec:
         return dtype if CODECS.get(dtype.name) is dtype else _met(dtype)
     if not registry.CODECS.is_outside(dtype):
         raise RefusedFrameError(
-            f"A frame's dtype must be one of {', '.join(CODECS)}; got {dtype!r}. Choose one of these, or name one of your "
-            'own as "module:Name".',
+            f"A frame's dtype must be one of {', '.join(CODECS)}; got {dtype!r}. Choose one of these, or name one of "
+            'your own as "module:Name".',
             "unknown dtype",
         )
     made: Codec = registry.CODECS.make(dtype)

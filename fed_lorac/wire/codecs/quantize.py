@@ -1,4 +1,5 @@
-"""Stochastic rounding to 8 or 4 bits. Knows one tensor's values and how they group; not names or frames.
+"""Number formats of fewer bits: 16 as floats, 8 or 4 by stochastic rounding. Knows one tensor's values and how they
+group; not names or frames. Of the latter two:
 
     tensor = zero * groups, step * groups, codes       zero and step are bf16; a code is 8 or 4 bits; then padding
     value  = zero + step * code                        code in 0 .. L, L = 255 or 15
@@ -17,10 +18,18 @@ import numpy as np
 import numpy.typing as npt
 from numpy.random import Generator
 
-from fed_lorac.wire.codecs.values import Slot, Values, unpack_bf16
+from fed_lorac.wire.layout import Slot, Values
 from fed_lorac.wire.refusals import malformed
 
-__all__ = ["pack_rounded", "rounded_bytes", "unpack_rounded"]
+__all__ = [
+    "pack_bf16",
+    "pack_fp16",
+    "pack_rounded",
+    "rounded_bytes",
+    "unpack_bf16",
+    "unpack_fp16",
+    "unpack_rounded",
+]
 
 Codes = npt.NDArray[np.uint8]
 
@@ -100,3 +109,27 @@ def _bf16_up(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     near = (values + 0.0).astype(np.float32)
     above = np.where(near < values, np.nextafter(near, np.float32(np.inf)), near).astype(np.float32)
     return ((above.view(np.uint32) + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
+
+
+# Floating-point formats of 16 bits, little-endian
+
+
+def pack_fp16(values: Values) -> bytes:
+    """Round to nearest, ties to even."""
+    return values.astype("<f2").tobytes()
+
+
+def unpack_fp16(data: memoryview) -> Values:
+    """Flat, in memory of its own."""
+    return np.frombuffer(data, "<f2").astype(np.float32)
+
+
+def pack_bf16(values: Values) -> bytes:
+    """Round to nearest, ties to even, on the bits: the same on every machine, whatever it does with denormals."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
+
+
+def unpack_bf16(data: memoryview) -> Values:
+    """Flat, in memory of its own."""
+    return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)

@@ -13,7 +13,7 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from fed_lorac.wire.codecs.values import Slot, Values, pack_fp32, unpack_fp32
+from fed_lorac.wire.layout import Slot, Values
 from fed_lorac.wire.refusals import RefusedFrameError, malformed
 
 __all__ = [
@@ -79,7 +79,7 @@ def pack_topk(values: Values, slot: Slot) -> bytes:
     """The tensor's bytes; of equal magnitudes the first ones are sent."""
     flat, kept = values.reshape(-1), kept_count(slot.count, slot.setup)
     places = _largest(np.abs(flat), kept)
-    return _pack_places(places, slot.count) + pack_fp32(flat[places])
+    return _pack_places(places, slot.count) + flat[places].astype("<f4", copy=False).tobytes()
 
 
 def unpack_topk(data: memoryview, slot: Slot) -> Values:
@@ -90,7 +90,7 @@ def unpack_topk(data: memoryview, slot: Slot) -> Values:
     """
     kept = kept_count(slot.count, slot.setup)
     split = _places_bytes(slot.count, kept)[0]
-    places, values = _unpack_places(data[:split], slot.count, kept), unpack_fp32(data[split:])
+    places, values = _unpack_places(data[:split], slot.count, kept), np.frombuffer(data[split:], "<f4")
     if not np.isfinite(values).all():
         raise RefusedFrameError(
             "A frame carries finite numbers; a top-k value is NaN or infinite. Leave this camera out of the round.",
