@@ -1,4 +1,4 @@
-"""Laws of what README and docs show: commands parse, configs are valid, settings and names exist."""
+"""Laws of what README and docs show: commands parse, configs are valid, settings and names exist, none is missing."""
 
 import ast
 import importlib
@@ -90,3 +90,9 @@ def test_every_name_that_python_shows_exists(file: Path) -> None:
                 for alias in node.names:
                     assert hasattr(importlib.import_module(str(node.module)), alias.name), f"{node.module}.{alias.name}"
         assert set(re.findall(r"\bfl\.(\w+)", body)) <= set(fed_lorac.__all__)
+
+
+def test_the_api_page_names_every_name_of_the_door() -> None:
+    page = read(ROOT / "docs" / "api" / "index.md")
+    missing = {name for name in fed_lorac.__all__ if f"`{name}`" not in page}
+    assert {name for name in missing if not name.endswith("Error")} <= {"__version__"}  # errors have a page

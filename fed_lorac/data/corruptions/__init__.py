@@ -75,7 +75,7 @@ def corruption_fingerprint(name: str, settings: Mapping[str, object] | None = No
     its package, the libraries that this imports, and the settings. None where the corruption, or anything in this
     package, has been replaced since it was imported, or has no source: what it depends on, nobody knows.
     """
-    if registry.CORRUPTIONS.is_outside(name) and name not in CORRUPTIONS:
+    if name not in CORRUPTIONS and registry.CORRUPTIONS.is_outside(name):
         code = registry.CORRUPTIONS.identity(name)
         libraries = libraries_of(registry.CORRUPTIONS.load(name).__module__)
         return None if code.endswith("?") else f"{code}, {sorted((settings or {}).items())}, {libraries}"
