@@ -91,7 +91,8 @@ def _check_damage(law: Law, frame: bytes) -> None:
 
 
 def _check_bias(law: Law, framed: Callable[[dict[str, Tensor], int], bytes]) -> None:
-    """The mean of many decoded frames is what was sent, up to six standard errors: of all values together, as some are all but on the grid."""
+    """The mean of many decoded frames is what was sent, up to six standard errors: of all values together, as some
+    values are so near the grid that they are hardly ever rounded away."""
     state = {"fc.weight": torch.randn((6, 8), generator=torch_stream(1, "codec states"))}
     draws = torch.stack([decode(framed(state, seed), base=_BASE)["fc.weight"].double() for seed in range(_DRAWS)])
     error = float(draws.std(dim=0).square().mean().sqrt()) / _DRAWS**0.5 + 1e-7
