@@ -43,14 +43,14 @@ CASES = [
         "True in Python's spelling",
         lambda folder: ["run", "-c", "data.cifar10.download=True"],
         exit_code=2,
-        says=('got data.cifar10.download = true with data.name = "digits"',),
+        says=('[data.cifar10] is for data.name = "cifar10"; data.name is "digits"',),
         never=("must be true or false",),
     ),
     Case(
         "yes for true",
-        lambda folder: ["run", "-c", "data.cifar10.download=yes"],
+        lambda folder: ["run", "-c", "data.name=cifar10", "-c", "data.cifar10.download=yes"],
         exit_code=2,
-        says=('data.download must be true or false; got the text "yes". Write true.',),
+        says=('data.cifar10.download must be true or false; got the text "yes". Write true.',),
     ),
     Case(
         "2.0 for a whole number",

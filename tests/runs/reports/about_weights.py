@@ -189,7 +189,7 @@ CASES = [
         1,
         says=(
             "weights.pth: no classifier (fc.weight and fc.bias)",
-            "`fed-lorac pretrain -c model.resnet8.width=4 -c model.weights=weights.pth --out base.safetensors`",
+            "`fed-lorac pretrain -c model.weights=weights.pth -c model.resnet8.width=4 --out base.safetensors`",
             'model.weights = "base.safetensors"',
         ),
     ),
