@@ -1,15 +1,15 @@
 """The laws of a network for cameras: it classifies images, it can be adapted and trained, and builds the same twice."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from fed_lorac.adapters.plain import check_plain
-from fed_lorac.errors import FactorError, one_line
+from fed_lorac.errors import ConfigError, FactorError, one_line
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
-from fed_lorac.registry import MODELS
 from fed_lorac.seeds import torch_stream
 from fed_lorac.testing.laws import told, under
 
@@ -22,7 +22,7 @@ def check_model(
     """Hold a network's maker to its laws.
 
     Args:
-        model: a name ("resnet8", "my_package.nets:small") or the maker, `(num_classes, **settings) -> nn.Module`.
+        model: a name ("resnet8", "my_package.nets:small") or a function, `(num_classes, **settings) -> nn.Module`.
         num_classes: what is asked of it.
         image_size: pixels a side of its images (N, 3, image_size, image_size).
         settings: its own.
@@ -35,16 +35,13 @@ def check_model(
         under(told(model, text), holds, came)
 
     def made() -> nn.Module:
-        if isinstance(model, str):
-            return build(model, num_classes=num_classes, **settings)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            found = model(num_classes=num_classes, **settings)
-        law("a model must be an nn.Module", isinstance(found, nn.Module), type(found).__name__)
-        return found
+        try:
+            return build(name, num_classes=num_classes, **own)
+        except ConfigError as error:
+            raise AssertionError(told(model, one_line(error))) from error
 
-    if isinstance(model, str):
-        law("there must be such a name", MODELS.find(model), model)
+    name = model if isinstance(model, str) else f"{model.__module__}:{model.__qualname__}"
+    own: dict[str, Any] = dict(settings)
     network, images = made(), torch.rand((4, 3, image_size, image_size), generator=torch_stream(0, "images"))
     prints = [fingerprint(named_tensors(one)) for one in (network, made())]
     law("equal seeds must build equal weights", prints[0] == prints[1])

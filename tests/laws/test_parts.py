@@ -194,7 +194,7 @@ def drizzle(images: np.ndarray, severity: int, rng: np.random.Generator, *, wron
     return found.astype(np.float32 if wrong == "dtype" else np.uint8)
 
 
-@pytest.mark.parametrize(("wrong", "law"), [("global", "equal streams must give"), ("dtype", "must be uint8")])
+@pytest.mark.parametrize(("wrong", "law"), [("global", "all randomness must come from"), ("dtype", "must be uint8")])
 def test_a_corruption_that_breaks_a_law_is_told_which(wrong: str, law: str) -> None:
     check_corruption(drizzle)
     with pytest.raises(AssertionError, match=f"drizzle: .*{law}"):

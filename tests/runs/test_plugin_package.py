@@ -1,4 +1,4 @@
-"""The example package, installed beside fed-lorac in a fresh environment: its names run, resume, and run on Ray workers."""
+"""The example package, in a fresh environment: its names run, resume, and reach Ray workers."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_its_names_run_and_resume_to_the_same_bytes(fresh: Path, tmp_path: Path)
     for folder in (whole, halves):
         folder.mkdir()
     found = run(fresh, whole, config, *QUICK, "-c", "run.rounds=2", "-c", "local.schedule=constant", "--out", "run")
-    assert (found["adapter"], found["strategy"]) == ("patterns", "geometric-median")
+    assert (found["method"], found["strategy"]) == ("patterns", "geometric-median")
     run(fresh, halves, config, *QUICK, "-c", "run.rounds=1", "-c", "local.schedule=constant", "--out", "run")
     run(fresh, halves, "--resume", "run", "-c", "run.rounds=2")
     for file in ("adapter.safetensors", "model.safetensors"):
