@@ -202,13 +202,13 @@ class Section:
         return {key: kind for key, kind in cls.choices.items() if kind.group}
 
     def outside(self) -> dict[str, str]:
-        """Each part of this section that is somebody else's -> which code it is made of."""
-        return {
-            name: kind.identity(name)
+        """Each package that a part of this section is from, where it is somebody else's -> which code that is."""
+        return dict(
+            kind.package(name)
             for key, kind in self.own_parts().items()
             for name in self._named(key, getattr(self, key))
             if kind.is_outside(name)
-        }
+        )
 
 
 def unknown_option(table: str, key: str, rules: Mapping[str, Rule]) -> str:

@@ -95,9 +95,9 @@ class Config:
         return {key: value for key, value, _ in self._items()}
 
     def outside(self) -> dict[str, str]:
-        """Every part that is somebody else's, by its name -> which code it is made of."""
+        """Each package of somebody else's that a part is from -> which code that is."""
         sections: list[Section] = [getattr(self, name) for name in SECTIONS]
-        return {name: code for section in sections for name, code in section.outside().items()}
+        return {package: code for section in sections for package, code in section.outside().items()}
 
     def changed(self) -> dict[str, Scalar]:
         """Those of `to_flat` that differ from their defaults."""

@@ -95,10 +95,10 @@ class Dataset:
         """Look, before a run starts, whether `weather` has all of these, and with `clear` whether `clean` has images.
 
         Raises:
-            ConfigError: an unknown corruption.
+            ConfigError: an unknown corruption, or one of somebody else's that keeps no contract.
             DataError: files are missing.
         """
-        from fed_lorac.data.corruptions import check_name  # noqa: PLC0415
+        from fed_lorac.data.corruptions import check_corruption  # noqa: PLC0415
 
         for corruption in corruptions:
-            check_name(corruption)
+            check_corruption(corruption, self.images.shape[1:3], **self.corruption_settings.get(corruption, {}))

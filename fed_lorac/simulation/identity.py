@@ -17,7 +17,7 @@ __all__ = ["check_same", "identity_of"]
 
 _NEW_RUN = "or start a new run"
 
-_OWN = "code of parts that are not built in"
+_OWN = "code of packages whose parts it names"
 
 _REMEDIES = {
     _OWN: f"Put that code back, or install the version that it began with, {_NEW_RUN}.",
@@ -47,7 +47,7 @@ def identity_of(experiment: Experiment) -> dict[str, str]:
         "cameras side by side": str(block_size_of(experiment)),
         "frost textures": frost_textures() if sees_frost(experiment) else "none",
         "weather": _weather(experiment),
-        **({_OWN: ", ".join(f"{name} = {code}" for name, code in sorted(own.items()))} if own else {}),
+        **({_OWN: ", ".join(f"{package} {code}" for package, code in sorted(own.items()))} if own else {}),
     }
 
 

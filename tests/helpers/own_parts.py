@@ -1,9 +1,8 @@
 """A package of somebody else's, as text: one part of each kind. Written where a test wants it, and found from there."""
 
-import sys
 from pathlib import Path
 
-__all__ = ["PARTS", "write_package"]
+__all__ = ["PARTS", "SOURCE", "settings_of_parts", "write_package"]
 
 PARTS = {
     "adapter.method": "{}.parts:Gains",
@@ -109,12 +108,28 @@ PIGEON = Link("pigeon", 0.01, 0.02, 1.0, "RFC 1149")
 '''
 
 
-def write_package(folder: Path, name: str, source: str = SOURCE) -> dict[str, str]:
-    """Write the package `name` into a folder; the settings that name its parts."""
+def write_package(folder: Path, name: str, source: str = SOURCE) -> None:
+    """Write the package `name` into a folder. A process keeps what it has imported: give each package its own name."""
     package = folder / name
     package.mkdir(parents=True, exist_ok=True)
     (package / "__init__.py").write_text("", encoding="utf-8")
     (package / "parts.py").write_text(source, encoding="utf-8")
-    for module in [module for module in sys.modules if module.partition(".")[0] == name]:
-        del sys.modules[module]
-    return {key: value.format(name) for key, value in PARTS.items()}
+
+
+def settings_of_parts(name: str) -> dict[str, object]:
+    """A small run of nothing but the package's parts, with some of their settings."""
+    return {key: value.format(name) for key, value in PARTS.items()} | {
+        "adapter.options.strength": 0.3,
+        "codec.options.step": 0.002,
+        "model.options.channels": 6,
+        "model.weights": "none",
+        "data.options.count": 240,
+        "data.image_size": 16,
+        "fleet.options.share": 0.02,
+        "fleet.cameras": 4,
+        "fleet.per_round": 3,
+        "local.epochs": 1,
+        "local.batch_size": 10,
+        "run.rounds": 2,
+        "run.precision": "fp32",
+    }

@@ -19,7 +19,14 @@ from fed_lorac.errors import ConfigError, DataError, FedLoracError, one_line
 from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.source import libraries_of, source_of
 
-__all__ = ["CORRUPTIONS", "Corruption", "check_name", "corrupt", "corruption_fingerprint", "frost_textures"]
+__all__ = [
+    "CORRUPTIONS",
+    "Corruption",
+    "check_corruption",
+    "corrupt",
+    "corruption_fingerprint",
+    "frost_textures",
+]
 
 Corruption = Callable[..., Images]
 """(images, severity, rng, **settings) -> corrupted images; built-in ones have no settings."""
@@ -76,9 +83,9 @@ def corruption_fingerprint(name: str, settings: Mapping[str, object] | None = No
     package, has been replaced since it was imported, or has no source: what it depends on, nobody knows.
     """
     if name not in CORRUPTIONS and registry.CORRUPTIONS.is_outside(name):
-        code = registry.CORRUPTIONS.identity(name)
-        libraries = libraries_of(registry.CORRUPTIONS.load(name).__module__)
-        return None if code.endswith("?") else f"{code}, {sorted((settings or {}).items())}, {libraries}"
+        package, code = registry.CORRUPTIONS.package(name)
+        made_by = f"{package} {code}, {sorted((settings or {}).items())}, {libraries_of(package)}"
+        return None if code == "?" else made_by
     replaced = any(names.get(key) is not value for names, key, value in _AS_IMPORTED)
     if replaced or name not in _OURS or CORRUPTIONS[name] is not _OURS[name]:
         return None
@@ -87,7 +94,7 @@ def corruption_fingerprint(name: str, settings: Mapping[str, object] | None = No
     return f"corruptions {source_of(*_MODULES)}, {libraries}{textures}"
 
 
-def check_name(name: str) -> None:
+def _check_name(name: str) -> None:
     """Raise ConfigError unless there is such a corruption."""
     if registry.CORRUPTIONS.is_outside(name):
         registry.CORRUPTIONS.load(name)
@@ -96,8 +103,16 @@ def check_name(name: str) -> None:
         raise ConfigError(f"A corruption must be one of CIFAR-10-C's {len(CORRUPTIONS)}; got {name!r}.{near}")
 
 
+def check_corruption(name: str, size: tuple[int, int], **settings: object) -> None:
+    """Raise ConfigError unless there is such a corruption and, where it is somebody else's, it works on an image of
+    this height and width."""
+    _check_name(name)
+    if name not in CORRUPTIONS:
+        corrupt(np.zeros((2, *size, 3), np.uint8), name, 1, np.random.default_rng(0), **settings)
+
+
 def _check_choice(name: str, severity: int, rng: np.random.Generator) -> None:
-    check_name(name)
+    _check_name(name)
     if isinstance(severity, bool) or not isinstance(severity, int | np.integer) or not 1 <= severity <= 5:
         raise ConfigError(
             f"A severity must be a whole number from 1 to 5; got {severity!r}. For clean images use none."

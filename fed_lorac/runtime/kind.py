@@ -1,0 +1,173 @@
+"""A kind of part that a config names: built in, an entry point of an installed package, or "module:Name". Knows text,
+how to import and what keeps a contract; no part itself."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module, invalidate_caches
+from importlib.metadata import entry_points
+from pathlib import Path
+from socket import gethostname
+from typing import Any, Literal
+
+from fed_lorac.errors import ConfigError, FedLoracError, one_line
+from fed_lorac.runtime.near import did_you_mean
+from fed_lorac.runtime.settings import Rule, rules_of, settings_of
+from fed_lorac.runtime.source import package_identity
+
+__all__ = ["Kind", "load"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What may be named: its built-in names, each with its "module:Name", and the group of others' entry points.
+
+    `contract` says in words what somebody else's must be: a class that extends `base`, a value of it, or a function.
+    `given`: parameters that a function is always called with, and that are no settings therefore. `declared`: the
+    classes that declare the settings of built-in ones; None: each declares its own.
+    """
+
+    built_in: Mapping[str, str | type]
+    group: str = ""
+    form: Literal["class", "value", "function"] = "class"
+    contract: str = ""
+    base: str = ""
+    given: tuple[str, ...] = ()
+    declared: Mapping[str, type] | None = field(default=None, kw_only=True)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The built-in names."""
+        return tuple(self.built_in)
+
+    def installed(self) -> Mapping[str, str]:
+        """Name -> "module:Name" of what installed packages register. Raises `ConfigError` where a name is taken."""
+        return _installed(self.group, self.names) if self.group else {}
+
+    def find(self, name: str) -> str | type | None:
+        """What a name stands for: a built-in class, an installed package's "module:Name", or itself; None: nothing."""
+        if name in self.built_in:
+            return self.built_in[name]
+        if not self.group:
+            return None
+        return name if ":" in name else self.installed().get(name)
+
+    def is_outside(self, name: str) -> bool:
+        """Whether a name is somebody else's: an entry point or "module:Name"."""
+        return name not in self.built_in and self.find(name) is not None
+
+    def load(self, name: str) -> Any:
+        """What a name stands for, imported. Raises `ConfigError` where there is none, or it keeps no contract."""
+        if (found := self.find(name)) is None:
+            raise ConfigError(
+                f"A name must be one of {', '.join(self.built_in)}{self.others}; got {name!r}."
+                f"{did_you_mean(name, (*self.built_in, *self.installed()))}"
+            )
+        if isinstance(found, type):
+            return found
+        loaded = load(found)
+        if self.is_outside(name) and not self._keeps_contract(loaded):
+            raise self.broken(name, f"{found} is {type(loaded).__name__} {loaded!r:.80}")
+        return loaded
+
+    @property
+    def others(self) -> str:
+        """What a name may be besides a built-in one, in words."""
+        return f', an entry point of the group {self.group}, or "module:Name"' if self.group else ""
+
+    def broken(self, name: str, what: str) -> ConfigError:
+        """What is said of somebody else's part that keeps no contract."""
+        return ConfigError(
+            f"{self.contract[:1].upper()}{self.contract[1:]}; {name!r} is not: {what}. Mend it: see docs/extending.md."
+        )
+
+    def make(self, name: str, **settings: Any) -> Any:
+        """What a name stands for, called with its settings; or itself, where it is a value."""
+        found = self.load(name)
+        if not self.is_outside(name):
+            return found(**settings) if callable(found) else found
+        try:
+            made = found(**settings) if callable(found) else found
+        except FedLoracError:
+            raise
+        except Exception as error:
+            raise self.broken(name, f"it cannot be built with {settings}: {one_line(error)}") from error
+        if self.form == "value" and not isinstance(made, load(self.base)):
+            raise self.broken(name, f"it gives {type(made).__name__}")
+        return made
+
+    def rules(self, name: str) -> dict[str, Rule]:
+        """The settings that a name brings: field or parameter -> rule. None, where a name stands for nothing."""
+        if self.is_outside(name):
+            return {key: rule for key, rule in settings_of(self.load(name)).items() if key not in self.given}
+        if self.declared is not None:
+            return rules_of(self.declared[name]) if name in self.declared else {}
+        return rules_of(self.load(name)) if name in self.built_in else {}
+
+    def declares(self, name: str) -> Any:
+        """What declares the settings of a name; None: nothing does."""
+        if self.declared is not None and name in self.built_in:
+            return self.declared.get(name)
+        return self.load(name) if self.find(name) else None
+
+    def package(self, name: str) -> tuple[str, str]:
+        """The package that somebody else's part is from, and which code that is: its version and a hash of its source;
+        "?" where there is none, as of what a notebook defines."""
+        self.load(name)
+        module = str(self.find(name)).partition(":")[0]
+        return module.partition(".")[0], package_identity(module) or "?"
+
+    def _keeps_contract(self, found: Any) -> bool:
+        if self.form == "function":
+            return callable(found)
+        base = load(self.base)
+        if self.form == "class":
+            return isinstance(found, type) and issubclass(found, base)
+        return isinstance(found, base) or callable(found)
+
+
+@cache
+def load(reference: str) -> Any:
+    """What "module:Name" names; its module is looked for in the current folder too.
+
+    Raises:
+        ConfigError: it cannot be imported here.
+    """
+    module, _, name = reference.partition(":")
+    try:
+        found: Any = _imported(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise ConfigError(
+            f'"module:Name" must name what can be imported; {reference!r} cannot be on {gethostname()}: '
+            f"{one_line(error)}. Check the spelling, and that its package is installed on every machine of the run."
+        ) from error
+    return found
+
+
+def _imported(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError:
+        if (here := str(Path.cwd())) in sys.path:
+            raise
+        sys.path.append(here)  # the command's own path has its folder, and not the one that it is called in
+        invalidate_caches()
+        return import_module(module)
+
+
+@cache
+def _installed(group: str, built_in: tuple[str, ...]) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for point in entry_points(group=group):
+        whose = point.dist.name if point.dist else "a package"
+        if point.name in built_in or found.get(point.name, point.value) != point.value:
+            raise ConfigError(
+                f"A name stands for one thing; {whose} registers {point.name!r} in {group}, which "
+                f"{'is built in' if point.name in built_in else f'{found[point.name]} has already'}. Rename or "
+                "uninstall it."
+            )
+        found[point.name] = point.value
+    return found

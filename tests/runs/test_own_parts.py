@@ -1,0 +1,240 @@
+"""Laws of somebody else's parts: named in a config they do all that built-in ones do, and what is wrong is said."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import called
+from interrupted import Ended, check_equal
+from own_parts import PARTS, SOURCE, settings_of_parts, write_package
+from small_runs import environment, rows
+
+import fed_lorac as fl
+from fed_lorac.config import Config, load_config
+from fed_lorac.data.corruptions import corrupt, corruption_fingerprint
+from fed_lorac.errors import ConfigError, FrameError
+from fed_lorac.fleet.links import link
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
+from fed_lorac.wire.frame import by_name, decode, encode, inspect
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A package that lies in a folder of its own, as in a user's project."""
+    folder = tmp_path_factory.mktemp("project")
+    write_package(folder, "their_parts")
+    sys.path.append(str(folder))
+    return "their_parts"
+
+
+@pytest.fixture(scope="module")
+def done(package: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run of nothing but its parts."""
+    out = tmp_path_factory.mktemp("own") / "run"
+    run(load_config(None, settings_of_parts(package)), out, Watch())
+    return out
+
+
+def broken(name: str, folder: Path, body: str) -> str:
+    """A module of one's own that is not right, beside the others."""
+    (folder / f"{name}.py").write_text(body, encoding="utf-8")
+    sys.path.append(str(folder))
+    return f"{name}:Mine"
+
+
+def test_a_run_of_nothing_but_parts_of_ones_own_counts_and_bills(done: Path, package: str) -> None:
+    found = rows(done / "rounds.jsonl")
+    assert [row["cameras_counted"] for row in found] == [3, 3]
+    assert found[-1]["uplink_payload_bytes"] == 3 * (4 + 2 * (162 + 6 + 18))  # a step a frame, two bytes a value
+    assert json.loads((done / "summary.json").read_text())["data"] == f"{package}.parts:stripes"
+    weathers = {row["corruption"] for row in rows(done / "cameras.jsonl")}
+    assert weathers == {"fog", f"{package}.parts:drizzle"}
+
+
+def test_it_goes_on_after_an_interrupt_to_the_same_end(done: Path, package: str, tmp_path: Path) -> None:
+    config = load_config(None, settings_of_parts(package))
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "cut", Ended(1))
+    run(config, tmp_path / "cut", Watch(), resume=True)
+    check_equal(done, tmp_path / "cut")
+
+
+def test_its_config_crosses_toml_and_flowers_scalars(package: str) -> None:
+    config = load_config(None, settings_of_parts(package))
+    flat = config.to_flat()
+    assert flat["model.options"] == "channels = 6" and flat["fleet.options"] == "share = 0.02"
+    assert Config.from_flat(flat) == config
+    assert all(isinstance(value, bool | int | float | str) for value in flat.values())
+    with pytest.raises(ConfigError, match=r"model\.options\.channels must be a whole number"):
+        load_config(config, {"model.options.channels": "many"})
+    with pytest.raises(ConfigError, match=r"no setting 'data\.options\.cuont'\. Did you mean 'data\.options\.count'"):
+        load_config(config, {"data.options.cuont": 3})
+
+
+def test_its_network_and_its_sizes_are_had_like_ours(
+    done: Path, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "net.safetensors"
+    assert called(monkeypatch, "export", str(done), "--format", "safetensors", "--out", str(file)) == 0
+    network = fl.load_network(file)
+    assert network.network[0].out_channels == 6  # type: ignore[union-attr, index]
+    assert fl.load_run(done).model(camera=1)(np.zeros((2, 16, 16, 3), np.uint8)).shape == (2, 3)
+    parts = {flag: f"{package}.parts:{name}" for flag, name in (("model", "net"), ("method", "Gains"))}
+    capsys.readouterr()
+    words = [word for flag, name in parts.items() for word in (f"--{flag}", name)]
+    assert called(monkeypatch, "sizes", *words, "--dtype", f"{package}.parts:tenths", "--json") == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert row["method"] == parts["method"] and 0 < row["frame_bytes"] < row["full_frame_bytes"]
+
+
+CHANGED = SOURCE.replace("* severity", "* severity + 0.001")
+
+
+def test_a_run_does_not_go_on_with_other_code(tmp_path: Path) -> None:
+    write_package(tmp_path, "edited_parts")
+    script = "import sys; from fed_lorac.cli import main; sys.argv[1:] = sys.argv[1:]; main()"
+    words = [word for key, value in settings_of_parts("edited_parts").items() for word in ("-c", f"{key}={value}")]
+    out = str(tmp_path / "run")
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-P", "-c", script, *arguments]  # -P: as an installed command, without the folder
+        return subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+
+    begun = command("run", "--out", out, *words)
+    assert begun.returncode == 0, begun.stderr
+    assert command("run", "--resume", out, "-c", "run.rounds=3").returncode == 0
+    write_package(tmp_path, "edited_parts", CHANGED)
+    went_on = command("run", "--resume", out, "-c", "run.rounds=4")
+    assert went_on.returncode != 0
+    said = " ".join(went_on.stderr.split())
+    assert "its code of packages whose parts it names was edited_parts" in said and "Put that code back" in said
+
+
+def test_weather_of_ones_own_is_kept_by_its_source_and_settings(package: str) -> None:
+    name = f"{package}.parts:drizzle"
+    made_by = corruption_fingerprint(name, {"share": 0.1})
+    assert made_by is not None and package in made_by and "numpy" in made_by
+    assert made_by != corruption_fingerprint(name, {"share": 0.2})
+    images = np.zeros((3, 16, 16, 3), np.uint8)
+    wet = corrupt(images, name, 5, np.random.default_rng(0), share=0.1)
+    assert not images.any() and 0.3 < (wet == 255).mean() < 0.7
+
+
+def test_a_frame_of_ones_own_codec_is_read_by_whoever_knows_its_code(package: str) -> None:
+    import torch
+
+    state = {"x": torch.tensor([0.12, -0.58])}
+    frame = encode(state, dtype=f"{package}.parts:tenths", base="b")
+    assert inspect(frame).dtype == "tenths"
+    torch.testing.assert_close(decode(frame, base="b")["x"], torch.tensor([0.1, -0.6]))
+    script = f"from fed_lorac.wire.frame import decode; decode(bytes.fromhex({frame.hex()!r}), base='b')"
+    told = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert "this frame says 200. It is a codec of somebody's own: give this end its package" in told.stderr
+    with pytest.raises(FrameError, match=r'your own as "module:Name"'):
+        by_name("tenth")
+
+
+def test_a_link_of_ones_own_has_its_rates(package: str) -> None:
+    assert link(f"{package}.parts:PIGEON").uplink_kbit_s == 0.01
+
+
+BROKEN: dict[str, tuple[str, str, str]] = {
+    "no adapter": ("adapter.method", "class Mine: pass", r"An adapter of your own is a class that extends"),
+    "abstract": (
+        "adapter.method",
+        "from fed_lorac.adapters.adapter import Adapter\nclass Mine(Adapter): pass",
+        r"cannot be built with .*abstract",
+    ),
+    "no strategy": ("strategy.name", "def Mine(): pass", r"A strategy of your own is a class that extends"),
+    "no function": ("model.name", "Mine = 3", r"model of your own is called as \(num_classes, \*\*settings\)"),
+    "raises": ("data.name", "raise RuntimeError('no such luck')", r"RuntimeError: no such luck.*Check the spelling"),
+    "no codec": ("codec.up", "def Mine(): return 3", r"codec of your own is a .*Codec.* it gives int"),
+    "a taken code": (
+        "codec.up",
+        "import dataclasses\nfrom fed_lorac.wire.codecs.codecs import FP32\nMine = dataclasses.replace(FP32, name='m')",
+        r"a code from 128 to 255; got 'm' with code 1",
+    ),
+    "no link": ("fleet.link", "Mine = 'fast'", r"link of your own is a .*Link"),
+    "images that shrink": (
+        "fleet.corruptions",
+        "def Mine(images, severity, rng): return images[:, ::2]",
+        r"corruption of your own is called as .*of uint8 \(.*\) it makes uint8",
+    ),
+    "a failing one": ("fleet.corruptions", "def Mine(images, severity, rng): return 1 // 0", r"ZeroDivisionError"),
+    "logits of others": (
+        "model.name",
+        "from torch import nn\n"
+        "def Mine(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes + 1))",
+        r"give \(2, 11\), and \(2, 10\) are due",
+    ),
+    "no images": ("data.name", "def Mine(root, image_size): return 3", r"data set of your own .* it gives int"),
+    "images of another size": (
+        "data.name",
+        "import numpy as np\nfrom fed_lorac.data.dataset import Images\n"
+        "def Mine(root, image_size): return Images(np.zeros((9, 8, 8, 3), np.uint8), np.zeros(9, int), ('a',))",
+        r"images must be uint8 \(N, 32, 32, 3\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_part_that_keeps_no_contract_is_named_with_what_is_due(what: str, tmp_path: Path) -> None:
+    key, body, told = BROKEN[what]
+    name = broken(f"broken_{what.replace(' ', '_')}", tmp_path, body)
+    small = {"model.weights": "none", "run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2, "fleet.images": 20}
+    with pytest.raises(ConfigError, match=told) as found:
+        run(load_config(None, {**small, key: name}), tmp_path / "run", Watch())
+    assert name in str(found.value) or "'m'" in str(found.value)
+
+
+@pytest.mark.parametrize("key", PARTS)
+def test_a_name_that_is_nothing_is_told_how_to_name_ones_own(key: str) -> None:
+    with pytest.raises(ConfigError, match=r"One of your own is named \"module:Name\", or by an entry point"):
+        load_config(None, {key: "nonesuch"})
+
+
+def installed(folder: Path, group: str, *points: str) -> None:
+    """What an installed package leaves: its entry points."""
+    info = folder / "their_parts-1.0.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-parts\nVersion: 1.0\n", encoding="utf-8")
+    with (info / "entry_points.txt").open("a", encoding="utf-8") as file:
+        file.write("\n".join([f"[{group}]", *points, ""]))
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Callable[[str], str]:
+    """What a process prints and says that has a package installed, in a folder of its own."""
+    write_package(tmp_path, "their_parts")
+
+    def ask(script: str) -> str:
+        around = environment(PYTHONPATH=f"{environment()['PYTHONPATH']}:{tmp_path}")
+        done = subprocess.run([sys.executable, "-c", script], env=around, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    return ask
+
+
+def test_an_installed_package_gives_its_parts_short_names(tmp_path: Path, asked: Callable[[str], str]) -> None:
+    installed(tmp_path, "fed_lorac.adapters", "gains = their_parts.parts:Gains")
+    installed(tmp_path, "fed_lorac.links", "pigeon = their_parts.parts:PIGEON")
+    script = (
+        "import fed_lorac as fl; c = fl.load_config(None, {'adapter.method': 'gains', 'strength': 0.7, "
+        "'strategy.name': 'fedavg', 'fleet.link': 'pigeon, lte-m'}); print(c.adapter.build('method').strength, "
+        "c.outside(), fl.methods()['adapters'][-1], fl.methods()['links'][-1])"
+    )
+    said = asked(script)
+    assert said.startswith("0.7 {'their_parts': '1.0 ") and "arXiv 2701.00001" in said and "RFC 1149" in said, said
+
+
+def test_a_name_that_is_taken_is_refused_by_name(tmp_path: Path, asked: Callable[[str], str]) -> None:
+    installed(tmp_path, "fed_lorac.adapters", "lora-c = their_parts.parts:Gains", "x = their_parts.parts:Gains")
+    said = asked("import fed_lorac as fl; fl.load_config(None, {'adapter.method': 'x'})")
+    assert "their-parts registers 'lora-c' in fed_lorac.adapters, which is built in. Rename or uninstall it." in said
