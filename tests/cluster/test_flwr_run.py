@@ -11,14 +11,18 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from own_parts import settings_of_parts, write_package
 from small_runs import ROOT, environment, rows, tiny
 
+from fed_lorac.config import load_config
 from fed_lorac.models.weights import SHIPPED
 from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.spelling import toml
 from fed_lorac.simulation.engines import run
 
 pytestmark = pytest.mark.slow
 PATIENCE_S = 500
+PACKAGE = "parts_under_flwr"
 ATTEMPTS = 5  # Flower gives a SuperLink 15 seconds to start, which a loaded machine may not have
 FlwrRun = Callable[..., str]
 
@@ -62,7 +66,9 @@ def flwr_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlwrRun]:
         FLWR_LOCAL_CONTROL_API_PORT=free_port(),
         PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         COLUMNS="200",
+        PYTHONPATH=os.pathsep.join([str(ROOT), str(folder)]),
     )
+    write_package(folder, PACKAGE)  # as one that is installed
     own.pop("RAY_ADDRESS", None)
 
     def start(*arguments: str) -> str:
@@ -93,6 +99,21 @@ def test_a_runs_own_config_runs_again_under_flwr_run(flwr_run: FlwrRun, tmp_path
     for name in ("adapter.safetensors", "model.safetensors", "cameras.safetensors", "cameras.jsonl"):
         assert (out / name).read_bytes() == (again / name).read_bytes(), name
     assert rows(out / "rounds.jsonl", "seconds") == rows(again / "rounds.jsonl", "seconds")
+
+
+def test_parts_of_ones_own_run_under_flwr_run(
+    flwr_run: FlwrRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flower's run-config carries one text for the settings of all parts of a section."""
+    write_package(tmp_path, PACKAGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = load_config(None, {**settings_of_parts(PACKAGE), "run.fleet.block_size": 1})
+    run(config, tmp_path / "local", Watch())
+    flat = {**config.to_flat(), "run.out": str(tmp_path / "flwr")}
+    said = flwr_run("--run-config", " ".join(f"{key}={toml(value)}" for key, value in flat.items()))
+    assert f"The run is in {tmp_path / 'flwr'}" in said, said
+    for name in ("adapter.safetensors", "model.safetensors", "cameras.jsonl"):
+        assert (tmp_path / "local" / name).read_bytes() == (tmp_path / "flwr" / name).read_bytes(), name
 
 
 @pytest.mark.skipif(

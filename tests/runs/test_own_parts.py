@@ -1,6 +1,7 @@
 """Laws of somebody else's parts: named in a config they do all that built-in ones do, and what is wrong is said."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 from command_line import called
 from interrupted import Ended, check_equal
 from own_parts import PARTS, SOURCE, settings_of_parts, write_package
-from small_runs import environment, rows
+from small_runs import ROOT, environment, rows
 
 import fed_lorac as fl
 from fed_lorac.config import Config, load_config
@@ -238,3 +239,18 @@ def test_a_name_that_is_taken_is_refused_by_name(tmp_path: Path, asked: Callable
     installed(tmp_path, "fed_lorac.adapters", "lora-c = their_parts.parts:Gains", "x = their_parts.parts:Gains")
     said = asked("import fed_lorac as fl; fl.load_config(None, {'adapter.method': 'x'})")
     assert "their-parts registers 'lora-c' in fed_lorac.adapters, which is built in. Rename or uninstall it." in said
+
+
+def test_what_the_page_shows_runs(tmp_path: Path) -> None:
+    """All of docs/extending.md's examples together are one package, and a config of nothing else."""
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    shown = "\n".join(block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
+    (tmp_path / "shown_parts.py").write_text(shown, encoding="utf-8")
+    sys.path.append(str(tmp_path))
+    names = {"adapter.method": "Gains", "strategy.name": "PlainMean", "codec.up": "steps", "codec.down": "steps"}
+    names |= {"model.name": "tiny_net", "data.name": "stripes", "fleet.link": "PIGEON", "fleet.corruptions": "drizzle"}
+    settings = {key: f"shown_parts:{name}" for key, name in names.items()}
+    small = {"model.weights": "none", "run.rounds": 1, "local.epochs": 1, "fleet.cameras": 3, "fleet.per_round": 3}
+    options = {"adapter.options.strength": 0.3, "fleet.options.share": 0.02, "model.options.channels": 4}
+    run(load_config(None, {**settings, **small, **options}), tmp_path / "run", Watch())
+    assert [row["cameras_counted"] for row in rows(tmp_path / "run" / "rounds.jsonl")] == [3]
