@@ -1,7 +1,7 @@
 """The settings, section by section, with their defaults. Knows keys, types and ranges; not files, cameras or tensors.
 
 Every value is a scalar, because Flower's run-config carries no other: a list is text with commas. What matters only
-under one choice is a table of its own; choices that contradict one another are refused in `sense`.
+under one choice is a table of its own; choices that contradict one another are refused in `compatibility`.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -39,19 +39,13 @@ class RunConfig(Section):
     choices: ClassVar = {"engine": Kind({"fleet": tables.FleetEngine, "flower": tables.FlowerEngine})}
     rounds: int = setting(10, "rounds of federated averaging", least=1)
     seed: int = setting(0, "the seed from which all random numbers are drawn", least=0)
-    threads: int = setting(
-        1, "CPU threads of each worker; results repeat exactly only at equal threads", least=1, most=1024
-    )
-    precision: str = setting(
-        "auto", "arithmetic of training; auto: by the machine, and recorded", choices=names.PRECISIONS
-    )
+    threads: int = setting(1, "CPU threads of each worker; results repeat only at equal threads", least=1, most=1024)
+    precision: str = setting("auto", "arithmetic of training; auto: by the machine, recorded", choices=names.PRECISIONS)
     device: str = setting("cpu", "where cameras train", choices=names.DEVICES)
     engine: str = setting("fleet", "what carries the messages: our grid, or Flower's runtime", choices=names.ENGINES)
     workers: int = setting(1, "processes that train cameras; 1: this process, without Ray", least=1)
     evaluate_every: int = setting(1, "rounds between evaluations; the last round is always evaluated", least=1)
-    target_accuracy: float = setting(
-        0.0, "accuracy to reach; the summary says what that took; 0: none", least=0, below=1
-    )
+    target_accuracy: float = setting(0.0, "accuracy whose cost the summary tells; 0: none", least=0, below=1)
     out: str = setting("", "the run's folder; empty: a new one")
 
     @property

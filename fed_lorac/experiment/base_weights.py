@@ -13,7 +13,7 @@ from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.models import described
 from fed_lorac.models.classes import classes_of, difference, reordered
-from fed_lorac.models.fitting import CLASSIFIER, load_into, misfit_of_classifier
+from fed_lorac.models.fitting import classifier_tensors, load_into, misfit_of_classifier
 from fed_lorac.models.weights import Checkpoint
 from fed_lorac.registry import MODELS
 from fed_lorac.runtime.normalization import CIFAR10, IMAGENET, Normalization
@@ -48,14 +48,15 @@ def take(
     checkpoint, why = _with_classes(model, checkpoint, classes)
     if why and not trains_on:
         raise DataError(_of_other_classes(said, source, config, why))
-    notes = load_into(model, checkpoint, source, fresh=CLASSIFIER if why else ())
+    notes = load_into(model, checkpoint, source, fresh=classifier_tensors(model) if why else ())
     told = (f"its classifier is drawn anew, to be trained: {why}",) if why else _of_other_data(said, config)
     return Taken(normalization, (*checkpoint.notes, *notes, *told, *assumed))
 
 
 def _with_classes(model: nn.Module, checkpoint: Checkpoint, classes: Sequence[str]) -> tuple[Checkpoint, str]:
     """The checkpoint with its classifier's rows in the order of `classes`; or why that cannot be, in words."""
-    its = classes_of(checkpoint)
+    classifier = classifier_tensors(model)
+    its = classes_of(checkpoint, classifier)
     if its is not None and set(its) != set(classes):
         return checkpoint, difference(its, classes)
     if misfit := misfit_of_classifier(model, checkpoint):
@@ -63,7 +64,7 @@ def _with_classes(model: nn.Module, checkpoint: Checkpoint, classes: Sequence[st
     if its is None:
         note = f"its classes are not recorded: its {len(classes)} are taken to be the data's, in the data's order"
         return replace(checkpoint, notes=(*checkpoint.notes, note)), ""
-    return (checkpoint if its == tuple(classes) else reordered(checkpoint, its, classes)), ""
+    return (checkpoint if its == tuple(classes) else reordered(checkpoint, classifier, its, classes)), ""
 
 
 def _of_other_classes(said: Mapping[str, str], source: str, config: Config, why: str) -> str:

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import torch
 
-from fed_lorac.models.fitting import CLASSIFIER
 from fed_lorac.models.read import Checkpoint
 
 __all__ = ["classes_of", "difference", "reordered"]
@@ -20,12 +19,15 @@ _ALIKE: dict[str, Callable[[str], str]] = {
 }
 
 
-def classes_of(checkpoint: Checkpoint) -> tuple[str, ...] | None:
-    """The classes that the metadata names, a row of the classifier each; None where it does not.
+def classes_of(checkpoint: Checkpoint, classifier: Sequence[str]) -> tuple[str, ...] | None:
+    """The classes that the metadata names, a row of the `classifier`'s tensors each; None where it does not.
 
     They are JSON, because a name may have a comma in it; older checkpoints have them with commas between.
     """
-    said, rows = checkpoint.metadata.get("classes", ""), checkpoint.tensors.get(CLASSIFIER[0])
+    said, rows = (
+        checkpoint.metadata.get("classes", ""),
+        next((checkpoint.tensors.get(name) for name in classifier), None),
+    )
     found = _listed(said)
     fits = found and len(set(found)) == len(found) and (rows is None or len(rows) == len(found))
     return found if fits else None
@@ -39,10 +41,12 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(found) if isinstance(found, list) and all(isinstance(name, str) for name in found) else ()
 
 
-def reordered(checkpoint: Checkpoint, its: Sequence[str], wanted: Sequence[str]) -> Checkpoint:
+def reordered(
+    checkpoint: Checkpoint, classifier: Sequence[str], its: Sequence[str], wanted: Sequence[str]
+) -> Checkpoint:
     """The checkpoint with its classifier's rows in the order of `wanted`, which are the same names."""
     rows = torch.tensor([its.index(name) for name in wanted])
-    moved = {name: checkpoint.tensors[name][rows] for name in CLASSIFIER if name in checkpoint.tensors}
+    moved = {name: checkpoint.tensors[name][rows] for name in classifier if name in checkpoint.tensors}
     note = "its classes come in another order than the data's: the classifier's rows were permuted to the data's"
     return replace(checkpoint, tensors={**checkpoint.tensors, **moved}, notes=(*checkpoint.notes, note))
 

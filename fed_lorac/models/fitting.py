@@ -9,25 +9,33 @@ from torch import Tensor, nn
 from fed_lorac.errors import DataError
 from fed_lorac.models.read import Checkpoint
 
-__all__ = ["CLASSIFIER", "load_into", "misfit_of_classifier"]
-
-CLASSIFIER = ("fc.weight", "fc.bias")
-"""The classifier's tensors: of the CIFAR ResNets and of torchvision's alike."""
+__all__ = ["classifier_tensors", "load_into", "misfit_of_classifier"]
 
 _REPARAMETRISED = re.compile(r"_(orig|mask|g|v|u)$|(^|\.)parametrizations\.")
 _SAVE = "Save the network again from a sound state"
 
 
+def classifier_tensors(model: nn.Module) -> tuple[str, ...]:
+    """Names of the last nn.Linear's weight and, where it has one, bias: a row a class. Empty: there is none."""
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    if not layers:
+        return ()
+    name, layer = layers[-1]
+    return tuple(f"{name}.{own}" for own in ("weight", "bias") if getattr(layer, own) is not None)
+
+
 def misfit_of_classifier(model: nn.Module, checkpoint: Checkpoint) -> str:
     """In words, why the checkpoint's classifier is not for as many classes as the network's; empty where it is, or is
-    of another network altogether, with other inputs."""
-    own, came = model.state_dict(), checkpoint.tensors
-    if not any(name in came for name in CLASSIFIER):
-        return f"no classifier ({' and '.join(CLASSIFIER)})"
-    weight = CLASSIFIER[0]
+    of another network altogether, with other inputs, or there is none to be compared."""
+    own, came, classifier = model.state_dict(), checkpoint.tensors, classifier_tensors(model)
+    if not classifier:
+        return ""
+    if not any(name in came for name in classifier):
+        return f"no classifier ({' and '.join(classifier)})"
+    weight = classifier[0]
     if weight in came and came[weight].shape[1:] != own[weight].shape[1:]:
         return ""
-    odd = [name for name in CLASSIFIER if name not in came or came[name].shape != own[name].shape]
+    odd = [name for name in classifier if name not in came or came[name].shape != own[name].shape]
     return ", ".join(_misfit(name, came.get(name), own[name]) for name in odd)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fed_lorac.errors import DataError
-from fed_lorac.models.fitting import CLASSIFIER, load_into
+from fed_lorac.models.fitting import classifier_tensors, load_into
 from fed_lorac.models.read import Checkpoint, read_checkpoint
 from fed_lorac.models.torchvision_resnet import TORCHVISION
 
@@ -46,7 +46,7 @@ def imagenet(model: nn.Module, name: str) -> tuple[str, ...]:
         )
     path = _imagenet_file(name)
     checkpoint = read_checkpoint(path, model.state_dict())
-    notes = load_into(model, checkpoint, str(path), fresh=(_STEM, *CLASSIFIER))
+    notes = load_into(model, checkpoint, str(path), fresh=(_STEM, *classifier_tensors(model)))
     return (*checkpoint.notes, *notes, "its stem and classifier are drawn anew: train them with `fed-lorac pretrain`")
 
 

@@ -1,0 +1,1 @@
+"""Five parts of one's own for fed-lorac, each in a file. `pyproject.toml` gives them their names."""
