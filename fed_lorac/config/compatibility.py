@@ -159,10 +159,11 @@ def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
             "that is linear."
         )
     up, down = codec.build("up"), codec.build("down")
-    if up.code == down.code and up.name != down.name:
+    both_outside = all(registry.CODECS.is_outside(name) for name in (codec.up, codec.down))
+    if both_outside and up.code == down.code and up.name != down.name:
         yield (
-            f"A frame names its codec by its code; got codec.up = {toml(codec.up)} and codec.down = {toml(codec.down)}, "
-            f"which both have {up.code}. Give one of them another code."
+            f"A frame names its codec by its code; got codec.up = {toml(codec.up)} and codec.down = "
+            f"{toml(codec.down)}, which both have {up.code}. Give one of them another code."
         )
     if codec.error_feedback and up.lossless:
         yield (
