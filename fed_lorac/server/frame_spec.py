@@ -11,8 +11,8 @@ from typing import Self
 import torch
 from torch import nn
 
-from fed_lorac.adapters.adapter import Adapter, ToDelta, is_delta_already
-from fed_lorac.adapters.deltas import check_delta
+from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.deltas import ToDelta, check_delta, is_delta_already
 from fed_lorac.models.fingerprints import fingerprint, named_tensors, shapes_of
 from fed_lorac.seeds import torch_stream
 from fed_lorac.wire.codecs.codecs import Codec
