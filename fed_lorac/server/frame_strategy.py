@@ -15,8 +15,8 @@ from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import changed_names
+from fed_lorac.aggregation.aggregators import ClientDelta
 from fed_lorac.aggregation.delta_sum import State, Sums, relative_distance, sum_states
-from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
 from fed_lorac.server.downlink import EncodeGlobalModel, Update

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal, Self
 import torch
 
 from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.aggregation.aggregators import ClientDelta
 from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, sum_states
-from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.settings import check_settings
 from fed_lorac.seeds import torch_stream

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.lora_c import LoraC
-from fed_lorac.aggregation.aggregators import Mean
+from fed_lorac.aggregation.aggregators import ClientDelta, Mean
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
-from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.aggregation.server_optimizers import Sgd
 from fed_lorac.seeds import torch_stream
 from fed_lorac.server.frame_spec import FrameSpec

@@ -10,7 +10,7 @@ from flwr.app.message import make_message
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from fed_lorac.aggregation.means import ClientDelta
+from fed_lorac.aggregation.aggregators import ClientDelta
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.server.fleet_strategy import FleetRules
 from fed_lorac.server.frame_spec import DownlinkCodec, FrameSpec, Shapes
