@@ -20,12 +20,7 @@ from fed_lorac.aggregation.aggregators import ClientDelta
 from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, relative_distance, sum_states
 from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
-from fed_lorac.server.fleet_strategy import (
-    EncodeGlobalModel,
-    FleetRules,
-    FleetStrategy,
-    Update,
-)
+from fed_lorac.server.fleet_strategy import EncodeGlobalModel, FleetRules, FleetStrategy, Update
 from fed_lorac.server.replies import Reply, ReplyCollector, train_metrics
 from fed_lorac.server.strategy import DownlinkCodec, FrameSpec, Notes, PersonalPart, Proposal, ServerState, Strategy
 from fed_lorac.wire.billing import MessageSize
