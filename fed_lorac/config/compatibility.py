@@ -13,7 +13,8 @@ from fed_lorac.runtime.spelling import toml
 if TYPE_CHECKING:
     from fed_lorac.adapters.adapter import Adapter
     from fed_lorac.config.whole import Config
-    from fed_lorac.server.strategy import SilentStrategy, Strategy
+    from fed_lorac.server.strategy import Strategy
+    from fed_lorac.server.traits import SilentStrategy
 
     AnyStrategy: TypeAlias = Strategy | SilentStrategy
 

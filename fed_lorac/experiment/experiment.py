@@ -7,7 +7,8 @@ from typing import Literal, cast
 
 import torch
 
-from fed_lorac.adapters.adapter import Adapter, ToDelta
+from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.deltas import ToDelta
 from fed_lorac.config import (
     AdapterConfig,
     CifarData,
