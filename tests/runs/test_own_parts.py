@@ -116,6 +116,26 @@ def test_a_run_does_not_go_on_with_other_code(tmp_path: Path) -> None:
     assert "its code of packages whose parts it names was edited_parts" in said and "Put that code back" in said
 
 
+def test_code_is_told_apart_by_the_modules_beside_it_too(tmp_path: Path) -> None:
+    script = (
+        "from fed_lorac.registry import CORRUPTIONS; from fed_lorac.data.corruptions import corruption_fingerprint;"
+        "print(CORRUPTIONS.package('wet:rain'), corruption_fingerprint('wet:rain'))"
+    )
+    (tmp_path / "wet.py").write_text("import drops\ndef rain(images, severity, rng): return drops.on(images)\n")
+
+    def told(beside: str) -> str:
+        (tmp_path / "drops.py").write_text(beside, encoding="utf-8")
+        line = [sys.executable, "-c", script]
+        done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+        return done.stdout
+
+    first = told("import numpy\ndef on(images): return images\n")
+    assert "numpy" in first and told("import numpy\ndef on(images): return 255 - images\n") != first
+    assert told("import numpy\ndef on(images): return images\n") == first
+    (tmp_path / "old.py").write_text("print 'of an older Python'\n", encoding="utf-8")
+    assert told("import numpy\ndef on(images): return images\n") == first
+
+
 def test_weather_of_ones_own_is_kept_by_its_source_and_settings(package: str) -> None:
     name = f"{package}.parts:drizzle"
     made_by = corruption_fingerprint(name, {"share": 0.1})
