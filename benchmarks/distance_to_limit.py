@@ -25,7 +25,8 @@ from common import arguments, deliver, header, median_ratio, require, say, secon
 from fed_lorac.client.local_update import block_size_of
 from fed_lorac.client.state import GlobalModel, build_network
 from fed_lorac.config import Config, load_config
-from fed_lorac.experiment.experiment import Experiment, build_experiment
+from fed_lorac.experiment.build import build_experiment
+from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet import camera_data as views
 from fed_lorac.records.ledger import Row
 from fed_lorac.reporting.watch import Watch

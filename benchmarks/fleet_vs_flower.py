@@ -33,7 +33,8 @@ from plain_flower.network import base_network, train
 from plain_flower.settings import Images, Settings
 
 from fed_lorac.config import Config, load_config
-from fed_lorac.experiment.experiment import Experiment, build_experiment
+from fed_lorac.experiment.build import build_experiment
+from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet import camera_data as views
 from fed_lorac.models.weights import shipped_path
 

@@ -160,7 +160,7 @@ def pretrain(
 
     from fed_lorac.config import load_config  # noqa: PLC0415
     from fed_lorac.experiment.base_model import train_base  # noqa: PLC0415
-    from fed_lorac.experiment.experiment import open_data  # noqa: PLC0415
+    from fed_lorac.experiment.build import open_data  # noqa: PLC0415
     from fed_lorac.runtime.files import home_expanded  # noqa: PLC0415
 
     settings = load_config(config, overrides or [])

@@ -16,7 +16,8 @@ from fed_lorac.client.request import ClientRequest
 from fed_lorac.client.state import ClientState, GlobalModel, catch_up
 from fed_lorac.config import Config
 from fed_lorac.errors import FedLoracError, kind_of
-from fed_lorac.experiment.experiment import Experiment, build_experiment
+from fed_lorac.experiment.build import build_experiment
+from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.wire.refusals import RefusedFrameError
 from fed_lorac.wire.updates import read_updates, read_whole_model
 

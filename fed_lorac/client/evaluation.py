@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.client.state import ClientState, GlobalModel, build_network, personal_delta, personal_parameters
 from fed_lorac.experiment.experiment import Experiment
-from fed_lorac.fleet import camera_data
-from fed_lorac.fleet.camera_data import CameraData
+from fed_lorac.fleet.camera_data import CameraData, in_stream_order
 from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.seeds import stream
 from fed_lorac.training.accuracy import accuracy, reestimate_statistics, statistics_of
@@ -54,8 +53,7 @@ def evaluate_base(experiment: Experiment, round: int, camera: int) -> tuple[Scor
 
 def images_in_round(experiment: Experiment, camera: int, round: int) -> CameraData:
     """A camera's images in the round's weather."""
-    weather, plan = experiment.fleet.weather(camera, round), experiment.plan
-    images = camera_data.camera_data(experiment.data, experiment.fleet.cameras[camera], plan.seed, weather)
+    images = experiment.images(camera, experiment.fleet.weather(camera, round))
     return _in_time(experiment, camera, round, images)
 
 
@@ -66,7 +64,7 @@ def images_for_statistics(experiment: Experiment, images: CameraData) -> Tensor:
 
 def _clear_images(experiment: Experiment, camera: int, round: int) -> CameraData | None:
     """The same images in clear air; None where the data set has none."""
-    images = camera_data.clear(experiment.data, experiment.fleet.cameras[camera])
+    images = experiment.clear_images(camera)
     return None if images is None else _in_time(experiment, camera, round, images)
 
 
@@ -76,7 +74,7 @@ def _in_time(experiment: Experiment, camera: int, round: int, images: CameraData
     if not (plan.correlated or plan.batch_norm.window):
         return images
     rng = stream(plan.seed, "stream", camera, round)
-    return camera_data.in_stream_order(images, rng, correlated=plan.correlated)
+    return in_stream_order(images, rng, correlated=plan.correlated)
 
 
 def _score(experiment: Experiment, model: nn.Module, images: CameraData | None, reestimated: bool) -> float:

@@ -14,7 +14,8 @@ from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.client.state import STATISTICS_KEY, ClientState, GlobalModel, add_cluster_delta
 from fed_lorac.config import Config
 from fed_lorac.errors import FrameError, one_line
-from fed_lorac.experiment.experiment import Experiment, build_experiment
+from fed_lorac.experiment.build import build_experiment
+from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.runtime.settings import Scalar
 from fed_lorac.wire.billing import ARRAYS_KEY, frame_record
 from fed_lorac.wire.frame import inspect

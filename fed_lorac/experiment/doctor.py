@@ -17,7 +17,7 @@ from fed_lorac import __version__
 from fed_lorac.config import Config
 from fed_lorac.data.store import cache_folder
 from fed_lorac.errors import FedLoracError
-from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.machine import WORKER_BYTES, cpu_model, free_memory_bytes, usable_cpus
 from fed_lorac.runtime.precision import resolved_device, resolved_precision
 from fed_lorac.runtime.versions import version_of

@@ -1,53 +1,39 @@
-"""The experiment: what every process of a run shares, built from the config once; nobody below the builder reads a
-whole config. Knows config, data, fleet and base; not messages or bytes."""
+"""The experiment: what every process of a run shares, and what its cameras see. Knows data, fleet, base and adapters;
+not messages or bytes, nor how it is made of a config (`build`)."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import ToDelta
 from fed_lorac.config import (
-    AdapterConfig,
-    CifarData,
     Config,
-    FleetEngine,
-    FolderData,
-    LocalStatistics,
-    Topk,
 )
-from fed_lorac.config.compatibility import fixed_basis
-from fed_lorac.data.datasets import Dataset, load
-from fed_lorac.data.progress import at
-from fed_lorac.data.store import cached_arrays
-from fed_lorac.experiment.base_model import BaseModel, load_base_model
-from fed_lorac.fleet.dealing import build_fleet
-from fed_lorac.fleet.fleet import Fleet
-from fed_lorac.registry import STRATEGIES
-from fed_lorac.runtime.normalization import Normalization
-from fed_lorac.runtime.precision import Precision, resolved_device, resolved_precision
-from fed_lorac.runtime.settings import Scalar
+from fed_lorac.data.datasets import Dataset
+from fed_lorac.experiment.base_model import BaseModel
+from fed_lorac.fleet.camera_data import CameraData, camera_data
+from fed_lorac.fleet.fleet import CLEAR, Fleet, Weather
+from fed_lorac.runtime.precision import Precision
 from fed_lorac.seeds import torch_stream
-from fed_lorac.training.batch_norm import check_cameras
-from fed_lorac.training.batches import Augment
 from fed_lorac.training.loop import Recipe, cosine
 from fed_lorac.wire.codecs.codecs import FP32, Codec
-from fed_lorac.wire.frame import by_name
 
 __all__ = [
     "BatchNormPlan",
     "Experiment",
     "LocalPlan",
     "UplinkCodec",
-    "build_experiment",
     "drawn_from",
-    "local_plan",
-    "open_data",
     "sees_frost",
     "to_delta",
 ]
+
+KEPT_BYTES = 256 * 2**20
+"""How much of what cameras saw a process keeps."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +108,32 @@ class LocalPlan:
         return self.steps or self.epochs * -(-images // self.recipe.batch_size)
 
 
+@dataclass(eq=False)
+class _Seen:
+    """What cameras saw lately, so that a round opens no file for what the one before has opened; the least recently
+    asked for goes first, where it is more than KEPT_BYTES."""
+
+    views: dict[tuple[int, str, int], CameraData] = field(default_factory=dict)
+    bytes: int = 0
+
+    def get(self, key: tuple[int, str, int], draw: Callable[[], CameraData]) -> CameraData:
+        """What is kept under this key, else what `draw` gives, kept from now on."""
+        if (view := self.views.pop(key, None)) is None:
+            view = draw()
+            self.bytes += view.train.nbytes + view.test.nbytes
+        self.views[key] = view
+        while self.bytes > KEPT_BYTES:
+            oldest = self.views.pop(next(iter(self.views)))
+            self.bytes -= oldest.train.nbytes + oldest.test.nbytes
+        return view
+
+
 @dataclass(frozen=True, eq=False)
 class Experiment:
     """One run's data, fleet, base model, adapters and plan, the same in every process that builds it from one config.
 
-    `config` is for those who build a run of it and record it; cameras go by `plan`.
+    `config` is for those who build a run of it and record it; cameras go by `plan`. `known`: the corruptions whose code
+    is known to stay, so that what they make may be kept from round to round.
     """
 
     config: Config
@@ -137,6 +144,8 @@ class Experiment:
     plan: LocalPlan
     device: torch.device
     precision: Precision
+    known: frozenset[str] = frozenset()
+    _seen: _Seen = field(default_factory=_Seen, init=False, repr=False)
 
     @property
     def adapter(self) -> Adapter:
@@ -146,6 +155,20 @@ class Experiment:
     def place(self, camera: int) -> int:
         """Which of `adapters` is a camera's: they are dealt round robin."""
         return camera % len(self.adapters)
+
+    def images(self, camera: int, weather: Weather) -> CameraData:
+        """A camera's images in this weather, which nobody alters. Severity 0 is clear air; DataError where there is
+        none."""
+
+        def draw() -> CameraData:
+            return camera_data(self.data, self.fleet.cameras[camera], self.plan.seed, weather)
+
+        key = camera, "" if weather.severity == CLEAR else weather.corruption, weather.severity
+        return self._seen.get(key, draw) if key[1] in {"", *self.known} else draw()
+
+    def clear_images(self, camera: int) -> CameraData | None:
+        """The same uncorrupted; None where the data set has only corrupted ones."""
+        return self.images(camera, Weather("", CLEAR)) if len(self.data.images) else None
 
 
 def drawn_from(experiment: Experiment, round: int) -> torch.Generator:
@@ -167,111 +190,3 @@ def sees_frost(experiment: Experiment) -> bool:
     if experiment.config.data.name == "cifar10c":
         return False
     return "frost" in experiment.fleet.corruptions
-
-
-def open_data(config: Config) -> Dataset:
-    """The data set of the config's `data` section."""
-    d = config.data
-    files, split = d.table(CifarData), d.table(FolderData)
-    data = load(
-        d.name,
-        d.root,
-        download=files.download,
-        image_size=d.image_size,
-        cloud_share=split.cloud_share,
-        settings=d.settings("name") if d.outside() else None,
-    )
-    own = {name: config.fleet.settings("corruptions", name) for name in config.fleet.corruption_names}
-    return replace(data, corruption_settings={name: settings for name, settings in own.items() if settings})
-
-
-def build_experiment(config: Config) -> Experiment:
-    """The experiment of a config; the last two are kept, so that a worker builds each once."""
-    torch.set_num_threads(config.run.threads)  # results repeat at equal threads only
-    for way in ("up", "down"):
-        by_name(config.codec.build(way))  # each process reads what any other sends
-    return _experiment(tuple(sorted(config.to_flat().items())))
-
-
-@lru_cache(maxsize=2)
-def _experiment(flat: tuple[tuple[str, Scalar], ...]) -> Experiment:
-    config = Config.from_flat(dict(flat))
-    device = torch.device(resolved_device(config.run.device))  # before data is opened, which may take minutes
-    at(f"opening {config.data.name}")
-    data = open_data(config)
-    precision = resolved_precision(config.run.precision, device)
-    at("dealing images to cameras")
-    fleet = build_fleet(config.fleet, data, config.run.seed, cached_arrays)
-    data.check_weathers(fleet.corruptions, clear=fleet.changing)  # some time the air is clear
-    at("loading the base")
-    base = load_base_model(config, data)
-    plan = local_plan(config, precision, base.normalization)
-    check_cameras(
-        fleet.cameras,
-        base.model,
-        image_size=plan.image_size,
-        batch_size=plan.recipe.batch_size,
-        steps=plan.steps,
-        window=plan.batch_norm.window,
-        trains=plan.trains and plan.batch_norm.trains,
-        local=plan.batch_norm.local,
-    )
-    return Experiment(config, data, fleet, base, _adapters(config, base, plan), plan, device, precision)
-
-
-def local_plan(config: Config, precision: Precision, normalization: Normalization) -> LocalPlan:
-    """The plan of a config, in this precision, on pixels normalised like this."""
-    local, codec, strategy = config.local, config.codec, STRATEGIES.load(config.strategy.name)
-    correlated, statistics = config.fleet.stream == "correlated", config.batch_norm.table(LocalStatistics)
-    recipe = Recipe(
-        lr=local.lr,
-        momentum=local.momentum,
-        weight_decay=local.weight_decay,
-        clip_norm=local.clip_norm or float("inf"),
-        batch_size=local.batch_size,
-        augment=cast(Augment, local.augment),
-        precision=precision,
-        prox_mu=local.prox_mu,
-        shuffled=not correlated,
-        normalization=normalization,
-    )
-    return LocalPlan(
-        seed=config.run.seed,
-        rounds=config.run.rounds,
-        recipe=recipe,
-        cosine=local.schedule == "cosine",
-        epochs=local.epochs,
-        steps=local.steps,
-        image_size=config.data.image_size,
-        batch_norm=BatchNormPlan(config.batch_norm.mode, statistics.training_statistics == "fixed", statistics.window),
-        uplink=UplinkCodec(codec.build("up"), codec.table(Topk).share, codec.error_feedback),
-        block_size=1 if config.run.engine == "flower" else config.run.table(FleetEngine).block_size,
-        correlated=correlated,
-        trains=strategy.trains,
-        sends=strategy.sends,
-        updates=strategy.update_kind,
-        clustered=strategy.personal_kind == "delta",
-        fixed_basis=fixed_basis(config),
-    )
-
-
-def _adapters(config: Config, base: BaseModel, plan: LocalPlan) -> tuple[Adapter, ...]:
-    """What cameras train: one adapter for all, or one for each of the ranks, with the same alpha / r.
-
-    Under a rotating basis what is drawn stays for the round.
-    """
-    adapter = config.adapter
-    dealt: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank)) for rank in adapter.ranks]
-    if STRATEGIES.load(config.strategy.name).rotates:
-        dealt = [one.with_frozen_basis() or one for one in dealt]
-    if not plan.uplink.codec.lossless and STRATEGIES.load(config.strategy.name).draws_anew:
-        dealt = [one.relative_to_init() for one in dealt]
-    return tuple(one.fit_to(base.model) for one in dealt)
-
-
-def _of_rank(config: AdapterConfig, rank: int) -> dict[str, float]:
-    """What an adapter of one of several ranks has instead: alpha / r is that of the largest."""
-    if len(config.ranks) == 1:
-        return {}
-    scaled = {"alpha": config.alpha / max(config.ranks) * rank} if "alpha" in config.settings("method") else {}
-    return {"rank": rank, **scaled}

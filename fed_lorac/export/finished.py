@@ -11,7 +11,7 @@ from fed_lorac.adapters.deltas import fold
 from fed_lorac.config import Config, load_config
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.experiment.base_model import fresh_model
-from fed_lorac.experiment.experiment import open_data
+from fed_lorac.experiment.build import open_data
 from fed_lorac.models.weights import Checkpoint, load_into, read_checkpoint
 from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE, TENSOR_FILES
 from fed_lorac.runtime.normalization import Normalization

@@ -13,7 +13,7 @@ from fed_lorac.client.state import GlobalModels
 from fed_lorac.config import Config
 from fed_lorac.data.progress import at
 from fed_lorac.errors import ConfigError, RunError
-from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.grid.executor import BlockApp, Executor, SerialExecutor
 from fed_lorac.grid.fleet_grid import FleetGrid
 from fed_lorac.records.run_folder import RunFolder

@@ -19,7 +19,7 @@ from fed_lorac.client.app import make_client_app
 from fed_lorac.config import Config
 from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError
-from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.grid.live import LiveGrid
 from fed_lorac.grid.ray.cluster import joined
 from fed_lorac.records.run_folder import RunFolder

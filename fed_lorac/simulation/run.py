@@ -17,7 +17,8 @@ from fed_lorac.client.state import ClientState, GlobalModel, fold_updates
 from fed_lorac.config import Config, FleetEngine, check_unchanged
 from fed_lorac.data.progress import at
 from fed_lorac.experiment.base_model import tell_notes
-from fed_lorac.experiment.experiment import Experiment, build_experiment
+from fed_lorac.experiment.build import build_experiment
+from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet.links import Clock, images_seen
 from fed_lorac.records.checkpoint import Checkpoint
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows

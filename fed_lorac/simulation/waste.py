@@ -13,7 +13,8 @@ import torch
 from fed_lorac.client.local_update import uplink_template
 from fed_lorac.config import CodecConfig, Config, Topk
 from fed_lorac.errors import ConfigError
-from fed_lorac.experiment.experiment import Experiment, local_plan
+from fed_lorac.experiment.build import local_plan
+from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.registry import STRATEGIES
 from fed_lorac.runtime.settings import Scalar
 from fed_lorac.seeds import stream, torch_stream

@@ -32,7 +32,7 @@ from fed_lorac.aggregation.delta_sum import DeltaSum
 from fed_lorac.aggregation.server_optimizers import Adam, Momentum, ServerOptimizer, Sgd
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError, FactorError
-from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.models import build
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream

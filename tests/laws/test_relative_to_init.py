@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.aggregation.delta_sum import State, relative_distance, sum_states
-from fed_lorac.experiment.experiment import build_experiment, to_delta
+from fed_lorac.experiment.build import build_experiment
+from fed_lorac.experiment.experiment import to_delta
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import shapes_of
 from fed_lorac.reporting.watch import Watch

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from small_runs import rows, tiny
 
-from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 from fed_lorac.wire.refusals import DROPPED_OUT

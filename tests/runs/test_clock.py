@@ -12,7 +12,7 @@ from small_runs import rows, tiny
 
 from fed_lorac.config import names
 from fed_lorac.errors import ConfigError
-from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.fleet.fleet import Camera
 from fed_lorac.fleet.links import LINKS, Clock, air_time_s, downlink_time_s, elapsed_s, images_seen, link, send_s
 from fed_lorac.reporting.watch import Watch

@@ -19,7 +19,7 @@ from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config
 from fed_lorac.config.compatibility import fixed_basis
 from fed_lorac.errors import ConfigError
-from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import record_of, task_identity

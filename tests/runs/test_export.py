@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.config import CifarResNet, Config, load_config
 from fed_lorac.errors import DataError, FactorError
-from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.export import export_run, load_adapter, load_network
 from fed_lorac.export.deployed import Deployed
 from fed_lorac.export.formats import FORMATS, METADATA_FILE, OPSET, OPSETS

@@ -22,7 +22,7 @@ from fed_lorac.client.handlers import FleetApp
 from fed_lorac.client.state import ClientState, GlobalModels
 from fed_lorac.config import Config
 from fed_lorac.experiment.base_model import fresh_model
-from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.export import export_run, load_adapter, load_network
 from fed_lorac.fleet.camera_data import camera_data
 from fed_lorac.grid.executor import SerialExecutor

@@ -36,7 +36,8 @@ from fed_lorac.client.local_update import local_updates
 from fed_lorac.client.state import ClientState, GlobalModel, fold_updates, initial_state
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
-from fed_lorac.experiment.experiment import Experiment, build_experiment
+from fed_lorac.experiment.build import build_experiment
+from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream

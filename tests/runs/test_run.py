@@ -14,7 +14,7 @@ from small_runs import rows, tiny
 from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.config import Config
 from fed_lorac.errors import RunError
-from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.fleet.camera_data import camera_data, clear
 from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.reporting.watch import Watch

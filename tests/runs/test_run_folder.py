@@ -19,7 +19,7 @@ from small_runs import rows, tiny, words
 
 from fed_lorac.config import Config, resumed_config
 from fed_lorac.errors import ConfigError, RunError
-from fed_lorac.experiment import experiment
+from fed_lorac.experiment import build
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
@@ -105,7 +105,7 @@ def stopped(config: Config, out: Path) -> dict[str, bytes]:
 
 
 def resumed(out: Path, *overrides: str) -> None:
-    experiment._experiment.cache_clear()  # as in a new process
+    build._experiment.cache_clear()  # as in a new process
     run(resumed_config(out, None, overrides), out, Watch(), resume=True)
 
 

@@ -20,7 +20,8 @@ from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
-from fed_lorac.experiment.experiment import Experiment, build_experiment, drawn_from
+from fed_lorac.experiment.build import build_experiment
+from fed_lorac.experiment.experiment import Experiment, drawn_from
 from fed_lorac.fleet.camera_data import camera_data
 from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.reporting.watch import Watch

@@ -14,7 +14,7 @@ from small_runs import rows, tiny
 from fed_lorac.config import names
 from fed_lorac.data.store import cache_folder
 from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.fleet.camera_data import CameraData, camera_data, clear, in_stream_order
 from fed_lorac.fleet.fleet import SCHEDULES, Climate, Weather, weather
 from fed_lorac.reporting.watch import Watch

@@ -19,7 +19,7 @@ from fed_lorac.data.datasets import Dataset
 from fed_lorac.errors import ConfigError, DataError, RunError
 from fed_lorac.experiment.base_model import BaseModel, load_base_model, saw_fleet_images, tell_notes, train_base
 from fed_lorac.experiment.base_weights import remedy
-from fed_lorac.experiment.experiment import open_data
+from fed_lorac.experiment.build import open_data
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.models.weights import read_checkpoint

@@ -12,8 +12,8 @@ from small_runs import tiny
 
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.doctor import examine
-from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.models import build
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run

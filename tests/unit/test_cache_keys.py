@@ -19,7 +19,7 @@ from fed_lorac.data import corruptions
 from fed_lorac.data.corruptions import CORRUPTIONS, _geometry, corruption_fingerprint, weather
 from fed_lorac.data.datasets import load
 from fed_lorac.data.store import cache_folder
-from fed_lorac.experiment.experiment import build_experiment
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.fleet.camera_data import camera_data
 from fed_lorac.fleet.fleet import Weather
 from fed_lorac.runtime.source import source_of
@@ -51,6 +51,32 @@ def test_a_replaced_corruption_is_seen_at_once_and_leaves_nothing(monkeypatch: p
     assert entries() == kept
     monkeypatch.undo()
     assert torch.equal(foggy(), before)
+
+
+def test_an_experiment_keeps_what_its_cameras_saw_unless_somebody_replaced_what_made_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = tiny(fleet__corruptions="fog,snow")
+    kept = build_experiment(config)
+    before = kept.images(0, FOG)
+    assert kept.images(0, FOG) is before and torch.equal(before.test, foggy())
+    monkeypatch.setitem(CORRUPTIONS, "fog", negative)
+    experiment = build_experiment(config)
+    clean = kept.clear_images(0)
+    assert clean is not None and torch.equal(experiment.images(0, FOG).test, 255 - clean.test)
+    monkeypatch.setitem(CORRUPTIONS, "fog", lambda images, severity, rng: images)
+    assert torch.equal(build_experiment(config).images(0, FOG).test, clean.test)
+
+
+def test_of_what_cameras_saw_as_much_is_kept_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = build_experiment(tiny(fleet__corruptions="fog,snow", run__seed=3))
+    views = [experiment.images(camera, FOG) for camera in (0, 1)]
+    assert experiment.images(0, FOG) is views[0]
+    room = views[0].train.nbytes + views[0].test.nbytes  # for one camera
+    monkeypatch.setattr("fed_lorac.experiment.experiment.KEPT_BYTES", room)
+    experiment.images(2, FOG)
+    again = experiment.images(1, FOG)
+    assert again is not views[1] and torch.equal(again.train, views[1].train)
 
 
 PATCHES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {

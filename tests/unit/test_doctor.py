@@ -16,8 +16,8 @@ from small_runs import tiny
 
 from fed_lorac.config import RunConfig
 from fed_lorac.errors import RunError
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.doctor import Facts, complaints, examine, examine_driver, remarks
-from fed_lorac.experiment.experiment import build_experiment
 from fed_lorac.experiment.machine import WORKER_BYTES, check_workers, free_memory_bytes, usable_cpus
 from fed_lorac.grid.examination import checkup, examine_cluster
 from fed_lorac.reporting.watch import Watch

@@ -1,0 +1,155 @@
+"""From a config to the experiment, once; nobody below the builder reads a whole config. Knows config, data, fleet and
+base; not messages or bytes."""
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import cast
+
+import torch
+
+from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.config import (
+    AdapterConfig,
+    CifarData,
+    Config,
+    FleetEngine,
+    FolderData,
+    LocalStatistics,
+    Topk,
+)
+from fed_lorac.config.compatibility import fixed_basis
+from fed_lorac.data.datasets import Dataset, load
+from fed_lorac.data.progress import at
+from fed_lorac.data.store import cached_arrays
+from fed_lorac.experiment.base_model import BaseModel, load_base_model
+from fed_lorac.experiment.experiment import BatchNormPlan, Experiment, LocalPlan, UplinkCodec
+from fed_lorac.fleet.dealing import build_fleet
+from fed_lorac.registry import STRATEGIES
+from fed_lorac.runtime.normalization import Normalization
+from fed_lorac.runtime.precision import Precision, resolved_device, resolved_precision
+from fed_lorac.runtime.settings import Scalar
+from fed_lorac.training.batch_norm import check_cameras
+from fed_lorac.training.batches import Augment
+from fed_lorac.training.loop import Recipe
+from fed_lorac.wire.frame import by_name
+
+__all__ = ["build_experiment", "local_plan", "open_data"]
+
+
+def open_data(config: Config) -> Dataset:
+    """The data set of the config's `data` section."""
+    d = config.data
+    files, split = d.table(CifarData), d.table(FolderData)
+    data = load(
+        d.name,
+        d.root,
+        download=files.download,
+        image_size=d.image_size,
+        cloud_share=split.cloud_share,
+        settings=d.settings("name") if d.outside() else None,
+    )
+    own = {name: config.fleet.settings("corruptions", name) for name in config.fleet.corruption_names}
+    return replace(data, corruption_settings={name: settings for name, settings in own.items() if settings})
+
+
+def build_experiment(config: Config) -> Experiment:
+    """The experiment of a config; the last two are kept, so that a worker builds each once."""
+    torch.set_num_threads(config.run.threads)  # results repeat at equal threads only
+    for way in ("up", "down"):
+        by_name(config.codec.build(way))  # each process reads what any other sends
+    return _experiment(tuple(sorted(config.to_flat().items())), _makers(config))
+
+
+def _makers(config: Config) -> tuple[tuple[str, str | None], ...]:
+    """Each corruption with what makes its pixels (None: nobody knows): with another, it is another experiment."""
+    if config.data.name == "cifar10c":  # on file
+        return ()
+    from fed_lorac.data.corruptions import corruption_fingerprint  # noqa: PLC0415  (SciPy, which files do not need)
+
+    names = config.fleet.corruption_names
+    return tuple((name, corruption_fingerprint(name, config.fleet.settings("corruptions", name))) for name in names)
+
+
+@lru_cache(maxsize=2)
+def _experiment(flat: tuple[tuple[str, Scalar], ...], makers: tuple[tuple[str, str | None], ...]) -> Experiment:
+    config = Config.from_flat(dict(flat))
+    device = torch.device(resolved_device(config.run.device))  # before data is opened, which may take minutes
+    at(f"opening {config.data.name}")
+    data = open_data(config)
+    precision = resolved_precision(config.run.precision, device)
+    at("dealing images to cameras")
+    fleet = build_fleet(config.fleet, data, config.run.seed, cached_arrays)
+    data.check_weathers(fleet.corruptions, clear=fleet.changing)  # some time the air is clear
+    at("loading the base")
+    base = load_base_model(config, data)
+    plan = local_plan(config, precision, base.normalization)
+    check_cameras(
+        fleet.cameras,
+        base.model,
+        image_size=plan.image_size,
+        batch_size=plan.recipe.batch_size,
+        steps=plan.steps,
+        window=plan.batch_norm.window,
+        trains=plan.trains and plan.batch_norm.trains,
+        local=plan.batch_norm.local,
+    )
+    known = frozenset(name for name, maker in makers if maker is not None)
+    return Experiment(config, data, fleet, base, _adapters(config, base, plan), plan, device, precision, known)
+
+
+def local_plan(config: Config, precision: Precision, normalization: Normalization) -> LocalPlan:
+    """The plan of a config, in this precision, on pixels normalised like this."""
+    local, codec, strategy = config.local, config.codec, STRATEGIES.load(config.strategy.name)
+    correlated, statistics = config.fleet.stream == "correlated", config.batch_norm.table(LocalStatistics)
+    recipe = Recipe(
+        lr=local.lr,
+        momentum=local.momentum,
+        weight_decay=local.weight_decay,
+        clip_norm=local.clip_norm or float("inf"),
+        batch_size=local.batch_size,
+        augment=cast(Augment, local.augment),
+        precision=precision,
+        prox_mu=local.prox_mu,
+        shuffled=not correlated,
+        normalization=normalization,
+    )
+    return LocalPlan(
+        seed=config.run.seed,
+        rounds=config.run.rounds,
+        recipe=recipe,
+        cosine=local.schedule == "cosine",
+        epochs=local.epochs,
+        steps=local.steps,
+        image_size=config.data.image_size,
+        batch_norm=BatchNormPlan(config.batch_norm.mode, statistics.training_statistics == "fixed", statistics.window),
+        uplink=UplinkCodec(codec.build("up"), codec.table(Topk).share, codec.error_feedback),
+        block_size=1 if config.run.engine == "flower" else config.run.table(FleetEngine).block_size,
+        correlated=correlated,
+        trains=strategy.trains,
+        sends=strategy.sends,
+        updates=strategy.update_kind,
+        clustered=strategy.personal_kind == "delta",
+        fixed_basis=fixed_basis(config),
+    )
+
+
+def _adapters(config: Config, base: BaseModel, plan: LocalPlan) -> tuple[Adapter, ...]:
+    """What cameras train: one adapter for all, or one for each of the ranks, with the same alpha / r.
+
+    Under a rotating basis what is drawn stays for the round.
+    """
+    adapter = config.adapter
+    dealt: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank)) for rank in adapter.ranks]
+    if STRATEGIES.load(config.strategy.name).rotates:
+        dealt = [one.with_frozen_basis() or one for one in dealt]
+    if not plan.uplink.codec.lossless and STRATEGIES.load(config.strategy.name).draws_anew:
+        dealt = [one.relative_to_init() for one in dealt]
+    return tuple(one.fit_to(base.model) for one in dealt)
+
+
+def _of_rank(config: AdapterConfig, rank: int) -> dict[str, float]:
+    """What an adapter of one of several ranks has instead: alpha / r is that of the largest."""
+    if len(config.ranks) == 1:
+        return {}
+    scaled = {"alpha": config.alpha / max(config.ranks) * rank} if "alpha" in config.settings("method") else {}
+    return {"rank": rank, **scaled}
