@@ -18,6 +18,7 @@ from fed_lorac.data.corruptions._textures import frost_textures, texture_fingerp
 from fed_lorac.errors import ConfigError, DataError, FedLoracError, one_line
 from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.source import libraries_of, source_of
+from fed_lorac.seeds import stream
 
 __all__ = [
     "CORRUPTIONS",
@@ -108,7 +109,7 @@ def check_corruption(name: str, size: tuple[int, int], **settings: object) -> No
     this height and width."""
     _check_name(name)
     if name not in CORRUPTIONS:
-        corrupt(np.zeros((2, *size, 3), np.uint8), name, 1, np.random.default_rng(0), **settings)
+        corrupt(np.zeros((2, *size, 3), np.uint8), name, 1, stream(0, "check", name), **settings)
 
 
 def _check_choice(name: str, severity: int, rng: np.random.Generator) -> None:
