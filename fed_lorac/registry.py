@@ -53,7 +53,7 @@ STRATEGIES = Kind(
     "fed_lorac.strategies",
     "class",
     "a strategy of your own is a class that extends fed_lorac.server.strategy.Strategy",
-    "fed_lorac.server.strategy:Traits",
+    "fed_lorac.server.traits:Traits",
 )
 
 AGGREGATORS = Kind(

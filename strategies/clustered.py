@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.aggregation.aggregators import ClientDelta, DeltaMean
 from fed_lorac.aggregation.clustering import clusters, cosines, gram, nearest
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
-from fed_lorac.aggregation.means import ClientDelta, DeltaMean
 from fed_lorac.aggregation.server_optimizers import Sgd
 from fed_lorac.runtime.settings import setting
 from fed_lorac.server.strategy import PersonalPart, Proposal, ServerState, Strategy

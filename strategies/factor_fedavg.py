@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import pair_of
+from fed_lorac.aggregation.aggregators import ClientDelta, TensorMean, weighted_mean
 from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, sum_states
-from fed_lorac.aggregation.means import ClientDelta, TensorMean, weighted_mean
 from fed_lorac.server.strategy import Proposal, ServerState, Strategy
 
 __all__ = ["FactorFedAvg"]

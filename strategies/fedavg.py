@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fed_lorac.adapters.adapter import Adapter
-from fed_lorac.aggregation.aggregators import Aggregator, Mean
+from fed_lorac.aggregation.aggregators import Aggregator, ClientDelta, Mean, TensorMean
 from fed_lorac.aggregation.delta_sum import State, Sums, sum_states
-from fed_lorac.aggregation.means import ClientDelta, TensorMean
 from fed_lorac.aggregation.server_optimizers import ServerOptimizer, Sgd
 from fed_lorac.server.strategy import Proposal, ServerState, Strategy
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import pair_of
+from fed_lorac.aggregation.aggregators import ClientDelta, weighted_mean
 from fed_lorac.aggregation.delta_sum import State, Sums
-from fed_lorac.aggregation.means import ClientDelta, weighted_mean
 from fed_lorac.server.strategy import PersonalPart, Proposal, ServerState, Strategy
 
 __all__ = ["FlexLora"]

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fed_lorac.adapters.adapter import Adapter
-from fed_lorac.aggregation.aggregators import Aggregator, Mean
-from fed_lorac.aggregation.means import ClientDelta
+from fed_lorac.aggregation.aggregators import Aggregator, ClientDelta, Mean
 from fed_lorac.aggregation.server_optimizers import ServerOptimizer, Sgd
 from fed_lorac.server.strategy import Proposal, ServerState, Strategy
 

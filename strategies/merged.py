@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import pair_of
-from fed_lorac.aggregation.aggregators import Aggregator, Mean
+from fed_lorac.aggregation.aggregators import Aggregator, ClientDelta, Mean
 from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, compressed
-from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.aggregation.server_optimizers import ServerOptimizer, Sgd
 from fed_lorac.runtime.settings import setting
-from fed_lorac.server.frame_spec import FrameSpec
-from fed_lorac.server.strategy import Proposal, ServerState, Strategy
+from fed_lorac.server.strategy import FrameSpec, Proposal, ServerState, Strategy
 
 __all__ = ["DOWNLINKS", "MergedFedAvg", "compress", "refuses_full"]
 

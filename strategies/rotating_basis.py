@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fed_lorac.adapters.adapter import Adapter
-from fed_lorac.aggregation.aggregators import Mean
+from fed_lorac.aggregation.aggregators import ClientDelta, Mean
 from fed_lorac.aggregation.delta_sum import State, Sums
-from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.aggregation.server_optimizers import Sgd
 from fed_lorac.runtime.settings import setting
 from fed_lorac.server.strategy import Proposal, ServerState, Strategy

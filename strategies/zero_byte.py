@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from fed_lorac.server.strategy import SilentStrategy
+from fed_lorac.server.traits import SilentStrategy
 
 __all__ = ["ZeroByte"]
 

@@ -25,25 +25,17 @@ is a whole one, a gain on each filter's frozen weight, linear in what is trained
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.deltas import State
+from fed_lorac.adapters.deltas import ToDelta, is_delta_already
 from fed_lorac.adapters.plain import copied
 
-__all__ = ["Adapter", "ToDelta", "is_delta_already", "trainable_parameters"]
-
-ToDelta = Callable[[State], State]
-"""A state -> the delta of the network's tensors that it stands for, as `fed_lorac.adapters.deltas` has it."""
-
-
-def is_delta_already(state: State) -> State:
-    """The to_delta of states that are deltas already."""
-    return state
+__all__ = ["Adapter", "trainable_parameters"]
 
 
 def trainable_parameters(model: nn.Module) -> int:

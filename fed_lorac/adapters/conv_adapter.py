@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.amp.autocast_mode import is_autocast_available
 
 from fed_lorac.adapters import dense
-from fed_lorac.adapters.adapter import Adapter, ToDelta
-from fed_lorac.adapters.deltas import State
+from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.deltas import State, ToDelta
 from fed_lorac.adapters.plain import copied
 from fed_lorac.adapters.strided import StridedConv2d
 from fed_lorac.adapters.targets import branch_targets, ends_of

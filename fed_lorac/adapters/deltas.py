@@ -4,7 +4,7 @@ A state is a flat dict. "<name>.A" beside "<name>.B" is a factor pair: the delta
 `scale * reshape(B @ A)`. Any other key is the dense delta of the tensor of that very name, never scaled.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -14,10 +14,30 @@ from fed_lorac.adapters.algebra.factors import check_pair, delta, stack
 from fed_lorac.adapters.plain import carrier
 from fed_lorac.errors import FactorError
 
-__all__ = ["State", "apply_delta", "changed_names", "check_delta", "dense_delta", "fold", "join_deltas", "pair_of"]
+__all__ = [
+    "State",
+    "ToDelta",
+    "apply_delta",
+    "changed_names",
+    "check_delta",
+    "dense_delta",
+    "fold",
+    "is_delta_already",
+    "join_deltas",
+    "pair_of",
+]
 
 State = Mapping[str, Tensor]
+
+ToDelta = Callable[[State], State]
+"""A state -> the delta of the network's tensors that it stands for."""
+
 T = TypeVar("T")
+
+
+def is_delta_already(state: State) -> State:
+    """The `ToDelta` of states that are deltas already."""
+    return state
 
 
 class _Network(Protocol):

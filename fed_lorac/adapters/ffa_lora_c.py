@@ -11,8 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.adapter import ToDelta
 from fed_lorac.adapters.conv_adapter import Branch, ConvAdapter
+from fed_lorac.adapters.deltas import ToDelta
 from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.adapters.low_rank import LoraConv2d
 

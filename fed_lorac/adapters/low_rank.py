@@ -19,11 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fed_lorac.adapters.adapter import ToDelta, is_delta_already
 from fed_lorac.adapters.algebra.factors import init_factors, two_step_kernels
 from fed_lorac.adapters.algebra.thin import thin_conv2d
 from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Affine, Branch, ConvAdapter, adapted_layers, scaled
-from fed_lorac.adapters.deltas import State
+from fed_lorac.adapters.deltas import State, ToDelta, is_delta_already
 from fed_lorac.errors import FactorError
 from fed_lorac.runtime.settings import setting
 

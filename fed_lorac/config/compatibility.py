@@ -13,7 +13,8 @@ from fed_lorac.runtime.spelling import toml
 if TYPE_CHECKING:
     from fed_lorac.adapters.adapter import Adapter
     from fed_lorac.config.whole import Config
-    from fed_lorac.server.strategy import SilentStrategy, Strategy
+    from fed_lorac.server.strategy import Strategy
+    from fed_lorac.server.traits import SilentStrategy
 
     AnyStrategy: TypeAlias = Strategy | SilentStrategy
 
@@ -158,7 +159,14 @@ def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
             f"under strategy.name = {toml(name)}. Set it to false, or choose factor-fedavg, or fedavg with an adapter "
             "that is linear."
         )
-    if codec.error_feedback and codec.build("up").lossless:
+    up, down = codec.build("up"), codec.build("down")
+    both_outside = all(registry.CODECS.is_outside(name) for name in (codec.up, codec.down))
+    if both_outside and up.code == down.code and up.name != down.name:
+        yield (
+            f"A frame names its codec by its code; got codec.up = {toml(codec.up)} and codec.down = "
+            f"{toml(codec.down)}, which both have {up.code}. Give one of them another code."
+        )
+    if codec.error_feedback and up.lossless:
         yield (
             "Error feedback is for codecs that lose something; got codec.error_feedback = true with codec.up = "
             f"{toml(codec.up)}. Set it to false, or choose another codec.up."

@@ -7,7 +7,8 @@ from typing import Literal, cast
 
 import torch
 
-from fed_lorac.adapters.adapter import Adapter, ToDelta
+from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.deltas import ToDelta
 from fed_lorac.config import (
     AdapterConfig,
     CifarData,
@@ -187,6 +188,8 @@ def open_data(config: Config) -> Dataset:
 def build_experiment(config: Config) -> Experiment:
     """The experiment of a config; the last two are kept, so that a worker builds each once."""
     torch.set_num_threads(config.run.threads)  # results repeat at equal threads only
+    for way in ("up", "down"):
+        by_name(config.codec.build(way))  # each process reads what any other sends
     return _experiment(tuple(sorted(config.to_flat().items())))
 
 
@@ -203,8 +206,6 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...]) -> Experiment:
     at("loading the base")
     base = load_base_model(config, data)
     plan = local_plan(config, precision, base.normalization)
-    for way in ("up", "down"):
-        by_name(config.codec.build(way))  # each process reads what any other sends
     check_cameras(
         fleet.cameras,
         base.model,

@@ -20,7 +20,7 @@ from fed_lorac.records.ledger import Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.target import reached
 from fed_lorac.runtime.versions import versions
-from fed_lorac.server.downlink import Update
+from fed_lorac.server.fleet_strategy import Update
 from fed_lorac.wire.frame import decode
 from fed_lorac.wire.updates import personal_fingerprint
 

@@ -31,21 +31,25 @@ def source_of(*modules: str) -> str:
 @cache
 def package_identity(module: str) -> str:
     """Version and source of the package that an imported module belongs to: 16 hex digits over its Python files, before
-    them its version where it is installed. Empty where there is no file, as of what a notebook defines."""
-    digest, found = hashlib.sha256(), False
-    for name, path in _files(module):
+    them its version where it is installed. Where it is not, what it imports that is not installed either counts too.
+    Empty where there is no file, as of what a notebook defines."""
+    top = module.partition(".")[0]
+    digest, installed = hashlib.sha256(), _version(top)
+    parts = (top,) if installed else (top, *_not_installed(top))
+    files = [file for part in parts for file in _files(part)]
+    for name, path in files:
         digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-        found = True
-    if not found:
-        return ""
-    return " ".join(filter(None, [_version(module.partition(".")[0]), digest.hexdigest()[:16]]))
+    return " ".join(filter(None, [installed, digest.hexdigest()[:16]])) if files else ""
 
 
 @cache
 def libraries_of(module: str) -> str:
     """The versions of installed packages that the package of a module imports anywhere: "numpy 2.4.0, scipy 1.17"."""
-    names = {name for _, path in _files(module) for name in _imports(path)} - {module.partition(".")[0]}
-    known = {name: _version(name) for name in sorted(names) if name not in sys.stdlib_module_names}
+    top = module.partition(".")[0]
+    names = {name for part in (top, *_not_installed(top)) for _, path in _files(part) for name in _imports(path)} - {
+        top
+    }
+    known = {name: _version(name) for name in sorted(names)}
     return ", ".join(f"{name} {its}" for name, its in known.items() if its)
 
 
@@ -58,12 +62,32 @@ def _files(module: str) -> Iterator[tuple[str, Path]]:
         yield Path(file).name, Path(file)
 
 
+def _not_installed(top: str) -> list[str]:
+    """What a package imports, and that in turn, as far as it is imported by now and no installed package: a user's own
+    modules beside it."""
+    found, open_ends = [top], [top]
+    while open_ends:
+        names = {name for _, path in _files(open_ends.pop()) for name in _imports(path)}
+        new = sorted(name for name in names - set(found) if name in sys.modules and not _version(name))
+        found += new
+        open_ends += new
+    return found[1:]
+
+
 def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            yield from (name.name.partition(".")[0] for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
+    """The top packages that a file imports, but for Python's own and ours; none, of what is no Python of today."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        tops = (name.partition(".")[0] for name in names)
+        yield from (
+            top for top in tops if top not in sys.stdlib_module_names and top not in ("fed_lorac", "strategies")
+        )
 
 
 def _version(package: str) -> str:

@@ -1,5 +1,5 @@
-"""FleetStrategy: which cameras are asked, what they are sent, and its size. Knows Flower's Strategy, rosters and the
-downlink; not what cameras' replies hold.
+"""FleetStrategy: which cameras are asked, what each has still to be told, and how many bytes that takes. Knows Flower's
+Strategy, rosters and updates as frames; not how an update came about, nor what cameras' replies hold.
 
 One round: the drawn cameras are asked to train; what their replies come to, if anything, goes to EVERY camera at once,
 with the round's evaluation. A camera that did not confirm an update gets it again with its next message, and so catches
@@ -8,24 +8,109 @@ up.
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
-from fed_lorac.errors import ConfigError, RunError
-from fed_lorac.server.downlink import Downlink, EncodeGlobalModel, Update
+from fed_lorac.aggregation.delta_sum import Sums
+from fed_lorac.errors import RunError
 from fed_lorac.server.registration import register_nodes
 from fed_lorac.server.replies import Reply, RoundReport, mean_metrics
 from fed_lorac.server.strategy import Notes
-from fed_lorac.wire.billing import MessageSize, is_billed
+from fed_lorac.wire.billing import MessageSize, frame_record, is_billed, message_bytes
+from fed_lorac.wire.frame import inspect
+from fed_lorac.wire.updates import PERSONAL_KEY, update_key, whole_model_key
 
-__all__ = ["FleetRules", "FleetStrategy", "add_to_arrays", "check_arrays"]
+__all__ = ["Downlink", "EncodeGlobalModel", "FleetRules", "FleetStrategy", "Update"]
+
+CONFIG_KEY = "config"  # Flower's own name in a message
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a round added to the base, as it crosses the radio."""
+
+    round: int
+    frame: bytes = field(repr=False)
+
+
+EncodeGlobalModel = Callable[[Sequence[Update]], bytes]
+"""All updates so far -> the global model that they lead to, as one frame."""
+
+
+@dataclass(frozen=True)
+class DownlinkMessage:
+    """A message's content, its size, and how many updates it makes up for, be they in it or in a whole global model."""
+
+    content: RecordDict
+    size: MessageSize
+    updates: int
+
+
+@dataclass
+class Downlink:
+    """All updates so far, and the last round that each camera says it has folded (0 for one that said nothing).
+
+    With `encode_global_model`, a camera that missed several updates is sent the global model itself where that is
+    smaller. `personal_update` says what a camera is to have beside it, and since which round; a camera that has not
+    confirmed that round is sent it.
+    """
+
+    updates: list[Update] = field(default_factory=list)
+    confirmed: dict[int, int] = field(default_factory=dict)
+    encode_global_model: EncodeGlobalModel | None = None
+    personal_update: Callable[[int], Update | None] = lambda camera: None
+    _base: tuple[int, bytes] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def folded_round(self) -> int:
+        """The round of the last update, 0 before the first."""
+        return self.updates[-1].round if self.updates else 0
+
+    def confirm(self, camera: int, folded_round: object) -> None:
+        """Take a camera's word for what it has folded, where it can be true."""
+        if isinstance(folded_round, int) and 0 <= folded_round <= self.folded_round:
+            self.confirmed[camera] = folded_round
+
+    def messages_down(
+        self, cameras: Iterable[int], config: ConfigRecord, message_type: str
+    ) -> dict[int, DownlinkMessage]:
+        """Each camera's message: the updates it has not confirmed and the config.
+
+        Cameras that lack the same share one message_down, built and measured once.
+        """
+        lack = {camera: self._lacking(camera, self.confirmed.get(camera, 0)) for camera in cameras}
+        made = {lacks: self._message_down(*lacks, config, message_type) for lacks in set(lack.values())}
+        return {camera: made[lacks] for camera, lacks in lack.items()}
+
+    def _lacking(self, camera: int, folded: int) -> tuple[int, Update | None]:
+        personal = self.personal_update(camera)
+        return folded, personal if personal is not None and personal.round > folded else None
+
+    def _message_down(
+        self, folded: int, personal: Update | None, config: ConfigRecord, message_type: str
+    ) -> DownlinkMessage:
+        missed = [update for update in self.updates if update.round > folded]
+        frames = self._smallest(missed) | ({} if personal is None else {PERSONAL_KEY: personal.frame})
+        content = RecordDict({key: frame_record(frame) for key, frame in frames.items()})
+        content[CONFIG_KEY] = config
+        payload = sum(inspect(frame).payload_bytes for frame in frames.values())
+        size = sum(map(len, frames.values()))
+        return DownlinkMessage(content, MessageSize(payload, size, message_bytes(content, message_type)), len(missed))
+
+    def _smallest(self, missed: Sequence[Update]) -> dict[str, bytes]:
+        """Frames by key: the updates that were missed, or the global model that they lead to, whichever is smaller."""
+        updates = {update_key(update.round): update.frame for update in missed}
+        if self.encode_global_model is None or len(missed) < 2:  # one update is all there is to tell
+            return updates
+        if self._base is None or self._base[0] != self.folded_round:
+            self._base = self.folded_round, self.encode_global_model(self.updates)
+        round, frame = self._base
+        return {whole_model_key(round): frame} if len(frame) < sum(map(len, updates.values())) else updates
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,23 +279,3 @@ class FleetStrategy(FlowerStrategy):
             Message(message_down.content, dst_node_id=nodes[camera], message_type=message_type)
             for camera, message_down in messages_down.items()
         ]
-
-
-def check_arrays(arrays: ArrayRecord, adapted: Collection[str]) -> ArrayRecord:
-    """These arrays, where they hold every tensor that is adapted, or none at all; else ConfigError."""
-    missing = [name for name in adapted if name not in arrays]
-    if arrays and missing:
-        raise ConfigError(
-            f"Arrays to be kept current hold every tensor that is adapted; {missing[0]!r} is missing, of "
-            f"{len(missing)}. Start with ArrayRecord(model.state_dict()) of the plain base, or with none."
-        )
-    return arrays
-
-
-def add_to_arrays(arrays: ArrayRecord, gained: Mapping[str, DeltaSum]) -> ArrayRecord:
-    """W_{t+1} = W_t + D for each of the arrays, in its own dtype; what is not adapted stays."""
-    after = ArrayRecord(dict(arrays))
-    for name in arrays.keys() & gained.keys():
-        before = arrays[name].numpy()
-        after[name] = Array(np.add(before, gained[name].dense().numpy()).astype(before.dtype))
-    return after

@@ -5,25 +5,24 @@ Flower's records and frames; not what is averaged (the strategy says that), nor 
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Self
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import changed_names
-from fed_lorac.aggregation.delta_sum import State, Sums, relative_distance, sum_states
-from fed_lorac.aggregation.means import ClientDelta
+from fed_lorac.aggregation.aggregators import ClientDelta
+from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, relative_distance, sum_states
 from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
-from fed_lorac.server.downlink import EncodeGlobalModel, Update
-from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy, add_to_arrays, check_arrays
-from fed_lorac.server.frame_spec import DownlinkCodec, FrameSpec
+from fed_lorac.server.fleet_strategy import EncodeGlobalModel, FleetRules, FleetStrategy, Update
 from fed_lorac.server.replies import Reply, ReplyCollector, train_metrics
-from fed_lorac.server.strategy import Notes, PersonalPart, Proposal, ServerState, Strategy
+from fed_lorac.server.strategy import DownlinkCodec, FrameSpec, Notes, PersonalPart, Proposal, ServerState, Strategy
 from fed_lorac.wire.billing import MessageSize
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.refusals import RefusedFrameError
@@ -140,7 +139,7 @@ class FrameStrategy(FleetStrategy):
     ) -> Iterable[Message]:
         """As `FleetStrategy`'s; `arrays` hold all that is adapted, or nothing."""
         return super().configure_train(
-            server_round, check_arrays(arrays, changed_names(self.spec.deltas)), config, grid
+            server_round, _check_arrays(arrays, changed_names(self.spec.deltas)), config, grid
         )
 
     def aggregate_train(
@@ -161,7 +160,7 @@ class FrameStrategy(FleetStrategy):
         report.skipped = gained is None
         if gained is None:
             return None, None
-        return add_to_arrays(self._arrays, gained), train_metrics(counted)
+        return _add_to_arrays(self._arrays, gained), train_metrics(counted)
 
     def summary(self) -> None:
         """Say in Flower's log what is averaged, and how it goes down."""
@@ -251,3 +250,23 @@ def _from(held: list[ClientDelta], deltas: Iterator[ClientDelta]) -> Iterator[Cl
     """The one that is held, which is let go, and the others."""
     yield held.pop()
     yield from deltas
+
+
+def _check_arrays(arrays: ArrayRecord, adapted: Collection[str]) -> ArrayRecord:
+    """These arrays, where they hold every tensor that is adapted, or none at all; else ConfigError."""
+    missing = [name for name in adapted if name not in arrays]
+    if arrays and missing:
+        raise ConfigError(
+            f"Arrays to be kept current hold every tensor that is adapted; {missing[0]!r} is missing, of "
+            f"{len(missing)}. Start with ArrayRecord(model.state_dict()) of the plain base, or with none."
+        )
+    return arrays
+
+
+def _add_to_arrays(arrays: ArrayRecord, gained: Mapping[str, DeltaSum]) -> ArrayRecord:
+    """W_{t+1} = W_t + D for each of the arrays, in its own dtype; what is not adapted stays."""
+    after = ArrayRecord(dict(arrays))
+    for name in arrays.keys() & gained.keys():
+        before = arrays[name].numpy()
+        after[name] = Array(np.add(before, gained[name].dense().numpy()).astype(before.dtype))
+    return after

@@ -8,10 +8,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from fed_lorac.aggregation.delta_sum import Sums
-from fed_lorac.server.downlink import Update
-from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy
+from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy, Update
 from fed_lorac.server.replies import Reply, read_metrics, train_metrics
-from fed_lorac.server.strategy import Notes, SilentStrategy
+from fed_lorac.server.strategy import Notes
+from fed_lorac.server.traits import SilentStrategy
 from fed_lorac.wire.billing import MessageSize
 
 __all__ = ["SilentFleet"]

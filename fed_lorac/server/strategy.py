@@ -1,24 +1,116 @@
-"""A strategy as a value: what a server makes of a round's deltas, and what it keeps. Knows sums of deltas; not Flower,
-frames, quorums, or who is asked and told: `FrameStrategy` drives it."""
+"""A strategy as a value: what a server and its cameras agree on before the first round, what the server makes of a
+round's deltas, and what it keeps. Knows adapters, the layout of frames and sums of deltas; not Flower, frames' bytes,
+quorums, or who is asked and told: `FrameStrategy` drives it."""
 
-from abc import ABC, abstractmethod
+import copy
+import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Self
+from functools import lru_cache
+from typing import Self
 
 import torch
+from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.deltas import ToDelta, check_delta, is_delta_already
+from fed_lorac.aggregation.aggregators import ClientDelta
 from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, sum_states
-from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.errors import ConfigError
-from fed_lorac.runtime.settings import check_settings
+from fed_lorac.models.fingerprints import fingerprint, named_tensors, shapes_of
 from fed_lorac.seeds import torch_stream
-from fed_lorac.server.frame_spec import FrameSpec
+from fed_lorac.server.traits import Traits
+from fed_lorac.wire.codecs.codecs import Codec
+from fed_lorac.wire.frame import TOPK_SHARE, by_name
 
-__all__ = ["Notes", "PersonalPart", "Proposal", "ServerState", "SilentStrategy", "Strategy", "Traits"]
+__all__ = ["DownlinkCodec", "FrameSpec", "Notes", "PersonalPart", "Proposal", "ServerState", "Shapes", "Strategy"]
 
 Notes = Mapping[str, Mapping[str, int]]
+
+Shapes = Mapping[str, Sequence[int]]
+"""Tensor name -> shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSpec:
+    """What a server and its cameras agree on before the first round: what frames are over, and what they hold.
+
+    Args:
+        base: fingerprint of the starting base, which both ends have.
+        shapes: of the base's tensors.
+        template: of the tensors in a camera's frame (`Adapter.read` of an adapter that was attached and not trained);
+            where cameras differ in rank, the largest.
+        scale: what a delta's factor products are multiplied by, alpha / r.
+        to_delta: round -> what a state of that round says, as a delta (`Adapter.to_delta`).
+        template_of: camera -> its own template, where cameras differ in rank.
+
+    Raises:
+        FactorError: the template does not fit the shapes.
+    """
+
+    base: str
+    shapes: Shapes = field(repr=False)
+    template: Shapes = field(repr=False)
+    scale: float = 1.0
+    to_delta: Callable[[int], ToDelta] = field(default=lambda round: is_delta_already, repr=False)
+    template_of: Callable[[int], Shapes] | None = field(default=None, repr=False)
+    deltas: Shapes = field(init=False, repr=False)
+    """Shapes of the tensors of a delta: what the template's state says."""
+
+    def __post_init__(self) -> None:
+        delta = self.to_delta(0)({name: torch.zeros(tuple(shape)) for name, shape in self.template.items()})
+        check_delta(delta, self.shapes)
+        object.__setattr__(self, "deltas", {name: tensor.shape for name, tensor in delta.items()})
+
+    @classmethod
+    def for_model(cls, model: nn.Module, adapter: Adapter, *, seed: int = 0, rotates: bool = False) -> Self:
+        """The agreement for a plain network, which is left as it is, and the way that cameras adapt it.
+
+        Cameras attach the adapter by the stream (seed, "adapter", round) where the basis `rotates`, else of round 0.
+        """
+        start, twin, adapter = copy.deepcopy(model), copy.deepcopy(model), adapter.fit_to(model)
+        adapter.attach(twin, torch_stream(seed, "adapter", 0))
+
+        @lru_cache(maxsize=1)
+        def to_delta(round: int) -> ToDelta:
+            return adapter.to_delta(start, torch_stream(seed, "adapter", round if rotates else 0))
+
+        return cls(
+            base=fingerprint(named_tensors(model)),
+            shapes=shapes_of(model),
+            template={name: tensor.shape for name, tensor in adapter.read(twin).items()},
+            scale=adapter.scale,
+            to_delta=to_delta,
+        )
+
+    @property
+    def states_are_deltas(self) -> bool:
+        """Whether what cameras send is a delta as it is; else a frozen part that both ends know is put back."""
+        return set(self.template) == set(self.deltas)
+
+    def template_for(self, camera: int) -> Shapes:
+        """What this camera's frame holds."""
+        return self.template if self.template_of is None else self.template_of(camera)
+
+    def kind(self, camera: int) -> int:
+        """Equal for cameras of one rank: the number of values in their frames; 0 where all are of one rank."""
+        return 0 if self.template_of is None else sum(math.prod(shape) for shape in self.template_of(camera).values())
+
+
+@dataclass(frozen=True)
+class DownlinkCodec:
+    """How the numbers of frames down travel: `dtype` is a codec or its name; `topk_share`, what topk sends.
+
+    Raises:
+        FrameError: no such dtype.
+    """
+
+    dtype: str | Codec = "fp32"
+    topk_share: float = TOPK_SHARE
+
+    def __post_init__(self) -> None:
+        by_name(self.dtype)
 
 
 def _no_weather(camera: int) -> int:
@@ -90,70 +182,6 @@ class PersonalPart:
     name: tuple[str, int]
     round: int
     state: Callable[[], State] = field(compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class Traits(ABC):
-    """What is said of every strategy, whether anything is sent or not."""
-
-    source: ClassVar[str]
-    """Where the strategy is from: a paper with its arXiv id."""
-
-    exact: ClassVar[bool]
-    """Whether its mean is that of the decoded deltas, for every adapter that it accepts, before the downlink codec."""
-
-    sends: ClassVar[bool] = True
-    """Whether anything crosses the radio."""
-
-    trains: ClassVar[bool] = True
-    """Whether cameras train."""
-
-    rotates: ClassVar[bool] = False
-    """Whether what adapters draw and freeze is drawn anew for each round."""
-
-    draws_anew: ClassVar[bool] = False
-    """Whether every local update begins with factors that are drawn anew, the same for all cameras."""
-
-    one_rank: ClassVar[bool] = False
-    """Whether all cameras must have adapters of one rank."""
-
-    update_kind: ClassVar[Literal["delta", "state", "factors"]] = "delta"
-    """What an update is: a delta, which cameras fold; a state, which the adapter turns into a delta first; or factors
-    that take the place of the factors before, unfolded."""
-
-    personal_kind: ClassVar[Literal["", "delta", "adapter"]] = ""
-    """What a camera's personal parameters are: none; a delta beside the global model, which its adapter trains on top
-    of; or the state of the adapter that it goes on training."""
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-
-    def refuses(self, adapter: Adapter) -> str | None:
-        """Why this strategy cannot work with what cameras train: the law, what came, the remedy. None: it can."""
-        return None
-
-    def refuses_fleet(self, *, per_round: int, weather_walks: bool) -> str | None:
-        """The same for the fleet: cameras drawn a round, and whether each camera goes through all weathers."""
-        return None
-
-    def refuses_ranks(self, adapter: Adapter, ranks: Sequence[int]) -> str | None:
-        """The same for cameras whose adapters differ in rank, these being the ranks."""
-        if len(set(ranks)) < 2 or (adapter.has_factors and not self.one_rank):
-            return None
-        return (
-            "Cameras may differ in rank where the products of their factors are averaged; factors that are averaged "
-            f"apart, and states over one frozen basis, must be of one rank. Came ranks {', '.join(map(str, ranks))} of "
-            f"{type(adapter).__name__} with {type(self).__name__}. Give all cameras one rank, or use LoraC with "
-            "FlexLora, Flora or MergedFedAvg."
-        )
-
-
-@dataclass(frozen=True)
-class SilentStrategy(Traits):
-    """A baseline under which nothing is sent: there is nothing to propose."""
-
-    exact = False
-    sends = False
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,11 @@ from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.fleet.links import Clock
 from fed_lorac.models.fingerprints import shapes_of
 from fed_lorac.seeds import stream
-from fed_lorac.server.downlink import Downlink, Update
-from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy
-from fed_lorac.server.frame_spec import DownlinkCodec, FrameSpec
+from fed_lorac.server.fleet_strategy import Downlink, FleetRules, FleetStrategy, Update
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.silent_fleet import SilentFleet
-from fed_lorac.server.strategy import SilentStrategy
+from fed_lorac.server.strategy import DownlinkCodec, FrameSpec
+from fed_lorac.server.traits import SilentStrategy
 from fed_lorac.simulation.round import judge_by_clock
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.wire.billing import FullMessages, Reference, full_message, reply_records

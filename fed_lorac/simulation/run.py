@@ -27,8 +27,7 @@ from fed_lorac.records.run_folder import RunFolder
 from fed_lorac.reporting.summary import adapter_state, model_state, own_state, summary
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.versions import versions
-from fed_lorac.server.downlink import Update
-from fed_lorac.server.fleet_strategy import FleetStrategy
+from fed_lorac.server.fleet_strategy import FleetStrategy, Update
 from fed_lorac.simulation.build_strategy import reference_of, strategy_of
 from fed_lorac.simulation.identity import check_same, identity_of
 from fed_lorac.simulation.resume import check_rounds, packed_tensors, unpacked_tensors

@@ -17,7 +17,7 @@ from fed_lorac.experiment.experiment import Experiment, local_plan
 from fed_lorac.registry import STRATEGIES
 from fed_lorac.runtime.settings import Scalar
 from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.server.downlink import Update
+from fed_lorac.server.fleet_strategy import Update
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.build_strategy import full_messages, strategy_of, update_message_bytes
 from fed_lorac.wire.frame import encode, inspect, payload_bytes

@@ -9,13 +9,11 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.lora_c import LoraC
-from fed_lorac.aggregation.aggregators import Mean
+from fed_lorac.aggregation.aggregators import ClientDelta, Mean
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
-from fed_lorac.aggregation.means import ClientDelta
 from fed_lorac.aggregation.server_optimizers import Sgd
 from fed_lorac.seeds import torch_stream
-from fed_lorac.server.frame_spec import FrameSpec
-from fed_lorac.server.strategy import Proposal, ServerState, Strategy
+from fed_lorac.server.strategy import FrameSpec, Proposal, ServerState, Strategy
 from fed_lorac.testing.laws import distance, moved, small_model, told, under
 
 __all__ = ["check_strategy"]

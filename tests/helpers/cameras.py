@@ -10,12 +10,11 @@ from flwr.app.message import make_message
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from fed_lorac.aggregation.means import ClientDelta
+from fed_lorac.aggregation.aggregators import ClientDelta
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.server.fleet_strategy import FleetRules
-from fed_lorac.server.frame_spec import DownlinkCodec, FrameSpec, Shapes
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.server.strategy import Strategy
+from fed_lorac.server.strategy import DownlinkCodec, FrameSpec, Shapes, Strategy
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import global_fingerprint

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Branch, ConvAdapter
-from fed_lorac.aggregation.means import weighted_mean
+from fed_lorac.aggregation.aggregators import weighted_mean
 from fed_lorac.data.dataset import Images
 from fed_lorac.fleet.links import Link
 from fed_lorac.runtime.settings import setting

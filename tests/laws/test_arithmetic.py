@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fed_lorac.aggregation import delta_sum as arithmetic
+from fed_lorac.aggregation.aggregators import DeltaMean, TensorMean
 from fed_lorac.aggregation.delta_sum import (
     DeltaSum,
     State,
@@ -20,7 +21,6 @@ from fed_lorac.aggregation.delta_sum import (
     relative_distance,
     sum_states,
 )
-from fed_lorac.aggregation.means import DeltaMean, TensorMean
 from fed_lorac.errors import FactorError
 
 

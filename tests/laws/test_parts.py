@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Branch, ConvAdapter
-from fed_lorac.aggregation.means import ClientDelta, weighted_mean
+from fed_lorac.aggregation.aggregators import ClientDelta, weighted_mean
 from fed_lorac.data.dataset import Images
 from fed_lorac.registry import ADAPTERS, CODECS, CORRUPTIONS, MODELS, STRATEGIES
 from fed_lorac.runtime.settings import setting

@@ -9,8 +9,8 @@ import torch
 from cameras import SHAPES, float64_mean, folded, off, said_by, served, state, train
 from torch import Tensor
 
+from fed_lorac.aggregation.aggregators import ClientDelta, weighted_mean
 from fed_lorac.aggregation.delta_sum import Sums
-from fed_lorac.aggregation.means import ClientDelta, weighted_mean
 from fed_lorac.aggregation.server_optimizers import Momentum
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.flower_private import task_identity

@@ -23,7 +23,7 @@ from fed_lorac.aggregation.delta_sum import DeltaSum, Sums, sum_states
 from fed_lorac.errors import ConfigError
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
-from fed_lorac.server.downlink import Update
+from fed_lorac.server.fleet_strategy import Update
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.engines import run
 from fed_lorac.wire.frame import decode, encode, inspect

@@ -116,6 +116,26 @@ def test_a_run_does_not_go_on_with_other_code(tmp_path: Path) -> None:
     assert "its code of packages whose parts it names was edited_parts" in said and "Put that code back" in said
 
 
+def test_code_is_told_apart_by_the_modules_beside_it_too(tmp_path: Path) -> None:
+    script = (
+        "from fed_lorac.registry import CORRUPTIONS; from fed_lorac.data.corruptions import corruption_fingerprint;"
+        "print(CORRUPTIONS.package('wet:rain'), corruption_fingerprint('wet:rain'))"
+    )
+    (tmp_path / "wet.py").write_text("import drops\ndef rain(images, severity, rng): return drops.on(images)\n")
+
+    def told(beside: str) -> str:
+        (tmp_path / "drops.py").write_text(beside, encoding="utf-8")
+        line = [sys.executable, "-c", script]
+        done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+        return done.stdout
+
+    first = told("import numpy\ndef on(images): return images\n")
+    assert "numpy" in first and told("import numpy\ndef on(images): return 255 - images\n") != first
+    assert told("import numpy\ndef on(images): return images\n") == first
+    (tmp_path / "old.py").write_text("print 'of an older Python'\n", encoding="utf-8")
+    assert told("import numpy\ndef on(images): return images\n") == first
+
+
 def test_weather_of_ones_own_is_kept_by_its_source_and_settings(package: str) -> None:
     name = f"{package}.parts:drizzle"
     made_by = corruption_fingerprint(name, {"share": 0.1})
@@ -140,6 +160,13 @@ def test_a_frame_of_ones_own_codec_is_read_by_whoever_knows_its_code(package: st
     assert "this frame says 200. It is a codec of somebody's own: give this end its package" in told.stderr
     with pytest.raises(FrameError, match=r'your own as "module:Name"'):
         by_name("tenth")
+
+
+def test_two_codecs_of_one_code_are_not_both_in_a_run(package: str, tmp_path: Path) -> None:
+    body = f"import dataclasses\nfrom {package}.parts import TENTHS\nMine = dataclasses.replace(TENTHS, name='other')"
+    names = {"codec.up": f"{package}.parts:tenths", "codec.down": broken("another_codec", tmp_path, body)}
+    with pytest.raises(ConfigError, match=r"names its codec by its code; .*which both have 200"):
+        load_config(None, names)
 
 
 def test_a_link_of_ones_own_has_its_rates(package: str) -> None:
@@ -244,7 +271,9 @@ def test_a_name_that_is_taken_is_refused_by_name(tmp_path: Path, asked: Callable
 def test_what_the_page_shows_runs(tmp_path: Path) -> None:
     """All of docs/extending.md's examples together are one package, and a config of nothing else."""
     page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-    shown = "\n".join(block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
+    shown = "\n".join(
+        block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "my_package" not in block
+    )
     (tmp_path / "shown_parts.py").write_text(shown, encoding="utf-8")
     sys.path.append(str(tmp_path))
     names = {"adapter.method": "Gains", "strategy.name": "PlainMean", "codec.up": "steps", "codec.down": "steps"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import ROOT, environment
 
-from fed_lorac.server.strategy import Traits
+from fed_lorac.server.traits import Traits
 
 door = import_module("fed_lorac.strategies")
 FILES = sorted(path.stem for path in (ROOT / "strategies").glob("[!_]*.py"))

@@ -17,10 +17,9 @@ from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
-from fed_lorac.server.downlink import Update
-from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy
-from fed_lorac.server.frame_spec import FrameSpec
+from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy, Update
 from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.server.strategy import FrameSpec
 from fed_lorac.simulation import run as conducting
 from fed_lorac.simulation.build_strategy import strategy_of
 from fed_lorac.simulation.engines import run

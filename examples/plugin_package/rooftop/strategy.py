@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.aggregation.aggregators import ClientDelta, DeltaMean
 from fed_lorac.aggregation.delta_sum import State, Sums, sum_states
-from fed_lorac.aggregation.means import ClientDelta, DeltaMean
 from fed_lorac.runtime.settings import setting
 from fed_lorac.server.strategy import Proposal, ServerState, Strategy
 

@@ -109,7 +109,7 @@ def check_corruption(name: str, size: tuple[int, int], **settings: object) -> No
     this height and width."""
     _check_name(name)
     if name not in CORRUPTIONS:
-        corrupt(np.zeros((2, *size, 3), np.uint8), name, 1, stream(0, "check", name), **settings)
+        corrupt(np.zeros((2, *size, 3), np.uint8), name, 1, stream(0, "tried out"), **settings)
 
 
 def _check_choice(name: str, severity: int, rng: np.random.Generator) -> None:

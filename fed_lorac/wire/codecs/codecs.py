@@ -167,16 +167,11 @@ def by_name(dtype: str | Codec) -> Codec:
 
 
 def _met(codec: Codec) -> Codec:
-    """Know somebody else's codec by its code from now on; the same name may come again, with other settings."""
+    """Know somebody else's codec by its code from now on, in place of any that had the code before."""
     if not OTHERS_FROM <= codec.code <= OTHERS_TO or codec.name in CODECS:
         raise ConfigError(
             f"A codec of your own has a name of its own and a code from {OTHERS_FROM} to {OTHERS_TO}; "
             f"got {codec.name!r} with code {codec.code}. Choose others."
-        )
-    if (other := _OF_OTHERS.setdefault(codec.code, codec)).name != codec.name:
-        raise ConfigError(
-            f"A frame names its codec by its code; {codec.name!r} and {other.name!r} both have {codec.code}. Give one "
-            "of them another."
         )
     _OF_OTHERS[codec.code] = codec
     return codec

@@ -1,0 +1,75 @@
+"""What is said of every strategy, whether anything is sent or not. Knows adapters; not states, frames or Flower."""
+
+from abc import ABC
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.runtime.settings import check_settings
+
+__all__ = ["SilentStrategy", "Traits"]
+
+
+@dataclass(frozen=True)
+class Traits(ABC):
+    """What is said of every strategy, whether anything is sent or not."""
+
+    source: ClassVar[str]
+    """Where the strategy is from: a paper with its arXiv id."""
+
+    exact: ClassVar[bool]
+    """Whether its mean is that of the decoded deltas, for every adapter that it accepts, before the downlink codec."""
+
+    sends: ClassVar[bool] = True
+    """Whether anything crosses the radio."""
+
+    trains: ClassVar[bool] = True
+    """Whether cameras train."""
+
+    rotates: ClassVar[bool] = False
+    """Whether what adapters draw and freeze is drawn anew for each round."""
+
+    draws_anew: ClassVar[bool] = False
+    """Whether every local update begins with factors that are drawn anew, the same for all cameras."""
+
+    one_rank: ClassVar[bool] = False
+    """Whether all cameras must have adapters of one rank."""
+
+    update_kind: ClassVar[Literal["delta", "state", "factors"]] = "delta"
+    """What an update is: a delta, which cameras fold; a state, which the adapter turns into a delta first; or factors
+    that take the place of the factors before, unfolded."""
+
+    personal_kind: ClassVar[Literal["", "delta", "adapter"]] = ""
+    """What a camera's personal parameters are: none; a delta beside the global model, which its adapter trains on top
+    of; or the state of the adapter that it goes on training."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    def refuses(self, adapter: Adapter) -> str | None:
+        """Why this strategy cannot work with what cameras train: the law, what came, the remedy. None: it can."""
+        return None
+
+    def refuses_fleet(self, *, per_round: int, weather_walks: bool) -> str | None:
+        """The same for the fleet: cameras drawn a round, and whether each camera goes through all weathers."""
+        return None
+
+    def refuses_ranks(self, adapter: Adapter, ranks: Sequence[int]) -> str | None:
+        """The same for cameras whose adapters differ in rank, these being the ranks."""
+        if len(set(ranks)) < 2 or (adapter.has_factors and not self.one_rank):
+            return None
+        return (
+            "Cameras may differ in rank where the products of their factors are averaged; factors that are averaged "
+            f"apart, and states over one frozen basis, must be of one rank. Came ranks {', '.join(map(str, ranks))} of "
+            f"{type(adapter).__name__} with {type(self).__name__}. Give all cameras one rank, or use LoraC with "
+            "FlexLora, Flora or MergedFedAvg."
+        )
+
+
+@dataclass(frozen=True)
+class SilentStrategy(Traits):
+    """A baseline under which nothing is sent: there is nothing to propose."""
+
+    exact = False
+    sends = False
