@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from common import arguments, deliver, header, median_ratio, require, say, seconds_of
 
-from fed_lorac.client.global_model import GlobalModel, build_network
 from fed_lorac.client.local_update import block_size_of
+from fed_lorac.client.state import GlobalModel, build_network
 from fed_lorac.config import Config, load_config
 from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.fleet import camera_data as views

@@ -11,10 +11,9 @@ from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fed_lorac.client.global_model import GlobalModel, catch_up
 from fed_lorac.client.handlers import error_reply, handle, report_folded_round
 from fed_lorac.client.request import ClientRequest
-from fed_lorac.client.state import ClientState
+from fed_lorac.client.state import ClientState, GlobalModel, catch_up
 from fed_lorac.config import Config
 from fed_lorac.errors import FedLoracError, kind_of
 from fed_lorac.experiment.experiment import Experiment, build_experiment

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from fed_lorac.adapters.deltas import apply_delta
-from fed_lorac.client.global_model import GlobalModel, build_network, personal_delta, personal_parameters
-from fed_lorac.client.state import ClientState
+from fed_lorac.client.state import ClientState, GlobalModel, build_network, personal_delta, personal_parameters
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet import camera_data
 from fed_lorac.fleet.camera_data import CameraData

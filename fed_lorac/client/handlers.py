@@ -9,10 +9,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, Met
 from flwr.common.constant import ErrorCode
 
 from fed_lorac.client.evaluation import Scores, evaluate, evaluate_base
-from fed_lorac.client.global_model import GlobalModel, add_cluster_delta
 from fed_lorac.client.local_update import LocalUpdate, local_updates
 from fed_lorac.client.request import ClientReply, ClientRequest
-from fed_lorac.client.state import STATISTICS_KEY, ClientState
+from fed_lorac.client.state import STATISTICS_KEY, ClientState, GlobalModel, add_cluster_delta
 from fed_lorac.config import Config
 from fed_lorac.errors import FrameError, one_line
 from fed_lorac.experiment.experiment import Experiment, build_experiment

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.client.evaluation import images_for_statistics, images_in_round
-from fed_lorac.client.global_model import GlobalModel, build_network, initial_state, personal_parameters
-from fed_lorac.client.state import ClientState
+from fed_lorac.client.state import ClientState, GlobalModel, build_network, initial_state, personal_parameters
 from fed_lorac.experiment.experiment import Experiment, drawn_from
 from fed_lorac.fleet.camera_data import CameraData
 from fed_lorac.seeds import stream

@@ -1,20 +1,49 @@
-"""What a camera keeps from message to message, and how it stands in the records of its Flower node. Knows Flower's
-records and frames; not what cameras do with it, nor rounds.
+"""What a camera goes on from: the global model, which is what a run's updates have made of its base model, and what is
+its own, as it stands in the records of its Flower node. Knows networks, frames and Flower's records; not what cameras
+do with them, nor rounds.
 
-It is little: the weights that all cameras share (`GlobalModel`) are not part of it.
+Whoever has folded the same updates has the same global model, so it is a value that a whole fleet shares, and what a
+camera keeps of its own is little.
 """
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
-from torch import Tensor
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from torch import Tensor, nn
 
+from fed_lorac.adapters.deltas import apply_delta, changed_names
+from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.wire.billing import frame_record, read_frame
 from fed_lorac.wire.frame import decode, encode
-from fed_lorac.wire.updates import PERSONAL_KEY
+from fed_lorac.wire.updates import (
+    PERSONAL_KEY,
+    global_fingerprint,
+    personal_fingerprint,
+    read_updates,
+    read_whole_model,
+    unfolded,
+    whole_fingerprint,
+)
 
-__all__ = ["STATISTICS_KEY", "ClientState"]
+__all__ = [
+    "STATISTICS_KEY",
+    "ClientState",
+    "GlobalModel",
+    "GlobalModels",
+    "add_cluster_delta",
+    "build_network",
+    "catch_up",
+    "encode_global_model",
+    "fold_updates",
+    "initial_state",
+    "personal_delta",
+    "personal_parameters",
+    "read_deltas",
+]
 
 STATISTICS_KEY = "statistics"
 _RESIDUAL_KEY = "lost"
@@ -22,6 +51,148 @@ _KEYS = (STATISTICS_KEY, _RESIDUAL_KEY, PERSONAL_KEY)
 _MEMORY_KEY = "memory"
 
 Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalModel:
+    """The base model after the update of `round` (0: none yet). The base model itself is not part of it.
+
+    `tensors` are those that updates have changed; `factors` those that live on in the adapter
+    (strategy "factor-fedavg").
+    """
+
+    round: int = 0
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    factors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def fingerprint(self, base: str) -> str:
+        """Its identity, over a base model of that fingerprint."""
+        return global_fingerprint(base, self.round)
+
+
+def fold_updates(
+    experiment: Experiment, global_model: GlobalModel, updates: Iterable[tuple[int, bytes]]
+) -> GlobalModel:
+    """`W <- W + D` for each (round, frame) after the global model's own round, in order. The argument stays as it is.
+
+    Raises FrameError or FactorError, where a frame is not intact or not for this model.
+    """
+    for round, update in read_deltas(experiment, updates, global_model.round):
+        delta, factors = _without_factors(experiment, update)
+        tensors = _add_delta(experiment, global_model, delta)
+        global_model = GlobalModel(round, tensors, {**global_model.factors, **factors})
+    return global_model
+
+
+def _without_factors(
+    experiment: Experiment, state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors that change weights, and the averaged factors that live on in the adapter."""
+    kept = {name for name in state if experiment.plan.updates == "factors" and name.endswith((".A", ".B"))}
+    return {n: t for n, t in state.items() if n not in kept}, {n: t for n, t in state.items() if n in kept}
+
+
+def _add_delta(experiment: Experiment, global_model: GlobalModel, delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    base = experiment.base.tensors
+    tensors = {name: global_model.tensors.get(name, base[name]).clone() for name in changed_names(delta)}
+    apply_delta(tensors, delta, 1.0)
+    return {**global_model.tensors, **tensors}
+
+
+@lru_cache(maxsize=8)
+def add_cluster_delta(experiment: Experiment, global_model: GlobalModel, frame: bytes) -> GlobalModel:
+    """The model that a cluster's cameras train: the global one and the cluster's delta, a frame."""
+    delta = decode(frame, base=personal_fingerprint(experiment.base.fingerprint))
+    return GlobalModel(global_model.round, _add_delta(experiment, global_model, delta), global_model.factors)
+
+
+def read_deltas(
+    experiment: Experiment, updates: Iterable[tuple[int, bytes]], folded_round: int = 0
+) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
+    """(round, delta) of every (round, frame) after `folded_round`, in order; adapter states are turned into deltas."""
+    for round, update in unfolded(updates, experiment.base.fingerprint, folded_round):
+        yield round, to_delta(experiment, round)(update) if experiment.plan.updates == "state" else update
+
+
+def encode_global_model(experiment: Experiment, global_model: GlobalModel) -> bytes:
+    """All tensors that updates have changed as one frame of float32: what a camera that missed much is sent.
+
+    Values and not their delta: a sum of deltas would be rounded otherwise than folding them one by one, and whoever
+    takes this over has bit for bit the model of those who folded.
+    """
+    tag = whole_fingerprint(experiment.base.fingerprint, global_model.round)
+    return encode({**global_model.tensors, **global_model.factors}, dtype="fp32", base=tag)
+
+
+def catch_up(
+    experiment: Experiment,
+    global_model: GlobalModel,
+    whole: tuple[int, bytes] | None,
+    updates: Iterable[tuple[int, bytes]],
+) -> GlobalModel:
+    """The global model after what a message holds: a whole model as (round, frame), which replaces an older one, and
+    updates to fold. Raises as `fold_updates`."""
+    if whole is not None and whole[0] > global_model.round:
+        round, frame = whole
+        state = decode(frame, base=whole_fingerprint(experiment.base.fingerprint, round))
+        global_model = GlobalModel(round, *_without_factors(experiment, state))
+    return fold_updates(experiment, global_model, updates)
+
+
+def personal_parameters(experiment: Experiment, frame: bytes) -> Mapping[str, Tensor]:
+    """The adapter state that a camera's personal frame holds; empty where it has none, or its cluster's delta."""
+    if not frame or experiment.plan.clustered:
+        return {}
+    return decode(frame, base=personal_fingerprint(experiment.base.fingerprint))
+
+
+def personal_delta(experiment: Experiment, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """What personal parameters do to the global model: a delta whose products are still to be scaled by the adapter."""
+    return to_delta(experiment, 0)(personal) if personal else {}
+
+
+def initial_state(personal: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A fresh adapter's state with personal parameters put in. Where their factors have fewer rows, the rest of A is as
+    it was drawn, and the rest of B zero."""
+    found = dict(fresh)
+    for key, value in personal.items():
+        rows = tuple(slice(size) for size in value.shape)
+        found[key] = fresh[key].clone()
+        found[key][rows] = value
+    return found
+
+
+def build_network(experiment: Experiment, global_model: GlobalModel, statistics: Mapping[str, Tensor]) -> nn.Module:
+    """The network of a global model with a camera's batch-norm statistics, on the experiment's device; `factors` are
+    not in it."""
+    model = copy.deepcopy(experiment.base.model)
+    model.load_state_dict({**global_model.tensors, **statistics}, strict=False)
+    return model.to(experiment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+class GlobalModels:
+    """The global model that messages lead to, folded once for the whole fleet."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment, self._latest = experiment, GlobalModel()
+
+    def restore(self, updates: Sequence[tuple[int, bytes]]) -> None:
+        """Go on from the model that these (round, frame) lead to."""
+        self._latest = fold_updates(self._experiment, GlobalModel(), updates)
+
+    def after(self, messages: Sequence[Message]) -> GlobalModel:
+        """The model of a camera that has folded all that is in `messages`."""
+        contents = {id(message.content): message.content for message in messages}
+        new = {
+            round: frame
+            for content in contents.values()
+            for round, frame in read_updates(content)
+            if round > self._latest.round
+        }
+        wholes = [whole for content in contents.values() if (whole := read_whole_model(content)) is not None]
+        # Whole models of one round are equal; one comes without updates, and is needed where nobody was sent those.
+        self._latest = catch_up(self._experiment, self._latest, max(wholes, default=None), new.items())
+        return self._latest
 
 
 @dataclass(frozen=True)
@@ -70,11 +241,11 @@ class ClientState:
 
     def with_statistics(self, statistics: Tensors) -> "ClientState":
         """The same with other batch-norm statistics."""
-        return self._with(STATISTICS_KEY, pack_tensors(statistics) if statistics else None)
+        return self._with(STATISTICS_KEY, _pack_tensors(statistics) if statistics else None)
 
     def with_residual(self, residual: Tensors) -> "ClientState":
         """The same with another residual."""
-        return self._with(_RESIDUAL_KEY, pack_tensors(residual) if residual else None)
+        return self._with(_RESIDUAL_KEY, _pack_tensors(residual) if residual else None)
 
     def with_personal(self, frame: bytes) -> "ClientState":
         """The same with other personal parameters."""
@@ -88,6 +259,6 @@ class ClientState:
         return replace(self, records=others if record is None else {**others, key: record})
 
 
-def pack_tensors(tensors: Tensors) -> ArrayRecord:
+def _pack_tensors(tensors: Tensors) -> ArrayRecord:
     """Tensors as one frame: every array of a record takes half a kilobyte of objects, whatever is in it."""
     return frame_record(encode(tensors, dtype="fp32", base=""))

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.aggregation.delta_sum import DeltaSum, compressed, sum_states
-from fed_lorac.client.global_model import GlobalModel, personal_delta, read_deltas
 from fed_lorac.client.local_update import block_size_of
+from fed_lorac.client.state import GlobalModel, personal_delta, read_deltas
 from fed_lorac.config import Config
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.experiment.experiment import Experiment, sees_frost

@@ -144,7 +144,7 @@ class FleetStrategy(FlowerStrategy):
         source: where the strategy is from, for the log.
         rules: who takes part.
         encode_global_model: all updates so far -> the global model as one frame, as
-            `client.global_model.encode_global_model` makes it: sent to a camera that missed several updates, where it
+            `client.state.encode_global_model` makes it: sent to a camera that missed several updates, where it
             is smaller than they are; None: updates alone.
     """
 

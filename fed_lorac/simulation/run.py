@@ -13,8 +13,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fed_lorac.aggregation.delta_sum import Sums
-from fed_lorac.client.global_model import GlobalModel, fold_updates
-from fed_lorac.client.state import ClientState
+from fed_lorac.client.state import ClientState, GlobalModel, fold_updates
 from fed_lorac.config import Config, FleetEngine, check_unchanged
 from fed_lorac.data.progress import at
 from fed_lorac.experiment.base_model import tell_notes

@@ -13,9 +13,9 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from small_runs import rounds_run, rows, simulated, tiny
 
-from fed_lorac.client.global_model import GlobalModel
 from fed_lorac.client.handlers import FleetApp
 from fed_lorac.client.request import ClientReply, ClientRequest
+from fed_lorac.client.state import GlobalModel
 from fed_lorac.config import Config
 from fed_lorac.config.sections import RunConfig
 from fed_lorac.errors import DataError, FrameError, RunError

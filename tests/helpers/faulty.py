@@ -14,9 +14,9 @@ from flwr.app import Message
 from small_runs import rounds_run
 from torch import Tensor
 
-from fed_lorac.client.global_model import GlobalModel
 from fed_lorac.client.handlers import FleetApp
 from fed_lorac.client.request import ClientReply, ClientRequest
+from fed_lorac.client.state import GlobalModel
 from fed_lorac.config import Config
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.runtime.settings import Scalar

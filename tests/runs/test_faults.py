@@ -13,9 +13,9 @@ import ray
 from faulty import WRONG, Faults, go
 from small_runs import ROOT, rounds_run, rows, tiny
 
-from fed_lorac.client.global_model import GlobalModel
 from fed_lorac.client.handlers import FleetApp
 from fed_lorac.client.request import ClientReply, ClientRequest
+from fed_lorac.client.state import GlobalModel
 from fed_lorac.config import Config
 from fed_lorac.errors import RunError
 from fed_lorac.records.run_folder import can_go_on

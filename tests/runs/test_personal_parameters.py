@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.deltas import dense_delta, join_deltas
 from fed_lorac.client.app import make_client_app
-from fed_lorac.client.global_model import GlobalModels
 from fed_lorac.client.handlers import FleetApp
-from fed_lorac.client.state import ClientState
+from fed_lorac.client.state import ClientState, GlobalModels
 from fed_lorac.config import Config
 from fed_lorac.experiment.base_model import fresh_model
 from fed_lorac.experiment.experiment import build_experiment

@@ -32,9 +32,8 @@ from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.aggregation.aggregators import ClippedMean, Median, TrimmedMean
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
 from fed_lorac.aggregation.server_optimizers import Adam
-from fed_lorac.client.global_model import GlobalModel, fold_updates, initial_state
 from fed_lorac.client.local_update import local_updates
-from fed_lorac.client.state import ClientState
+from fed_lorac.client.state import ClientState, GlobalModel, fold_updates, initial_state
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.experiment import Experiment, build_experiment

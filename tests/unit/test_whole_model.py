@@ -11,7 +11,7 @@ from flwr.app import RecordDict
 from small_runs import rounds_run, rows, tiny
 
 from fed_lorac.client.app import make_client_app
-from fed_lorac.client.global_model import GlobalModel, catch_up, encode_global_model, fold_updates
+from fed_lorac.client.state import GlobalModel, catch_up, encode_global_model, fold_updates
 from fed_lorac.errors import FrameError
 from fed_lorac.experiment.experiment import Experiment, build_experiment
 from fed_lorac.grid.in_process import in_process
