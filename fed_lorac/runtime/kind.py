@@ -60,8 +60,9 @@ class Kind:
     def load(self, name: str) -> Any:
         """What a name stands for, imported. Raises `ConfigError` where there is none, or it keeps no contract."""
         if (found := self.find(name)) is None:
+            what = self.contract.partition(" of your own")[0] or "a name"
             raise ConfigError(
-                f"A name must be one of {', '.join(self.built_in)}{self.others}; got {name!r}."
+                f"{what[0].upper()}{what[1:]} must be one of {', '.join(self.built_in)}{self.others}; got {name!r}."
                 f"{did_you_mean(name, (*self.built_in, *self.installed()))}"
             )
         if isinstance(found, type):

@@ -78,8 +78,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     logging.getLogger("flwr").addHandler(heard)
     try:
         # Flower's cameras train one at a time; side by side they agree to rounding only.
-        settings = {"fleet__per_round": 4, "block_size": 1}
-        on_fleet(tiny(**settings), folder / "fleet")
+        settings = {"fleet__per_round": 4}
+        on_fleet(tiny(**settings, block_size=1), folder / "fleet")
         simulated(tiny(**settings, run__engine="flower", run__workers=2), folder / "flower", Watch(), failing(camera=1))
     finally:
         logging.getLogger("flwr").removeHandler(heard)

@@ -45,10 +45,7 @@ def noting(folder: Path) -> Mod:
 
 
 def test_cameras_run_on_both_nodes_and_give_what_one_process_gives(two_nodes: Cluster, tmp_path: Path) -> None:
-    notes, settings = (
-        tmp_path / "notes",
-        {"fleet__cameras": CAMERAS, "fleet__per_round": CAMERAS, "block_size": 1},
-    )
+    notes, settings = tmp_path / "notes", {"fleet__cameras": CAMERAS, "fleet__per_round": CAMERAS}
     notes.mkdir()
     simulated(tiny(**settings, run__engine="flower"), tmp_path / "flower", Watch(), [noting(notes)])
     turns = [path.name.split() for path in notes.iterdir()]
@@ -57,7 +54,7 @@ def test_cameras_run_on_both_nodes_and_give_what_one_process_gives(two_nodes: Cl
     assert len(ids) == 2 and {node for _, node, _ in turns} == ids
     assert sorted(int(camera) for camera, _, _ in turns) == sorted([*range(CAMERAS)] * 2)
 
-    run(tiny(**settings), tmp_path / "fleet", Watch())
+    run(tiny(**settings, block_size=1), tmp_path / "fleet", Watch())
     for name in ("adapter.safetensors", "model.safetensors", "cameras.safetensors", "cameras.jsonl"):
         assert (tmp_path / "flower" / name).read_bytes() == (tmp_path / "fleet" / name).read_bytes(), name
     flower, local = (rows(tmp_path / engine / "rounds.jsonl", "seconds") for engine in ("flower", "fleet"))
