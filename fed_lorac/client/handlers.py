@@ -1,6 +1,6 @@
-"""How cameras answer messages, a block at a time. Knows Flower's messages; what a camera does is in `local_update` and
-`evaluation`, what it keeps in `state`. The global model is the same for all who have folded as much, so whoever calls
-this brings it."""
+"""How cameras answer messages, a block at a time. Knows Flower's messages; what a camera does is in `local_update`, and
+what it goes on from in `state`. The global model is the same for all who have folded as much, so whoever calls this
+brings it."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
-from fed_lorac.client.evaluation import Scores, evaluate, evaluate_base
-from fed_lorac.client.local_update import LocalUpdate, local_updates
+from fed_lorac.client.local_update import LocalUpdate, Scores, evaluate, evaluate_base, local_updates
 from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.client.state import STATISTICS_KEY, ClientState, GlobalModel, add_cluster_delta
 from fed_lorac.config import Config

@@ -1,5 +1,5 @@
-"""Local updates: cameras train, side by side in a block, and encode what they send. Knows networks and frames; not
-Flower's messages."""
+"""What cameras do in a round: local updates, for which they train side by side in a block and encode what they send,
+and evaluation on what they see. Knows networks, weather and frames; not Flower's messages."""
 
 import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -10,18 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter
-from fed_lorac.client.evaluation import images_for_statistics, images_in_round
-from fed_lorac.client.state import ClientState, GlobalModel, build_network, initial_state, personal_parameters
+from fed_lorac.adapters.deltas import apply_delta
+from fed_lorac.client.state import (
+    ClientState,
+    GlobalModel,
+    build_network,
+    initial_state,
+    personal_delta,
+    personal_parameters,
+)
 from fed_lorac.experiment.experiment import Experiment, drawn_from
-from fed_lorac.fleet.camera_data import CameraData
+from fed_lorac.fleet.camera_data import CameraData, in_stream_order
+from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.seeds import stream
-from fed_lorac.training.accuracy import Statistics, batch_norms, reestimate_statistics, statistics_of
+from fed_lorac.training.accuracy import Statistics, accuracy, batch_norms, reestimate_statistics, statistics_of
 from fed_lorac.training.blocks.rule import block_size
 from fed_lorac.training.loop import Task, train
 from fed_lorac.wire.frame import encode, encode_with_feedback
 from fed_lorac.wire.updates import personal_fingerprint
 
-__all__ = ["LocalUpdate", "block_size_of", "local_updates", "uplink_template"]
+__all__ = ["LocalUpdate", "Scores", "block_size_of", "evaluate", "evaluate_base", "local_updates", "uplink_template"]
 
 _FIXED_BY = 125  # images at most, evenly picked, that fix the statistics of a round's training
 
@@ -47,7 +55,7 @@ def local_updates(
     `states` holds the state of each of these cameras, whose adapters are of one shape.
     """
     plan = experiment.plan
-    images = {camera: images_in_round(experiment, camera, round) for camera in states}
+    images = {camera: _images_in_round(experiment, camera, round) for camera in states}
     [place] = {experiment.place(camera) for camera in states}
     models = _bench(experiment, global_model, round, place).models(experiment, states.values())
     if plan.batch_norm.local and plan.batch_norm.fixed:
@@ -166,7 +174,7 @@ def _fix_statistics(experiment: Experiment, models: Sequence[nn.Module], images:
     """Statistics that stay fixed in training are this round's model's own: older ones ruin it within a few rounds."""
     recipe = experiment.plan.recipe
     for model, view in zip(models, images, strict=True):
-        latest = images_for_statistics(experiment, view)
+        latest = _images_for_statistics(experiment, view)
         every = -(-len(latest) // _FIXED_BY)
         reestimate_statistics(model, latest[::every], recipe.precision, recipe.normalization)
         _set_training_mode(experiment, model)
@@ -185,3 +193,73 @@ def _set_training_mode(experiment: Experiment, model: nn.Module) -> None:
     if not experiment.plan.batch_norm.trains:
         for _, norm in batch_norms(model):
             norm.eval()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracies, 0 to 1, on the camera's evaluation images in its weather and in clear air (nan: there are none)."""
+
+    weather: float
+    clean: float
+
+
+def evaluate(
+    experiment: Experiment, global_model: GlobalModel, round: int, camera: int, state: ClientState
+) -> tuple[Scores, ClientState]:
+    """Evaluate a camera's current model in the round's weather.
+
+    Under local batch norm, its statistics are taken from that weather first; the state that is returned has them.
+    """
+    model = build_network(experiment, global_model, state.statistics)
+    personal = personal_delta(experiment, personal_parameters(experiment, state.personal_frame))
+    for delta in filter(None, (global_model.factors, personal)):
+        apply_delta(named_tensors(model), delta, experiment.adapter.scale)
+    local = experiment.plan.batch_norm.local
+    clean = _score(experiment, model, _clear_images(experiment, camera, round), local)
+    weather = _score(experiment, model, _images_in_round(experiment, camera, round), local)
+    return Scores(weather, clean), state.with_statistics(statistics_of(model) if local else {})
+
+
+def evaluate_base(experiment: Experiment, round: int, camera: int) -> tuple[Scores, Scores]:
+    """The base model as it comes (source), and with statistics taken by each camera (zero-byte), in the round's
+    weather."""
+    model = build_network(experiment, GlobalModel(), {})
+    images = (_images_in_round(experiment, camera, round), _clear_images(experiment, camera, round))
+    source = [_score(experiment, model, view, False) for view in images]
+    zero_byte = [_score(experiment, model, view, True) for view in images]
+    return Scores(*source), Scores(*zero_byte)
+
+
+def _score(experiment: Experiment, model: nn.Module, images: CameraData | None, reestimated: bool) -> float:
+    if images is None:
+        return float("nan")
+    recipe = experiment.plan.recipe
+    if reestimated:
+        reestimate_statistics(model, _images_for_statistics(experiment, images), recipe.precision, recipe.normalization)
+    return accuracy(model, images.test, images.test_labels, recipe.precision, recipe.normalization)
+
+
+def _images_in_round(experiment: Experiment, camera: int, round: int) -> CameraData:
+    """A camera's images in the round's weather."""
+    images = experiment.images(camera, experiment.fleet.weather(camera, round))
+    return _in_time(experiment, camera, round, images)
+
+
+def _images_for_statistics(experiment: Experiment, images: CameraData) -> Tensor:
+    """The images that a camera's statistics are taken from: the latest of its window, or all."""
+    return images.train[-experiment.plan.batch_norm.window :]  # -0: all
+
+
+def _clear_images(experiment: Experiment, camera: int, round: int) -> CameraData | None:
+    """The same images in clear air; None where the data set has none."""
+    images = experiment.clear_images(camera)
+    return None if images is None else _in_time(experiment, camera, round, images)
+
+
+def _in_time(experiment: Experiment, camera: int, round: int, images: CameraData) -> CameraData:
+    """The images in their order in time, drawn only where it matters: batches are shuffled otherwise."""
+    plan = experiment.plan
+    if not (plan.correlated or plan.batch_norm.window):
+        return images
+    rng = stream(plan.seed, "stream", camera, round)
+    return in_stream_order(images, rng, correlated=plan.correlated)
