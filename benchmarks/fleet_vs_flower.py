@@ -35,7 +35,7 @@ from plain_flower.settings import Images, Settings
 from fed_lorac.config import Config, load_config
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.experiment import Experiment
-from fed_lorac.fleet import camera_data as views
+from fed_lorac.fleet.camera_data import camera_data
 from fed_lorac.models.weights import shipped_path
 
 BENCHMARKS = Path(__file__).resolve().parent
@@ -113,8 +113,8 @@ def plain_settings(experiment: Experiment, folder: Path, args: argparse.Namespac
     """The same scenario in the plain arm's words; writes every camera's images, and so fills our own cache too."""
     for camera in experiment.fleet.cameras:
         weather, clear = (
-            views.camera_data(experiment.data, camera, experiment.config.run.seed),
-            views.clear(experiment.data, camera),
+            camera_data(experiment.data, camera, experiment.config.run.seed),
+            experiment.clear_images(camera.id),
         )
         assert clear is not None
         arrays = {"train_labels": weather.train_labels, "test_labels": weather.test_labels}

@@ -15,7 +15,7 @@ from fed_lorac.fleet.fleet import CLEAR, Camera, Weather
 from fed_lorac.runtime.source import source_of
 from fed_lorac.seeds import stream
 
-__all__ = ["CameraData", "camera_data", "clear", "in_stream_order"]
+__all__ = ["CameraData", "camera_data", "in_stream_order"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +53,6 @@ def camera_data(data: Dataset, camera: Camera, seed: int, weather: Weather | Non
         key = f"weather over {data.name}; {weather.corruption} {weather.severity} camera {camera.id} seed {seed}; "
         arrays = cached_arrays(f"{key}{dealt} of {data.fingerprint}; {made_by}, code {code}", build)
     return _view(data, camera, arrays["train"], arrays["test"])
-
-
-def clear(data: Dataset, camera: Camera) -> CameraData | None:
-    """The same images uncorrupted; None where the data set has only corrupted ones."""
-    if not len(data.images):
-        return None
-    return _view(data, camera, data.clean(camera.train), data.clean(camera.evaluation))
 
 
 def in_stream_order(view: CameraData, rng: np.random.Generator, *, correlated: bool) -> CameraData:

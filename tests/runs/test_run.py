@@ -15,7 +15,7 @@ from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.config import Config
 from fed_lorac.errors import RunError
 from fed_lorac.experiment.build import build_experiment
-from fed_lorac.fleet.camera_data import camera_data, clear
+from fed_lorac.fleet.camera_data import camera_data
 from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
@@ -81,7 +81,7 @@ def test_the_adapted_accuracy_is_that_of_the_model_under_each_cameras_own_statis
     try:
         for camera in experiment.fleet.cameras:
             model.load_state_dict(load_file(folder / "model.safetensors"))
-            view, fair = camera_data(experiment.data, camera, config.run.seed), clear(experiment.data, camera)
+            view, fair = camera_data(experiment.data, camera, config.run.seed), experiment.clear_images(camera.id)
             assert fair is not None
             reestimate_statistics(model, fair.train)
             clean.append(accuracy(model, fair.test, fair.test_labels))

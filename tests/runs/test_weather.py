@@ -15,7 +15,7 @@ from fed_lorac.config import names
 from fed_lorac.data.store import cache_folder
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.experiment.build import build_experiment
-from fed_lorac.fleet.camera_data import CameraData, camera_data, clear, in_stream_order
+from fed_lorac.fleet.camera_data import CameraData, camera_data, in_stream_order
 from fed_lorac.fleet.fleet import SCHEDULES, Climate, Weather, weather
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import stream
@@ -140,7 +140,7 @@ def test_the_same_weather_is_the_same_pixels_made_once():
 def test_severity_zero_is_clear_air():
     experiment = build_experiment(tiny())
     camera = experiment.fleet.cameras[0]
-    fair, none = clear(experiment.data, camera), camera_data(experiment.data, camera, 0, Weather("fog", 0))
+    fair, none = experiment.clear_images(camera.id), camera_data(experiment.data, camera, 0, Weather("fog", 0))
     assert fair is not None and torch.equal(fair.train, none.train) and torch.equal(fair.test, none.test)
 
 
