@@ -91,7 +91,8 @@ def test_flowers_own_engine_leaves_the_same_bytes(
     run_of: Any, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    run(config_of(way, run__engine="flower", run__workers=2), tmp_path / "run", Watch())
+    ours = {"block_size": None, "checkpoint_every": None}  # settings of our grid
+    run(config_of(way, run__engine="flower", run__workers=2, **ours), tmp_path / "run", Watch())
     for name in FILES:
         assert (tmp_path / "run" / name).read_bytes() == (run_of(way) / name).read_bytes(), name
 
