@@ -104,7 +104,8 @@ def test_the_sdist_holds_the_tests_and_no_image(sdist: Path) -> None:
 
 def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path / "source", filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and newer
+        archive.extractall(tmp_path / "source")
     again = build(next((tmp_path / "source").iterdir()), "wheel", tmp_path / "wheel")
     assert names_in(again) == names_in(wheel)
 
