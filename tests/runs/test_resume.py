@@ -27,8 +27,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     return folder, seconds_of(SETTINGS, folder)
 
 
-@pytest.mark.parametrize("strategy", ["merged", "factor-fedavg", "fedavg"])
-@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize(
+    ("strategy", "every"),
+    [
+        ("merged", 1),
+        ("factor-fedavg", 2),
+        ("fedavg", 1),
+        pytest.param("merged", 2, marks=pytest.mark.slow),
+        pytest.param("factor-fedavg", 1, marks=pytest.mark.slow),
+        pytest.param("fedavg", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_was_interrupted_goes_on_to_the_same_end(tmp_path: Path, strategy: str, every: int):
     method = "full" if strategy == "fedavg" else "lora-c"
     config = tiny(run__rounds=4, strategy__name=strategy, adapter__method=method, checkpoint_every=every, block_size=2)

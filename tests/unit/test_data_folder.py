@@ -381,6 +381,7 @@ def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(
     os.close(ours)
 
 
+@pytest.mark.slow
 def test_the_60000_real_images_are_cifar10_shared_by_rank(real_data: Path) -> None:
     data = load("cifar10", real_data)
     assert data.name == "cifar10 (JPEG re-encoding)" and data.classes == CIFAR10_CLASSES
