@@ -72,14 +72,15 @@ class Momentum(ServerOptimizer):
         return steps, {_MOMENTUM: velocity}
 
 
+@dataclass(frozen=True)
 class _Adaptive(ServerOptimizer):
     """m <- beta1 m + (1 - beta1) M, D = lr m / (sqrt(v) + tau); elementwise, so dense."""
 
     elementwise = True
-    lr: float
-    beta1: float
-    beta2: float
-    tau: float
+    lr: float = setting(1.0, _LR, above=0)
+    beta1: float = setting(0.9, "share of the first moment that is kept from round to round", least=0, below=1)
+    beta2: float = setting(0.99, "share of the second moment that is kept from round to round", least=0, below=1)
+    tau: float = setting(1e-3, "added to the root of the second moment: the larger, the less adaptive", above=0)
 
     @abstractmethod
     def second(self, v: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
@@ -104,10 +105,6 @@ class Adam(_Adaptive):
     """v <- beta2 v + (1 - beta2) M^2."""
 
     source = "FedAdam, arXiv 2003.00295"
-    lr: float = setting(1.0, _LR, above=0)
-    beta1: float = setting(0.9, "share of the first moment that is kept from round to round", least=0, below=1)
-    beta2: float = setting(0.99, "share of the second moment that is kept from round to round", least=0, below=1)
-    tau: float = setting(1e-3, "added to the root of the second moment: the larger, the less adaptive", above=0)
 
     def second(self, v: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
         """As above."""
@@ -119,10 +116,6 @@ class Yogi(_Adaptive):
     """v <- v - (1 - beta2) M^2 sign(v - M^2)."""
 
     source = "FedYogi, arXiv 2003.00295"
-    lr: float = setting(1.0, _LR, above=0)
-    beta1: float = setting(0.9, "share of the first moment that is kept from round to round", least=0, below=1)
-    beta2: float = setting(0.99, "share of the second moment that is kept from round to round", least=0, below=1)
-    tau: float = setting(1e-3, "added to the root of the second moment: the larger, the less adaptive", above=0)
 
     def second(self, v: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
         """As above."""
