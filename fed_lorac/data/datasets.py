@@ -151,11 +151,20 @@ def _official(version: cifar.Official, ask: Request) -> Dataset:
 
 
 def cifar100(ask: Request) -> Dataset:
+    """CIFAR-100: 60,000 images of 100 classes, from the official files.
+
+    Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"
+    """
     return _official(cifar.official("cifar100"), ask)
 
 
 def cifar10(ask: Request) -> Dataset:
-    """The official files where they are or may be fetched, else a copy of CIFAR-10 as an image folder."""
+    """CIFAR-10: 60,000 images of ten classes.
+
+    The official files where they are or may be fetched, else a copy of CIFAR-10 as an image folder.
+
+    Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"
+    """
     if ask.download or (ask.root / "cifar-10-batches-py").is_dir():
         return _official(cifar.official("cifar10"), ask)
     folder = ask.root / "cifar10" if (ask.root / "cifar10").is_dir() else ask.root
@@ -183,16 +192,25 @@ def _copy_name(entry: Entry) -> str:
 
 
 def folder(ask: Request) -> Dataset:
+    """Images of your own: a folder for each class, with train/ and test/ above them or without."""
     return _dataset(f"folder ({ask.root.name})", _decoded(list_images(ask.root), ask), ask)
 
 
 def digits(ask: Request) -> Dataset:
+    """1,797 scanned digits, enlarged; they come with scikit-learn, so nothing is fetched.
+
+    Source: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository
+    """
     key = f"images of digits, {ask.image_size} pixels a side; {scans.stamp(ask.image_size)}"
     entry = cached(key, lambda: scans.read(ask.image_size), ask.cache_dir)
     return _dataset("digits", entry, ask)
 
 
 def cifar10c(ask: Request) -> Dataset:
+    """CIFAR-10-C's own files: test images of CIFAR-10 in 19 kinds of ready-made weather and wear.
+
+    Source: Hendrycks and Dietterich 2019, arXiv 1903.12261
+    """
     if ask.image_size != cifar10c_files.SIDE:
         raise ConfigError(f"CIFAR-10-C's images are 32 x 32; got image_size = {ask.image_size}. Leave it at 32.")
     clean = ask.clean
