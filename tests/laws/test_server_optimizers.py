@@ -108,9 +108,8 @@ def test_what_comes_is_left_as_it_is(how: ServerOptimizer) -> None:
 def test_a_run_under_an_optimizer_is_gone_on_with_byte_for_byte(
     tmp_path: Path, server: str, lr: float, downlink: str
 ) -> None:
-    config = tiny(
-        run__rounds=3, block_size=1, strategy__server_optimizer=server, strategy__server_lr=lr, downlink=downlink
-    )
+    own: dict[str, object] = {"strategy__server_optimizer": server, f"strategy__{server}__lr": lr}
+    config = tiny(run__rounds=3, block_size=1, downlink=downlink, **own)
 
     class Ended(Watch):
         def round(self, row: dict[str, object], of: int) -> None:
