@@ -89,8 +89,8 @@ def test_the_sums_differ_by_what_is_lost_last(dtype: str) -> None:
             "basis is another each round",
         ),
         ({"codec.up": "int8", "adapter.method": "ffa-lora-c", "strategy.name": "rotating-basis"}, "basis is another"),
-        ({"adapter.method": "full", "strategy.name": "fedavg"}, "codecs that lose something"),
-        ({"strategy.name": "factor-fedavg", "codec.up": "fp32"}, "codecs that lose something"),
+        ({"adapter.method": "full", "strategy.name": "fedavg"}, "a codec that loses something"),
+        ({"strategy.name": "factor-fedavg", "codec.up": "fp32"}, "a codec that loses something"),
     ],
 )
 def test_feedback_without_a_meaning_is_refused_and_says_why(flat: dict[str, object], why: str) -> None:
