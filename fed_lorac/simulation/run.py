@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fed_lorac.aggregation.delta_sum import Sums
+from fed_lorac.client.local_update import one_after_another
 from fed_lorac.client.state import ClientState, GlobalModel, fold_updates
 from fed_lorac.config import Config, FleetEngine, LimitedDevices, check_unchanged
 from fed_lorac.data.progress import at
@@ -160,8 +161,8 @@ class _Run:
     def _remark(self) -> None:
         """Say once what the first update shows."""
         if self._remarks is None and self._strategy.updates:
-            said = wasteful(self._experiment, self._strategy.updates[0])
-            self._remarks = [] if said is None else [said]
+            found = wasteful(self._experiment, self._strategy.updates[0]), one_after_another(self._experiment)
+            self._remarks = [text for text in found if text]
             for text in self._remarks:
                 logging.getLogger(__name__).warning("%s", text)
 
