@@ -16,9 +16,8 @@ CONFIG_FILE = "config.toml"
 WITHOUT_EFFECT = (
     "run.workers",
     "run.out",
-    "run.fleet.block_timeout_s",
+    "run.ray.",
     "run.fleet.checkpoint_every",
-    "ray.",
     "data.root",
 )
 """Keys, or their beginnings, that change no result: who works, where files are, and how a run is watched over."""

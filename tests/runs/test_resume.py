@@ -10,13 +10,13 @@ from interrupted import TENSORS, Ended, check_equal
 from killed import killed_after, killed_at_write, seconds_of
 from small_runs import tiny, words
 
-from fed_lorac.config import load_config, resumed_config
+from fed_lorac.config import RayWorkers, load_config, resumed_config
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
 # Half the cameras away or lost now and then, svd with its residual: all that a checkpoint must hold is in use.
-SETTINGS = words(run__rounds=5, fleet__availability=0.8, fleet__dropout=0.2, strategy__quorum=0.1)
+SETTINGS = words(run__rounds=5, fleet__devices="limited", availability=0.8, dropout=0.2, strategy__quorum=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_a_kill_in_mid_write_changes_nothing(tmp_path: Path, whole: tuple[Path, 
     assert write > 30
 
 
-def test_a_finished_run_is_finished_again(tmp_path: Path, whole: tuple[Path, float]):
+def test_a_finished_run_is_finished_again(tmp_path: Path):
     run(tiny(run__rounds=2), tmp_path / "run", Watch())
     before = {name: (tmp_path / "run" / name).read_bytes() for name in (*TENSORS, "summary.json", "rounds.jsonl")}
     run(tiny(run__rounds=2), tmp_path / "run", Watch(), resume=True)
@@ -97,8 +97,8 @@ def test_a_changed_config_is_refused_by_the_names_of_its_keys(tmp_path: Path):
         resumed_config(tmp_path, None, ["local.lr=0.5", "run.seed=7", "run.workers=2"])
     with pytest.raises(ConfigError, match=r"model\.resnet8\.width"):
         resumed_config(tmp_path, "quickstart")
-    free = resumed_config(tmp_path, None, ["run.workers=3", "ray.address=10.0.0.1:6379"])
-    assert (free.run.workers, free.ray.address, free.run.rounds) == (3, "10.0.0.1:6379", 5)
+    free = resumed_config(tmp_path, None, ["run.workers=3", "run.ray.address=10.0.0.1:6379"])
+    assert (free.run.workers, free.run.table(RayWorkers).address, free.run.rounds) == (3, "10.0.0.1:6379", 5)
 
 
 def test_a_folder_without_a_run_cannot_be_gone_on_with(tmp_path: Path):

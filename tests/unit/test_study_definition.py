@@ -1,11 +1,14 @@
 """Laws of a study's file: which runs follow from it, what each is, and what is refused before any is run."""
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_runs import ROOT
 
 from fed_lorac.config import load_config
 from fed_lorac.errors import ConfigError
@@ -45,7 +48,7 @@ def test_a_trial_is_the_config_that_its_settings_make_on_top_of_one_another() ->
 
 def test_a_run_is_known_by_what_changes_its_results_and_by_nothing_else() -> None:
     def digest(**settings: object) -> str:
-        [trial] = parsed(settings={key.replace("__", "."): value for key, value in settings.items()}).trials()
+        [trial] = parsed(config="fog_snow_noise", settings={key.replace("__", "."): value for key, value in settings.items()}).trials()
         return trial.digest
 
     assert digest() == digest(run__workers=2) == digest(data__root="/elsewhere") == digest(run__rounds=10)
@@ -77,6 +80,12 @@ def test_what_makes_no_study_is_refused_before_anything_is_run() -> None:
     for content, said in REFUSED:
         with pytest.raises(ConfigError, match=said):
             parsed(**content).trials()
+
+
+def test_the_study_that_the_docs_show_is_one() -> None:
+    [text] = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "studies.md").read_text("utf-8"), re.M | re.S)
+    trials = Study.parse("ranks", tomllib.loads(text), Path()).trials()
+    assert len(trials) == 3 * 2 * (1 + 3) and {trial.config.data.name for trial in trials} == {"cifar10"}
 
 
 def test_a_study_is_found_as_a_file_and_its_config_beside_it(tmp_path: Path) -> None:
