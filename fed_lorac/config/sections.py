@@ -12,10 +12,7 @@ from fed_lorac.config import names, tables
 from fed_lorac.config.section import Section
 from fed_lorac.errors import ConfigError
 from fed_lorac.registry import Kind
-from fed_lorac.runtime.near import did_you_mean
-from fed_lorac.runtime.normalization import NORMALIZATIONS, Normalization
 from fed_lorac.runtime.settings import items, setting
-from fed_lorac.runtime.spelling import toml
 
 __all__ = [
     "AdapterConfig",
@@ -24,7 +21,6 @@ __all__ = [
     "DataConfig",
     "FleetConfig",
     "LocalConfig",
-    "ModelConfig",
     "RayConfig",
     "RunConfig",
     "StrategyConfig",
@@ -62,47 +58,6 @@ class RayConfig(Section):
 
     section: ClassVar[str] = "ray"
     address: str = setting("", "host:port of a running cluster; empty: RAY_ADDRESS, or a Ray of this run's own")
-
-
-@dataclass(frozen=True)
-class ModelConfig(Section):
-    """The base network and its weights."""
-
-    section: ClassVar[str] = "model"
-    choices: ClassVar = {
-        "name": replace(registry.MODELS, declared=dict.fromkeys(names.CIFAR_MODELS, tables.CifarResNet)),
-        "weights": Kind({"pretrain": tables.Pretrain}),
-    }
-    name: str = setting(
-        "resnet8", "the architecture", choices=registry.MODELS.names, outside=registry.MODELS.is_outside
-    )
-    weights: str = setting("shipped", "shipped, none, pretrain, imagenet, or the path of a checkpoint")
-    normalization: str = setting("auto", 'of pixels: a name, or "mean / deviation"; auto: as the weights were trained')
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.weights not in names.WEIGHTS and not _is_path(self.weights):
-            raise ConfigError(
-                f"model.weights must be one of {', '.join(names.WEIGHTS)} or a path, which has a slash in it (as in "
-                f"./{self.weights or 'FILE'}) or ends in {', '.join(names.WEIGHT_FILES)}; got {toml(self.weights)}."
-                f"{did_you_mean(self.weights, names.WEIGHTS)}"
-            )
-        if self.normalization != "auto":
-            _check_normalization(self.normalization)
-
-
-def _is_path(text: str) -> bool:
-    return "/" in text or "\\" in text or text.lower().endswith(names.WEIGHT_FILES)
-
-
-def _check_normalization(text: str) -> None:
-    try:
-        Normalization.parse(text)
-    except ConfigError as cause:
-        raise ConfigError(
-            f'model.normalization is "auto", the weights\' own, or a normalization. {cause}'
-            f"{did_you_mean(text, ('auto', *NORMALIZATIONS))}"
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -203,9 +158,7 @@ class AdapterConfig(Section):
     shared: ClassVar = {
         "method": {key: key for key in ("rank", "alpha", "train_first_conv", "train_classifier")},
     }
-    method: str = setting(
-        "lora-c", "the adapter", choices=registry.ADAPTERS.names, outside=registry.ADAPTERS.is_outside
-    )
+    method: str = setting("lora-c", "the adapter", choices=registry.ADAPTERS.names, outside=registry.ADAPTERS.takes)
     rank: int | str = setting(2, "rank r, or several, assigned to cameras round robin", least=1, listed=True)
     alpha: float = setting(
         4.0, "delta = alpha / r * B A, where r is the (largest) rank; the paper uses alpha = 2 r", above=0

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from fed_lorac.config.compatibility import contradictions
 from fed_lorac.config.gone import renamed
+from fed_lorac.config.model_section import ModelConfig
 from fed_lorac.config.section import OPTIONS, Section
 from fed_lorac.config.sections import (
     AdapterConfig,
@@ -17,7 +18,6 @@ from fed_lorac.config.sections import (
     DataConfig,
     FleetConfig,
     LocalConfig,
-    ModelConfig,
     RayConfig,
     RunConfig,
     StrategyConfig,
