@@ -1,6 +1,7 @@
 """Weights that a network's authors publish: where their file is, and what it was trained behind. Knows files and
 addresses; not layers."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,8 @@ class Published:
     @property
     def hash_prefix(self) -> str | None:
         """The first digits of its SHA-256, which end a name of torchvision's."""
-        digits = self.path.stem.rpartition("-")[2]
-        return digits if len(digits) == 8 and set(digits) <= set("0123456789abcdef") else None
+        found = re.search(r"-([0-9a-f]{8,})\.pth$", self.file)
+        return found[1] if found else None
 
 
 def fetched(weights: Published) -> Path:
