@@ -126,7 +126,7 @@ def test_a_file_of_weights_says_its_stem() -> None:
 
 
 def test_a_stem_is_chosen_where_there_is_one() -> None:
-    with pytest.raises(ConfigError, match=r'model\.stem = "native" with model\.name = "resnet8"'):
+    with pytest.raises(ConfigError, match=r'model\.stem has no meaning under model\.name = "resnet8"'):
         load_config(None, ["model.stem=native"])
     config = load_config(None, ["model.name=mnasnet0_5", "model.stem=native", "model.weights=none"])
     assert config.model.settings("name") == {"stem": "native"}
