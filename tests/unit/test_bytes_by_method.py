@@ -116,6 +116,7 @@ def _nothing(weight: dict[str, int]) -> dict[str, int]:
     return dict.fromkeys(weight, 0)
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_and_says_what_each_pair_sent() -> None:
     small = ["--networks", "resnet8", "--width", "4", "--adapters", "linear-probe", "--codecs", "drive"]
     found = benchmark("bytes_by_method", *small)

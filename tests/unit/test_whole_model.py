@@ -86,7 +86,7 @@ def test_full_fine_tuning_is_billed_the_smaller_too() -> None:
 # Runs, with and without whole bases, over our grid and as Flower's ClientApp
 
 AWAY: dict[str, Any] = {
-    "run__rounds": 6,
+    "run__rounds": 4,
     "fleet__cameras": 5,
     "fleet__per_round": 5,
     "fleet__images": 20,
