@@ -48,7 +48,9 @@ def test_a_trial_is_the_config_that_its_settings_make_on_top_of_one_another() ->
 
 def test_a_run_is_known_by_what_changes_its_results_and_by_nothing_else() -> None:
     def digest(**settings: object) -> str:
-        [trial] = parsed(config="fog_snow_noise", settings={key.replace("__", "."): value for key, value in settings.items()}).trials()
+        [trial] = parsed(
+            config="fog_snow_noise", settings={key.replace("__", "."): value for key, value in settings.items()}
+        ).trials()
         return trial.digest
 
     assert digest() == digest(run__workers=2) == digest(data__root="/elsewhere") == digest(run__rounds=10)
