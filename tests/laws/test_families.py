@@ -31,7 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ffa-lora-c": {},
     "aad": {"rank": 1},
     "filter-atoms": {"kc": 0, "atoms": 6},
-    "bn-affine": {},
+    "norm-affine": {},
     "linear-probe": {},
     "full": {},
 }
@@ -42,7 +42,7 @@ SIDE = 32
 @pytest.mark.parametrize("method", SETTINGS)
 def test_every_adapter_keeps_its_laws_on_every_family(method: str, name: str) -> None:
     model = family(name)
-    if method == "bn-affine" and name == "squeezenet":
+    if method == "norm-affine" and name == "squeezenet":
         pytest.skip("it has no norm")
     check_adapter(named_adapter(method, **SETTINGS[method]), model, image_size=SIDE)
 
