@@ -15,6 +15,7 @@ from fed_lorac.config.sections import (
     StrategyConfig,
 )
 from fed_lorac.config.tables import (
+    CamerasData,
     CifarData,
     CifarResNet,
     Daily,
@@ -26,6 +27,7 @@ from fed_lorac.config.tables import (
     LocalStatistics,
     Pretrain,
     Topk,
+    TrafficSigns,
     Walk,
 )
 from fed_lorac.config.whole import Config
@@ -33,6 +35,7 @@ from fed_lorac.config.whole import Config
 __all__ = [
     "AdapterConfig",
     "BatchNormConfig",
+    "CamerasData",
     "CifarData",
     "CifarResNet",
     "CodecConfig",
@@ -55,6 +58,7 @@ __all__ = [
     "Source",
     "StrategyConfig",
     "Topk",
+    "TrafficSigns",
     "Walk",
     "check_unchanged",
     "load_config",

@@ -10,7 +10,9 @@ __all__ = [
     "LABEL_SKEWS",
     "LINK_ASSIGNMENTS",
     "NORMS",
+    "OWN_CAMERAS",
     "PRECISIONS",
+    "RESIZES",
     "SCHEDULES",
     "SEVERITIES",
     "SHORTCUTS",
@@ -34,11 +36,13 @@ WEIGHTS = ("shipped", "none", "pretrain", "imagenet")
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".th", ".pkl")
 
 DOWNLOADABLE = ("cifar10", "cifar100")
+OWN_CAMERAS = ("cameras", "traffic-signs")  # data sets whose cameras keep their own images
+RESIZES = ("squeeze", "crop")
 
 SEVERITIES = ("1", "2", "3", "4", "5")
 LABEL_SKEWS = ("iid", "dirichlet")
 WEATHER_SCHEDULES = ("constant", "front", "daily", "walk")
-STREAMS = ("iid", "correlated")
+STREAMS = ("iid", "correlated", "time")
 LINK_ASSIGNMENTS = ("round_robin", "random")
 
 SCHEDULES = ("cosine", "constant")

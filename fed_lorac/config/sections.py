@@ -110,15 +110,13 @@ class DataConfig(Section):
     """The images, before any weather."""
 
     section: ClassVar[str] = "data"
-    choices: ClassVar = {
-        "name": replace(
-            registry.DATASETS,
-            declared={**dict.fromkeys(names.DOWNLOADABLE, tables.CifarData), "folder": tables.FolderData},
-        )
-    }
+    choices: ClassVar = {"name": replace(registry.DATASETS, declared=tables.DATA)}
     name: str = setting("digits", "the data set", choices=registry.DATASETS.names, outside=registry.DATASETS.is_outside)
     root: str = setting("", "folder of the data set, seen from FED_LORAC_DATA, or from here where that is not set")
     image_size: int = setting(32, "height and width of an image in pixels, a multiple of 8", least=8, most=1024)
+    resize: str = setting(
+        "squeeze", "how files that are not square become so: squeezed, or cropped to the middle", choices=names.RESIZES
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -142,12 +140,14 @@ class FleetConfig(Section):
     }
     cameras: int = setting(12, "cameras in the fleet", least=1)
     per_round: int = setting(12, "cameras that take part in a round, drawn at random", least=1)
-    images: int = setting(0, "training images of a camera (their mean under dirichlet); 0: all are assigned", least=0)
-    eval_images: int = setting(0, "evaluation images of a camera; 0: all are assigned", least=0)
+    images: int = setting(
+        0, "training images of a camera (their mean under dirichlet); 0: all; of its own: the latest", least=0
+    )
+    eval_images: int = setting(0, "evaluation images of a camera; 0: all; of its own: the latest", least=0)
     corruptions: str = setting(
         "fog, snow, gaussian_noise",
-        "corruptions, assigned to cameras round robin",
-        choices=registry.CORRUPTIONS.names,
+        "corruptions, assigned to cameras round robin; none leaves images as they are",
+        choices=("none", *registry.CORRUPTIONS.names),
         listed=True,
         outside=registry.CORRUPTIONS.is_outside,
     )
@@ -157,7 +157,9 @@ class FleetConfig(Section):
     schedule: str = setting(
         "constant", "how a camera's weather changes from round to round", choices=names.WEATHER_SCHEDULES
     )
-    stream: str = setting("iid", "order of a camera's images: shuffled (iid), or class by class", choices=names.STREAMS)
+    stream: str = setting(
+        "iid", "order of a camera's images: shuffled (iid), class by class, or as it took them", choices=names.STREAMS
+    )
     label_skew: str = setting("iid", "how the classes differ between cameras", choices=names.LABEL_SKEWS)
     availability: float = setting(1.0, "probability that a camera can be reached in a round", above=0, most=1)
     dropout: float = setting(0.0, "probability that a camera's reply is lost", least=0, below=1)

@@ -3,12 +3,15 @@
 A method's own options are fields of its class; these here are of choices that have no class elsewhere.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fed_lorac.config import names
 from fed_lorac.runtime.settings import setting
 
 __all__ = [
+    "DATA",
+    "CamerasData",
     "CifarData",
     "CifarResNet",
     "Daily",
@@ -20,6 +23,7 @@ __all__ = [
     "LocalStatistics",
     "Pretrain",
     "Topk",
+    "TrafficSigns",
     "Walk",
 ]
 
@@ -67,10 +71,36 @@ class FolderData:
 
 
 @dataclass(frozen=True)
+class CamerasData:
+    """[data.cameras]: cameras with images of their own."""
+
+    eval_share: float = setting(
+        0.2, "share of a camera's images, the latest, that it is measured on; unused with test images", above=0, below=1
+    )
+    cloud_cameras: str = setting("", "cameras whose images the cloud has, to train a base on", listed=True)
+
+
+@dataclass(frozen=True)
+class TrafficSigns(FolderData):
+    """[data.traffic-signs]: the German Traffic Sign Recognition Benchmark."""
+
+    cloud_share: float = setting(0.5, "share of each class's tracks that the cloud has", above=0, below=1)
+
+
+@dataclass(frozen=True)
 class CifarData(FolderData):
     """[data.cifar10] and [data.cifar100]: data sets that can be downloaded."""
 
     download: bool = setting(False, "download the data set where it is missing")
+
+
+DATA: Mapping[str, type] = {
+    **dict.fromkeys(names.DOWNLOADABLE, CifarData),
+    "folder": FolderData,
+    "cameras": CamerasData,
+    "traffic-signs": TrafficSigns,
+}
+"""data.name -> the class that declares its settings."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -73,7 +74,9 @@ def test_the_wheel_holds_every_module_config_and_marker(wheel: Path) -> None:
 
 
 def test_the_wheel_holds_the_shipped_weights_and_where_they_come_from(wheel: Path) -> None:
-    assert {f"{WEIGHTS}/{name}" for name in (*SHIPPED.values(), "README.md")} <= names_in(wheel)
+    assert {
+        f"{WEIGHTS}/{name}" for name in (*chain(*(its.values() for its in SHIPPED.values())), "README.md")
+    } <= names_in(wheel)
 
 
 def test_the_wheel_holds_nothing_else_and_is_small(wheel: Path) -> None:
@@ -126,11 +129,11 @@ def test_a_shipped_config_is_found_from_any_folder(installed: Path, tmp_path: Pa
         assert Path(path).is_relative_to(installed)
 
 
-@pytest.mark.parametrize("model", SHIPPED)
-def test_shipped_weights_are_found_from_any_folder(installed: Path, tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize(("model", "data"), [(model, data) for model, its in SHIPPED.items() for data in its])
+def test_shipped_weights_are_found_from_any_folder(installed: Path, tmp_path: Path, model: str, data: str) -> None:
     code = (
         "from fed_lorac.models.weights import read_checkpoint, shipped_path;"
-        f"path = shipped_path({model!r}); assert read_checkpoint(path).tensors; print(path)"
+        f"path = shipped_path({model!r}, {data!r}); assert read_checkpoint(path).tensors; print(path)"
     )
     assert Path(run_from_elsewhere(installed, tmp_path, sys.executable, "-c", code)).is_relative_to(installed)
 
