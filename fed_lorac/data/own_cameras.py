@@ -42,7 +42,8 @@ def own_images(
     if unknown := sorted(set(cloud) - set(names)):
         raise ConfigError(
             f"The cloud's cameras must be among the data set's; {_some(unknown)} "
-            f"{'is' if len(unknown) == 1 else 'are'} not. There are {_some(names)}. Set data.cameras.cloud_cameras to some of them."
+            f"{'is' if len(unknown) == 1 else 'are'} not. There are {_some(names)}. "
+            "Set data.cameras.cloud_cameras to some of them."
         )
     if set(cloud) >= set(names):
         raise ConfigError(

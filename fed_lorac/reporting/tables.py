@@ -149,18 +149,20 @@ def _members(groups: Mapping[str, int]) -> dict[int, list[int]]:
 
 
 def methods_tables(found: Mapping[str, list[dict[str, Any]]]) -> Iterable[RenderableType]:
-    """A table a kind of method: names, sources, and of strategies whether their mean is exact."""
+    """A table a kind of part; a part that cannot be used has its problem in place of a summary."""
     for kind, entries in found.items():
         table = Table(title=kind.capitalize(), title_justify="left")
-        for column in entries[0]:
+        columns = [column for column in entries[0] if column != "problem"]
+        for column in columns:
             table.add_column(column, no_wrap=column == "name")
         for entry in entries:
-            table.add_row(*(escape(_worded(value)) for value in entry.values()))
+            shown = entry | {"summary": entry["summary"] or entry["problem"]}
+            table.add_row(*(escape(_worded(shown[column])) for column in columns), style="red" * bool(entry["problem"]))
         yield table
 
 
 def _worded(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    return {True: "yes", False: "no", None: ""}[value] if isinstance(value, bool | None) else str(value)
 
 
 def _percent(value: float | None) -> str:
