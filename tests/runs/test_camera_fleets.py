@@ -57,8 +57,13 @@ def test_a_run_of_a_camera_fleet_names_its_cameras_and_leaves_their_images_as_th
 
 def test_images_that_stay_as_they_are_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = build_experiment(tiny(**OWN | {"fleet__corruptions": "none, fog", "fleet__images": 50}))
-    counted = []
-    monkeypatch.setattr("fed_lorac.client.local_update.accuracy", lambda *given: counted.append(1) or accuracy(*given))
+    counted = list[float]()
+
+    def counting(*given: Any) -> float:
+        counted.append(accuracy(*given))
+        return counted[-1]
+
+    monkeypatch.setattr("fed_lorac.client.local_update.accuracy", counting)
     as_they_are, _ = (evaluate_base(experiment, 0, camera) for camera in (0, 1))
     assert len(counted) == 2 + 4
     assert all(scores.weather == scores.clean for scores in as_they_are)
