@@ -7,9 +7,11 @@ __all__ = [
     "DEVICES",
     "DOWNLOADABLE",
     "ENGINES",
+    "FLEET_DEVICES",
     "LABEL_SKEWS",
     "LINK_ASSIGNMENTS",
     "NORMS",
+    "OF_ANY_SIZE",
     "OWN_CAMERAS",
     "PRECISIONS",
     "RESIZES",
@@ -22,6 +24,7 @@ __all__ = [
     "WEATHER_SCHEDULES",
     "WEIGHTS",
     "WEIGHT_FILES",
+    "WITHOUT_FILES",
 ]
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -37,13 +40,16 @@ WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".th", "
 
 DOWNLOADABLE = ("cifar10", "cifar100")
 OWN_CAMERAS = ("cameras", "traffic-signs")  # data sets whose cameras keep their own images
+OF_ANY_SIZE = ("folder", *OWN_CAMERAS)  # data sets whose files need not be square
 RESIZES = ("squeeze", "crop")
+WITHOUT_FILES = ("digits",)
 
 SEVERITIES = ("1", "2", "3", "4", "5")
 LABEL_SKEWS = ("iid", "dirichlet")
 WEATHER_SCHEDULES = ("constant", "front", "daily", "walk")
 STREAMS = ("iid", "correlated", "time")
 LINK_ASSIGNMENTS = ("round_robin", "random")
+FLEET_DEVICES = ("ideal", "limited")
 
 SCHEDULES = ("cosine", "constant")
 AUGMENTS = ("reflect_flip", "crop_flip", "crop", "crop_flip_cutout", "none")

@@ -130,7 +130,7 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         recipe=recipe,
         cosine=local.schedule == "cosine",
         epochs=local.epochs,
-        steps=local.steps,
+        steps=0 if local.epochs else local.steps,
         image_size=config.data.image_size,
         batch_norm=BatchNormPlan(config.batch_norm.mode, statistics.training_statistics == "fixed", statistics.window),
         uplink=UplinkCodec(codec.build("up"), codec.table(Topk).share, codec.error_feedback),

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fed_lorac.config import Dirichlet, FleetConfig, Front
+from fed_lorac.config import Dirichlet, FleetConfig, Front, LimitedDevices
 from fed_lorac.data.dataset import OwnImages
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.fleet.fleet import AS_IT_IS, CLEAR, Camera, Climate, Fleet, Indices
@@ -75,7 +75,9 @@ def build_fleet(
     """
     _check_disjoint(data)
     names, train, evaluation = _own(config, data) if data.cameras else _dealt(config, data, seed, remember)
-    weathers, levels, speeds = config.corruption_names, config.severity_levels, config.speed_factors
+    weathers, levels = config.corruption_names, config.severity_levels
+    limits = config.table(LimitedDevices)
+    speeds = limits.speed_factors
     cameras = tuple(
         Camera(
             id=i,
@@ -91,7 +93,7 @@ def build_fleet(
         for i in range(config.cameras)
     )
     climate = Climate(config.schedule, *_pace(config), weathers, max(levels), seed)
-    return Fleet(cameras, config.per_round, seed, config.availability, config.dropout, climate)
+    return Fleet(cameras, config.per_round, seed, limits.availability, limits.dropout, climate)
 
 
 class _Given(NamedTuple):

@@ -1,0 +1,33 @@
+"""[local]: a camera's training in a round."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fed_lorac.config import names
+from fed_lorac.config.section import Section, When
+from fed_lorac.runtime.settings import setting
+from fed_lorac.runtime.spelling import meant
+
+__all__ = ["LocalConfig"]
+
+
+@dataclass(frozen=True)
+class LocalConfig(Section):
+    """A camera's training in a round."""
+
+    section: ClassVar[str] = "local"
+    under: ClassVar = {"steps": When("epochs", lambda epochs: meant(int, epochs) == 0, "0")}
+    epochs: int = setting(5, "passes over the camera's images in a round; 0: local.steps steps instead", least=0)
+    steps: int = setting(20, "steps of the optimizer in a round", least=1)
+    batch_size: int = setting(15, "images in a step", least=1)
+    lr: float = setting(0.05, "learning rate of the first round", above=0)
+    schedule: str = setting("cosine", "learning rate over the rounds: falls to zero, or stays", choices=names.SCHEDULES)
+    momentum: float = setting(0.9, "momentum of SGD", least=0, below=1)
+    weight_decay: float = setting(5e-4, "weight decay of weights; biases and batch norm have none", least=0)
+    clip_norm: float = setting(5.0, "largest norm of a step's gradient; longer ones are cut; 0: none is", least=0)
+    prox_mu: float = setting(
+        0.0, "FedProx's mu: how strongly training is pulled to where the round began; 0: not at all", least=0
+    )
+    augment: str = setting(
+        "none", "training images at random: shifted, mirrored, partly covered", choices=names.AUGMENTS
+    )
