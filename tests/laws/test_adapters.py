@@ -1,12 +1,10 @@
 """Laws of every adapter: a fresh one changes nothing, states come back, merged output is branch output."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
 from named_adapters import named_adapter
-from small_runs import rows, tiny
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter, trainable_parameters
@@ -17,9 +15,7 @@ from fed_lorac.errors import FactorError
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
 from fed_lorac.registry import ADAPTERS
-from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import torch_stream
-from fed_lorac.simulation.engines import run
 
 METHODS = sorted(ADAPTERS.names)
 
@@ -182,27 +178,3 @@ def test_conv_lora_is_pefts_layer():
             up.weight.data = state[f"{name}.B"].view(up.weight.shape).double()
     assert torch.allclose(theirs(images()), model(images()), atol=1e-6)
     assert sum(p.numel() for n, p in theirs.named_parameters() if "lora_" in n) == trainable_parameters(model)
-
-
-def strategy_of(method: str) -> str:
-    return "fedavg" if named_adapter(method).linear else "merged"
-
-
-def dense(method: str) -> dict[str, object]:
-    return {"downlink": "dense"} if strategy_of(method) == "merged" else {}
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_run_of_every_method_averages_exactly(tmp_path: Path, method: str):
-    config = tiny(adapter__method=method, strategy__name=strategy_of(method), **dense(method))
-    run(config, tmp_path, Watch())
-    found = rows(tmp_path / "rounds.jsonl")
-    assert all(row["aggregation_error"] < 1e-6 and row["cameras_counted"] == 3 for row in found)
-    if method != "full":
-        assert all(row["uplink_message_bytes"] < row["full_uplink_message_bytes"] for row in found)
-
-
-def test_svd_goes_down_in_the_view_of_the_factors(tmp_path: Path):
-    run(tiny(adapter__method="conv-lora", run__rounds=3), tmp_path, Watch())
-    found = rows(tmp_path / "rounds.jsonl")
-    assert found[0]["downlink_frame_bytes"] * 3 == pytest.approx(found[0]["uplink_frame_bytes"] * 4, rel=0.02)

@@ -22,6 +22,7 @@ from fed_lorac.models.weights import SHIPPED
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 FOLDERS = ("fed_lorac", "strategies", "sim_configs")  # of the checkout; the wheel has the last two inside the first
+WEIGHTS_FILES = tuple(chain(*(its.values() for its in SHIPPED.values())))
 WEIGHTS = "fed_lorac/models/weights"
 
 
@@ -74,9 +75,7 @@ def test_the_wheel_holds_every_module_config_and_marker(wheel: Path) -> None:
 
 
 def test_the_wheel_holds_the_shipped_weights_and_where_they_come_from(wheel: Path) -> None:
-    assert {
-        f"{WEIGHTS}/{name}" for name in (*chain(*(its.values() for its in SHIPPED.values())), "README.md")
-    } <= names_in(wheel)
+    assert {f"{WEIGHTS}/{name}" for name in (*WEIGHTS_FILES, "README.md")} <= names_in(wheel)
 
 
 def test_the_wheel_holds_nothing_else_and_is_small(wheel: Path) -> None:
@@ -119,23 +118,18 @@ def test_the_installed_command_and_the_module_tell_the_version(installed: Path, 
     assert script == module == f"fed-lorac {PROJECT['version']}"
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "sim_configs").glob("*.toml")))
-def test_a_shipped_config_is_found_from_any_folder(installed: Path, tmp_path: Path, name: str) -> None:
+def test_shipped_configs_and_weights_are_found_from_any_folder(installed: Path, tmp_path: Path) -> None:
     code = (
-        "import fed_lorac.config as config;"
-        f"config.load_config({name!r}); print(config.__file__, config.shipped_configs()[{name!r}])"
+        "from fed_lorac import config; from fed_lorac.models.weights import SHIPPED, read_checkpoint, shipped_path;"
+        "found = config.shipped_configs(); [config.load_config(name) for name in found];"
+        "weights = [shipped_path(model, data) for model, its in SHIPPED.items() for data in its];"
+        "assert all(read_checkpoint(path).tensors for path in weights);"
+        "print(config.__file__, *found.values(), *weights)"
     )
-    for path in run_from_elsewhere(installed, tmp_path, sys.executable, "-c", code).split():
-        assert Path(path).is_relative_to(installed)
-
-
-@pytest.mark.parametrize(("model", "data"), [(model, data) for model, its in SHIPPED.items() for data in its])
-def test_shipped_weights_are_found_from_any_folder(installed: Path, tmp_path: Path, model: str, data: str) -> None:
-    code = (
-        "from fed_lorac.models.weights import read_checkpoint, shipped_path;"
-        f"path = shipped_path({model!r}, {data!r}); assert read_checkpoint(path).tensors; print(path)"
-    )
-    assert Path(run_from_elsewhere(installed, tmp_path, sys.executable, "-c", code)).is_relative_to(installed)
+    paths = [Path(path) for path in run_from_elsewhere(installed, tmp_path, sys.executable, "-c", code).split()]
+    assert all(path.is_relative_to(installed) for path in paths)
+    configs = {file.name for file in (ROOT / "sim_configs").glob("*.toml")}
+    assert {path.name for path in paths} == {"__init__.py", *configs, *WEIGHTS_FILES}
 
 
 @pytest.fixture(scope="module")
