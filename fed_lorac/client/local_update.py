@@ -5,6 +5,7 @@ import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from math import nan
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,14 @@ from fed_lorac.fleet.camera_data import CameraData, in_stream_order
 from fed_lorac.fleet.fleet import CLEAR
 from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.seeds import stream
-from fed_lorac.training.accuracy import Statistics, accuracy, batch_norms, reestimate_statistics, statistics_of
+from fed_lorac.training.accuracy import (
+    Statistics,
+    accuracy,
+    batch_norms,
+    has_batch_norm,
+    reestimate_statistics,
+    statistics_of,
+)
 from fed_lorac.training.blocks.rule import block_size
 from fed_lorac.training.loop import Task, train
 from fed_lorac.wire.frame import encode, encode_with_feedback
@@ -222,18 +230,18 @@ def evaluate(
 
 def evaluate_base(experiment: Experiment, round: int, camera: int) -> tuple[Scores, Scores]:
     """The base model as it comes (source), and with statistics taken by each camera (zero-byte), in the round's
-    weather."""
+    weather; nan for the latter where the model has no batch norm, which is nothing to adapt."""
     model = build_network(experiment, GlobalModel(), {})
-    source, zero_byte = (
-        _scores(experiment, round, camera, partial(_score, experiment, model, reestimated=own)) for own in (False, True)
-    )
-    return source, zero_byte
+    source = _scores(experiment, round, camera, partial(_score, experiment, model, reestimated=False))
+    if not has_batch_norm(model):
+        return source, Scores(nan, nan)
+    return source, _scores(experiment, round, camera, partial(_score, experiment, model, reestimated=True))
 
 
 def _scores(experiment: Experiment, round: int, camera: int, score: Callable[[CameraData], float]) -> Scores:
     """In clear air, then in the round's weather; once, where that leaves the images as they are."""
     clear = _clear_images(experiment, camera, round)
-    clean = float("nan") if clear is None else score(clear)
+    clean = nan if clear is None else score(clear)
     if experiment.fleet.weather(camera, round).severity == CLEAR:
         return Scores(clean, clean)
     return Scores(score(_images_in_round(experiment, camera, round)), clean)

@@ -184,10 +184,10 @@ def _cameras(config: "Config") -> Iterator[str]:
 
 
 def _model(config: "Config") -> Iterator[str]:
-    if config.model.weights == "imagenet" and config.model.name not in names.TORCHVISION_MODELS:
+    if config.model.weights == "imagenet" and not registry.MODELS.is_of_library(config.model.name):
         yield (
-            f"ImageNet weights exist for {', '.join(names.TORCHVISION_MODELS)} alone; got model.weights = "
-            f'"imagenet" with model.name = {toml(config.model.name)}. Choose one, or model.weights = "pretrain".'
+            'ImageNet weights exist for the networks of torchvision and timm alone; got model.weights = "imagenet" '
+            f'with model.name = {toml(config.model.name)}. Choose one, or model.weights = "pretrain".'
         )
 
 
