@@ -50,7 +50,7 @@ def test_numbers_of_pixels_and_of_shares_are_told_apart() -> None:
 )
 def test_what_is_no_normalisation_is_refused_with_its_form(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=r"model\.normalization") as raised:
-        Config.from_flat({"model.normalization": text})
+        Config.from_flat({"model.weights": "none", "model.normalization": text})
     assert said in str(raised.value)
 
 
