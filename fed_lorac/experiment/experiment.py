@@ -153,7 +153,7 @@ class Experiment:
         return max(self.adapters, key=lambda adapter: getattr(adapter, "rank", 0))
 
     def place(self, camera: int) -> int:
-        """Which of `adapters` is a camera's: they are dealt round robin."""
+        """The place of a camera's adapter in `adapters`, which are assigned round robin."""
         return camera % len(self.adapters)
 
     def images(self, camera: int, weather: Weather) -> CameraData:
