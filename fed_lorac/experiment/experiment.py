@@ -186,7 +186,7 @@ def to_delta(experiment: Experiment, round: int) -> ToDelta:
 
 
 def sees_frost(experiment: Experiment) -> bool:
-    """Whether any camera may stand in frost that is made here: CIFAR-10-C's is on file."""
+    """Whether any camera may see frost that is computed here; CIFAR-10-C's own is read from its files."""
     if experiment.config.data.name == "cifar10c":
         return False
     return "frost" in experiment.fleet.corruptions

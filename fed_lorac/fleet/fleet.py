@@ -1,4 +1,4 @@
-"""The fleet: which camera stands in which weather, and takes part when. Says camera, never tensor.
+"""The fleet: each camera's weather, and the rounds in which it takes part. Says camera, never tensor.
 
 Rounds: each camera draws a number from the round's stream and, of those that can be reached, the lowest `per_round`
 take part, so that one camera more takes at most one other's place. Who is away, and whose reply is lost, is drawn from
@@ -123,7 +123,7 @@ class Camera:
 
 @dataclass(frozen=True, eq=False)
 class Fleet:
-    """All cameras, `cameras[i].id == i`, and who is drawn when."""
+    """All cameras, `cameras[i].id == i`, and which are sampled in each round."""
 
     cameras: tuple[Camera, ...]
     per_round: int
@@ -133,7 +133,7 @@ class Fleet:
     climate: Climate = field(default_factory=Climate)
 
     def weather(self, camera: int, round: int) -> Weather:
-        """What this camera stands in in `round`; round 0 is before the first."""
+        """This camera's weather in `round`; round 0 is before the first."""
         own = self.cameras[camera]
         return weather(self.climate, camera, Weather(own.corruption, own.severity), round)
 

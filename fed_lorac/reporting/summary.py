@@ -161,7 +161,7 @@ def _each(settings: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _weathers(experiment: Experiment, round: int) -> list[str]:
-    """What each camera stands in, by corruption."""
+    """Each camera's weather, by corruption."""
     found = [experiment.fleet.weather(camera.id, round) for camera in experiment.fleet.cameras]
     return [weather.corruption if weather.severity else "clear" for weather in found]
 
@@ -178,7 +178,7 @@ def _means(weathers: Sequence[str], arms: Mapping[str, Measured], weather: str) 
 
 
 def _in(weathers: Sequence[str], weather: str, measured: Measured) -> list[float]:
-    """The accuracies of the cameras that stand in a weather."""
+    """The accuracies of the cameras in one weather."""
     return [accuracy for camera, accuracy in measured.weather.items() if weathers[camera] == weather]
 
 

@@ -1,5 +1,5 @@
-"""A whole run over any Flower Grid: the base measured, round after round, the folder written, gone on with after a
-kill. Knows strategies, rounds, records and checkpoints; not apps, nor who works where."""
+"""A whole run over any Flower Grid: the base is measured, rounds are run, the folder is written, and a run resumes
+after a kill. Knows strategies, rounds, records and checkpoints; not apps or workers."""
 
 import json
 import logging
@@ -107,7 +107,7 @@ class _Run:
         self._warnings: list[str] | None = None  # once there is an update to look at
 
     def begin(self) -> None:
-        """Call the roll; then go on where the newest checkpoint stands, or measure the base."""
+        """Find all cameras; then resume from the newest checkpoint, or measure the base."""
         self._strategy.roster = roll_call(self._grid, self._config.fleet.cameras)
         kept = self._folder.newest_checkpoint() if self._folder.resumes else None
         if kept is not None:

@@ -280,7 +280,7 @@ def test_moments_over_states_survive_a_resume() -> None:
     ],
 )
 def test_a_server_that_leaves_no_state_is_refused(own: Strategy, method: str, what: str) -> None:
-    with pytest.raises(ConfigError, match=f"{what} acts on deltas and makes one that no state stands for"):
+    with pytest.raises(ConfigError, match=f"{what} acts on deltas, and its result cannot be written as a state"):
         FrameStrategy.for_model(own, network(), ADAPTERS[method])
 
 
