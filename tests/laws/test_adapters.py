@@ -8,9 +8,9 @@ from named_adapters import named_adapter
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter, trainable_parameters
-from fed_lorac.adapters.bn_affine import BnAffine
 from fed_lorac.adapters.deltas import State, apply_delta, changed_names, dense_delta
 from fed_lorac.adapters.lora_c import LoraC
+from fed_lorac.adapters.norm_affine import NormAffine
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
@@ -129,8 +129,8 @@ def test_what_is_trained_is_what_is_sent(method: str):
 @pytest.mark.parametrize(
     ("method", "settings", "expected"),
     [
-        ("bn-affine", {}, 2_640),  # 1,568 of batch norm, 432 of the first convolution, 640 of the classifier
-        ("bn-affine", {"train_first_conv": False, "train_classifier": False}, 1_568),
+        ("norm-affine", {}, 2_640),  # 1,568 of batch norm, 432 of the first convolution, 640 of the classifier
+        ("norm-affine", {"train_first_conv": False, "train_classifier": False}, 1_568),
         ("linear-probe", {}, 650),
         ("full", {}, 272_474),
     ],
@@ -142,7 +142,7 @@ def test_counts_on_resnet20(method: str, settings: dict[str, bool], expected: in
     assert trainable_parameters(model) == expected
 
 
-@pytest.mark.parametrize("adapter", [BnAffine(train_classifier=False), LoraC(train_classifier=False)], ids=repr)
+@pytest.mark.parametrize("adapter", [NormAffine(train_classifier=False), LoraC(train_classifier=False)], ids=repr)
 def test_a_network_without_a_classifier_is_adapted_where_none_is_trained(adapter: Adapter):
     headless = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
     adapter.attach(headless, torch_stream(0, "adapter"))

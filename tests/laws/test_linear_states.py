@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.aad import AdditiveDecomposition
 from fed_lorac.adapters.adapter import Adapter
-from fed_lorac.adapters.bn_affine import BnAffine
 from fed_lorac.adapters.ffa_lora_c import FfaLoraC
 from fed_lorac.adapters.filter_atoms import FilterAtoms
 from fed_lorac.adapters.lora_c import LoraC
+from fed_lorac.adapters.norm_affine import NormAffine
 from fed_lorac.aggregation.aggregators import Krum, Median
 from fed_lorac.aggregation.delta_sum import DeltaSum
 from fed_lorac.aggregation.server_optimizers import Adam, Momentum, ServerOptimizer, Sgd
@@ -286,7 +286,7 @@ def test_a_server_that_leaves_no_state_is_refused(own: Strategy, method: str, wh
 
 @pytest.mark.parametrize("own", [FedAvg(aggregator=Krum()), FedAvg(server_optimizer=Adam())])
 def test_what_acts_on_deltas_may_act_on_states_that_are_deltas(own: Strategy) -> None:
-    assert own.refuses(BnAffine()) is None
+    assert own.refuses(NormAffine()) is None
 
 
 @pytest.mark.parametrize("own", [FedAvg(), RotatingBasis()])
@@ -309,7 +309,7 @@ def test_a_state_of_another_shape_is_not_expanded(wrong: str) -> None:
 
 
 def test_a_rotating_basis_needs_one_to_rotate() -> None:
-    for adapter in (BnAffine(), FilterAtoms(atoms=6, kc=4)):
+    for adapter in (NormAffine(), FilterAtoms(atoms=6, kc=4)):
         with pytest.raises(ConfigError, match="draws and freezes"):
             FrameStrategy.for_model(RotatingBasis(), network(), adapter)
 
