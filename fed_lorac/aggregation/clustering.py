@@ -67,7 +67,7 @@ def clusters(alike: Square, groups: int) -> list[int]:
 
 
 def nearest(alike: Square, known: Mapping[int, int], one: int) -> int:
-    """The cluster of `known` (row -> cluster) whose rows are most similar to row `one` on average; of equals the first."""
+    """The cluster of `known` (row -> cluster) whose rows are on average most like row `one`; of equals the first."""
     by_cluster: dict[int, list[float]] = {}
     for row, cluster in sorted(known.items()):
         by_cluster.setdefault(cluster, []).append(float(alike[one, row]))

@@ -2,9 +2,9 @@
 takes. Knows links, bytes and seconds; reads no clock.
 
 A round begins for all its cameras at once. A camera receives the server's message, trains, waits until it may
-send, and sends; at the end it receives the round's update. Where rounds have a length, a reply that arrives later is late: one that was
-begun was sent in vain, is billed and takes up the air; one that could not be begun is not sent. So a camera whose duty
-cycle keeps it silent waits, and counts again once its air is free.
+send, and sends; at the end it receives the round's update. Where rounds have a length, a reply that
+arrives later is late: one that was begun was sent in vain, is billed and takes up the air; one that could not be begun
+is not sent. So a camera whose duty cycle keeps it silent waits, and counts again once its air is free.
 """
 
 import math
