@@ -317,7 +317,7 @@ def test_a_rotating_basis_needs_one_to_rotate() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"strategy.name": "rotating-basis", "codec.error_feedback": True, "codec.up": "int8"}, "basis is another"),
+        ({"strategy.name": "rotating-basis", "codec.error_feedback": True, "codec.up": "int8"}, "basis is drawn anew"),
         (
             {"strategy.name": "fedavg", "adapter.method": "aad", "strategy.server_optimizer": "yogi"},
             "Yogi acts on deltas",
