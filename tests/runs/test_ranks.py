@@ -305,7 +305,7 @@ def test_ranks_are_one_where_factors_are_averaged_apart(own: Strategy) -> None:
         ({"strategy.name": "flexlora", "strategy.aggregator": "krum"}, "aggregator has no meaning under"),
         ({"strategy.name": "flexlora", "adapter.lora-c.kernel_wise": True}, "A rank is taken of layer-wise factors"),
         ({"strategy.name": "flexlora", "adapter.method": "aad"}, "its own rank"),
-        ({"strategy.name": "flexlora", "codec.up": "int8", "codec.error_feedback": True}, "basis is another"),
+        ({"strategy.name": "flexlora", "codec.up": "int8", "codec.error_feedback": True}, "basis is drawn anew"),
         ({"strategy.name": "flora", "strategy.server_optimizer": "yogi"}, "no stack of factors"),
         ({"strategy.name": "flora", "strategy.aggregator": "median"}, "no stack of factors"),
         ({"strategy.name": "flora", "adapter.method": "ffa-lora-c"}, "stacked"),
