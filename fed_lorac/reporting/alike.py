@@ -80,7 +80,10 @@ def _labels(groups: Sequence[Sequence[ComparedRun]]) -> list[str]:
     found = []
     for word, group in zip(words, groups, strict=True):
         others = [other[0].settings for other, its in zip(groups, words, strict=True) if its == word]
-        differ = [key for key in group[0].settings if any(other.get(key) != group[0].settings[key] for other in others)]
+        # A setting that another has not was brought by a choice, which differs too and says enough.
+        differ = [
+            key for key, value in group[0].settings.items() if any(other.get(key, value) != value for other in others)
+        ]
         said = ", ".join(f"{key}={_value(group[0].settings[key])}" for key in differ)
         found.append(f"{word}; {said}" if 0 < len(differ) <= _MOST else word)
     again = Counter(found)

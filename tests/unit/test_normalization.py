@@ -50,7 +50,7 @@ def test_means_of_pixels_0_to_255_and_of_shares_0_to_1_are_distinguished() -> No
 )
 def test_text_that_is_no_normalisation_is_refused_with_the_right_form(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=r"model\.normalization") as raised:
-        Config.from_flat({"model.normalization": text})
+        Config.from_flat({"model.weights": "none", "model.normalization": text})
     assert said in str(raised.value)
 
 
