@@ -15,7 +15,7 @@ from fed_lorac.reporting.target import reached
 __all__ = ["ComparedRun", "Row", "check_alike", "rows_of"]
 
 _FREE = ("run.seed", "run.out", "run.workers", "run.ray.")
-"""Keys, or their beginnings, in which runs of one row differ: their seed, and who worked where."""
+"""Keys, or their beginnings, in which runs of one row differ: their seed, and which workers ran them."""
 _MOST = 4  # settings that a label names; a run that differs in more is called by its folder
 _DRAWN = ("none", "pretrain")  # bases that follow from the seed
 
@@ -49,7 +49,7 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in their seed alone, and what tells them from the other rows."""
+    """Runs that differ in their seed alone, and how they differ from the other rows."""
 
     label: str
     runs: Sequence[ComparedRun]

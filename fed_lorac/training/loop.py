@@ -143,7 +143,7 @@ class _Block:
         self.seen, self.losses = [0] * len(tasks), torch.zeros(len(tasks), dtype=torch.float64, device=self.like.device)
 
     def dismiss(self, step: int | None) -> None:
-        """Let those go who have taken their steps (all, where `step` is None); the rest close ranks."""
+        """Remove the cameras that have taken all their steps (all cameras, where `step` is None) from the stack."""
         done = {k for k in self.live if step is None or self.tasks[k].steps <= step}
         if not done:
             return

@@ -292,7 +292,7 @@ def test_no_old_name_is_a_setting_and_each_new_one_is() -> None:
 # Nothing invalid gets through
 
 
-def test_what_is_of_another_type_is_refused() -> None:
+def test_a_value_of_another_type_is_refused() -> None:
     for key, rule in ALL.items():
         choice = _choice_of(key) if key.count(".") == 2 else {}
         others: list[Any] = [None, b"x", {}, 1.5j, [[1, 2]], [True], [{}]]
@@ -476,7 +476,7 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
             Config.from_flat({key: 1})
 
 
-def test_an_unknown_key_that_is_near_to_none_is_told_which_there_are() -> None:
+def test_an_unknown_key_without_a_similar_name_lists_all_sections() -> None:
     for key, told in (
         ("local.learning_rate", r"Those of \[local\] are epochs, .*, lr, "),
         ("wandb.project", r"The sections are run, .*fed-lorac config"),

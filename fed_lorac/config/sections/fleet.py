@@ -1,4 +1,4 @@
-"""[fleet]: who the cameras are, what they see, how they are linked, and what they can do."""
+"""[fleet]: how many cameras there are, what they see, their links, and their limits."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
