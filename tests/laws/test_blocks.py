@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from named_adapters import named_adapter
+from second_routes import decayed_groups
 from torch import Tensor, nn
 
 from fed_lorac.adapters.lora_c import LoraC
@@ -199,7 +200,6 @@ def test_a_step_of_each_camera_is_pytorchs_own(momentum: float, nesterov: bool) 
 
 def by_hand(model: nn.Module, task: Task, recipe: Recipe) -> None:
     from fed_lorac.training.batches import to_input
-    from fed_lorac.training.loop import decayed_groups
 
     sgd = torch.optim.SGD(
         decayed_groups(model, recipe.weight_decay), recipe.lr, recipe.momentum, nesterov=recipe.nesterov

@@ -7,18 +7,17 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from second_routes import two_step
 from torch import Tensor
 
 from fed_lorac.adapters.algebra.factors import (
     delta,
-    delta_from_view,
     init_factors,
     rank_rows,
     stack,
     to_view,
     truncate,
     truncate_dense,
-    two_step,
     view_of,
 )
 from fed_lorac.adapters.deltas import apply_delta, changed_names, check_delta, dense_delta, fold
@@ -201,7 +200,7 @@ def test_the_svd_downlink_with_a_residual_loses_nothing_over_rounds():
 def test_a_view_and_back_is_the_weight(seed: int, out: int, in_: int, k: int):
     weight = normal(seed, out, in_, k, k)
     assert to_view(weight).shape == view_of(weight.shape) == (out * k, in_ * k)
-    assert torch.equal(delta_from_view(to_view(weight), weight.shape), weight)
+    assert torch.equal(to_view(weight).reshape(weight.shape), weight)
     last = weight.to(memory_format=torch.channels_last)
     assert torch.equal(to_view(last), to_view(weight))
 
@@ -239,7 +238,6 @@ def test_ranks_modes_and_stacks_out_of_range_are_refused():
         lambda: stack([], []),
         lambda: stack([(A, B)], [0.5, 0.5]),
         lambda: stack([(A, B), (torch.zeros(2, 8), B)], [0.5, 0.5]),
-        lambda: delta_from_view(torch.zeros(12, 8), (4, 3, 3, 3)),
         lambda: two_step(torch.zeros(1, 3, 8, 8), torch.zeros(4, 3, 1, 3), torch.zeros(4, 3, 3, 1), (4, 3, 3, 3), 1.0),
     ):
         with pytest.raises(FactorError):
