@@ -1,0 +1,173 @@
+"""What a study is: a config, arms, a grid and seeds, and the trials that follow. Knows settings; not files or runs."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fed_lorac.config import Config, load_config
+from fed_lorac.config.resumed import WITHOUT_EFFECT
+from fed_lorac.errors import ConfigError
+
+__all__ = ["Arm", "Best", "Study", "Trial", "Tuning", "Values"]
+
+_NOT_IN_A_STUDY = {"run.seed": "seeds", "run.out": "--out"}
+"""Settings that a study gives its trials itself, and by what."""
+
+Values = Mapping[str, Sequence[object]]
+"""Settings, and the values of each that are tried."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Settings that belong together, and those of them that are varied in this arm alone."""
+
+    name: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+    grid: Values = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What is chosen for each arm and point of the grid before its runs: every arm has the same values to try.
+
+    The tuning runs have one seed, and `settings` on top: fewer rounds, say, and images that no table uses.
+    """
+
+    grid: Values
+    settings: Mapping[str, object] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a study: its arm, its seed, the point of the grid, and the config that all this comes to.
+
+    `tuned`: the values that tuning tries, or has chosen.
+    """
+
+    arm: str
+    seed: int
+    point: Mapping[str, object]
+    config: Config
+    tuned: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """The arm and the point of the grid: what is tuned by itself."""
+        return ", ".join([self.arm, *(f"{key}={value}" for key, value in self.point.items())])
+
+    @property
+    def digest(self) -> str:
+        """What the run is, as 12 hexadecimal digits: every setting that can change a result."""
+        settings = {k: v for k, v in self.config.to_flat().items() if not k.startswith(WITHOUT_EFFECT)}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        """For people: the arm, the point of the grid, the seed."""
+        return ", ".join([self.place, *(f"{key}={value}" for key, value in self.tuned.items()), f"seed {self.seed}"])
+
+    @property
+    def folder(self) -> str:
+        """The name of the run's folder. The digest decides; what stands before it is for people."""
+        settings = {**self.point, **self.tuned}
+        words = [self.arm, *(f"{key.rpartition('.')[2]}-{value}" for key, value in settings.items())]
+        slug = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(words)).strip("-.")[:80]
+        return f"{slug}-seed{self.seed}-{self.digest}"
+
+
+Best = Mapping[str, Mapping[str, object]]
+"""A trial's place -> the values that tuning chose for it."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its file says it.
+
+    Raises:
+        ConfigError: nothing to run, an unknown key, a setting that the study gives itself, a trial whose settings
+            contradict one another, or two trials that are the same run.
+    """
+
+    name: str
+    config: str | Path
+    seeds: tuple[int, ...] = (0,)
+    settings: Mapping[str, object] = field(default_factory=dict)
+    grid: Values = field(default_factory=dict)
+    arms: tuple[Arm, ...] = ()
+    title: str = ""
+    tuning: Tuning | None = None
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"A study has seeds, each once; {self.name} has {list(self.seeds)}. Change them.")
+        grids = [self.grid, *(arm.grid for arm in self.arms), *([self.tuning.grid] if self.tuning else [])]
+        if short := [key for grid in grids for key in grid if "." not in key]:
+            raise ConfigError(
+                f"A grid names settings with their section, as in adapter.rank; {self.name} has {short[0]!r}."
+            )
+        for key in itertools.chain(self.settings, *grids, *(arm.settings for arm in self.arms)):
+            if key in _NOT_IN_A_STUDY:
+                raise ConfigError(
+                    f"A study gives each of its runs {key} itself; {self.name} sets it. Use {_NOT_IN_A_STUDY[key]}."
+                )
+
+    def tuning_trials(self) -> list[Trial]:
+        """The runs that choose, for each arm and point of the grid, among the values of `tuning`; none without it."""
+        if self.tuning is None:
+            return []
+        base = load_config(self.config, {**self.settings, **self.tuning.settings})
+        return [
+            trial
+            for arm in self.arms
+            for tuned in _points(self.tuning.grid)
+            for trial in self._of_arm(base, arm, self.tuning.seed, lambda place, tuned=tuned: tuned)  # type: ignore[misc]
+        ]
+
+    def trials(self, best: Best | None = None) -> list[Trial]:
+        """The runs of the table, one seed after the other, so that a study that is not finished has whole seeds first.
+
+        `best`: what tuning chose. A place that it could choose nothing for has no runs.
+        """
+        base, chosen = load_config(self.config, self.settings), (best or {}).get
+        found = [
+            trial
+            for seed in self.seeds
+            for arm in self.arms
+            for trial in self._of_arm(base, arm, seed, chosen if self.tuning else lambda place: {})
+        ]
+        first = dict[str, Trial]()
+        for trial in found:
+            if twin := first.get(trial.digest):
+                raise ConfigError(
+                    f"Each run of a study differs from the others; {twin.name!r} and {trial.name!r} have the same "
+                    "settings. Remove one of the two."
+                )
+            first[trial.digest] = trial
+        return found
+
+    def _of_arm(
+        self, base: Config, arm: Arm, seed: int, tuned_of: Callable[[str], Mapping[str, object] | None]
+    ) -> Iterator[Trial]:
+        for point in _points({**self.grid, **arm.grid}):
+            trial = Trial(arm.name, seed, point, base)
+            tuned = tuned_of(trial.place)
+            if tuned is None:
+                continue
+            try:
+                config = load_config(base, {**arm.settings, **point, **tuned, "run.seed": seed})
+            except ConfigError as error:
+                raise ConfigError(
+                    f"Each run of a study needs a config that holds; that of {trial.place!r}: {error}"
+                ) from None
+            yield replace(trial, config=config, tuned=tuned)
+
+
+def _points(grid: Values) -> Iterator[dict[str, object]]:
+    """Every combination of a grid's values, the last setting's running fastest."""
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
