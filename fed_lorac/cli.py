@@ -173,12 +173,12 @@ def pretrain(
     """
     import torch  # noqa: PLC0415
 
-    from fed_lorac.config import load_config  # noqa: PLC0415
+    from fed_lorac.config import load_to_pretrain  # noqa: PLC0415
     from fed_lorac.experiment.base_model import train_base  # noqa: PLC0415
     from fed_lorac.experiment.build import open_data  # noqa: PLC0415
     from fed_lorac.runtime.files import home_expanded  # noqa: PLC0415
 
-    settings = load_config(config, overrides or [])
+    settings = load_to_pretrain(config, overrides or [])
     checkpoint = home_expanded(checkpoint)
     if checkpoint.suffix != ".safetensors":
         raise ConfigError(f"A checkpoint is written as .safetensors; --out is {checkpoint}. Change its ending.")

@@ -44,7 +44,7 @@ _FIXED_BY = 125  # images at most, evenly picked, that fix the statistics of a r
 
 @dataclass(frozen=True)
 class LocalUpdate:
-    """What a camera's training in a round gives: the frame to send, what stands beside it, and its state afterwards.
+    """What a camera's training in a round gives: the frame to send, its metrics, and the camera's state afterwards.
 
     A camera that sends nothing has an empty frame, and its adapter among its personal parameters.
     """

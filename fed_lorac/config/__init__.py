@@ -1,6 +1,6 @@
 """The config: sim_configs and Flower's run-config to frozen dataclasses, each value checked. Says no tensor."""
 
-from fed_lorac.config.load import Overrides, Source, load_config, shipped_configs
+from fed_lorac.config.load import Overrides, Source, load_config, load_to_pretrain, shipped_configs
 from fed_lorac.config.resumed import check_unchanged, resumed_config
 from fed_lorac.config.sections import (
     AdapterConfig,
@@ -56,6 +56,7 @@ __all__ = [
     "Walk",
     "check_unchanged",
     "load_config",
+    "load_to_pretrain",
     "resumed_config",
     "shipped_configs",
 ]

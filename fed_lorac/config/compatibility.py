@@ -144,7 +144,7 @@ def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
     elif codec.error_feedback and not fixed_basis(config):
         yield (
             "Error feedback adds what one round left out to the next, which has a meaning where the basis stays; got "
-            f"codec.error_feedback = true with adapter.method = {toml(method)}, whose basis is another each round "
+            f"codec.error_feedback = true with adapter.method = {toml(method)}, whose basis is drawn anew each round "
             f"under strategy.name = {toml(name)}. Set it to false, or choose factor-fedavg, or fedavg with an adapter "
             "that is linear."
         )

@@ -188,7 +188,7 @@ def _starting_point(config: Config, data: Dataset) -> BaseModel:
 
 
 def saw_fleet_images(metadata: Mapping[str, str], config: Config, data: Dataset) -> Saw:
-    """Whether a base with this provenance was trained on images that are now dealt to cameras.
+    """Whether a base with this provenance was trained on images that cameras now have.
 
     Both splits go by rank within class in one order, so a base that took no larger share has seen none of them.
     CIFAR-10-C is made of test images, which no base is trained on.

@@ -80,7 +80,7 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...], makers: tuple[tuple[str, s
     at(f"opening {config.data.name}")
     data = open_data(config)
     precision = resolved_precision(config.run.precision, device)
-    at("dealing images to cameras")
+    at("assigning images to cameras")
     fleet = build_fleet(config.fleet, data, config.run.seed, cached_arrays)
     data.check_weathers(fleet.corruptions, clear=fleet.changing)  # some time the air is clear
     at("loading the base")
@@ -143,22 +143,22 @@ def _adapters(config: Config, base: BaseModel, plan: LocalPlan) -> tuple[Adapter
     Under a rotating basis what is drawn stays for the round.
     """
     adapter = config.adapter
-    dealt: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank)) for rank in adapter.ranks]
+    adapters: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank)) for rank in adapter.ranks]
     if STRATEGIES.load(config.strategy.name).rotates:
-        dealt = [one.with_frozen_basis() or one for one in dealt]
+        adapters = [one.with_frozen_basis() or one for one in adapters]
     if not plan.uplink.codec.lossless and STRATEGIES.load(config.strategy.name).draws_anew:
-        dealt = [one.relative_to_init() for one in dealt]
-    return _fitted(dealt, base.model)
+        adapters = [one.relative_to_init() for one in adapters]
+    return _fitted(adapters, base.model)
 
 
-def _fitted(dealt: Sequence[Adapter], model: nn.Module) -> tuple[Adapter, ...]:
+def _fitted(adapters: Sequence[Adapter], model: nn.Module) -> tuple[Adapter, ...]:
     """With what each takes from the network; of several ranks all train those layers as they are that the largest
     trains so."""
-    first, *others = sorted(dealt, key=lambda one: getattr(one, "rank", 0), reverse=True)
+    first, *others = sorted(adapters, key=lambda one: getattr(one, "rank", 0), reverse=True)
     largest = first.fit_to(model)
     if not others or not isinstance(largest, ConvAdapter):
-        return tuple(largest if one is first else one.fit_to(model) for one in dealt)
-    return tuple(replace(cast(ConvAdapter, one), dense=largest.dense).fit_to(model) for one in dealt)
+        return tuple(largest if one is first else one.fit_to(model) for one in adapters)
+    return tuple(replace(cast(ConvAdapter, one), dense=largest.dense).fit_to(model) for one in adapters)
 
 
 def _of_rank(config: AdapterConfig, rank: int) -> dict[str, float]:

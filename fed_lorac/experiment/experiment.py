@@ -153,7 +153,7 @@ class Experiment:
         return max(self.adapters, key=lambda adapter: getattr(adapter, "rank", 0))
 
     def place(self, camera: int) -> int:
-        """Which of `adapters` is a camera's: they are dealt round robin."""
+        """The place of a camera's adapter in `adapters`, which are assigned round robin."""
         return camera % len(self.adapters)
 
     def images(self, camera: int, weather: Weather) -> CameraData:
@@ -186,7 +186,7 @@ def to_delta(experiment: Experiment, round: int) -> ToDelta:
 
 
 def sees_frost(experiment: Experiment) -> bool:
-    """Whether any camera may stand in frost that is made here: CIFAR-10-C's is on file."""
+    """Whether any camera may see frost that is computed here; CIFAR-10-C's own is read from its files."""
     if experiment.config.data.name == "cifar10c":
         return False
     return "frost" in experiment.fleet.corruptions

@@ -1,4 +1,4 @@
-"""The fleet: which camera stands in which weather, and takes part when. Says camera, never tensor.
+"""The fleet: each camera's weather, and the rounds in which it takes part. Says camera, never tensor.
 
 Rounds: each camera draws a number from the round's stream and, of those that can be reached, the lowest `per_round`
 take part, so that one camera more takes at most one other's place. Who is away, and whose reply is lost, is drawn from
@@ -123,7 +123,7 @@ class Camera:
 
 @dataclass(frozen=True, eq=False)
 class Fleet:
-    """All cameras, `cameras[i].id == i`, and who is drawn when."""
+    """All cameras, `cameras[i].id == i`, and which are sampled in each round."""
 
     cameras: tuple[Camera, ...]
     per_round: int
@@ -133,13 +133,13 @@ class Fleet:
     climate: Climate = field(default_factory=Climate)
 
     def weather(self, camera: int, round: int) -> Weather:
-        """What this camera stands in in `round`; round 0 is before the first."""
+        """This camera's weather in `round`; round 0 is before the first."""
         own = self.cameras[camera]
         return weather(self.climate, camera, Weather(own.corruption, own.severity), round)
 
     @property
     def corruptions(self) -> tuple[str, ...]:
-        """Every corruption that some camera may come to stand in."""
+        """Every corruption that some camera may see."""
         own = dict.fromkeys(camera.corruption for camera in self.cameras)
         return self.climate.corruptions if self.climate.schedule == "walk" else tuple(own)
 
@@ -151,19 +151,19 @@ class Fleet:
     def drawn(self, round: int) -> tuple[int, ...]:
         """The ids of the cameras that are asked in `round`: those with most images first, so that no one waits long
         for the last; equals ascending."""
-        lots = stream(self.seed, "sample", round).random(len(self.cameras))
+        draws = stream(self.seed, "sample", round).random(len(self.cameras))
         away = self.away(round)
-        here = [int(i) for i in np.argsort(lots, kind="stable") if int(i) not in away]
+        here = [int(i) for i in np.argsort(draws, kind="stable") if int(i) not in away]
         return tuple(sorted(here[: self.per_round], key=lambda i: (-len(self.cameras[i].train), i)))
 
     def away(self, round: int) -> frozenset[int]:
         """The cameras that cannot be reached in `round`: they are neither asked nor told its update."""
-        return self._lots("availability", round, 1 - self.availability)
+        return self._hit_by_chance("availability", round, 1 - self.availability)
 
     def dropped(self, round: int) -> frozenset[int]:
         """The cameras whose reply would be lost in `round`, asked or not."""
-        return self._lots("dropout", round, self.dropout)
+        return self._hit_by_chance("dropout", round, self.dropout)
 
-    def _lots(self, name: str, round: int, chance: float) -> frozenset[int]:
-        lots = stream(self.seed, name, round).random(len(self.cameras))
-        return frozenset(int(i) for i in np.flatnonzero(lots < chance))
+    def _hit_by_chance(self, name: str, round: int, chance: float) -> frozenset[int]:
+        draws = stream(self.seed, name, round).random(len(self.cameras))
+        return frozenset(int(i) for i in np.flatnonzero(draws < chance))

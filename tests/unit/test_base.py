@@ -328,7 +328,7 @@ def test_a_base_that_is_trained_here_says_its_classes_and_normalisation(tmp_path
     assert said["test_accuracy"] == f"{score:.4f}"
 
 
-def test_notes_are_told_as_warnings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_notes_are_logged_as_warnings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = base(tmp_path, state_of(4), of_classes(*NAMES))
     assert len(found.notes) == 2 and not caplog.records  # loading, which workers do too, says nothing
     tell_notes(found)
@@ -341,7 +341,7 @@ def test_what_can_be_no_path_of_weights_is_a_typing_error(weights: str) -> None:
         tiny(model__weights=weights or '""')
 
 
-def test_a_path_is_told_by_its_slash_or_its_ending() -> None:
+def test_a_path_is_recognised_by_its_slash_or_its_ending() -> None:
     for path in ("./model", "runs/x/model", "model.PTH", "best.ckpt", "pytorch_model.bin", "checkpoint.pth.tar"):
         assert tiny(model__weights=path).model.weights == path
     with pytest.raises(RunError, match="Write the whole path"):

@@ -318,13 +318,13 @@ CASES = [
     ),
     Case(
         "normalization: a name mistyped",
-        lambda folder: ["run", "-c", "model.normalization=imagnet"],
+        lambda folder: ["run", "-c", "model.weights=none", "-c", "model.normalization=imagnet"],
         2,
         says=("Did you mean 'imagenet'?",),
     ),
     Case(
         "normalization: numbers of 0 to 255 without saying so",
-        lambda folder: ["run", "-c", "model.normalization=125 123 114 / 63 62 67"],
+        lambda folder: ["run", "-c", "model.weights=none", "-c", "model.normalization=125 123 114 / 63 62 67"],
         2,
         says=("Numbers for pixels of 0..255 end in / 255.",),
     ),
