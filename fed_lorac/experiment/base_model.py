@@ -121,13 +121,15 @@ def train_base(
     lr: float = RECIPE.lr,
     weight_decay: float = RECIPE.weight_decay,
     epochs: int | None = None,
+    held_out: float = 0.0,
     overwrite: bool = False,
     on_step: OnStep = lambda step, steps, loss: None,
 ) -> Mapping[str, str]:
     """Train a base on the cloud's images, write it to `path` with its provenance, and return that.
 
     It starts from `model.weights` where that is a checkpoint or "imagenet", else from fresh weights; a classifier for
-    other classes is drawn anew. `epochs`: passes over the images; None: as `model.pretrain.epochs`.
+    other classes is drawn anew. `epochs`: passes over the images; None: as `model.pretrain.epochs`. `held_out`: the
+    share of the images that is kept out of training and scored in the place of the test images.
 
     Raises:
         RunError: `path` cannot be written, or has a file that is not to be overwritten: found before training.
@@ -147,10 +149,13 @@ def train_base(
     )
     size_bytes = sum(tensor.nbytes for tensor in start.model.state_dict().values())
     with reserved(path, size_bytes, overwrite=overwrite):
-        result = pretrain(start.model, data, epochs=epochs, seed=config.run.seed, recipe=recipe, on_step=on_step)
+        result = pretrain(
+            start.model, data, epochs=epochs, seed=config.run.seed, recipe=recipe, held_out=held_out, on_step=on_step
+        )
     said = provenance(config, data, recipe, epochs) | {
         "continued_from": start.fingerprint if start.source != "none" else "",
-        "test_accuracy": f"{result.test_accuracy:.4f}",
+        "held_out": f"{held_out:g}",
+        "held_out_accuracy" if held_out else "test_accuracy": f"{result.accuracy:.4f}",
     }
     write_tensors(path, start.model.state_dict(), said)
     return said
