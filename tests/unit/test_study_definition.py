@@ -86,9 +86,10 @@ def test_what_makes_no_study_is_refused_before_anything_is_run() -> None:
 
 
 def test_the_study_that_the_docs_show_is_one() -> None:
-    [text] = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "studies.md").read_text("utf-8"), re.M | re.S)
+    text, tune = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "studies.md").read_text("utf-8"), re.M | re.S)
     trials = parse_study("ranks", tomllib.loads(text), Path()).trials()
     assert len(trials) == 3 * 2 * (1 + 3) and {trial.config.data.name for trial in trials} == {"cifar10"}
+    assert len(parse_study("ranks", tomllib.loads(text + tune), Path()).tuning_trials()) == 3 * 2 * (1 + 3)
 
 
 def test_a_study_is_found_as_a_file_and_its_config_beside_it(tmp_path: Path) -> None:
