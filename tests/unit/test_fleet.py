@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fed_lorac.config import Config, FleetConfig
+from fed_lorac.data.dataset import OwnImages
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.fleet.dealing import build_fleet
 from fed_lorac.fleet.fleet import Camera, Fleet
@@ -30,6 +31,7 @@ class Images:
     fleet: Indices
     evaluation: Indices
     name: str = "stub"
+    cameras: tuple[OwnImages, ...] = ()
 
 
 def images(n: int = 600, classes: int = 5) -> Images:
