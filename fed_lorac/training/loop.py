@@ -16,6 +16,7 @@ from fed_lorac.adapters.strided import strides_unfolded
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
 from fed_lorac.runtime.precision import Precision
+from fed_lorac.seeds import layers_draw_from
 from fed_lorac.training.batches import Augment, Feed, autocast
 from fed_lorac.training.blocks import Alone, Sgd, Stack, check_equal, why_apart
 
@@ -99,7 +100,8 @@ def train(
         alone = [([m], [t]) for m, t in zip(models, tasks, strict=True)]
         return [train(m, t, recipe=recipe, lr_factor=lr_factor, on_step=on_step)[0] for m, t in alone]
     network = (block := _Block(models, tasks, recipe)).side.network
-    with fixed_norms_folded(network, models[0]), strides_unfolded(network):
+    own_draws = layers_draw_from(tasks[0].rng, block.like.device)  # of a block of one: no layer that draws is in others
+    with own_draws, fixed_norms_folded(network, models[0]), strides_unfolded(network):
         for step in range(max(task.steps for task in tasks)):
             block.dismiss(step)
             loss = block.step(lr_factor, step)
