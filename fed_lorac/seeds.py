@@ -4,13 +4,11 @@ A stream depends on its names alone, so adding a camera, a round or a worker nev
 """
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-__all__ = ["layers_draw_from", "stream", "torch_stream"]
+__all__ = ["stream", "torch_stream"]
 
 
 def _key(seed: int, names: tuple[str | int, ...]) -> int:
@@ -26,17 +24,3 @@ def stream(seed: int, *names: str | int) -> np.random.Generator:
 def torch_stream(seed: int, *names: str | int) -> torch.Generator:
     """The same stream for PyTorch, on the CPU (draw there and move: a GPU's generator gives other numbers)."""
     return torch.Generator().manual_seed(_key(seed, names) % (1 << 63))
-
-
-@contextmanager
-def layers_draw_from(rng: np.random.Generator, device: torch.device) -> Iterator[None]:
-    """While open, layers that draw, as dropout does, draw from a stream of their own beside `rng`, which stays where it
-    is; they know no generator but PyTorch's global one, which is put back in the end."""
-    sequence = rng.bit_generator.seed_seq
-    if not isinstance(sequence, np.random.SeedSequence):
-        raise TypeError(f"A stream comes from a seed; this generator's is {type(sequence).__name__}.")
-    own = np.random.SeedSequence(sequence.entropy, spawn_key=(*sequence.spawn_key, 0))
-    gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
-        torch.manual_seed(int(own.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        yield

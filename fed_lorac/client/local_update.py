@@ -2,9 +2,9 @@
 and evaluation on what they see. Knows networks, weather and frames; not Flower's messages."""
 
 import copy
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import nan
 
 import torch
@@ -22,6 +22,7 @@ from fed_lorac.client.state import (
 )
 from fed_lorac.experiment.experiment import Experiment, drawn_from
 from fed_lorac.fleet.camera_data import CameraData, in_stream_order
+from fed_lorac.fleet.fleet import CLEAR
 from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.seeds import stream
 from fed_lorac.training.accuracy import (
@@ -32,12 +33,21 @@ from fed_lorac.training.accuracy import (
     reestimate_statistics,
     statistics_of,
 )
-from fed_lorac.training.blocks.rule import block_size
+from fed_lorac.training.blocks import block_size, why_apart
 from fed_lorac.training.loop import Task, train
 from fed_lorac.wire.frame import encode, encode_with_feedback
 from fed_lorac.wire.updates import personal_fingerprint
 
-__all__ = ["LocalUpdate", "Scores", "block_size_of", "evaluate", "evaluate_base", "local_updates", "uplink_template"]
+__all__ = [
+    "LocalUpdate",
+    "Scores",
+    "block_size_of",
+    "evaluate",
+    "evaluate_base",
+    "local_updates",
+    "one_after_another",
+    "uplink_template",
+]
 
 _FIXED_BY = 125  # images at most, evenly picked, that fix the statistics of a round's training
 
@@ -122,6 +132,15 @@ def block_size_of(experiment: Experiment) -> int:
         precision=plan.recipe.precision,
         device=experiment.device.type,
     )
+
+
+def one_after_another(experiment: Experiment) -> str | None:
+    """Why cameras train one after another, where a config or a GPU would have them side by side; None where they do
+    stand so."""
+    if experiment.plan.block_size < 2 and experiment.device.type != "cuda":
+        return None
+    why = why_apart(_untrained(experiment, experiment.adapter))
+    return f"Cameras train one after another: {why}." if why else None
 
 
 def uplink_template(experiment: Experiment, adapter: Adapter | None = None) -> dict[str, tuple[int, ...]]:
@@ -223,26 +242,30 @@ def evaluate(
     for delta in filter(None, (global_model.factors, personal)):
         apply_delta(named_tensors(model), delta, experiment.adapter.scale)
     local = experiment.plan.batch_norm.local
-    clean = _score(experiment, model, _clear_images(experiment, camera, round), local)
-    weather = _score(experiment, model, _images_in_round(experiment, camera, round), local)
-    return Scores(weather, clean), state.with_statistics(statistics_of(model) if local else {})
+    score = partial(_score, experiment, model, reestimated=local)
+    return _scores(experiment, round, camera, score), state.with_statistics(statistics_of(model) if local else {})
 
 
 def evaluate_base(experiment: Experiment, round: int, camera: int) -> tuple[Scores, Scores]:
     """The base model as it comes (source), and with statistics taken by each camera (zero-byte), in the round's
     weather; nan for the latter where the model has no batch norm, which is nothing to adapt."""
     model = build_network(experiment, GlobalModel(), {})
-    images = (_images_in_round(experiment, camera, round), _clear_images(experiment, camera, round))
-    source = [_score(experiment, model, view, False) for view in images]
+    source = _scores(experiment, round, camera, partial(_score, experiment, model, reestimated=False))
     if not has_batch_norm(model):
-        return Scores(*source), Scores(nan, nan)
-    zero_byte = [_score(experiment, model, view, True) for view in images]
-    return Scores(*source), Scores(*zero_byte)
+        return source, Scores(nan, nan)
+    return source, _scores(experiment, round, camera, partial(_score, experiment, model, reestimated=True))
 
 
-def _score(experiment: Experiment, model: nn.Module, images: CameraData | None, reestimated: bool) -> float:
-    if images is None:
-        return nan
+def _scores(experiment: Experiment, round: int, camera: int, score: Callable[[CameraData], float]) -> Scores:
+    """In clear air, then in the round's weather; once, where that leaves the images as they are."""
+    clear = _clear_images(experiment, camera, round)
+    clean = nan if clear is None else score(clear)
+    if experiment.fleet.weather(camera, round).severity == CLEAR:
+        return Scores(clean, clean)
+    return Scores(score(_images_in_round(experiment, camera, round)), clean)
+
+
+def _score(experiment: Experiment, model: nn.Module, images: CameraData, *, reestimated: bool) -> float:
     recipe = experiment.plan.recipe
     if reestimated:
         reestimate_statistics(model, _images_for_statistics(experiment, images), recipe.precision, recipe.normalization)
@@ -269,7 +292,6 @@ def _clear_images(experiment: Experiment, camera: int, round: int) -> CameraData
 def _in_time(experiment: Experiment, camera: int, round: int, images: CameraData) -> CameraData:
     """The images in their order in time, drawn only where it matters: batches are shuffled otherwise."""
     plan = experiment.plan
-    if not (plan.correlated or plan.batch_norm.window):
+    if plan.stream == "iid" and not plan.batch_norm.window:
         return images
-    rng = stream(plan.seed, "stream", camera, round)
-    return in_stream_order(images, rng, correlated=plan.correlated)
+    return in_stream_order(images, stream(plan.seed, "stream", camera, round), plan.stream)

@@ -5,6 +5,7 @@ from fed_lorac.config.resumed import check_unchanged, resumed_config
 from fed_lorac.config.sections import (
     AdapterConfig,
     BatchNormConfig,
+    CamerasData,
     CifarData,
     CifarResNet,
     CodecConfig,
@@ -24,6 +25,7 @@ from fed_lorac.config.sections import (
     RunConfig,
     StrategyConfig,
     Topk,
+    TrafficSigns,
     Walk,
 )
 from fed_lorac.config.whole import Config
@@ -31,6 +33,7 @@ from fed_lorac.config.whole import Config
 __all__ = [
     "AdapterConfig",
     "BatchNormConfig",
+    "CamerasData",
     "CifarData",
     "CifarResNet",
     "CodecConfig",
@@ -53,6 +56,7 @@ __all__ = [
     "Source",
     "StrategyConfig",
     "Topk",
+    "TrafficSigns",
     "Walk",
     "check_unchanged",
     "load_config",

@@ -35,6 +35,9 @@ __all__ = ["BaseModel", "fresh_model", "load_base_model", "tell_notes", "train_b
 
 Saw = Literal["no", "yes", "unknown"]
 
+_UNLIKE = {"cifar10", "cifar100", "digits", "traffic-signs"}
+"""Data sets that share no image."""
+
 
 @dataclass(frozen=True, eq=False)
 class BaseModel:
@@ -99,7 +102,7 @@ def _checkpoint_path(config: Config, data: Dataset) -> Path:
                 f"Shipped weights exist for {' and '.join(SHIPPED)}; model.name is {config.model.name!r}. "
                 f"{remedy(config)}"
             )
-        return shipped_path(config.model.name)
+        return shipped_path(config.model.name, config.data.name)
     if config.model.weights != "pretrain":
         return home_expanded(config.model.weights)
     parts = [data.fingerprint, repr(config.model), str(config.run.seed), str(config.run.threads), config.run.precision]
@@ -191,19 +194,19 @@ def saw_fleet_images(metadata: Mapping[str, str], config: Config, data: Dataset)
     """Whether a base with this provenance was trained on images that cameras now have.
 
     Both splits go by rank within class in one order, so a base that took no larger share has seen none of them.
-    CIFAR-10-C is made of test images, which no base is trained on.
+    CIFAR-10-C is made of test images, which no base is trained on. Where cameras have images of their own, the data
+    set's fingerprint says which of them are the cloud's.
     """
     known = metadata.get("data_set"), metadata.get("cloud_share")
     if None in known:
         return "unknown"
     if config.data.name == "cifar10c" and known[0] == "cifar10":
         return "no"
-    same = metadata.get("data_fingerprint") == data.fingerprint or known[0] == config.data.name in (
-        "cifar10",
-        "cifar100",
-    )
-    if not same:
-        return "no" if {known[0], config.data.name} <= {"cifar10", "cifar100", "digits"} else "unknown"
+    equal = metadata.get("data_fingerprint") == data.fingerprint
+    if equal and config.data.name == "cameras":
+        return "no"
+    if not equal and not known[0] == config.data.name in ("cifar10", "cifar100", "traffic-signs"):
+        return "no" if {known[0], config.data.name} <= _UNLIKE else "unknown"
     return "no" if float(str(known[1])) <= float(_share(data)) else "yes"
 
 

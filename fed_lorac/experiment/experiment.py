@@ -15,7 +15,7 @@ from fed_lorac.config import (
 )
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.experiment.base_model import BaseModel
-from fed_lorac.fleet.camera_data import CameraData, camera_data
+from fed_lorac.fleet.camera_data import CameraData, Stream, camera_data
 from fed_lorac.fleet.fleet import CLEAR, Fleet, Weather
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.seeds import torch_stream
@@ -73,7 +73,7 @@ class LocalPlan:
     """What a camera does in a round, and what its messages mean.
 
     `recipe`: how steps are taken in the first round; a cosine takes its learning rate to 0 over `rounds`. `steps` a
-    round, or where they are 0, `epochs`. `correlated`: images come class by class. `block_size`: how many cameras train
+    round, or where they are 0, `epochs`. `stream`: in which order images come. `block_size`: how many cameras train
     side by side; 0: as `training.blocks.rule` says.
 
     `trains`, `sends`: whether it trains, and sends what it has trained. `updates`: each of the server's is a delta of
@@ -92,7 +92,7 @@ class LocalPlan:
     batch_norm: BatchNormPlan
     uplink: UplinkCodec
     block_size: int
-    correlated: bool
+    stream: Stream
     trains: bool
     sends: bool
     updates: Literal["delta", "state", "factors"]

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from fed_lorac.fleet.fleet import CLEAR, Camera, Weather
 from fed_lorac.runtime.source import source_of
 from fed_lorac.seeds import stream
 
-__all__ = ["CameraData", "camera_data", "in_stream_order"]
+__all__ = ["CameraData", "Stream", "camera_data", "in_stream_order"]
+
+Stream = Literal["iid", "correlated", "time"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,17 +51,19 @@ def camera_data(data: Dataset, camera: Camera, seed: int, weather: Weather | Non
     if made_by is None:
         arrays = build()
     else:
-        dealt = hashlib.sha256(camera.train.tobytes() + b"|" + camera.evaluation.tobytes()).hexdigest()
+        assigned = hashlib.sha256(camera.train.tobytes() + b"|" + camera.evaluation.tobytes()).hexdigest()
         code = source_of(__name__, "fed_lorac.data.dataset", "fed_lorac.seeds")
         key = f"weather over {data.name}; {weather.corruption} {weather.severity} camera {camera.id} seed {seed}; "
-        arrays = cached_arrays(f"{key}{dealt} of {data.fingerprint}; {made_by}, code {code}", build)
+        arrays = cached_arrays(f"{key}{assigned} of {data.fingerprint}; {made_by}, code {code}", build)
     return _view(data, camera, arrays["train"], arrays["test"])
 
 
-def in_stream_order(view: CameraData, rng: np.random.Generator, *, correlated: bool) -> CameraData:
-    """The images to adapt on as they come in time, the latest last: shuffled, or class by class where correlated."""
+def in_stream_order(view: CameraData, rng: np.random.Generator, stream: Stream) -> CameraData:
+    """The images to adapt on as they come, the latest last: shuffled, class by class, or as they were taken."""
+    if stream == "time":
+        return view
     order = rng.permutation(len(view.train))
-    if correlated:
+    if stream == "correlated":
         labels = view.train_labels.numpy()[order]
         place = rng.permutation(labels.max() + 1)  # which class comes when
         order = order[np.argsort(place[labels], kind="stable")]

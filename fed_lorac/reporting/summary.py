@@ -14,6 +14,7 @@ from fed_lorac.client.state import GlobalModel, personal_delta, read_deltas
 from fed_lorac.config import Config
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.experiment.experiment import Experiment, sees_frost
+from fed_lorac.fleet.fleet import AS_IT_IS
 from fed_lorac.fleet.links import air_time_s, days_to_send, link
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
 from fed_lorac.records.ledger import Row
@@ -119,6 +120,7 @@ def summary(
         "strategy": config.strategy.name,
         "label": _label(config),
         "data": experiment.data.name,
+        "camera_names": {str(camera.id): camera.name for camera in experiment.fleet.cameras if camera.name},
         "frost_textures": frost_textures() if sees_frost(experiment) else None,
         "base": {
             "source": experiment.base.source,
@@ -165,7 +167,7 @@ def _each(settings: Mapping[str, Any], key: str) -> list[Any]:
 def _weathers(experiment: Experiment, round: int) -> list[str]:
     """Each camera's weather, by corruption."""
     found = [experiment.fleet.weather(camera.id, round) for camera in experiment.fleet.cameras]
-    return [weather.corruption if weather.severity else "clear" for weather in found]
+    return [one.corruption if one.severity or one.corruption == AS_IT_IS else "clear" for one in found]
 
 
 def _over_rounds(rows: Iterable[Row], column: str) -> float | None:

@@ -16,9 +16,9 @@ from fed_lorac.adapters.strided import strides_unfolded
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
 from fed_lorac.runtime.precision import Precision
-from fed_lorac.seeds import layers_draw_from
 from fed_lorac.training.batches import Augment, Feed, autocast
 from fed_lorac.training.blocks import Alone, Sgd, Stack, check_equal, why_apart
+from fed_lorac.training.still import still
 
 __all__ = ["Outcome", "Recipe", "Task", "cosine", "train", "warm_cosine"]
 
@@ -84,7 +84,8 @@ def train(
 ) -> list[Outcome]:
     """Train models[k] on tasks[k], each as if it were alone: shuffled epochs, crops, clipping, momentum of its own.
 
-    Models are used as they stand (every module's mode, trainable parameters, device), end trained, and are of one
+    Models are used as they stand (every module's mode, trainable parameters, device; but for dropout and its like,
+    which stay off: `training.still`), end trained, and are of one
     architecture with one set of trainable parameters. Together they are a block: several run side by side as one
     network (`fed_lorac.training.blocks`) and agree with training one at a time to rounding; who has taken all of its
     steps leaves, and batches of unequal size are run apart, so nothing is ever padded. Networks that cannot stand side
@@ -99,9 +100,19 @@ def train(
     if len(models) > 1 and why_apart(models[0]):
         alone = [([m], [t]) for m, t in zip(models, tasks, strict=True)]
         return [train(m, t, recipe=recipe, lr_factor=lr_factor, on_step=on_step)[0] for m, t in alone]
-    network = (block := _Block(models, tasks, recipe)).side.network
-    own_draws = layers_draw_from(tasks[0].rng, block.like.device)  # of a block of one: no layer that draws is in others
-    with own_draws, fixed_norms_folded(network, models[0]), strides_unfolded(network):
+    with still(models):
+        return _trained(_Block(models, tasks, recipe), models[0], lr_factor, on_step)
+
+
+def _trained(
+    block: "_Block",
+    like: nn.Module,
+    lr_factor: Callable[[int, int], float],
+    on_step: Callable[[int, float], None] | None,
+) -> list[Outcome]:
+    """A block's steps, all of them; `like` is one of its networks."""
+    network, tasks = block.side.network, block.tasks
+    with fixed_norms_folded(network, like), strides_unfolded(network):
         for step in range(max(task.steps for task in tasks)):
             block.dismiss(step)
             loss = block.step(lr_factor, step)

@@ -144,22 +144,6 @@ def dropping() -> nn.Sequential:
         ).train()
 
 
-def test_dropout_draws_from_its_cameras_stream_and_leaves_the_global_generator_alone() -> None:
-    images, labels = photos(24), torch.arange(24) % 2
-    tasks = [Task(images, labels, 3, stream(3, "camera", camera)) for camera in range(2)]
-    block = [dropping(), dropping()]
-    torch.manual_seed(7)
-    before = torch.random.get_rng_state()
-    train(block, tasks, recipe=Recipe(batch_size=8))
-    assert torch.equal(before, torch.random.get_rng_state())
-    for camera, model in enumerate(block):
-        torch.manual_seed(camera)
-        alone = dropping()
-        train([alone], [Task(images, labels, 3, stream(3, "camera", camera))], recipe=Recipe(batch_size=8))
-        assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), model.parameters(), strict=True))
-    assert not torch.equal(block[0][4].weight, block[1][4].weight)
-
-
 def test_statistics_are_taken_without_dropout() -> None:
     model, images = nn.Sequential(nn.Dropout(0.5), *dropping()[:3], nn.Linear(900, 2)).train(), photos(40)
     reestimate_statistics(model, images)

@@ -84,7 +84,7 @@ class FleetConfig(Section):
     corruptions: str = setting(
         "fog, snow, gaussian_noise",
         "kinds of weather, a list: the first camera has the first, the second the second, and so on",
-        choices=registry.CORRUPTIONS.names,
+        choices=("none", *registry.CORRUPTIONS.names),
         listed=True,
         outside=registry.CORRUPTIONS.is_outside,
     )
@@ -97,7 +97,9 @@ class FleetConfig(Section):
     schedule: str = setting(
         "constant", "how a camera's weather changes from round to round", choices=names.WEATHER_SCHEDULES
     )
-    stream: str = setting("iid", "order of a camera's images: shuffled, or class by class", choices=names.STREAMS)
+    stream: str = setting(
+        "iid", "order of a camera's images: shuffled, class by class, or as it took them", choices=names.STREAMS
+    )
     label_skew: str = setting(
         "iid", "how often a camera sees each class: as all others do, or unevenly", choices=names.LABEL_SKEWS
     )
