@@ -1,11 +1,11 @@
-"""Every method by name, with its source: adapters, strategies, codecs, links. Knows registries; not what is in them.
+"""Every method by name, with its source: adapters, strategies, objectives, codecs, links. Knows registries alone.
 
 An entry's source stands beside it in its registry, and a strategy's exactness; what is added there shows up by itself.
 """
 
 from typing import Any
 
-from fed_lorac.registry import ADAPTERS, CODECS, LINKS, STRATEGIES, Kind
+from fed_lorac.registry import ADAPTERS, CODECS, LINKS, OBJECTIVES, STRATEGIES, Kind
 
 __all__ = ["Entry", "methods"]
 
@@ -13,7 +13,7 @@ Entry = dict[str, Any]
 
 
 def methods() -> dict[str, list[Entry]]:
-    """Every name that a config may have: kind ("adapters", "strategies", "codecs", "links") -> its entries, in order.
+    """Every name that a config may have: kind ("adapters", "strategies", "objectives", "codecs", "links") -> its entries, in order.
 
     An entry has a `name`, its `source` (a paper or a standard) and, of a strategy, whether its mean is `exact`. As a
     table: `pandas.DataFrame(fl.methods()["adapters"])`.
@@ -21,6 +21,7 @@ def methods() -> dict[str, list[Entry]]:
     return {
         "adapters": [{"name": name, "source": kind.source} for name, kind in _loaded(ADAPTERS)],
         "strategies": [{"name": name, "source": row.source, "exact": row.exact} for name, row in _loaded(STRATEGIES)],
+        "objectives": [{"name": name, "source": kind.source} for name, kind in _loaded(OBJECTIVES)],
         "codecs": [{"name": name, "source": row.source} for name, row in _loaded(CODECS)],
         "links": [{"name": name, "source": row.source} for name, row in _loaded(LINKS)],
     }

@@ -3,7 +3,7 @@ and evaluation on what they see. Knows networks, weather and frames; not Flower'
 
 import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import apply_delta
+from fed_lorac.client.observe import COLLAPSED, observe
 from fed_lorac.client.state import (
     ClientState,
     GlobalModel,
@@ -26,6 +27,7 @@ from fed_lorac.seeds import stream
 from fed_lorac.training.accuracy import Statistics, accuracy, batch_norms, reestimate_statistics, statistics_of
 from fed_lorac.training.blocks.rule import block_size
 from fed_lorac.training.loop import Task, train
+from fed_lorac.training.objectives.batch import NO_LABEL
 from fed_lorac.wire.frame import encode, encode_with_feedback
 from fed_lorac.wire.updates import personal_fingerprint
 
@@ -38,13 +40,15 @@ _FIXED_BY = 125  # images at most, evenly picked, that fix the statistics of a r
 class LocalUpdate:
     """What a camera's training in a round gives: the frame to send, what stands beside it, and its state afterwards.
 
-    A camera that sends nothing has an empty frame, and its adapter among its personal parameters.
+    A camera that sends nothing has an empty frame, and its adapter among its personal parameters. `observed`: what a
+    simulation sees of its learning without labels, which is no part of the reply that is billed.
     """
 
     frame: bytes = field(repr=False)
     num_examples: int
     train_loss: float
     state: ClientState
+    observed: Mapping[str, float] = field(default_factory=dict)
 
 
 def local_updates(
@@ -57,27 +61,38 @@ def local_updates(
     plan = experiment.plan
     images = {camera: _images_in_round(experiment, camera, round) for camera in states}
     [place] = {experiment.place(camera) for camera in states}
-    models = _bench(experiment, global_model, round, place).models(experiment, states.values())
+    bench = _bench(experiment, global_model, round, place)
+    models = bench.models(experiment, states.values())
     if plan.batch_norm.local and plan.batch_norm.fixed:
         _fix_statistics(experiment, models, images.values())
     before = [statistics_of(model) for model in models]
     tasks = [
         Task(
             view.train,
-            view.train_labels,
+            _labels_of(experiment, view),
             plan.steps_on(len(view.train)),
             stream(plan.seed, "camera", camera, "round", round),
         )
         for camera, view in images.items()
     ]
-    outcomes = train(models, tasks, recipe=plan.recipe_in(round))
+    outcomes = train(models, tasks, recipe=plan.recipe_in(round), objective=plan.objective)
     updates = {}
     for camera, model, was, task, outcome in zip(states, models, before, tasks, outcomes, strict=True):
+        observed = observe(outcome.guessed, task.labels, images[camera].train_labels)
+        if observed.get(COLLAPSED):
+            bench.reset(model)
         state = states[camera].with_statistics(statistics_of(model) if plan.batch_norm.local else {})
         trained = _trained_state(experiment, experiment.adapters[place], model, was)
         frame, state = _encode(experiment, global_model, round, camera, state, trained)
-        updates[camera] = LocalUpdate(frame, len(task.labels), outcome.mean_loss, state)
+        updates[camera] = LocalUpdate(frame, len(task.labels), outcome.mean_loss, state, observed)
     return updates
+
+
+def _labels_of(experiment: Experiment, view: CameraData) -> Tensor:
+    """The labels that a camera itself has; the truth is for those who look on."""
+    if not experiment.plan.objective.uses_labels:
+        return torch.full_like(view.train_labels, NO_LABEL)
+    return view.train_labels if view.labelled is None else view.train_labels.where(view.labelled, NO_LABEL)
 
 
 def _encode(
@@ -156,6 +171,12 @@ class _Bench:
             if personal := personal_parameters(experiment, state.personal_frame):
                 self._adapter.load(model, initial_state(personal, self._adapter.read(model)))
         return models
+
+    @torch.no_grad()
+    def reset(self, model: nn.Module) -> None:
+        """Give one of these networks a fresh adapter: what it was trained to is gone."""
+        for name, value in _moving(model):
+            value.copy_(self._fresh[name])
 
 
 @lru_cache(maxsize=1)
@@ -242,6 +263,8 @@ def _score(experiment: Experiment, model: nn.Module, images: CameraData | None, 
 def _images_in_round(experiment: Experiment, camera: int, round: int) -> CameraData:
     """A camera's images in the round's weather."""
     images = experiment.images(camera, experiment.fleet.weather(camera, round))
+    if (labelled := experiment.plan.labelled) is not None:
+        images = replace(images, labelled=torch.from_numpy(labelled.of(camera, len(images.train))))
     return _in_time(experiment, camera, round, images)
 
 

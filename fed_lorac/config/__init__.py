@@ -1,6 +1,7 @@
 """The config: sim_configs and Flower's run-config to frozen dataclasses, each value checked. Says no tensor."""
 
 from fed_lorac.config.load import Overrides, Source, load_config, shipped_configs
+from fed_lorac.config.local import LocalConfig
 from fed_lorac.config.resumed import check_unchanged, resumed_config
 from fed_lorac.config.sections import (
     AdapterConfig,
@@ -8,7 +9,6 @@ from fed_lorac.config.sections import (
     CodecConfig,
     DataConfig,
     FleetConfig,
-    LocalConfig,
     ModelConfig,
     RayConfig,
     RunConfig,

@@ -24,6 +24,7 @@ __all__ = ["contradictions", "fixed_basis"]
 def contradictions(config: "Config") -> Iterator[str]:
     """Each contradiction as one message: the law, what came, the remedy."""
     yield from _fleet(config)
+    yield from _objective(config)
     try:
         adapter, strategy = _trained(config), config.strategy.strategy()
     except ConfigError as error:  # a law of one class, about its own settings
@@ -77,6 +78,19 @@ def _fleet(config: "Config") -> Iterator[str]:
             f"A round cannot draw more cameras than there are; got fleet.per_round = {fleet.per_round} of "
             f"fleet.cameras = {fleet.cameras}. Lower the first or raise the second."
         )
+
+
+def _objective(config: "Config") -> Iterator[str]:
+    """Labels where there are some, and batches that an objective can work on."""
+    local, share = config.local, config.fleet.labelled_share
+    if local.objective != "mixed" and share != config.fleet.rules()["labelled_share"].default:
+        yield (
+            f"A share of labels is for cameras that lack the others; got fleet.labelled_share = {toml(share)} with "
+            f"local.objective = {toml(local.objective)}, which takes "
+            f'{"all" if local.objective == "labels" else "none"}. Set local.objective = "mixed", or take it away.'
+        )
+    if why := local.built_objective().refuses(local.batch_size):
+        yield f"{why} Here local.objective = {toml(local.objective)} and local.batch_size = {local.batch_size}."
 
 
 def _method(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> Iterator[str]:

@@ -23,7 +23,6 @@ __all__ = [
     "CodecConfig",
     "DataConfig",
     "FleetConfig",
-    "LocalConfig",
     "ModelConfig",
     "RayConfig",
     "RunConfig",
@@ -159,6 +158,7 @@ class FleetConfig(Section):
     )
     stream: str = setting("iid", "order of a camera's images: shuffled (iid), or class by class", choices=names.STREAMS)
     label_skew: str = setting("iid", "how the classes differ between cameras", choices=names.LABEL_SKEWS)
+    labelled_share: float = setting(0.1, 'share of labels under local.objective = "mixed"', above=0, most=1)
     availability: float = setting(1.0, "probability that a camera can be reached in a round", above=0, most=1)
     dropout: float = setting(0.0, "probability that a camera's reply is lost", least=0, below=1)
     link: str = setting(
@@ -217,23 +217,6 @@ class AdapterConfig(Section):
     def ranks(self) -> tuple[int, ...]:
         """`rank`, parsed: those that are assigned to cameras round robin."""
         return tuple(int(word) for word in items(str(self.rank)))
-
-
-@dataclass(frozen=True)
-class LocalConfig(Section):
-    """A camera's training in a round."""
-
-    section: ClassVar[str] = "local"
-    epochs: int = setting(5, "passes over the camera's images in a round", least=1)
-    steps: int = setting(0, "optimizer steps in a round; 0: by epochs", least=0)
-    batch_size: int = setting(15, "images in a step", least=1)
-    lr: float = setting(0.05, "learning rate of the first round", above=0)
-    momentum: float = setting(0.9, "momentum of SGD", least=0, below=1)
-    weight_decay: float = setting(5e-4, "weight decay of matrices; vectors have none", least=0)
-    clip_norm: float = setting(5.0, "largest norm of a gradient; 0: no clipping", least=0)
-    prox_mu: float = setting(0.0, "FedProx's mu: pull towards the start of the round; 0: none", least=0)
-    schedule: str = setting("cosine", "learning rate over the rounds", choices=names.SCHEDULES)
-    augment: str = setting("none", "random crops and mirror images", choices=names.AUGMENTS)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from fed_lorac.config.compatibility import contradictions
 from fed_lorac.config.gone import renamed
+from fed_lorac.config.local import LocalConfig
 from fed_lorac.config.section import OPTIONS, Section
 from fed_lorac.config.sections import (
     AdapterConfig,
@@ -16,7 +17,6 @@ from fed_lorac.config.sections import (
     CodecConfig,
     DataConfig,
     FleetConfig,
-    LocalConfig,
     ModelConfig,
     RayConfig,
     RunConfig,

@@ -3,7 +3,7 @@ base; not messages or bytes."""
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import cast
+from typing import Literal, cast
 
 import torch
 
@@ -24,6 +24,7 @@ from fed_lorac.data.store import cached_arrays
 from fed_lorac.experiment.base_model import BaseModel, load_base_model
 from fed_lorac.experiment.experiment import BatchNormPlan, Experiment, LocalPlan, UplinkCodec
 from fed_lorac.fleet.dealing import build_fleet
+from fed_lorac.fleet.labelled import Labelled
 from fed_lorac.registry import STRATEGIES
 from fed_lorac.runtime.normalization import Normalization
 from fed_lorac.runtime.precision import Precision, resolved_device, resolved_precision
@@ -117,6 +118,8 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         seed=config.run.seed,
         rounds=config.run.rounds,
         recipe=recipe,
+        objective=local.built_objective(),
+        labelled=_labelled(config),
         cosine=local.schedule == "cosine",
         epochs=local.epochs,
         steps=local.steps,
@@ -131,6 +134,15 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         clustered=strategy.personal_kind == "delta",
         fixed_basis=fixed_basis(config),
     )
+
+
+def _labelled(config: Config) -> Labelled | None:
+    """Who has labels under "mixed"."""
+    whose = config.local.tables.get("mixed", {}).get("whose")
+    if whose is None:
+        return None
+    fleet = config.fleet
+    return Labelled(fleet.labelled_share, cast(Literal["images", "cameras"], whose), fleet.cameras, config.run.seed)
 
 
 def _adapters(config: Config, base: BaseModel, plan: LocalPlan) -> tuple[Adapter, ...]:

@@ -17,9 +17,11 @@ from fed_lorac.data.datasets import Dataset
 from fed_lorac.experiment.base_model import BaseModel
 from fed_lorac.fleet.camera_data import CameraData, camera_data
 from fed_lorac.fleet.fleet import CLEAR, Fleet, Weather
+from fed_lorac.fleet.labelled import Labelled
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.seeds import torch_stream
 from fed_lorac.training.loop import Recipe, cosine
+from fed_lorac.training.objectives.objective import Objective
 from fed_lorac.wire.codecs.codecs import FP32, Codec
 
 __all__ = [
@@ -76,6 +78,7 @@ class LocalPlan:
     round, or where they are 0, `epochs`. `correlated`: images come class by class. `block_size`: how many cameras train
     side by side; 0: as `training.blocks.rule` says.
 
+    `objective`: what a step lowers. `labelled`: which images have labels, where that is a matter of a share.
     `trains`, `sends`: whether it trains, and sends what it has trained. `updates`: each of the server's is a delta of
     weights, an adapter state that both ends turn into one, or factors that live on in the adapter. `clustered`: a
     camera's personal parameters are its cluster's delta of the weights; otherwise its adapter starts from them.
@@ -85,6 +88,8 @@ class LocalPlan:
     seed: int
     rounds: int
     recipe: Recipe
+    objective: Objective
+    labelled: Labelled | None
     cosine: bool
     epochs: int
     steps: int

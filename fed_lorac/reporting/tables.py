@@ -117,6 +117,14 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
         yield "[yellow]Frost used the stand-in, not CIFAR-10-C's textures: install fed-lorac\\[frost].[/yellow]"
     if (error := summary.get("reconstruction_error")) is not None:
         yield f"Atoms miss {error:.1%} of the base's weights (relative, Frobenius); the base itself stays whole."
+    if found := summary.get("without_labels"):
+        online = (
+            f"online accuracy {_percent(found['online_accuracy'])} %" if found["online_accuracy"] is not None else ""
+        )
+        yield (
+            f"Cameras learnt by {summary['objective']}: {found['labels_used']:,} labels used, {online}; "
+            f"{found['cameras_collapsed']} resets after a collapse."
+        )
     for group, cameras in _members(summary.get("groups") or {}).items():
         yield f"Group {group}: cameras {', '.join(map(str, cameras))}."
     if "block_size" in summary:

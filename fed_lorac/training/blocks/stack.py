@@ -71,6 +71,22 @@ class Alone:
         """Every trained tensor and its gradient, (1, ...), in the network's order."""
         return [(p.data[None], None if p.grad is None else p.grad[None]) for p in self._trained]
 
+    @property
+    def parameters(self) -> Sequence[nn.Parameter]:
+        """What is trained, in the network's order."""
+        return self._trained
+
+    def rows(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Tensors of the trained parameters' shapes as (1, ...)."""
+        return [tensor[None] for tensor in tensors]
+
+    def swap(self, rows: Sequence[Tensor]) -> list[Tensor]:
+        """Let the network have these values, (1, ...), as its trained ones; what it had, for the way back."""
+        before = [p.data[None] for p in self._trained]
+        for p, row in zip(self._trained, rows, strict=True):
+            p.data = row[0]
+        return before
+
     def part(self, cameras: Sequence[int] | None) -> None:
         """There is one, and it takes part."""
 
@@ -109,6 +125,22 @@ class Stack:
     def trained(self) -> list[tuple[Tensor, Tensor | None]]:
         """Every trained tensor and its gradient, (N, ...), in the network's order."""
         return [(p.data, p.grad) for p in self._parameters]
+
+    @property
+    def parameters(self) -> Sequence[nn.Parameter]:
+        """What is trained, in the network's order."""
+        return self._parameters
+
+    def rows(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Tensors of the trained parameters' shapes, which are (N, ...) already."""
+        return list(tensors)
+
+    def swap(self, rows: Sequence[Tensor]) -> list[Tensor]:
+        """Let the networks have these values, (N, ...), as their trained ones; what they had, for the way back."""
+        before = [p.data for p in self._parameters]
+        for p, row in zip(self._parameters, rows, strict=True):
+            p.data = row
+        return before
 
     def part(self, cameras: Sequence[int] | None) -> None:
         """Let the next forward be of these places only; None: of all."""
