@@ -125,7 +125,10 @@ def export(
 
 @app.command()
 def methods(as_json: AsJson = False) -> None:
-    """List every adapter, strategy, codec and link with its source, and whether a strategy's mean is exact."""
+    """List every name that a config may say: what it is, its source, and the package that it comes from.
+
+    Adapters, strategies (with whether their mean is exact), codecs, links, models, data sets and corruptions.
+    """
     from fed_lorac.api.catalogue import methods as all_methods  # noqa: PLC0415
     from fed_lorac.reporting.tables import methods_tables  # noqa: PLC0415
 

@@ -47,7 +47,7 @@ def same_weights_in_every_run() -> None:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder with `cifar10-jpeg/` and `cifar10c-sample/`; tests that need it are skipped, visibly, without it."""
+    """The folder with `cifar10/` and `cifar10c-sample/`; tests that need it are skipped, visibly, without it."""
     root = os.environ.get("FED_LORAC_DATA")
     if not root:
         pytest.skip("FED_LORAC_DATA is not set: this test needs real images (see CONTRIBUTING.md)")

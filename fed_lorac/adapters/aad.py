@@ -44,8 +44,11 @@ class AadConv2d(AdaptedConv2d):
 
 @dataclass(frozen=True)
 class AdditiveDecomposition(ConvAdapter):
-    """FedMUD's decomposition on every convolution but the first; `rank_mode` is LoRA-C's, so L and R are as large as
-    LoRA-C's B and A of the same rank."""
+    """A convolution's update as L0 R + L R0, of which L and R are trained; L0 and R0 are frozen.
+
+    The first convolution has none. `rank_mode` is LoRA-C's, so L and R are as large as LoRA-C's B and A of the same
+    rank.
+    """
 
     formula = "Σ R (in K + out K) + ends"
     source = "FedMUD's additive decomposition, arXiv 2505.23176"

@@ -29,7 +29,7 @@ class FfaConv2d(LoraConv2d):
 
 @dataclass(frozen=True)
 class FfaLoraC(LoraC):
-    """LoRA-C's factors, A frozen. State: "<conv>.B"."""
+    """LoRA-C's factors, of which A is frozen and B is trained. State: "<conv>.B"."""
 
     source = "FFA-LoRA, arXiv 2403.12313, on LoRA-C"
     layer = FfaConv2d

@@ -45,10 +45,11 @@ class AtomsConv2d(AdaptedConv2d):
 
 @dataclass(frozen=True, kw_only=True)
 class FilterAtoms(ConvAdapter):
-    """alpha of the starting base, delta D zero at first and trained.
+    """Each kernel as a sum of a few atoms that all kernels share; only the atoms are trained.
 
-    State: "<conv>.D" (m, K, K), for a regrouped 1x1 convolution "<conv>.Dc" (m, kc, kc). As alpha is the same for all
-    cameras and rounds, the delta is linear in the state.
+    alpha is that of the starting base; delta D is zero at first. State: "<conv>.D" (m, K, K), for a regrouped 1x1
+    convolution "<conv>.Dc" (m, kc, kc). As alpha is the same for all cameras and rounds, the delta is linear in the
+    state.
 
     With m1 the overcomplete form: delta D = alpha1 x D1 for every channel in, alpha1 drawn, D1 zero at first, both
     trained. State: "<conv>.alpha1" (in, m, m1) and "<conv>.D1" (m, m1, K, K), as in the authors' release: each of the m

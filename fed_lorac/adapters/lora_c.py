@@ -31,9 +31,10 @@ __all__ = ["LoraC", "delta"]
 
 @dataclass(frozen=True)
 class LoraC(LowRankAdapter):
-    """LoRA-C's factors. `rank_mode` "auto" is `targets.auto_rank_mode` of the network.
+    """A convolution's update as a product B A of two matrices of low rank.
 
-    `kernel_wise` is the paper's ablation: a pair a kernel, A (out, in, r, K) and B (out, in, K, r).
+    `rank_mode` "auto" is `targets.auto_rank_mode` of the network. `kernel_wise` is the paper's ablation: a pair a
+    kernel, A (out, in, r, K) and B (out, in, K, r).
     """
 
     source = "LoRA-C, arXiv 2410.16954"

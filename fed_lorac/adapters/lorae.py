@@ -13,7 +13,7 @@ __all__ = ["Lorae"]
 
 @dataclass(frozen=True)
 class Lorae(LowRankAdapter):
-    """Conv LoRA's factors with alpha = r."""
+    """Conv LoRA's filters and mapper, with alpha = r."""
 
     formula = "Σ r (in K² + out) + ends"
     source = "LoRAE, Low-rank adaptation for edge AI, doi 10.1038/s41598-025-16794-9"

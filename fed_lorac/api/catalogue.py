@@ -1,11 +1,19 @@
-"""Every method by name, with its source: adapters, strategies, objectives, codecs, links. Knows registries alone.
+"""Every part that a config can name, with its source. Knows registries and docstrings; not what is in them.
 
-An entry's source stands beside it in its registry, and a strategy's exactness; what is added there shows up by itself.
+What is said of a part stands beside it: an attribute `source`, or a docstring. What is added shows up by itself.
 """
 
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from fed_lorac.registry import ADAPTERS, CODECS, LINKS, OBJECTIVES, STRATEGIES, Kind
+from fed_lorac.errors import ConfigError, FedLoracError
+from fed_lorac.fleet.links import Link
+from fed_lorac.registry import ADAPTERS, CODECS, CORRUPTIONS, DATASETS, LINKS, MODELS, OBJECTIVES, STRATEGIES, Kind
+from fed_lorac.wire.codecs.codecs import Codec
 
 __all__ = ["Entry", "methods"]
 
@@ -13,23 +21,81 @@ Entry = dict[str, Any]
 
 
 def methods() -> dict[str, list[Entry]]:
-    """Every name that a config may have: kind ("adapters", "strategies", "objectives", "codecs", "links") -> its entries, in order.
+    """Every name that a config may have, by kind: built-in ones first, then those of installed packages.
 
-    An entry has a `name`, its `source` (a paper or a standard) and, of a strategy, whether its mean is `exact`. As a
-    table: `pandas.DataFrame(fl.methods()["adapters"])`.
+    The kinds are "adapters", "strategies", "objectives", "codecs", "links", "models", "datasets" and "corruptions". An
+    entry has its `name`, a `summary` of one line, its `source` (a paper or a standard; "" where it names none),
+    `origin` ("built in", or the package and its version), `problem` (why an installed part cannot be used; ""
+    otherwise) and, of a strategy, whether its mean is `exact`. As a table: `pandas.DataFrame(fl.methods()["adapters"])`.
     """
     return {
-        "adapters": [{"name": name, "source": kind.source} for name, kind in _loaded(ADAPTERS)],
-        "strategies": [{"name": name, "source": row.source, "exact": row.exact} for name, row in _loaded(STRATEGIES)],
-        "objectives": [{"name": name, "source": kind.source} for name, kind in _loaded(OBJECTIVES)],
-        "codecs": [{"name": name, "source": row.source} for name, row in _loaded(CODECS)],
-        "links": [{"name": name, "source": row.source} for name, row in _loaded(LINKS)],
+        "adapters": _entries(ADAPTERS, _summary),
+        "strategies": [entry | {"exact": _exact(entry)} for entry in _entries(STRATEGIES, _summary)],
+        "objectives": _entries(OBJECTIVES, _summary),
+        "codecs": _entries(CODECS, _codec_summary),
+        "links": _entries(LINKS, _link_summary),
+        "models": _entries(MODELS, _summary),
+        "datasets": _entries(DATASETS, _summary),
+        "corruptions": _entries(CORRUPTIONS, _summary),
     }
 
 
-def _loaded(kind: Kind) -> list[tuple[str, Any]]:
-    """Built-in ones first, then those of installed packages."""
-    return [
-        (name, kind.load(name) if kind.form == "class" else kind.make(name))
-        for name in (*kind.names, *sorted(kind.installed()))
-    ]
+def _entries(kind: Kind, summary: Callable[[Any], str]) -> list[Entry]:
+    try:
+        installed = sorted(kind.installed())
+    except ConfigError as error:  # two packages have registered one name
+        return [*_entries_of(kind, kind.names, summary), _entry("?", kind.group, problem=str(error))]
+    return _entries_of(kind, (*kind.names, *installed), summary)
+
+
+def _entries_of(kind: Kind, names: tuple[str, ...], summary: Callable[[Any], str]) -> list[Entry]:
+    found = []
+    for name in names:
+        try:
+            part = kind.make(name) if kind.form == "value" else kind.load(name)
+            found.append(_entry(name, kind.origin(name), summary(part), _source(part)))
+        except FedLoracError as error:
+            found.append(_entry(name, kind.origin(name), problem=str(error)))
+    return found
+
+
+def _entry(name: str, origin: str, summary: str = "", source: str = "", problem: str = "") -> Entry:
+    return {"name": name, "summary": summary, "source": source, "origin": origin, "problem": problem}
+
+
+def _exact(entry: Entry) -> bool | None:
+    return None if entry["problem"] else bool(STRATEGIES.load(entry["name"]).exact)
+
+
+def _summary(part: Any) -> str:
+    """The first sentence of its docstring."""
+    paragraph = " ".join(_docstring(part).partition("\n\n")[0].split())
+    return paragraph.partition(". ")[0].removesuffix(".")
+
+
+def _source(part: Any) -> str:
+    """Its attribute `source`; else what follows "Source:" in its docstring, or in its module's."""
+    if (said := getattr(part, "source", None)) is not None:
+        return str(said)
+    module = sys.modules.get(getattr(_code(part), "__module__", ""))
+    for text in (_docstring(part), getattr(module, "__doc__", None) or ""):
+        if found := re.search(r"^Source: (.+?)(?:\n\n|\Z)", text, re.MULTILINE | re.DOTALL):
+            return " ".join(found[1].split()).removesuffix(".")
+    return ""
+
+
+def _docstring(part: Any) -> str:
+    return inspect.getdoc(_code(part)) or ""
+
+
+def _code(part: Any) -> Any:
+    return part.func if isinstance(part, partial) else part
+
+
+def _codec_summary(codec: Codec) -> str:
+    return "lossless" if codec.lossless else "unbiased" if codec.unbiased else "biased"
+
+
+def _link_summary(link: Link) -> str:
+    limit = f", at most {link.duty_cycle:.0%} of the time" if link.duty_cycle < 1 else ""
+    return f"{link.uplink_kbit_s:g} kbit/s up, {link.downlink_kbit_s:g} down{limit}"

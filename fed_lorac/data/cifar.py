@@ -1,5 +1,9 @@
 """CIFAR-10 and CIFAR-100 as their authors publish them. Knows torchvision's list of files; not splits or caches.
 
+Images are ordered as an image folder of them is: training files first, then by class, then by the file name that their
+authors gave each. So the published files and a lossless copy in folders are one data set, with one fingerprint and one
+share of the cloud: a base that was trained on the cloud's images of one never met the fleet's of the other.
+
 The official files are Python pickles, and a pickle from outside can run code. So each file must first have the md5
 that torchvision publishes for it, and is then read by an unpickler that can make arrays and plain values only.
 """
@@ -8,7 +12,7 @@ import hashlib
 import pickle
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +21,16 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from fed_lorac.data.decode import resize
+from fed_lorac.data.decode import decode_all, resize
 from fed_lorac.data.disk import locked, writing
+from fed_lorac.data.image_folder import Listing
 from fed_lorac.errors import DataError
 
-__all__ = ["CIFAR10_CLASSES", "Official", "download", "is_there", "official", "read", "stamp"]
+__all__ = ["CIFAR10_CLASSES", "Official", "download", "is_there", "official", "read", "read_copy", "stamp"]
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_PIXELS = "4908da5c82d8ba3480f7abe8c913da9179469799a7cc25b28909ad6206c02abf"
+"""sha256 of the 60,000 published images, uint8 (60000, 32, 32, 3), in the order that the top of this file says."""
 SIDE = 32  # pixels
 
 
@@ -164,9 +171,11 @@ def _unpickle(path: Path, md5: str) -> Mapping[str, Any]:
 
 def _batch(
     version: Official, path: Path, md5: str
-) -> tuple[UInt8[np.ndarray, "n side side 3"], Int64[np.ndarray, " n"]]:
+) -> tuple[UInt8[np.ndarray, "n side side 3"], Int64[np.ndarray, " n"], list[str]]:
+    """Images, labels and file names of one file, in its own order."""
     content = _unpickle(path, md5)
     pixels, labels = content.get("data"), np.asarray(content.get(version.label_key, []))
+    names = [str(name) for name in content.get("filenames", [])]
     row = 3 * SIDE * SIDE
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), row):
         came = (pixels.dtype, pixels.shape) if isinstance(pixels, np.ndarray) else type(pixels).__name__
@@ -174,25 +183,70 @@ def _batch(
             f"{path} must hold uint8 images of shape ({len(labels)}, {row}), one a label; it holds {came}. "
             "Download it again."
         )
-    return pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1), labels.astype(np.int64)
+    if len(names) != len(labels):
+        raise DataError(
+            f"{path} must hold the name of each of its {len(labels)} images; it holds {len(names)}. Download it again."
+        )
+    return pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1), labels.astype(np.int64), names
+
+
+def _part(
+    version: Official, files: Sequence[tuple[Path, str]]
+) -> tuple[UInt8[np.ndarray, "n side side 3"], Int64[np.ndarray, " n"]]:
+    """The images and labels of these files together, by class and, within each, by name."""
+    batches = [_batch(version, path, md5) for path, md5 in files]
+    labels = np.concatenate([labels for _, labels, _ in batches])
+    names = [name for _, _, names in batches for name in names]
+    order = sorted(range(len(names)), key=lambda place: (labels[place], names[place]))
+    return np.concatenate([pixels for pixels, _, _ in batches])[order], labels[order]
 
 
 def read(version: Official, root: Path, size: int) -> dict[str, np.ndarray]:
-    """Images, labels, classes and where the test images start; training files first, in the files' own order.
+    """Images, labels, classes and where the test images start, in the order that the top of this file says.
 
     Raises:
         DataError: a file is missing, has another md5, or does not hold what it should.
     """
     paths = _paths(version, root)
-    parts = [_batch(version, path, md5) for path, (_, md5) in zip(paths, version.files[:-1], strict=False)]
+    batches = [(path, md5) for path, (_, md5) in zip(paths, version.files[:-1], strict=False)]
+    parts = [_part(version, batches[: len(version.train)]), _part(version, batches[len(version.train) :])]
     classes = list(_unpickle(paths[-1], version.meta[1]).get(version.classes_key, []))
     labels = np.concatenate([part for _, part in parts])
     if not np.array_equal(np.unique(labels), np.arange(len(classes))):
         raise DataError(
             f"{version.name} in {root} must have images of each of its {len(classes)} classes. Download it again."
         )
-    pixels = np.concatenate([part for part, _ in parts])
+    return _arrays(np.concatenate([part for part, _ in parts]), labels, classes, len(parts[0][1]), size)
+
+
+def read_copy(listing: Listing, size: int) -> dict[str, np.ndarray]:
+    """As `read`, of CIFAR-10 as an image folder, `train_count` of whose files are for training; with "published",
+    whether its pixels are those of the published files.
+
+    Raises:
+        DataError: a file that is no whole image, or another number of classes.
+    """
+    if listing.classes != CIFAR10_CLASSES or listing.train_count is None:
+        odd = sorted(set(listing.classes) ^ set(CIFAR10_CLASSES)) or ["train/ and test/ folders"]
+        raise DataError(
+            f"A copy of CIFAR-10 must have train/ and test/ with its ten classes; {listing.root} differs in "
+            f"{', '.join(odd)}. Unpack it again."
+        )
+    pixels = decode_all(listing.files, SIDE, f"decoding {listing.root.name}")
+    published = hashlib.sha256(pixels).hexdigest() == CIFAR10_PIXELS
+    labels = np.array(listing.labels, np.int64)
+    arrays = _arrays(pixels, labels, listing.classes, listing.train_count, size)
+    return {**arrays, "published": np.array([published])}
+
+
+def _arrays(
+    pixels: UInt8[np.ndarray, "n side side 3"],
+    labels: Int64[np.ndarray, " n"],
+    classes: Sequence[str],
+    test_start: int,
+    size: int,
+) -> dict[str, np.ndarray]:
+    """A cache entry, its images in the size that is asked for."""
     if size != SIDE:
         pixels = np.stack([resize(Image.fromarray(image), size) for image in pixels])
-    test_start = sum(len(part) for _, part in parts[: len(version.train)])
     return {"images": pixels, "labels": labels, "classes": np.array(classes), "test_start": np.array([test_start])}

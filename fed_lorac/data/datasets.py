@@ -151,47 +151,66 @@ def _official(version: cifar.Official, ask: Request) -> Dataset:
 
 
 def cifar100(ask: Request) -> Dataset:
+    """CIFAR-100: 60,000 images of 100 classes, from the official files.
+
+    Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"
+    """
     return _official(cifar.official("cifar100"), ask)
 
 
 def cifar10(ask: Request) -> Dataset:
-    """The official files where they are or may be fetched, else a copy of CIFAR-10 as an image folder."""
+    """CIFAR-10: 60,000 images of ten classes.
+
+    The official files where they are or may be fetched, else a copy of CIFAR-10 as an image folder.
+
+    Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"
+    """
     if ask.download or (ask.root / "cifar-10-batches-py").is_dir():
         return _official(cifar.official("cifar10"), ask)
-    folder = ask.root / "cifar10-jpeg" if (ask.root / "cifar10-jpeg").is_dir() else ask.root
+    folder = ask.root / "cifar10" if (ask.root / "cifar10").is_dir() else ask.root
     if folder == ask.root and not (folder.is_dir() and has_splits(folder)):
         raise DataError(
-            f"cifar10 must be in its root; {ask.root} has neither cifar-10-batches-py/ nor cifar10-jpeg/, nor train/ "
-            "and test/. Ask for download, or set the root or FED_LORAC_DATA."
+            f"cifar10 must be in its root; {ask.root} has neither cifar-10-batches-py/ nor cifar10/, nor train/ and "
+            "test/. Ask for download, or set the root or FED_LORAC_DATA."
         )
     listing = list_images(folder)
-    return _dataset(_copy_name(listing), _decoded(listing, ask), ask)
+    code = source_of("fed_lorac.data.cifar", "fed_lorac.data.image_folder", "fed_lorac.data.class_names")
+    key = f"images of cifar10, {_files_of(listing, ask.image_size)}, {code}"
+    entry = cached(key, lambda: cifar.read_copy(listing, ask.image_size), ask.cache_dir)
+    return _dataset(_copy_name(entry), entry, ask)
 
 
-def _copy_name(listing: Listing) -> str:
-    """The name to record for a CIFAR-10 that is not byte for byte its authors', once it has the ten classes."""
-    if listing.classes != cifar.CIFAR10_CLASSES or listing.train_count is None:
-        odd = sorted(set(listing.classes) ^ set(cifar.CIFAR10_CLASSES)) or ["train/ and test/ folders"]
-        raise DataError(
-            f"A copy of CIFAR-10 must have train/ and test/ with its ten classes; {listing.root} differs in "
-            f"{', '.join(odd)}. Unpack it again."
-        )
-    train, test = listing.train_count, len(listing.files) - listing.train_count
-    part = "" if (train, test) == (50_000, 10_000) else f", {train} + {test} of 50000 + 10000 images"
-    return f"cifar10 (JPEG re-encoding{part})"
+def _copy_name(entry: Entry) -> str:
+    """The name to record for an image folder of CIFAR-10: a copy that is not the published one says so."""
+    if entry.arrays["published"][0]:
+        return "cifar10"
+    train = int(entry.arrays["test_start"][0])
+    test = len(entry.arrays["labels"]) - train
+    if (train, test) == (50_000, 10_000):
+        return "cifar10 (a copy with other pixels than the published images)"
+    return f"cifar10 (a copy of {train} + {test} of its 50000 + 10000 images)"
 
 
 def folder(ask: Request) -> Dataset:
+    """Images of your own: a folder for each class, with train/ and test/ above them or without."""
     return _dataset(f"folder ({ask.root.name})", _decoded(list_images(ask.root), ask), ask)
 
 
 def digits(ask: Request) -> Dataset:
+    """1,797 scanned digits, enlarged; they come with scikit-learn, so nothing is fetched.
+
+    Source: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository
+    """
     key = f"images of digits, {ask.image_size} pixels a side; {scans.stamp(ask.image_size)}"
     entry = cached(key, lambda: scans.read(ask.image_size), ask.cache_dir)
     return _dataset("digits", entry, ask)
 
 
 def cifar10c(ask: Request) -> Dataset:
+    """CIFAR-10-C's own files: test images of CIFAR-10 in 19 kinds of ready-made weather and wear.
+
+    Source: Hendrycks and Dietterich 2019, arXiv 1903.12261
+    """
     if ask.image_size != cifar10c_files.SIDE:
         raise ConfigError(f"CIFAR-10-C's images are 32 x 32; got image_size = {ask.image_size}. Leave it at 32.")
     clean = ask.clean
@@ -210,11 +229,12 @@ def _decoded(listing: Listing, ask: Request) -> Entry:
         return arrays if listing.train_count is None else {**arrays, "test_start": np.array([listing.train_count])}
 
     code = source_of(__name__, "fed_lorac.data.image_folder", "fed_lorac.data.class_names")
-    key = (
-        f"images of {listing.root}, {ask.image_size} pixels a side; {len(listing.files)} files {listing.stamp}; "
-        f"{decode_settings(ask.image_size)}, {code}"
-    )
-    return cached(key, build, ask.cache_dir)
+    return cached(f"images of {_files_of(listing, ask.image_size)}, {code}", build, ask.cache_dir)
+
+
+def _files_of(listing: Listing, size: int) -> str:
+    """What, besides the code, decides the pixels of an image folder: part of a cache key."""
+    return f"{listing.root}, {size} pixels a side; {len(listing.files)} files {listing.stamp}; {decode_settings(size)}"
 
 
 def _dataset(name: str, entry: Entry, ask: Request) -> Dataset:

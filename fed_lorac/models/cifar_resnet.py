@@ -1,6 +1,6 @@
 """CIFAR ResNets: three stages on 32x32 inputs. Knows layers; not adapters, cameras or files.
 
-He et al. 2016, "Deep Residual Learning for Image Recognition" (arXiv 1512.03385), section 4.2: depth 6n + 2.
+Source: He et al. 2016, "Deep Residual Learning for Image Recognition" (arXiv 1512.03385), section 4.2: depth 6n + 2.
 """
 
 from collections.abc import Callable
@@ -64,8 +64,10 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """ResNet-(6n+2) of the given width: stages of `width`, 2 * `width` and 4 * `width` channels, n blocks
-    each; width 0 is WIDTH."""
+    """A ResNet for 32x32 images, of depth 6n + 2: three stages of n blocks.
+
+    The stages have `width`, 2 * `width` and 4 * `width` channels; width 0 is WIDTH.
+    """
 
     def __init__(
         self, depth: int, *, num_classes: int = 10, width: int = 0, norm: str = "batch", shortcut: str = "projection"

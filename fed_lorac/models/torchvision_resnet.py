@@ -1,6 +1,8 @@
 """torchvision's ResNets with the stem for 32x32 inputs. Knows layers; not adapters, cameras or files.
 
-LoRA-C (arXiv 2410.16954), section V: the 7x7 stride-2 stem becomes 3x3 stride 1, the max-pool goes.
+The 7x7 stride-2 stem becomes 3x3 stride 1, the max-pool goes.
+
+Source: He et al. 2016, arXiv 1512.03385, with the stem of LoRA-C, arXiv 2410.16954, section V
 """
 
 from functools import partial
@@ -21,7 +23,10 @@ WIDTH = 64
 def torchvision_resnet(
     name: str, *, num_classes: int, width: int = 0, norm: str = "batch", shortcut: str = "projection"
 ) -> nn.Module:
-    """The network `name` from scratch, ready for (N, 3, 32, 32); only torchvision's own width and norm exist."""
+    """torchvision's ResNet with a stem for 32x32 images.
+
+    From scratch, ready for (N, 3, 32, 32); only torchvision's own width and norm exist.
+    """
     if (width or WIDTH, norm, shortcut) != (WIDTH, "batch", "projection"):
         raise ConfigError(
             f"{name} is torchvision's: width 64, batch norm, projection shortcuts; "

@@ -94,6 +94,15 @@ def _three(values: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {"adapter": values[key], "full": values[f"full_{key}"], "full_fp32": values[f"full_fp32_{key}"]}
 
 
+def _how_learnt(summary: Mapping[str, Any]) -> Iterable[str]:
+    """What cameras learnt from, where they lack labels."""
+    if found := summary.get("without_labels"):
+        yield (
+            f"Cameras learnt by {summary['objective']}, {found['labels_used']:,} labels used; online accuracy "
+            f"{_percent(found['online_accuracy'])}; {found['cameras_collapsed']} resets after a collapse."
+        )
+
+
 def _share(part: int, whole: int) -> str:
     return f"{part / whole:.2%}" if whole else ""
 
@@ -117,14 +126,7 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
         yield "[yellow]Frost used the stand-in, not CIFAR-10-C's textures: install fed-lorac\\[frost].[/yellow]"
     if (error := summary.get("reconstruction_error")) is not None:
         yield f"Atoms miss {error:.1%} of the base's weights (relative, Frobenius); the base itself stays whole."
-    if found := summary.get("without_labels"):
-        online = (
-            f"online accuracy {_percent(found['online_accuracy'])} %" if found["online_accuracy"] is not None else ""
-        )
-        yield (
-            f"Cameras learnt by {summary['objective']}: {found['labels_used']:,} labels used, {online}; "
-            f"{found['cameras_collapsed']} resets after a collapse."
-        )
+    yield from _how_learnt(summary)
     for group, cameras in _members(summary.get("groups") or {}).items():
         yield f"Group {group}: cameras {', '.join(map(str, cameras))}."
     if "block_size" in summary:
@@ -157,18 +159,20 @@ def _members(groups: Mapping[str, int]) -> dict[int, list[int]]:
 
 
 def methods_tables(found: Mapping[str, list[dict[str, Any]]]) -> Iterable[RenderableType]:
-    """A table a kind of method: names, sources, and of strategies whether their mean is exact."""
+    """A table a kind of part; a part that cannot be used has its problem in place of a summary."""
     for kind, entries in found.items():
         table = Table(title=kind.capitalize(), title_justify="left")
-        for column in entries[0]:
+        columns = [column for column in entries[0] if column != "problem"]
+        for column in columns:
             table.add_column(column, no_wrap=column == "name")
         for entry in entries:
-            table.add_row(*(escape(_worded(value)) for value in entry.values()))
+            shown = entry | {"summary": entry["summary"] or entry["problem"]}
+            table.add_row(*(escape(_worded(shown[column])) for column in columns), style="red" * bool(entry["problem"]))
         yield table
 
 
 def _worded(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    return {True: "yes", False: "no", None: ""}[value] if isinstance(value, bool | None) else str(value)
 
 
 def _percent(value: float | None) -> str:

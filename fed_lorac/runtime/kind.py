@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module, invalidate_caches
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from socket import gethostname
 from typing import Any, Literal
@@ -43,6 +43,16 @@ class Kind:
 
     def installed(self) -> Mapping[str, str]:
         """Name -> "module:Name" of what installed packages register. Raises `ConfigError` where a name is taken."""
+        return {name: point.value for name, point in self._points().items()}
+
+    def origin(self, name: str) -> str:
+        """Where a name comes from: "built in", or the installed package and its version; "" for "module:Name"."""
+        if name in self.built_in:
+            return "built in"
+        point = self._points().get(name)
+        return f"{point.dist.name} {point.dist.version}" if point and point.dist else ""
+
+    def _points(self) -> Mapping[str, EntryPoint]:
         return _installed(self.group, self.names) if self.group else {}
 
     def find(self, name: str) -> str | type | None:
@@ -160,15 +170,15 @@ def _imported(module: str) -> Any:
 
 
 @cache
-def _installed(group: str, built_in: tuple[str, ...]) -> Mapping[str, str]:
-    found: dict[str, str] = {}
+def _installed(group: str, built_in: tuple[str, ...]) -> Mapping[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):
         whose = point.dist.name if point.dist else "a package"
-        if point.name in built_in or found.get(point.name, point.value) != point.value:
+        if point.name in built_in or found.get(point.name, point).value != point.value:
             raise ConfigError(
                 f"A name stands for one thing; {whose} registers {point.name!r} in {group}, which "
-                f"{'is built in' if point.name in built_in else f'{found[point.name]} has already'}. Rename or "
+                f"{'is built in' if point.name in built_in else f'{found[point.name].value} has already'}. Rename or "
                 "uninstall it."
             )
-        found[point.name] = point.value
+        found[point.name] = point
     return found

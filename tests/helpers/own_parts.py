@@ -1,8 +1,12 @@
 """A package of somebody else's, as text: one part of each kind. Written where a test wants it, and found from there."""
 
+import subprocess
+import sys
 from pathlib import Path
 
-__all__ = ["PARTS", "SOURCE", "settings_of_parts", "write_package"]
+from small_runs import environment
+
+__all__ = ["PARTS", "SOURCE", "asked_beside", "register", "settings_of_parts", "write_package"]
 
 PARTS = {
     "adapter.method": "{}.parts:Gains",
@@ -99,6 +103,10 @@ def stripes(root, image_size, count=300):
 
 
 def drizzle(images, severity, rng, share=0.01):
+    """Streaks of rain.
+
+    Source: me, 2027.
+    """
     streaks = rng.random(images.shape[:3]) < share * severity
     images[streaks] = 255
     return images
@@ -133,3 +141,19 @@ def settings_of_parts(name: str) -> dict[str, object]:
         "run.rounds": 2,
         "run.precision": "fp32",
     }
+
+
+def register(folder: Path, group: str, *points: str) -> None:
+    """Leave in `folder` what an installed package leaves: its entry points."""
+    info = folder / "their_parts-1.0.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-parts\nVersion: 1.0\n", encoding="utf-8")
+    with (info / "entry_points.txt").open("a", encoding="utf-8") as file:
+        file.write("\n".join([f"[{group}]", *points, ""]))
+
+
+def asked_beside(folder: Path, script: str) -> str:
+    """What a process prints and says that finds what lies in `folder` installed."""
+    around = environment(PYTHONPATH=f"{environment()['PYTHONPATH']}:{folder}", COLUMNS="300")
+    done = subprocess.run([sys.executable, "-c", script], env=around, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr

@@ -4,14 +4,13 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import called
 from interrupted import Ended, check_equal
-from own_parts import PARTS, SOURCE, settings_of_parts, write_package
+from own_parts import PARTS, SOURCE, asked_beside, register, settings_of_parts, write_package
 from small_runs import ROOT, environment, rows
 
 import fed_lorac as fl
@@ -228,43 +227,23 @@ def test_a_name_that_is_nothing_is_told_how_to_name_ones_own(key: str) -> None:
         load_config(None, {key: "nonesuch"})
 
 
-def installed(folder: Path, group: str, *points: str) -> None:
-    """What an installed package leaves: its entry points."""
-    info = folder / "their_parts-1.0.dist-info"
-    info.mkdir(exist_ok=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-parts\nVersion: 1.0\n", encoding="utf-8")
-    with (info / "entry_points.txt").open("a", encoding="utf-8") as file:
-        file.write("\n".join([f"[{group}]", *points, ""]))
-
-
-@pytest.fixture
-def asked(tmp_path: Path) -> Callable[[str], str]:
-    """What a process prints and says that has a package installed, in a folder of its own."""
+def test_an_installed_package_gives_its_parts_short_names(tmp_path: Path) -> None:
     write_package(tmp_path, "their_parts")
-
-    def ask(script: str) -> str:
-        around = environment(PYTHONPATH=f"{environment()['PYTHONPATH']}:{tmp_path}")
-        done = subprocess.run([sys.executable, "-c", script], env=around, capture_output=True, text=True, check=False)
-        return done.stdout + done.stderr
-
-    return ask
-
-
-def test_an_installed_package_gives_its_parts_short_names(tmp_path: Path, asked: Callable[[str], str]) -> None:
-    installed(tmp_path, "fed_lorac.adapters", "gains = their_parts.parts:Gains")
-    installed(tmp_path, "fed_lorac.links", "pigeon = their_parts.parts:PIGEON")
+    register(tmp_path, "fed_lorac.adapters", "gains = their_parts.parts:Gains")
+    register(tmp_path, "fed_lorac.links", "pigeon = their_parts.parts:PIGEON")
     script = (
         "import fed_lorac as fl; c = fl.load_config(None, {'adapter.method': 'gains', 'strength': 0.7, "
         "'strategy.name': 'fedavg', 'fleet.link': 'pigeon, lte-m'}); print(c.adapter.build('method').strength, "
         "c.outside(), fl.methods()['adapters'][-1], fl.methods()['links'][-1])"
     )
-    said = asked(script)
+    said = asked_beside(tmp_path, script)
     assert said.startswith("0.7 {'their_parts': '1.0 ") and "arXiv 2701.00001" in said and "RFC 1149" in said, said
 
 
-def test_a_name_that_is_taken_is_refused_by_name(tmp_path: Path, asked: Callable[[str], str]) -> None:
-    installed(tmp_path, "fed_lorac.adapters", "lora-c = their_parts.parts:Gains", "x = their_parts.parts:Gains")
-    said = asked("import fed_lorac as fl; fl.load_config(None, {'adapter.method': 'x'})")
+def test_a_name_that_is_taken_is_refused_by_name(tmp_path: Path) -> None:
+    write_package(tmp_path, "their_parts")
+    register(tmp_path, "fed_lorac.adapters", "lora-c = their_parts.parts:Gains", "x = their_parts.parts:Gains")
+    said = asked_beside(tmp_path, "import fed_lorac as fl; fl.load_config(None, {'adapter.method': 'x'})")
     assert "their-parts registers 'lora-c' in fed_lorac.adapters, which is built in. Rename or uninstall it." in said
 
 

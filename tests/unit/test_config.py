@@ -426,7 +426,7 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
 
 def test_an_unknown_key_that_is_near_to_none_is_told_which_there_are() -> None:
     for key, told in (
-        ("local.learning_rate", r"Those of \[local\] are epochs, .*, lr, "),
+        ("local.learning_rate", r"Those of \[local\] are objective, .*, lr, "),
         ("wandb.project", r"The sections are run, .*fed-lorac config"),
         ("fleet", r"it is a section, .* below \[fleet\]"),
     ):

@@ -5,7 +5,7 @@ import os
 import pickle
 import struct
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fed_lorac.data import cifar
 from fed_lorac.data.cifar import CIFAR10_CLASSES, Official
@@ -23,6 +24,7 @@ from fed_lorac.data.datasets import Dataset, Request, _official, load
 from fed_lorac.errors import DataError
 from fed_lorac.seeds import stream
 
+KEYS = (b"filenames", b"labels", b"data")
 SIZES = {"data_batch_1": 30, "data_batch_2": 20, "test_batch": 20}
 
 
@@ -60,7 +62,15 @@ def batch(name: str) -> dict[bytes, Any]:
     count = SIZES[name]
     pixels = stream(3, name).integers(0, 256, (count, 3072), np.uint8)
     labels = stream(4, name).permutation(np.arange(count) % 10).tolist()
-    return {b"batch_label": name.encode(), b"labels": labels, b"data": pixels, b"filenames": [b"x.png"] * count}
+    names = [f"{name}_{place:06}.png".encode() for place in stream(5, name).permutation(count)]
+    return {b"batch_label": name.encode(), b"labels": labels, b"data": pixels, b"filenames": names}
+
+
+def ordered(*names: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and labels of these batches together, by class and within each by the files' names."""
+    said = [row for name in names for row in zip(*(batch(name)[key] for key in KEYS), strict=True)]
+    said.sort(key=lambda row: (row[1], row[0]))
+    return np.stack([row[2] for row in said]), np.array([row[1] for row in said])
 
 
 def pickled(content: Any) -> bytes:
@@ -95,10 +105,10 @@ def altered(version: Official, root: Path, name: str, content: bytes) -> Officia
     return replace(version, train=fixed(version.train), test=fixed(version.test), meta=fixed((version.meta,))[0])
 
 
-def test_images_and_labels_come_in_the_files_order_training_first(small: Official, tmp_path: Path) -> None:
+def test_images_come_by_class_and_by_their_authors_names_training_first(small: Official, tmp_path: Path) -> None:
     data = opened(small, tmp_path)
-    rows = np.concatenate([batch(name)[b"data"] for name in SIZES])
-    labels = np.concatenate([batch(name)[b"labels"] for name in SIZES])
+    parts = ordered("data_batch_1", "data_batch_2"), ordered("test_batch")
+    rows, labels = (np.concatenate(both) for both in zip(*parts, strict=True))
     assert data.name == "cifar10" and data.classes == CIFAR10_CLASSES
     np.testing.assert_array_equal(data.labels, labels)
     for channel in range(3):  # a row is the red plane, then the green, then the blue, each row by row
@@ -118,8 +128,13 @@ def test_torchvision_reads_the_same_pixels(small: Official, tmp_path: Path) -> N
         meta = {"filename": small.meta[0], "key": "label_names", "md5": small.meta[1]}  # noqa: RUF012
 
     data, train, test = opened(small, tmp_path), Small(tmp_path, train=True), Small(tmp_path, train=False)
-    np.testing.assert_array_equal(data.images, np.concatenate([train.data, test.data]))
-    np.testing.assert_array_equal(data.labels, [*train.targets, *test.targets])
+
+    def known(images: np.ndarray, labels: Sequence[int]) -> list[tuple[int, bytes]]:
+        return sorted((int(label), image.tobytes()) for image, label in zip(images, labels, strict=True))
+
+    start = len(train.data)
+    assert known(data.images[:start], data.labels[:start].tolist()) == known(train.data, train.targets)
+    assert known(data.images[start:], data.labels[start:].tolist()) == known(test.data, test.targets)
     assert data.classes == tuple(train.classes)
 
 
@@ -242,8 +257,43 @@ def test_processes_that_download_together_fetch_once_and_all_get_it(served: Offi
     assert not [path for path in root.iterdir() if path.name.startswith(".") and path.is_dir()]
 
 
+def as_folders(root: Path, ending: str) -> None:
+    """The batches as a lossless image folder below root, each image by its authors' name."""
+    for part, names in {"train": ("data_batch_1", "data_batch_2"), "test": ("test_batch",)}.items():
+        for name in names:
+            for file, label, row in zip(*(batch(name)[key] for key in KEYS), strict=True):
+                path = root / part / CIFAR10_CLASSES[label] / f"{file.decode().removesuffix('.png')}.{ending}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(row.reshape(3, 32, 32).transpose(1, 2, 0)).save(path, lossless=True)
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "bmp"])
+@pytest.mark.parametrize("size", [32, 16])
+def test_a_lossless_copy_is_the_data_set_of_the_published_files(
+    small: Official, tmp_path: Path, ending: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same images, split and fingerprint: a base that one trained knows none of the other's fleet."""
+    as_folders(tmp_path / "copy" / "cifar10", ending)
+    files = opened(small, tmp_path, image_size=size)
+    copy = load("cifar10", tmp_path / "copy", image_size=size, cache_dir=tmp_path / "cache")
+    assert copy.fingerprint == files.fingerprint
+    np.testing.assert_array_equal(copy.cloud, files.cloud)
+    assert copy.name == "cifar10 (a copy of 50 + 20 of its 50000 + 10000 images)"
+    pixels = load("cifar10", tmp_path / "copy", cache_dir=tmp_path / "cache").images
+    monkeypatch.setattr(cifar, "CIFAR10_PIXELS", hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest())
+    again = load("cifar10", tmp_path / "copy", image_size=size, cache_dir=tmp_path / "anew")
+    assert again.name == "cifar10"
+
+
+def test_names_that_are_not_one_an_image_are_refused(small: Official, tmp_path: Path) -> None:
+    content = {**batch("data_batch_1"), b"filenames": [b"x.png"]}
+    version = altered(small, tmp_path, "data_batch_1", pickled(content))
+    with pytest.raises(DataError, match="must hold the name of each of its 30 images; it holds 1"):
+        opened(version, tmp_path)
+
+
 def test_official_files_are_preferred_to_a_copy(small: Official, tmp_path: Path) -> None:
-    """Beside `cifar-10-batches-py/`, whole or not, the JPEG folder is not looked at: the user meant the originals."""
-    (tmp_path / "cifar10-jpeg" / "train").mkdir(parents=True)
+    """Beside `cifar-10-batches-py/`, whole or not, the folder is not looked at: the user meant the originals."""
+    (tmp_path / "cifar10" / "train").mkdir(parents=True)
     with pytest.raises(DataError, match="cifar-10-batches-py/data_batch_3 is missing"):
         load("cifar10", tmp_path, cache_dir=tmp_path / "cache")

@@ -215,13 +215,15 @@ def test_the_fingerprint_is_that_of_the_content_and_is_taken_once(folder: Path) 
 
 @pytest.mark.slow
 def test_the_authors_sample_is_read_as_its_authors_say(real_data: Path) -> None:
-    """Number k of the sample is class k % 10, and its clean picture is file k // 10 of that class's test images."""
+    """Number k of the sample is class k % 10, and its clean picture is one of that class's test images after JPEG."""
     data = load("cifar10c", real_data)
     assert isinstance(data, OfficialWeather) and len(data.corruptions) == 19
     np.testing.assert_array_equal(data.labels, np.arange(100) % 10)
-    copy = load("cifar10", real_data)
-    picks = np.array([copy.evaluation[copy.labels[copy.evaluation] == k % 10][k // 10] for k in range(100)])
-    np.testing.assert_array_equal(data.clean(np.arange(100)), copy.clean(picks))
+    ten = load("cifar10", real_data)
+    for number, clean in enumerate(data.clean(np.arange(100)).astype(np.int16)):
+        of_class = ten.clean(ten.evaluation[ten.labels[ten.evaluation] == number % 10])
+        far = np.sort(np.abs(of_class - clean).mean(axis=(1, 2, 3)))
+        assert far[0] < 15 and 2 * far[0] < far[1], (number, far[:2])  # grey levels: one near, no other
     assert (len(data.fleet), len(data.evaluation)) == (50, 50)
     far = [abs(data.weather(np.arange(100), "gaussian_noise", s) - data.images.astype(float)).mean() for s in (1, 3, 5)]
     assert 5 < far[0] < far[1] < far[2]

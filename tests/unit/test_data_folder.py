@@ -347,13 +347,13 @@ def test_a_relative_root_starts_at_the_environments_data_folder(
     assert data_root("cams") == tmp_path / "cams"
 
 
-@pytest.mark.parametrize("below", ["", "cifar10-jpeg"])
+@pytest.mark.parametrize("below", ["", "cifar10"])
 def test_a_copy_of_cifar10_is_recorded_as_one_and_a_part_as_a_part(tmp_path: Path, cache: Path, below: str) -> None:
     for part, count in {"train": 5, "test": 2}.items():
         for name in CIFAR10_CLASSES:
             paint(tmp_path / "d" / below / part / name, count)
     data = load("cifar10", tmp_path / "d", cache_dir=cache)
-    assert data.name == "cifar10 (JPEG re-encoding, 50 + 20 of 50000 + 10000 images)"
+    assert data.name == "cifar10 (a copy of 50 + 20 of its 50000 + 10000 images)"
     assert pools(data) == [[3] * 10, [2] * 10, [2] * 10]
     shutil.rmtree(tmp_path / "d" / below / "train" / "frog")
     shutil.rmtree(tmp_path / "d" / below / "test" / "frog")
@@ -384,12 +384,12 @@ def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(
 @pytest.mark.slow
 def test_the_60000_real_images_are_cifar10_shared_by_rank(real_data: Path) -> None:
     data = load("cifar10", real_data)
-    assert data.name == "cifar10 (JPEG re-encoding)" and data.classes == CIFAR10_CLASSES
+    assert data.name == "cifar10" and data.classes == CIFAR10_CLASSES
     assert data.images.shape == (60_000, 32, 32, 3)
     assert pools(data) == [[3000] * 10, [2000] * 10, [1000] * 10]
     for pool, part, first in ((data.cloud, "train", 0), (data.fleet, "train", 3000), (data.evaluation, "test", 0)):
         for label in (0, 9):
             index = pool[data.labels[pool] == label][0]
-            path = real_data / "cifar10-jpeg" / part / data.classes[label] / f"{first:04}.jpg"
-            np.testing.assert_array_equal(data.images[index], np.asarray(Image.open(path)))
+            path = sorted((real_data / "cifar10" / part / data.classes[label]).iterdir())[first]
+            np.testing.assert_array_equal(data.images[index], np.asarray(Image.open(path).convert("RGB")))
     assert load("cifar10", real_data).fingerprint == data.fingerprint

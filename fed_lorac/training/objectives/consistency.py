@@ -23,7 +23,6 @@ class Consistency(LabelFree):
     """mean H(q, p): q the teacher's probabilities, averaged over the image itself and its strong views."""
 
     source = "CoTTA, arXiv 2203.13591"
-    formula = "mean H(q, p), q = mean of the teacher's predictions over views"
 
     views: int = setting(4, "strong views that the teacher's prediction is averaged over; 0: the image itself", least=0)
     decay: float = setting(0.99, "how much of itself the teacher keeps at a step; CoTTA: 0.999", least=0, below=1)

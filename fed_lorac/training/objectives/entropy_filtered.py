@@ -27,7 +27,6 @@ class EntropyFiltered(LabelFree):
     """mean over the samples in use of exp(E0 - H(p)) H(p), the weight without a gradient; E0 = margin * ln C."""
 
     source = "EATA, arXiv 2204.02610; sharpness: SAR, arXiv 2302.12400"
-    formula = "mean over H(p) < E0 of exp(E0 - H(p)) H(p)"
 
     margin: float = setting(0.4, "a sample is reliable below this entropy, over ln C", above=0, most=1)
     redundancy: float = setting(

@@ -15,7 +15,6 @@ class Labels(Objective):
     """The mean of -ln p_y over the batch."""
 
     source = "cross-entropy with labels"
-    formula = "-ln p_y"
     uses_labels = True
 
     def losses(self, batch: Batch) -> Losses:

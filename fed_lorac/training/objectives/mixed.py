@@ -28,7 +28,6 @@ class Mixed(Objective):
     """
 
     source = "FixMatch, arXiv 2001.07685, section 2.2"
-    formula = "-ln p_y over labelled images + weight * what unlabelled names"
     uses_labels = True
 
     unlabelled: str = setting(

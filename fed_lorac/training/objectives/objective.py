@@ -61,8 +61,6 @@ class Objective(ABC):
 
     source: ClassVar[str] = ""
     """Where it is from: authors or title, and an arXiv id or doi."""
-    formula: ClassVar[str] = ""
-    """What is lowered, over a batch of one camera: p probabilities, y labels, H entropy, C classes."""
     uses_labels: ClassVar[bool] = False
     """Whether cameras that have labels show them."""
 

@@ -23,7 +23,6 @@ class PseudoLabel(LabelFree):
     """Over the batch, the mean of -ln p_k(strong view) where max q(weak view) = q_k >= threshold, and 0 elsewhere."""
 
     source = "FixMatch, arXiv 2001.07685"
-    formula = "mean of [max q >= threshold] * -ln p_k(strong view), k = argmax q(weak view)"
 
     threshold: float = setting(0.95, "probability from which a prediction is taken for a label", above=0, below=1)
     decay: float = setting(
