@@ -26,7 +26,8 @@ def methods() -> dict[str, list[Entry]]:
     The kinds are "adapters", "strategies", "objectives", "codecs", "links", "models", "datasets" and "corruptions". An
     entry has its `name`, a `summary` of one line, its `source` (a paper or a standard; "" where it names none),
     `origin` ("built in", or the package and its version), `problem` (why an installed part cannot be used; ""
-    otherwise) and, of a strategy, whether its mean is `exact`. As a table: `pandas.DataFrame(fl.methods()["adapters"])`.
+    otherwise) and, of a strategy, whether its mean is `exact`. As a table:
+    `pandas.DataFrame(fl.methods()["adapters"])`.
     """
     return {
         "adapters": _entries(ADAPTERS, _summary),

@@ -89,6 +89,12 @@ def _objective(config: "Config") -> Iterator[str]:
             f"local.objective = {toml(local.objective)}, which takes "
             f'{"all" if local.objective == "labels" else "none"}. Set local.objective = "mixed", or take it away.'
         )
+    if local.objective != "mixed" and local.unlabelled != local.rules()["unlabelled"].default:
+        yield (
+            f"What images without labels are for is local.objective itself, unless some have labels; got "
+            f"local.unlabelled = {toml(local.unlabelled)} with local.objective = {toml(local.objective)}. Set "
+            'local.objective = "mixed", or take it away.'
+        )
     if why := local.built_objective().refuses(local.batch_size):
         yield f"{why} Here local.objective = {toml(local.objective)} and local.batch_size = {local.batch_size}."
 

@@ -11,19 +11,23 @@ from fed_lorac.runtime.settings import Rule, setting
 
 __all__ = ["LocalConfig"]
 
-_MIXED = "mixed"
-
 
 @dataclass(frozen=True)
 class LocalConfig(Section):
     """A camera's training in a round."""
 
     section: ClassVar[str] = "local"
-    choices: ClassVar = {"objective": registry.OBJECTIVES}
+    choices: ClassVar = {"objective": registry.OBJECTIVES, "unlabelled": registry.OBJECTIVES}
     objective: str = setting(
         "labels",
         "what a step lowers: cross-entropy with labels, or what needs none",
         choices=registry.OBJECTIVES.names,
+        outside=registry.OBJECTIVES.is_outside,
+    )
+    unlabelled: str = setting(
+        "entropy",
+        'what a step lowers on images without labels, under objective = "mixed"',
+        choices=("entropy", "entropy-filtered", "pseudo-label", "consistency"),
         outside=registry.OBJECTIVES.is_outside,
     )
     epochs: int = setting(5, "passes over the camera's images in a round", least=1)
@@ -44,20 +48,10 @@ class LocalConfig(Section):
 
     @classmethod
     def tables_of(cls, chosen: Mapping[str, object]) -> dict[str, dict[str, Rule]]:
-        """As every section's; under "mixed" the table of what is lowered without labels besides."""
-        found = super().tables_of(chosen)
-        if chosen.get("objective") != _MIXED:
-            return found
-        return found | super().tables_of({**chosen, "objective": _unlabelled(chosen.get("tables", {}), found)})
+        """As every section's; the table of `unlabelled` under "mixed" alone."""
+        return super().tables_of(chosen if chosen.get("objective") == "mixed" else {**chosen, "unlabelled": "labels"})
 
     def built_objective(self) -> Any:
         """The objective with its settings, and within "mixed" the other one with its own."""
-        if self.objective != _MIXED:
-            return self.build("objective")
-        other = str(self.tables[_MIXED]["unlabelled"])
-        return self.build("objective", rest=registry.OBJECTIVES.make(other, **self.settings("objective", other)))
-
-
-def _unlabelled(tables: Any, rules: Mapping[str, Mapping[str, Rule]]) -> object:
-    """What is lowered on images without labels, under tables as they were given."""
-    return tables.get(_MIXED, {}).get("unlabelled", rules[_MIXED]["unlabelled"].default)
+        within = {"rest": self.build("unlabelled")} if self.objective == "mixed" else {}
+        return self.build("objective", **within)

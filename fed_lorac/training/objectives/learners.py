@@ -108,10 +108,11 @@ class Learners:
 def _still(network: nn.Module) -> Iterator[None]:
     """While open, batches are normalised as ever, and leave no trace in any running statistics."""
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm | SideBatchNorm) and m.training]
-    buffers = [norm._buffers.get(name) for norm in norms for name in _STATISTICS]
-    kept = [(buffer, buffer.clone()) for buffer in buffers if buffer is not None]
+    kept = [(norm, name, own) for norm in norms for name in _STATISTICS if (own := norm._buffers.get(name)) is not None]
+    for norm, name, own in kept:
+        norm._buffers[name] = own.clone()  # not in place: a gradient that is still to come needs what it saw
     try:
         yield
     finally:
-        for buffer, value in kept:
-            buffer.copy_(value)
+        for norm, name, own in kept:
+            norm._buffers[name] = own

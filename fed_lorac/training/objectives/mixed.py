@@ -1,19 +1,19 @@
 """mixed: labels where a camera has some, and another objective on all of its images. Knows logits and labels.
 
 Semi-supervised learning as FixMatch has it (arXiv 2001.07685, section 2.2): cross-entropy on the images that are
-labelled, and a weighted loss on all, labelled or not, which sees no label. With `unlabelled = "entropy"` it is entropy
-minimisation (Grandvalet and Bengio 2005).
+labelled, and a weighted loss on all, labelled or not, which sees no label. With `local.unlabelled = "entropy"` it is
+entropy minimisation (Grandvalet and Bengio 2005).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from fed_lorac.registry import OBJECTIVES
 from fed_lorac.runtime.settings import setting
 from fed_lorac.training.objectives.batch import NO_LABEL, Batch
+from fed_lorac.training.objectives.entropy import Entropy
 from fed_lorac.training.objectives.learners import Learners
 from fed_lorac.training.objectives.objective import Losses, Objective
 
@@ -24,65 +24,49 @@ __all__ = ["Mixed"]
 class Mixed(Objective):
     """mean over labelled images of -ln p_y, and weight times the loss of `rest` on all images.
 
-    `rest` is the objective that `unlabelled` names; with its defaults, where it is not given.
+    `rest` is what `local.unlabelled` names.
     """
 
     source = "FixMatch, arXiv 2001.07685, section 2.2"
     uses_labels = True
 
-    unlabelled: str = setting(
-        "entropy",
-        "what is lowered on images without labels, with its own table",
-        choices=("entropy", "entropy-filtered", "pseudo-label", "consistency"),
-        outside=OBJECTIVES.is_outside,
-    )
     weight: float = setting(1.0, "weight of that; 0: cameras learn from labels alone", least=0)
     whose: str = setting(
         "images",
         "who has labels: a share of each camera's images, or all images of a share of the cameras",
         choices=("images", "cameras"),
     )
-    rest: Objective | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rest is None:
-            object.__setattr__(self, "rest", OBJECTIVES.make(self.unlabelled))
+    rest: Objective = field(default_factory=Entropy)
 
     def losses(self, batch: Batch) -> Losses:
         """Each camera's loss; what the other objective guesses is shown."""
-        other = self._rest.losses(batch)
+        other = self.rest.losses(batch)
         return Losses(_labelled(batch) + self.weight * other.each, other.guesses)
 
     @property
     def radius(self) -> float:
         """The other objective's."""
-        return self._rest.radius
+        return self.rest.radius
 
     def losses_uphill(self, batch: Batch, first: Losses) -> Float[Tensor, " n"]:
         """Both losses uphill."""
-        return _labelled(batch) + self.weight * self._rest.losses_uphill(batch, first)
+        return _labelled(batch) + self.weight * self.rest.losses_uphill(batch, first)
 
     def begin(self, learners: Learners) -> None:
         """As the other objective does."""
-        self._rest.begin(learners)
+        self.rest.begin(learners)
 
     def after_step(self, learners: Learners) -> None:
         """As the other objective does."""
-        self._rest.after_step(learners)
+        self.rest.after_step(learners)
 
     def refuses(self, batch_size: int) -> str | None:
         """As the other objective does."""
-        return self._rest.refuses(batch_size)
+        return self.rest.refuses(batch_size)
 
     def collapsed(self, entropy: float, shares: Float[Tensor, " classes"]) -> bool:
         """As the other objective says."""
-        return self._rest.collapsed(entropy, shares)
-
-    @property
-    def _rest(self) -> Objective:
-        assert self.rest is not None
-        return self.rest
+        return self.rest.collapsed(entropy, shares)
 
 
 def _labelled(batch: Batch) -> Float[Tensor, " n"]:
