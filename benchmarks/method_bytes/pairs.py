@@ -47,6 +47,7 @@ _SMALL: Settings = {
     "fleet.eval_images": 4,
     "fleet.corruptions": "gaussian_noise, contrast",
     "fleet.severities": "3",
+    "local.epochs": 0,
     "local.steps": 1,
     "local.batch_size": 8,
 }

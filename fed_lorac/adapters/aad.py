@@ -65,7 +65,8 @@ class AdditiveDecomposition(ConvAdapter):
 
     def fit_to(self, base: nn.Module) -> Self:
         """With the rank mode that "auto" means for this network."""
-        return replace(self, rank_mode=auto_rank_mode(base)) if self.rank_mode == "auto" else self
+        own = replace(self, rank_mode=auto_rank_mode(base)) if self.rank_mode == "auto" else self
+        return super(AdditiveDecomposition, own).fit_to(base)
 
     def branch(self, name: str, conv: nn.Conv2d, generator: torch.Generator) -> Branch:
         """L and R zero, R0 and L0 drawn."""

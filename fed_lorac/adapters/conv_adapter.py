@@ -9,9 +9,9 @@ import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ClassVar, cast
+from typing import ClassVar, Self, cast
 
 import torch
 from jaxtyping import Float
@@ -21,11 +21,12 @@ from torch.amp.autocast_mode import is_autocast_available
 from fed_lorac.adapters import dense
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import State, ToDelta
+from fed_lorac.adapters.misfits import refuse_misfits, refuse_other_tensors, refuse_taken_names
 from fed_lorac.adapters.plain import copied
 from fed_lorac.adapters.strided import StridedConv2d
 from fed_lorac.adapters.targets import branch_targets, ends_of
-from fed_lorac.errors import FactorError
 from fed_lorac.runtime.settings import setting
+from fed_lorac.seeds import torch_stream
 
 __all__ = [
     "AdaptedConv2d",
@@ -147,6 +148,9 @@ def full_precision(device: str) -> AbstractContextManager[object]:
 class ConvAdapter(Adapter):
     """Branches on convolutions; the first convolution's and the classifier's weight are trained beside, as they are.
 
+    So is the weight of a grouped convolution whose branch would hold as many numbers as it, or more: depthwise ones, at
+    all but the lowest ranks. Convolutions of one group keep their published branches at any rank.
+
     A subclass says `layer` and `branch`, and `linear` where the delta is linear in what is trained.
     """
 
@@ -156,6 +160,7 @@ class ConvAdapter(Adapter):
 
     train_first_conv: bool = setting(True, "train, and send, the first convolution's weight as it is")
     train_classifier: bool = setting(True, "train, and send, the classifier's weight as it is")
+    dense: tuple[str, ...] | None = field(default=None, compare=False, repr=False)  # convolutions, once fitted
 
     @abstractmethod
     def branch(self, name: str, conv: nn.Conv2d, generator: torch.Generator) -> Branch:
@@ -165,23 +170,37 @@ class ConvAdapter(Adapter):
         """
 
     def convolutions(self, model: nn.Module) -> tuple[str, ...]:
-        """Names of the convolutions that carry a branch, in the network's order: every one but the first.
+        """Names of the convolutions that are adapted, in the network's order: every one but the first.
 
         A method that wants fewer chooses among these. FactorError for a network that an adapter cannot be attached to.
         """
         return branch_targets(model, need_classifier=self.train_classifier)
 
+    def fit_to(self, base: nn.Module) -> Self:
+        """With the convolutions that are trained as they are, `dense`: a branch would be no smaller. Adapters of lower
+        rank that are made of this one (`dataclasses.replace`) keep them, so that cameras of all ranks train the same.
+        """
+        if self.dense is not None:
+            return self
+        grouped = {name: conv for name in self.convolutions(base) if (conv := _conv(base, name)).groups > 1}
+        branches = {name: self.branch(name, conv, torch_stream(0, "size")) for name, conv in grouped.items()}
+        sizes = {name: sum(t.numel() for t in branch.trained.values()) for name, branch in branches.items()}
+        return replace(self, dense=tuple(n for n, conv in grouped.items() if sizes[n] >= conv.weight.numel()))
+
     def branches(self, model: nn.Module, generator: torch.Generator) -> dict[str, Branch]:
         """Every branch of a plain network at its start, by the convolution's name."""
         fitted = self.fit_to(model)
-        return {name: fitted.branch(name, _conv(model, name), generator) for name in fitted.convolutions(model)}
+        names = [name for name in fitted.convolutions(model) if name not in (fitted.dense or ())]
+        return {name: fitted.branch(name, _conv(model, name), generator) for name in names}
 
     def attach(self, model: nn.Module, generator: torch.Generator) -> None:
         """Branches on the convolutions; trained are they and what is trained beside them. FactorError for a layer that
         cannot carry one, with nothing altered."""
-        branches = self.branches(model, generator)
-        _refuse_taken_names(model, branches)
-        dense.attach(model, ends_of(model, first_conv=self.train_first_conv, classifier=self.train_classifier))
+        fitted = self.fit_to(model)
+        branches = fitted.branches(model, generator)
+        refuse_taken_names(model, {n: (*b.trained, *b.frozen, *b.settings) for n, b in branches.items()})
+        ends = ends_of(model, first_conv=self.train_first_conv, classifier=self.train_classifier)
+        dense.attach(model, [*ends, *(f"{name}.weight" for name in fitted.dense or ())])
         for name, branch in branches.items():
             inject(_conv(model, name), self.layer, branch)
 
@@ -198,7 +217,7 @@ class ConvAdapter(Adapter):
     def load(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         """Tensors and deltas back into a network attached alike; FactorError on a misfit, nothing half loaded."""
         trained = _trained(model)
-        _refuse_misfits(state, self.read(model))
+        refuse_misfits(state, self.read(model))
         dense.load_state(model, {name: tensor for name, tensor in state.items() if name not in trained})
         for name, p in trained.items():
             p.copy_(state[name])
@@ -254,43 +273,9 @@ def _to_delta(layers: Mapping[str, AdaptedConv2d], state: State) -> dict[str, Te
     delta = {key: tensor for key, tensor in state.items() if key not in trained}
     for name, layer in layers.items():
         came = {own: state[f"{name}.{own}"] for own in layer.branch_trained if f"{name}.{own}" in state}
-        _refuse_other_tensors(name, layer, came)
+        refuse_other_tensors(name, came, {own: layer.get_parameter(own) for own in layer.branch_trained})
         like = next(iter(came.values()))
         frozen = {own: layer.get_buffer(own).to(like) for own in layer.branch_frozen}
         said = layer.to_delta({"weight": layer.weight, **frozen, **came})
         delta |= {f"{name}.{key}": tensor for key, tensor in said.items()}
     return delta
-
-
-def _refuse_other_tensors(name: str, layer: AdaptedConv2d, came: State) -> None:
-    shapes = {own: tuple(tensor.shape) for own, tensor in came.items()}
-    expected = {own: tuple(layer.get_parameter(own).shape) for own in layer.branch_trained}
-    if shapes != expected:
-        raise FactorError(
-            f"A state says a branch by the adapter's own tensors, for {name!r} {expected}; came {shapes or 'none'}. "
-            "Was it trained with another method, or other settings?"
-        )
-
-
-def _refuse_taken_names(model: nn.Module, branches: Mapping[str, Branch]) -> None:
-    for name, branch in branches.items():
-        for own in (*branch.trained, *branch.frozen, *branch.settings):
-            if hasattr(model.get_submodule(name), own):
-                raise FactorError(
-                    f"A branch has a place of its own on its convolution; layer {name!r} has an attribute {own!r} "
-                    "already, which the branch would replace. Delete or rename it."
-                )
-
-
-def _refuse_misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    if state.keys() != own.keys():
-        missing, strange = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        raise FactorError(
-            f"A state has the adapter's own tensors; missing {missing}, unknown {strange}. Is it another method's?"
-        )
-    for name, tensor in own.items():
-        if state[name].shape != tensor.shape:
-            raise FactorError(
-                f"{name!r} has the shape {tuple(tensor.shape)} in this adapter; came {tuple(state[name].shape)}. "
-                "Was it trained with other settings?"
-            )

@@ -9,7 +9,7 @@ missed by the delta alone, never by the network.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from fed_lorac.adapters.algebra.atoms import (
     delta_by_channel,
     from_kernels,
     init_combination,
+    is_pointwise,
     overall_error,
     to_kernels,
 )
@@ -33,11 +34,11 @@ __all__ = ["AtomsConv2d", "FilterAtoms"]
 
 
 class AtomsConv2d(AdaptedConv2d):
-    """A convolution that gains alpha x delta D: `alpha` (out, in, m) frozen; `D` (m, K, K), `Dc` (m, kc, kc) for a
-    regrouped 1x1 convolution, or `alpha1` (in, m, m1) and `D1` (m, m1, K, K) trained."""
+    """A convolution that gains alpha x delta D: `alpha` (out, in, m) frozen; `D` (m, K_h, K_w), `Dc` (m, kc, kc) for a
+    regrouped 1x1 convolution, or `alpha1` (in, m, m1) and `D1` (m, m1, K_h, K_w) trained. `in` is the weight's."""
 
     def delta(self, own: Mapping[str, Tensor]) -> Tensor:
-        """alpha x delta D, (..., out, in, K, K)."""
+        """alpha x delta D, (..., out, in, K_h, K_w)."""
         if "D1" in own:
             return delta_by_channel(own["alpha"], own["alpha1"], own["D1"])
         return from_kernels(delta(own["alpha"], own["D" if "D" in own else "Dc"]), own["weight"].shape[-4:])
@@ -47,13 +48,14 @@ class AtomsConv2d(AdaptedConv2d):
 class FilterAtoms(ConvAdapter):
     """Each kernel as a sum of a few atoms that all kernels share; only the atoms are trained.
 
-    alpha is that of the starting base; delta D is zero at first. State: "<conv>.D" (m, K, K), for a regrouped 1x1
+    alpha is that of the starting base; delta D is zero at first. State: "<conv>.D" (m, K_h, K_w), for a regrouped 1x1
     convolution "<conv>.Dc" (m, kc, kc). As alpha is the same for all cameras and rounds, the delta is linear in the
     state.
 
     With m1 the overcomplete form: delta D = alpha1 x D1 for every channel in, alpha1 drawn, D1 zero at first, both
-    trained. State: "<conv>.alpha1" (in, m, m1) and "<conv>.D1" (m, m1, K, K), as in the authors' release: each of the m
-    atoms is combined from m1 of its own, which all channels share. A regrouped 1x1 convolution has "<conv>.Dc" still.
+    trained. State: "<conv>.alpha1" (in, m, m1) and "<conv>.D1" (m, m1, K_h, K_w), as in the authors' release: each of
+    the m atoms is combined from m1 of its own, which all channels share. A regrouped 1x1 convolution has "<conv>.Dc"
+    still.
     """
 
     source = "Large Convolutional Model Tuning via Filter Subspace, arXiv 2403.00269"
@@ -99,14 +101,17 @@ class FilterAtoms(ConvAdapter):
         """
         if self.codes is not None:
             return self
-        kernels = {name: to_kernels(_weight(base, name), self.kc, name) for name in self.convolutions(base)}
+        kernels = {
+            name: to_kernels(_weight(base, name), self.kc, name, _groups(base, name))
+            for name in self.convolutions(base)
+        }
         codes = {n: decompose(own, self.atoms, torch_stream(0, "filter-atoms", n)) for n, own in kernels.items()}
-        return replace(self, codes=codes)
+        return super(FilterAtoms, replace(self, codes=codes)).fit_to(base)
 
     def convolutions(self, model: nn.Module) -> tuple[str, ...]:
         """Every convolution but the first; where kc is 0, no 1x1 convolution."""
         names = super().convolutions(model)
-        own = names if self.kc else tuple(name for name in names if not _is_pointwise(_weight(model, name)))
+        own = names if self.kc else tuple(name for name in names if not is_pointwise(_weight(model, name).shape))
         if self.codes is not None and own != tuple(self.codes):
             raise FactorError(
                 f"Atoms go on the convolutions that were decomposed, {len(self.codes)} from "
@@ -118,12 +123,12 @@ class FilterAtoms(ConvAdapter):
     def branch(self, name: str, conv: nn.Conv2d, generator: torch.Generator) -> Branch:
         """alpha, and delta D = 0; in the overcomplete form alpha1 drawn."""
         code = self._known()[name]
-        if _is_pointwise(conv.weight):
+        if is_pointwise(conv.weight.shape):
             return Branch({"Dc": torch.zeros_like(code.atoms)}, {"alpha": code.alpha})
         if not self.m1:
             return Branch({"D": torch.zeros_like(code.atoms)}, {"alpha": code.alpha})
-        m, k, _ = code.atoms.shape
-        alpha1, D1 = init_combination(code.alpha.shape[1], m, self.m1, k, generator)
+        m, *kernel = code.atoms.shape
+        alpha1, D1 = init_combination(code.alpha.shape[1], m, self.m1, kernel, generator)
         return Branch({"alpha1": alpha1, "D1": D1}, {"alpha": code.alpha})
 
     def _known(self) -> Mapping[str, Code]:
@@ -138,5 +143,5 @@ def _weight(model: nn.Module, name: str) -> Tensor:
     return model.get_parameter(f"{name}.weight").detach()
 
 
-def _is_pointwise(weight: Tensor) -> bool:
-    return weight.shape[-1] == 1
+def _groups(model: nn.Module, name: str) -> int:
+    return cast(nn.Conv2d, model.get_submodule(name)).groups

@@ -70,7 +70,8 @@ class LoraC(LowRankAdapter):
     def fit_to(self, base: nn.Module) -> Self:
         """With the rank mode that "auto" means for this network."""
         unsettled = self.rank_mode == "auto" and not self.kernel_wise
-        return replace(self, rank_mode=auto_rank_mode(base)) if unsettled else self
+        own = replace(self, rank_mode=auto_rank_mode(base)) if unsettled else self
+        return super(LoraC, own).fit_to(base)
 
     def draw(self, weight: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Fresh factors (A, B) for a convolution's weight, B zero."""

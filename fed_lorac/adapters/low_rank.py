@@ -35,8 +35,8 @@ RouteChoice = Literal["auto", "dense", "two-step", "thin"]
 class LoraConv2d(AdaptedConv2d):
     """A convolution with factors beside its frozen weight: y = conv(x, W + scale * reshape(B @ A))."""
 
-    A: Tensor  # (R, in*K), in the filter view (R, in*K*K), or kernel-wise (out, in, r, K)
-    B: Tensor  # (out*K, R), in the filter view (out, R), or kernel-wise (out, in, K, r)
+    A: Tensor  # (R, in*K_w), in the filter view (R, in*K_h*K_w), or kernel-wise (out, in, r, K_w)
+    B: Tensor  # (out*K_h, R), in the filter view (out, R), or kernel-wise (out, in, K_h, r)
     scale: float  # alpha / r
     route: RouteChoice
 
@@ -50,7 +50,7 @@ class LoraConv2d(AdaptedConv2d):
             return self.route
         if self.A.ndim == 4 or not torch.is_grad_enabled():
             return "dense"  # kernel-wise has no thin form; without a backward pass there is nothing to spare
-        runs = self.B.shape[0] // self.out_channels  # K, and 1 in the filter view
+        runs = self.B.shape[0] // self.out_channels  # K_h, and 1 in the filter view
         return faster_route(self.weight.shape, self.A.shape[0], self.weight.device.type, runs=runs)
 
     def convolve(self, input: Tensor, affine: Affine | None) -> Tensor:
@@ -60,20 +60,21 @@ class LoraConv2d(AdaptedConv2d):
             return super().convolve(input, affine)
         weight = self.weight if route == "two-step" else self.effective_weight(self.own())
         weight, bias = scaled(weight, self.bias, affine)
-        inner, outer = two_step_kernels(self.A, self.B, self.weight.shape)
+        inner, outer = two_step_kernels(self.A, self.B, self.weight.shape, self.groups)
         outer, _ = scaled(outer * self.scale, None, None if affine is None else (affine[0], None))
         if route == "two-step":
-            # _conv_forward brings this layer's stride, padding, dilation and padding mode to A' as well.
-            branch = F.conv2d(self._conv_forward(input, inner, None), outer)
+            # _conv_forward brings this layer's stride, padding, dilation, padding mode and groups to A' as well.
+            branch = F.conv2d(self._conv_forward(input, inner, None), outer, groups=self.groups)
             return self._conv_forward(input, weight, bias) + branch
         how = {"stride": self.stride, "padding": cast(tuple[int, ...], self.padding), "dilation": self.dilation}
         x, weight, inner, outer = (_as_autocast(t) for t in (input, weight, inner, outer))
         return thin_conv2d(x, weight, None if bias is None else _as_autocast(bias), inner, outer, **how)
 
     def _is_plain(self, input: Tensor, affine: Affine | None) -> bool:
-        """Whether the factors are all that is trained here, and the padding is PyTorch's plainest."""
+        """Whether the factors are all that is trained here, and the convolution is PyTorch's plainest."""
         trained = [t for t in (self.weight, self.bias, *(affine or ())) if t is not None and t.requires_grad]
-        return not trained and input.ndim == 4 and self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        plainest = self.groups == 1 and self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        return plainest and not trained and input.ndim == 4
 
 
 def _as_autocast(tensor: Tensor) -> Tensor:
@@ -181,7 +182,8 @@ _LANES = 16
 def faster_route(
     weight_shape: Sequence[int], rank_rows: int, device: str = "cpu", *, runs: int = 0
 ) -> Literal["dense", "thin"]:
-    """The faster exact route of one training step for a weight (out, in, K, K) and R = `rank_rows` rows of A.
+    """The faster exact route of one training step for a weight (out, in, K_h, K_w) and R = `rank_rows` rows of A. A
+    grouped convolution takes the dense route whatever this says: none was measured.
 
     Thin where what it spares, the gradient of a dense weight, exceeds what it adds (both in multiplications per pixel):
     convolutions of K*R channels, rounded up to whole vectors of 16, 2*K*R*(in*K*K + out), and more passes over the
@@ -207,7 +209,7 @@ def faster_route(
     were made after it was set. The two-step forward took 1.16 times as long as thin in the mean, 0.88 at best.
     Only the CPU was measured: on other devices the route is the dense one, which launches fewest kernels.
     """
-    out, in_, k, _ = (int(n) for n in weight_shape)
-    spared, height = out * in_ * k * k, -(-(runs or k) * rank_rows // _LANES) * _LANES
-    added = 2 * height * (in_ * k * k + out) + _PASSES * (in_ + out)
+    out, in_, high, wide = (int(n) for n in weight_shape)
+    spared, height = out * in_ * high * wide, -(-(runs or high) * rank_rows // _LANES) * _LANES
+    added = 2 * height * (in_ * high * wide + out) + _PASSES * (in_ + out)
     return "thin" if device == "cpu" and spared > added else "dense"

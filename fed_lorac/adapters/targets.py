@@ -17,57 +17,54 @@ def auto_rank_mode(model: nn.Module) -> str:
 
     The paper draws the line at ResNet-50, where blocks turn from basic (3x3-3x3) to bottleneck (1x1-3x3-1x1). So the
     block decides, not the depth or a name: one module whose own convolutions run 1x1, KxK, 1x1 makes it "r". CIFAR
-    ResNets (8 to 56 and deeper) have basic blocks, hence "r*k".
+    ResNets (8 to 56 and deeper) have basic blocks, hence "r*k". A convolution counts as a block's own where it stands
+    in it with no other, beside its norm and activation: so the inverted bottlenecks of MobileNet and EfficientNet are
+    bottlenecks too.
     """
     return "r" if any(_is_bottleneck(module) for module in model.modules()) else "r*k"
 
 
 def _is_bottleneck(block: nn.Module) -> bool:
-    sizes = [max(child.kernel_size) for child in block.children() if isinstance(child, nn.Conv2d)]
+    convs = [[m for m in child.modules() if isinstance(m, nn.Conv2d)] for child in block.children()]
+    sizes = [max(own[0].kernel_size) for own in convs if len(own) == 1]
     return any(a == 1 and b > 1 and c == 1 for a, b, c in zip(sizes, sizes[1:], sizes[2:], strict=False))
 
 
 def branch_targets(model: nn.Module, *, need_classifier: bool) -> tuple[str, ...]:
-    """Names of the convolutions that can carry a branch, in the network's order: every one but the first.
+    """Names of the convolutions that can carry a branch, in the network's order: every one but the first, and but the
+    last where that is the classifier, which is trained as it is.
 
-    FactorError for a network that is not plain (`plain.check_plain`) or has no classifier where one is needed; it names
-    the first convolution that cannot carry a branch.
+    FactorError for a network that is not plain (`plain.check_plain`) or has none of these; it names the first
+    convolution that cannot carry a branch.
     """
     check_plain(model)
-    convs = [(name, module) for name, module in model.named_modules() if isinstance(module, _ConvNd)]
-    if len(convs) < 2:
-        raise FactorError(f"Every convolution but the first carries a branch; this network has {len(convs)} in all.")
-    if need_classifier and not any(isinstance(module, nn.Linear) for module in model.modules()):
+    convs = {name: module for name, module in model.named_modules() if isinstance(module, _ConvNd)}
+    ends = {next(iter(convs), ""), classifier_of(model) if need_classifier and convs else ""}
+    inner = {name: conv for name, conv in convs.items() if name not in ends}
+    if not inner:
+        beside = " and the classifier, the last nn.Linear or else the last convolution," if need_classifier else ""
         raise FactorError(
-            "The classifier, the last nn.Linear, is trained as it is; this network has no nn.Linear. "
-            "Attach with train_classifier=False."
+            f"Every convolution but the first{beside} carries a branch; this network has {len(convs)} in all"
+            + (". Attach with train_classifier=False." if need_classifier and len(convs) > 1 else ".")
         )
-    for name, conv in convs[1:]:
+    for name, conv in inner.items():
         _refuse_unfit(name, conv)
-    return tuple(name for name, _ in convs[1:])
+    return tuple(inner)
 
 
 def _refuse_unfit(name: str, conv: _ConvNd) -> None:
-    law = "A branch needs a plain nn.Conv2d with groups=1 and a square kernel"
+    law = "A branch needs a plain nn.Conv2d"
     if type(conv) is not nn.Conv2d:
         raise FactorError(
             f"{law}; layer {name!r} is a {type(conv).__name__}. Detach what was attached to it, or choose a network "
-            "of plain 2-D convolutions."
+            "of plain 2-D convolutions: transposed, 1-D and 3-D ones carry none."
         )
     if how := {"forward", "_conv_forward"} & vars(conv).keys():
         raise FactorError(
             f"{law}; layer {name!r} has a {min(how)} of its own, set on the object, which would pass its branch by. "
             "Make it a subclass's method, or delete it from the object."
         )
-    if conv.groups != 1:
-        raise FactorError(
-            f"{law}; layer {name!r} has groups={conv.groups}, so its filters see only {conv.in_channels // conv.groups}"
-            f" of {conv.in_channels} channels and a branch would not fit them. Choose a network without grouped or "
-            "depthwise convolutions."
-        )
-    if conv.kernel_size[0] != conv.kernel_size[1]:
-        raise FactorError(f"{law}; layer {name!r} has a kernel of {conv.kernel_size}. Choose a network without it.")
-    said = (conv.out_channels, conv.in_channels, *conv.kernel_size)
+    said = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
     if conv.weight.shape != said:
         raise FactorError(
             f"{law}; layer {name!r} says that its weight is {said}, and it is {tuple(conv.weight.shape)}. Was it cut "
@@ -87,8 +84,11 @@ def first_conv_of(model: nn.Module) -> str:
 
 
 def classifier_of(model: nn.Module) -> str:
-    """The last nn.Linear's name; FactorError where there is none."""
-    return _one([name for name, module in model.named_modules() if isinstance(module, nn.Linear)], -1, "an nn.Linear")
+    """The classifier's name: the last nn.Linear or, in a network without one (SqueezeNet), the last convolution;
+    FactorError where there is neither."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    convs = [name for name, module in model.named_modules() if isinstance(module, _ConvNd)]
+    return _one(linear or convs, -1, "an nn.Linear or a last convolution")
 
 
 def _one(names: list[str], place: int, what: str) -> str:

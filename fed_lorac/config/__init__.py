@@ -1,30 +1,28 @@
 """The config: sim_configs and Flower's run-config to frozen dataclasses, each value checked. Says no tensor."""
 
 from fed_lorac.config.load import Overrides, Source, load_config, shipped_configs
-from fed_lorac.config.local import LocalConfig
 from fed_lorac.config.resumed import check_unchanged, resumed_config
 from fed_lorac.config.sections import (
     AdapterConfig,
     BatchNormConfig,
-    CodecConfig,
-    DataConfig,
-    FleetConfig,
-    ModelConfig,
-    RayConfig,
-    RunConfig,
-    StrategyConfig,
-)
-from fed_lorac.config.tables import (
     CifarData,
     CifarResNet,
+    CodecConfig,
     Daily,
+    DataConfig,
     Dirichlet,
+    FleetConfig,
     FleetEngine,
-    FlowerEngine,
     FolderData,
     Front,
+    LimitedDevices,
+    LocalConfig,
     LocalStatistics,
+    ModelConfig,
     Pretrain,
+    RayWorkers,
+    RunConfig,
+    StrategyConfig,
     Topk,
     Walk,
 )
@@ -42,15 +40,15 @@ __all__ = [
     "Dirichlet",
     "FleetConfig",
     "FleetEngine",
-    "FlowerEngine",
     "FolderData",
     "Front",
+    "LimitedDevices",
     "LocalConfig",
     "LocalStatistics",
     "ModelConfig",
     "Overrides",
     "Pretrain",
-    "RayConfig",
+    "RayWorkers",
     "RunConfig",
     "Source",
     "StrategyConfig",

@@ -2,11 +2,11 @@
 between sections. Knows the config and what classes say of themselves; not how they do it."""
 
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fed_lorac import registry
-from fed_lorac.config import names, tables
+from fed_lorac.config import names
+from fed_lorac.config.sections import CifarResNet, RayWorkers
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.spelling import toml
 
@@ -23,6 +23,7 @@ __all__ = ["contradictions", "fixed_basis"]
 
 def contradictions(config: "Config") -> Iterator[str]:
     """Each contradiction as one message: the law, what came, the remedy."""
+    yield from _run(config)
     yield from _fleet(config)
     yield from _objective(config)
     try:
@@ -33,7 +34,6 @@ def contradictions(config: "Config") -> Iterator[str]:
         )
     else:
         yield from _method(config, adapter, strategy)
-        yield from _server(config, strategy)
         yield from _strategy_fleet(config, strategy)
         yield from _batch_norm(config, strategy)
         yield from _codec(config, strategy)
@@ -80,6 +80,15 @@ def _fleet(config: "Config") -> Iterator[str]:
         )
 
 
+def _run(config: "Config") -> Iterator[str]:
+    timeout_s = config.run.table(RayWorkers).block_timeout_s
+    if config.run.engine == "flower" and timeout_s != RayWorkers.block_timeout_s:
+        yield (
+            f"Flower's runtime knows no blocks of cameras; got run.ray.block_timeout_s = {toml(timeout_s)} with "
+            'run.engine = "flower". Take it away, or set run.engine = "fleet".'
+        )
+
+
 def _objective(config: "Config") -> Iterator[str]:
     """Labels where there are some, and batches that an objective can work on."""
     local, share = config.local, config.fleet.labelled_share
@@ -88,12 +97,6 @@ def _objective(config: "Config") -> Iterator[str]:
             f"A share of labels is for cameras that lack the others; got fleet.labelled_share = {toml(share)} with "
             f"local.objective = {toml(local.objective)}, which takes "
             f'{"all" if local.objective == "labels" else "none"}. Set local.objective = "mixed", or take it away.'
-        )
-    if local.objective != "mixed" and local.unlabelled != local.rules()["unlabelled"].default:
-        yield (
-            f"What images without labels are for is local.objective itself, unless some have labels; got "
-            f"local.unlabelled = {toml(local.unlabelled)} with local.objective = {toml(local.objective)}. Set "
-            'local.objective = "mixed", or take it away.'
         )
     if why := local.built_objective().refuses(local.batch_size):
         yield f"{why} Here local.objective = {toml(local.objective)} and local.batch_size = {local.batch_size}."
@@ -110,29 +113,10 @@ def _method(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> It
         yield f"{why} {got} and adapter.rank = {toml(config.adapter.rank)}."
 
 
-def _server(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
-    """A choice that the strategy has no place for."""
-    takes, chosen = {one.name for one in fields(strategy)}, config.strategy
-    rules = chosen.rules()
-    odd = [
-        key
-        for key in ("aggregator", "server_optimizer")
-        if key not in takes and getattr(chosen, key) != rules[key].default
-    ]
-    if not takes & {"server_lr", "server_optimizer"} and chosen.server_lr != rules["server_lr"].default:
-        odd.append("server_lr")
-    for key in odd:
-        yield (
-            f"{type(strategy).__name__} takes no {key}; got strategy.{key} = {toml(getattr(chosen, key))} with "
-            f"strategy.name = {toml(chosen.name)}. Leave strategy.{key} at {toml(rules[key].default)}, or choose a "
-            'strategy that takes one, such as "merged".'
-        )
-
-
 def _batch_norm(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
     """What batch norm can be where nothing crosses the radio, and where nothing but its statistics is adapted."""
     mode, name = config.batch_norm.mode, toml(config.strategy.name)
-    norm = config.model.table(tables.CifarResNet).norm
+    norm = config.model.table(CifarResNet).norm
     if not strategy.trains and mode != "local":
         yield (
             f"Without training, all that a camera adapts are batch norm's statistics; got batch_norm.mode = "

@@ -63,8 +63,15 @@ def _overridden(file: Mapping[str, object], overrides: Overrides) -> dict[str, o
         texts = _whole(dict(map(_split, _texts(overrides))), file)
         known = rules() | _options({**file, **texts})
         asked = {key: _parse_value(key, text, known.get(key)) for key, text in texts.items()}
-    gone = _tables_in_force(file).keys() - _tables_in_force({**file, **asked}).keys()
-    return {key: value for key, value in file.items() if _table_of(key) not in gone} | asked
+    both = {**file, **asked}
+    gone = _tables_in_force(file).keys() - _tables_in_force(both).keys()
+    gone |= _in_view(file) - _in_view(both)
+    return {key: value for key, value in file.items() if not {key, _table_of(key)} & gone} | asked
+
+
+def _in_view(flat: Mapping[str, object]) -> set[str]:
+    """The keys out of tables that have a meaning under the values in `flat`."""
+    return {f"{name}.{key}" for name, section in SECTIONS.items() for key in section.in_view(_values(name, flat))}
 
 
 def _named(came: Mapping[str, object], beneath: Mapping[str, object] | None = None) -> dict[str, object]:
@@ -82,7 +89,7 @@ def _tables_in_force(flat: Mapping[str, object]) -> dict[str, dict[str, Rule]]:
     return {
         f"{name}.{table}": its
         for name, section in SECTIONS.items()
-        for table, its in section.tables_of(_choices(name, flat)).items()
+        for table, its in section.tables_of(_values(name, flat)).items()
     }
 
 
@@ -91,8 +98,9 @@ def _options(flat: Mapping[str, object]) -> dict[str, Rule]:
     return {f"{table}.{key}": rule for table, its in _tables_in_force(flat).items() for key, rule in its.items()}
 
 
-def _choices(section: str, flat: Mapping[str, object]) -> dict[str, object]:
-    keys = (key for key in SECTIONS[section].choices if f"{section}.{key}" in flat)
+def _values(section: str, flat: Mapping[str, object]) -> dict[str, object]:
+    """A section's values out of tables, those that are given."""
+    keys = (key for key in SECTIONS[section].rules() if f"{section}.{key}" in flat)
     return {key: flat[f"{section}.{key}"] for key in keys}
 
 
@@ -101,12 +109,14 @@ def _table_of(key: str) -> str:
 
 
 def _check_in_force(flat: Mapping[str, object]) -> None:
-    """ConfigError where an option is given whose choice is not made, even where it has its default."""
-    in_force = _tables_in_force(flat)
+    """ConfigError where something is given that has no meaning under the choices, even where it has its default."""
+    in_force, in_view = _tables_in_force(flat), _in_view(flat)
     for key in flat:
         section, _, table = _table_of(key).partition(".")
         if section in SECTIONS and table and f"{section}.{table}" not in in_force:
-            raise ConfigError(SECTIONS[section].not_in_force(table, _choices(section, flat)))
+            raise ConfigError(SECTIONS[section].not_in_force(table, _values(section, flat)))
+        if key in rules() and key not in in_view:
+            raise ConfigError(SECTIONS[section].without_meaning(key.partition(".")[2], _values(section, flat)))
 
 
 def _plain(value: object) -> object:

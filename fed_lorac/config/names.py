@@ -7,6 +7,7 @@ __all__ = [
     "DEVICES",
     "DOWNLOADABLE",
     "ENGINES",
+    "FLEET_DEVICES",
     "LABEL_SKEWS",
     "LINK_ASSIGNMENTS",
     "NORMS",
@@ -20,6 +21,7 @@ __all__ = [
     "WEATHER_SCHEDULES",
     "WEIGHTS",
     "WEIGHT_FILES",
+    "WITHOUT_FILES",
 ]
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -34,12 +36,14 @@ WEIGHTS = ("shipped", "none", "pretrain", "imagenet")
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".th", ".pkl")
 
 DOWNLOADABLE = ("cifar10", "cifar100")
+WITHOUT_FILES = ("digits",)
 
 SEVERITIES = ("1", "2", "3", "4", "5")
 LABEL_SKEWS = ("iid", "dirichlet")
 WEATHER_SCHEDULES = ("constant", "front", "daily", "walk")
 STREAMS = ("iid", "correlated")
 LINK_ASSIGNMENTS = ("round_robin", "random")
+FLEET_DEVICES = ("ideal", "limited")
 
 SCHEDULES = ("cosine", "constant")
 AUGMENTS = ("reflect_flip", "reflect_flip_cutout_light", "crop_flip", "crop", "crop_flip_cutout", "none")

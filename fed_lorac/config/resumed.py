@@ -17,10 +17,8 @@ FREE = (
     "run.workers",
     "run.out",
     "run.rounds",
-    "run.target_accuracy",
-    "run.fleet.block_timeout_s",
+    "run.ray.",
     "run.fleet.checkpoint_every",
-    "ray.",
     "data.root",
     # Settled ones are kept in checkpoints and compared there: "auto" may become what it stood for.
     "run.precision",

@@ -1,7 +1,7 @@
 """One section of the config: its values in view, and the tables of what is chosen there. Knows rules and classes that
 declare settings; not which sections there are."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -11,7 +11,7 @@ from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.settings import Rule, Scalar, items, rules_of
 from fed_lorac.runtime.spelling import list_text, toml
 
-__all__ = ["OPTIONS", "Section", "Table", "unknown_option"]
+__all__ = ["OPTIONS", "Section", "Table", "When", "unknown_option"]
 
 T = TypeVar("T")
 
@@ -41,29 +41,60 @@ class Frozen(Mapping[str, T]):
 
 
 Table = Mapping[str, Scalar]
+Chosen = Mapping[str, object]
+"""Values of a section by their keys, checked or as they came; one that is absent has its default."""
+
+
+@dataclass(frozen=True)
+class When:
+    """The values of a key under which something else has a meaning: a test of them, which takes any value, and in words
+    what passes it."""
+
+    key: str
+    holds: Callable[[Any], bool]
+    words: str
 
 
 @dataclass(frozen=True)
 class Section:
     """A section: checks each of its values as it is built, so no invalid one exists.
 
-    `choices` names the keys whose value decides which other settings there are: for each of its values a class, whose
-    fields are these settings. Those that stand in view (`shared`: key in view -> field) are passed on from there; the
-    others are the table `[section.VALUE]`.
+    Its keys are in view, each under its own law (`under`) where it has one: without, it has a meaning always. `choices`
+    names the keys whose value brings more settings: for each of its values a class, whose fields these are. Those that
+    stand in view (`shared`) are passed on from there; the others are the table `[section.VALUE]`. A table that another
+    value than a name brings stands in `cases`.
 
     `tables` has every table that is in force, complete; given in part, it is filled up with defaults.
     """
 
     section: ClassVar[str]
     choices: ClassVar[Mapping[str, Kind]] = {}
-    shared: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    shared: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    under: ClassVar[Mapping[str, When]] = {}
+    cases: ClassVar[Mapping[str, tuple[When, type]]] = {}
 
     tables: Mapping[str, Table] = field(default_factory=dict, kw_only=True, hash=False)
 
     @classmethod
     def rules(cls) -> dict[str, Rule]:
-        """Key in view (without the section) -> its rule, in the order of declaration."""
+        """Key (without the section and out of tables) -> its rule, in the order of declaration."""
         return {f.name: f.metadata["rule"] for f in fields(cls) if "rule" in f.metadata}
+
+    @classmethod
+    def in_view(cls, chosen: Chosen) -> dict[str, Rule]:
+        """Those of `rules` that have a meaning under these values."""
+        return {key: rule for key, rule in cls.rules().items() if cls._matters(key, chosen)}
+
+    @classmethod
+    def _matters(cls, key: str, chosen: Chosen) -> bool:
+        if (when := cls.under.get(key)) and not when.holds(cls._value(when.key, chosen)):
+            return False
+        takers = [choice for choice, passed in cls.shared.items() if key in passed]
+        return not takers or any(key in cls._declared(one, str(cls._value(one, chosen))) for one in takers)
+
+    @classmethod
+    def _value(cls, key: str, chosen: Chosen) -> object:
+        return chosen.get(key, cls.rules()[key].default)
 
     @classmethod
     def known_tables(cls) -> dict[str, tuple[str, ...]]:
@@ -73,12 +104,14 @@ class Section:
             for value in kind.built_in:
                 if cls.table_rules(key, value):
                     found[value] = (*found.get(value, ()), key)
-        return found
+        return found | {table: (when.key,) for table, (when, _) in cls.cases.items()}
 
     @classmethod
     def table_rules(cls, key: str, value: str) -> dict[str, Rule]:
-        """The settings of the table that `key = value` brings: those of its class that do not stand in view."""
-        in_view = cls.shared.get(key, {}).values()
+        """The settings of the table that `key` brings by this name: those of its class that do not stand in view."""
+        if value in cls.cases:
+            return rules_of(cls.cases[value][1])
+        in_view = cls.shared.get(key, ())
         return {name: rule for name, rule in cls._declared(key, value).items() if name not in in_view}
 
     @classmethod
@@ -86,42 +119,44 @@ class Section:
         return cls.choices[key].rules(value)
 
     @classmethod
-    def tables_of(cls, chosen: Mapping[str, object]) -> dict[str, dict[str, Rule]]:
-        """The tables that are in force under values in view -> their rules; a choice that is none brings no table."""
+    def tables_of(cls, chosen: Chosen) -> dict[str, dict[str, Rule]]:
+        """The tables that are in force under these values -> their rules; a choice that is none brings no table."""
         found: dict[str, dict[str, Rule]] = {}
         for key, kind in cls.choices.items():
-            for value in cls._named(key, chosen.get(key, cls.rules()[key].default)):
+            for value in cls._named(key, chosen):
                 if rules := cls.table_rules(key, value):
                     found.setdefault(OPTIONS if kind.is_outside(value) else value, {}).update(rules)
+        for table, (when, of) in cls.cases.items():
+            if when.holds(cls._value(when.key, chosen)):
+                found[table] = rules_of(of)
         return found
 
     @classmethod
-    def _named(cls, key: str, value: object) -> tuple[str, ...]:
-        """The names that a choice makes: one, or of a list each."""
+    def _named(cls, key: str, chosen: Chosen) -> tuple[str, ...]:
+        """The names that a choice makes: one, or of a list each; none, where the choice itself has no meaning."""
+        if not cls._matters(key, chosen):
+            return ()
+        value = cls._value(key, chosen)
         return items(list_text(value) or "") if cls.rules()[key].listed else (str(value),)
 
     def __post_init__(self) -> None:
         for key, rule in self.rules().items():
             value = rule.checked(f"{self.section}.{key}", getattr(self, key))
             object.__setattr__(self, key, value)  # a whole number given for a float becomes one
-        self._check_shared()
+        in_view = self.in_view(vars(self))
+        for key, rule in self.rules().items():
+            if key not in in_view and getattr(self, key) != rule.default:
+                raise ConfigError(self.without_meaning(key, vars(self)))
         object.__setattr__(self, "tables", Frozen(dict(self._checked_tables())))
 
-    def _check_shared(self) -> None:
-        """A value in view that no chosen class has keeps its default."""
-        takers = {own: key for key, passed in self.shared.items() for own in passed}
-        taken = {
-            own
-            for key, passed in self.shared.items()
-            for own, name in passed.items()
-            if name in self._declared(key, getattr(self, key))
-        }
-        for own, key in takers.items():
-            if own not in taken and (value := getattr(self, own)) != self.rules()[own].default:
-                raise ConfigError(
-                    f"{self.section}.{own} = {toml(value)} has no meaning under {self.section}.{key} = "
-                    f"{toml(getattr(self, key))}. Take it away, or choose another {self.section}.{key}."
-                )
+    @classmethod
+    def without_meaning(cls, key: str, chosen: Chosen) -> str:
+        """What is said of a key that has no meaning under these values."""
+        when = cls.under.get(key)
+        other = when.key if when else next(choice for choice, passed in cls.shared.items() if key in passed)
+        path, now = f"{cls.section}.{other}", toml(cls._value(other, chosen))
+        remedy = f"set {path} to {when.words}" if when else f"choose another {path}"
+        return f"{cls.section}.{key} has no meaning under {path} = {now}. Take it away, or {remedy}."
 
     def _checked_tables(self) -> Iterator[tuple[str, Table]]:
         in_force = self.tables_of(vars(self))
@@ -140,9 +175,13 @@ class Section:
             yield name, Frozen(values)
 
     @classmethod
-    def not_in_force(cls, name: str, chosen: Mapping[str, object]) -> str:
+    def not_in_force(cls, name: str, chosen: Chosen) -> str:
         """What is said of a table whose choice is not made."""
         path = f"[{cls.section}.{name}]"
+        if name in cls.cases:
+            when = cls.cases[name][0]
+            key, now = f"{cls.section}.{when.key}", toml(cls._value(when.key, chosen))
+            return f"{path} is for {key} {when.words}; it is {now}. Take the table away, or set {key} {when.words}."
         if name == OPTIONS:
             kinds = list(cls.own_parts())
             return (
@@ -150,9 +189,9 @@ class Section:
                 f'{cls.section}.{kinds[0]} = "my_package.module:Name". Take the table away, or name your own.'
             )
         if keys := cls.known_tables().get(name):
-            made = " and ".join(
-                f"{cls.section}.{key} is {toml(chosen.get(key, cls.rules()[key].default))}" for key in keys
-            )
+            if without := [key for key in keys if not cls._matters(key, chosen)]:
+                return f"{path} is for a {without[0]}. {cls.without_meaning(without[0], chosen)}"
+            made = " and ".join(f"{cls.section}.{key} is {toml(cls._value(key, chosen))}" for key in keys)
             wanted = " or ".join(f"{cls.section}.{key} = {toml(name)}" for key in keys)
             return f"{path} is for {wanted}; {made}. Take the table away, or choose {name}."
         if any(name in kind.built_in for kind in cls.choices.values()):
@@ -169,18 +208,21 @@ class Section:
             name = str(getattr(self, key))
             if not self.rules()[key].listed and isinstance(its := kind.declares(name), type) and issubclass(its, of):
                 return of(**{key: value for key, value in self.tables.get(name, {}).items() if key in rules_of(of)})
+        for name, (_, its) in self.cases.items():
+            if issubclass(its, of):
+                return of(**self.tables.get(name, {}))
         return of()
 
     def choose(self, key: str, value: str, **options: Scalar) -> Self:
         """This section with another choice: with the options given, and without those of what was chosen before."""
-        tables = {
-            name: table for name, table in self.tables.items() if name in self.tables_of({**vars(self), key: value})
-        }
+        chosen = {**vars(self), key: value}
+        tables = {name: table for name, table in self.tables.items() if name in self.tables_of(chosen)}
         if self.choices[key].is_outside(getattr(self, key)):
             tables.pop(OPTIONS, None)
         if options:
             tables[OPTIONS if self.choices[key].is_outside(value) else value] = options
-        changed: dict[str, Any] = {key: value, "tables": tables}
+        gone = self.rules().keys() - self.in_view(chosen).keys()
+        changed: dict[str, Any] = {own: self.rules()[own].default for own in gone} | {key: value, "tables": tables}
         return replace(self, **changed)
 
     def settings(self, key: str, named: str = "") -> dict[str, Any]:
@@ -188,7 +230,7 @@ class Section:
         `named` says which of its choices is meant."""
         value = named or getattr(self, key)
         declared = self._declared(key, value)
-        passed = {name: getattr(self, own) for own, name in self.shared.get(key, {}).items() if name in declared}
+        passed = {own: getattr(self, own) for own in self.shared.get(key, ()) if own in declared}
         name = OPTIONS if self.choices[key].is_outside(value) else value
         return passed | {own: value for own, value in self.tables.get(name, {}).items() if own in declared}
 
@@ -206,7 +248,7 @@ class Section:
         return dict(
             kind.package(name)
             for key, kind in self.own_parts().items()
-            for name in self._named(key, getattr(self, key))
+            for name in self._named(key, vars(self))
             if kind.is_outside(name)
         )
 

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 from fed_lorac.config.compatibility import contradictions
 from fed_lorac.config.gone import renamed
-from fed_lorac.config.local import LocalConfig
 from fed_lorac.config.section import OPTIONS, Section
 from fed_lorac.config.sections import (
     AdapterConfig,
@@ -17,8 +16,8 @@ from fed_lorac.config.sections import (
     CodecConfig,
     DataConfig,
     FleetConfig,
+    LocalConfig,
     ModelConfig,
-    RayConfig,
     RunConfig,
     StrategyConfig,
 )
@@ -31,7 +30,6 @@ __all__ = ["SECTIONS", "Config", "rules"]
 
 SECTIONS: dict[str, type[Section]] = {
     "run": RunConfig,
-    "ray": RayConfig,
     "model": ModelConfig,
     "data": DataConfig,
     "fleet": FleetConfig,
@@ -56,7 +54,6 @@ class Config:
     """Everything a run is asked. An invalid or contradictory one cannot be built: `ConfigError`."""
 
     run: RunConfig = field(default_factory=RunConfig)
-    ray: RayConfig = field(default_factory=RayConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)
@@ -110,7 +107,7 @@ class Config:
     def _items(self) -> Iterator[tuple[str, Scalar, Rule | None]]:
         """Key, value and rule; the options of what is not built in are one text, and so without a rule."""
         for section in (getattr(self, name) for name in SECTIONS):
-            for key, rule in section.rules().items():
+            for key, rule in section.in_view(vars(section)).items():
                 yield f"{section.section}.{key}", getattr(section, key), rule
             for name, rules in section.tables_of(vars(section)).items():
                 table = section.tables[name]
@@ -122,12 +119,12 @@ class Config:
     def _tables(self, name: str) -> Iterator[str]:
         """A section, then each of its tables."""
         section: Section = getattr(self, name)
-        yield _table(name, {key: getattr(section, key) for key in section.rules()}, section.rules())
+        yield _table(name, vars(section), section.in_view(vars(section)))
         for table, rules in section.tables_of(vars(section)).items():
             yield _table(f"{name}.{table}", section.tables[table], rules)
 
 
-def _table(path: str, values: Mapping[str, Scalar], rules: Mapping[str, Rule]) -> str:
+def _table(path: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> str:
     lines = [line for key, rule in rules.items() for line in _explained(f"{key} = {toml(values[key])}", rule.told)]
     return "\n".join([f"[{path}]", *lines, ""])
 

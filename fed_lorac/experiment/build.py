@@ -1,13 +1,16 @@
 """From a config to the experiment, once; nobody below the builder reads a whole config. Knows config, data, fleet and
 base; not messages or bytes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Literal, cast
 
 import torch
+from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.config import (
     AdapterConfig,
     CifarData,
@@ -122,7 +125,7 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         labelled=_labelled(config),
         cosine=local.schedule == "cosine",
         epochs=local.epochs,
-        steps=local.steps,
+        steps=0 if local.epochs else local.steps,
         image_size=config.data.image_size,
         batch_norm=BatchNormPlan(config.batch_norm.mode, statistics.training_statistics == "fixed", statistics.window),
         uplink=UplinkCodec(codec.build("up"), codec.table(Topk).share, codec.error_feedback),
@@ -156,7 +159,17 @@ def _adapters(config: Config, base: BaseModel, plan: LocalPlan) -> tuple[Adapter
         dealt = [one.with_frozen_basis() or one for one in dealt]
     if not plan.uplink.codec.lossless and STRATEGIES.load(config.strategy.name).draws_anew:
         dealt = [one.relative_to_init() for one in dealt]
-    return tuple(one.fit_to(base.model) for one in dealt)
+    return _fitted(dealt, base.model)
+
+
+def _fitted(dealt: Sequence[Adapter], model: nn.Module) -> tuple[Adapter, ...]:
+    """With what each takes from the network; of several ranks all train those layers as they are that the largest
+    trains so."""
+    first, *others = sorted(dealt, key=lambda one: getattr(one, "rank", 0), reverse=True)
+    largest = first.fit_to(model)
+    if not others or not isinstance(largest, ConvAdapter):
+        return tuple(largest if one is first else one.fit_to(model) for one in dealt)
+    return tuple(replace(cast(ConvAdapter, one), dense=largest.dense).fit_to(model) for one in dealt)
 
 
 def _of_rank(config: AdapterConfig, rank: int) -> dict[str, float]:

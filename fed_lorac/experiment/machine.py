@@ -31,7 +31,7 @@ def check_workers(run: RunConfig) -> None:
         f"run.workers = {places}, which gives the same results."
         + (
             f" For more workers than CPUs, start a Ray cluster that declares them (ray start --head --num-cpus={need}) "
-            'and set ray.address = "auto".'
+            'and set run.ray.address = "auto".'
             if need > cpus
             else ""
         )

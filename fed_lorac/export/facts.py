@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 
 from fed_lorac import __version__
 from fed_lorac.export.deployed import Deployed
@@ -61,7 +60,7 @@ def _origin(run: Finished, camera: int | None) -> dict[str, str]:
 def _fingerprint(run: Finished) -> str:
     """A run's identity: 16 hex digits over what it was asked and the merged model that it made."""
     floats = {name: tensor for name, tensor in run.model.tensors.items() if tensor.is_floating_point()}
-    told: Mapping[str, object] = {**run.config.to_flat(), "run.out": "", "ray.address": ""}
+    told = {key: value for key, value in run.config.to_flat().items() if key not in ("run.out", "run.ray.address")}
     return hashlib.sha256(f"{json.dumps(told, sort_keys=True)}{fingerprint(floats)}".encode()).hexdigest()[:16]
 
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fed_lorac.config import Dirichlet, FleetConfig, Front
+from fed_lorac.config import Dirichlet, FleetConfig, Front, LimitedDevices
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.fleet.fleet import Camera, Climate, Fleet, Indices
 from fed_lorac.runtime.source import source_of
@@ -68,7 +68,9 @@ def build_fleet(
     """
     _check_disjoint(data)
     train, evaluation = _deal_train(config, data, seed, remember), _deal_evaluation(config, data, seed)
-    weathers, levels, speeds = config.corruption_names, config.severity_levels, config.speed_factors
+    weathers, levels = config.corruption_names, config.severity_levels
+    limits = config.table(LimitedDevices)
+    speeds = limits.speed_factors
     cameras = tuple(
         Camera(
             id=i,
@@ -83,7 +85,7 @@ def build_fleet(
         for i in range(config.cameras)
     )
     climate = Climate(config.schedule, *_pace(config), weathers, max(levels), seed)
-    return Fleet(cameras, config.per_round, seed, config.availability, config.dropout, climate)
+    return Fleet(cameras, config.per_round, seed, limits.availability, limits.dropout, climate)
 
 
 def _pace(config: FleetConfig) -> tuple[int, float]:

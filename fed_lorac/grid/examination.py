@@ -59,12 +59,12 @@ def examine_cluster(config: Config, node_s: float = _NODE_S) -> list[Facts]:
     Raises:
         RunError: the cluster cannot be joined, or has no room for the workers.
     """
-    if config.run.workers == 1 and not config.ray.address:
+    if config.run.workers == 1:
         return []
     # Ray takes seconds to import, and a machine on its own needs none of it.
     from fed_lorac.grid.ray.cluster import check_room, joined  # noqa: PLC0415
 
-    with joined(config.run, config.ray.address) as share:
+    with joined(config.run) as share:
         check_room(share, config.run.workers)
         return _ask_all(config.to_flat(), on_gpus=bool(share["num_gpus"]), deadline=time.monotonic() + node_s)
 

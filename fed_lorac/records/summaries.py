@@ -56,5 +56,3 @@ def _add_fp32(found: dict[str, Any]) -> None:
         found["bytes"][f"full_fp32_{way}_message_bytes"] = same(found["bytes"][f"full_{way}_message_bytes"])
     for times in (*found["air_time_s"].values(), *found.get("days", {}).values()):
         times["full_fp32"] = same(times["full"])
-    if found.get("target"):
-        found["target"]["full_fp32_bytes"] = same(found["target"]["full_bytes"])

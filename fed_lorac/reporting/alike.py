@@ -14,7 +14,7 @@ from fed_lorac.reporting.target import reached
 
 __all__ = ["ComparedRun", "Row", "check_alike", "rows_of"]
 
-_FREE = ("run.seed", "run.out", "run.workers", "ray.")
+_FREE = ("run.seed", "run.out", "run.workers", "run.ray.")
 """Keys, or their beginnings, in which runs of one row differ: their seed, and who worked where."""
 _MOST = 4  # settings that a label names; a run that differs in more is called by its folder
 _DRAWN = ("none", "pretrain")  # bases that follow from the seed

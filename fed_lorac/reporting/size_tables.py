@@ -31,7 +31,17 @@ def sizes_table(rows: Sequence[Sizes]) -> RenderableType:
     if first.method != "full":
         table.add_section()
         table.add_row(*(cell(_as_full(first)) for cell in columns.values()))
-    return Group(f"{first.model}, {first.method}, {first.dtype}: what a camera trains and sends up in a round", table)
+    title = f"{first.model}, {first.method}, {first.dtype}: what a camera trains and sends up in a round"
+    return Group(title, table, *filter(None, map(_dense, rows)))
+
+
+def _dense(row: Sizes) -> str:
+    """What is said where a method has no branch on some convolutions; "" for nothing."""
+    return (
+        ""
+        if not row.as_they_are
+        else (f"{_rank(row)}: {row.as_they_are} grouped convolutions are trained as they are: a branch is no smaller")
+    )
 
 
 def _columns(first: Sizes) -> dict[str, Callable[[Sizes], str]]:

@@ -46,6 +46,7 @@ def asked(model: str | None, method: str, ranks: Sequence[int] | None, rank_mode
 class Sizes:
     """Parameters, and one uplink in bytes, of a method beside full fine-tuning of the same network.
 
+    `as_they_are`: grouped convolutions that the method trains densely, as its own tensors would be no fewer.
     `full_frame_bytes` and `full_message_bytes` are full fine-tuning's under the same codec, `full_fp32_message_bytes`
     are those in fp32: the denominator of every share.
     """
@@ -56,6 +57,7 @@ class Sizes:
     rank_mode: str
     dtype: str
     trainable_parameters: int
+    as_they_are: int
     full_parameters: int
     frame_bytes: int
     message_bytes: int
@@ -89,7 +91,7 @@ def sizes(
     mode = auto_rank_mode(network) if rank_mode == "auto" else rank_mode
     full, full_count = _full(model, classes, dtype), sum(p.numel() for p in network.parameters())
     kind, given = ADAPTERS.load(method), {"rank": rank, "alpha": 2.0 * rank, "rank_mode": mode}
-    adapter = kind(**{key: value for key, value in given.items() if key in rules_of(kind)})
+    adapter = kind(**{key: value for key, value in given.items() if key in rules_of(kind)}).fit_to(network)
     adapter.attach(network, torch_stream(0, "sizes"))
     state = adapter.read(network)
     frame = encode(state, dtype=dtype, base="", rng=stream(0, "weighed"))
@@ -101,6 +103,7 @@ def sizes(
         rank_mode=mode,
         dtype=dtype,
         trainable_parameters=trainable_parameters(network),
+        as_they_are=len(getattr(adapter, "dense", None) or ()),
         full_parameters=full_count,
         frame_bytes=own.frame_bytes,
         message_bytes=own.message_bytes,

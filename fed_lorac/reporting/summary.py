@@ -18,7 +18,6 @@ from fed_lorac.fleet.links import air_time_s, days_to_send, link
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
 from fed_lorac.records.ledger import Row
 from fed_lorac.records.measured import Measured
-from fed_lorac.reporting.target import reached
 from fed_lorac.runtime.versions import versions
 from fed_lorac.server.fleet_strategy import Update
 from fed_lorac.wire.frame import decode
@@ -111,7 +110,6 @@ def summary(
         "bytes": totals,
         "air_time_s": _air_times(experiment, totals, config.fleet.cameras),
         "days": _days(experiment, totals),
-        "target": reached(config.run.target_accuracy, rows) if config.run.target_accuracy else None,
         "simulated_s": math.fsum(row["round_time_s"] for row in rows),
         "rounds": len(rows),
         "rounds_skipped": sum(bool(row["skipped"]) for row in rows),

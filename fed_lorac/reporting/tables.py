@@ -82,10 +82,6 @@ def bytes_table(summary: Mapping[str, Any]) -> RenderableType:
         if math.isclose(86_400 * days["full"], summary["air_time_s"].get(link, {"full": 0})["full"], rel_tol=1e-3):
             continue  # no silence is owed on this link
         table.add_row(f"with the duty cycle, {link}", *(_clock(86_400 * days[arm]) for arm in ("adapter", whose)))
-    if target := summary.get("target"):
-        took = (target["bytes"], target[f"{whose}_bytes"])
-        ours, theirs = (f"{n:,}" if n is not None else "not reached" for n in took)
-        table.add_row(f"bytes until {target['accuracy']:.1%}", ours, f"{theirs} in as many rounds")
     return table
 
 

@@ -33,12 +33,12 @@ def check_machine(config: Config) -> None:
     if config.run.workers > 1:
         from fed_lorac.grid.ray.cluster import check_own  # noqa: PLC0415
 
-        check_own(config.run, config.ray.address)
+        check_own(config.run)
 
 
 def _hire(config: Config, app: Callable[[], BlockApp]) -> Executor:
     """This process where one worker is asked for, else workers on Ray."""
-    if config.run.workers == 1 and not config.ray.address:
+    if config.run.workers == 1:
         return SerialExecutor(app())
     at(f"starting {config.run.workers} workers on Ray")
     # Ray takes seconds to import, and one process needs none of it.

@@ -38,7 +38,7 @@ def simulate(config: Config, folder: RunFolder, watch: Watch, mods: Sequence[Mod
     build_experiment(config)  # so that bad data or a bad base is found before Ray starts
     conductor = _ServerThread(config, folder, watch)
     at("starting Flower's runtime")
-    with task_identity(), joined(config.run, config.ray.address) as share, _without_deprecation():
+    with task_identity(), joined(config.run) as share, _without_deprecation():
         try:
             run_simulation(
                 server_app=conductor.app,

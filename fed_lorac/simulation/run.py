@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fed_lorac.aggregation.delta_sum import Sums
 from fed_lorac.client.state import ClientState, GlobalModel, fold_updates
-from fed_lorac.config import Config, FleetEngine, check_unchanged
+from fed_lorac.config import Config, FleetEngine, LimitedDevices, check_unchanged
 from fed_lorac.data.progress import at
 from fed_lorac.experiment.base_model import tell_notes
 from fed_lorac.experiment.build import build_experiment
@@ -99,7 +99,7 @@ class _Run:
         self._grid, self._config, self._folder, self._watch, self._memories = grid, config, folder, watch, memories
         self._experiment: Experiment = build_experiment(config)
         tell_notes(self._experiment.base)
-        self._clock = _clock(self._experiment, config.fleet.image_time_s, config.fleet.round_s)
+        self._clock = _clock(self._experiment, config.fleet.table(LimitedDevices))
         self._strategy: FleetStrategy = strategy_of(self._experiment, clock=self._clock)
         self._full = reference_of(self._experiment)
         self._identity = identity_of(self._experiment)  # it stays, and reading it off takes a network
@@ -267,12 +267,12 @@ class _Run:
         self._stand(kept.round)
 
 
-def _clock(experiment: Experiment, image_time_s: float, round_s: float) -> Clock:
-    """Simulated time, where training on one image takes so long at speed 1."""
+def _clock(experiment: Experiment, limits: LimitedDevices) -> Clock:
+    """Simulated time, where training on one image takes `image_time_s` at speed 1."""
     plan, cameras = experiment.plan, experiment.fleet.cameras
     seen = [
         images_seen(len(camera.train), batch_size=plan.recipe.batch_size, epochs=plan.epochs, steps=plan.steps)
         for camera in cameras
     ]
-    compute_s = [images * image_time_s / camera.speed for images, camera in zip(seen, cameras, strict=True)]
-    return Clock(cameras, compute_s, round_s)
+    compute_s = [images * limits.image_time_s / camera.speed for images, camera in zip(seen, cameras, strict=True)]
+    return Clock(cameras, compute_s, limits.round_s)

@@ -7,7 +7,7 @@ from fed_lorac.errors import FrameError
 __all__ = ["DROPPED_OUT", "Reason", "RefusedFrameError", "malformed"]
 
 DROPPED_OUT = "dropped out"
-"""The reason in the Flower `Error` that stands for a reply which is lost by design (`fleet.dropout`)."""
+"""The reason in the Flower `Error` that stands for a reply which is lost by design (`fleet.limited.dropout`)."""
 
 Reason = Literal[
     "truncated",

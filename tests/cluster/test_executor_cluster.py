@@ -45,7 +45,7 @@ def add(cluster: Cluster, **settings: object) -> object:
 
 
 def on(cluster: Cluster, **changes: object) -> Config:
-    return tiny(ray__address=cluster.address, run__workers=2, **changes)
+    return tiny(run__ray__address=cluster.address, run__workers=2, **changes)
 
 
 def test_the_work_of_a_node_that_is_removed_moves(cluster: Cluster, tmp_path: Path):
@@ -119,5 +119,5 @@ def problem_of(driver: Facts, facts: Facts) -> str:
 def test_a_cluster_that_is_not_there_is_a_run_error() -> None:
     before = time.monotonic()
     with pytest.raises(RunError, match=r"127\.0\.0\.1:1 could not be joined.*ray\.address"):
-        RayExecutor(tiny(ray__address="127.0.0.1:1", run__workers=2), partial(Naughty, Path()), examined=False)
+        RayExecutor(tiny(run__ray__address="127.0.0.1:1", run__workers=2), partial(Naughty, Path()), examined=False)
     assert time.monotonic() - before < 30 and not ray.is_initialized()

@@ -502,11 +502,8 @@ class Strange(nn.Conv2d):
 @pytest.mark.parametrize(
     "make",
     [
-        with_layer(nn.Conv2d(4, 4, 3, groups=2)),
-        with_layer(nn.Conv2d(4, 4, 3, groups=4)),
         with_layer(nn.ConvTranspose2d(4, 4, 3)),
         with_layer(nn.Conv1d(4, 4, 3)),
-        with_layer(nn.Conv2d(4, 4, (3, 1))),
         with_layer(Strange(4, 4, 3)),
     ],
 )

@@ -23,7 +23,7 @@ FLEET = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    run(tiny(**FLEET, fleet__availability=0.6, fleet__dropout=0.3), out, Watch())
+    run(tiny(**FLEET, fleet__devices="limited", availability=0.6, dropout=0.3), out, Watch())
     return out
 
 
@@ -35,7 +35,7 @@ def by_round(folder: Path) -> dict[int, dict[int, dict[str, object]]]:
 
 
 def test_the_ledger_has_what_the_streams_say(folder: Path):
-    fleet = build_experiment(tiny(**FLEET, fleet__availability=0.6, fleet__dropout=0.3)).fleet
+    fleet = build_experiment(tiny(**FLEET, fleet__devices="limited", availability=0.6, dropout=0.3)).fleet
     away = dropped = 0
     for round, cameras in by_round(folder).items():
         drawn = set(fleet.drawn(round))
@@ -53,7 +53,7 @@ def test_who_drops_out_was_asked_and_sent_nothing_back(folder: Path):
 
 
 def test_who_was_away_is_told_nothing_and_catches_up_at_a_price(folder: Path):
-    fleet = build_experiment(tiny(**FLEET, fleet__availability=0.6, fleet__dropout=0.3)).fleet
+    fleet = build_experiment(tiny(**FLEET, fleet__devices="limited", availability=0.6, dropout=0.3)).fleet
     found = by_round(folder)
     for round, cameras in found.items():
         assert all(cameras[k]["downlink_message_bytes"] == 0 for k in fleet.away(round))
@@ -64,13 +64,13 @@ def test_who_was_away_is_told_nothing_and_catches_up_at_a_price(folder: Path):
 
 
 def test_another_run_has_the_same_cameras_away(tmp_path: Path, folder: Path):
-    run(tiny(**FLEET, fleet__availability=0.6, fleet__dropout=0.3), tmp_path / "again", Watch())
+    run(tiny(**FLEET, fleet__devices="limited", availability=0.6, dropout=0.3), tmp_path / "again", Watch())
     assert rows(tmp_path / "again" / "cameras.jsonl") == rows(folder / "cameras.jsonl")
     assert (tmp_path / "again" / "adapter.safetensors").read_bytes() == (folder / "adapter.safetensors").read_bytes()
 
 
 def test_a_round_that_nobody_can_be_reached_in_is_skipped(tmp_path: Path):
-    run(tiny(run__rounds=2, fleet__availability=1e-9), tmp_path, Watch())
+    run(tiny(run__rounds=2, fleet__devices="limited", availability=1e-9), tmp_path, Watch())
     found = rows(tmp_path / "rounds.jsonl")
     assert all(row["skipped"] and row["cameras_counted"] == 0 and row["downlink_message_bytes"] == 0 for row in found)
     assert all(row["accuracy"] is None for row in found)

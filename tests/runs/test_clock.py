@@ -15,6 +15,7 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.fleet.fleet import Camera
 from fed_lorac.fleet.links import LINKS, Clock, air_time_s, downlink_time_s, elapsed_s, images_seen, link, send_s
+from fed_lorac.reporting.target import reached
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import stream
 from fed_lorac.simulation.engines import run
@@ -138,14 +139,14 @@ def test_drawn_links_are_each_cameras_own_and_of_the_asked_classes() -> None:
 
 
 def test_speeds_are_dealt_in_turn() -> None:
-    fleet = build_experiment(tiny(fleet__speeds="1, 2.5")).fleet
+    fleet = build_experiment(tiny(fleet__devices="limited", speeds="1, 2.5")).fleet
     assert [camera.speed for camera in fleet.cameras] == [1.0, 2.5, 1.0, 2.5]
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "fast", "nan", "inf", "1, 0.0"])
 def test_a_speed_is_a_number_above_0(wrong: str) -> None:
-    with pytest.raises(ConfigError, match=r"fleet\.speeds"):
-        tiny(fleet__speeds=wrong)
+    with pytest.raises(ConfigError, match=r"fleet\.limited\.speeds"):
+        tiny(fleet__devices="limited", speeds=wrong)
 
 
 def test_link_deals_have_their_names() -> None:
@@ -156,11 +157,11 @@ def test_link_deals_have_their_names() -> None:
 
 SLOW: dict[str, Any] = {
     "run__rounds": 3,
-    "run__target_accuracy": 0.01,
     "fleet__per_round": 4,
     "fleet__link": "lte-m, lorawan-dr0",
-    "fleet__round_s": 100,
-    "fleet__image_time_s": 0.01,
+    "fleet__devices": "limited",
+    "round_s": 100,
+    "image_time_s": 0.01,
 }
 
 
@@ -194,11 +195,28 @@ def test_a_round_takes_as_long_as_its_slowest_counted_camera(folder: Path) -> No
         assert row["round_time_s"] == pytest.approx(slowest)
 
 
-def test_the_summary_says_what_a_target_took_and_days_on_each_link(folder: Path) -> None:
+def test_the_summary_has_simulated_time_and_days_on_each_link(folder: Path) -> None:
+    from rich.console import Console
+
+    from fed_lorac.reporting.tables import show_run
+
     found, ledger = json.loads((folder / "summary.json").read_text()), rows(folder / "rounds.jsonl")
     assert found["simulated_s"] == pytest.approx(sum(row["round_time_s"] for row in ledger))
+    assert set(found["days"]) == {"lte-m", "lorawan-dr0"}
+    slow, fast = found["days"]["lorawan-dr0"], found["days"]["lte-m"]
+    assert slow["adapter"] == pytest.approx(fast["adapter"] * 375 / 0.25 * 100, rel=1e-6)
+    assert slow["full"] > slow["adapter"]
+    console = Console(record=True, width=160)
+    show_run(console, found)
+    told = console.export_text()
+    assert "with the duty cycle, lorawan-dr0" in told
+    assert "with the duty cycle, lte-m" not in told  # no silence is owed there
+
+
+def test_what_a_target_took_is_summed_up_to_the_round_that_reached_it(folder: Path) -> None:
+    ledger = rows(folder / "rounds.jsonl")
     first = ledger[0]
-    assert found["target"] == {
+    assert reached(0.01, ledger) == {
         "accuracy": 0.01,
         "rounds": 1,
         "bytes": first["uplink_message_bytes"] + first["downlink_message_bytes"],
@@ -206,26 +224,8 @@ def test_the_summary_says_what_a_target_took_and_days_on_each_link(folder: Path)
         "full_fp32_bytes": first["full_uplink_message_bytes"] + first["full_downlink_message_bytes"],
         "simulated_s": first["round_time_s"],
     }
-    assert set(found["days"]) == {"lte-m", "lorawan-dr0"}
-    slow, fast = found["days"]["lorawan-dr0"], found["days"]["lte-m"]
-    assert slow["adapter"] == pytest.approx(fast["adapter"] * 375 / 0.25 * 100, rel=1e-6)
-    assert slow["full"] > slow["adapter"]
-
-
-def test_a_target_that_is_not_reached_says_so(tmp_path: Path) -> None:
-    from rich.console import Console
-
-    from fed_lorac.reporting.tables import show_run
-
-    run(tiny(run__rounds=1, run__target_accuracy=0.99, fleet__link="lte-m, lorawan-dr5"), tmp_path / "run", Watch())
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     nothing = dict.fromkeys(("rounds", "bytes", "full_bytes", "full_fp32_bytes", "simulated_s"))
-    assert summary["target"] == {"accuracy": 0.99} | nothing
-    console = Console(record=True, width=160)
-    show_run(console, summary)
-    told = console.export_text()
-    assert "not reached" in told and "with the duty cycle, lorawan-dr5" in told
-    assert "with the duty cycle, lte-m" not in told  # no silence is owed there
+    assert reached(0.99, ledger) == {"accuracy": 0.99} | nothing
 
 
 def test_a_resumed_run_keeps_simulated_time(folder: Path, tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def test_the_sums_differ_by_what_is_lost_last(dtype: str) -> None:
             "basis is another each round",
         ),
         ({"codec.up": "int8", "adapter.method": "ffa-lora-c", "strategy.name": "rotating-basis"}, "basis is another"),
-        ({"adapter.method": "full", "strategy.name": "fedavg"}, "codecs that lose something"),
-        ({"strategy.name": "factor-fedavg", "codec.up": "fp32"}, "codecs that lose something"),
+        ({"adapter.method": "full", "strategy.name": "fedavg"}, "a codec that loses something"),
+        ({"strategy.name": "factor-fedavg", "codec.up": "fp32"}, "a codec that loses something"),
     ],
 )
 def test_feedback_without_a_meaning_is_refused_and_says_why(flat: dict[str, object], why: str) -> None:
@@ -154,8 +154,8 @@ def test_feedback_survives_an_interruption_and_changes_what_is_learnt(tmp_path: 
 
 def test_a_camera_whose_reply_is_lost_owes_what_it_owed(tmp_path: Path):
     config = tiny(
-        run__rounds=4, run__seed=5, fleet__dropout=0.4, fleet__per_round=4, strategy__quorum=0.0, codec__up="topk",
-        codec__error_feedback="true", **FULL,
+        run__rounds=4, run__seed=5, fleet__devices="limited", dropout=0.4, fleet__per_round=4, strategy__quorum=0.0,
+        codec__up="topk", codec__error_feedback="true", **FULL,
     )  # fmt: skip
     run(config, tmp_path / "run", Watch())
     before, after = owed(tmp_path / "run", 1), owed(tmp_path / "run")

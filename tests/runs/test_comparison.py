@@ -61,7 +61,7 @@ def table_of(*runs: ComparedRun) -> tuple[dict[str, dict[str, str]], list[str]]:
 
 
 def test_runs_that_differ_in_seed_and_place_alone_are_one_row(like: Any) -> None:
-    other = {"run__out": "elsewhere", "run__workers": 4, "ray__address": "head:6379"}
+    other = {"run__out": "elsewhere", "run__workers": 4, "run__ray__address": "head:6379"}
     [row] = rows_of([like("a"), like("b", run__seed=1), like("c", run__seed=2, **other)])
     assert row.seeds == [0, 1, 2] and row.label == "lora-c r=2 (auto), merged svd"
 
@@ -193,7 +193,7 @@ def test_other_weather_does_not_compare(like: Any, setting: dict[str, object]) -
 
 
 def test_means_say_over_how_many_cameras_they_are(tmp_path: Path) -> None:
-    config = tiny(run__rounds=2, fleet__availability=0.6, strategy__quorum=0.0)
+    config = tiny(run__rounds=2, fleet__devices="limited", availability=0.6, strategy__quorum=0.0)
     run(config, tmp_path / "away", Watch())
     one = ComparedRun.read(tmp_path / "away")
     counts = one.summary["cameras_measured"]

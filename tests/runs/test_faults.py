@@ -79,7 +79,7 @@ def test_a_run_in_which_no_camera_trained_has_no_result_but_the_commonest_error(
 
 
 def test_replies_that_the_radio_loses_are_no_fault_of_the_run(tmp_path: Path):
-    run(six(run__rounds=1, fleet__round_s=0.001), tmp_path / "run", Watch())
+    run(six(run__rounds=1, fleet__devices="limited", round_s=0.001), tmp_path / "run", Watch())
     assert reasons(tmp_path / "run") == [{"late": 6}]
     assert (tmp_path / "run" / "summary.json").exists()
 
@@ -181,6 +181,6 @@ def test_workers_and_the_order_of_replies_change_nothing(four_cpus: None, tmp_pa
 
 
 def test_a_reply_after_the_deadline_is_lost(tmp_path: Path):
-    found = go(six(round_timeout_s=1.5, run__rounds=1), tmp_path / "run", dict.fromkeys(range(6), "dawdles"))
+    found = go(six(run__round_timeout_s=1.5, run__rounds=1), tmp_path / "run", dict.fromkeys(range(6), "dawdles"))
     [row] = rows(found / "rounds.jsonl")
     assert 0 < row["reasons"]["no reply"] == row["cameras_left_out"] < 6

@@ -10,13 +10,13 @@ from interrupted import TENSORS, Ended, check_equal
 from killed import killed_after, killed_at_write, seconds_of
 from small_runs import tiny, words
 
-from fed_lorac.config import load_config, resumed_config
+from fed_lorac.config import RayWorkers, load_config, resumed_config
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
 # Half the cameras away or lost now and then, svd with its residual: all that a checkpoint must hold is in use.
-SETTINGS = words(run__rounds=5, fleet__availability=0.8, fleet__dropout=0.2, strategy__quorum=0.1)
+SETTINGS = words(run__rounds=5, fleet__devices="limited", availability=0.8, dropout=0.2, strategy__quorum=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +97,8 @@ def test_a_changed_config_is_refused_by_the_names_of_its_keys(tmp_path: Path):
         resumed_config(tmp_path, None, ["local.lr=0.5", "run.seed=7", "run.workers=2"])
     with pytest.raises(ConfigError, match=r"model\.resnet8\.width"):
         resumed_config(tmp_path, "quickstart")
-    free = resumed_config(tmp_path, None, ["run.workers=3", "ray.address=10.0.0.1:6379"])
-    assert (free.run.workers, free.ray.address, free.run.rounds) == (3, "10.0.0.1:6379", 5)
+    free = resumed_config(tmp_path, None, ["run.workers=3", "run.ray.address=10.0.0.1:6379"])
+    assert (free.run.workers, free.run.table(RayWorkers).address, free.run.rounds) == (3, "10.0.0.1:6379", 5)
 
 
 def test_a_folder_without_a_run_cannot_be_gone_on_with(tmp_path: Path):

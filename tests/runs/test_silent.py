@@ -38,7 +38,8 @@ from strategies.local_only import LocalOnly
 SILENT = ("local-only", "zero-byte")
 ADAPTERS = ("lora-c", "full", "bn-affine", "aad", "filter-atoms")
 OFTEN_AWAY = (
-    ("fleet__availability", 0.6), ("strategy__quorum", 0.0), ("run__rounds", 3), ("checkpoint_every", 1)
+    ("fleet__devices", "limited"), ("availability", 0.6), ("strategy__quorum", 0.0), ("run__rounds", 3),
+    ("checkpoint_every", 1)
 )  # fmt: skip
 EVERYONE = {"fleet__cameras": 3, "fleet__per_round": 3, "block_size": 1}
 
@@ -180,7 +181,7 @@ def test_cameras_of_unequal_rank_each_keep_their_own():
 
 def test_a_turn_that_did_not_come_off_leaves_the_adapter_as_it_was(tmp_path: Path):
     """Where every reply would be lost no camera trains; such rounds are skipped, and no update is counted."""
-    run(tiny(strategy__name="local-only", fleet__dropout=0.999), tmp_path / "run", Watch())
+    run(tiny(strategy__name="local-only", fleet__devices="limited", dropout=0.999), tmp_path / "run", Watch())
     assert not [name for name in load_file(tmp_path / "run" / "cameras.safetensors") if name.startswith("own")]
     found = rows(tmp_path / "run" / "rounds.jsonl")
     assert [(row["skipped"], row["reasons"]) for row in found] == [(True, {"dropped out": 3})] * 2
@@ -189,7 +190,7 @@ def test_a_turn_that_did_not_come_off_leaves_the_adapter_as_it_was(tmp_path: Pat
 
 
 def test_a_round_lasts_as_long_as_the_slowest_turn(tmp_path: Path):
-    config = tiny(strategy__name="local-only", fleet__image_time_s=0.1, fleet__speeds="1, 2", **EVERYONE)
+    config = tiny(strategy__name="local-only", fleet__devices="limited", image_time_s=0.1, speeds="1, 2", **EVERYONE)
     run(config, tmp_path / "run", Watch())
     assert [row["round_time_s"] for row in rows(tmp_path / "run" / "rounds.jsonl")] == pytest.approx([5.0, 5.0])
 

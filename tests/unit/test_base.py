@@ -205,9 +205,9 @@ def test_training_goes_on_with_a_classifier_drawn_anew_and_says_so(kind: str, tm
 
 
 def shipped(model: str, data_set: str, data: Dataset, **changes: object) -> BaseModel:
-    root = "somewhere" if data_set == "folder" else ""
+    root = {"data__root": "somewhere"} if data_set == "folder" else {}
     settings = {"model__weights": "shipped", "width": None, "model__name": model, "data__name": data_set}
-    return load_base_model(tiny(**settings, data__root=root, **changes), data)
+    return load_base_model(tiny(**settings, **root, **changes), data)
 
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -68,7 +68,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
 TAKEN: dict[str, dict[str, object]] = {
     "fixed": {"training_statistics": "fixed"},
     "frozen": {"batch_norm__mode": "frozen"},
-    "too few steps to come to it": {"local__steps": 1},
+    "too few steps to come to it": {"local__epochs": 0, "local__steps": 1},
     "nothing is trained": {"strategy__name": "zero-byte"},
     "a network whose maps stay": {"model__name": "resnet8", "width": 4},
 }

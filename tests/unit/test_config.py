@@ -13,7 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fed_lorac import registry
-from fed_lorac.config import Config, FleetConfig, Front, RunConfig, gone, load_config, names, shipped_configs
+from fed_lorac.config import (
+    Config,
+    FleetConfig,
+    Front,
+    LimitedDevices,
+    RayWorkers,
+    RunConfig,
+    gone,
+    load_config,
+    names,
+    shipped_configs,
+)
 from fed_lorac.config.load import flatten
 from fed_lorac.config.whole import SECTIONS, rules
 from fed_lorac.config.write import flower_table, options_with, pyproject_with, quickstart
@@ -30,8 +41,8 @@ ALL = rules() | {
 """Every built-in setting, in force or not."""
 # Keys whose every valid value makes sense beside every default.
 FREE = [
-    *("run.rounds", "run.seed", "run.precision", "run.fleet.round_timeout_s", "run.out", "data.root"),
-    *("fleet.label_skew", "fleet.corruptions", "fleet.severities", "fleet.link", "fleet.speeds"),
+    *("run.rounds", "run.seed", "run.precision", "run.round_timeout_s", "run.out", "strategy.sgd.lr"),
+    *("fleet.label_skew", "fleet.corruptions", "fleet.severities", "fleet.link"),
     *("adapter.rank", "adapter.alpha", "local.lr", "local.momentum", "strategy.quorum", "strategy.merged.downlink"),
 ]
 
@@ -121,7 +132,7 @@ def test_every_setting_says_what_it_means() -> None:
 def test_a_bare_key_or_a_flat_config_reaches_every_setting_of_a_table() -> None:
     for name, section in SECTIONS.items():
         for table, choices in section.known_tables().items():
-            chosen = {f"{name}.{choices[0]}": table}
+            chosen: dict[str, object] = {f"{name}.{choices[0]}": 2 if table == "ray" else table}
             if name == "adapter":
                 chosen["strategy.name"] = "local-only"
             if name == "data":
@@ -200,11 +211,42 @@ def test_a_table_has_no_other_keys() -> None:
 
 
 def test_a_value_in_view_that_the_chosen_method_does_not_have_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r'adapter\.rank = 4 has no meaning under adapter\.method = "bn-affine"'):
-        load_config(None, ["adapter.method=bn-affine", "adapter.rank=4"])
-    with pytest.raises(ConfigError, match=r"adapter\.train_classifier = false has no meaning"):
-        load_config(None, ["adapter.method=linear-probe", "adapter.train_classifier=false"])
-    assert load_config(None, ["adapter.method=bn-affine", "adapter.rank=2"])
+    for rank in (4, 2):
+        with pytest.raises(ConfigError, match=r'adapter\.rank has no meaning under adapter\.method = "bn-affine"'):
+            load_config(None, ["adapter.method=bn-affine", f"adapter.rank={rank}"])
+    with pytest.raises(ConfigError, match=r"adapter\.rank has no meaning"):
+        Config.from_flat({"adapter.method": "bn-affine", "adapter.rank": 4})
+    assert "adapter.rank" not in load_config({"adapter.rank": 4}, ["adapter.method=bn-affine"]).to_flat()
+    for flat, needs in WITHOUT_MEANING:
+        with pytest.raises(ConfigError, match=f"has no meaning under .*set {needs}"):
+            load_config(flat)
+        assert load_config(flat | MADE[next(iter(flat))]).changed() == flat | MADE[next(iter(flat))]
+
+
+WITHOUT_MEANING: list[tuple[dict[str, object], str]] = [
+    ({"data.root": "x"}, r"data\.name to a data set that is read from a folder"),
+    ({"fleet.link_assignment": "random"}, r"fleet\.link to several links"),
+    ({"local.steps": 3}, r"local\.epochs to 0"),
+    ({"codec.error_feedback": True}, r"codec\.up to a codec that loses something"),
+]
+MADE: dict[str, dict[str, object]] = {
+    "data.root": {"data.name": "cifar10"},
+    "fleet.link_assignment": {"fleet.link": "lte-m, 4g"},
+    "local.steps": {"local.epochs": 0},
+    "codec.error_feedback": {"codec.up": "int8", "strategy.name": "factor-fedavg"},
+}
+
+
+def test_several_workers_bring_a_table() -> None:
+    with pytest.raises(ConfigError, match=r"\[run\.ray\] is for run\.workers above 1; it is 1\. Take .* above 1\."):
+        load_config(None, ["run.ray.address=auto"])
+    assert load_config(None, ["workers=2", "address=auto"]).run.table(RayWorkers).address == "auto"
+    with pytest.raises(ConfigError, match="knows no blocks"):
+        load_config(None, ["run.engine=flower", "workers=2", "block_timeout_s=3"])
+
+
+def test_about_forty_keys_are_in_view() -> None:
+    assert len([key for key in DEFAULTS if key.count(".") == 1]) <= 45
 
 
 def test_another_choice_takes_the_files_options_with_it() -> None:
@@ -257,7 +299,7 @@ def test_what_is_of_another_type_is_refused() -> None:
 
 def _choice_of(key: str) -> dict[str, object]:
     section, table, _ = key.split(".")
-    return {f"{section}.{SECTIONS[section].known_tables()[table][0]}": table}
+    return {f"{section}.{SECTIONS[section].known_tables()[table][0]}": 2 if table == "ray" else table}
 
 
 def test_a_value_out_of_range_or_choice_is_refused() -> None:
@@ -265,7 +307,7 @@ def test_a_value_out_of_range_or_choice_is_refused() -> None:
         ("run.rounds", 0),
         ("run.seed", -1),
         ("run.seed", 2**63),
-        ("run.fleet.round_timeout_s", 0.0),
+        ("run.round_timeout_s", 0.0),
         ("run.precision", "fp64"),
         ("model.weights", "shiped"),
         ("data.cifar10.cloud_share", 0.0),
@@ -278,7 +320,7 @@ def test_a_value_out_of_range_or_choice_is_refused() -> None:
         ("fleet.severities", 0),
         ("fleet.link", "pigeon"),
         ("fleet.dirichlet.alpha", 0),
-        ("fleet.speeds", "1, 0"),
+        ("fleet.limited.speeds", "1, 0"),
         ("adapter.alpha", 0.0),
         ("adapter.rank", 0),
         ("adapter.rank", "1, two"),
@@ -309,9 +351,10 @@ def test_true_is_true_in_any_spelling() -> None:
 def test_a_list_is_taken_as_toml_or_a_shell_writes_it() -> None:
     for value in (["fog", "snow"], "[fog, snow]", '["fog", "snow"]', ("fog", "snow"), "fog,snow"):
         assert Config.from_flat({"fleet.corruptions": value}).fleet.corruption_names == ("fog", "snow")
-    numbers = Config.from_flat({"fleet.severities": [3, 4], "fleet.speeds": [1, 2.5], "adapter.rank": [1, 2]})
+    flat = {"fleet.devices": "limited", "fleet.limited.speeds": [1, 2.5]}
+    numbers = Config.from_flat({"fleet.severities": [3, 4], "adapter.rank": [1, 2], **flat})
     assert numbers.fleet.severity_levels == (3, 4)
-    assert numbers.fleet.speed_factors == (1.0, 2.5)
+    assert numbers.fleet.table(LimitedDevices).speed_factors == (1.0, 2.5)
     assert (numbers.adapter.ranks, numbers.adapter.rank) == ((1, 2), "1, 2")
     for one in ([3], "3", 3, "[3]"):
         assert typed({"rank": Config.from_flat({"adapter.rank": one}).adapter.rank}) == {"rank": (int, 3)}
@@ -346,7 +389,7 @@ REMEDIES: list[tuple[str, object, str]] = [
     ("adapter.lora-c.kernel_wise", "OFF", 'got the text "OFF". Write false.'),
     ("adapter.lora-c.kernel_wise", 0, "got 0. Write false."),
     ("adapter.lora-c.kernel_wise", 1.0, "got 1.0. Write true or false."),
-    ("adapter.train_classifier", "maybe", 'got the text "maybe". Write true or false.'),
+    ("adapter.lora-c.train_classifier", "maybe", 'got the text "maybe". Write true or false.'),
     ("run.out", 2026, 'must be text in quotes; got 2026. Write "2026".'),
     ("run.out", date(2026, 1, 2), 'got the date 2026-01-02. Write "2026-01-02".'),
     ("codec.up", 32, 'got 32. Write one of "fp32", "fp16"'),
@@ -372,9 +415,9 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"adapter.method": "bn-affine", "strategy.name": "factor-fedavg"}, "factors A and B apart"),
     ({"adapter.method": "linear-probe", "strategy.name": "flora"}, 'strategy.name may be "merged" or "fedavg"'),
     ({"adapter.method": "conv-lora", "strategy.name": "rotating-basis"}, "draws and freezes"),
-    ({"strategy.name": "rotating-basis", "strategy.server_optimizer": "momentum"}, "takes no server_optimizer"),
-    ({"strategy.name": "rotating-basis", "strategy.server_optimizer": "adam"}, "takes no server_optimizer"),
-    ({"strategy.name": "rotating-basis", "strategy.aggregator": "median"}, "takes no aggregator"),
+    ({"strategy.name": "rotating-basis", "strategy.server_optimizer": "momentum"}, "optimizer has no meaning under"),
+    ({"strategy.name": "rotating-basis", "strategy.server_optimizer": "adam"}, "a strategy that takes one"),
+    ({"strategy.name": "rotating-basis", "strategy.aggregator": "median"}, "aggregator has no meaning under"),
     (
         {"adapter.method": "ffa-lora-c", "strategy.name": "fedavg", "strategy.server_optimizer": "yogi"},
         "Yogi acts on deltas",
@@ -382,8 +425,8 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"adapter.method": "ffa-lora-c", "strategy.name": "fedavg", "strategy.aggregator": "krum"}, "Krum acts on deltas"),
     ({"adapter.lora-c.kernel_wise": True, "adapter.lora-c.rank_mode": "r*k"}, "rank is r itself"),
     ({"model.weights": "imagenet"}, "ImageNet weights exist for"),
-    ({"strategy.name": "local-only", "strategy.aggregator": "krum"}, "takes no aggregator"),
-    ({"strategy.name": "flexlora", "strategy.server_lr": 0.5}, "takes no server_lr"),
+    ({"strategy.name": "local-only", "strategy.aggregator": "krum"}, "aggregator has no meaning under"),
+    ({"strategy.name": "flexlora", "strategy.sgd.lr": 0.5}, r"\[strategy.sgd\] is for a server_optimizer.*no meaning"),
     ({"strategy.name": "zero-byte", "batch_norm.mode": "frozen"}, "Without training"),
     ({"strategy.name": "zero-byte", "model.resnet8.norm": "group"}, "group norm has none"),
     ({"strategy.name": "local-only", "batch_norm.mode": "shared"}, "nothing is sent under local-only"),

@@ -118,7 +118,7 @@ def test_a_whole_run_is_behind_the_bases_own(kind: str, tmp_path: Path) -> None:
     """Scaling by two is exact, so two bases that differ in nothing else give the same run, to the last bit."""
     found, summaries = list[Any](), list[Any]()
     for name, path in zip(("one", "other"), bases(tmp_path), strict=True):
-        config = tiny(model__weights=path, adapter__train_first_conv="false", **RUNS[kind])
+        config = tiny(model__weights=path, train_first_conv="false", **RUNS[kind])
         run(config, tmp_path / name, Watch())
         summaries.append(json.loads((tmp_path / name / "summary.json").read_text()))
         found.append(rows(tmp_path / name / "cameras.jsonl", "seconds"))

@@ -91,7 +91,8 @@ AWAY: dict[str, Any] = {
     "fleet__per_round": 5,
     "fleet__images": 20,
     "fleet__eval_images": 20,
-    "fleet__availability": 0.45,
+    "fleet__devices": "limited",
+    "availability": 0.45,
     "strategy__quorum": 0.1,
     "block_size": 1,  # as Flower has it, whose models are then the same bytes too
 }

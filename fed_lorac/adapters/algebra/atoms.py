@@ -4,6 +4,7 @@ cameras or messages.
 W (out, in, K, K) is decomposed as alpha x D, coefficients alpha (out, in, m) and atoms D (m, K, K), and changed by
 alpha x delta D ("Large Convolutional Model Tuning via Filter Subspace", arXiv 2403.00269, section 3). A 1x1
 convolution has no kernels to speak of: kc by kc of its channels are taken together as one, (out/kc, in/kc, kc, kc).
+Kernels need not be square, (K_h, K_w); `in` is what the weight has, in_channels / groups.
 
 Atoms are orthonormal as far as m <= K*K: the leading right singular vectors of the (out*in, K*K) matrix of kernels,
 which leave the least error that m atoms can (Eckart and Young). Beyond K*K they are joined by drawn unit vectors, and
@@ -27,6 +28,7 @@ __all__ = [
     "delta_by_channel",
     "from_kernels",
     "init_combination",
+    "is_pointwise",
     "leading_atoms",
     "overall_error",
     "sparse_code",
@@ -39,10 +41,10 @@ _NOTHING = 1e-10  # what is left of an atom of length 1 that its support spans a
 
 @dataclass(frozen=True)
 class Code:
-    """Kernels (out, in, K, K), decomposed: on the CPU, in the kernels' dtype."""
+    """Kernels (out, in, K_h, K_w), decomposed: on the CPU, in the kernels' dtype."""
 
     alpha: Float[Tensor, "out in m"]
-    atoms: Float[Tensor, "m k k"]
+    atoms: Float[Tensor, "m kh kw"]
     norm: float  # ||W||, Frobenius
     missed: float  # ||W - alpha x D||
 
@@ -59,26 +61,34 @@ def overall_error(codes: Sequence[Code]) -> float:
 
 
 def to_kernels(
-    weight: Float[Tensor, "out in k k"], kc: int, name: str = "this convolution"
-) -> Float[Tensor, "rows cols n n"]:
-    """The kernels of a weight: itself, or for K = 1 (out/kc, in/kc, kc, kc), neighbouring channels together."""
-    out, in_, k, _ = weight.shape
-    if k > 1:
+    weight: Float[Tensor, "out in kh kw"], kc: int, name: str = "this convolution", groups: int = 1
+) -> Float[Tensor, "rows cols n m"]:
+    """The kernels of a weight: itself, or where they are 1x1 (out/kc, in/kc, kc, kc), neighbouring channels together,
+    which are of one group."""
+    out, in_ = weight.shape[:2]
+    if not is_pointwise(weight.shape):
         return weight
-    if kc < 1 or out % kc or in_ % kc:
+    if kc < 1 or (out // groups) % kc or in_ % kc:
+        each = f" in each of {groups} groups" if groups > 1 else ""
         raise FactorError(
-            f"A 1x1 convolution is regrouped by a kc that divides its channels; {name} has {in_} in and {out} out, and "
-            f"kc = {kc} came. Set kc to a divisor of both, or to 0: then 1x1 convolutions carry nothing."
+            f"A 1x1 convolution is regrouped by a kc that divides its channels; {name} has {in_} in and "
+            f"{out // groups} out{each}, and kc = {kc} came. Set kc to a divisor of both, or to 0: then 1x1 "
+            "convolutions carry nothing."
         )
     return weight.reshape(out // kc, kc, in_ // kc, kc).transpose(1, 2)
 
 
 def from_kernels(
-    kernels: Float[Tensor, "*n rows cols k k"], weight_shape: Sequence[int]
-) -> Float[Tensor, "*n o i k k"]:
+    kernels: Float[Tensor, "*n rows cols kh kw"], weight_shape: Sequence[int]
+) -> Float[Tensor, "*n o i h w"]:
     """The inverse of `to_kernels`, with any axes in front."""
-    plain = weight_shape[-1] > 1
-    return (kernels if plain else kernels.transpose(-3, -2)).reshape(*kernels.shape[:-4], *weight_shape[-4:])
+    together = kernels.transpose(-3, -2) if is_pointwise(weight_shape) else kernels
+    return together.reshape(*kernels.shape[:-4], *weight_shape[-4:])
+
+
+def is_pointwise(weight_shape: Sequence[int]) -> bool:
+    """Whether a weight's kernels are 1x1."""
+    return tuple(weight_shape[-2:]) == (1, 1)
 
 
 def leading_atoms(rows: Float[Tensor, "n d"], m: int) -> Float[Tensor, "m d"]:
@@ -134,31 +144,32 @@ def _pursuit(rows: Tensor, atoms: Tensor, nonzeros: int) -> Tensor:
 
 
 @torch.no_grad()
-def decompose(kernels: Float[Tensor, "out in k k"], m: int, generator: torch.Generator, *, nonzeros: int = 0) -> Code:
-    """Atoms for these kernels, and the kernels' coefficients; `generator` draws the atoms beyond K*K.
+def decompose(kernels: Float[Tensor, "out in kh kw"], m: int, generator: torch.Generator, *, nonzeros: int = 0) -> Code:
+    """Atoms for these kernels, and the kernels' coefficients; `generator` draws the atoms beyond K_h*K_w.
 
-    m <= K*K: the projection on the leading atoms, error 0 at m = K*K. m > K*K: a sparse code of `nonzeros` atoms a
-    kernel; 0: K*K of them, the fewest that reconstruct every kernel exactly.
+    m <= K_h*K_w: the projection on the leading atoms, error 0 at m = K_h*K_w. m > K_h*K_w: a sparse code of `nonzeros`
+    atoms a kernel; 0: K_h*K_w of them, the fewest that reconstruct every kernel exactly.
     """
-    out, in_, k, _ = kernels.shape
-    rows = kernels.detach().to("cpu", torch.float64).reshape(out * in_, k * k)
-    atoms = leading_atoms(rows, min(m, k * k))
-    if m > k * k:
-        drawn = torch.randn(m - k * k, k * k, generator=generator, dtype=torch.float64)
+    out, in_, high, wide = kernels.shape
+    numbers = high * wide
+    rows = kernels.detach().to("cpu", torch.float64).reshape(out * in_, numbers)
+    atoms = leading_atoms(rows, min(m, numbers))
+    if m > numbers:
+        drawn = torch.randn(m - numbers, numbers, generator=generator, dtype=torch.float64)
         atoms = torch.cat([atoms, drawn / drawn.norm(dim=1, keepdim=True)])
-    alpha = sparse_code(rows, atoms, nonzeros or k * k) if m > k * k else rows @ atoms.T
+    alpha = sparse_code(rows, atoms, nonzeros or numbers) if m > numbers else rows @ atoms.T
     missed, like = float((rows - alpha @ atoms).norm()), kernels.dtype
-    return Code(alpha.view(out, in_, m).to(like), atoms.view(m, k, k).to(like), float(rows.norm()), missed)
+    return Code(alpha.view(out, in_, m).to(like), atoms.view(m, high, wide).to(like), float(rows.norm()), missed)
 
 
-def delta(alpha: Float[Tensor, "*n o i m"], D: Float[Tensor, "*n m k k"]) -> Float[Tensor, "*n o i k k"]:
+def delta(alpha: Float[Tensor, "*n o i m"], D: Float[Tensor, "*n m kh kw"]) -> Float[Tensor, "*n o i kh kw"]:
     """alpha x D: every kernel is its sum over the atoms. Any (cameras') axes in front."""
     return torch.einsum("...oim,...mkl->...oikl", alpha, D)
 
 
 def delta_by_channel(
-    alpha: Float[Tensor, "*n o i m"], alpha1: Float[Tensor, "*n i m m1"], D1: Float[Tensor, "*n m m1 k k"]
-) -> Float[Tensor, "*n o i k k"]:
+    alpha: Float[Tensor, "*n o i m"], alpha1: Float[Tensor, "*n i m m1"], D1: Float[Tensor, "*n m m1 kh kw"]
+) -> Float[Tensor, "*n o i kh kw"]:
     """alpha x (alpha1 x D1), the overcomplete form: every channel in has atoms of its own, each a sum over m1.
 
     The shapes are those of the paper's authors' release: alpha1 combines, for each of in*m atoms, the m1 atoms that all
@@ -169,12 +180,13 @@ def delta_by_channel(
 
 
 def init_combination(
-    channels: int, m: int, m1: int, k: int, generator: torch.Generator
-) -> tuple[Float[Tensor, "in m m1"], Float[Tensor, "m m1 k k"]]:
-    """Fresh alpha1 and D1, float32: D1 zero, so that the delta is; alpha1 Kaiming-uniform with a = sqrt(5).
+    channels: int, m: int, m1: int, kernel: Sequence[int], generator: torch.Generator
+) -> tuple[Float[Tensor, "in m m1"], Float[Tensor, "m m1 kh kw"]]:
+    """Fresh alpha1 and D1 for kernels of this shape, float32: D1 zero, so that the delta is; alpha1 Kaiming-uniform
+    with a = sqrt(5).
 
     That is within 1 / sqrt(m1), m1 being what is summed over, as LoRA-C draws its A.
     """
     flat = torch.empty(channels * m, m1)
     torch.nn.init.kaiming_uniform_(flat, a=math.sqrt(5), generator=generator)
-    return flat.view(channels, m, m1), torch.zeros(m, m1, k, k)
+    return flat.view(channels, m, m1), torch.zeros(m, m1, *kernel)

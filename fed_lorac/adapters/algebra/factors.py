@@ -8,6 +8,10 @@ B: (out, in, K, r), and the same product. A matrix (a linear layer's weight) is 
 The "filter" view has out rows and in*K*K columns, and factors A: (R, in*K*K), B: (out, R): r filters and a 1x1 mapper,
 which is how PEFT's and FLoCoRA's conv LoRA and LoRAE are parametrised. The product and its reshape are the same.
 
+All of this is of the weight's own shape: `in` is what a weight has, in_channels / groups, so the r filters of a grouped
+convolution look at each group alike; and where a kernel is K_h high and K_w wide, rows are out*K_h, columns in*K_w, and
+"r*k" counts its longer side.
+
 Truncation is the best approximation of rank u, as balanced factors. It reckons in float64, whatever came, and gives
 factors of the dtype that came: a singular value a thousandth of the largest keeps its digits, and the result does not
 hang on float32 rounding. By Eckart and Young the Frobenius error is the root of the sum of the squares of the dropped
@@ -44,7 +48,8 @@ RANK_MODES = ("r*k", "r", "filter")
 
 
 def rank_rows(rank: int, kernel_size: int, rank_mode: str) -> int:
-    """Rows R of A for a K x K kernel: `rank * K` in rank mode "r*k", `rank` in "r" (the paper's two settings)."""
+    """Rows R of A for a kernel whose longer side is K: `rank * K` in rank mode "r*k", `rank` in "r" (the paper's two
+    settings)."""
     if rank < 1 or kernel_size < 1:
         raise FactorError(f"A rank and a kernel size must be at least 1; came rank {rank}, kernel size {kernel_size}.")
     if rank_mode not in RANK_MODES:
@@ -56,25 +61,24 @@ def rank_rows(rank: int, kernel_size: int, rank_mode: str) -> int:
 
 
 def view_of(weight_shape: Sequence[int], rank_mode: str = "r") -> tuple[int, int]:
-    """Rows and columns of a weight's matrix view: (out*K, in*K) for (out, in, K, K), itself for a matrix.
+    """Rows and columns of a weight's matrix view: (out*K_h, in*K_w) for (out, in, K_h, K_w), itself for a matrix.
 
-    In rank mode "filter": (out, in*K*K).
+    In rank mode "filter": (out, in*K_h*K_w).
     """
-    rows, cols = _view_of(weight_shape)
-    k = int(weight_shape[2]) if rank_mode == "filter" and len(weight_shape) == 4 else 1
-    return rows // k, cols * k
+    out, in_, high, wide = _sides(weight_shape)
+    return (out, in_ * high * wide) if rank_mode == "filter" else (out * high, in_ * wide)
 
 
-def _view_of(weight_shape: Sequence[int]) -> tuple[int, int]:
+def _sides(weight_shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """out, in, K_h and K_w; of a matrix's weight the last two are 1."""
     shape = tuple(int(n) for n in weight_shape)
-    if len(shape) == 2:
-        return shape[0], shape[1]
-    if len(shape) != 4 or shape[2] != shape[3]:
+    if len(shape) not in (2, 4):
         raise FactorError(
-            f"Factors change weights of shape (out, in, K, K) with a square kernel, or (out, in); came {shape}. "
+            f"Factors change weights of shape (out, in, K_h, K_w), of a 2-D convolution, or (out, in); came {shape}. "
             "Send this tensor's delta dense."
         )
-    return shape[0] * shape[2], shape[1] * shape[3]
+    out, in_, high, wide = (*shape, 1, 1)[:4]
+    return out, in_, high, wide
 
 
 def to_view(weight: Tensor) -> Float[Tensor, "out_k in_k"]:
@@ -102,18 +106,17 @@ def init_factors(
 ) -> tuple[Tensor, Tensor]:
     """Fresh float32 factors (A, B) on the CPU: B zero, so delta = 0; A as nn.Linear's weight, Kaiming with a = sqrt(5).
 
-    That is uniform within 1 / sqrt(columns of A). Layer-wise A: (R, in*K), B: (out*K, R) with R = `rank_rows`; in rank
-    mode "filter" A: (r, in*K*K), B: (out, r);
-    kernel-wise A: (out, in, r, K), B: (out, in, K, r), whatever the rank mode.
+    That is uniform within 1 / sqrt(columns of A). Layer-wise A: (R, in*K_w), B: (out*K_h, R) with R = `rank_rows`; in
+    rank mode "filter" A: (r, in*K_h*K_w), B: (out, r);
+    kernel-wise A: (out, in, r, K_w), B: (out, in, K_h, r), whatever the rank mode.
     """
     rows, cols = view_of(weight_shape, rank_mode)
-    kernel_size = int(weight_shape[2]) if len(weight_shape) == 4 else 1
-    height = rank_rows(rank, kernel_size, rank_mode)
+    out, in_, high, wide = _sides(weight_shape)
+    height = rank_rows(rank, max(high, wide), rank_mode)
     a_shape: tuple[int, ...] = (height, cols)
     b_shape: tuple[int, ...] = (rows, height)
     if kernel_wise:
-        kernels = (int(weight_shape[0]), int(weight_shape[1]))
-        a_shape, b_shape = (*kernels, rank, kernel_size), (*kernels, kernel_size, rank)
+        a_shape, b_shape = (out, in_, rank, wide), (out, in_, high, rank)
     flat = torch.empty(math.prod(a_shape[:-1]), a_shape[-1])  # the fan-in is the last axis in both forms
     torch.nn.init.kaiming_uniform_(flat, a=math.sqrt(5), generator=generator)
     return flat.view(a_shape), torch.zeros(b_shape)
@@ -126,8 +129,8 @@ def check_pair(A: Tensor, B: Tensor, weight_shape: Sequence[int], name: str = "t
         views = (view_of(weight_shape, mode) for mode in RANK_MODES)
         fits = (B.shape[0], A.shape[1]) in views and A.shape[0] == B.shape[1]
     elif A.ndim == 4 and B.ndim == 4 and len(weight_shape) == 4:
-        out, in_, k, _ = weight_shape
-        fits = tuple(A.shape) == (out, in_, A.shape[2], k) and tuple(B.shape) == (out, in_, k, A.shape[2])
+        out, in_, high, wide = weight_shape
+        fits = tuple(A.shape) == (out, in_, A.shape[2], wide) and tuple(B.shape) == (out, in_, high, A.shape[2])
     else:
         fits = False
     if not fits:
@@ -149,20 +152,22 @@ def delta(A: Tensor, B: Tensor, weight_shape: Sequence[int], scale: float) -> Te
 
 
 def two_step_kernels(
-    A: Float[Tensor, "R in_k"], B: Float[Tensor, "out_k R"], weight_shape: Sequence[int]
-) -> tuple[Float[Tensor, "K*R in K K"], Float[Tensor, "out K*R 1 1"]]:
-    """A' and B' of the exact two-step form: conv(x, reshape(B @ A)) = conv1x1(conv(x, A'), B').
+    A: Float[Tensor, "R in_kw"], B: Float[Tensor, "out_kh R"], weight_shape: Sequence[int], groups: int = 1
+) -> tuple[Float[Tensor, "groups*q in kh kw"], Float[Tensor, "out q 1 1"]]:
+    """A' and B' of the exact two-step form: conv(x, reshape(B @ A)) = conv1x1(conv(x, A'), B'), both of `groups`.
 
-    Row o*K + p of B @ A fills the p-th run of in*K entries of filter o, so A' repeats A, shifted by one run for each
-    p: a block diagonal. In the filter view A' is A itself, R filters. The dense delta is never built.
+    Row o*K_h + p of B @ A fills the p-th run of in*K_w entries of filter o, so A' repeats A, shifted by one run for
+    each p: a block diagonal, q = K_h*R channels high. In the filter view A' is A itself, R filters. Every group of x
+    meets the same A'. The dense delta is never built.
     """
     check_pair(A, B, weight_shape)
     if A.ndim != 2:
         raise FactorError("The two-step form is of layer-wise factors; kernel-wise ones came. Use the dense delta.")
-    out, in_, k, _ = weight_shape
-    runs = B.shape[0] // out  # K, and 1 in the filter view
+    out, in_, high, wide = weight_shape
+    runs = B.shape[0] // out  # K_h, and 1 in the filter view
     inner: Tensor = torch.block_diag(*[A] * runs)  # type: ignore[no-untyped-call]
-    return inner.view(runs * A.shape[0], in_, k, k), B.view(out, runs * A.shape[0], 1, 1)
+    inner = inner.view(runs * A.shape[0], in_, high, wide)
+    return inner.repeat(groups, 1, 1, 1) if groups > 1 else inner, B.view(out, runs * A.shape[0], 1, 1)
 
 
 def two_step(
@@ -175,11 +180,12 @@ def two_step(
     stride: int = 1,
     padding: int | str = 0,
     dilation: int = 1,
+    groups: int = 1,
 ) -> Tensor:
     """The branch `conv(x, delta(A, B))` by the two-step form, zero padding: the pure twin of the layer's route."""
-    inner, outer = two_step_kernels(A, B, weight_shape)
-    hidden = F.conv2d(x, inner, stride=stride, padding=padding, dilation=dilation)
-    return F.conv2d(hidden, outer) * scale
+    inner, outer = two_step_kernels(A, B, weight_shape, groups)
+    hidden = F.conv2d(x, inner, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    return F.conv2d(hidden, outer, groups=groups) * scale
 
 
 def stack(pairs: Sequence[tuple[Tensor, Tensor]], weights: Sequence[float]) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import ray
 import ray._private.worker
 import torch
 
-from fed_lorac.config.sections import RunConfig
+from fed_lorac.config.sections import RayWorkers, RunConfig
 from fed_lorac.errors import RunError
 from fed_lorac.experiment.machine import check_workers
 from fed_lorac.runtime.precision import resolved_device
@@ -25,13 +25,13 @@ _KNOCK_S = 10.0
 Share = dict[str, int | float]
 
 
-def address_of(address: str = "") -> str:
-    """The cluster to join: the one named here (`ray.address`), else RAY_ADDRESS; empty: a Ray of one's own."""
-    return address or os.environ.get("RAY_ADDRESS", "")
+def address_of(run: RunConfig) -> str:
+    """The cluster to join: the one that `run.ray.address` names, else RAY_ADDRESS; empty: a Ray of one's own."""
+    return run.table(RayWorkers).address or os.environ.get("RAY_ADDRESS", "")
 
 
 @contextmanager
-def joined(run: RunConfig, address: str = "") -> Iterator[Share]:
+def joined(run: RunConfig) -> Iterator[Share]:
     """Join the cluster, yield what one worker takes of a node (`num_cpus`, `num_gpus`), and leave it whatever happens.
 
     Without an address it is a cluster for this run alone, with room for `run.workers`, even if others run on this
@@ -40,8 +40,8 @@ def joined(run: RunConfig, address: str = "") -> Iterator[Share]:
     Raises:
         RunError: the cluster does not answer, or none of its nodes has room for a worker.
     """
-    check_own(run, address)
-    address, mine = address_of(address), not ray.is_initialized()
+    check_own(run)
+    address, mine = address_of(run), not ray.is_initialized()
     with _quiet():
         if mine:
             _join(run, address)
@@ -55,10 +55,10 @@ def joined(run: RunConfig, address: str = "") -> Iterator[Share]:
                 ray.shutdown()
 
 
-def check_own(run: RunConfig, address: str = "") -> None:
+def check_own(run: RunConfig) -> None:
     """Raise `RunError`, with nothing started, where a Ray of this process's own would have more workers than its
     machine carries. Of others' clusters, the number of CPUs is theirs to say."""
-    if not address_of(address) and not ray.is_initialized():
+    if not address_of(run) and not ray.is_initialized():
         check_workers(run)
 
 
@@ -86,7 +86,7 @@ def _join(run: RunConfig, address: str) -> None:
             f"Workers need a Ray cluster; {address or 'one for this run'} could not be "
             f"{'joined' if address else 'started'}: {error}. "
             + (
-                "Is it up, with this Ray's version? Without ray.address and RAY_ADDRESS the run stays on this machine."
+                "Is it up, with this Ray's version? Without run.ray.address and RAY_ADDRESS a run stays here."
                 if address
                 else "See Ray's log."
             )

@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from fed_lorac.client.request import ClientReply
-from fed_lorac.config import Config, FleetEngine
+from fed_lorac.config import Config, RayWorkers
 from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError, last_line
 from fed_lorac.experiment.doctor import Facts, complaints, examine_driver, remarks
@@ -43,14 +43,14 @@ class RayExecutor:
         examined: bool = True,
         timeouts: Timeouts | None = None,
     ) -> None:
-        self._timeout_s, self._log = config.run.table(FleetEngine).block_timeout_s, FailureLog()
+        self._timeout_s, self._log = config.run.table(RayWorkers).block_timeout_s, FailureLog()
         self._cluster, self._slots = ExitStack(), list[WorkerSlot]()
         self._shared: tuple[Any, int, list[ray.ObjectRef[Any]]] = (None, 0, [])
         self._driver: Facts | None = None
         self._queue: RetryQueue | None = None
         self._last_words = "none was started"
         try:
-            share = self._cluster.enter_context(joined(config.run, config.ray.address))
+            share = self._cluster.enter_context(joined(config.run))
             check_room(share, config.run.workers)
             orders = ray.put(Orders(app, config, examined))
             self._slots = [WorkerSlot(n + 1, orders, share, timeouts or Timeouts()) for n in range(config.run.workers)]

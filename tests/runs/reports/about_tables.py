@@ -11,6 +11,8 @@ from fed_lorac.simulation.engines import run
 FULL = {"adapter__method": "full", "strategy__name": "fedavg", "local__lr": 0.02}
 INT8 = {"codec__up": "int8", "codec__down": "int8"}
 
+HALF_AWAY = ("-c", "fleet.devices=limited", "-c", "availability=0.5")
+
 
 def runs_of(folder: Path, **settings: dict[str, object]) -> list[str]:
     """Finished runs by name, and the words that compare them."""
@@ -75,7 +77,7 @@ CASES = [
     ),
     Case(
         "a mean over fewer cameras than there are",
-        lambda folder: ["run", *SHORT, "-c", "fleet.availability=0.5", "-c", "strategy.quorum=0", "-c", "run.seed=4"],
+        lambda folder: ["run", *SHORT, *HALF_AWAY, "-c", "strategy.quorum=0", "-c", "run.seed=4"],
         exit_code=0,
         says=("(1 camera)", "says over how many cameras that mean is"),
     ),

@@ -1,13 +1,13 @@
-"""[local]: a camera's training in a round. Knows keys and ranges; not tensors."""
+"""[local]: a camera's training in a round."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fed_lorac import registry
 from fed_lorac.config import names
-from fed_lorac.config.section import Section
-from fed_lorac.runtime.settings import Rule, setting
+from fed_lorac.config.section import Section, When
+from fed_lorac.runtime.settings import setting
+from fed_lorac.runtime.spelling import meant
 
 __all__ = ["LocalConfig"]
 
@@ -18,6 +18,10 @@ class LocalConfig(Section):
 
     section: ClassVar[str] = "local"
     choices: ClassVar = {"objective": registry.OBJECTIVES, "unlabelled": registry.OBJECTIVES}
+    under: ClassVar = {
+        "unlabelled": When("objective", lambda objective: objective == "mixed", '"mixed"'),
+        "steps": When("epochs", lambda epochs: meant(int, epochs) == 0, "0"),
+    }
     objective: str = setting(
         "labels",
         "what a step lowers: cross-entropy with labels, or what needs none",
@@ -26,30 +30,29 @@ class LocalConfig(Section):
     )
     unlabelled: str = setting(
         "entropy",
-        'what a step lowers on images without labels, under objective = "mixed"',
+        "what a step lowers on images without labels",
         choices=("entropy", "entropy-filtered", "pseudo-label", "consistency"),
         outside=registry.OBJECTIVES.is_outside,
     )
-    epochs: int = setting(5, "passes over the camera's images in a round", least=1)
-    steps: int = setting(0, "optimizer steps in a round; 0: by epochs", least=0)
+    epochs: int = setting(5, "passes over the camera's images in a round; 0: local.steps steps instead", least=0)
+    steps: int = setting(20, "steps of the optimizer in a round", least=1)
     batch_size: int = setting(15, "images in a step", least=1)
     lr: float = setting(0.05, "learning rate of the first round", above=0)
+    schedule: str = setting("cosine", "learning rate over the rounds: falls to zero, or stays", choices=names.SCHEDULES)
     momentum: float = setting(0.9, "momentum of SGD", least=0, below=1)
-    weight_decay: float = setting(5e-4, "weight decay of matrices; vectors have none", least=0)
-    clip_norm: float = setting(5.0, "largest norm of a gradient; 0: no clipping", least=0)
-    prox_mu: float = setting(0.0, "FedProx's mu: pull towards the start of the round; 0: none", least=0)
-    schedule: str = setting("cosine", "learning rate over the rounds", choices=names.SCHEDULES)
-    augment: str = setting("none", "random crops and mirror images", choices=names.AUGMENTS)
+    weight_decay: float = setting(5e-4, "weight decay of weights; biases and batch norm have none", least=0)
+    clip_norm: float = setting(5.0, "largest norm of a step's gradient; longer ones are cut; 0: none is", least=0)
+    prox_mu: float = setting(
+        0.0, "FedProx's mu: how strongly training is pulled to where the round began; 0: not at all", least=0
+    )
+    augment: str = setting(
+        "none", "training images at random: shifted, mirrored, partly covered", choices=names.AUGMENTS
+    )
 
     @property
     def guesses(self) -> bool:
         """Whether cameras learn from images that nobody labelled."""
         return self.objective != "labels"
-
-    @classmethod
-    def tables_of(cls, chosen: Mapping[str, object]) -> dict[str, dict[str, Rule]]:
-        """As every section's; the table of `unlabelled` under "mixed" alone."""
-        return super().tables_of(chosen if chosen.get("objective") == "mixed" else {**chosen, "unlabelled": "labels"})
 
     def built_objective(self) -> Any:
         """The objective with its settings, and within "mixed" the other one with its own."""

@@ -1,0 +1,36 @@
+"""[adapter]: what a camera trains. Each adapter's own settings are its class's."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fed_lorac import registry
+from fed_lorac.config.section import Section
+from fed_lorac.runtime.settings import items, setting
+
+__all__ = ["AdapterConfig"]
+
+
+@dataclass(frozen=True)
+class AdapterConfig(Section):
+    """What a camera trains."""
+
+    section: ClassVar[str] = "adapter"
+    choices: ClassVar = {"method": registry.ADAPTERS}
+    shared: ClassVar = {"method": ("rank", "alpha")}
+    method: str = setting(
+        "lora-c",
+        "what cameras train and send in place of the whole network",
+        choices=registry.ADAPTERS.names,
+        outside=registry.ADAPTERS.is_outside,
+    )
+    rank: int | str = setting(
+        2, "rank r: the larger, the more is trained and sent; or a list, for cameras in turn", least=1, listed=True
+    )
+    alpha: float = setting(
+        4.0, "what is learnt counts alpha / r times (of several ranks, r is the largest); the paper: 2 r", above=0
+    )
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """`rank`, parsed: those that are assigned to cameras round robin."""
+        return tuple(int(word) for word in items(str(self.rank)))

@@ -1,0 +1,131 @@
+"""[fleet]: who the cameras are, what they see, how they are linked, and what they can do."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from fed_lorac import registry
+from fed_lorac.config import names
+from fed_lorac.config.section import Section, When
+from fed_lorac.registry import Kind
+from fed_lorac.runtime.settings import items, setting
+from fed_lorac.runtime.spelling import list_text
+
+__all__ = ["Daily", "Dirichlet", "FleetConfig", "Front", "LimitedDevices", "Walk"]
+
+
+@dataclass(frozen=True)
+class Front:
+    """[fleet.front]: a front of weather passes over the cameras, one after the other."""
+
+    period: int = setting(6, "rounds that the front takes to pass over one camera", least=2)
+    lag: float = setting(1.0, "rounds that the front takes from one camera to the next", least=0)
+
+
+@dataclass(frozen=True)
+class Daily:
+    """[fleet.daily]: the severity rises and falls with the hour."""
+
+    period: int = setting(6, "rounds in a day", least=2)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """[fleet.walk]: each camera's weather changes at random."""
+
+    period: int = setting(6, "rounds between two changes of corruption, on average", least=2)
+
+
+@dataclass(frozen=True)
+class Dirichlet:
+    """[fleet.dirichlet]: cameras differ in how often they see each class."""
+
+    alpha: float = setting(0.5, "concentration; a smaller one makes cameras differ more", least=0.001)
+
+
+@dataclass(frozen=True)
+class LimitedDevices:
+    """[fleet.limited]: cameras that are away, lose replies, take their time, or are late."""
+
+    availability: float = setting(1.0, "probability that a camera can be reached in a round", above=0, most=1)
+    dropout: float = setting(0.0, "probability that a camera's reply is lost", least=0, below=1)
+    image_time_s: float = setting(0.0, "simulated seconds to train on one image at speed 1", least=0)
+    speeds: float | str = setting(1.0, "training speeds, assigned to cameras round robin", above=0, listed=True)
+    round_s: float = setting(0.0, "simulated seconds after which a reply is late; 0: never", least=0)
+
+    @property
+    def speed_factors(self) -> tuple[float, ...]:
+        """`speeds`, parsed."""
+        return tuple(float(word) for word in items(str(self.speeds)))
+
+
+def _several(links: object) -> bool:
+    return len(items(list_text(links) or "")) > 1
+
+
+@dataclass(frozen=True)
+class FleetConfig(Section):
+    """Who the cameras are, what they see, and how they are linked."""
+
+    section: ClassVar[str] = "fleet"
+    choices: ClassVar = {
+        "corruptions": replace(registry.CORRUPTIONS, declared={}),
+        "schedule": Kind({"front": Front, "daily": Daily, "walk": Walk}),
+        "label_skew": Kind({"dirichlet": Dirichlet}),
+        "link": replace(registry.LINKS, declared={}),
+        "devices": Kind({"limited": LimitedDevices}),
+    }
+    under: ClassVar = {"link_assignment": When("link", _several, "several links")}
+    cameras: int = setting(12, "cameras in the fleet", least=1)
+    per_round: int = setting(12, "cameras that take part in a round, drawn at random", least=1)
+    images: int = setting(
+        0, "training images of each camera (with dirichlet: on average); 0: all that there are, divided", least=0
+    )
+    eval_images: int = setting(0, "evaluation images of each camera; 0: all that there are, divided", least=0)
+    corruptions: str = setting(
+        "fog, snow, gaussian_noise",
+        "kinds of weather, a list: the first camera gets the first, the second the second, and so on",
+        choices=registry.CORRUPTIONS.names,
+        listed=True,
+        outside=registry.CORRUPTIONS.is_outside,
+    )
+    severities: str = setting(
+        "3, 4, 5", "how strong it is, a list: each kind comes in each strength", choices=names.SEVERITIES, listed=True
+    )
+    schedule: str = setting(
+        "constant", "how a camera's weather changes from round to round", choices=names.WEATHER_SCHEDULES
+    )
+    stream: str = setting(
+        "iid", "order of a camera's images: shuffled (iid), or class by class (correlated)", choices=names.STREAMS
+    )
+    labelled_share: float = setting(0.1, 'share of labels under local.objective = "mixed"', above=0, most=1)
+    label_skew: str = setting(
+        "iid", "how often a camera sees each class: all alike (iid), or unevenly (dirichlet)", choices=names.LABEL_SKEWS
+    )
+    link: str = setting(
+        "lte-m",
+        "the radio that bytes are sent over: of all cameras, or a list",
+        choices=registry.LINKS.names,
+        listed=True,
+        outside=registry.LINKS.is_outside,
+    )
+    link_assignment: str = setting("round_robin", "how links are assigned to cameras", choices=names.LINK_ASSIGNMENTS)
+    devices: str = setting(
+        "ideal",
+        "cameras always reply in time (ideal), or may be away, slow or late, or lose replies (limited)",
+        choices=names.FLEET_DEVICES,
+    )
+
+    @property
+    def corruption_names(self) -> tuple[str, ...]:
+        """`corruptions`, parsed."""
+        return items(self.corruptions)
+
+    @property
+    def severity_levels(self) -> tuple[int, ...]:
+        """`severities`, parsed: whole numbers from 1 to 5."""
+        return tuple(int(word) for word in items(self.severities))
+
+    @property
+    def link_names(self) -> tuple[str, ...]:
+        """`link`, parsed."""
+        return items(self.link)
