@@ -90,14 +90,8 @@ def _run(config: "Config") -> Iterator[str]:
 
 
 def _objective(config: "Config") -> Iterator[str]:
-    """Labels where there are some, and batches that an objective can work on."""
-    local, share = config.local, config.fleet.labelled_share
-    if local.objective != "mixed" and share != config.fleet.rules()["labelled_share"].default:
-        yield (
-            f"A share of labels is for cameras that lack the others; got fleet.labelled_share = {toml(share)} with "
-            f"local.objective = {toml(local.objective)}, which takes "
-            f'{"all" if local.objective == "labels" else "none"}. Set local.objective = "mixed", or take it away.'
-        )
+    """What the objective says of batches."""
+    local = config.local
     if why := local.built_objective().refuses(local.batch_size):
         yield f"{why} Here local.objective = {toml(local.objective)} and local.batch_size = {local.batch_size}."
 

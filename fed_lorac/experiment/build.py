@@ -35,6 +35,7 @@ from fed_lorac.runtime.settings import Scalar
 from fed_lorac.training.batch_norm import check_cameras
 from fed_lorac.training.batches import Augment
 from fed_lorac.training.loop import Recipe
+from fed_lorac.training.objectives.mixed import Mixed
 from fed_lorac.wire.frame import by_name
 
 __all__ = ["build_experiment", "local_plan", "open_data"]
@@ -141,11 +142,11 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
 
 def _labelled(config: Config) -> Labelled | None:
     """Who has labels under "mixed"."""
-    whose = config.local.tables.get("mixed", {}).get("whose")
-    if whose is None:
+    objective = config.local.built_objective()
+    if not isinstance(objective, Mixed):
         return None
-    fleet = config.fleet
-    return Labelled(fleet.labelled_share, cast(Literal["images", "cameras"], whose), fleet.cameras, config.run.seed)
+    whose = cast(Literal["images", "cameras"], objective.whose)
+    return Labelled(objective.labelled_share, whose, config.fleet.cameras, config.run.seed)
 
 
 def _adapters(config: Config, base: BaseModel, plan: LocalPlan) -> tuple[Adapter, ...]:

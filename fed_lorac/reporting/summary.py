@@ -156,7 +156,7 @@ def _label(config: Config) -> str:
     if not local.guesses or config.strategy.name == "zero-byte":
         return _method(config)
     other = f" and {local.unlabelled}" if local.objective == "mixed" else ""
-    share = f", {config.fleet.labelled_share:.0%} labels" if other else ""
+    share = f", {local.tables['mixed']['labelled_share']:.0%} labels" if other else ""
     return f"{_method(config)}, {'labels' if other else local.objective}{other}{share}"
 
 

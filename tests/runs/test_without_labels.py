@@ -71,7 +71,7 @@ def inspect_base(experiment: Experiment) -> str:
 @pytest.mark.parametrize("whose", ["images", "cameras"])
 def test_under_mixed_only_the_labels_that_there_are_count(whose: str) -> None:
     config = tiny(
-        **SHIPPED, local__objective="mixed", local__mixed__whose=whose, fleet__labelled_share=0.3, local__lr=0.01
+        **SHIPPED, local__objective="mixed", local__mixed__whose=whose, local__mixed__labelled_share=0.3, local__lr=0.01
     )
     experiment = build_experiment(config)
     found = updated(experiment)
@@ -221,11 +221,11 @@ def test_what_cannot_work_is_refused_at_the_start() -> None:
     for settings, law in (
         ({"local.objective": "entropy", "local.batch_size": 1}, "needs several images"),
         ({"local.objective": "mixed", "local.batch_size": 1}, "needs several images"),
-        ({"fleet.labelled_share": 0.5}, r'got fleet\.labelled_share = 0\.5 with local\.objective = "labels"'),
+        ({"local.mixed.labelled_share": 0.5}, r"\[local\.mixed\] is for"),
         ({"local.objective": "entropy", "local.mixed.weight": 2}, r"\[local\.mixed\] is for"),
         (
             {"local.unlabelled": "consistency"},
-            r'got local\.unlabelled = "consistency" with local\.objective = "labels"',
+            r"local\.unlabelled .* has no meaning",
         ),
         ({"local.objective": "entropies"}, "Did you mean 'entropy'"),
         ({"local.objective": "mixed", "local.unlabelled": "labels"}, "must be one of entropy"),
@@ -234,6 +234,6 @@ def test_what_cannot_work_is_refused_at_the_start() -> None:
         with pytest.raises(ConfigError, match=law):
             load_config(None, settings)
     both = load_config(None, {"local.objective": "mixed", "local.unlabelled": "consistency",
-                              "local.consistency.views": 1, "fleet.labelled_share": 0.5})  # fmt: skip
+                              "local.consistency.views": 1, "local.mixed.labelled_share": 0.5})  # fmt: skip
     assert set(both.local.tables) == {"mixed", "consistency"} and both.local.built_objective().rest.views == 1
     assert load_config(None, both.to_flat()) == both

@@ -97,7 +97,6 @@ class FleetConfig(Section):
     stream: str = setting(
         "iid", "order of a camera's images: shuffled (iid), or class by class (correlated)", choices=names.STREAMS
     )
-    labelled_share: float = setting(0.1, 'share of labels under local.objective = "mixed"', above=0, most=1)
     label_skew: str = setting(
         "iid", "how often a camera sees each class: all alike (iid), or unevenly (dirichlet)", choices=names.LABEL_SKEWS
     )

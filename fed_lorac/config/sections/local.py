@@ -1,6 +1,6 @@
 """[local]: a camera's training in a round."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from fed_lorac import registry
@@ -12,12 +12,19 @@ from fed_lorac.runtime.spelling import meant
 __all__ = ["LocalConfig"]
 
 
+LABEL_FREE = replace(
+    registry.OBJECTIVES,
+    built_in={name: at for name, at in registry.OBJECTIVES.built_in.items() if name not in ("labels", "mixed")},
+)
+"""The objectives that stand within "mixed"."""
+
+
 @dataclass(frozen=True)
 class LocalConfig(Section):
     """A camera's training in a round."""
 
     section: ClassVar[str] = "local"
-    choices: ClassVar = {"objective": registry.OBJECTIVES, "unlabelled": registry.OBJECTIVES}
+    choices: ClassVar = {"objective": registry.OBJECTIVES, "unlabelled": LABEL_FREE}
     under: ClassVar = {
         "unlabelled": When("objective", lambda objective: objective == "mixed", '"mixed"'),
         "steps": When("epochs", lambda epochs: meant(int, epochs) == 0, "0"),
@@ -31,8 +38,8 @@ class LocalConfig(Section):
     unlabelled: str = setting(
         "entropy",
         "what a step lowers on images without labels",
-        choices=("entropy", "entropy-filtered", "pseudo-label", "consistency"),
-        outside=registry.OBJECTIVES.is_outside,
+        choices=LABEL_FREE.names,
+        outside=LABEL_FREE.is_outside,
     )
     epochs: int = setting(5, "passes over the camera's images in a round; 0: local.steps steps instead", least=0)
     steps: int = setting(20, "steps of the optimizer in a round", least=1)

@@ -31,9 +31,10 @@ class Mixed(Objective):
     uses_labels = True
 
     weight: float = setting(1.0, "weight of that; 0: cameras learn from labels alone", least=0)
+    labelled_share: float = setting(0.1, "share of labels that there are", above=0, most=1)
     whose: str = setting(
         "images",
-        "who has labels: a share of each camera's images, or all images of a share of the cameras",
+        "who has them: a share of each camera's images, or all images of a share of the cameras",
         choices=("images", "cameras"),
     )
     rest: Objective = field(default_factory=Entropy)
