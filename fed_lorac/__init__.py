@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fed_lorac.reporting.compare import compare
     from fed_lorac.server.frame_strategy import FrameStrategy
     from fed_lorac.server.strategy import Strategy
+    from fed_lorac.studies.result import StudyResult, load_study
+    from fed_lorac.studies.start import study
     from fed_lorac.wire.frame import decode, encode
 
 try:
@@ -46,6 +48,7 @@ __all__ = [
     "Run",
     "RunError",
     "Strategy",
+    "StudyResult",
     "__version__",
     "compare",
     "corrupt",
@@ -56,10 +59,12 @@ __all__ = [
     "load_config",
     "load_network",
     "load_run",
+    "load_study",
     "lora_c",
     "methods",
     "run",
     "shipped_configs",
+    "study",
 ]
 
 _FOUND_IN = {
@@ -68,6 +73,7 @@ _FOUND_IN = {
     "FrameStrategy": "fed_lorac.server.frame_strategy:FrameStrategy",
     "Run": "fed_lorac.api.result:Run",
     "Strategy": "fed_lorac.server.strategy:Strategy",
+    "StudyResult": "fed_lorac.studies.result:StudyResult",
     "compare": "fed_lorac.reporting.compare:compare",
     "corrupt": "fed_lorac.data.corruptions:corrupt",
     "decode": "fed_lorac.wire.frame:decode",
@@ -77,10 +83,12 @@ _FOUND_IN = {
     "load_config": "fed_lorac.config:load_config",
     "load_network": "fed_lorac.export:load_network",
     "load_run": "fed_lorac.api.result:load_run",
+    "load_study": "fed_lorac.studies.result:load_study",
     "lora_c": "fed_lorac.adapters.lora_c",
     "methods": "fed_lorac.api.catalogue:methods",
     "run": "fed_lorac.api.start:run",
     "shipped_configs": "fed_lorac.config:shipped_configs",
+    "study": "fed_lorac.studies.start:study",
 }
 """Name -> the module, and what it is called there. Equal to the imports above, which are for type checkers."""
 

@@ -29,7 +29,7 @@ ADAPTERS = Kind(
         "ffa-lora-c": "fed_lorac.adapters.ffa_lora_c:FfaLoraC",
         "aad": "fed_lorac.adapters.aad:AdditiveDecomposition",
         "filter-atoms": "fed_lorac.adapters.filter_atoms:FilterAtoms",
-        "bn-affine": "fed_lorac.adapters.bn_affine:BnAffine",
+        "norm-affine": "fed_lorac.adapters.norm_affine:NormAffine",
         "linear-probe": "fed_lorac.adapters.linear_probe:LinearProbe",
         "full": "fed_lorac.adapters.full:FullFineTuning",
     },
@@ -37,6 +37,7 @@ ADAPTERS = Kind(
     "class",
     "an adapter of your own is a class that extends fed_lorac.adapters.adapter.Adapter, or one of its kinds",
     "fed_lorac.adapters.adapter:Adapter",
+    also={"bn-affine": "norm-affine"},
 )
 
 OBJECTIVES = Kind(
@@ -98,15 +99,12 @@ MODELS = Kind(
         "resnet20": "fed_lorac.models.cifar_resnet:resnet20",
         "resnet32": "fed_lorac.models.cifar_resnet:resnet32",
         "resnet56": "fed_lorac.models.cifar_resnet:resnet56",
-        "resnet18": "fed_lorac.models.torchvision_resnet:resnet18",
-        "resnet34": "fed_lorac.models.torchvision_resnet:resnet34",
-        "resnet50": "fed_lorac.models.torchvision_resnet:resnet50",
-        "resnet101": "fed_lorac.models.torchvision_resnet:resnet101",
     },
     "fed_lorac.models",
     "function",
     "a model of your own is called as (num_classes, **settings) and gives an nn.Module for images (N, 3, H, W)",
     given=("num_classes",),
+    library="fed_lorac.models.libraries:Libraries",
 )
 
 DATASETS = Kind(

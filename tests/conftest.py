@@ -32,11 +32,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(2, os.cpu_count() or 1) if folders and config.option.markexpr == "not slow" else 0
 
 
+LONGEST_FIRST = ("cluster", "reports", "runs", "laws", "unit")
+"""Folders of tests: the short ones come last, so that both processes end at about the same time."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests share what it makes, so they run in one process; those that start a Ray run one after another."""
     for item in items:
         folder, file = item.path.parent.name, str(item.path)
         item.add_marker(pytest.mark.xdist_group("cluster" if folder == "cluster" else file))
+    items.sort(key=lambda item: LONGEST_FIRST.index(item.path.parent.name))
 
 
 @pytest.fixture(autouse=True)

@@ -161,7 +161,7 @@ UP: dict[tuple[str, str], Up] = {
     ("aad", ""): Up(_LORA_C.branch, _two_of_them),
     ("filter-atoms", ""): Up(_atoms),
     ("filter-atoms", "m1"): Up(_overcomplete),
-    ("bn-affine", ""): Up(beside=lambda n: n.norms + n.ends),
+    ("norm-affine", ""): Up(beside=lambda n: n.norms + n.ends),
     ("linear-probe", ""): Up(beside=lambda n: n.classifier + n.bias),
     ("full", ""): Up(beside=lambda n: n.everything),
 }

@@ -12,7 +12,7 @@ from fed_lorac.config import Config, load_config
 from fed_lorac.errors import RunError
 from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, columns_of
 from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE
-from fed_lorac.records.summaries import Summary, read_summary
+from fed_lorac.records.summaries import NO_BATCH_NORM, Summary, has_batch_norm, read_summary
 from fed_lorac.runtime.files import home_expanded
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def load_run(path: str | PathLike[str]) -> Run:
 def _in_a_line(summary: Mapping[str, Any]) -> str:
     rounds = f"{summary['rounds']} round{'s' * (summary['rounds'] != 1)}" + ", interrupted" * summary["interrupted"]
     source, zero_byte, adapted = (_percent(summary[f"{arm}_accuracy"]) for arm in ("source", "zero_byte", "adapted"))
+    zero_byte = zero_byte if has_batch_norm(summary) else f"has {NO_BATCH_NORM}"
     return (
         f"{summary['label']}, {rounds} on {summary['data']}; accuracy {adapted} (source {source}, zero-byte "
         f"{zero_byte}); {summary['total_bytes']:,} bytes"

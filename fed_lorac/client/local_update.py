@@ -5,6 +5,7 @@ import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from math import nan
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,14 @@ from fed_lorac.experiment.experiment import Experiment, drawn_from
 from fed_lorac.fleet.camera_data import CameraData, in_stream_order
 from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.seeds import stream
-from fed_lorac.training.accuracy import Statistics, accuracy, batch_norms, reestimate_statistics, statistics_of
+from fed_lorac.training.accuracy import (
+    Statistics,
+    accuracy,
+    batch_norms,
+    has_batch_norm,
+    reestimate_statistics,
+    statistics_of,
+)
 from fed_lorac.training.blocks.rule import block_size
 from fed_lorac.training.loop import Task, train
 from fed_lorac.training.objectives.batch import NO_LABEL
@@ -243,17 +251,19 @@ def evaluate(
 
 def evaluate_base(experiment: Experiment, round: int, camera: int) -> tuple[Scores, Scores]:
     """The base model as it comes (source), and with statistics taken by each camera (zero-byte), in the round's
-    weather."""
+    weather; nan for the latter where the model has no batch norm, which is nothing to adapt."""
     model = build_network(experiment, GlobalModel(), {})
     images = (_images_in_round(experiment, camera, round), _clear_images(experiment, camera, round))
     source = [_score(experiment, model, view, False) for view in images]
+    if not has_batch_norm(model):
+        return Scores(*source), Scores(nan, nan)
     zero_byte = [_score(experiment, model, view, True) for view in images]
     return Scores(*source), Scores(*zero_byte)
 
 
 def _score(experiment: Experiment, model: nn.Module, images: CameraData | None, reestimated: bool) -> float:
     if images is None:
-        return float("nan")
+        return nan
     recipe = experiment.plan.recipe
     if reestimated:
         reestimate_statistics(model, _images_for_statistics(experiment, images), recipe.precision, recipe.normalization)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fed_lorac import registry
-from fed_lorac.config import names
 from fed_lorac.config.sections import CifarResNet, RayWorkers
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.spelling import toml
@@ -172,10 +171,10 @@ def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
 
 
 def _model(config: "Config") -> Iterator[str]:
-    if config.model.weights == "imagenet" and config.model.name not in names.TORCHVISION_MODELS:
+    if config.model.weights == "imagenet" and not registry.MODELS.is_of_library(config.model.name):
         yield (
-            f"ImageNet weights exist for {', '.join(names.TORCHVISION_MODELS)} alone; got model.weights = "
-            f'"imagenet" with model.name = {toml(config.model.name)}. Choose one, or model.weights = "pretrain".'
+            'ImageNet weights exist for the networks of torchvision and timm alone; got model.weights = "imagenet" '
+            f'with model.name = {toml(config.model.name)}. Choose one, or model.weights = "pretrain".'
         )
 
 

@@ -17,12 +17,17 @@ from fed_lorac.runtime.spelling import toml
 
 V = TypeVar("V")
 
-__all__ = ["DEFAULT", "Overrides", "Source", "flatten", "load_config", "shipped_configs"]
+__all__ = ["DEFAULT", "Overrides", "Source", "flatten", "load_config", "shipped_configs", "shipped_folder"]
 
 DEFAULT = "quickstart"
 # A wheel holds sim_configs/ inside fed_lorac/; in the source tree and in Flower's app bundle it stands beside it.
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SHIPPED = next((at for at in (_PACKAGE, _PACKAGE.parent) if (at / "sim_configs").is_dir()), _PACKAGE) / "sim_configs"
+
+
+def shipped_folder() -> Path:
+    """Where the configs are that travel with the package."""
+    return _SHIPPED
 
 
 def shipped_configs() -> dict[str, Path]:

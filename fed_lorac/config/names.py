@@ -15,8 +15,8 @@ __all__ = [
     "SCHEDULES",
     "SEVERITIES",
     "SHORTCUTS",
+    "STEMS",
     "STREAMS",
-    "TORCHVISION_MODELS",
     "TRAINING_STATISTICS",
     "WEATHER_SCHEDULES",
     "WEIGHTS",
@@ -29,7 +29,7 @@ ENGINES = ("fleet", "flower")
 DEVICES = ("auto", "cpu", "cuda")
 
 CIFAR_MODELS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet56")
-TORCHVISION_MODELS = ("resnet18", "resnet34", "resnet50", "resnet101")
+STEMS = ("cifar", "native")
 NORMS = ("batch", "group")
 SHORTCUTS = ("projection", "identity")
 WEIGHTS = ("shipped", "none", "pretrain", "imagenet")

@@ -8,24 +8,31 @@ from fed_lorac.config.whole import Config
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.runtime.spelling import toml
 
-__all__ = ["CONFIG_FILE", "FREE", "check_unchanged", "resumed_config"]
+__all__ = ["CONFIG_FILE", "FREE", "WITHOUT_EFFECT", "check_unchanged", "resumed_config"]
 
 CONFIG_FILE = "config.toml"
 """Where a run's folder has its config."""
 
-FREE = (
+WITHOUT_EFFECT = (
     "run.workers",
     "run.out",
-    "run.rounds",
     "run.ray.",
     "run.fleet.checkpoint_every",
     "data.root",
+)
+"""Keys, or their beginnings, that change no result: who works, where files are, and how a run is watched over."""
+
+FREE = (
+    *WITHOUT_EFFECT,
+    "run.rounds",
+    "run.target_accuracy",
     # Settled ones are kept in checkpoints and compared there: "auto" may become what it stood for.
     "run.precision",
     "run.device",
     "run.fleet.block_size",
 )
-"""Keys, or their beginnings, that may differ: who works, and what is compared as what it comes to."""
+"""Keys, or their beginnings, that may differ when a run goes on: how far it goes, and what is compared as what it comes
+to."""
 
 
 def resumed_config(folder: Path, source: Source = None, overrides: Overrides = ()) -> Config:

@@ -233,7 +233,7 @@ def read_copy(listing: Listing, size: int) -> dict[str, np.ndarray]:
             f"{', '.join(odd)}. Unpack it again."
         )
     pixels = decode_all(listing.files, SIDE, f"decoding {listing.root.name}")
-    published = hashlib.sha256(pixels).hexdigest() == CIFAR10_PIXELS
+    published = hashlib.sha256(pixels.data).hexdigest() == CIFAR10_PIXELS
     labels = np.array(listing.labels, np.int64)
     arrays = _arrays(pixels, labels, listing.classes, listing.train_count, size)
     return {**arrays, "published": np.array([published])}

@@ -73,7 +73,9 @@ def load_base_model(config: Config, data: Dataset, *, trains_on: bool = False) -
     saw: Saw = "no"
     taken = Taken(fresh_normalization(config), ())
     if weights == "imagenet":
-        taken = replace(taken, notes=imagenet(model, config.model.name))
+        loaded = imagenet(model, config.model.name)
+        own = config.model.normalization == "auto"
+        taken = Taken(loaded.normalization if own else taken.normalization, loaded.notes)
     elif weights != "none":
         path = _checkpoint_path(config, data)
         checkpoint = read_checkpoint(path, model.state_dict())
@@ -102,7 +104,7 @@ def _checkpoint_path(config: Config, data: Dataset) -> Path:
         return home_expanded(config.model.weights)
     parts = [data.fingerprint, repr(config.model), str(config.run.seed), str(config.run.threads), config.run.precision]
     name = fingerprint({"|".join(parts): torch.zeros(1)})
-    path = cache_folder() / f"base-{config.model.name}-{name}.safetensors"
+    path = cache_folder() / f"base-{config.model.name.replace('/', '-')}-{name}.safetensors"
     if not path.is_file():
         train_base(config, data, path, on_step=lambda step, steps, loss: at("training the base", step + 1, steps))
     return path

@@ -16,7 +16,7 @@ from fed_lorac.models.classes import classes_of, difference, reordered
 from fed_lorac.models.fitting import classifier_tensors, load_into, misfit_of_classifier
 from fed_lorac.models.weights import Checkpoint
 from fed_lorac.registry import MODELS
-from fed_lorac.runtime.normalization import CIFAR10, IMAGENET, Normalization
+from fed_lorac.runtime.normalization import CIFAR10, Normalization
 
 __all__ = ["Taken", "fresh_normalization", "recorded_normalization", "remedy", "take"]
 
@@ -139,10 +139,9 @@ def _of_other_data(said: Mapping[str, str], config: Config) -> tuple[str, ...]:
 
 
 def fresh_normalization(config: Config) -> Normalization:
-    """That of weights that were trained behind none: as set, or ImageNet's, or CIFAR-10's."""
-    if config.model.normalization != "auto":
-        return Normalization.parse(config.model.normalization)
-    return IMAGENET if config.model.weights == "imagenet" else CIFAR10
+    """That of weights that were trained behind none: as set, or CIFAR-10's."""
+    setting = config.model.normalization
+    return CIFAR10 if setting == "auto" else Normalization.parse(setting)
 
 
 def recorded_normalization(said: Mapping[str, str]) -> Normalization | None:

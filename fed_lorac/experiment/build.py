@@ -32,7 +32,7 @@ from fed_lorac.registry import STRATEGIES
 from fed_lorac.runtime.normalization import Normalization
 from fed_lorac.runtime.precision import Precision, resolved_device, resolved_precision
 from fed_lorac.runtime.settings import Scalar
-from fed_lorac.training.batch_norm import check_cameras
+from fed_lorac.training.batch_norm import check_cameras, check_used
 from fed_lorac.training.batches import Augment
 from fed_lorac.training.loop import Recipe
 from fed_lorac.training.objectives.mixed import Mixed
@@ -88,6 +88,7 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...], makers: tuple[tuple[str, s
     at("loading the base")
     base = load_base_model(config, data)
     plan = local_plan(config, precision, base.normalization)
+    check_used(base.model, trains=plan.trains, shared=plan.batch_norm.mode == "shared")
     check_cameras(
         fleet.cameras,
         base.model,

@@ -15,7 +15,7 @@ from fed_lorac.experiment.build import open_data
 from fed_lorac.models.weights import Checkpoint, load_into, read_checkpoint
 from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE, TENSOR_FILES
 from fed_lorac.runtime.normalization import Normalization
-from fed_lorac.training.accuracy import batch_norms
+from fed_lorac.training.accuracy import has_batch_norm
 
 __all__ = ["Finished", "finished_run", "network_of", "own_change_of_camera", "statistics_of_camera"]
 
@@ -93,7 +93,7 @@ def statistics_of_camera(run: Finished, camera: int | None) -> Mapping[str, Tens
 
 
 def _has_batch_norm(run: Finished) -> bool:
-    return any(True for _ in batch_norms(fresh_model(run.config, len(run.classes))))
+    return has_batch_norm(fresh_model(run.config, len(run.classes)))
 
 
 def _classes(config: Config, metadata: Mapping[str, str]) -> tuple[str, ...]:

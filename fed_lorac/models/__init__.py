@@ -8,22 +8,31 @@ from typing import Any
 import torch
 from torch import nn
 
+from fed_lorac.errors import ConfigError, one_line
 from fed_lorac.models.cifar_resnet import WIDTH as CIFAR_WIDTH
-from fed_lorac.models.torchvision_resnet import TORCHVISION
-from fed_lorac.models.torchvision_resnet import WIDTH as TORCHVISION_WIDTH
+from fed_lorac.models.stems import STEMS
 from fed_lorac.registry import MODELS
 
 __all__ = ["build", "check_outputs", "described", "said_settings"]
 
 
 def build(name: str, *, num_classes: int = 10, generator: torch.Generator | None = None, **settings: Any) -> nn.Module:
-    """The network `name` with fresh weights: built in (settings `width`, of which 0 is its own, `norm`, `shortcut`), or
-    somebody else's.
+    """The network `name` with fresh weights: built in (settings `width`, of which 0 is its own, `norm`, `shortcut`), a
+    library's (`stem`), or somebody else's.
 
     The draw comes from `generator` (default: seed 0) and leaves PyTorch's global generator as it was. Raises
     `ConfigError` where there is no such network, or it keeps no contract.
     """
     MODELS.load(name)
+    if (
+        MODELS.is_of_library(name)
+        and (odd := {**settings, "stem": settings.get("stem", STEMS[0])})
+        and (odd.keys() != {"stem"} or odd["stem"] not in STEMS)
+    ):
+        raise ConfigError(
+            f"A library's network has one setting, stem, which is {' or '.join(STEMS)}; {name} got {settings}. Use a "
+            "CIFAR ResNet (resnet8 to resnet56) for another width, norm or shortcut."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0 if generator is None else int(torch.randint(1 << 62, (1,), generator=generator)))
         network = MODELS.make(name, num_classes=num_classes, **settings)
@@ -33,14 +42,19 @@ def build(name: str, *, num_classes: int = 10, generator: torch.Generator | None
 
 
 def check_outputs(name: str, network: nn.Module, num_classes: int, image_size: int) -> None:
-    """ConfigError where somebody else's network does not give (N, classes) of images (N, 3, H, W)."""
-    if not MODELS.is_outside(name):
+    """ConfigError where a network that is not built in does not give (N, classes) of images (N, 3, H, W)."""
+    if name in MODELS.names:
         return
     was = network.training
     try:
         with torch.no_grad():
             found = network.eval()(torch.zeros(2, 3, image_size, image_size))
     except Exception as error:
+        if MODELS.is_of_library(name):
+            raise ConfigError(
+                f"A network takes images of data.image_size pixels; {name} fails on {image_size}x{image_size}: "
+                f"{one_line(error)}. Set another data.image_size, or another model.stem."
+            ) from error
         raise MODELS.broken(name, f"images (2, 3, {image_size}, {image_size}) fail: {error}") from error
     finally:
         network.train(was)
@@ -55,7 +69,9 @@ def described(name: str, settings: Mapping[str, Any]) -> dict[str, str]:
     """What a file of weights says of their network: its name and all its settings."""
     if MODELS.is_outside(name):
         return {"model": name, "model_settings": json.dumps(dict(settings), sort_keys=True)}
-    width = settings.get("width") or (TORCHVISION_WIDTH if name in TORCHVISION else CIFAR_WIDTH)
+    if MODELS.is_of_library(name):
+        return {"model": name, "stem": settings.get("stem", STEMS[0])}
+    width = settings.get("width") or CIFAR_WIDTH
     rest = {"norm": "batch", "shortcut": "projection", **settings}
     return {"model": name, "width": str(width), "norm": rest["norm"], "shortcut": rest["shortcut"]}
 
@@ -64,4 +80,6 @@ def said_settings(said: Mapping[str, str]) -> dict[str, Any]:
     """The settings in what a file says, for `build`."""
     if "model_settings" in said:
         return dict(json.loads(said["model_settings"]))
+    if MODELS.is_of_library(said["model"]):  # files of before there was a stem have that for small images
+        return {"stem": said.get("stem", STEMS[0])}
     return {"width": int(said["width"]), "norm": said["norm"], "shortcut": said["shortcut"]}

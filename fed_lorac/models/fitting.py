@@ -16,8 +16,11 @@ _SAVE = "Save the network again from a sound state"
 
 
 def classifier_tensors(model: nn.Module) -> tuple[str, ...]:
-    """Names of the last nn.Linear's weight and, where it has one, bias: a row a class. Empty: there is none."""
-    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    """Names of the weight and, where it has one, bias of the last nn.Linear, or where there is none of the last
+    nn.Conv2d, as in SqueezeNet: a row a class. Empty: there is neither."""
+    modules = list(model.named_modules())
+    by_kind = ([(name, one) for name, one in modules if isinstance(one, kind)] for kind in (nn.Linear, nn.Conv2d))
+    layers = next(filter(None, by_kind), [])
     if not layers:
         return ()
     name, layer = layers[-1]
@@ -58,7 +61,10 @@ def load_into(model: nn.Module, checkpoint: Checkpoint, source: str, *, fresh: C
     _check_names(own, came, counters, source)
     taken = {name: _sound(name, came[name], source) for name in own if name not in counters}
     counted = {name: came[name] for name in counters & came.keys() if _is_counter(came[name])}
-    model.load_state_dict({**taken, **counted}, strict=False)
+    tensors = model.state_dict()  # by tensor: a network's own load_state_dict may ask for more, as MnasNet's does
+    with torch.no_grad():
+        for name, tensor in {**taken, **counted}.items():
+            tensors[name].copy_(tensor)
     kinds = sorted({str(came[name].dtype).removeprefix("torch.") for name in taken} - {"float32"})
     return (f"{' and '.join(kinds)} converted to float32",) if kinds else ()
 

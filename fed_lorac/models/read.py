@@ -24,6 +24,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from fed_lorac.errors import DataError
 from fed_lorac.models.file_kinds import head_of, is_pickle, is_safetensors, is_zip, other_kind
 from fed_lorac.models.nested import chosen
+from fed_lorac.models.renaming import renamed
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
@@ -59,14 +60,18 @@ def read_checkpoint(path: str | Path, names: Collection[str] = ()) -> Checkpoint
     head = head_of(path)
     if is_safetensors(head):
         tensors, metadata = _safetensors(path)
-        found, notes = chosen(tensors, names, str(path)) if names else (tensors, ())
-        return Checkpoint(found, metadata, notes)
+        return _fitted(tensors, metadata, names, path) if names else Checkpoint(tensors, metadata)
     if is_zip(head):
         _check_archive(path)
     elif not is_pickle(head):
         raise other_kind(path, head)
-    found, notes = chosen(_unpickled(path), names, str(path))
-    return Checkpoint(found, {}, notes)
+    return _fitted(_unpickled(path), {}, names, path)
+
+
+def _fitted(found: object, metadata: Mapping[str, str], names: Collection[str], path: Path) -> Checkpoint:
+    tensors, notes = chosen(found, names, str(path))
+    tensors, more = renamed(tensors, names)
+    return Checkpoint(tensors, metadata, (*notes, *more))
 
 
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,23 +1,24 @@
 """Where a base network's weights come from: shipped, a checkpoint, ImageNet, or none. Knows files and layers only."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlparse
 
-import torch
 from torch import nn
 
 from fed_lorac.errors import DataError
 from fed_lorac.models.fitting import classifier_tensors, load_into
+from fed_lorac.models.libraries import Libraries
+from fed_lorac.models.published import fetched
 from fed_lorac.models.read import Checkpoint, read_checkpoint
-from fed_lorac.models.torchvision_resnet import TORCHVISION
+from fed_lorac.models.stems import first_convolution
+from fed_lorac.registry import MODELS
+from fed_lorac.runtime.normalization import Normalization
 
-__all__ = ["SHIPPED", "Checkpoint", "imagenet", "load_into", "read_checkpoint", "shipped_path"]
+__all__ = ["SHIPPED", "Checkpoint", "ImageNet", "imagenet", "load_into", "read_checkpoint", "shipped_path"]
 
 SHIPPED = {"resnet20": "resnet20-cifar10.safetensors", "resnet8": "resnet8-digits.safetensors"}
 """Model -> package file; its metadata says what it was trained on."""
-
-_STEM = "conv1.weight"
 
 
 def shipped_path(model: str) -> Path:
@@ -37,33 +38,27 @@ def shipped_path(model: str) -> Path:
     raise DataError(f"The package file {name} is missing. Install fed-lorac again.")
 
 
-def imagenet(model: nn.Module, name: str) -> tuple[str, ...]:
-    """torchvision's ImageNet-1K weights, downloaded on first use; the stem and the classifier stay fresh, which is
-    said in what is returned."""
-    if name not in TORCHVISION:
-        raise DataError(
-            f"ImageNet weights exist for {', '.join(TORCHVISION)}; model.name is {name!r}. Choose one of these."
-        )
-    path = _imagenet_file(name)
-    checkpoint = read_checkpoint(path, model.state_dict())
-    notes = load_into(model, checkpoint, str(path), fresh=(_STEM, *classifier_tensors(model)))
-    return (*checkpoint.notes, *notes, "its stem and classifier are drawn anew: train them with `fed-lorac pretrain`")
+@dataclass(frozen=True)
+class ImageNet:
+    """What weights for ImageNet's classes were trained behind, and what was done to them."""
+
+    normalization: Normalization
+    notes: tuple[str, ...]
 
 
-def _imagenet_file(name: str) -> Path:
-    """torchvision's file, in the folder where torchvision keeps it; its name ends in its SHA-256's first digits."""
-    from torchvision.models import get_model_weights  # noqa: PLC0415  (slow to import, and no other weights need it)
-
-    url = get_model_weights(name)["IMAGENET1K_V1"].url
-    path = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
-    if path.exists():
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), path.stem.rpartition("-")[2])
-    except (OSError, RuntimeError) as cause:  # no network or no room; bytes of another hash
-        raise DataError(
-            f"ImageNet weights are downloaded on first use, which failed: {cause}. Fetch {url} on another machine and "
-            f"put it at {path}, or set model.weights to a checkpoint of yours."
-        ) from None
-    return path
+def imagenet(model: nn.Module, name: str) -> ImageNet:
+    """Load the weights that torchvision or timm publish for the network, downloaded on first use; the classifier stays
+    fresh and so does a stem of another shape, which is said in what is returned."""
+    published = Libraries.published(name) if MODELS.is_of_library(name) else None
+    if published is None:
+        raise DataError(f"ImageNet weights exist for {Libraries.words}; model.name is {name!r}. Choose one of these.")
+    path, own = fetched(published), model.state_dict()
+    checkpoint = read_checkpoint(path, own)
+    stem, classifier = first_convolution(model), classifier_tensors(model)
+    came = checkpoint.tensors.get(f"{stem}.weight")
+    anew = came is not None and came.shape != own[f"{stem}.weight"].shape
+    fresh = (f"{stem}.weight", f"{stem}.bias", *classifier) if anew else classifier
+    notes = load_into(model, checkpoint, str(path), fresh=fresh)
+    which = "stem and classifier are" if anew else "classifier is"
+    told = f"its {which} drawn anew: train {'them' if anew else 'it'} with `fed-lorac pretrain`"
+    return ImageNet(published.normalization, (*checkpoint.notes, *notes, told))

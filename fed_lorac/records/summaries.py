@@ -14,9 +14,12 @@ from fed_lorac.config.load import flatten
 from fed_lorac.errors import RunError
 from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE
 
-__all__ = ["Summary", "read_summary"]
+__all__ = ["NO_BATCH_NORM", "Summary", "free_accuracy", "has_batch_norm", "read_summary"]
 
 Summary = Mapping[str, Any]
+
+NO_BATCH_NORM = "no batch norm"
+"""What stands for the accuracy under each camera's own statistics, where there are none to take."""
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -35,6 +38,18 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise RunError(f"A finished run has a summary.json; {folder}: {cause}. Give the folder of --out.") from None
     if "full_fp32_total_bytes" not in found:
         _add_fp32(found)
+    return found
+
+
+def has_batch_norm(summary: Summary) -> bool:
+    """Whether the run's network has batch norm, as that of an older summary, which does not say, is taken to have."""
+    return bool(summary.get("base", {}).get("batch_norm", True))
+
+
+def free_accuracy(summary: Summary) -> float | None:
+    """What the fleet reaches with nothing sent or trained: under its own statistics, or, where the network has no batch
+    norm, with the base as it comes. None: not measured."""
+    found: float | None = summary["zero_byte_accuracy" if has_batch_norm(summary) else "source_accuracy"]
     return found
 
 

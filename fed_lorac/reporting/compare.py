@@ -6,7 +6,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from fed_lorac.records.summaries import Summary
+from fed_lorac.records.summaries import NO_BATCH_NORM, Summary, free_accuracy, has_batch_norm
 from fed_lorac.reporting.alike import ComparedRun, Row, check_alike, rows_of
 from fed_lorac.reporting.cells import accuracy_in, clear_air, days_on, fleet_mean, of_all, share_of, spread, took
 
@@ -16,7 +16,8 @@ _BASE = {"source": "source", "zero_byte": "local batch norm, nothing sent"}
 
 
 def recovered_share(zero_byte: float, method: float, full: float) -> float | None:
-    """The share of full fine-tuning's gain over zero-byte that a method recovers; None where there is no gain."""
+    """The share of full fine-tuning's gain over zero-byte that a method recovers; None where there is no gain.
+    Without batch norm, `zero_byte` is the source's accuracy."""
     return (method - zero_byte) / (full - zero_byte) if full > zero_byte else None
 
 
@@ -57,6 +58,7 @@ class _Table:
         self._base = Row("", [by_seed[seed] for seed in sorted(by_seed)])
         self._full = _reference(rows)
         days = self._runs[0].summary["days"]
+        self._batch_norm = has_batch_norm(self._runs[0].summary)
         self._link = max(days, key=lambda name: days[name]["full"])
 
     def lines(self) -> Iterator[str]:
@@ -71,7 +73,9 @@ class _Table:
                 at_no_cost if arm == "zero_byte" or name != _GAIN else "" for name, (_, at_no_cost) in costs.items()
             ]
             own = [cell(self._base) for cell in seeds]
-            yield _line([label, *own, *(cell(self._base, arm) for cell in accuracies.values()), *free])
+            missing = arm == "zero_byte" and not self._batch_norm
+            found = (NO_BATCH_NORM if missing else cell(self._base, arm) for cell in accuracies.values())
+            yield _line([label, *own, *found, *([""] * len(free) if missing else free)])
         for row in self._rows:
             means = (cell(row, "adapted") for cell in accuracies.values())
             yield _line([row.label, *(cell(row) for cell in seeds), *means, *(cell(row) for cell, _ in costs.values())])
@@ -128,6 +132,8 @@ class _Table:
     def _gain_notes(self) -> Iterator[str]:
         if self._full is None:
             return
+        if not self._batch_norm:
+            yield f'"{_GAIN}" is over "{_BASE["source"]}": the network has no batch norm to adapt for nothing.'
         if sum(_is_full(row) for row in self._rows) > 1:
             yield f'"{_GAIN}" is of the gain of {self._full.label}.'
         for row in self._rows:
@@ -165,8 +171,8 @@ def _is_full(row: Row) -> bool:
 
 
 def _recovered(own: Summary, full: Summary) -> float | None:
-    known = (own["zero_byte_accuracy"], own["adapted_accuracy"], full["adapted_accuracy"])
-    return None if None in known else recovered_share(*known)
+    free, adapted, best = free_accuracy(own), own["adapted_accuracy"], full["adapted_accuracy"]
+    return None if free is None or None in (adapted, best) else recovered_share(free, adapted, best)
 
 
 def _seeds(row: Row) -> str:

@@ -20,6 +20,7 @@ from fed_lorac.records.ledger import Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.runtime.versions import versions
 from fed_lorac.server.fleet_strategy import Update
+from fed_lorac.training.accuracy import has_batch_norm
 from fed_lorac.wire.frame import decode
 from fed_lorac.wire.updates import personal_fingerprint
 
@@ -125,6 +126,7 @@ def summary(
             "source": experiment.base.source,
             "fingerprint": experiment.base.fingerprint,
             "normalization": experiment.base.normalization.text,
+            "batch_norm": has_batch_norm(experiment.base.model),
             "notes": list(experiment.base.notes),
         },
         "base_saw_fleet_images": experiment.base.saw_fleet_images,

@@ -8,6 +8,8 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from fed_lorac.records.summaries import NO_BATCH_NORM, has_batch_norm
+
 if TYPE_CHECKING:
     from fed_lorac.experiment.doctor import Facts
     from fed_lorac.grid.examination import Checkup
@@ -37,21 +39,23 @@ def accuracy_table(summary: Mapping[str, Any]) -> RenderableType:
         table.add_column(arm, justify="right")
     measured = summary.get("cameras_measured", {})  # an older summary has none
     by_weather = measured.get("per_corruption", {})
+    missing = {} if has_batch_norm(summary) else {"zero_byte": NO_BATCH_NORM}
     for weather, means in summary["per_corruption"].items():
-        table.add_row(weather, *_means(means, by_weather.get(weather, {})))
+        table.add_row(weather, *_means(means, by_weather.get(weather, {}), missing))
     table.add_section()
     fleet, of = {arm: summary[f"{arm}_accuracy"] for arm in ARMS}, {"of": measured.get("of")}
-    table.add_row("fleet mean", *_means(fleet, measured), style="bold")
-    table.add_row("clear air", *_means(summary["clean_accuracy"], of | measured.get("clean", {})))
+    table.add_row("fleet mean", *_means(fleet, measured, missing), style="bold")
+    table.add_row("clear air", *_means(summary["clean_accuracy"], of | measured.get("clean", {}), missing))
     if summary.get("schedule", "constant") != "constant":
-        table.add_row("mean over rounds", _fewest_to_most(measured), *_means(summary["over_rounds"], {})[1:])
+        table.add_row("mean over rounds", _fewest_to_most(measured), *_means(summary["over_rounds"], {}, missing)[1:])
     return table
 
 
-def _means(means: Mapping[str, float | None], cameras: Mapping[str, Any]) -> list[str]:
-    """How many cameras a row has, and each arm's mean."""
+def _means(means: Mapping[str, float | None], cameras: Mapping[str, Any], missing: Mapping[str, str]) -> list[str]:
+    """How many cameras a row has, and each arm's mean, or what is said of an arm that the network does not have."""
     of = cameras.get("of")
-    return [str(of or ""), *(_percent(means[arm]) + _fewer(cameras.get(arm, of), of) for arm in ARMS)]
+    found = (missing.get(arm, _percent(means[arm]) + _fewer(cameras.get(arm, of), of)) for arm in ARMS)
+    return [str(of or ""), *found]
 
 
 def _fewer(measured: int | None, of: int | None) -> str:

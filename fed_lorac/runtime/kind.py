@@ -35,6 +35,11 @@ class Kind:
     base: str = ""
     given: tuple[str, ...] = ()
     declared: Mapping[str, type] | None = field(default=None, kw_only=True)
+    also: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    """Further names -> the built-in name that each stands for."""
+    library: str = field(default="", kw_only=True)
+    """"module:Name" of what finds further names in packages that are slow to import: `find(name)` gives a function, or
+    None, or raises `ConfigError` with why this one is not taken; `names()` has all; `words` says which they are."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,27 +60,39 @@ class Kind:
     def _points(self) -> Mapping[str, EntryPoint]:
         return _installed(self.group, self.names) if self.group else {}
 
-    def find(self, name: str) -> str | type | None:
-        """What a name stands for: a built-in class, an installed package's "module:Name", or itself; None: nothing."""
+    def find(self, name: str) -> Any:
+        """What a name stands for: a built-in class, an installed package's "module:Name", or itself, or a library's
+        function; None: nothing."""
+        name = self.also.get(name, name)
         if name in self.built_in:
             return self.built_in[name]
-        if not self.group:
-            return None
-        return name if ":" in name else self.installed().get(name)
+        if self.is_outside(name):
+            return name if ":" in name else self.installed()[name]
+        return load(self.library).find(name) if self.library else None
 
     def is_outside(self, name: str) -> bool:
         """Whether a name is somebody else's: an entry point or "module:Name"."""
-        return name not in self.built_in and self.find(name) is not None
+        return bool(self.group) and not self._is_built_in(name) and (":" in name or name in self.installed())
+
+    def is_of_library(self, name: str) -> bool:
+        """Whether a name is neither built in nor somebody else's, so that a library alone may have it."""
+        return bool(self.library) and not self._is_built_in(name) and not self.is_outside(name)
+
+    def _is_built_in(self, name: str) -> bool:
+        return name in self.built_in or name in self.also
+
+    def takes(self, name: str) -> bool:
+        """Whether a name that is not in `names` stands for something. `ConfigError`, with the nearest name, where a
+        library is asked and has none."""
+        if self.is_of_library(name) and self.find(name) is None:
+            raise self._unknown(name)
+        return name in self.also or self.is_outside(name) or self.is_of_library(name)
 
     def load(self, name: str) -> Any:
         """What a name stands for, imported. Raises `ConfigError` where there is none, or it keeps no contract."""
         if (found := self.find(name)) is None:
-            what = self.contract.partition(" of your own")[0] or "a name"
-            raise ConfigError(
-                f"{what[0].upper()}{what[1:]} must be one of {', '.join(self.built_in)}{self.others}; got {name!r}."
-                f"{did_you_mean(name, (*self.built_in, *self.installed()))}"
-            )
-        if isinstance(found, type):
+            raise self._unknown(name)
+        if not isinstance(found, str):
             return found
         loaded = load(found)
         if self.is_outside(name) and not self._keeps_contract(loaded):
@@ -85,7 +102,16 @@ class Kind:
     @property
     def others(self) -> str:
         """What a name may be besides a built-in one, in words."""
-        return f', an entry point of the group {self.group}, or "module:Name"' if self.group else ""
+        libraries = f", {load(self.library).words}" if self.library else ""
+        return f'{libraries}, an entry point of the group {self.group}, or "module:Name"' if self.group else ""
+
+    def _unknown(self, name: str) -> ConfigError:
+        what = self.contract.partition(" of your own")[0] or "a name"
+        more = load(self.library).names() if self.library else ()
+        return ConfigError(
+            f"{what[0].upper()}{what[1:]} must be one of {', '.join(self.built_in)}{self.others}; got {name!r}."
+            f"{did_you_mean(name, (*self.built_in, *self.installed(), *more))}"
+        )
 
     def broken(self, name: str, what: str) -> ConfigError:
         """What is said of somebody else's part that keeps no contract."""
@@ -114,7 +140,7 @@ class Kind:
             return {key: rule for key, rule in settings_of(self.load(name)).items() if key not in self.given}
         if self.declared is not None:
             return rules_of(self.declared[name]) if name in self.declared else {}
-        return rules_of(self.load(name)) if name in self.built_in else {}
+        return rules_of(self.load(name)) if self._is_built_in(name) else {}
 
     def declares(self, name: str) -> Any:
         """What declares the settings of a name; None: nothing does."""

@@ -13,7 +13,7 @@ from fed_lorac.runtime.normalization import CIFAR10, Normalization
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.training.batches import autocast, to_input
 
-__all__ = ["Statistics", "accuracy", "batch_norms", "reestimate_statistics", "statistics_of"]
+__all__ = ["Statistics", "accuracy", "batch_norms", "has_batch_norm", "reestimate_statistics", "statistics_of"]
 
 Statistics = Mapping[str, Tensor]
 """A camera's own batch norm: running means and variances by name; empty: the base's."""
@@ -27,6 +27,11 @@ _SCORED = 125  # for scores, which it changes by rounding at most: a quarter fas
 def batch_norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every batch norm with its name, subclasses too, found by module type: by name one would miss `downsample.1`."""
     return ((name, m) for name, m in model.named_modules() if isinstance(m, _BatchNorm))
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether there is anything that a camera can adapt without training."""
+    return any(True for _ in batch_norms(model))
 
 
 def statistics_of(model: nn.Module) -> dict[str, Tensor]:
@@ -49,8 +54,11 @@ def reestimate_statistics(
 ) -> None:
     """Reset every batch norm and set its statistics to the cumulative mean over `images` under this very model.
 
-    The zero-byte adaptation of Schneider et al. 2020 (arXiv 2006.16971) without the source prior.
+    The zero-byte adaptation of Schneider et al. 2020 (arXiv 2006.16971) without the source prior. A network without
+    batch norm stays as it is.
     """
+    if not has_batch_norm(model):
+        return
     was_training, momenta = model.training, {}
     for name, norm in batch_norms(model):
         momenta[name] = norm.momentum

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from fed_lorac.errors import ConfigError
 from fed_lorac.fleet.fleet import Camera
-from fed_lorac.training.accuracy import batch_norms
+from fed_lorac.training.accuracy import batch_norms, has_batch_norm
 
-__all__ = ["check_cameras", "check_cloud"]
+__all__ = ["check_cameras", "check_cloud", "check_used"]
 
 _LAW = "Batch norm takes its statistics from at least two values a channel"
 
@@ -65,6 +65,21 @@ def check_cameras(
                 f"{_LAW}; camera {camera} has a batch of one image ({_counted(count)}, local.batch_size = "
                 f"{batch_size}), {_seen(layer, image_size)}. Set {' or '.join(remedies)}."
             )
+
+
+def check_used(model: nn.Module, *, trains: bool, shared: bool) -> None:
+    """Raise `ConfigError` where all that is adapted, or shared, are the statistics of a batch norm that there is not.
+
+    Args:
+        model: the network.
+        trains: whether cameras train.
+        shared: whether statistics are sent.
+    """
+    if (trains and not shared) or has_batch_norm(model):
+        return
+    what = "Only batch norm has statistics to share" if shared else "Without training, a camera adapts batch norm alone"
+    remedy = 'batch_norm.mode = "local", which then sends nothing' if trains else "a strategy that trains"
+    raise ConfigError(f"{what}; this network, a {type(model).__name__}, has none. Set {remedy}, or another model.name.")
 
 
 def check_cloud(count: int, batch_size: int, side: int, model: nn.Module) -> None:

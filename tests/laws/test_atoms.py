@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 from itertools import pairwise, product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from named_adapters import named_adapter
 from sklearn.decomposition import sparse_encode
-from small_runs import rows as rows_of
-from small_runs import tiny
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import trainable_parameters
@@ -21,9 +18,7 @@ from fed_lorac.adapters.algebra import atoms
 from fed_lorac.adapters.filter_atoms import AtomsConv2d, FilterAtoms
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.models import build
-from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import torch_stream
-from fed_lorac.simulation.engines import run
 
 SEEDS = st.integers(0, 10_000)
 
@@ -359,14 +354,3 @@ def test_settings_out_of_range_are_refused():
     for key, value in (("atoms", 0), ("m1", -1), ("kc", -1)):
         with pytest.raises(ConfigError, match=key):
             named_adapter("filter-atoms", **{key: value})
-
-
-# --- runs
-
-
-@pytest.mark.parametrize(("m1", "strategy"), [(0, "fedavg"), (0, "merged"), (3, "merged")])
-def test_runs_of_both_forms_average_exactly(tmp_path: Path, m1: int, strategy: str):
-    how: dict[str, object] = {"downlink": "dense"} if strategy == "merged" else {}
-    config = tiny(adapter__method="filter-atoms", m1=m1, strategy__name=strategy, **how)
-    run(config, tmp_path, Watch())
-    assert all(row["aggregation_error"] < 1e-6 for row in rows_of(tmp_path / "rounds.jsonl"))

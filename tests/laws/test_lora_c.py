@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fed_lorac.adapters.adapter import trainable_parameters
-from fed_lorac.adapters.bn_affine import BnAffine
 from fed_lorac.adapters.conv_adapter import Branch, adapted_layers, inject
 from fed_lorac.adapters.deltas import apply_delta, changed_names, dense_delta, fold
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.adapters.low_rank import LoraConv2d, faster_route
+from fed_lorac.adapters.norm_affine import NormAffine
 from fed_lorac.adapters.targets import auto_rank_mode
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.models import build
@@ -460,7 +460,7 @@ def test_a_misfit_delta_is_refused_and_so_is_a_network_in_its_turn():
         with pytest.raises(FactorError):
             fold(model, {"conv1.weight": torch.ones_like(model.conv1.weight), **change})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    for method in (LoraC(), BnAffine()):
+    for method in (LoraC(), NormAffine()):
         attached = net()
         method.attach(attached, torch_stream(0, "A"))
         with pytest.raises(FactorError, match="Detach it first"):

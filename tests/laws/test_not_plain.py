@@ -138,7 +138,7 @@ def test_a_merged_network_answers_as_the_attached_one_or_attach_refused_it(
     if tie:
         TIED[tie][0](model)
         refused(adapter, model)
-    elif adapter == "bn-affine" and d.norm in ("none", "batch, no affine"):
+    elif adapter == "norm-affine" and d.norm in ("none", "batch, no affine"):
         assert "has none" in refused(adapter, model)
     else:
         plain, x = model(images(dtype)), images(dtype)
@@ -298,10 +298,10 @@ def test_constants_may_be_shared() -> None:
     attach("full", model)
 
 
-def test_bn_affine_trains_every_kind_of_norm() -> None:
+def test_norm_affine_trains_every_kind_of_norm() -> None:
     for norm in ("batch", "batch, activation inside", "batch, synchronised", "instance", "group"):
         model = zoo(Drawn(norm=norm))
-        names = set(attach("bn-affine", model).read(model))
+        names = set(attach("norm-affine", model).read(model))
         assert names == {f"norm{n}.{own}" for n in (1, 2, 3) for own in ("weight", "bias")} | {
             "first.weight",
             "fc.weight",

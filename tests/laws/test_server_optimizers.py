@@ -1,18 +1,13 @@
 """Laws of the server's optimizers: each by hand in float64, over rounds, and through a whole run."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from small_runs import rows, tiny
 
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
 from fed_lorac.aggregation.server_optimizers import Adam, Moments, Momentum, ServerOptimizer, Sgd, Yogi
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
-from fed_lorac.reporting.watch import Watch
-from fed_lorac.simulation.engines import run
 
 SHAPE = (6, 4, 3, 3)
 ROUNDS = 4
@@ -92,42 +87,6 @@ def test_what_comes_is_left_as_it_is(how: ServerOptimizer) -> None:
     before = [total.dense() for total in came]
     how.step(one, moments)
     assert all(torch.equal(total.dense(), then) for total, then in zip(came, before, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("server", "lr", "downlink"),
-    [
-        ("momentum", 1.0, "svd"),  # its moments are stacked factors, adam's are dense
-        ("adam", 0.01, "dense"),
-        pytest.param("momentum", 1.0, "dense", marks=pytest.mark.slow),
-        pytest.param("adam", 0.01, "svd", marks=pytest.mark.slow),
-        pytest.param("yogi", 0.01, "dense", marks=pytest.mark.slow),
-        pytest.param("yogi", 0.01, "svd", marks=pytest.mark.slow),
-    ],
-)
-def test_a_run_under_an_optimizer_is_gone_on_with_byte_for_byte(
-    tmp_path: Path, server: str, lr: float, downlink: str
-) -> None:
-    own: dict[str, object] = {"strategy__server_optimizer": server, f"strategy__{server}__lr": lr}
-    config = tiny(run__rounds=3, block_size=1, downlink=downlink, **own)
-
-    class Ended(Watch):
-        def round(self, row: dict[str, object], of: int) -> None:
-            if row["round"] == 2:
-                raise KeyboardInterrupt
-
-    run(config, tmp_path / "whole", Watch())
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path / "cut", Ended())
-    run(config, tmp_path / "cut", Watch(), resume=True)
-    for name in ("adapter.safetensors", "model.safetensors"):
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert len(rows(tmp_path / "cut" / "rounds.jsonl")) == 3
-    plain = tiny(run__rounds=3, block_size=1, downlink=downlink)
-    run(plain, tmp_path / "plain", Watch())
-    assert (tmp_path / "plain" / "model.safetensors").read_bytes() != (
-        tmp_path / "whole" / "model.safetensors"
-    ).read_bytes()
 
 
 def test_what_makes_no_sense_is_refused() -> None:

@@ -100,7 +100,7 @@ def test_a_convolution_with_a_way_of_its_own_keeps_it() -> None:
     assert vars(conv) == before
 
 
-@pytest.mark.parametrize("instructions", [None, "AVX2"])
+@pytest.mark.parametrize("instructions", [pytest.param(None, marks=pytest.mark.slow), "AVX2"])
 def test_training_takes_no_path_that_writes_too_far(instructions: str | None) -> None:
     """Every layer, alone and side by side; oneDNN says which primitives it ran. Without the guard some runs crash."""
     forced = {} if instructions is None else {"ONEDNN_MAX_CPU_ISA": instructions, "ATEN_CPU_CAPABILITY": "avx2"}

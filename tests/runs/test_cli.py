@@ -172,7 +172,9 @@ def test_what_ends_a_command_is_shown_as_what_it_is(ending: str, code: int, says
     assert all(text in ended.stderr for text in says) and never not in ended.stderr, ended.stderr
 
 
-@pytest.mark.parametrize("words", [["methods"], ["methods", "--json"], ["--version"]])
+@pytest.mark.parametrize(
+    "words", [["methods"], pytest.param(["methods", "--json"], marks=pytest.mark.slow), ["--version"]], ids=" ".join
+)
 def test_a_reader_that_has_left_is_no_error(words: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -137,17 +137,17 @@ def test_a_camera_keeps_its_residual_until_it_has_a_new_one() -> None:
 def test_feedback_survives_an_interruption_and_changes_what_is_learnt(tmp_path: Path, settings: dict[str, object]):
     from interrupted import Ended, check_equal
 
-    config = tiny(run__rounds=4, codec__up="topk", codec__error_feedback="true", block_size=2, **settings)
+    config = tiny(run__rounds=2, codec__up="topk", codec__error_feedback="true", block_size=2, **settings)
     run(config, tmp_path / "whole", Watch())
     with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path / "cut", Ended(2))
+        run(config, tmp_path / "cut", Ended(1))
     template = uplink_template(build_experiment(config))
     for lost in (some for some in owed(tmp_path / "cut").values() if some):
         assert {name: tuple(t.shape) for name, t in lost.items()} == template
         assert sum(float(t.norm()) for t in lost.values()) > 0
     run(config, tmp_path / "cut", Watch(), resume=True)
     check_equal(tmp_path / "cut", tmp_path / "whole")
-    run(tiny(run__rounds=4, codec__up="topk", block_size=2, **settings), tmp_path / "without", Watch())
+    run(tiny(run__rounds=2, codec__up="topk", block_size=2, **settings), tmp_path / "without", Watch())
     assert not any(owed(tmp_path / "without").values())
     assert (tmp_path / "whole/model.safetensors").read_bytes() != (tmp_path / "without/model.safetensors").read_bytes()
 
@@ -168,7 +168,9 @@ def test_a_camera_whose_reply_is_lost_owes_what_it_owed(tmp_path: Path):
 
 
 def test_flowers_client_app_keeps_what_it_owes_as_our_fleet_does(tmp_path: Path):
-    config = tiny(run__rounds=3, block_size=1, codec__up="topk", codec__error_feedback="true", **FULL)
+    config = tiny(
+        run__rounds=2, fleet__per_round=4, block_size=1, codec__up="topk", codec__error_feedback="true", **FULL
+    )
     run(config, tmp_path / "fleet", Watch())
     grid = in_process(make_client_app(config), config.fleet.cameras)
     with task_identity():

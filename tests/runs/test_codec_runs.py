@@ -34,7 +34,7 @@ PAIRS = [(dtype, "lora-c") for dtype in CODECS] + [
 
 @pytest.mark.parametrize(("dtype", "method"), PAIRS)
 def test_a_run_ends_finite_and_its_ledger_bills_the_formula(dtype: str, method: str, tmp_path: Path) -> None:
-    config = tiny(codec__up=dtype, codec__down=dtype, **SHARE.get(dtype, {}), **METHODS[method])
+    config = tiny(run__rounds=1, codec__up=dtype, codec__down=dtype, **SHARE.get(dtype, {}), **METHODS[method])
     run(config, tmp_path / "run", Watch())
     found = json.loads((tmp_path / "run/summary.json").read_text())
     assert math.isfinite(found["adapted_accuracy"]) and found["adapted_accuracy"] > 0
@@ -74,7 +74,7 @@ def test_what_is_said_of_full_fine_tuning_is_what_it_really_sends_under_the_same
 @pytest.mark.parametrize("dtype", ["int4", "drive"])
 def test_the_same_config_gives_the_same_bytes_and_another_seed_others(dtype: str, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run(tiny(run__seed=seed, codec__up=dtype, codec__down=dtype), tmp_path / name, Watch())
+        run(tiny(run__rounds=1, run__seed=seed, codec__up=dtype, codec__down=dtype), tmp_path / name, Watch())
     a, b, c = ((tmp_path / name / "adapter.safetensors").read_bytes() for name in "abc")
     assert a == b != c
 

@@ -58,7 +58,10 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return cache(lambda name: finished(tmp_path_factory.mktemp(name) / "run", **RUNS[name]))
 
 
-@pytest.fixture(scope="module", params=RUNS)
+EACH = [pytest.param(name, marks=pytest.mark.slow) if name == "resnet18" else name for name in RUNS]
+
+
+@pytest.fixture(scope="module", params=EACH)
 def done(request: pytest.FixtureRequest, run_of: Callable[[str], Path]) -> Path:
     """A finished run of each kind of network."""
     return run_of(request.param)

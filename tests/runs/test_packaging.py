@@ -116,23 +116,17 @@ def test_the_installed_command_and_the_module_tell_the_version(installed: Path, 
     assert script == module == f"fed-lorac {PROJECT['version']}"
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "sim_configs").glob("*.toml")))
-def test_a_shipped_config_is_found_from_any_folder(installed: Path, tmp_path: Path, name: str) -> None:
+def test_shipped_configs_and_weights_are_found_from_any_folder(installed: Path, tmp_path: Path) -> None:
     code = (
-        "import fed_lorac.config as config;"
-        f"config.load_config({name!r}); print(config.__file__, config.shipped_configs()[{name!r}])"
+        "from fed_lorac import config; from fed_lorac.models.weights import SHIPPED, read_checkpoint, shipped_path;"
+        "found = config.shipped_configs(); [config.load_config(name) for name in found];"
+        "weights = [shipped_path(model) for model in SHIPPED]; assert all(read_checkpoint(w).tensors for w in weights);"
+        "print(config.__file__, *found.values(), *weights)"
     )
-    for path in run_from_elsewhere(installed, tmp_path, sys.executable, "-c", code).split():
-        assert Path(path).is_relative_to(installed)
-
-
-@pytest.mark.parametrize("model", SHIPPED)
-def test_shipped_weights_are_found_from_any_folder(installed: Path, tmp_path: Path, model: str) -> None:
-    code = (
-        "from fed_lorac.models.weights import read_checkpoint, shipped_path;"
-        f"path = shipped_path({model!r}); assert read_checkpoint(path).tensors; print(path)"
-    )
-    assert Path(run_from_elsewhere(installed, tmp_path, sys.executable, "-c", code)).is_relative_to(installed)
+    paths = [Path(path) for path in run_from_elsewhere(installed, tmp_path, sys.executable, "-c", code).split()]
+    assert all(path.is_relative_to(installed) for path in paths)
+    configs = {file.name for file in (ROOT / "sim_configs").glob("*.toml")}
+    assert {path.name for path in paths} == {"__init__.py", *configs, *SHIPPED.values()}
 
 
 @pytest.fixture(scope="module")

@@ -364,7 +364,7 @@ def test_an_interrupted_round_leaves_no_trace_in_the_results(run_of: Any, tmp_pa
         ({"strategy__name": "zero-byte", "adapter__method": "full"}, "zero-byte"),
         ({"strategy__name": "local-only", "adapter__method": "full"}, "full fine-tuning, local-only"),
         ({"strategy__name": "fedavg", "adapter__method": "full"}, "full fine-tuning"),
-        ({"strategy__name": "local-only", "adapter__method": "bn-affine"}, "bn-affine, local-only"),
+        ({"strategy__name": "local-only", "adapter__method": "norm-affine"}, "norm-affine, local-only"),
     ],
 )
 def test_a_run_is_called_by_what_it_did(changes: dict[str, object], label: str):

@@ -77,7 +77,7 @@ def test_a_kill_in_mid_write_changes_nothing(tmp_path: Path, whole: tuple[Path, 
     assert write > 30
 
 
-def test_a_finished_run_is_finished_again(tmp_path: Path, whole: tuple[Path, float]):
+def test_a_finished_run_is_finished_again(tmp_path: Path):
     run(tiny(run__rounds=2), tmp_path / "run", Watch())
     before = {name: (tmp_path / "run" / name).read_bytes() for name in (*TENSORS, "summary.json", "rounds.jsonl")}
     run(tiny(run__rounds=2), tmp_path / "run", Watch(), resume=True)

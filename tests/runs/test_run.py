@@ -199,7 +199,8 @@ def test_half_precision_halves_the_payload(done: Done, tmp_path: Path) -> None:
 
 def test_a_base_with_no_batch_norm_has_nothing_to_adapt_for_free(tmp_path: Path) -> None:
     summary = finished(tmp_path / "group", tiny(norm="group", run__rounds=1))
-    assert summary["zero_byte_accuracy"] == summary["source_accuracy"]
+    assert summary["zero_byte_accuracy"] is None and summary["base"]["batch_norm"] is False
+    assert rows(tmp_path / "group/rounds.jsonl")[0]["accuracy_zero_byte"] is None
 
 
 def test_rounds_between_evaluations_are_not_measured_and_the_last_one_is(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from fed_lorac.wire.updates import personal_fingerprint
 from strategies.local_only import LocalOnly
 
 SILENT = ("local-only", "zero-byte")
-ADAPTERS = ("lora-c", "full", "bn-affine", "aad", "filter-atoms")
+ADAPTERS = ("lora-c", "full", "norm-affine", "aad", "filter-atoms")
 OFTEN_AWAY = (
     ("fleet__devices", "limited"), ("availability", 0.6), ("strategy__quorum", 0.0), ("run__rounds", 3),
     ("checkpoint_every", 1)

@@ -58,13 +58,13 @@ def test_the_better_choice_sends_what_the_remark_says(tmp_path: Path, caplog: py
     [
         {},
         {"codec__up": "drive"},  # what a codec saves on one way alone is its user's choice
-        {"adapter__method": "bn-affine"},
+        {"adapter__method": "norm-affine"},
         {"adapter__method": "aad"},
         ATOMS | {"m1": 3},  # dense, and there is no other way
         ATOMS | {"strategy__server_optimizer": "adam"},  # plain cannot take it
         {"strategy__name": "local-only"},
     ],
-    ids=["lora-c", "drive up", "bn-affine", "aad", "bilinear", "adam", "silent"],
+    ids=["lora-c", "drive up", "norm-affine", "aad", "bilinear", "adam", "silent"],
 )
 def test_what_cannot_be_sent_for_far_less_is_not_remarked(
     changes: dict[str, object], tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -108,13 +108,13 @@ def test_flower_fuses_every_shipped_config_to_what_we_load() -> None:
 
 def test_every_name_is_its_rooms_own() -> None:
     from fed_lorac.fleet.links import LINKS
-    from fed_lorac.models.torchvision_resnet import TORCHVISION
+    from fed_lorac.models.stems import STEMS
     from fed_lorac.wire.codecs.codecs import CODECS
 
     assert {name: registry.LINKS.load(name) for name in registry.LINKS.names} == LINKS
     assert {name: registry.CODECS.load(name) for name in registry.CODECS.names} == CODECS
-    assert set(names.TORCHVISION_MODELS) == set(TORCHVISION)
-    assert {*names.CIFAR_MODELS, *TORCHVISION} == set(registry.MODELS.names)
+    assert registry.MODELS.names == names.CIFAR_MODELS
+    assert names.STEMS == STEMS
 
 
 KINDS = [kind for kind in vars(registry).values() if isinstance(kind, registry.Kind)]
@@ -212,11 +212,11 @@ def test_a_table_has_no_other_keys() -> None:
 
 def test_a_value_in_view_that_the_chosen_method_does_not_have_is_refused() -> None:
     for rank in (4, 2):
-        with pytest.raises(ConfigError, match=r'adapter\.rank has no meaning under adapter\.method = "bn-affine"'):
-            load_config(None, ["adapter.method=bn-affine", f"adapter.rank={rank}"])
+        with pytest.raises(ConfigError, match=r'adapter\.rank has no meaning under adapter\.method = "norm-affine"'):
+            load_config(None, ["adapter.method=norm-affine", f"adapter.rank={rank}"])
     with pytest.raises(ConfigError, match=r"adapter\.rank has no meaning"):
-        Config.from_flat({"adapter.method": "bn-affine", "adapter.rank": 4})
-    assert "adapter.rank" not in load_config({"adapter.rank": 4}, ["adapter.method=bn-affine"]).to_flat()
+        Config.from_flat({"adapter.method": "norm-affine", "adapter.rank": 4})
+    assert "adapter.rank" not in load_config({"adapter.rank": 4}, ["adapter.method=norm-affine"]).to_flat()
     for flat, needs in WITHOUT_MEANING:
         with pytest.raises(ConfigError, match=f"has no meaning under .*set {needs}"):
             load_config(flat)
@@ -412,7 +412,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"adapter.method": "full"}, 'trains every parameter.*strategy.name may be "fedavg" or'),
     ({"strategy.name": "fedavg"}, "the delta must be linear in it"),
     ({"adapter.method": "full", "strategy.name": "factor-fedavg"}, 'strategy.name may be "fedavg" or'),
-    ({"adapter.method": "bn-affine", "strategy.name": "factor-fedavg"}, "factors A and B apart"),
+    ({"adapter.method": "norm-affine", "strategy.name": "factor-fedavg"}, "factors A and B apart"),
     ({"adapter.method": "linear-probe", "strategy.name": "flora"}, 'strategy.name may be "merged" or "fedavg"'),
     ({"adapter.method": "conv-lora", "strategy.name": "rotating-basis"}, "draws and freezes"),
     ({"strategy.name": "rotating-basis", "strategy.server_optimizer": "momentum"}, "optimizer has no meaning under"),
@@ -470,7 +470,7 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
 def test_an_unknown_key_that_is_near_to_none_is_told_which_there_are() -> None:
     for key, told in (
         ("local.learning_rate", r"Those of \[local\] are objective, .*, lr, "),
-        ("wandb.tags", r"The sections are run, .*fed-lorac config"),
+        ("wandb.entity", r"The sections are run, .*fed-lorac config"),
         ("fleet", r"it is a section, .* below \[fleet\]"),
     ):
         with pytest.raises(ConfigError, match=rf"There is no setting '{key}'.*{told}") as error:

@@ -222,8 +222,8 @@ def test_the_authors_sample_is_read_as_its_authors_say(real_data: Path) -> None:
     ten = load("cifar10", real_data)
     for number, clean in enumerate(data.clean(np.arange(100)).astype(np.int16)):
         of_class = ten.clean(ten.evaluation[ten.labels[ten.evaluation] == number % 10])
-        far = np.sort(np.abs(of_class - clean).mean(axis=(1, 2, 3)))
-        assert far[0] < 15 and 2 * far[0] < far[1], (number, far[:2])  # grey levels: one near, no other
+        away = np.sort(np.abs(of_class - clean).mean(axis=(1, 2, 3)))
+        assert away[0] < 15 and 2 * away[0] < away[1], (number, away[:2])  # grey levels: one near, no other
     assert (len(data.fleet), len(data.evaluation)) == (50, 50)
     far = [abs(data.weather(np.arange(100), "gaussian_noise", s) - data.images.astype(float)).mean() for s in (1, 3, 5)]
     assert 5 < far[0] < far[1] < far[2]

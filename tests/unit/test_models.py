@@ -77,7 +77,13 @@ def test_weights_come_from_the_generator_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"name": "resnet9"}, {"name": "resnet8", "norm": "layer"}, {"name": "resnet18", "width": 32}]
+    "settings",
+    [
+        {"name": "resnet9"},
+        {"name": "resnet8", "norm": "layer"},
+        {"name": "resnet18", "width": 32},
+        {"name": "resnet18", "stem": "odd"},
+    ],
 )
 def test_a_network_that_does_not_exist_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="got"):
@@ -129,7 +135,7 @@ def test_a_checkpoint_of_another_network_is_refused_and_loads_nothing() -> None:
 
 
 def test_imagenet_weights_belong_to_torchvisions_networks() -> None:
-    with pytest.raises(DataError, match="resnet18"):
+    with pytest.raises(DataError, match="torchvision"):
         imagenet(build("resnet8"), "resnet8")
 
 

@@ -13,7 +13,7 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.models import build
 from fed_lorac.registry import ADAPTERS
 from fed_lorac.reporting.size_tables import sizes_table
-from fed_lorac.reporting.sizes import PAPER_TABLE, sizes
+from fed_lorac.reporting.sizes import PAPER_TABLE, asked, sizes
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.wire.frame import encode
 
@@ -70,6 +70,14 @@ def test_the_share_is_of_full_fine_tuning_in_fp32_and_of_the_same_codec_beside_i
 
 
 def test_each_network_has_a_table_of_its_own() -> None:
+    found = asked(None, "linear-probe", None, "auto")
+    assert [*found] == [*dict.fromkeys(row[0] for row in PAPER_TABLE)]
+    for network, rows in found.items():  # a method without a rank has one row
+        assert [(row[0], row[1]) for row in rows] == [(network, "linear-probe")]
+
+
+@pytest.mark.slow
+def test_the_tables_of_all_networks_are_printed() -> None:
     text = shown("--method", "linear-probe")
     for network in dict.fromkeys(row[0] for row in PAPER_TABLE):
         assert f"{network}, linear-probe, fp32: what a camera trains" in text

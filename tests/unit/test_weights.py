@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
+from fed_lorac.config import load_config
 from fed_lorac.errors import DataError
+from fed_lorac.experiment.base_model import load_base_model
+from fed_lorac.experiment.build import open_data
 from fed_lorac.models import build
 from fed_lorac.models.weights import Checkpoint, imagenet, load_into, read_checkpoint
 from fed_lorac.seeds import torch_stream
+from fed_lorac.training.accuracy import accuracy
 
 State = dict[str, Tensor]
 
@@ -307,9 +312,104 @@ def test_imagenet_weights_are_taken_from_torchvisions_folder_but_stem_and_classi
     source = torchvision.models.resnet18()
     torch.save(source.state_dict(), place)
     model, fresh = build("resnet18"), build("resnet18")
-    assert "drawn anew" in imagenet(model, "resnet18")[-1]
+    assert "stem and classifier are drawn anew" in imagenet(model, "resnet18").notes[-1]
     assert torch.equal(model.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
     assert torch.equal(model.conv1.weight, fresh.conv1.weight) and torch.equal(model.fc.weight, fresh.fc.weight)
     place.write_bytes(place.read_bytes()[:100_000])
     with pytest.raises(DataError, match="truncated"):
         imagenet(model, "resnet18")
+
+
+class Shortcut(nn.Module):
+    """akamaster/pytorch_resnet_cifar10's LambdaLayer: option A, without tensors."""
+
+    def __init__(self, planes: int) -> None:
+        super().__init__()
+        self.planes = planes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.planes // 4, self.planes // 4), "constant", 0)
+
+
+class PublicBlock(nn.Module):
+    """Its BasicBlock."""
+
+    def __init__(self, c_in: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(c_in, planes, 3, stride, 1, bias=False), nn.BatchNorm2d(planes)
+        self.conv2, self.bn2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False), nn.BatchNorm2d(planes)
+        self.shortcut = Shortcut(planes) if stride != 1 or c_in != planes else nn.Sequential()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.shortcut(x))
+
+
+class PublicResNet20(nn.Module):
+    """Its resnet20, names and all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        self.layer1, self.layer2, self.layer3 = self.stage(16, 16, 1), self.stage(16, 32, 2), self.stage(32, 64, 2)
+        self.linear = nn.Linear(64, 10)
+
+    @staticmethod
+    def stage(c_in: int, planes: int, stride: int) -> nn.Sequential:
+        return nn.Sequential(PublicBlock(c_in, planes, stride), *(PublicBlock(planes, planes, 1) for _ in range(2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
+        x = F.avg_pool2d(x, x.size()[3])
+        found: Tensor = self.linear(x.view(x.size(0), -1))
+        return found
+
+
+def public_resnet20() -> nn.Module:
+    """With statistics and shifts that are not those of a fresh network."""
+    draw = torch_stream(3, "public")
+    model = PublicResNet20()
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            drawn = torch.rand(tensor.shape, generator=draw) - 0.5
+            tensor.copy_(drawn.abs() + 0.5 if name.endswith("running_var") else drawn)
+    return model.eval()
+
+
+def test_a_public_resnet20_with_identity_shortcuts_gives_its_authors_logits(tmp_path: Path) -> None:
+    theirs = public_resnet20()
+    state = {f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}
+    torch.save({"state_dict": state, "best_prec1": 91.73}, tmp_path / "resnet20-12fca82f.th")
+    ours = build("resnet20", shortcut="identity").eval()
+    checkpoint = read_checkpoint(tmp_path / "resnet20-12fca82f.th", ours.state_dict())
+    notes = (*checkpoint.notes, *load_into(ours, checkpoint, "public"))
+    assert {"2 tensors renamed (linear.weight taken for fc.weight, ...)", "prefix 'module.' stripped"} < {*notes}
+    images = torch.rand(8, 3, 32, 32, generator=torch_stream(4, "images"))
+    with torch.no_grad():
+        assert torch.allclose(ours(images), theirs(images), atol=1e-5)
+
+
+def test_its_authors_normalization_is_a_setting(tmp_path: Path) -> None:
+    theirs = public_resnet20()
+    torch.save({"state_dict": theirs.state_dict()}, tmp_path / "public.th")
+    settings = ["model.name=resnet20", "shortcut=identity", "model.normalization=imagenet"]
+    config = load_config(None, [*settings, f"model.weights={tmp_path / 'public.th'}"])
+    data = open_data(config)
+    base = load_base_model(config, data)
+    images, labels = (torch.from_numpy(of[data.evaluation[:50]]) for of in (data.images, data.labels))
+    mean, std = (torch.tensor(of).view(3, 1, 1) for of in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        logits = theirs((images.permute(0, 3, 1, 2) / 255 - mean) / std)
+    right = float((logits.argmax(1) == labels).double().mean())
+    assert accuracy(base.model, images, labels, normalization=base.normalization) == pytest.approx(right)
+
+
+def test_names_are_put_right_only_where_that_makes_them_fit(tmp_path: Path) -> None:
+    model = network()
+    theirs = {name: name.replace("fc.", "linear.").replace(".downsample.", ".shortcut.") for name in model.state_dict()}
+    state = {theirs[name]: tensor for name, tensor in model.state_dict().items()}
+    torch.save({"net": state, "acc": 95.3}, tmp_path / "kuangliu.pth")
+    found, notes = loaded(tmp_path / "kuangliu.pth")
+    assert equal(found, model) and any("renamed" in note for note in notes)
+    torch.save({**model.state_dict(), "linear.weight": torch.zeros(3, 16)}, tmp_path / "both.pth")
+    with pytest.raises(DataError, match=r"unknown: 1 \(linear\.weight\)"):
+        loaded(tmp_path / "both.pth")

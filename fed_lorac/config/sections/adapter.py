@@ -21,7 +21,7 @@ class AdapterConfig(Section):
         "lora-c",
         "what cameras train and send in place of the whole network",
         choices=registry.ADAPTERS.names,
-        outside=registry.ADAPTERS.is_outside,
+        outside=registry.ADAPTERS.takes,
     )
     rank: int | str = setting(
         2, "rank r: the larger, the more is trained and sent; or a list, for cameras in turn", least=1, listed=True

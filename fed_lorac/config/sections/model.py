@@ -1,11 +1,11 @@
 """[model]: the base network, which all cameras have, and where its weights come from."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fed_lorac import registry
 from fed_lorac.config import names
-from fed_lorac.config.section import Section
+from fed_lorac.config.section import Section, When
 from fed_lorac.errors import ConfigError
 from fed_lorac.registry import Kind
 from fed_lorac.runtime.near import did_you_mean
@@ -41,11 +41,22 @@ class ModelConfig(Section):
         "name": replace(registry.MODELS, declared=dict.fromkeys(names.CIFAR_MODELS, CifarResNet)),
         "weights": Kind({"pretrain": Pretrain}),
     }
-    name: str = setting("resnet8", "the network", choices=registry.MODELS.names, outside=registry.MODELS.is_outside)
+    under: ClassVar = {"stem": When("name", registry.MODELS.is_of_library, "a network of torchvision or timm")}
+    name: str = setting(
+        "resnet8",
+        'the network: one of these, a CNN of torchvision by its name there, or of timm as "timm/NAME"',
+        choices=registry.MODELS.names,
+        outside=registry.MODELS.takes,
+    )
+    stem: str = setting(
+        "cifar",
+        "the network's first layers: made for small images (cifar), or as published (native)",
+        choices=names.STEMS,
+    )
     weights: str = setting(
         "shipped",
         "the weights that cameras start from: shipped with the package, trained before the run (pretrain), "
-        "torchvision's (imagenet), random (none), or a file's path",
+        "published (imagenet), random (none), or a file's path",
     )
     normalization: str = setting(
         "auto", 'what is taken off pixels: a name, or "mean / deviation"; auto: as the weights were trained'
@@ -61,6 +72,11 @@ class ModelConfig(Section):
             )
         if self.normalization != "auto":
             _check_normalization(self.normalization)
+
+    def settings(self, key: str, named: str = "") -> dict[str, Any]:
+        """What the network is built with: that of a library, its stem too."""
+        own = super().settings(key, named)
+        return own | {"stem": self.stem} if key == "name" and "stem" in self.in_view(vars(self)) else own
 
 
 def _is_path(text: str) -> bool:

@@ -71,9 +71,10 @@ def _power_of_two(most: int) -> int:
 def shape_of_work(model: nn.Module, image_size: int) -> tuple[int, int]:
     """Numbers in a convolution's largest output for one image of 3 channels, and channels of the narrowest output.
 
-    A network without convolutions has nothing but its input. No arithmetic is done.
+    A network without convolutions has nothing but its input. An image of zeros goes through a copy: PyTorch's "meta"
+    device would spare the arithmetic, and takes longer, as it imports PyTorch's compiler.
     """
-    shadow, outputs = copy.deepcopy(model).to("meta").eval(), [torch.Size((1, 3, image_size, image_size))]
+    shadow, outputs = copy.deepcopy(model).eval(), [torch.Size((1, 3, image_size, image_size))]
 
     def note(layer: nn.Module, args: Any, output: torch.Tensor) -> None:
         outputs.append(output.shape)
@@ -81,5 +82,6 @@ def shape_of_work(model: nn.Module, image_size: int) -> tuple[int, int]:
     for module in shadow.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(note)
-    shadow(torch.empty(outputs[0], device="meta"))
+    like = next(shadow.parameters(), torch.empty(0))
+    shadow(torch.zeros(outputs[0], dtype=like.dtype, device=like.device))
     return max(size.numel() for size in outputs), min(size[1] for size in outputs[1:] or outputs)

@@ -7,10 +7,18 @@ import pytest
 from reported import Case, see
 
 TABLES = sorted(path.stem for path in Path(__file__).parent.glob("about_*.py"))
-CASES: list[Case] = [case for table in TABLES for case in import_module(table).CASES]
+CASES: dict[str, list[Case]] = {table: import_module(table).CASES for table in TABLES}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
+@pytest.mark.parametrize(
+    "case",
+    [
+        # Each table is a group of its own, for one of the two processes that a plain `pytest` starts.
+        pytest.param(case, id=case.kind, marks=pytest.mark.xdist_group(table))
+        for table, cases in CASES.items()
+        for case in cases
+    ],
+)
 def test_a_reported_input_is_right_or_refused_in_words(case: Case, tmp_path: Path) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
@@ -25,5 +33,5 @@ def test_a_reported_input_is_right_or_refused_in_words(case: Case, tmp_path: Pat
 
 
 def test_every_report_has_a_name_of_its_own() -> None:
-    kinds = [case.kind for case in CASES]
+    kinds = [case.kind for cases in CASES.values() for case in cases]
     assert sorted(set(kinds)) == sorted(kinds)

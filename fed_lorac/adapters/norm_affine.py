@@ -1,5 +1,6 @@
-"""bn-affine: the norm layers' weights and biases are trained, and nothing between them. Knows networks; not cameras.
+"""norm-affine: the norm layers' weights and biases are trained, and nothing between them. Knows networks; not cameras.
 
+Layer, group, instance and RMS norms count as batch norm does, for which it is also named bn-affine.
 Frankle, Schwab and Morcos 2021, arXiv 2003.00152. Norm layers are found by type: by name one would miss `downsample.1`.
 """
 
@@ -13,13 +14,13 @@ from fed_lorac.adapters.targets import ends_of
 from fed_lorac.errors import FactorError
 from fed_lorac.runtime.settings import setting
 
-__all__ = ["BnAffine"]
+__all__ = ["NormAffine"]
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True)
-class BnAffine(DenseAdapter):
+class NormAffine(DenseAdapter):
     """Every norm layer's weight and bias and, where asked, the first convolution's and the classifier's weight."""
 
     formula = "weights and biases of norm layers + ends"
@@ -34,6 +35,6 @@ class BnAffine(DenseAdapter):
         found = [name for name, p in model.named_parameters() if id(p) in norms]
         if not found:
             raise FactorError(
-                "bn-affine trains norm layers' weights and biases; this network has none. Choose another."
+                "norm-affine trains norm layers' weights and biases; this network has none. Choose another."
             )
         return found + ends_of(model, first_conv=self.train_first_conv, classifier=self.train_classifier)

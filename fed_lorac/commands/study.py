@@ -1,0 +1,65 @@
+"""`fed-lorac study`: many runs from one file, and their table. Knows the terminal; not what a study does."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fed_lorac.commands.options import err
+
+if TYPE_CHECKING:
+    from fed_lorac.studies.definition import Trial
+
+__all__ = ["study"]
+
+
+def study(
+    definition: Annotated[
+        str, typer.Argument(metavar="NAME|FILE.toml", help="A study that is shipped, or a TOML file.")
+    ],
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="The study's folder.", show_default="studies/NAME")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Runs that go at once, each in a process of its own.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs, and run none.")] = False,
+) -> None:
+    """Run many configs that belong together (arms, a grid, seeds), and print one table.
+
+    What is finished in the folder is never run again, what was interrupted goes on, and a run that fails is a row with
+    its error. study.csv and study.parquet have a row a run, rounds.csv and rounds.parquet one a run and round.
+
+    Exit code 1 where a run failed.
+    """
+    from fed_lorac.studies.definition import load_definition  # noqa: PLC0415
+
+    asked = load_definition(definition)
+    target = folder or Path("studies") / asked.name
+    if dry_run:
+        _show_plan(asked.trials(), target)
+        return
+    with err.status("importing PyTorch and Flower"):
+        from fed_lorac.simulation import engines  # noqa: F401, PLC0415
+        from fed_lorac.studies.conduct import conduct  # noqa: PLC0415
+        from fed_lorac.studies.progress import RichStudyWatch  # noqa: PLC0415
+        from fed_lorac.studies.table import study_table  # noqa: PLC0415
+
+    with RichStudyWatch(err) as watch:
+        found = conduct(asked, target.absolute(), workers=workers, watch=watch)
+    sys.stdout.write(study_table(found) + "\n")
+    err.print(f"The study is in {found.path}", highlight=False, markup=False, soft_wrap=True)
+    if (found.runs["status"] == "failed").any():
+        raise typer.Exit(1)
+
+
+def _show_plan(trials: "list[Trial]", target: Path) -> None:
+    from fed_lorac.studies.folder import StudyFolder  # noqa: PLC0415
+
+    folder = StudyFolder(target.absolute())
+    findings = [folder.finding(trial) for trial in trials]
+    for finding in findings:
+        sys.stdout.write(f"{finding.trial.digest}  {finding.status:8}  {finding.trial.name}\n")
+    to_do = [finding for finding in findings if finding.status != "finished"]
+    known = [finding.seconds for finding in findings if finding.seconds is not None]
+    each = f", about {sum(known) / len(known):,.0f} s each as those that are finished took" if known else ""
+    sys.stdout.write(f"{len(to_do)} of {len(trials)} runs to do{each}\n")

@@ -1,0 +1,96 @@
+"""Running a study: what is finished stays, what was left goes on, what fails is a row. Knows trials and folders; not
+what a run computes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from fed_lorac.api.start import run
+from fed_lorac.config import Config, RunConfig, load_config
+from fed_lorac.errors import ConfigError, one_line
+from fed_lorac.runtime.lock import FolderLock
+from fed_lorac.studies.definition import Study, Trial
+from fed_lorac.studies.folder import StudyFolder
+from fed_lorac.studies.result import StudyResult, load_study
+from fed_lorac.studies.watch import StudyWatch
+
+__all__ = ["conduct"]
+
+
+def conduct(study: Study, out: Path, *, workers: int = 1, watch: StudyWatch | None = None) -> StudyResult:
+    """Run what the study lacks, into the folder `out`, and write its tables after each run.
+
+    A run that is finished there is never run again; one that was left in the middle goes on from its checkpoint; one
+    that failed is tried again. A run whose settings have changed is another run. With several workers so many runs go
+    at once, each in a Ray process of its own; runs with workers of their own are refused then.
+
+    Raises:
+        ConfigError: a trial's settings make no sense (nothing has been run then).
+        RunError: the folder cannot be written, or another process is at work in it.
+    """
+    trials, watch = study.trials(), watch or StudyWatch()
+    _check_workers(trials, workers)
+    folder = StudyFolder(out)
+    with FolderLock(out):
+        findings = [folder.finding(trial) for trial in trials]
+        todo = [finding.trial for finding in findings if finding.status != "finished"]
+        folder.write_tables(findings)
+        watch.begin(len(trials), len(trials) - len(todo))
+        for trial, error in _runs(todo, folder, workers, watch):
+            if error is not None:
+                folder.write_error(trial, error)
+            watch.ended(trial, error)
+            folder.write_tables([folder.finding(one) for one in trials])
+    return load_study(out)
+
+
+def _check_workers(trials: Sequence[Trial], workers: int) -> None:
+    for trial in trials if workers > 1 else ():
+        own = trial.config.run
+        if own.workers > 1 or own.engine != "fleet":
+            raise ConfigError(
+                f"Of a study's runs several go at once where each takes one process; {trial.name!r} has run.workers = "
+                f'{own.workers}, run.engine = {own.engine!r}. Set these to 1 and "fleet", or run one at a time.'
+            )
+
+
+def _runs(
+    todo: Sequence[Trial], folder: StudyFolder, workers: int, watch: StudyWatch
+) -> Iterator[tuple[Trial, str | None]]:
+    """Each run that is to do, as it ends, and the error where it failed."""
+    for trial in todo:
+        folder.clear_error(trial)
+    if workers == 1 or not todo:
+        for trial in todo:
+            watch.started(trial)
+            yield trial, _attempt(trial, folder)
+        return
+    from fed_lorac.grid.ray.tasks import run_tasks  # noqa: PLC0415  (one process needs no Ray)
+
+    by_digest = {trial.digest: trial for trial in todo}
+    tasks = {d: (one.config.to_flat(), str(folder.of(one)), folder.goes_on(one)) for d, one in by_digest.items()}
+    share = _share(todo, workers)
+    for digest, error in run_tasks(_do, tasks, share=share, started=lambda digest: watch.started(by_digest[digest])):
+        yield by_digest[digest], error
+
+
+def _share(todo: Sequence[Trial], workers: int) -> RunConfig:
+    """What each of the processes takes of a node: the most that any run asks for."""
+    runs = [trial.config.run for trial in todo]
+    device = next((run.device for run in runs if run.device != "cpu"), "cpu")
+    return RunConfig(workers=workers, threads=max((run.threads for run in runs), default=1), device=device)
+
+
+def _attempt(trial: Trial, folder: StudyFolder) -> str | None:
+    try:
+        _do(trial.config, folder.of(trial), folder.goes_on(trial))
+    except Exception as error:  # of somebody else's part, say: the other runs do not suffer for it
+        return one_line(error)
+    return None
+
+
+def _do(config: Config | Mapping[str, object], folder: Path | str, goes_on: bool) -> None:
+    """One run, in this process."""
+    if goes_on:
+        run(load_config(config), resume=folder, progress=False)
+    else:
+        run(load_config(config), out=folder, overwrite=True, progress=False)

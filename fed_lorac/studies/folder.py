@@ -1,0 +1,82 @@
+"""A study's folder: the runs by what they are, errors, and the tables. Knows files; not who runs what.
+
+STUDY/runs/ARM-...-seedN-DIGEST/   one run's folder; the digest is of every setting that can change its result
+STUDY/errors/DIGEST.json           why a run failed, until it is run again
+STUDY/study.csv, study.parquet     one row a run
+STUDY/rounds.csv, rounds.parquet   one row a run and round
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from fed_lorac.errors import FedLoracError
+from fed_lorac.records.run_folder import can_go_on
+from fed_lorac.records.summaries import read_summary
+from fed_lorac.runtime.files import write_bytes, write_text, writing
+from fed_lorac.studies.definition import Trial
+from fed_lorac.studies.rows import Finding, Row, round_rows, run_rows
+
+__all__ = ["ROUNDS_TABLE", "RUNS_TABLE", "StudyFolder"]
+
+RUNS_TABLE, ROUNDS_TABLE = "study", "rounds"
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Where a study's runs and tables are."""
+
+    path: Path
+
+    def of(self, trial: Trial) -> Path:
+        """The folder of a run: where one of its digest is, whatever it is called, else a new one's."""
+        there = sorted((self.path / "runs").glob(f"*-{trial.digest}"))
+        return there[0] if there else self.path / "runs" / trial.folder
+
+    def finding(self, trial: Trial) -> Finding:
+        """How far a run came."""
+        folder = self.of(trial)
+        with suppress(FedLoracError):
+            found = read_summary(folder)
+            if not found["interrupted"]:
+                return Finding(trial, folder, "finished", seconds=found.get("seconds"))
+        with suppress(OSError, ValueError, KeyError):
+            error = json.loads(self._error(trial).read_text(encoding="utf-8"))
+            return Finding(trial, folder, "failed", str(error["error"]))
+        return Finding(trial, folder, "waiting")
+
+    def goes_on(self, trial: Trial) -> bool:
+        """Whether a run of it was left in the middle."""
+        return can_go_on(self.of(trial))
+
+    def write_error(self, trial: Trial, error: str) -> None:
+        """Keep why a run failed."""
+        with writing(self.path):
+            self._error(trial).parent.mkdir(parents=True, exist_ok=True)
+        write_text(self._error(trial), json.dumps({"run": trial.name, "error": error}, indent=2) + "\n")
+
+    def clear_error(self, trial: Trial) -> None:
+        """A run is tried again."""
+        with writing(self.path):
+            self._error(trial).unlink(missing_ok=True)
+
+    def write_tables(self, findings: Sequence[Finding]) -> None:
+        """Both tables, as CSV and as Parquet."""
+        self._write(RUNS_TABLE, run_rows(findings))
+        self._write(ROUNDS_TABLE, round_rows(findings))
+
+    def _write(self, name: str, rows: list[Row]) -> None:
+        import pandas as pd  # noqa: PLC0415  (half a second, for those who look at tables)
+
+        first = dict.fromkeys(["arm", "seed", *(key for row in rows for key in row if "." in key)])
+        others = dict.fromkeys(key for row in rows for key in row if key not in first)
+        table, packed = pd.DataFrame(rows, columns=[*first, *others]).convert_dtypes(), BytesIO()
+        write_text(self.path / f"{name}.csv", table.to_csv(index=False))
+        table.to_parquet(packed, index=False)
+        write_bytes(self.path / f"{name}.parquet", packed.getvalue())
+
+    def _error(self, trial: Trial) -> Path:
+        return self.path / "errors" / f"{trial.digest}.json"

@@ -1,0 +1,75 @@
+"""A study out of its folder, as data frames. Knows a study's tables; not how they came about."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fed_lorac.api.result import Run, load_run
+from fed_lorac.errors import RunError
+from fed_lorac.runtime.files import home_expanded
+from fed_lorac.studies.folder import ROUNDS_TABLE, RUNS_TABLE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["StudyResult", "load_study"]
+
+
+@dataclass(frozen=True, repr=False)
+class StudyResult:
+    """A study in its folder, finished or not. Tables are read when they are first asked for, and kept."""
+
+    path: Path
+
+    @cached_property
+    def runs(self) -> "pd.DataFrame":
+        """A row a run: `arm`, `seed`, the point of the grid, bytes, accuracies (0 to 1), `gain_recovered`, `status`."""
+        return self._table(RUNS_TABLE)
+
+    @cached_property
+    def rounds(self) -> "pd.DataFrame":
+        """A row a finished run and round: `arm`, `seed`, the point of the grid, then the run's own columns."""
+        return self._table(ROUNDS_TABLE)
+
+    def run(self, digest: str) -> Run:
+        """The run of a row, by what its column `run` says.
+
+        Raises:
+            RunError: the study has no such run, or it has not begun.
+        """
+        there = sorted((self.path / "runs").glob(f"*-{digest}"))
+        if not digest or len(there) != 1:
+            raise RunError(f"A study's runs are named by its column `run`; {self.path} has no {digest!r}.")
+        return load_run(there[0])
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        counts = self.runs["status"].value_counts()
+        return f"<Study {self.path}: {', '.join(f'{number} {status}' for status, number in counts.items())}>"
+
+    def _table(self, name: str) -> "pd.DataFrame":
+        import pandas as pd  # noqa: PLC0415  (half a second, for those who look at tables)
+
+        try:
+            return pd.read_parquet(self.path / f"{name}.parquet")
+        except (OSError, ValueError) as error:
+            raise RunError(f"A study's tables must be whole; {self.path / name}.parquet: {error}.") from error
+
+
+def load_study(path: str | PathLike[str]) -> StudyResult:
+    """The study in a folder, finished or not.
+
+    Raises:
+        RunError: no study began there.
+    """
+    folder = home_expanded(Path(path)).absolute()
+    if not (folder / f"{RUNS_TABLE}.parquet").is_file():
+        raise RunError(
+            f"A study has {RUNS_TABLE}.parquet in its folder; {folder} has none. Give the folder that "
+            "`fed-lorac study` names at its end."
+        )
+    return StudyResult(folder)

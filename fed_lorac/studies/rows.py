@@ -1,0 +1,120 @@
+"""What a study found, as tidy rows: one a run, and one a run and round. Knows summaries and ledgers; not who runs what.
+
+`gain_recovered` is the share of full fine-tuning's gain over zero-byte that a run keeps:
+(accuracy - zero-byte) / (full - zero-byte). Full fine-tuning is the study's own run of it over the same fleet and seed,
+in fp32 where there are several.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
+from fed_lorac.records.summaries import Summary, read_summary
+from fed_lorac.reporting.compare import recovered_share
+from fed_lorac.studies.definition import Trial
+
+__all__ = ["Finding", "Row", "round_rows", "run_rows"]
+
+Row = dict[str, Any]
+
+_OF_THE_METHOD = ("adapter.", "strategy.", "codec.", "local.")
+"""Settings in which an arm may differ from full fine-tuning and still be held against it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How far a trial came: "finished", "failed" (with the error), or "waiting"; and its folder."""
+
+    trial: Trial
+    folder: Path
+    status: str
+    error: str = ""
+    seconds: float | None = None
+
+    @property
+    def summary(self) -> Summary | None:
+        """What the run found, where it came to its end."""
+        return read_summary(self.folder) if self.status == "finished" else None
+
+
+def run_rows(findings: Sequence[Finding]) -> list[Row]:
+    """One row a run, in the study's order; what is not known is None."""
+    summaries = [finding.summary for finding in findings]
+    full = _full_by_fleet(findings, summaries)
+    return [_row(finding, found, full) for finding, found in zip(findings, summaries, strict=True)]
+
+
+def round_rows(findings: Iterable[Finding]) -> list[Row]:
+    """One row a finished run and round: the arm, the seed, the point of the grid, then the ledger's columns."""
+    return [
+        {**_who(finding.trial), **{key: value for key, value in row.items() if not isinstance(value, list | dict)}}
+        for finding in findings
+        if finding.status == "finished"
+        for row in read_rows(finding.folder / ROUNDS_FILE).rows
+    ]
+
+
+def _who(trial: Trial) -> Row:
+    point = {key: value if isinstance(value, int | float | str) else str(value) for key, value in trial.point.items()}
+    return {"arm": trial.arm, "seed": trial.seed, **point, "run": trial.digest}
+
+
+def _row(finding: Finding, found: Summary | None, full: Mapping[Any, Summary]) -> Row:
+    said = {"status": finding.status, "error": finding.error, "seconds": finding.seconds}
+    return {**_who(finding.trial), **_measured(found, full.get(_fleet(finding.trial))), **said}
+
+
+def _measured(found: Summary | None, full: Summary | None) -> Row:
+    s: Mapping[str, Any] = found or {"bytes": {}, "clean_accuracy": {}}
+    accuracy, zero_byte = s.get("adapted_accuracy"), s.get("zero_byte_accuracy")
+    best = full["adapted_accuracy"] if full else None
+    known = accuracy is not None and zero_byte is not None and best is not None
+    total = s.get("total_bytes")
+    return {
+        "label": s.get("label"),
+        "rounds": s.get("rounds"),
+        "uplink_bytes": s["bytes"].get("uplink_message_bytes"),
+        "downlink_bytes": s["bytes"].get("downlink_message_bytes"),
+        "total_bytes": total,
+        "share_of_full_fp32": _share(total, s.get("full_fp32_total_bytes")),
+        "share_of_full_same_codec": _share(total, s.get("full_total_bytes")),
+        "accuracy": accuracy,
+        "accuracy_clean": s["clean_accuracy"].get("adapted"),
+        "accuracy_worst_weather": _worst(s),
+        "source_accuracy": s.get("source_accuracy"),
+        "zero_byte_accuracy": zero_byte,
+        "full_accuracy": best,
+        "gain_recovered": recovered_share(zero_byte, accuracy, best) if known else None,  # type: ignore[arg-type]
+    }
+
+
+def _share(total: int | None, full: int | None) -> float | None:
+    return None if total is None or not full else total / full
+
+
+def _worst(summary: Mapping[str, Any]) -> float | None:
+    found = [its.get("adapted") for its in summary.get("per_corruption", {}).values()]
+    return min((value for value in found if value is not None), default=None)
+
+
+def _full_by_fleet(findings: Sequence[Finding], summaries: Sequence[Summary | None]) -> dict[Any, Summary]:
+    """Full fine-tuning's summary over each fleet and seed: that in fp32 first."""
+    found: dict[Any, Summary] = {}
+    for finding, its in zip(findings, summaries, strict=True):
+        if its is None or (its["method"], its["strategy"]) != ("full", "fedavg"):
+            continue
+        before = found.get(key := _fleet(finding.trial))
+        if before is None or (_exact(its) and not _exact(before)):
+            found[key] = its
+    return found
+
+
+def _exact(summary: Summary) -> bool:
+    return bool(summary["full_total_bytes"] == summary["full_fp32_total_bytes"])
+
+
+def _fleet(trial: Trial) -> tuple[Any, ...]:
+    """What runs over one fleet and seed share."""
+    return tuple((k, v) for k, v in sorted(trial.config.to_flat().items()) if not k.startswith(_OF_THE_METHOD))

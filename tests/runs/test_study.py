@@ -1,0 +1,161 @@
+"""Laws of a study: nothing is run twice, what was left goes on, what fails is a row, tables are the runs' own."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from scipy import stats
+from small_runs import TINY, environment
+
+import fed_lorac as fl
+from fed_lorac.errors import RunError
+from fed_lorac.reporting.compare import recovered_share
+from fed_lorac.studies import conduct as conduct_room
+from fed_lorac.studies.definition import Study
+from fed_lorac.studies.folder import StudyFolder
+from fed_lorac.studies.table import interval_95, study_table
+
+SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
+SETTINGS |= {"run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2}
+FULL = {"adapter.method": "full", "strategy.name": "fedavg"}
+STUDY: dict[str, Any] = {
+    "seeds": [0, 1],
+    "settings": SETTINGS,
+    "arms": {"full": FULL, "lora-c": {"grid": {"adapter.rank": [1, 2]}}},
+}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> fl.StudyResult:
+    return fl.study(STUDY, tmp_path_factory.mktemp("study") / "out", progress=False)
+
+
+def marks(study: fl.StudyResult) -> dict[Path, int]:
+    """When each file of each run was last written."""
+    return {file: file.stat().st_mtime_ns for file in (study.path / "runs").rglob("*") if file.is_file()}
+
+
+def test_a_row_says_what_its_run_found(done: fl.StudyResult) -> None:
+    assert done.runs["status"].eq("finished").all() and len(done.runs) == 6
+    for row in done.runs.itertuples():
+        run = done.run(str(row.run))
+        assert (row.accuracy, row.total_bytes) == (run.summary["adapted_accuracy"], run.summary["total_bytes"])
+        assert row.share_of_full_fp32 == run.summary["total_bytes"] / run.summary["full_fp32_total_bytes"]
+        full = done.runs.query("arm == 'full' and seed == @row.seed").iloc[0]
+        assert row.full_accuracy == full.accuracy
+        share = recovered_share(row.zero_byte_accuracy, row.accuracy, full.accuracy)
+        assert (pd.isna(row.gain_recovered) and share is None) or row.gain_recovered == share
+        rounds = done.rounds.query("run == @row.run")
+        assert rounds["accuracy"].tolist() == run.rounds["accuracy"].tolist() and set(rounds["arm"]) == {row.arm}
+
+
+def test_csv_and_parquet_are_one_table(done: fl.StudyResult) -> None:
+    for name, table in (("study", done.runs), ("rounds", done.rounds)):
+        read = pd.read_csv(done.path / f"{name}.csv").convert_dtypes()
+        assert list(read.columns) == list(table.columns) and len(read) == len(table)
+        pd.testing.assert_series_equal(read["accuracy"], table["accuracy"], check_dtype=False, rtol=1e-12)
+    assert done.runs.columns[:3].tolist() == ["arm", "seed", "adapter.rank"]
+
+
+def test_what_is_finished_is_not_run_again_and_a_changed_setting_is_another_run(
+    done: fl.StudyResult, tmp_path: Path
+) -> None:
+    before = marks(done)
+    again = fl.study(STUDY, done.path, progress=False)
+    assert marks(again) == before and again.runs.equals(done.runs)
+    renamed = {**STUDY, "seeds": [0], "arms": {"all": FULL, "new": {"adapter.rank": 1, "local.lr": 0.01}}}
+    other = fl.study(renamed, done.path, progress=False)
+    assert before.items() <= marks(other).items()
+    assert len(set(other.runs["run"]) - set(done.runs["run"])) == 1 and len(other.runs) == 2
+
+
+def test_the_table_has_the_mean_and_interval_over_seeds(done: fl.StudyResult) -> None:
+    lines = study_table(fl.load_study(fl.study(STUDY, done.path, progress=False).path)).splitlines()
+    head = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    rows = [dict(zip(head, (cell.strip() for cell in line.strip("|").split("|")), strict=True)) for line in lines[2:5]]
+    assert [(row["arm"], row["adapter.rank"], row["seeds"]) for row in rows] == [
+        ("full", "", "2"),
+        ("lora-c", "1", "2"),
+        ("lora-c", "2", "2"),
+    ]
+    accuracy = 100 * done.runs.query("arm == 'full'")["accuracy"]
+    low, high = stats.t.interval(0.95, 1, loc=accuracy.mean(), scale=stats.sem(accuracy))
+    assert rows[0]["accuracy"] == f"{accuracy.mean():.1f} ± {(high - low) / 2:.1f}"
+    assert interval_95([1.0]) != interval_95([1.0])  # nan: one value has no interval
+
+
+def test_a_run_that_fails_is_a_row_with_its_error_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "base.safetensors"
+    study = {"settings": SETTINGS, "arms": {"bad": {"model.weights": str(weights)}, "good": {}}}
+    first = fl.study(study, tmp_path / "out", progress=False)
+    assert first.runs["status"].tolist() == ["failed", "finished"]
+    assert "base.safetensors is not there" in first.runs["error"][0] and "- failed: bad" in study_table(first)
+    monkeypatch.setattr(conduct_room, "_do", lambda *_: pytest.fail("a finished run, or a bad one, is run again"))
+    again = fl.study({**study, "arms": {"good": {}}}, tmp_path / "out", progress=False)
+    assert again.runs["status"].tolist() == ["finished"]
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_table_and_ends_with_1_where_a_run_failed(tmp_path: Path) -> None:
+    weights = tmp_path / "base.safetensors"
+    command = [sys.executable, "-m", "fed_lorac", "study", "study.toml", "--out", "out"]
+    text = "\n".join(f"{key} = {json.dumps(value)}" for key, value in SETTINGS.items())
+    (tmp_path / "study.toml").write_text(
+        f"[settings]\n{text}\n[arms.bad]\nmodel.weights = {json.dumps(str(weights))}\n[arms.good]\n"
+    )
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment(), check=False)
+    assert ended.returncode == 1 and "2 runs, 0 of them finished before" in ended.stderr
+    assert "| good | 1 |" in ended.stdout
+    planned = subprocess.run(
+        [*command, "--dry-run"], cwd=tmp_path, capture_output=True, text=True, env=environment(), check=True
+    )
+    assert "failed    bad, seed 0" in planned.stdout and "1 of 2 runs to do" in planned.stdout
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_goes_on_where_it_stood(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "run.rounds": 6}
+    study = {"settings": settings, "arms": {"a": {}, "b": {"adapter.rank": 1}}}
+    text = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
+    (tmp_path / "s.toml").write_text(f"[settings]\n{text}\n[arms.a]\n[arms.b]\nadapter.rank = 1\n")
+    command = [sys.executable, "-m", "fed_lorac", "study", "s.toml", "--out", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
+    trials = Study.parse("s", study, tmp_path).trials()
+    ledger = StudyFolder(tmp_path / "out").of(trials[0]) / "rounds.jsonl"
+    while not (ledger.is_file() and len(ledger.read_text().splitlines()) >= 2):
+        assert process.poll() is None, "it ended by itself"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed = ledger.read_text().splitlines()[:1]
+    went_on = fl.study(study, tmp_path / "out", progress=False)
+    assert ledger.read_text().splitlines()[:1] == killed
+    whole = fl.study(study, tmp_path / "whole", progress=False)
+    assert went_on.runs.drop(columns="seconds").equals(whole.runs.drop(columns="seconds"))
+
+
+@pytest.mark.slow
+def test_runs_on_ray_processes_find_what_one_process_finds_and_a_dead_process_is_one_failed_run(
+    done: fl.StudyResult, tmp_path: Path
+) -> None:
+    whole = fl.study(STUDY, tmp_path / "ray", workers=2, progress=False)
+    again = fl.study(STUDY, done.path, progress=False)
+    assert whole.runs.drop(columns="seconds").equals(again.runs.drop(columns="seconds"))
+    deadly = {**STUDY, "seeds": [0], "arms": {"dies": {"model.name": "deadly:Dies"}, "lives": {}}}
+    deadly["settings"] = {key: value for key, value in SETTINGS.items() if not key.startswith("model.resnet8")}
+    found = fl.study(deadly, tmp_path / "deadly", workers=2, progress=False)
+    assert found.runs["status"].tolist() == ["failed", "finished"]
+    assert "process died" in found.runs["error"][0]
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"A study has study\.parquet"):
+        fl.load_study(tmp_path)

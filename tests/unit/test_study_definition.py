@@ -1,0 +1,106 @@
+"""Laws of a study's file: which runs follow from it, what each is, and what is refused before any is run."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_runs import ROOT
+
+from fed_lorac.config import load_config
+from fed_lorac.errors import ConfigError
+from fed_lorac.studies.definition import Study, load_definition
+
+ARMS = {"full": {"adapter": {"method": "full"}, "strategy.name": "fedavg"}, "lora-c": {"adapter": {"rank": 1}}}
+
+
+def parsed(**content: Any) -> Study:
+    return Study.parse("s", content, Path("/nowhere"))
+
+
+@given(seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True), cameras=st.integers(1, 3))
+@settings(max_examples=10)
+def test_trials_are_every_arm_at_every_point_of_the_grid_with_every_seed(seeds: list[int], cameras: int) -> None:
+    grid = {"fleet": {"per_round": list(range(1, cameras + 1))}}
+    trials = parsed(seeds=seeds, arms=ARMS, grid=grid).trials()
+    assert [(t.seed, t.arm, t.point["fleet.per_round"]) for t in trials] == [
+        (seed, arm, number) for seed in seeds for arm in ARMS for number in range(1, cameras + 1)
+    ]
+    assert len({trial.digest for trial in trials}) == len(trials) == len({trial.folder for trial in trials})
+    for trial in trials:
+        assert trial.config.run.seed == trial.seed and trial.config.fleet.per_round == trial.point["fleet.per_round"]
+
+
+def test_a_trial_is_the_config_that_its_settings_make_on_top_of_one_another() -> None:
+    study = parsed(
+        config="fog_snow_noise",
+        settings={"run.rounds": 3, "adapter.rank": 7},
+        arms={"a": {"adapter.rank": 5, "grid": {"local.lr": [0.1, 0.2]}}, "b": {}},
+    )
+    first, second, third = study.trials()
+    assert first.config == load_config("fog_snow_noise", {"run.rounds": 3, "adapter.rank": 5, "local.lr": 0.1})
+    assert second.config == load_config("fog_snow_noise", {"run.rounds": 3, "adapter.rank": 5, "local.lr": 0.2})
+    assert third.config == load_config("fog_snow_noise", {"run.rounds": 3, "adapter.rank": 7})
+
+
+def test_a_run_is_known_by_what_changes_its_results_and_by_nothing_else() -> None:
+    def digest(**settings: object) -> str:
+        [trial] = parsed(
+            config="fog_snow_noise", settings={key.replace("__", "."): value for key, value in settings.items()}
+        ).trials()
+        return trial.digest
+
+    assert digest() == digest(run__workers=2) == digest(data__root="/elsewhere") == digest(run__rounds=10)
+    others = {"run__rounds": 9, "local__lr": 0.01, "run__threads": 2, "adapter__rank": 1}
+    different = [digest(), *(digest(**{key: value}) for key, value in others.items())]
+    assert len(set(different)) == len(different)
+
+
+REFUSED = [
+    ({"seeds": []}, "A study has seeds, each once"),
+    ({"seeds": [1, 1]}, "A study has seeds, each once"),
+    ({"seeds": [0.5]}, "seeds are whole numbers"),
+    ({"seeds": [True]}, "seeds are whole numbers"),
+    ({"seed": [1]}, "A study's keys are .*did you mean 'seeds'|A study's keys are"),
+    ({"arms": {"a": 3}}, "An arm is a table of settings"),
+    ({"grid": {"adapter": {"rank": 2}}}, "a list of values to try"),
+    ({"grid": {"adapter.rank": []}}, "a list of values to try"),
+    ({"grid": {"rank": [1, 2]}}, "with their section"),
+    ({"settings": {"run.seed": 3}}, "run.seed itself.*Use seeds"),
+    ({"arms": {"a": {"run.out": "x"}}}, "run.out itself.*Use --out"),
+    ({"arms": {"a": {}, "b": {}}}, "'a, seed 0' and 'b, seed 0' have the same settings"),
+    ({"arms": {"a": {"adapter.rank": 0}}}, "that of 'a': .*rank"),
+    ({"arms": {"a": {"adapter.nonsense": 0}}}, "that of 'a': .*nonsense"),
+    ({"config": "quickstar"}, "quickstart"),
+]
+
+
+def test_what_makes_no_study_is_refused_before_anything_is_run() -> None:
+    for content, said in REFUSED:
+        with pytest.raises(ConfigError, match=said):
+            parsed(**content).trials()
+
+
+def test_the_study_that_the_docs_show_is_one() -> None:
+    [text] = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "studies.md").read_text("utf-8"), re.M | re.S)
+    trials = Study.parse("ranks", tomllib.loads(text), Path()).trials()
+    assert len(trials) == 3 * 2 * (1 + 3) and {trial.config.data.name for trial in trials} == {"cifar10"}
+
+
+def test_a_study_is_found_as_a_file_and_its_config_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text("run.rounds = 4\n")
+    (tmp_path / "mine.toml").write_text('config = "base.toml"\ntitle = "t"\n')
+    study = load_definition(tmp_path / "mine.toml")
+    [trial] = study.trials()
+    assert (study.name, study.title, trial.arm, trial.config.run.rounds) == ("mine", "t", "mine", 4)
+    for content in ("seeds = [", "\ufeffseeds = 3"):
+        (tmp_path / "mine.toml").write_text(content)
+        with pytest.raises(ConfigError, match=r"mine\.toml|seeds is a list"):
+            load_definition(tmp_path / "mine.toml")
+    with pytest.raises(ConfigError, match="A study is a TOML file"):
+        load_definition(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="A study is a TOML file, or one of"):
+        load_definition("no-such-study")
