@@ -9,7 +9,7 @@ import typer
 from fed_lorac.commands.options import err
 
 if TYPE_CHECKING:
-    from fed_lorac.studies.definition import Trial
+    from fed_lorac.studies.definition import Study
 
 __all__ = ["study"]
 
@@ -31,12 +31,12 @@ def study(
 
     Exit code 1 where a run failed.
     """
-    from fed_lorac.studies.definition import load_definition  # noqa: PLC0415
+    from fed_lorac.studies.read import load_definition  # noqa: PLC0415
 
     asked = load_definition(definition)
     target = folder or Path("studies") / asked.name
     if dry_run:
-        _show_plan(asked.trials(), target)
+        _show_plan(asked, target)
         return
     with err.status("importing PyTorch and Flower"):
         from fed_lorac.simulation import engines  # noqa: F401, PLC0415
@@ -52,14 +52,13 @@ def study(
         raise typer.Exit(1)
 
 
-def _show_plan(trials: "list[Trial]", target: Path) -> None:
-    from fed_lorac.studies.folder import StudyFolder  # noqa: PLC0415
+def _show_plan(asked: "Study", target: Path) -> None:
+    from fed_lorac.studies.conduct import planned  # noqa: PLC0415
 
-    folder = StudyFolder(target.absolute())
-    findings = [folder.finding(trial) for trial in trials]
+    findings = planned(asked, target.absolute())
     for finding in findings:
         sys.stdout.write(f"{finding.trial.digest}  {finding.status:8}  {finding.trial.name}\n")
     to_do = [finding for finding in findings if finding.status != "finished"]
     known = [finding.seconds for finding in findings if finding.seconds is not None]
     each = f", about {sum(known) / len(known):,.0f} s each as those that are finished took" if known else ""
-    sys.stdout.write(f"{len(to_do)} of {len(trials)} runs to do{each}\n")
+    sys.stdout.write(f"{len(to_do)} of {len(findings)} runs to do{each}\n")

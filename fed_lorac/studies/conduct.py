@@ -11,9 +11,10 @@ from fed_lorac.runtime.lock import FolderLock
 from fed_lorac.studies.definition import Study, Trial
 from fed_lorac.studies.folder import StudyFolder
 from fed_lorac.studies.result import StudyResult, load_study
+from fed_lorac.studies.rows import Finding
 from fed_lorac.studies.watch import StudyWatch
 
-__all__ = ["conduct"]
+__all__ = ["conduct", "planned"]
 
 
 def conduct(study: Study, out: Path, *, workers: int = 1, watch: StudyWatch | None = None) -> StudyResult:
@@ -27,20 +28,48 @@ def conduct(study: Study, out: Path, *, workers: int = 1, watch: StudyWatch | No
         ConfigError: a trial's settings make no sense (nothing has been run then).
         RunError: the folder cannot be written, or another process is at work in it.
     """
-    trials, watch = study.trials(), watch or StudyWatch()
-    _check_workers(trials, workers)
-    folder = StudyFolder(out)
+    watch, folder = watch or StudyWatch(), StudyFolder(out)
+    tuning = study.tuning_trials()
+    _check_workers([finding.trial for finding in planned(study, out)], workers)
     with FolderLock(out):
-        findings = [folder.finding(trial) for trial in trials]
-        todo = [finding.trial for finding in findings if finding.status != "finished"]
-        folder.write_tables(findings)
-        watch.begin(len(trials), len(trials) - len(todo))
-        for trial, error in _runs(todo, folder, workers, watch):
-            if error is not None:
-                folder.write_error(trial, error)
-            watch.ended(trial, error)
-            folder.write_tables([folder.finding(one) for one in trials])
+        found = planned(study, out)
+        watch.begin(len(found), sum(one.status == "finished" for one in found))
+        best = None
+        if tuning:
+            for findings in _progress(tuning, folder, workers, watch):
+                folder.write_tuning(findings)
+            best = {**_first_values(study), **folder.best(tuning)}
+        for findings in _progress(study.trials(best), folder, workers, watch):
+            folder.write_tables(findings)
     return load_study(out)
+
+
+def planned(study: Study, out: Path) -> list[Finding]:
+    """All runs of a study in the folder `out`, and how far each is. What tuning has not chosen yet has its first value.
+
+    Raises:
+        ConfigError: a trial's settings make no sense.
+    """
+    folder, tuning = StudyFolder(out), study.tuning_trials()
+    trials = [*tuning, *study.trials({**_first_values(study), **folder.best(tuning)})]
+    return [folder.finding(trial) for trial in trials]
+
+
+def _first_values(study: Study) -> dict[str, Mapping[str, object]]:
+    """For each arm and point of the grid the first values that tuning tries: what it keeps where all of them fail."""
+    return {trial.place: trial.tuned for trial in reversed(study.tuning_trials())}
+
+
+def _progress(trials: Sequence[Trial], folder: StudyFolder, workers: int, watch: StudyWatch) -> Iterator[list[Finding]]:
+    """How far all of these are: at the beginning, and after each that ends."""
+    findings = [folder.finding(trial) for trial in trials]
+    yield findings
+    todo = [finding.trial for finding in findings if finding.status != "finished"]
+    for trial, error in _runs(todo, folder, workers, watch):
+        if error is not None:
+            folder.write_error(trial, error)
+        watch.ended(trial, error)
+        yield [folder.finding(one) for one in trials]
 
 
 def _check_workers(trials: Sequence[Trial], workers: int) -> None:

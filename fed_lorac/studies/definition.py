@@ -1,46 +1,21 @@
-"""What a study is: a base config, arms, a grid and seeds, and the trials that follow. Knows TOML and configs; not runs.
-
-config = "fog_snow_noise"      # a shipped name, or the path of a TOML file, seen from the study's own folder
-seeds = [0, 1, 2]
-
-[settings]                     # in every trial, on top of the config
-run.rounds = 10
-
-[grid]                         # every combination of these
-fleet.cameras = [12, 24]
-
-[arms.full]                    # settings that belong together, under a name
-adapter.method = "full"
-strategy.name = "fedavg"
-
-[arms.lora-c]
-adapter.method = "lora-c"
-grid.adapter.rank = [1, 2, 4]  # of this arm alone
-"""
+"""What a study is: a config, arms, a grid and seeds, and the trials that follow. Knows settings; not files or runs."""
 
 import hashlib
 import itertools
 import json
 import re
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
 
-from fed_lorac.config import Config, load_config, shipped_configs
-from fed_lorac.config.load import flatten, shipped_folder
+from fed_lorac.config import Config, load_config
 from fed_lorac.config.resumed import WITHOUT_EFFECT
 from fed_lorac.errors import ConfigError
-from fed_lorac.runtime.files import home_expanded
-from fed_lorac.runtime.near import did_you_mean
 
-__all__ = ["Arm", "Study", "Trial", "load_definition", "shipped_studies"]
+__all__ = ["Arm", "Best", "Study", "Trial", "Tuning", "Values"]
 
-_KEYS = ("title", "config", "seeds", "settings", "grid", "arms")
 _NOT_IN_A_STUDY = {"run.seed": "seeds", "run.out": "--out"}
 """Settings that a study gives its trials itself, and by what."""
-_SAID: Mapping[type, str] = {list: "list", dict: "table", str: "text"}
 
 Values = Mapping[str, Sequence[object]]
 """Settings, and the values of each that are tried."""
@@ -56,13 +31,34 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What is chosen for each arm and point of the grid before its runs: every arm has the same values to try.
+
+    The tuning runs have one seed, and `settings` on top: fewer rounds, say, and images that no table uses.
+    """
+
+    grid: Values
+    settings: Mapping[str, object] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Trial:
-    """One run of a study: its arm, its seed, the point of the grid, and the config that all this comes to."""
+    """One run of a study: its arm, its seed, the point of the grid, and the config that all this comes to.
+
+    `tuned`: the values that tuning tries, or has chosen.
+    """
 
     arm: str
     seed: int
     point: Mapping[str, object]
     config: Config
+    tuned: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """The arm and the point of the grid: what is tuned by itself."""
+        return ", ".join([self.arm, *(f"{key}={value}" for key, value in self.point.items())])
 
     @property
     def digest(self) -> str:
@@ -73,14 +69,19 @@ class Trial:
     @property
     def name(self) -> str:
         """For people: the arm, the point of the grid, the seed."""
-        return ", ".join([self.arm, *(f"{key}={value}" for key, value in self.point.items()), f"seed {self.seed}"])
+        return ", ".join([self.place, *(f"{key}={value}" for key, value in self.tuned.items()), f"seed {self.seed}"])
 
     @property
     def folder(self) -> str:
         """The name of the run's folder. The digest decides; what stands before it is for people."""
-        words = [self.arm, *(f"{key.rpartition('.')[2]}-{value}" for key, value in self.point.items())]
+        settings = {**self.point, **self.tuned}
+        words = [self.arm, *(f"{key.rpartition('.')[2]}-{value}" for key, value in settings.items())]
         slug = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(words)).strip("-.")[:80]
         return f"{slug}-seed{self.seed}-{self.digest}"
+
+
+Best = Mapping[str, Mapping[str, object]]
+"""A trial's place -> the values that tuning chose for it."""
 
 
 @dataclass(frozen=True)
@@ -99,46 +100,46 @@ class Study:
     grid: Values = field(default_factory=dict)
     arms: tuple[Arm, ...] = ()
     title: str = ""
+    tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"A study has seeds, each once; {self.name} has {list(self.seeds)}. Change them.")
-        if short := [key for key in (*self.grid, *(key for arm in self.arms for key in arm.grid)) if "." not in key]:
+        grids = [self.grid, *(arm.grid for arm in self.arms), *([self.tuning.grid] if self.tuning else [])]
+        if short := [key for grid in grids for key in grid if "." not in key]:
             raise ConfigError(
                 f"A grid names settings with their section, as in adapter.rank; {self.name} has {short[0]!r}."
             )
-        for key in itertools.chain(self.settings, self.grid, *((*arm.settings, *arm.grid) for arm in self.arms)):
+        for key in itertools.chain(self.settings, *grids, *(arm.settings for arm in self.arms)):
             if key in _NOT_IN_A_STUDY:
                 raise ConfigError(
                     f"A study gives each of its runs {key} itself; {self.name} sets it. Use {_NOT_IN_A_STUDY[key]}."
                 )
 
-    @classmethod
-    def parse(cls, name: str, content: Mapping[str, Any], folder: Path) -> Self:
-        """The study that TOML says; its config's path is seen from `folder`."""
-        for key in content:
-            if key not in _KEYS:
-                raise ConfigError(
-                    f"A study's keys are {', '.join(_KEYS)}; {name} has {key!r}.{did_you_mean(key, _KEYS)}"
-                )
-        seeds = _typed(content, name, "seeds", list, [0])
-        if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
-            raise ConfigError(f"A study's seeds are whole numbers; {name} has {seeds}.")
-        arms = _typed(content, name, "arms", dict, {name: {}})
-        return cls(
-            name,
-            _config_of(_typed(content, name, "config", str, "quickstart"), folder),
-            tuple(seeds),
-            flatten(_typed(content, name, "settings", dict, {})),
-            _grid(_typed(content, name, "grid", dict, {}), f"{name}: grid"),
-            tuple(_arm(name, arm, its) for arm, its in arms.items()),
-            _typed(content, name, "title", str, ""),
-        )
+    def tuning_trials(self) -> list[Trial]:
+        """The runs that choose, for each arm and point of the grid, among the values of `tuning`; none without it."""
+        if self.tuning is None:
+            return []
+        base = load_config(self.config, {**self.settings, **self.tuning.settings})
+        return [
+            trial
+            for arm in self.arms
+            for tuned in _points(self.tuning.grid)
+            for trial in self._of_arm(base, arm, self.tuning.seed, lambda place, tuned=tuned: tuned)  # type: ignore[misc]
+        ]
 
-    def trials(self) -> list[Trial]:
-        """All runs, one seed after the other, so that a study that is not finished has whole seeds first."""
-        base = load_config(self.config, self.settings)
-        found = [trial for seed in self.seeds for arm in self.arms for trial in self._of_arm(base, arm, seed)]
+    def trials(self, best: Best | None = None) -> list[Trial]:
+        """The runs of the table, one seed after the other, so that a study that is not finished has whole seeds first.
+
+        `best`: what tuning chose. A place that it could choose nothing for has no runs.
+        """
+        base, chosen = load_config(self.config, self.settings), (best or {}).get
+        found = [
+            trial
+            for seed in self.seeds
+            for arm in self.arms
+            for trial in self._of_arm(base, arm, seed, chosen if self.tuning else lambda place: {})
+        ]
         first = dict[str, Trial]()
         for trial in found:
             if twin := first.get(trial.digest):
@@ -149,66 +150,24 @@ class Study:
             first[trial.digest] = trial
         return found
 
-    def _of_arm(self, base: Config, arm: Arm, seed: int) -> Iterator[Trial]:
-        grid = {**self.grid, **arm.grid}
-        for values in itertools.product(*grid.values()):
-            point = dict(zip(grid, values, strict=True))
+    def _of_arm(
+        self, base: Config, arm: Arm, seed: int, tuned_of: Callable[[str], Mapping[str, object] | None]
+    ) -> Iterator[Trial]:
+        for point in _points({**self.grid, **arm.grid}):
+            trial = Trial(arm.name, seed, point, base)
+            tuned = tuned_of(trial.place)
+            if tuned is None:
+                continue
             try:
-                config = load_config(base, {**arm.settings, **point, "run.seed": seed})
+                config = load_config(base, {**arm.settings, **point, **tuned, "run.seed": seed})
             except ConfigError as error:
-                said = ", ".join([arm.name, *(f"{key}={value}" for key, value in point.items())])
-                raise ConfigError(f"Each run of a study needs a config that holds; that of {said!r}: {error}") from None
-            yield Trial(arm.name, seed, point, config)
+                raise ConfigError(
+                    f"Each run of a study needs a config that holds; that of {trial.place!r}: {error}"
+                ) from None
+            yield replace(trial, config=config, tuned=tuned)
 
 
-def shipped_studies() -> dict[str, Path]:
-    """The studies that travel with the package, and their files."""
-    return {path.stem: path for path in sorted((shipped_folder() / "studies").glob("*.toml"))}
-
-
-def load_definition(source: Path | str) -> Study:
-    """The study in a TOML file, or the shipped one of a name.
-
-    Raises:
-        ConfigError: there is no such file, it is not TOML, or it is no study (see `Study`).
-    """
-    shipped = shipped_studies()
-    if isinstance(source, str) and not ("/" in source or source.endswith(".toml")) and source not in shipped:
-        raise ConfigError(
-            f"A study is a TOML file, or one of {', '.join(shipped) or 'none yet'}; got {source!r}."
-            f"{did_you_mean(source, tuple(shipped))}"
-        )
-    file = shipped[str(source)] if str(source) in shipped else home_expanded(source).absolute()
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"A study is a TOML file; {file}: {error}.") from None
-    return Study.parse(file.stem, content, file.parent)
-
-
-def _config_of(said: str, folder: Path) -> str | Path:
-    if said in shipped_configs() or not ("/" in said or said.endswith(".toml")):
-        return said
-    return folder / home_expanded(said)
-
-
-def _arm(study: str, name: str, content: object) -> Arm:
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"An arm is a table of settings; {study} has arms.{name} = {content!r}.")
-    settings = {key: value for key, value in content.items() if key != "grid"}
-    return Arm(name, flatten(settings), _grid(content.get("grid", {}), f"{study}: arms.{name}.grid"))
-
-
-def _grid(content: Mapping[str, Any], where: str) -> Values:
-    found = flatten(content)
-    for key, values in found.items():
-        if not isinstance(values, list) or not values:
-            raise ConfigError(f"A grid gives each setting a list of values to try; {where} has {key} = {values!r}.")
-    return found  # type: ignore[return-value]
-
-
-def _typed(content: Mapping[str, Any], name: str, key: str, kind: type, default: Any) -> Any:
-    value = content.get(key, default)
-    if not isinstance(value, kind):
-        raise ConfigError(f"A study's {key} is a {_SAID[kind]}; {name} has {value!r}.")
-    return value
+def _points(grid: Values) -> Iterator[dict[str, object]]:
+    """Every combination of a grid's values, the last setting's running fastest."""
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))

@@ -4,10 +4,11 @@ STUDY/runs/ARM-...-seedN-DIGEST/   one run's folder; the digest is of every sett
 STUDY/errors/DIGEST.json           why a run failed, until it is run again
 STUDY/study.csv, study.parquet     one row a run
 STUDY/rounds.csv, rounds.parquet   one row a run and round
+STUDY/tuning.csv, tuning.parquet   one row a tuning run, where there are any
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,9 +21,9 @@ from fed_lorac.runtime.files import write_bytes, write_text, writing
 from fed_lorac.studies.definition import Trial
 from fed_lorac.studies.rows import Finding, Row, round_rows, run_rows
 
-__all__ = ["ROUNDS_TABLE", "RUNS_TABLE", "StudyFolder"]
+__all__ = ["ROUNDS_TABLE", "RUNS_TABLE", "TUNING_TABLE", "StudyFolder"]
 
-RUNS_TABLE, ROUNDS_TABLE = "study", "rounds"
+RUNS_TABLE, ROUNDS_TABLE, TUNING_TABLE = "study", "rounds", "tuning"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,21 @@ class StudyFolder:
         """A run is tried again."""
         with writing(self.path):
             self._error(trial).unlink(missing_ok=True)
+
+    def best(self, tuning: Sequence[Trial]) -> dict[str, Mapping[str, object]]:
+        """What tuning chose, for each arm and point of the grid that has a finished run: the first of the values with
+        the highest accuracy."""
+        best: dict[str, tuple[float, Mapping[str, object]]] = {}
+        for trial in tuning:
+            summary = self.finding(trial).summary
+            accuracy = None if summary is None else summary["adapted_accuracy"]
+            if accuracy is not None and accuracy > best.get(trial.place, (-1.0, {}))[0]:
+                best[trial.place] = accuracy, trial.tuned
+        return {place: tuned for place, (_, tuned) in best.items()}
+
+    def write_tuning(self, findings: Sequence[Finding]) -> None:
+        """The table of the tuning runs."""
+        self._write(TUNING_TABLE, run_rows(findings))
 
     def write_tables(self, findings: Sequence[Finding]) -> None:
         """Both tables, as CSV and as Parquet."""

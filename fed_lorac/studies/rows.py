@@ -57,7 +57,8 @@ def round_rows(findings: Iterable[Finding]) -> list[Row]:
 
 
 def _who(trial: Trial) -> Row:
-    point = {key: value if isinstance(value, int | float | str) else str(value) for key, value in trial.point.items()}
+    said = {**trial.point, **trial.tuned}
+    point = {key: value if isinstance(value, int | float | str) else str(value) for key, value in said.items()}
     return {"arm": trial.arm, "seed": trial.seed, **point, "run": trial.digest}
 
 

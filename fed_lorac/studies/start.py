@@ -8,7 +8,7 @@ from typing import Any
 
 from fed_lorac.runtime.files import home_expanded
 from fed_lorac.studies.conduct import conduct
-from fed_lorac.studies.definition import Study, load_definition
+from fed_lorac.studies.read import load_definition, parse_study
 from fed_lorac.studies.result import StudyResult
 from fed_lorac.studies.watch import StudyWatch
 
@@ -38,7 +38,7 @@ def study(
         RunError: the folder cannot be written, or another process is at work in it.
     """
     if isinstance(source, Mapping):
-        asked = Study.parse("study", source, Path.cwd())
+        asked = parse_study("study", source, Path.cwd())
     else:
         asked = load_definition(source if isinstance(source, str) else Path(source))
     target = home_expanded(Path(out or Path("studies") / asked.name)).absolute()

@@ -17,8 +17,8 @@ import fed_lorac as fl
 from fed_lorac.errors import RunError
 from fed_lorac.reporting.compare import recovered_share
 from fed_lorac.studies import conduct as conduct_room
-from fed_lorac.studies.definition import Study
 from fed_lorac.studies.folder import StudyFolder
+from fed_lorac.studies.read import parse_study
 from fed_lorac.studies.table import interval_95, study_table
 
 SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
@@ -90,6 +90,17 @@ def test_the_table_has_the_mean_and_interval_over_seeds(done: fl.StudyResult) ->
     assert interval_95([1.0]) != interval_95([1.0])  # nan: one value has no interval
 
 
+def test_tuning_chooses_the_most_accurate_value_of_each_arm(tmp_path: Path) -> None:
+    tune = {"grid": {"local.lr": [1e-6, 0.05]}, "seed": 7}
+    study = {"settings": SETTINGS, "arms": {"full": FULL}, "tune": tune}
+    found = fl.study(study, tmp_path / "out", progress=False)
+    tuning = pd.read_csv(found.path / "tuning.csv")
+    assert (tuning["local.lr"].tolist(), tuning["seed"].tolist()) == ([1e-6, 0.05], [7, 7])
+    assert found.runs["local.lr"].tolist() == [tuning.loc[tuning["accuracy"].idxmax(), "local.lr"]]
+    before = marks(found)
+    assert marks(fl.study(study, found.path, progress=False)) == before
+
+
 def test_a_run_that_fails_is_a_row_with_its_error_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +139,7 @@ def test_a_study_that_is_killed_goes_on_where_it_stood(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(f"[settings]\n{text}\n[arms.a]\n[arms.b]\nadapter.rank = 1\n")
     command = [sys.executable, "-m", "fed_lorac", "study", "s.toml", "--out", "out"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
-    trials = Study.parse("s", study, tmp_path).trials()
+    trials = parse_study("s", study, tmp_path).trials()
     ledger = StudyFolder(tmp_path / "out").of(trials[0]) / "rounds.jsonl"
     while not (ledger.is_file() and len(ledger.read_text().splitlines()) >= 2):
         assert process.poll() is None, "it ended by itself"

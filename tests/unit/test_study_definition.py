@@ -12,13 +12,14 @@ from small_runs import ROOT
 
 from fed_lorac.config import load_config
 from fed_lorac.errors import ConfigError
-from fed_lorac.studies.definition import Study, load_definition
+from fed_lorac.studies.definition import Study
+from fed_lorac.studies.read import load_definition, parse_study
 
 ARMS = {"full": {"adapter": {"method": "full"}, "strategy.name": "fedavg"}, "lora-c": {"adapter": {"rank": 1}}}
 
 
 def parsed(**content: Any) -> Study:
-    return Study.parse("s", content, Path("/nowhere"))
+    return parse_study("s", content, Path("/nowhere"))
 
 
 @given(seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True), cameras=st.integers(1, 3))
@@ -85,9 +86,10 @@ def test_what_makes_no_study_is_refused_before_anything_is_run() -> None:
 
 
 def test_the_study_that_the_docs_show_is_one() -> None:
-    [text] = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "studies.md").read_text("utf-8"), re.M | re.S)
-    trials = Study.parse("ranks", tomllib.loads(text), Path()).trials()
+    text, tune = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "studies.md").read_text("utf-8"), re.M | re.S)
+    trials = parse_study("ranks", tomllib.loads(text), Path()).trials()
     assert len(trials) == 3 * 2 * (1 + 3) and {trial.config.data.name for trial in trials} == {"cifar10"}
+    assert len(parse_study("ranks", tomllib.loads(text + tune), Path()).tuning_trials()) == 3 * 2 * (1 + 3)
 
 
 def test_a_study_is_found_as_a_file_and_its_config_beside_it(tmp_path: Path) -> None:
@@ -104,3 +106,39 @@ def test_a_study_is_found_as_a_file_and_its_config_beside_it(tmp_path: Path) -> 
         load_definition(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="A study is a TOML file, or one of"):
         load_definition("no-such-study")
+
+
+TUNED = {"arms": ARMS, "seeds": [3, 4], "tune": {"grid": {"local.lr": [0.1, 0.2]}, "settings": {"run.rounds": 2}}}
+
+
+def test_every_arm_is_tuned_over_the_same_values_with_one_seed_and_its_own_settings() -> None:
+    tuning = parsed(**TUNED).tuning_trials()
+    assert [(t.arm, t.tuned["local.lr"], t.seed, t.config.run.rounds) for t in tuning] == [
+        ("full", 0.1, 3, 2),
+        ("full", 0.2, 3, 2),
+        ("lora-c", 0.1, 3, 2),
+        ("lora-c", 0.2, 3, 2),
+    ]
+    assert parsed(arms=ARMS).tuning_trials() == []
+
+
+def test_what_tuning_chose_goes_into_the_runs_of_that_arm_alone() -> None:
+    trials = parsed(**TUNED).trials({"full": {"local.lr": 0.2}, "lora-c": {"local.lr": 0.1}})
+    assert [(t.arm, t.seed, t.config.local.lr) for t in trials] == [
+        ("full", 3, 0.2),
+        ("lora-c", 3, 0.1),
+        ("full", 4, 0.2),
+        ("lora-c", 4, 0.1),
+    ]
+    assert {trial.config.run.rounds for trial in trials} == {10}
+
+
+def test_tuning_that_says_nothing_to_try_is_refused() -> None:
+    for tune, said in (
+        ({"seed": 1}, "no tune.grid"),
+        ({"grid": {"lr": [1]}}, "with their section"),
+        ({"grid": {"local.lr": [1.0]}, "seeds": [1]}, r"\[tune\] has seed, settings, grid"),
+        ({"grid": {"local.lr": [1.0]}, "seed": "a"}, "whole number"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            parsed(tune=tune)
