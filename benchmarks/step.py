@@ -3,14 +3,14 @@
 The plain arms are what a careful user writes today: `loralib.Conv2d` for every convolution but the first, float32, crop
 and flip of the whole batch by one gather, batch norms in training mode, torch.optim.SGD, clipping; once in PyTorch's
 own memory layout, once in channels-last. Ours is `fed_lorac.training.loop.train` on the same network with LoRA-C:
-"moving" trains with each batch's own statistics as the plain arms do, "fixed" is `training_statistics = "fixed"`, where
+"batch" trains with each batch's own statistics as the plain arms do, "fixed" is `training_statistics = "fixed"`, where
 batch norms are part of their convolutions. Arms take turns; a figure is the median of the ratios of neighbours (ours
 over plain, above 1 is faster).
 
     python benchmarks/step.py [--json] [--network resnet20] [--batch 50] [--rank 2] [--precision bf16] [--threads 1]
         [--repeats 9] [--steps 6] [--device cpu] [--compile]
 
-`--compile` adds `torch.compile` of the network under "moving", its start-up counted apart: it needs a C++ compiler on
+`--compile` adds `torch.compile` of the network under "batch", its start-up counted apart: it needs a C++ compiler on
 the machine and some minutes of timeouts, so it is not what the product does.
 """
 
@@ -130,11 +130,11 @@ def main() -> None:
     arms = {
         "plain": plain_arm(args, torch.contiguous_format),
         "plain_channels_last": plain_arm(args, torch.channels_last),
-        "moving": our_arm(args),
+        "batch": our_arm(args),
         "fixed": our_arm(args, fixed=True),
     }
     if args.compile:
-        arms["moving_compiled"] = our_arm(args, compiled=True)
+        arms["batch_compiled"] = our_arm(args, compiled=True)
     deliver(
         measured({name: synchronised(arm, args.device) for name, arm in arms.items()}, args), head, as_json=args.json
     )

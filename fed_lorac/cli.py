@@ -150,6 +150,15 @@ def pretrain(
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the images.", min=1, show_default="model.pretrain.epochs, 70")
     ] = None,
+    held_out: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Keep this share of the cloud's images out of training and score these, not the test images.",
+            min=0.0,
+            max=0.99,
+        ),
+    ] = 0.0,
     checkpoint: Annotated[Path, typer.Option("--out", help="Where to write the checkpoint.")] = Path(
         "base.safetensors"
     ),
@@ -159,16 +168,17 @@ def pretrain(
 
     Network, data and augmentation are settings: model.name, data.name, local.augment and so on.
 
-    Training goes on from model.weights where that is a checkpoint or "imagenet".
+    Training goes on from model.weights where that is a checkpoint or "imagenet". To choose between recipes, hold
+    images out: what is chosen on the test images flatters itself there.
     """
     import torch  # noqa: PLC0415
 
-    from fed_lorac.config import load_config  # noqa: PLC0415
+    from fed_lorac.config import load_to_pretrain  # noqa: PLC0415
     from fed_lorac.experiment.base_model import train_base  # noqa: PLC0415
     from fed_lorac.experiment.build import open_data  # noqa: PLC0415
     from fed_lorac.runtime.files import home_expanded  # noqa: PLC0415
 
-    settings = load_config(config, overrides or [])
+    settings = load_to_pretrain(config, overrides or [])
     checkpoint = home_expanded(checkpoint)
     if checkpoint.suffix != ".safetensors":
         raise ConfigError(f"A checkpoint is written as .safetensors; --out is {checkpoint}. Change its ending.")
@@ -184,12 +194,15 @@ def pretrain(
             lr=lr,
             weight_decay=weight_decay,
             epochs=epochs,
+            held_out=held_out,
             overwrite=overwrite,
             on_step=lambda step, steps, loss: progress.update(
                 task, total=steps, completed=step + 1, description=f"training {settings.model.name}, loss {loss:.3f}"
             ),
         )
-    out.print(f"{checkpoint}: clean test accuracy {100 * float(said['test_accuracy']):.2f} %", highlight=False)
+    what = "held_out_accuracy" if held_out else "test_accuracy"
+    scored = f"accuracy on the {held_out:.0%} held out" if held_out else "clean test accuracy"
+    out.print(f"{checkpoint}: {scored} {100 * float(said[what]):.2f} %", highlight=False)
 
 
 @app.command()

@@ -112,6 +112,8 @@ DATASETS = Kind(
         "cifar10": "fed_lorac.data.datasets:cifar10",
         "cifar100": "fed_lorac.data.datasets:cifar100",
         "folder": "fed_lorac.data.datasets:folder",
+        "cameras": "fed_lorac.data.camera_sets:cameras",
+        "traffic-signs": "fed_lorac.data.camera_sets:traffic_signs",
         "digits": "fed_lorac.data.datasets:digits",
         "cifar10c": "fed_lorac.data.datasets:cifar10c",
     },

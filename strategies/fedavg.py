@@ -41,7 +41,7 @@ class FedAvg(Strategy):
             return None
         wrong = self.aggregator if self.server_optimizer.elementwise is False else self.server_optimizer
         return (
-            f"{type(wrong).__name__} acts on deltas and makes one that no state stands for; the states of "
+            f"{type(wrong).__name__} acts on deltas, and its result cannot be written as a state; the states of "
             f"{type(adapter).__name__} are none themselves, and their mean is what goes down. Use Sgd or Momentum of "
             "the Mean, or merge the deltas (MergedFedAvg)."
         )

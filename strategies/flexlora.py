@@ -60,7 +60,7 @@ class FlexLora(Strategy):
         return PersonalPart(("kind", server.spec.kind(camera)), server.round, lambda: self._truncated(server, camera))
 
     def _truncated(self, server: ServerState, camera: int) -> State:
-        """B as it is before the scale, so that its camera trains on from it."""
+        """B before the scale, from which its camera continues training."""
         state: State = {}
         for name, product in server.sums[_GLOBAL].items():
             stem = name.removesuffix(".weight")

@@ -62,6 +62,8 @@ class Adapter(ABC):
     """A state is a delta as it stands; else `to_delta` adds what is frozen."""
     trains_everything: ClassVar[bool] = False
     """Every parameter is trained, so that nothing of the base stays."""
+    trains_classifier: ClassVar[bool] = False
+    """The classifier is trained, where no setting `train_classifier` says."""
 
     @property
     def linear(self) -> bool:

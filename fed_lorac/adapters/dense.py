@@ -48,7 +48,7 @@ class DenseAdapter(Adapter):
         detach(model)
 
     def merge(self, model: nn.Module) -> nn.Module:
-        """A copy as it stands: nothing is beside the parameters."""
+        """A plain copy: the parameters themselves were trained."""
         merged = copied(model)
         detach(merged, keep=True)
         return merged

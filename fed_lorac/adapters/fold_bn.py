@@ -94,7 +94,7 @@ def affine_of(norm: _BatchNorm, own: Mapping[str, Tensor]) -> tuple[Tensor, Tens
 
 
 def _why_kept(layer: nn.Module, tied: bool, kinds: Collection[type[nn.Module]], *, statistics: bool = False) -> str:
-    """What of a layer keeps it as it is; "" for nothing."""
+    """Why a layer is not folded; "" where it may be."""
     if type(layer) not in kinds:
         return f"is a {type(layer).__name__}, which may do more"
     if statistics and (layer.running_mean is None or layer.running_var is None):
@@ -192,7 +192,7 @@ def _settings(module: nn.Module) -> Iterator[Hashable]:
 
 
 def _told(value: Any) -> Hashable:
-    """A setting's value, as far as it is of plain words and numbers: a forward pass may turn on it."""
+    """A setting's value as something hashable: plain values themselves, of others the type."""
     if isinstance(value, bool | int | float | str | None):
         return value
     if isinstance(value, list | tuple):

@@ -19,6 +19,7 @@ class FullFineTuning(DenseAdapter):
     formula = "every parameter"
     source = "FedAvg of every parameter, arXiv 1602.05629"
     trains_everything = True
+    trains_classifier = True
 
     def trained(self, model: nn.Module) -> list[str]:
         """All names, in the network's order."""

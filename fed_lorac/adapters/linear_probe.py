@@ -19,6 +19,7 @@ class LinearProbe(DenseAdapter):
 
     formula = "the classifier's weight and bias"
     source = "Linear classifier probes, arXiv 1610.01644"
+    trains_classifier = True
 
     def trained(self, model: nn.Module) -> list[str]:
         """FactorError where a network has no nn.Linear."""

@@ -120,7 +120,7 @@ class LowRankAdapter(ConvAdapter):
         return init_factors(weight.shape, self.rank, "filter", generator)
 
     def branch(self, name: str, conv: nn.Conv2d, generator: torch.Generator) -> Branch:
-        """A as it is drawn, and B zero."""
+        """The freshly drawn A, and B of zeros."""
         A, B = self.draw(conv.weight, generator)
         settings = {"scale": self.branch_scale, "route": self.route}
         return Branch({"A": A, "B": B}, {"drawn_A": A} if self.relative else {}, settings)

@@ -216,7 +216,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
 
 
 def _memory(tensor: Tensor) -> tuple[Hashable, int, int]:
-    """Storage, first byte and the byte after the last; a tensor without such memory is told by itself alone."""
+    """Storage, first byte and the byte after the last; a tensor without such memory is identified by its id."""
     if is_lazy(tensor) or type(tensor.data) is not Tensor or tensor.layout != torch.strided or tensor.is_meta:
         return id(tensor), 0, 1
     size, first = tensor.element_size(), int(tensor.storage_offset())

@@ -87,7 +87,7 @@ class DeltaMean:
 
 
 class TensorMean:
-    """The weighted mean of every tensor of the states apart, whatever it stands for.
+    """The weighted mean of states, tensor by tensor.
 
     Of states that deltas are linear in, it says the mean of the deltas. Of A and B it is the naive average of FLoCoRA
     (arXiv 2406.14082), which is not the mean of B A.

@@ -67,8 +67,8 @@ def clusters(alike: Square, groups: int) -> list[int]:
 
 
 def nearest(alike: Square, known: Mapping[int, int], one: int) -> int:
-    """The group of `known` (row -> group) whose rows are most like row `one` on average; the lowest where they tie."""
-    by_group: dict[int, list[float]] = {}
-    for row, group in sorted(known.items()):
-        by_group.setdefault(group, []).append(float(alike[one, row]))
-    return max(sorted(by_group), key=lambda group: float(np.mean(by_group[group])))
+    """The cluster of `known` (row -> cluster) whose rows are on average most like row `one`; of equals the first."""
+    by_cluster: dict[int, list[float]] = {}
+    for row, cluster in sorted(known.items()):
+        by_cluster.setdefault(cluster, []).append(float(alike[one, row]))
+    return max(sorted(by_cluster), key=lambda cluster: float(np.mean(by_cluster[cluster])))

@@ -38,7 +38,7 @@ class ServerOptimizer(ABC):
 
     @abstractmethod
     def step(self, mean: Sums, moments: Moments) -> tuple[Sums, Moments]:
-        """(D, moments) from the round's mean and the moments so far; what comes is left as it is."""
+        """(D, moments) from the round's mean and the moments so far; neither argument is changed."""
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ class FleetApp:
         self._experiment = build_experiment(Config.from_flat(flat))
 
     def answer(self, requests: Sequence[ClientRequest], shared: GlobalModel) -> list[ClientReply]:
-        """Cameras that lack an update say so, the others work together."""
+        """Reply that an update is missing for the cameras that lack one; the others work as one block."""
         rounds: dict[tuple[int, int], int] = {}
         able = [request for request in requests if self._folds_up_to(request, rounds) == shared.round]
         replies = dict(zip(map(id, able), handle(self._experiment, shared, able) if able else (), strict=True))

@@ -2,9 +2,9 @@
 and evaluation on what they see. Knows networks, weather and frames; not Flower's messages."""
 
 import copy
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from math import nan
 
 import torch
@@ -23,6 +23,7 @@ from fed_lorac.client.state import (
 )
 from fed_lorac.experiment.experiment import Experiment, drawn_from
 from fed_lorac.fleet.camera_data import CameraData, in_stream_order
+from fed_lorac.fleet.fleet import CLEAR
 from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.seeds import stream
 from fed_lorac.training.accuracy import (
@@ -46,7 +47,7 @@ _FIXED_BY = 125  # images at most, evenly picked, that fix the statistics of a r
 
 @dataclass(frozen=True)
 class LocalUpdate:
-    """What a camera's training in a round gives: the frame to send, what stands beside it, and its state afterwards.
+    """What a camera's training in a round gives: the frame to send, its metrics, and the camera's state afterwards.
 
     A camera that sends nothing has an empty frame, and its adapter among its personal parameters. `observed`: what a
     simulation sees of its learning without labels, which is no part of the reply that is billed.
@@ -77,7 +78,7 @@ def local_updates(
     tasks = [
         Task(
             view.train,
-            _labels_of(experiment, view),
+            view.known_labels(NO_LABEL),
             plan.steps_on(len(view.train)),
             stream(plan.seed, "camera", camera, "round", round),
         )
@@ -94,13 +95,6 @@ def local_updates(
         frame, state = _encode(experiment, global_model, round, camera, state, trained)
         updates[camera] = LocalUpdate(frame, len(task.labels), outcome.mean_loss, state, observed)
     return updates
-
-
-def _labels_of(experiment: Experiment, view: CameraData) -> Tensor:
-    """The labels that a camera itself has; the truth is for those who look on."""
-    if not experiment.plan.objective.uses_labels:
-        return torch.full_like(view.train_labels, NO_LABEL)
-    return view.train_labels if view.labelled is None else view.train_labels.where(view.labelled, NO_LABEL)
 
 
 def _encode(
@@ -244,26 +238,30 @@ def evaluate(
     for delta in filter(None, (global_model.factors, personal)):
         apply_delta(named_tensors(model), delta, experiment.adapter.scale)
     local = experiment.plan.batch_norm.local
-    clean = _score(experiment, model, _clear_images(experiment, camera, round), local)
-    weather = _score(experiment, model, _images_in_round(experiment, camera, round), local)
-    return Scores(weather, clean), state.with_statistics(statistics_of(model) if local else {})
+    score = partial(_score, experiment, model, reestimated=local)
+    return _scores(experiment, round, camera, score), state.with_statistics(statistics_of(model) if local else {})
 
 
 def evaluate_base(experiment: Experiment, round: int, camera: int) -> tuple[Scores, Scores]:
     """The base model as it comes (source), and with statistics taken by each camera (zero-byte), in the round's
     weather; nan for the latter where the model has no batch norm, which is nothing to adapt."""
     model = build_network(experiment, GlobalModel(), {})
-    images = (_images_in_round(experiment, camera, round), _clear_images(experiment, camera, round))
-    source = [_score(experiment, model, view, False) for view in images]
+    source = _scores(experiment, round, camera, partial(_score, experiment, model, reestimated=False))
     if not has_batch_norm(model):
-        return Scores(*source), Scores(nan, nan)
-    zero_byte = [_score(experiment, model, view, True) for view in images]
-    return Scores(*source), Scores(*zero_byte)
+        return source, Scores(nan, nan)
+    return source, _scores(experiment, round, camera, partial(_score, experiment, model, reestimated=True))
 
 
-def _score(experiment: Experiment, model: nn.Module, images: CameraData | None, reestimated: bool) -> float:
-    if images is None:
-        return nan
+def _scores(experiment: Experiment, round: int, camera: int, score: Callable[[CameraData], float]) -> Scores:
+    """In clear air, then in the round's weather; once, where that leaves the images as they are."""
+    clear = _clear_images(experiment, camera, round)
+    clean = nan if clear is None else score(clear)
+    if experiment.fleet.weather(camera, round).severity == CLEAR:
+        return Scores(clean, clean)
+    return Scores(score(_images_in_round(experiment, camera, round)), clean)
+
+
+def _score(experiment: Experiment, model: nn.Module, images: CameraData, *, reestimated: bool) -> float:
     recipe = experiment.plan.recipe
     if reestimated:
         reestimate_statistics(model, _images_for_statistics(experiment, images), recipe.precision, recipe.normalization)
@@ -273,8 +271,6 @@ def _score(experiment: Experiment, model: nn.Module, images: CameraData | None, 
 def _images_in_round(experiment: Experiment, camera: int, round: int) -> CameraData:
     """A camera's images in the round's weather."""
     images = experiment.images(camera, experiment.fleet.weather(camera, round))
-    if (labelled := experiment.plan.labelled) is not None:
-        images = replace(images, labelled=torch.from_numpy(labelled.of(camera, len(images.train))))
     return _in_time(experiment, camera, round, images)
 
 
@@ -292,7 +288,6 @@ def _clear_images(experiment: Experiment, camera: int, round: int) -> CameraData
 def _in_time(experiment: Experiment, camera: int, round: int, images: CameraData) -> CameraData:
     """The images in their order in time, drawn only where it matters: batches are shuffled otherwise."""
     plan = experiment.plan
-    if not (plan.correlated or plan.batch_norm.window):
+    if plan.stream == "iid" and not plan.batch_norm.window:
         return images
-    rng = stream(plan.seed, "stream", camera, round)
-    return in_stream_order(images, rng, correlated=plan.correlated)
+    return in_stream_order(images, stream(plan.seed, "stream", camera, round), plan.stream)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.deltas import apply_delta, changed_names
 from fed_lorac.experiment.experiment import Experiment, to_delta
+from fed_lorac.models.fitting import put
 from fed_lorac.wire.billing import frame_record, read_frame
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import (
@@ -166,7 +167,7 @@ def build_network(experiment: Experiment, global_model: GlobalModel, statistics:
     """The network of a global model with a camera's batch-norm statistics, on the experiment's device; `factors` are
     not in it."""
     model = copy.deepcopy(experiment.base.model)
-    model.load_state_dict({**global_model.tensors, **statistics}, strict=False)
+    put(model, {**global_model.tensors, **statistics})
     return model.to(experiment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""`fed-lorac cache`: what lies in the cache, shown, checked, cleared. Knows the terminal; not what a cache is for."""
+"""`fed-lorac cache`: shows, checks and clears the cache. Knows the terminal; not what is cached."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def cache(
     yes: Annotated[bool, typer.Option("--yes", help="Clear without asking.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Show what lies in the cache of decoded images (FED_LORAC_CACHE), check it, or clear it.
+    """Show the entries of the cache of decoded images (FED_LORAC_CACHE), check it, or clear it.
 
     Exit code 1 where something is damaged, or could not be removed.
     """

@@ -1,10 +1,11 @@
 """The config: sim_configs and Flower's run-config to frozen dataclasses, each value checked. Says no tensor."""
 
-from fed_lorac.config.load import Overrides, Source, load_config, shipped_configs
+from fed_lorac.config.load import Overrides, Source, load_config, load_to_pretrain, shipped_configs
 from fed_lorac.config.resumed import check_unchanged, resumed_config
 from fed_lorac.config.sections import (
     AdapterConfig,
     BatchNormConfig,
+    CamerasData,
     CifarData,
     CifarResNet,
     CodecConfig,
@@ -24,6 +25,7 @@ from fed_lorac.config.sections import (
     RunConfig,
     StrategyConfig,
     Topk,
+    TrafficSigns,
     Walk,
 )
 from fed_lorac.config.whole import Config
@@ -31,6 +33,7 @@ from fed_lorac.config.whole import Config
 __all__ = [
     "AdapterConfig",
     "BatchNormConfig",
+    "CamerasData",
     "CifarData",
     "CifarResNet",
     "CodecConfig",
@@ -53,9 +56,11 @@ __all__ = [
     "Source",
     "StrategyConfig",
     "Topk",
+    "TrafficSigns",
     "Walk",
     "check_unchanged",
     "load_config",
+    "load_to_pretrain",
     "resumed_config",
     "shipped_configs",
 ]

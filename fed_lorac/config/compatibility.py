@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fed_lorac import registry
+from fed_lorac.config import names
 from fed_lorac.config.sections import CifarResNet, RayWorkers
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.spelling import toml
@@ -152,7 +153,7 @@ def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
     elif codec.error_feedback and not fixed_basis(config):
         yield (
             "Error feedback adds what one round left out to the next, which has a meaning where the basis stays; got "
-            f"codec.error_feedback = true with adapter.method = {toml(method)}, whose basis is another each round "
+            f"codec.error_feedback = true with adapter.method = {toml(method)}, whose basis is drawn anew each round "
             f"under strategy.name = {toml(name)}. Set it to false, or choose factor-fedavg, or fedavg with an adapter "
             "that is linear."
         )
@@ -170,6 +171,26 @@ def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
         )
 
 
+def _cameras(config: "Config") -> Iterator[str]:
+    """What data sets ask of the fleet, as far as they are built in; of others it is known once they are open."""
+    data, fleet = config.data, config.fleet
+    if data.name == "cameras" and not data.root:
+        yield (
+            'Cameras\' images must be named; got data.name = "cameras" with an empty data.root. Set data.root to the '
+            "folder that holds CAMERA/CLASS/FILE, or to a table of them."
+        )
+    if data.name in names.OWN_CAMERAS and fleet.label_skew != "iid":
+        yield (
+            f"Cameras with images of their own have the classes that they saw; got fleet.label_skew = "
+            f'{toml(fleet.label_skew)} with data.name = {toml(data.name)}. Leave it at "iid".'
+        )
+    if fleet.stream == "time" and data.name not in names.OWN_CAMERAS and not data.outside():
+        yield (
+            "Images come in the order of time where a data set says who took them when; got fleet.stream = "
+            f'"time" with data.name = {toml(data.name)}. Set fleet.stream to "iid" or "correlated".'
+        )
+
+
 def _model(config: "Config") -> Iterator[str]:
     if config.model.weights == "imagenet" and not registry.MODELS.is_of_library(config.model.name):
         yield (
@@ -180,6 +201,7 @@ def _model(config: "Config") -> Iterator[str]:
 
 def _data(config: "Config") -> Iterator[str]:
     data = config.data
+    yield from _cameras(config)
     if data.name == "folder" and not data.root:
         yield (
             'An image folder must be named; got data.name = "folder" with an empty data.root. '

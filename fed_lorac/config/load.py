@@ -17,7 +17,16 @@ from fed_lorac.runtime.spelling import toml
 
 V = TypeVar("V")
 
-__all__ = ["DEFAULT", "Overrides", "Source", "flatten", "load_config", "shipped_configs", "shipped_folder"]
+__all__ = [
+    "DEFAULT",
+    "Overrides",
+    "Source",
+    "flatten",
+    "load_config",
+    "load_to_pretrain",
+    "shipped_configs",
+    "shipped_folder",
+]
 
 DEFAULT = "quickstart"
 # A wheel holds sim_configs/ inside fed_lorac/; in the source tree and in Flower's app bundle it stands beside it.
@@ -52,11 +61,26 @@ def load_config(source: Source = None, overrides: Overrides = ()) -> Config:
     `strategy.krum.malicious=2`. Where an override makes another choice than the file, the options of the file's choice
     go. Raises `ConfigError`.
     """
+    return _checked(_asked(source, overrides))
+
+
+def load_to_pretrain(source: Source = None, overrides: Overrides = ()) -> Config:
+    """The config of a base that is to be trained: as `load_config`'s, but shipped weights are none to start from."""
+    flat = _asked(source, overrides)
+    shipped = flat.get("model.weights", "shipped") == "shipped"
+    return _checked(flat | {"model.weights": "none"} if shipped else flat)
+
+
+def _asked(source: Source, overrides: Overrides) -> dict[str, object]:
+    """The settings that are given, each by its whole key."""
     if isinstance(source, Config):
         file: dict[str, object] = dict(source.to_flat())
     else:
         file = _named(source if isinstance(source, Mapping) else _read(_find(DEFAULT if source is None else source)))
-    flat = _overridden(file, overrides)
+    return _overridden(file, overrides)
+
+
+def _checked(flat: Mapping[str, object]) -> Config:
     _check_in_force(flat)
     return Config.from_flat(flat)
 

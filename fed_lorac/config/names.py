@@ -11,7 +11,10 @@ __all__ = [
     "LABEL_SKEWS",
     "LINK_ASSIGNMENTS",
     "NORMS",
+    "OF_ANY_SIZE",
+    "OWN_CAMERAS",
     "PRECISIONS",
+    "RESIZES",
     "SCHEDULES",
     "SEVERITIES",
     "SHORTCUTS",
@@ -36,12 +39,15 @@ WEIGHTS = ("shipped", "none", "pretrain", "imagenet")
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".th", ".pkl")
 
 DOWNLOADABLE = ("cifar10", "cifar100")
+OWN_CAMERAS = ("cameras", "traffic-signs")  # data sets whose cameras keep their own images
+OF_ANY_SIZE = ("folder", *OWN_CAMERAS)  # data sets whose files need not be square
+RESIZES = ("squeeze", "crop")
 WITHOUT_FILES = ("digits",)
 
 SEVERITIES = ("1", "2", "3", "4", "5")
 LABEL_SKEWS = ("iid", "dirichlet")
 WEATHER_SCHEDULES = ("constant", "front", "daily", "walk")
-STREAMS = ("iid", "correlated")
+STREAMS = ("iid", "correlated", "time")
 LINK_ASSIGNMENTS = ("round_robin", "random")
 FLEET_DEVICES = ("ideal", "limited")
 

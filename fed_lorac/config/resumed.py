@@ -25,7 +25,6 @@ WITHOUT_EFFECT = (
 FREE = (
     *WITHOUT_EFFECT,
     "run.rounds",
-    "run.target_accuracy",
     # Settled ones are kept in checkpoints and compared there: "auto" may become what it stood for.
     "run.precision",
     "run.device",

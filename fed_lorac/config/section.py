@@ -176,7 +176,7 @@ class Section:
 
     @classmethod
     def not_in_force(cls, name: str, chosen: Chosen) -> str:
-        """What is said of a table whose choice is not made."""
+        """The error for a table of a choice that is not made."""
         path = f"[{cls.section}.{name}]"
         if name in cls.cases:
             when = cls.cases[name][0]

@@ -18,7 +18,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _HEAD = """\
 # The default: twelve cameras in fog, snow and noise that look at scikit-learn's digits; it needs no download.
 # `fed-lorac run` without a name runs it. All settings in force are here, with their defaults; a config of your own
-# needs only those that differ. What matters only under one choice has a table of its own, such as [strategy.merged];
+# needs only those that differ. What matters only under one choice is in the table of that choice, as [strategy.merged];
 # `fed-lorac config -c strategy.aggregator=krum` prints the settings with krum's.
 # Written by `python -m fed_lorac.config.write`.
 

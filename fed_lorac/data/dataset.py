@@ -1,14 +1,14 @@
 """What a data set is to the rest of the house: images, labels and three disjoint pools. Not where they came from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, Shaped, UInt8
 
 from fed_lorac.errors import DataError
 
-__all__ = ["Dataset", "Images", "checked"]
+__all__ = ["Dataset", "Images", "OwnImages", "checked"]
 
 
 def checked(indices: Int64[np.ndarray, " m"], count: int, name: str) -> Int64[np.ndarray, " m"]:
@@ -32,12 +32,27 @@ class Images:
 
     The first `train_count` are for training, which the cloud and the fleet share, and the rest for evaluation; None:
     all are shared between the three.
+
+    `camera` names the camera that took each image, and "" those of the cloud: cameras then keep their own images, and
+    of each the first `train_count` are to adapt on; None: the latest fifth of each camera's is evaluated. `time` puts
+    each camera's images in order: numbers or datetime64; None: they are in order.
     """
 
     images: UInt8[np.ndarray, "n height width 3"]
     labels: Int64[np.ndarray, " n"]
     classes: tuple[str, ...]
     train_count: int | None = None
+    camera: Sequence[str] | None = None
+    time: Shaped[np.ndarray, " n"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class OwnImages:
+    """What one camera took, where a data set says so: indices, ascending, which is the order of time."""
+
+    camera: str
+    train: Int64[np.ndarray, " n"]
+    evaluation: Int64[np.ndarray, " m"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +60,9 @@ class Dataset:
     """Images and labels, and who may use which: `cloud`, `fleet` and `evaluation` are disjoint indices into both.
 
     `images` is mapped from a file that all processes share, and read-only. `fingerprint` is a sha256 over images,
-    labels and classes, the same wherever and however often the same pixels are loaded. `corruption_settings`: those of
-    corruptions that have any, by name.
+    labels and classes (and over who took which), the same wherever and however often the same pixels are loaded.
+    `cameras`: what each took, where the data set knows cameras; together they are `fleet` and `evaluation`. Empty:
+    images are dealt. `corruption_settings`: those of corruptions that have any, by name.
     """
 
     name: str
@@ -57,6 +73,7 @@ class Dataset:
     fleet: Int64[np.ndarray, " n_fleet"]
     evaluation: Int64[np.ndarray, " n_evaluation"]
     fingerprint: str
+    cameras: tuple[OwnImages, ...] = field(default=(), kw_only=True)
     corruption_settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict, kw_only=True)
 
     def clean(self, indices: Int64[np.ndarray, " m"]) -> UInt8[np.ndarray, "m height width 3"]:

@@ -18,15 +18,16 @@ from fed_lorac.data import cifar
 from fed_lorac.data import cifar10c as cifar10c_files
 from fed_lorac.data import digits as scans
 from fed_lorac.data.dataset import Dataset, Images
-from fed_lorac.data.decode import decode_all, decode_settings
+from fed_lorac.data.decode import Resize, decode_all, decode_settings
 from fed_lorac.data.image_folder import Listing, has_splits, list_images
+from fed_lorac.data.own_cameras import EVAL_SHARE, in_camera_order, own_dataset, own_of
 from fed_lorac.data.splits import check_shares, split_by_rank
 from fed_lorac.data.store import Entry, cached
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.runtime.files import home_expanded
 from fed_lorac.runtime.source import source_of
 
-__all__ = ["Dataset", "Images", "data_root", "load"]
+__all__ = ["Dataset", "Images", "Request", "data_root", "load"]
 
 SHARES = (0.5, 0.3, 0.2)  # cloud, fleet, evaluation, of a data set without test files
 
@@ -42,6 +43,10 @@ class Request:
     shares: tuple[float, float, float] | None
     cache_dir: Path | str | None
     clean: Dataset | None
+    resize: Resize = "squeeze"
+    cameras: int = 12
+    eval_share: float = EVAL_SHARE
+    cloud_cameras: tuple[str, ...] = ()
 
 
 def data_root(root: Path | str) -> Path:
@@ -67,24 +72,34 @@ def load(
     *,
     download: bool = False,
     image_size: int = 32,
+    resize: Resize = "squeeze",
     cloud_share: float = 0.6,
     shares: tuple[float, float, float] | None = None,
     cache_dir: Path | str | None = None,
     clean: Dataset | None = None,
+    cameras: int = 12,
+    eval_share: float = EVAL_SHARE,
+    cloud_cameras: tuple[str, ...] = (),
     settings: Mapping[str, object] | None = None,
 ) -> Dataset:
     """Open a data set, decoding it into the shared cache on first use; a second start opens no image file.
 
     Args:
-        name: `cifar10`, `cifar100`, `folder`, `digits` or `cifar10c`; or one of somebody else's.
+        name: `cifar10`, `cifar100`, `folder`, `cameras`, `traffic-signs`, `digits` or `cifar10c`; or one of somebody
+            else's.
         root: where its files are, see `data_root`; `digits` needs none.
         download: fetch CIFAR from its authors when it is not there.
         image_size: height and width in pixels, a multiple of 8 (CIFAR-10-C is 32 only).
-        cloud_share: of a data set with test files, the cloud's share of each class's training images.
+        resize: whether files that are not square are squeezed, or cropped to their middle.
+        cloud_share: of a data set with test files, the cloud's share of each class's training images (traffic signs:
+            tracks).
         shares: of a data set without them, the shares of cloud, fleet and evaluation; by default 50, 30 and 20 %,
             and of CIFAR-10-C, which has nothing for the cloud, 0, 50 and 50 %.
         cache_dir: see `fed_lorac.data.store.cache_folder`.
         clean: for CIFAR-10-C without `_clean.npy`, the CIFAR-10 whose test images it was made from.
+        cameras: how many the tracks of traffic signs are shared between.
+        eval_share: of each of `cameras`' own cameras, the share of its images, the latest, that it is measured on.
+        cloud_cameras: of `cameras`, those whose images the cloud has.
         settings: of somebody else's data set.
 
     Raises:
@@ -96,7 +111,20 @@ def load(
         raise ConfigError(f"image_size must be a multiple of 8 pixels; got {image_size}. The usual one is 32.")
     check_shares((cloud_share, 1 - cloud_share))
     check_shares(shares or SHARES)
-    ask = Request(data_root(root), download, image_size, cloud_share, shares, cache_dir, clean)
+    check_shares((eval_share, 1 - eval_share))
+    ask = Request(
+        root=data_root(root),
+        download=download,
+        image_size=image_size,
+        resize=resize,
+        cloud_share=cloud_share,
+        shares=shares,
+        cache_dir=cache_dir,
+        clean=clean,
+        cameras=cameras,
+        eval_share=eval_share,
+        cloud_cameras=cloud_cameras,
+    )
     try:
         return _of_others(name, ask, settings or {}) if registry.DATASETS.is_outside(name) else opened(ask)
     except OSError as error:  # what no room below has a better word for: permissions, a loop of links, a lost disk
@@ -111,14 +139,14 @@ def _of_others(name: str, ask: Request, settings: Mapping[str, object]) -> Datas
     if isinstance(came, Dataset):
         return came
     arrays = _arrays(name, came, ask.image_size)
+    if isinstance(came, Images) and came.camera is not None:
+        arrays = in_camera_order(name, came, arrays)
     digest = hashlib.sha256()
     for part, array in arrays.items():
         digest.update(f"{part} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return _dataset(
-        name,
-        cached(f"images of {name}; {digest.hexdigest()}, code {source_of(__name__)}", lambda: arrays, ask.cache_dir),
-        ask,
-    )
+    code = source_of(__name__, "fed_lorac.data.own_cameras")
+    entry = cached(f"images of {name}; {digest.hexdigest()}, code {code}", lambda: arrays, ask.cache_dir)
+    return own_dataset(name, entry, *own_of(entry)) if "camera" in arrays else _dataset(name, entry, ask)
 
 
 def _arrays(name: str, came: object, size: int) -> dict[str, np.ndarray]:
@@ -131,6 +159,8 @@ def _arrays(name: str, came: object, size: int) -> dict[str, np.ndarray]:
         raise registry.DATASETS.broken(
             name, f"images must be uint8 (N, {size}, {size}, 3) and labels (N,); it gives {what}"
         )
+    if came.time is not None and came.camera is None:
+        raise registry.DATASETS.broken(name, "time is of cameras' images; it gives time and no camera")
     if not np.issubdtype(labels.dtype, np.integer) or set(np.unique(labels).tolist()) - set(range(len(classes))):
         raise registry.DATASETS.broken(name, f"labels must be whole numbers below its {len(classes)} classes")
     arrays = {"images": images, "labels": labels.astype(np.int64), "classes": classes}
@@ -175,7 +205,7 @@ def cifar10(ask: Request) -> Dataset:
         )
     listing = list_images(folder)
     code = source_of("fed_lorac.data.cifar", "fed_lorac.data.image_folder", "fed_lorac.data.class_names")
-    key = f"images of cifar10, {_files_of(listing, ask.image_size)}, {code}"
+    key = f"images of cifar10, {_files_of(listing, ask)}, {code}"
     entry = cached(key, lambda: cifar.read_copy(listing, ask.image_size), ask.cache_dir)
     return _dataset(_copy_name(entry), entry, ask)
 
@@ -224,17 +254,18 @@ def cifar10c(ask: Request) -> Dataset:
 
 def _decoded(listing: Listing, ask: Request) -> Entry:
     def build() -> dict[str, np.ndarray]:
-        images = decode_all(listing.files, ask.image_size, f"decoding {listing.root.name}")
+        images = decode_all(listing.files, ask.image_size, f"decoding {listing.root.name}", ask.resize)
         arrays = {"images": images, "labels": np.array(listing.labels, np.int64), "classes": np.array(listing.classes)}
         return arrays if listing.train_count is None else {**arrays, "test_start": np.array([listing.train_count])}
 
     code = source_of(__name__, "fed_lorac.data.image_folder", "fed_lorac.data.class_names")
-    return cached(f"images of {_files_of(listing, ask.image_size)}, {code}", build, ask.cache_dir)
+    return cached(f"images of {_files_of(listing, ask)}, {code}", build, ask.cache_dir)
 
 
-def _files_of(listing: Listing, size: int) -> str:
+def _files_of(listing: Listing, ask: Request) -> str:
     """What, besides the code, decides the pixels of an image folder: part of a cache key."""
-    return f"{listing.root}, {size} pixels a side; {len(listing.files)} files {listing.stamp}; {decode_settings(size)}"
+    pixels = decode_settings(ask.image_size, ask.resize)
+    return f"{listing.root}, {ask.image_size} pixels a side; {len(listing.files)} files {listing.stamp}; {pixels}"
 
 
 def _dataset(name: str, entry: Entry, ask: Request) -> Dataset:

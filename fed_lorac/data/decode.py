@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import PIL
@@ -23,7 +24,10 @@ from fed_lorac.data.progress import watched
 from fed_lorac.errors import DataError
 from fed_lorac.runtime.source import source_of
 
-__all__ = ["decode", "decode_all", "decode_settings", "resize"]
+__all__ = ["Resize", "decode", "decode_all", "decode_settings", "resize"]
+
+Resize = Literal["squeeze", "crop"]
+"""How an image becomes a square: squeezed, or brought to size by its shorter side and cropped to its middle."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
@@ -44,16 +48,23 @@ class _UnfitError(Exception):
         self.reason, self.remedy = reason, remedy
 
 
-def decode_settings(size: int) -> str:
+def decode_settings(size: int, how: Resize = "squeeze") -> str:
     """What, besides the file, decides the pixels: part of a cache key."""
-    return f"rgb uint8 {size}x{size} bilinear, pillow {PIL.__version__}, code {source_of(__name__)}"
+    return f"rgb uint8 {size}x{size} bilinear {how}, pillow {PIL.__version__}, code {source_of(__name__)}"
 
 
-def resize(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
+def resize(image: Image.Image, size: int, how: Resize = "squeeze") -> UInt8[np.ndarray, "size size 3"]:
     """An RGB image as a square of this size (Pillow's bilinear filter widens when shrinking: no aliasing)."""
     if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
+        image = image.resize((size, size), Image.Resampling.BILINEAR, _middle(image) if how == "crop" else None)
     return np.asarray(image, dtype=np.uint8)
+
+
+def _middle(image: Image.Image) -> tuple[float, float, float, float]:
+    """The square in the middle of an image, as wide as its shorter side."""
+    side = min(image.size)
+    left, top = ((length - side) / 2 for length in image.size)
+    return left, top, left + side, top + side
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -80,7 +91,7 @@ def _depth(image: ImageFile.ImageFile, data: bytes) -> str:
     return f"it has {bits}{kind} bits a channel" if bits > 8 or kind else ""
 
 
-def _pixels(path: Path | str, size: int) -> UInt8[np.ndarray, "size size 3"]:
+def _pixels(path: Path | str, size: int, how: Resize) -> UInt8[np.ndarray, "size size 3"]:
     try:
         data = Path(path).read_bytes()
         with Image.open(BytesIO(data), formats=FORMATS) as image:
@@ -88,7 +99,7 @@ def _pixels(path: Path | str, size: int) -> UInt8[np.ndarray, "size size 3"]:
                 raise _UnfitError("image file is truncated, its end marker is missing")
             if depth := _depth(image, data):
                 raise _UnfitError(depth, CONVERT)
-            return resize(_rgb(image), size)
+            return resize(_rgb(image), size, how)
     except _UnfitError:
         raise
     except UnidentifiedImageError:
@@ -111,19 +122,21 @@ def _unknown(data: bytes) -> tuple[str, str]:
     return "it begins like none of these formats", COPY
 
 
-def decode(path: Path | str, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """The pixels of one file, squeezed to a square; of an animation the first frame.
+def decode(path: Path | str, size: int, how: Resize = "squeeze") -> UInt8[np.ndarray, "size size 3"]:
+    """The pixels of one file as a square; of an animation the first frame.
 
     Raises:
         DataError: not an image of a known format, truncated, damaged, unreadable, or deeper than 8 bits a channel.
     """
     try:
-        return _pixels(path, size)
+        return _pixels(path, size, how)
     except _UnfitError as error:
         raise _refusal({path: error}, 1, 1) from error
 
 
-def decode_all(paths: Sequence[Path | str], size: int, title: str) -> UInt8[np.ndarray, "n size size 3"]:
+def decode_all(
+    paths: Sequence[Path | str], size: int, title: str, how: Resize = "squeeze"
+) -> UInt8[np.ndarray, "n size size 3"]:
     """The pixels of many files, in order, decoded by a pool of threads (Pillow's decoders release the GIL).
 
     Raises:
@@ -135,7 +148,7 @@ def decode_all(paths: Sequence[Path | str], size: int, title: str) -> UInt8[np.n
         unfit = {}
         for place, path in enumerate(paths[start : start + CHUNK], start):
             try:
-                images[place] = _pixels(path, size)
+                images[place] = _pixels(path, size, how)
             except _UnfitError as error:
                 unfit[path] = error
         return unfit

@@ -15,7 +15,7 @@ FULL = 16  # the scans' brightest value
 
 
 def stamp(size: int) -> str:
-    """The scans come with scikit-learn: its version stands for their files."""
+    """A text that changes with the scans, which come with scikit-learn: its version."""
     return f"scikit-learn {version('scikit-learn')}, {decode_settings(size)}, {source_of(__name__)}"
 
 

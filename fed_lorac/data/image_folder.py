@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fed_lorac.data.class_names import class_name, in_form_c, look_of
+from fed_lorac.data.class_names import check_distinct, class_name, in_form_c
 from fed_lorac.errors import DataError
 
-__all__ = ["Listing", "has_splits", "list_images"]
+__all__ = ["Listing", "folders_of", "has_splits", "list_images", "members_of", "splits_of"]
 
 _SPLITS = ("train", "test")
 _LIKE_SPLITS = {*_SPLITS, "training", "testing", "val", "valid", "validation", "eval", "evaluation", "dev"}
@@ -41,7 +41,7 @@ def has_splits(root: Path) -> bool:
     Raises:
         DataError: it holds only one of the two, or one of them twice, or only folders that are named like splits.
     """
-    return _splits(root) is not None
+    return splits_of(root) is not None
 
 
 def list_images(root: Path) -> Listing:
@@ -52,18 +52,18 @@ def list_images(root: Path) -> Listing:
             `train/` and `test/` has, classes of the same look, a name that is no text, a link that leads nowhere,
             anything but a file where an image should be.
     """
-    splits = _splits(root) or (root,)
+    splits = splits_of(root) or (root,)
     if len(splits) > 1 and (others := sorted(set(_folder_names(root)) - {split.name for split in splits})):
         logging.getLogger(__name__).warning(
             "%s has %s/ and %s/: what else it has is not read: %s/", root, *(s.name for s in splits), "/, ".join(others)
         )
-    found = [_classes(split) for split in splits]
+    found = [folders_of(split) for split in splits]
     _check_classes(splits, found)
     digest, files, labels, ends = hashlib.sha256(), list[str](), list[int](), list[int]()
     for folders in found:
         for label, folder in enumerate(folders.values()):
             before = len(files)
-            for path, size_bytes, mtime_ns in _members(folder):
+            for path, size_bytes, mtime_ns in members_of(folder):
                 files.append(path)
                 digest.update(
                     f"{path.removeprefix(str(root))}\0{size_bytes}\0{mtime_ns}\n".encode(errors="surrogateescape")
@@ -107,7 +107,7 @@ def _folder_names(root: Path) -> list[str]:
     return [entry.name for entry in _entries(root) if entry.is_symlink() or entry.is_dir()]
 
 
-def _splits(root: Path) -> tuple[Path, Path] | None:
+def splits_of(root: Path) -> tuple[Path, Path] | None:
     """The folders of training and of test images, where the root has both."""
     names = _folder_names(root)
     found = {split: [name for name in names if name.casefold() == split] for split in _SPLITS}
@@ -136,9 +136,9 @@ def _splits(root: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def _classes(folder: Path) -> dict[str, Path]:
-    """The class folders by the classes' names, in order. Plain files beside them are none of the data set's."""
-    found, looks = dict[str, Path](), dict[str, str]()
+def folders_of(folder: Path) -> dict[str, Path]:
+    """The folders of classes, or of cameras, by name, in order. Plain files beside them are none of the data set's."""
+    found: list[tuple[str, Path]] = []
     for entry in _entries(folder):
         mode = _kind(entry).st_mode
         if stat.S_ISREG(mode):
@@ -147,15 +147,9 @@ def _classes(folder: Path) -> dict[str, Path]:
             raise DataError(
                 f"Beside class folders there may be plain files; {entry.path} is neither folder nor file. Remove it."
             )
-        name = class_name(entry.name, folder)
-        if twin := looks.get(look := look_of(name)):
-            raise DataError(
-                f"Every class must have a name of its own; {folder} has {twin!r} and {name!r}, which look the same "
-                "(written in another Unicode form, or with other blanks). Merge or rename them."
-            )
-        looks[look] = name
-        found[name] = Path(entry.path)
-    return found
+        found.append((class_name(entry.name, folder), Path(entry.path)))
+    check_distinct((name for name, _ in found), folder)
+    return dict(found)
 
 
 def _check_classes(splits: tuple[Path, ...], found: Sequence[Mapping[str, Path]]) -> None:
@@ -176,7 +170,7 @@ def _check_classes(splits: tuple[Path, ...], found: Sequence[Mapping[str, Path]]
         )
 
 
-def _members(folder: Path) -> Iterator[tuple[str, int, int]]:
+def members_of(folder: Path) -> Iterator[tuple[str, int, int]]:
     """Path, size and time of change of every image of a class."""
     for entry in _entries(folder):
         found = _kind(entry)

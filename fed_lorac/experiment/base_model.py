@@ -35,6 +35,9 @@ __all__ = ["BaseModel", "fresh_model", "load_base_model", "tell_notes", "train_b
 
 Saw = Literal["no", "yes", "unknown"]
 
+_UNLIKE = {"cifar10", "cifar100", "digits", "traffic-signs"}
+"""Data sets that share no image."""
+
 
 @dataclass(frozen=True, eq=False)
 class BaseModel:
@@ -99,7 +102,7 @@ def _checkpoint_path(config: Config, data: Dataset) -> Path:
                 f"Shipped weights exist for {' and '.join(SHIPPED)}; model.name is {config.model.name!r}. "
                 f"{remedy(config)}"
             )
-        return shipped_path(config.model.name)
+        return shipped_path(config.model.name, config.data.name)
     if config.model.weights != "pretrain":
         return home_expanded(config.model.weights)
     parts = [data.fingerprint, repr(config.model), str(config.run.seed), str(config.run.threads), config.run.precision]
@@ -118,13 +121,15 @@ def train_base(
     lr: float = RECIPE.lr,
     weight_decay: float = RECIPE.weight_decay,
     epochs: int | None = None,
+    held_out: float = 0.0,
     overwrite: bool = False,
     on_step: OnStep = lambda step, steps, loss: None,
 ) -> Mapping[str, str]:
     """Train a base on the cloud's images, write it to `path` with its provenance, and return that.
 
     It starts from `model.weights` where that is a checkpoint or "imagenet", else from fresh weights; a classifier for
-    other classes is drawn anew. `epochs`: passes over the images; None: as `model.pretrain.epochs`.
+    other classes is drawn anew. `epochs`: passes over the images; None: as `model.pretrain.epochs`. `held_out`: the
+    share of the images that is kept out of training and scored in the place of the test images.
 
     Raises:
         RunError: `path` cannot be written, or has a file that is not to be overwritten: found before training.
@@ -144,10 +149,13 @@ def train_base(
     )
     size_bytes = sum(tensor.nbytes for tensor in start.model.state_dict().values())
     with reserved(path, size_bytes, overwrite=overwrite):
-        result = pretrain(start.model, data, epochs=epochs, seed=config.run.seed, recipe=recipe, on_step=on_step)
+        result = pretrain(
+            start.model, data, epochs=epochs, seed=config.run.seed, recipe=recipe, held_out=held_out, on_step=on_step
+        )
     said = provenance(config, data, recipe, epochs) | {
         "continued_from": start.fingerprint if start.source != "none" else "",
-        "test_accuracy": f"{result.test_accuracy:.4f}",
+        "held_out": f"{held_out:g}",
+        "held_out_accuracy" if held_out else "test_accuracy": f"{result.accuracy:.4f}",
     }
     write_tensors(path, start.model.state_dict(), said)
     return said
@@ -183,22 +191,22 @@ def _starting_point(config: Config, data: Dataset) -> BaseModel:
 
 
 def saw_fleet_images(metadata: Mapping[str, str], config: Config, data: Dataset) -> Saw:
-    """Whether a base with this provenance was trained on images that are now dealt to cameras.
+    """Whether a base with this provenance was trained on images that cameras now have.
 
     Both splits go by rank within class in one order, so a base that took no larger share has seen none of them.
-    CIFAR-10-C is made of test images, which no base is trained on.
+    CIFAR-10-C is made of test images, which no base is trained on. Where cameras have images of their own, the data
+    set's fingerprint says which of them are the cloud's.
     """
     known = metadata.get("data_set"), metadata.get("cloud_share")
     if None in known:
         return "unknown"
     if config.data.name == "cifar10c" and known[0] == "cifar10":
         return "no"
-    same = metadata.get("data_fingerprint") == data.fingerprint or known[0] == config.data.name in (
-        "cifar10",
-        "cifar100",
-    )
-    if not same:
-        return "no" if {known[0], config.data.name} <= {"cifar10", "cifar100", "digits"} else "unknown"
+    equal = metadata.get("data_fingerprint") == data.fingerprint
+    if equal and config.data.name == "cameras":
+        return "no"
+    if not equal and not known[0] == config.data.name in ("cifar10", "cifar100", "traffic-signs"):
+        return "no" if {known[0], config.data.name} <= _UNLIKE else "unknown"
     return "no" if float(str(known[1])) <= float(_share(data)) else "yes"
 
 

@@ -15,7 +15,7 @@ from fed_lorac.models import described
 from fed_lorac.models.classes import classes_of, difference, reordered
 from fed_lorac.models.fitting import classifier_tensors, load_into, misfit_of_classifier
 from fed_lorac.models.weights import Checkpoint
-from fed_lorac.registry import MODELS
+from fed_lorac.registry import ADAPTERS, MODELS, STRATEGIES
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
 
 __all__ = ["Taken", "fresh_normalization", "recorded_normalization", "remedy", "take"]
@@ -34,8 +34,9 @@ def take(
 ) -> Taken:
     """Load the checkpoint into `model`, whose classifier's rows are `classes`.
 
-    `trains_on`: training follows, so a classifier for other classes is left as it was drawn, and said. Without, a base
-    whose classifier knows nothing of the data is refused.
+    `trains_on`: training follows, so a classifier for other classes is left as it was drawn, and said. So it is where
+    cameras train it, and the file, which names no classes, has another number of them or none. Without, a base whose
+    classifier knows nothing of the data is refused.
 
     Raises:
         DataError: it is of another network, of other classes, behind another normalisation, or unsound; `model` is
@@ -46,11 +47,17 @@ def take(
     _check_network(said, source, config)
     normalization, assumed = _normalization(said, source, config)
     checkpoint, why = _with_classes(model, checkpoint, classes)
-    if why and not trains_on:
+    if why and not (trains_on or ("classes" not in said and _cameras_train_classifier(config))):
         raise DataError(_of_other_classes(said, source, config, why))
     notes = load_into(model, checkpoint, source, fresh=classifier_tensors(model) if why else ())
     told = (f"its classifier is drawn anew, to be trained: {why}",) if why else _of_other_data(said, config)
     return Taken(normalization, (*checkpoint.notes, *notes, *told, *assumed))
+
+
+def _cameras_train_classifier(config: Config) -> bool:
+    kind = ADAPTERS.load(config.adapter.method)
+    told = config.adapter.settings("method").get("train_classifier", kind.trains_classifier)
+    return bool(told) and STRATEGIES.load(config.strategy.name).trains
 
 
 def _with_classes(model: nn.Module, checkpoint: Checkpoint, classes: Sequence[str]) -> tuple[Checkpoint, str]:

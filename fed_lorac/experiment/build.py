@@ -13,6 +13,7 @@ from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.config import (
     AdapterConfig,
+    CamerasData,
     CifarData,
     Config,
     FleetEngine,
@@ -22,16 +23,19 @@ from fed_lorac.config import (
 )
 from fed_lorac.config.compatibility import fixed_basis
 from fed_lorac.data.datasets import Dataset, load
+from fed_lorac.data.decode import Resize
 from fed_lorac.data.progress import at
 from fed_lorac.data.store import cached_arrays
 from fed_lorac.experiment.base_model import BaseModel, load_base_model
 from fed_lorac.experiment.experiment import BatchNormPlan, Experiment, LocalPlan, UplinkCodec
+from fed_lorac.fleet.camera_data import Stream
 from fed_lorac.fleet.dealing import build_fleet
+from fed_lorac.fleet.fleet import AS_IT_IS
 from fed_lorac.fleet.labelled import Labelled
 from fed_lorac.registry import STRATEGIES
 from fed_lorac.runtime.normalization import Normalization
 from fed_lorac.runtime.precision import Precision, resolved_device, resolved_precision
-from fed_lorac.runtime.settings import Scalar
+from fed_lorac.runtime.settings import Scalar, items
 from fed_lorac.training.batch_norm import check_cameras, check_used
 from fed_lorac.training.batches import Augment
 from fed_lorac.training.loop import Recipe
@@ -44,17 +48,21 @@ __all__ = ["build_experiment", "local_plan", "open_data"]
 def open_data(config: Config) -> Dataset:
     """The data set of the config's `data` section."""
     d = config.data
-    files, split = d.table(CifarData), d.table(FolderData)
+    files, split, own = d.table(CifarData), d.table(FolderData), d.table(CamerasData)
     data = load(
         d.name,
         d.root,
         download=files.download,
         image_size=d.image_size,
+        resize=cast(Resize, d.resize),
         cloud_share=split.cloud_share,
+        cameras=config.fleet.cameras,
+        eval_share=own.eval_share,
+        cloud_cameras=items(own.cloud_cameras),
         settings=d.settings("name") if d.outside() else None,
     )
-    own = {name: config.fleet.settings("corruptions", name) for name in config.fleet.corruption_names}
-    return replace(data, corruption_settings={name: settings for name, settings in own.items() if settings})
+    each = {name: config.fleet.settings("corruptions", name) for name in config.fleet.corruption_names}
+    return replace(data, corruption_settings={name: settings for name, settings in each.items() if settings})
 
 
 def build_experiment(config: Config) -> Experiment:
@@ -71,7 +79,7 @@ def _makers(config: Config) -> tuple[tuple[str, str | None], ...]:
         return ()
     from fed_lorac.data.corruptions import corruption_fingerprint  # noqa: PLC0415  (SciPy, which files do not need)
 
-    names = config.fleet.corruption_names
+    names = [name for name in config.fleet.corruption_names if name != AS_IT_IS]
     return tuple((name, corruption_fingerprint(name, config.fleet.settings("corruptions", name))) for name in names)
 
 
@@ -82,9 +90,9 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...], makers: tuple[tuple[str, s
     at(f"opening {config.data.name}")
     data = open_data(config)
     precision = resolved_precision(config.run.precision, device)
-    at("dealing images to cameras")
+    at("assigning images to cameras")
     fleet = build_fleet(config.fleet, data, config.run.seed, cached_arrays)
-    data.check_weathers(fleet.corruptions, clear=fleet.changing)  # some time the air is clear
+    data.check_weathers(fleet.corruptions, clear=fleet.sees_clear)
     at("loading the base")
     base = load_base_model(config, data)
     plan = local_plan(config, precision, base.normalization)
@@ -106,7 +114,7 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...], makers: tuple[tuple[str, s
 def local_plan(config: Config, precision: Precision, normalization: Normalization) -> LocalPlan:
     """The plan of a config, in this precision, on pixels normalised like this."""
     local, codec, strategy = config.local, config.codec, STRATEGIES.load(config.strategy.name)
-    correlated, statistics = config.fleet.stream == "correlated", config.batch_norm.table(LocalStatistics)
+    stream, statistics = cast(Stream, config.fleet.stream), config.batch_norm.table(LocalStatistics)
     recipe = Recipe(
         lr=local.lr,
         momentum=local.momentum,
@@ -116,7 +124,7 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         augment=cast(Augment, local.augment),
         precision=precision,
         prox_mu=local.prox_mu,
-        shuffled=not correlated,
+        shuffled=stream == "iid",
         normalization=normalization,
     )
     return LocalPlan(
@@ -132,7 +140,7 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         batch_norm=BatchNormPlan(config.batch_norm.mode, statistics.training_statistics == "fixed", statistics.window),
         uplink=UplinkCodec(codec.build("up"), codec.table(Topk).share, codec.error_feedback),
         block_size=1 if config.run.engine == "flower" else config.run.table(FleetEngine).block_size,
-        correlated=correlated,
+        stream=stream,
         trains=strategy.trains,
         sends=strategy.sends,
         updates=strategy.update_kind,
@@ -156,22 +164,22 @@ def _adapters(config: Config, base: BaseModel, plan: LocalPlan) -> tuple[Adapter
     Under a rotating basis what is drawn stays for the round.
     """
     adapter = config.adapter
-    dealt: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank)) for rank in adapter.ranks]
+    adapters: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank)) for rank in adapter.ranks]
     if STRATEGIES.load(config.strategy.name).rotates:
-        dealt = [one.with_frozen_basis() or one for one in dealt]
+        adapters = [one.with_frozen_basis() or one for one in adapters]
     if not plan.uplink.codec.lossless and STRATEGIES.load(config.strategy.name).draws_anew:
-        dealt = [one.relative_to_init() for one in dealt]
-    return _fitted(dealt, base.model)
+        adapters = [one.relative_to_init() for one in adapters]
+    return _fitted(adapters, base.model)
 
 
-def _fitted(dealt: Sequence[Adapter], model: nn.Module) -> tuple[Adapter, ...]:
+def _fitted(adapters: Sequence[Adapter], model: nn.Module) -> tuple[Adapter, ...]:
     """With what each takes from the network; of several ranks all train those layers as they are that the largest
     trains so."""
-    first, *others = sorted(dealt, key=lambda one: getattr(one, "rank", 0), reverse=True)
+    first, *others = sorted(adapters, key=lambda one: getattr(one, "rank", 0), reverse=True)
     largest = first.fit_to(model)
     if not others or not isinstance(largest, ConvAdapter):
-        return tuple(largest if one is first else one.fit_to(model) for one in dealt)
-    return tuple(replace(cast(ConvAdapter, one), dense=largest.dense).fit_to(model) for one in dealt)
+        return tuple(largest if one is first else one.fit_to(model) for one in adapters)
+    return tuple(replace(cast(ConvAdapter, one), dense=largest.dense).fit_to(model) for one in adapters)
 
 
 def _of_rank(config: AdapterConfig, rank: int) -> dict[str, float]:

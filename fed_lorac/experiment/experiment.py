@@ -15,7 +15,7 @@ from fed_lorac.config import (
 )
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.experiment.base_model import BaseModel
-from fed_lorac.fleet.camera_data import CameraData, camera_data
+from fed_lorac.fleet.camera_data import CameraData, Stream, camera_data
 from fed_lorac.fleet.fleet import CLEAR, Fleet, Weather
 from fed_lorac.fleet.labelled import Labelled
 from fed_lorac.runtime.precision import Precision
@@ -75,7 +75,7 @@ class LocalPlan:
     """What a camera does in a round, and what its messages mean.
 
     `recipe`: how steps are taken in the first round; a cosine takes its learning rate to 0 over `rounds`. `steps` a
-    round, or where they are 0, `epochs`. `correlated`: images come class by class. `block_size`: how many cameras train
+    round, or where they are 0, `epochs`. `stream`: in which order images come. `block_size`: how many cameras train
     side by side; 0: as `training.blocks.rule` says.
 
     `objective`: what a step lowers. `labelled`: which images have labels, where that is a matter of a share.
@@ -97,7 +97,7 @@ class LocalPlan:
     batch_norm: BatchNormPlan
     uplink: UplinkCodec
     block_size: int
-    correlated: bool
+    stream: Stream
     trains: bool
     sends: bool
     updates: Literal["delta", "state", "factors"]
@@ -158,7 +158,7 @@ class Experiment:
         return max(self.adapters, key=lambda adapter: getattr(adapter, "rank", 0))
 
     def place(self, camera: int) -> int:
-        """Which of `adapters` is a camera's: they are dealt round robin."""
+        """The place of a camera's adapter in `adapters`, which are assigned round robin."""
         return camera % len(self.adapters)
 
     def images(self, camera: int, weather: Weather) -> CameraData:
@@ -166,10 +166,17 @@ class Experiment:
         none."""
 
         def draw() -> CameraData:
-            return camera_data(self.data, self.fleet.cameras[camera], self.plan.seed, weather)
+            seen = camera_data(self.data, self.fleet.cameras[camera], self.plan.seed, weather)
+            return replace(seen, labelled=self._labelled(camera, len(seen.train)))
 
         key = camera, "" if weather.severity == CLEAR else weather.corruption, weather.severity
         return self._seen.get(key, draw) if key[1] in {"", *self.known} else draw()
+
+    def _labelled(self, camera: int, images: int) -> torch.Tensor | None:
+        """Which of its labels to adapt on a camera has; None: all."""
+        if not self.plan.objective.uses_labels:
+            return torch.zeros(images, dtype=torch.bool)
+        return None if self.plan.labelled is None else torch.from_numpy(self.plan.labelled.of(camera, images))
 
     def clear_images(self, camera: int) -> CameraData | None:
         """The same uncorrupted; None where the data set has only corrupted ones."""
@@ -191,7 +198,7 @@ def to_delta(experiment: Experiment, round: int) -> ToDelta:
 
 
 def sees_frost(experiment: Experiment) -> bool:
-    """Whether any camera may stand in frost that is made here: CIFAR-10-C's is on file."""
+    """Whether any camera may see frost that is computed here; CIFAR-10-C's own is read from its files."""
     if experiment.config.data.name == "cifar10c":
         return False
     return "frost" in experiment.fleet.corruptions

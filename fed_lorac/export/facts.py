@@ -12,6 +12,11 @@ from fed_lorac.models.fingerprints import fingerprint
 __all__ = ["adapter_facts", "network_facts"]
 
 _INSIDE = "give RGB pixels of 0 to 255: normalization is inside"
+_RESIZED = {
+    "squeeze": "squeeze the whole image to {side} x {side}, bilinear with antialiasing",
+    "crop": "cut out the middle square, as wide as the shorter side, and bring it to {side} x {side}, bilinear with "
+    "antialiasing",
+}
 _OUTSIDE = (
     "give RGB pixels of 0 to 255 to the network of fed_lorac.export.load_network, which normalizes; the tensors alone "
     "are of the network behind that: it takes (pixels - input_mean) / input_std"
@@ -30,6 +35,7 @@ def network_facts(run: Finished, camera: int | None, deployed: Deployed, *, norm
         "classes": json.dumps(run.classes),
         "input": f"images: float32 (N, 3, {side}, {side}), RGB, 0 to 255",
         "input_shape": json.dumps(["N", 3, side, side]),
+        "input_resize": _RESIZED[run.config.data.resize].format(side=side),
         "input_mean": json.dumps(_of_pixels(deployed.normalization.mean)),
         "input_std": json.dumps(_of_pixels(deployed.normalization.std)),
         "input_words": _INSIDE if normalizes else _OUTSIDE,

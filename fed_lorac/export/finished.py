@@ -12,6 +12,7 @@ from fed_lorac.config import Config, load_config
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.experiment.base_model import fresh_model
 from fed_lorac.experiment.build import open_data
+from fed_lorac.models.fitting import put
 from fed_lorac.models.weights import Checkpoint, load_into, read_checkpoint
 from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE, TENSOR_FILES
 from fed_lorac.runtime.normalization import Normalization
@@ -60,7 +61,7 @@ def network_of(run: Finished, camera: int | None) -> nn.Module:
     some strategies a change of the network. In eval mode."""
     model = fresh_model(run.config, len(run.classes))
     load_into(model, run.model, str(run.folder / "model.safetensors"))
-    model.load_state_dict(dict(statistics_of_camera(run, camera)), strict=False)
+    put(model, statistics_of_camera(run, camera))
     fold(model, own_change_of_camera(run, camera))
     return model.eval()
 

@@ -1,1 +1,1 @@
-"""Cameras: who sees what, when, over which link."""
+"""Cameras: their images, their weather over the rounds, and their links."""

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,14 +16,16 @@ from fed_lorac.fleet.fleet import CLEAR, Camera, Weather
 from fed_lorac.runtime.source import source_of
 from fed_lorac.seeds import stream
 
-__all__ = ["CameraData", "camera_data", "in_stream_order"]
+__all__ = ["CameraData", "Stream", "camera_data", "in_stream_order"]
+
+Stream = Literal["iid", "correlated", "time"]
 
 
 @dataclass(frozen=True, eq=False)
 class CameraData:
     """A camera's images (N, H, W, 3) to adapt on and to be measured on, with labels.
 
-    `labelled`: which of the labels to adapt on the camera itself has; None: all, or none at all.
+    `labelled`: which of the labels to adapt on the camera itself has; None: all.
     """
 
     train: UInt8[Tensor, "n h w 3"]
@@ -30,6 +33,10 @@ class CameraData:
     test: UInt8[Tensor, "m h w 3"]
     test_labels: Int64[Tensor, " m"]
     labelled: Bool[Tensor, " n"] | None = None
+
+    def known_labels(self, unknown: int) -> Int64[Tensor, " n"]:
+        """The labels to adapt on as the camera has them, `unknown` where it has none."""
+        return self.train_labels if self.labelled is None else self.train_labels.where(self.labelled, unknown)
 
 
 def camera_data(data: Dataset, camera: Camera, seed: int, weather: Weather | None = None) -> CameraData:
@@ -59,10 +66,12 @@ def camera_data(data: Dataset, camera: Camera, seed: int, weather: Weather | Non
     return _view(data, camera, arrays["train"], arrays["test"])
 
 
-def in_stream_order(view: CameraData, rng: np.random.Generator, *, correlated: bool) -> CameraData:
-    """The images to adapt on as they come in time, the latest last: shuffled, or class by class where correlated."""
+def in_stream_order(view: CameraData, rng: np.random.Generator, stream: Stream) -> CameraData:
+    """The images to adapt on as they come, the latest last: shuffled, class by class, or as they were taken."""
+    if stream == "time":
+        return view
     order = rng.permutation(len(view.train))
-    if correlated:
+    if stream == "correlated":
         labels = view.train_labels.numpy()[order]
         place = rng.permutation(labels.max() + 1)  # which class comes when
         order = order[np.argsort(place[labels], kind="stable")]

@@ -1,6 +1,7 @@
 """Dealing: a fleet from its settings and a data set. Knows settings and pools of images; not rounds, never tensors.
 
-Two deals, each from a stream of its own, so that one never moves another:
+Where a data set's cameras have images of their own, camera i has the i-th's, of which `images` and `eval_images` keep
+the latest, and weather alone is dealt. Else two deals, each from a stream of its own, so that one never moves another:
 
 - images: a pool (the fleet's, or the evaluation's) is shuffled once and `images` a camera are taken off its head;
   flwr-datasets' partitioners split those to adapt on. No index is dealt twice and the two pools share none, so no
@@ -8,22 +9,23 @@ Two deals, each from a stream of its own, so that one never moves another:
   skew, so that accuracies are of the same images at every skew.
 - weather: with C corruptions and S severities, camera i has corruption i mod C and severity (i div C) mod S, so every
   corruption meets every severity once in C * S cameras; links and speeds go round robin, i mod L, or links are drawn,
-  each camera's from a stream of its own.
+  each camera's from a stream of its own. A camera whose corruption is "none" has severity 0: images as they are.
 """
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fed_lorac.config import Dirichlet, FleetConfig, Front, LimitedDevices
+from fed_lorac.data.dataset import OwnImages
 from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.fleet.fleet import Camera, Climate, Fleet, Indices
+from fed_lorac.fleet.fleet import AS_IT_IS, CLEAR, Camera, Climate, Fleet, Indices
 from fed_lorac.runtime.source import source_of
 from fed_lorac.seeds import stream
 
@@ -48,6 +50,10 @@ class ImagePools(Protocol):
         """Names, by label."""
 
     @property
+    def cameras(self) -> Sequence[OwnImages]:
+        """What each camera took, where the data set says so; empty: images are dealt."""
+
+    @property
     def fleet(self) -> Indices:
         """Images to adapt on, shape (n,)."""
 
@@ -64,10 +70,11 @@ def build_fleet(
     `remember` may answer a key from an earlier time instead of building anew: the libraries that deal images take two
     seconds to import.
 
-    Raises `ConfigError` where there are too few images for the cameras asked for, `DataError` where the pools overlap.
+    Raises `ConfigError` where there are too few images for the cameras asked for, or settings that do not fit cameras
+    with images of their own; `DataError` where the pools overlap.
     """
     _check_disjoint(data)
-    train, evaluation = _deal_train(config, data, seed, remember), _deal_evaluation(config, data, seed)
+    names, train, evaluation = _own(config, data) if data.cameras else _dealt(config, data, seed, remember)
     weathers, levels = config.corruption_names, config.severity_levels
     limits = config.table(LimitedDevices)
     speeds = limits.speed_factors
@@ -75,17 +82,53 @@ def build_fleet(
         Camera(
             id=i,
             corruption=weathers[i % len(weathers)],
-            severity=levels[i // len(weathers) % len(levels)],
+            severity=CLEAR if weathers[i % len(weathers)] == AS_IT_IS else levels[i // len(weathers) % len(levels)],
             train=train[i],
             evaluation=evaluation[i],
             label_mix=_label_mix(data, train[i]),
             link=_deal_link(config, seed, i),
             speed=speeds[i % len(speeds)],
+            name=names[i],
         )
         for i in range(config.cameras)
     )
     climate = Climate(config.schedule, *_pace(config), weathers, max(levels), seed)
     return Fleet(cameras, config.per_round, seed, limits.availability, limits.dropout, climate)
+
+
+class _Given(NamedTuple):
+    """Of each camera its name, and its images to adapt on and to be measured on."""
+
+    names: Sequence[str]
+    train: Sequence[Indices]
+    evaluation: Sequence[Indices]
+
+
+def _own(config: FleetConfig, data: ImagePools) -> _Given:
+    """What the data set's own cameras took, the first `fleet.cameras` of them."""
+    if config.cameras > len(data.cameras):
+        raise ConfigError(
+            f"Cameras have the images that they took; {data.name} has {len(data.cameras)} cameras, got fleet.cameras = "
+            f"{config.cameras}. Set fleet.cameras to {len(data.cameras)} or fewer, and fleet.per_round with it."
+        )
+    if config.label_skew != "iid":
+        raise ConfigError(
+            f"Cameras with images of their own have the classes that they saw; {data.name} has such cameras, got "
+            f'fleet.label_skew = "{config.label_skew}". Leave it at "iid".'
+        )
+    own = data.cameras[: config.cameras]
+    train = [np.array(one.train[-config.images :]) for one in own]  # -0: all
+    return _Given([one.camera for one in own], train, [np.array(one.evaluation[-config.eval_images :]) for one in own])
+
+
+def _dealt(config: FleetConfig, data: ImagePools, seed: int, remember: Remember) -> _Given:
+    if config.stream == "time":
+        raise ConfigError(
+            f"Images come in the order of time where a data set says who took them when; {data.name} does not, got "
+            'fleet.stream = "time". Set it to "iid" or "correlated".'
+        )
+    train, evaluation = _deal_train(config, data, seed, remember), _deal_evaluation(config, data, seed)
+    return _Given([""] * config.cameras, train, evaluation)
 
 
 def _pace(config: FleetConfig) -> tuple[int, float]:

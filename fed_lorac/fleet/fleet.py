@@ -1,4 +1,4 @@
-"""The fleet: which camera stands in which weather, and takes part when. Says camera, never tensor.
+"""The fleet: each camera's weather, and the rounds in which it takes part. Says camera, never tensor.
 
 Rounds: each camera draws a number from the round's stream and, of those that can be reached, the lowest `per_round`
 take part, so that one camera more takes at most one other's place. Who is away, and whose reply is lost, is drawn from
@@ -7,12 +7,15 @@ two streams more.
 Weather over time: every schedule is a pure function of the settings, the camera and the round, and none depends on how
 many cameras there are. Severity 0 is clear air, and round 0 is when the base is measured, before the first.
 
+A camera without a corruption ("none") sees its images as they are, severity 0, whatever the schedule.
+
 - constant: the camera's own weather, always.
 - front: it reaches camera k after `floor(lag k)` rounds, stands over it for `period` rounds, rising to the camera's own
   severity and falling again, and is gone. Before and after, the air is clear.
 - daily: all cameras go through a cycle of `period` rounds together, from clear air to their own severity and back.
 - walk: from its own weather each camera goes its own way: in a round its severity stays or moves by 1, between clear
   air and the worst of the fleet, and once in `period` rounds on average its corruption becomes a neighbour in the list.
+  While that is "none", its severity goes on unseen.
 """
 
 import math
@@ -24,17 +27,19 @@ from numpy.typing import NDArray
 
 from fed_lorac.seeds import stream
 
-__all__ = ["CLEAR", "SCHEDULES", "Camera", "Climate", "Fleet", "Indices", "Weather", "weather"]
+__all__ = ["AS_IT_IS", "CLEAR", "SCHEDULES", "Camera", "Climate", "Fleet", "Indices", "Weather", "weather"]
 
 Indices = NDArray[np.int64]
 
 CLEAR = 0
+AS_IT_IS = "none"
+"""What a camera's corruption is called that has none."""
 _PLATEAU = 1.5  # a rise this steep reaches the top in a whole round, whatever the period
 
 
 @dataclass(frozen=True)
 class Weather:
-    """A corruption and its severity, 1 to 5; 0: clear air, whatever the corruption."""
+    """A corruption and its severity, 1 to 5; 0: the images as they are, whatever the corruption."""
 
     corruption: str
     severity: int
@@ -87,7 +92,8 @@ def _walk(climate: Climate, camera: int, own: Weather, round: int) -> Weather:
         severity = min(climate.worst, max(CLEAR, severity + math.floor(3 * move) - 1))
         if change * climate.period < 1:  # half of the changes go one way along the list, half the other
             at += 1 if 2 * change * climate.period < 1 else -1
-    return Weather(names[at % len(names)], severity)
+    name = names[at % len(names)]
+    return Weather(name, CLEAR if name == AS_IT_IS else severity)
 
 
 SCHEDULES: dict[str, Callable[[Climate, int, Weather, int], Weather]] = {
@@ -102,7 +108,7 @@ SCHEDULES: dict[str, Callable[[Climate, int, Weather, int], Weather]] = {
 @dataclass(frozen=True, eq=False)
 class Camera:
     """One camera: its weather, its images by index into the data set (ascending), the share of each class, its link,
-    and how many times as fast as the slowest processor it trains.
+    how many times as fast as the slowest processor it trains, and its name where the data set has named it.
 
     `corruption` and `severity` are its own weather: what it stands in round by round says `Fleet.weather`.
     """
@@ -115,6 +121,7 @@ class Camera:
     label_mix: Mapping[str, float]
     link: str
     speed: float = 1.0
+    name: str = ""
 
     def __post_init__(self) -> None:
         for indices in (self.train, self.evaluation):
@@ -123,7 +130,7 @@ class Camera:
 
 @dataclass(frozen=True, eq=False)
 class Fleet:
-    """All cameras, `cameras[i].id == i`, and who is drawn when."""
+    """All cameras, `cameras[i].id == i`, and which are sampled in each round."""
 
     cameras: tuple[Camera, ...]
     per_round: int
@@ -133,15 +140,21 @@ class Fleet:
     climate: Climate = field(default_factory=Climate)
 
     def weather(self, camera: int, round: int) -> Weather:
-        """What this camera stands in in `round`; round 0 is before the first."""
+        """This camera's weather in `round`; round 0 is before the first."""
         own = self.cameras[camera]
         return weather(self.climate, camera, Weather(own.corruption, own.severity), round)
 
     @property
     def corruptions(self) -> tuple[str, ...]:
-        """Every corruption that some camera may come to stand in."""
-        own = dict.fromkeys(camera.corruption for camera in self.cameras)
-        return self.climate.corruptions if self.climate.schedule == "walk" else tuple(own)
+        """Every corruption that some camera may see."""
+        own = tuple(dict.fromkeys(camera.corruption for camera in self.cameras))
+        about = self.climate.corruptions if self.climate.schedule == "walk" else own
+        return tuple(name for name in about if name != AS_IT_IS)
+
+    @property
+    def sees_clear(self) -> bool:
+        """Whether any camera may come to see its images as they are."""
+        return self.changing or any(camera.severity == CLEAR for camera in self.cameras)
 
     @property
     def changing(self) -> bool:
@@ -151,19 +164,19 @@ class Fleet:
     def drawn(self, round: int) -> tuple[int, ...]:
         """The ids of the cameras that are asked in `round`: those with most images first, so that no one waits long
         for the last; equals ascending."""
-        lots = stream(self.seed, "sample", round).random(len(self.cameras))
+        draws = stream(self.seed, "sample", round).random(len(self.cameras))
         away = self.away(round)
-        here = [int(i) for i in np.argsort(lots, kind="stable") if int(i) not in away]
+        here = [int(i) for i in np.argsort(draws, kind="stable") if int(i) not in away]
         return tuple(sorted(here[: self.per_round], key=lambda i: (-len(self.cameras[i].train), i)))
 
     def away(self, round: int) -> frozenset[int]:
         """The cameras that cannot be reached in `round`: they are neither asked nor told its update."""
-        return self._lots("availability", round, 1 - self.availability)
+        return self._hit_by_chance("availability", round, 1 - self.availability)
 
     def dropped(self, round: int) -> frozenset[int]:
         """The cameras whose reply would be lost in `round`, asked or not."""
-        return self._lots("dropout", round, self.dropout)
+        return self._hit_by_chance("dropout", round, self.dropout)
 
-    def _lots(self, name: str, round: int, chance: float) -> frozenset[int]:
-        lots = stream(self.seed, name, round).random(len(self.cameras))
-        return frozenset(int(i) for i in np.flatnonzero(lots < chance))
+    def _hit_by_chance(self, name: str, round: int, chance: float) -> frozenset[int]:
+        draws = stream(self.seed, name, round).random(len(self.cameras))
+        return frozenset(int(i) for i in np.flatnonzero(draws < chance))

@@ -1,10 +1,10 @@
 """Radio classes: how long a message is on the air; and simulated time: when a reply would arrive, and how long a round
 takes. Knows links, bytes and seconds; reads no clock.
 
-A round begins for all its cameras at once. A camera hears what it is asked, trains, waits until its air is free, sends;
-at the end it hears the round's update. Where rounds have a length, a reply that arrives later is late: one that was
-begun was sent in vain, is billed and takes up the air; one that could not be begun is not sent. So a camera whose duty
-cycle keeps it silent waits, and counts again once its air is free.
+A round begins for all its cameras at once. A camera receives the server's message, trains, waits until it may
+send, and sends; at the end it receives the round's update. Where rounds have a length, a reply that
+arrives later is late: one that was begun was sent in vain, is billed and takes up the air; one that could not be begun
+is not sent. So a camera whose duty cycle keeps it silent waits, and counts again once its air is free.
 """
 
 import math
@@ -96,13 +96,13 @@ def air_time_s(n_bytes: int, over: Link) -> float:
 
 
 def downlink_time_s(n_bytes: int, over: Link) -> float:
-    """Seconds of reception; what silence the other end owes is not counted."""
+    """Seconds of reception; the sender's duty cycle is not counted."""
     return 8 * n_bytes / (1_000 * over.downlink_kbit_s)
 
 
 def send_s(n_bytes: int, over: Link) -> float:
     """Seconds from a message's first bit to its last: in one piece within an hour's share of a duty cycle, and longer
-    ones hour by hour. The silence that is owed afterwards is in `elapsed_s`."""
+    ones hour by hour. The silence that the duty cycle demands afterwards is in `elapsed_s`."""
     air_s, share_s = air_time_s(n_bytes, over), over.duty_cycle * _DUTY_WINDOW_S
     if over.duty_cycle == 1:
         return air_s
@@ -122,7 +122,7 @@ def days_to_send(n_bytes: int, over: Link) -> float:
 
 @dataclass(frozen=True)
 class Trip:
-    """One camera's part in a round, in simulated seconds: what it hears when asked, its training, and when its reply is
+    """One camera's part in a round, in simulated seconds: what it receives, its training, and when its reply is
     there, from the beginning of the round. `sent` is false where it could not begin in time."""
 
     downlink_bytes: int

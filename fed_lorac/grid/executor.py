@@ -1,4 +1,4 @@
-"""What a fleet's grid asks of those who do the work (blocks in, replies out), who is asked again, and the executor of
+"""The contract of executors (blocks in, replies out), which blocks are tried again, and the executor of
 one process. Knows requests and failures; not what a message says, nor who works where.
 
 A block whose worker dies or hangs is tried once more as it is: the same grouping gives the same bytes. One that fails
@@ -68,7 +68,7 @@ class Executor(Protocol):
         """
 
     def close(self) -> None:
-        """Let everyone go, without waiting for anyone who hangs."""
+        """Stop all workers, without waiting for one that hangs."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""FleetGrid: a Flower Grid whose nodes work in blocks. Knows messages, nodes and blocks; not what they say.
+"""FleetGrid: a Flower Grid whose nodes work in blocks. Knows messages, nodes and blocks; not the content of messages.
 
 It takes a strategy's messages in their order, cuts them into blocks of `block_size`, has an executor do them, and hands
 out replies in the same order: so the same config has the same blocks and the same sums, whoever works and whenever they

@@ -1,4 +1,4 @@
-"""The classes that a checkpoint's classifier tells apart, beside those of the data. Knows names and rows; not files,
+"""The classes of a checkpoint's classifier, compared with those of the data. Knows names and rows; not files,
 data sets or the rest of a network."""
 
 import json

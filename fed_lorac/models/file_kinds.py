@@ -1,4 +1,4 @@
-"""What is no file of weights, told by its first bytes: each kind with what its user does. Knows bytes; not tensors."""
+"""Files that are no weights, recognised by their first bytes, each with its remedy. Knows bytes; not tensors."""
 
 import codecs
 import re
@@ -10,7 +10,7 @@ from fed_lorac.errors import DataError
 __all__ = ["HEAD", "head_of", "is_pickle", "is_safetensors", "is_zip", "other_kind"]
 
 HEAD = 512
-"""How many bytes tell a file's kind."""
+"""How many bytes are enough to recognise a file's kind."""
 
 _OTHERS = {
     b"\x1f\x8b": "a gzip archive. Unpack it, and name the file in it",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fed_lorac.errors import DataError
 from fed_lorac.models.read import Checkpoint
 
-__all__ = ["classifier_tensors", "load_into", "misfit_of_classifier"]
+__all__ = ["classifier_tensors", "load_into", "misfit_of_classifier", "put"]
 
 _REPARAMETRISED = re.compile(r"_(orig|mask|g|v|u)$|(^|\.)parametrizations\.")
 _SAVE = "Save the network again from a sound state"
@@ -61,12 +61,20 @@ def load_into(model: nn.Module, checkpoint: Checkpoint, source: str, *, fresh: C
     _check_names(own, came, counters, source)
     taken = {name: _sound(name, came[name], source) for name in own if name not in counters}
     counted = {name: came[name] for name in counters & came.keys() if _is_counter(came[name])}
-    tensors = model.state_dict()  # by tensor: a network's own load_state_dict may ask for more, as MnasNet's does
-    with torch.no_grad():
-        for name, tensor in {**taken, **counted}.items():
-            tensors[name].copy_(tensor)
+    put(model, {**taken, **counted})
     kinds = sorted({str(came[name].dtype).removeprefix("torch.") for name in taken} - {"float32"})
     return (f"{' and '.join(kinds)} converted to float32",) if kinds else ()
+
+
+@torch.no_grad()
+def put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy these tensors into those of `model` that have their names; others stay.
+
+    By tensor, as a network's own `load_state_dict` may ask for more than tensors: torchvision's MnasNet does.
+    """
+    own = model.state_dict()
+    for name, tensor in tensors.items():
+        own[name].copy_(tensor)
 
 
 def _check_names(own: Mapping[str, Tensor], came: Mapping[str, Tensor], counters: set[str], source: str) -> None:

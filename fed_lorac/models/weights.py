@@ -1,6 +1,7 @@
 """Where a base network's weights come from: shipped, a checkpoint, ImageNet, or none. Knows files and layers only."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from fed_lorac.runtime.normalization import Normalization
 
 __all__ = ["SHIPPED", "Checkpoint", "ImageNet", "imagenet", "load_into", "read_checkpoint", "shipped_path"]
 
-SHIPPED = {"resnet20": "resnet20-cifar10.safetensors", "resnet8": "resnet8-digits.safetensors"}
-"""Model -> package file; its metadata says what it was trained on."""
+SHIPPED: Mapping[str, Mapping[str, str]] = {
+    "resnet20": {"cifar10": "resnet20-cifar10.safetensors"},
+    "resnet8": {"digits": "resnet8-digits.safetensors", "traffic-signs": "resnet8-traffic-signs.safetensors"},
+}
+"""Model -> data set -> package file; its metadata says what it was trained on."""
 
 
-def shipped_path(model: str) -> Path:
-    """The package file with weights of `model`.
+def shipped_path(model: str, data_set: str = "") -> Path:
+    """The package file with weights of `model`, of this data set where there are any, else the first.
 
     Flower's app bundle holds code only, so the file is looked for on the whole import path, not just beside this file.
     """
@@ -31,7 +35,8 @@ def shipped_path(model: str) -> Path:
             f"Shipped weights exist for {', '.join(SHIPPED)}; asked for {model}. "
             "Train a base with `fed-lorac pretrain`, or set model.weights to a checkpoint."
         )
-    name = Path("fed_lorac", "models", "weights", SHIPPED[model])
+    file = SHIPPED[model].get(data_set) or next(iter(SHIPPED[model].values()))
+    name = Path("fed_lorac", "models", "weights", file)
     for root in (Path(__file__).parents[2], *map(Path, sys.path)):
         if (root / name).is_file():
             return root / name

@@ -15,7 +15,7 @@ from fed_lorac.reporting.target import reached
 __all__ = ["ComparedRun", "Row", "check_alike", "rows_of"]
 
 _FREE = ("run.seed", "run.out", "run.workers", "run.ray.")
-"""Keys, or their beginnings, in which runs of one row differ: their seed, and who worked where."""
+"""Keys, or their beginnings, in which runs of one row differ: their seed, and which workers ran them."""
 _MOST = 4  # settings that a label names; a run that differs in more is called by its folder
 _DRAWN = ("none", "pretrain")  # bases that follow from the seed
 
@@ -49,7 +49,7 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in their seed alone, and what tells them from the other rows."""
+    """Runs that differ in their seed alone, and how they differ from the other rows."""
 
     label: str
     runs: Sequence[ComparedRun]
@@ -80,7 +80,10 @@ def _labels(groups: Sequence[Sequence[ComparedRun]]) -> list[str]:
     found = []
     for word, group in zip(words, groups, strict=True):
         others = [other[0].settings for other, its in zip(groups, words, strict=True) if its == word]
-        differ = [key for key in group[0].settings if any(other.get(key) != group[0].settings[key] for other in others)]
+        # A setting that another has not was brought by a choice, which differs too and says enough.
+        differ = [
+            key for key, value in group[0].settings.items() if any(other.get(key, value) != value for other in others)
+        ]
         said = ", ".join(f"{key}={_value(group[0].settings[key])}" for key in differ)
         found.append(f"{word}; {said}" if 0 < len(differ) <= _MOST else word)
     again = Counter(found)

@@ -1,4 +1,4 @@
-"""What stands in a cell of a comparison: a row's mean over its seeds, and how far they spread. Knows rows of summaries;
+"""The cells of a comparison: a row's mean over its seeds, and how far they spread. Knows rows of summaries;
 not which columns there are."""
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ def spread(values: Sequence[float], form: str, unit: str = "") -> str:
 
 
 def accuracy_in(weather: str, row: Row, arm: str) -> str:
-    """Of the cameras that stand in a weather."""
+    """Of the cameras in one weather."""
     means = [s["per_corruption"].get(weather, {}).get(arm) for s in _of(row)]
     counts = [_cameras(s).get("per_corruption", {}).get(weather, {}) for s in _of(row)]
     return _percents(means, [(count.get(arm), count.get("of")) for count in counts])

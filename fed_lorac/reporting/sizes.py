@@ -122,7 +122,10 @@ def _full(model: str, classes: int, dtype: str) -> MessageSize:
 
 def _without_weights(model: str, classes: int) -> nn.Module:
     """The network with zeros for weights, each one number seen as many: they take neither time nor memory."""
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            network = build(model, num_classes=classes)
+    except NotImplementedError:  # RegNet reckons its widths with tensors, which must have values
         network = build(model, num_classes=classes)
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):

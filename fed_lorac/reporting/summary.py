@@ -14,6 +14,7 @@ from fed_lorac.client.state import GlobalModel, personal_delta, read_deltas
 from fed_lorac.config import Config
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.experiment.experiment import Experiment, sees_frost
+from fed_lorac.fleet.fleet import AS_IT_IS
 from fed_lorac.fleet.links import air_time_s, days_to_send, link
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
 from fed_lorac.records.ledger import Row
@@ -33,10 +34,10 @@ _WHOSE = {"adapter": "", "full": "full_", "full_fp32": "full_fp32_"}
 
 
 def adapter_state(
-    experiment: Experiment, global_model: GlobalModel, updates: Iterable[Update], outside: Mapping[str, DeltaSum]
+    experiment: Experiment, global_model: GlobalModel, updates: Iterable[Update], not_in_updates: Mapping[str, DeltaSum]
 ) -> dict[str, Tensor]:
-    """The run's adapter: the sum of its updates and of what is in none of them (`FleetStrategy.outside`), as factors
-    (scale folded in) where those are thinner than dense."""
+    """The run's adapter: the sum of its updates and of what is in none of them (`FleetStrategy.not_in_updates`), as
+    factors (scale folded in) where those are thinner than dense."""
     frames = [(update.round, update.frame) for update in updates]
     states = [state for _, state in read_deltas(experiment, frames)]
     if global_model.factors:  # carried factors replace one another; only what is dense adds up
@@ -46,13 +47,13 @@ def adapter_state(
         [(global_model.factors, 1.0)], shapes_of(experiment.base.model), experiment.adapter.scale
     ).items():
         sums.setdefault(name, DeltaSum(total.shape)).add(total)
-    for name, total in outside.items():
+    for name, total in not_in_updates.items():
         sums.setdefault(name, DeltaSum(total.shape)).add(total)
     return _stacked(sums)
 
 
 def model_state(
-    experiment: Experiment, global_model: GlobalModel, outside: Mapping[str, DeltaSum]
+    experiment: Experiment, global_model: GlobalModel, not_in_updates: Mapping[str, DeltaSum]
 ) -> dict[str, Tensor]:
     """The merged model: the base's tensors with every update folded in, and what is in none; batch norm unfolded, the
     base's statistics."""
@@ -60,18 +61,18 @@ def model_state(
     tensors |= global_model.tensors
     own = {n: tensors[n] for n in named_tensors(experiment.base.model)}
     apply_delta(own, global_model.factors, experiment.adapter.scale)
-    apply_delta(own, _stacked(outside), 1.0)
+    apply_delta(own, _stacked(not_in_updates), 1.0)
     return tensors
 
 
-def own_state(experiment: Experiment, frame: bytes, outside: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
-    """What a camera's network has beside the merged model, as a change of it, out of the frame that it remembers."""
+def own_state(experiment: Experiment, frame: bytes, not_in_updates: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
+    """What a camera's network has beside the merged model, as a delta of it, from the frame that it remembers."""
     delta: Mapping[str, Tensor] = decode(frame, base=personal_fingerprint(experiment.base.fingerprint))
     scale = 1.0
     if not experiment.plan.clustered:
         delta, scale = personal_delta(experiment, delta), experiment.adapter.scale
     sums = sum_states([(delta, 1.0)], shapes_of(experiment.base.model), scale)
-    for name, total in outside.items():
+    for name, total in not_in_updates.items():
         sums.setdefault(name, DeltaSum(total.shape)).add(total, -1.0)
     return _stacked(sums)
 
@@ -121,6 +122,7 @@ def summary(
         "objective": config.local.objective,
         **({"without_labels": _without_labels(rows)} if config.local.guesses else {}),
         "data": experiment.data.name,
+        "camera_names": {str(camera.id): camera.name for camera in experiment.fleet.cameras if camera.name},
         "frost_textures": frost_textures() if sees_frost(experiment) else None,
         "base": {
             "source": experiment.base.source,
@@ -184,9 +186,9 @@ def _each(settings: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _weathers(experiment: Experiment, round: int) -> list[str]:
-    """What each camera stands in, by corruption."""
+    """Each camera's weather, by corruption."""
     found = [experiment.fleet.weather(camera.id, round) for camera in experiment.fleet.cameras]
-    return [weather.corruption if weather.severity else "clear" for weather in found]
+    return [one.corruption if one.severity or one.corruption == AS_IT_IS else "clear" for one in found]
 
 
 def _over_rounds(rows: Iterable[Row], column: str) -> float | None:
@@ -201,7 +203,7 @@ def _means(weathers: Sequence[str], arms: Mapping[str, Measured], weather: str) 
 
 
 def _in(weathers: Sequence[str], weather: str, measured: Measured) -> list[float]:
-    """The accuracies of the cameras that stand in a weather."""
+    """The accuracies of the cameras in one weather."""
     return [accuracy for camera, accuracy in measured.weather.items() if weathers[camera] == weather]
 
 

@@ -29,7 +29,7 @@ def show_run(console: Console, summary: Mapping[str, Any]) -> None:
 def accuracy_table(summary: Mapping[str, Any]) -> RenderableType:
     """Accuracy in per cent by corruption, the fleet's mean, and in clear air, and over how many cameras each mean is.
 
-    A mean over fewer cameras than its row has says so itself: "75.8 (3)".
+    A mean over fewer cameras than its row has gives their number: "75.8 (3)".
     """
     rounds = f"{summary['rounds']} round{'s' * (summary['rounds'] != 1)}"
     table = Table(title=f"Accuracy, % ({escape(summary['data'])}, {rounds})")

@@ -1,4 +1,4 @@
-"""Who is told how a run goes. Knows rows of rounds; not who looks at them, nor where."""
+"""What is called as a run goes on: a progress bar, say. Knows rows of rounds; not how they are shown."""
 
 from fed_lorac.records.ledger import Row
 

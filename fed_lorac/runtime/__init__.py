@@ -1,1 +1,1 @@
-"""What every room stands on: precision, files that appear whole, a folder's lock, Flower's private parts."""
+"""What every other package uses: precision, files that appear whole, a folder's lock, Flower's private parts."""

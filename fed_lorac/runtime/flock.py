@@ -28,7 +28,7 @@ def lock_file(handle: int, *, shared: bool = False, wait: bool = False) -> bool 
 
 
 def is_at(handle: int, path: Path) -> bool:
-    """Whether the path still leads to the file that is open: who held its lock before may have removed it."""
+    """Whether the path still leads to the open file: an earlier holder of the lock may have removed it."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except OSError as error:

@@ -89,7 +89,7 @@ class Kind:
         return name in self.also or self.is_outside(name) or self.is_of_library(name)
 
     def load(self, name: str) -> Any:
-        """What a name stands for, imported. Raises `ConfigError` where there is none, or it keeps no contract."""
+        """What a name stands for, imported. Raises `ConfigError` where there is none, or it breaks its contract."""
         if (found := self.find(name)) is None:
             raise self._unknown(name)
         if not isinstance(found, str):
@@ -114,7 +114,7 @@ class Kind:
         )
 
     def broken(self, name: str, what: str) -> ConfigError:
-        """What is said of somebody else's part that keeps no contract."""
+        """The error for somebody else's part that breaks its contract."""
         return ConfigError(
             f"{self.contract[:1].upper()}{self.contract[1:]}; {name!r} is not: {what}. Mend it: see docs/extending.md."
         )
@@ -135,7 +135,7 @@ class Kind:
         return made
 
     def rules(self, name: str) -> dict[str, Rule]:
-        """The settings that a name brings: field or parameter -> rule. None, where a name stands for nothing."""
+        """The settings that a name brings: field or parameter -> rule. None for an unknown name."""
         if self.is_outside(name):
             return {key: rule for key, rule in settings_of(self.load(name)).items() if key not in self.given}
         if self.declared is not None:
@@ -202,7 +202,7 @@ def _installed(group: str, built_in: tuple[str, ...]) -> Mapping[str, EntryPoint
         whose = point.dist.name if point.dist else "a package"
         if point.name in built_in or found.get(point.name, point).value != point.value:
             raise ConfigError(
-                f"A name stands for one thing; {whose} registers {point.name!r} in {group}, which "
+                f"A name must mean one thing; {whose} registers {point.name!r} in {group}, which "
                 f"{'is built in' if point.name in built_in else f'{found[point.name].value} has already'}. Rename or "
                 "uninstall it."
             )

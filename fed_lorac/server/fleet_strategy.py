@@ -1,5 +1,5 @@
-"""FleetStrategy: which cameras are asked, what each has still to be told, and how many bytes that takes. Knows Flower's
-Strategy, rosters and updates as frames; not how an update came about, nor what cameras' replies hold.
+"""FleetStrategy: which cameras are sampled, which updates each still lacks, and how many bytes those take. Knows
+Flower's Strategy, rosters and updates as frames; not how an update came about, nor what cameras' replies hold.
 
 One round: the drawn cameras are asked to train; what their replies come to, if anything, goes to EVERY camera at once,
 with the round's evaluation. A camera that did not confirm an update gets it again with its next message, and so catches

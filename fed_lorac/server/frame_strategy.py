@@ -1,5 +1,5 @@
 """Rounds over frames: judges cameras' frames as they come, has a strategy make one update of them, and sends it. Knows
-Flower's records and frames; not what is averaged (the strategy says that), nor who is asked and told
+Flower's records and frames; not how deltas are averaged (the strategy does that), nor which cameras are sampled
 (`fleet_strategy`)."""
 
 import logging
@@ -48,7 +48,7 @@ class FrameStrategy(FleetStrategy):
         strategy: what is made of a round's deltas.
         spec: what is agreed on with the cameras.
         codec: of the frames down.
-        seed: whose streams ("codec", "server", round) and ("noise", round) are drawn from.
+        seed: the seed of the streams ("codec", "server", round) and ("noise", round).
         rules: who takes part in a round, and its quorum.
         encode_global_model: see `FleetStrategy`.
         weather_of: camera -> the number of its weather, for strategies that cluster cameras by it.

@@ -16,7 +16,7 @@ from fed_lorac.wire.billing import MessageSize
 
 __all__ = ["SilentFleet"]
 
-_ROUNDS, _HEARD = "rounds", "heard"  # what is noted: "made" -> rounds that counted, camera -> those it was there for
+_ROUNDS, _HEARD = "rounds", "heard"  # notes: "made" -> rounds that counted, camera -> those in which it was reached
 
 
 class SilentFleet(FleetStrategy):

@@ -1,6 +1,6 @@
 """A strategy as a value: what a server and its cameras agree on before the first round, what the server makes of a
 round's deltas, and what it keeps. Knows adapters, the layout of frames and sums of deltas; not Flower, frames' bytes,
-quorums, or who is asked and told: `FrameStrategy` drives it."""
+quorums, or sampling: `FrameStrategy` drives it."""
 
 import copy
 import math
@@ -86,7 +86,7 @@ class FrameSpec:
 
     @property
     def states_are_deltas(self) -> bool:
-        """Whether what cameras send is a delta as it is; else a frozen part that both ends know is put back."""
+        """Whether a camera's state is itself a delta; else the server adds the frozen part, which both ends know."""
         return set(self.template) == set(self.deltas)
 
     def template_for(self, camera: int) -> Shapes:

@@ -103,6 +103,6 @@ def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
 
 
 def update_message_bytes(update: Update) -> int:
-    """The bytes of the message that tells a camera of an update."""
+    """The bytes of the message that sends a camera an update."""
     told = ConfigRecord({"measure": True, "statistics": False, "server-round": 1})
     return Downlink([update]).messages_down([0], told, MessageType.EVALUATE)[0].size.message_bytes

@@ -52,7 +52,7 @@ def identity_of(experiment: Experiment) -> dict[str, str]:
 
 
 def _weather(experiment: Experiment) -> str:
-    """The code that makes it, which says nothing of the libraries under it: their versions are told apart already."""
+    """The code of the part alone; the versions of its libraries are compared elsewhere."""
     if experiment.config.data.name == "cifar10c":
         return "on file"
     found = {corruption_fingerprint(name) for name in experiment.fleet.corruptions if name in CORRUPTIONS.names}

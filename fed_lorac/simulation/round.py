@@ -254,7 +254,7 @@ def _guesses_of(observed: Mapping[str, float]) -> dict[str, object]:
 
 
 def _watched(replies: Iterable[Message], watch: Watch, errors: list[str] | None = None) -> Iterator[Message]:
-    """The replies, each told to the watch; what failed is counted in `errors`, by reason."""
+    """The replies, each reported to the watch; failures are counted in `errors`, by reason."""
     for reply in replies:
         watch.reply()
         if errors is not None and not reply.has_content():

@@ -1,5 +1,5 @@
-"""A whole run over any Flower Grid: the base measured, round after round, the folder written, gone on with after a
-kill. Knows strategies, rounds, records and checkpoints; not apps, nor who works where."""
+"""A whole run over any Flower Grid: the base is measured, rounds are run, the folder is written, and a run resumes
+after a kill. Knows strategies, rounds, records and checkpoints; not apps or workers."""
 
 import json
 import logging
@@ -55,11 +55,11 @@ class Memories(Protocol):
 
 
 @dataclass
-class _Standing:
-    """How far a run is: what is in no update by then, its nodes' states, and what it last measured."""
+class _Progress:
+    """How far a run has come: what no update holds by then, its nodes' states, and what it last measured."""
 
     round: int = 0
-    outside: Sums = field(default_factory=dict)
+    not_in_updates: Sums = field(default_factory=dict)
     states: Mapping[int, RecordDict] = field(default_factory=dict)
     measured: dict[str, Measured] = field(
         default_factory=lambda: {arm: Measured() for arm in ("source", "zero_byte", "adapted")}
@@ -82,7 +82,7 @@ def run_rounds(
     run.begin()
     interrupted = False
     try:
-        while run.standing.round < config.run.rounds:
+        while run.progress.round < config.run.rounds:
             run.round()
     except KeyboardInterrupt:
         interrupted = True
@@ -103,11 +103,11 @@ class _Run:
         self._strategy: FleetStrategy = strategy_of(self._experiment, clock=self._clock)
         self._full = reference_of(self._experiment)
         self._identity = identity_of(self._experiment)  # it stays, and reading it off takes a network
-        self.standing = _Standing()
-        self._remarks: list[str] | None = None  # once there is an update to look at
+        self.progress = _Progress()
+        self._warnings: list[str] | None = None  # once there is an update to look at
 
     def begin(self) -> None:
-        """Call the roll; then go on where the newest checkpoint stands, or measure the base."""
+        """Find all cameras; then resume from the newest checkpoint, or measure the base."""
         self._strategy.roster = roll_call(self._grid, self._config.fleet.cameras)
         kept = self._folder.newest_checkpoint() if self._folder.resumes else None
         if kept is not None:
@@ -118,12 +118,12 @@ class _Run:
         self._folder.ledger.cut({"rounds": 0, "cameras": 0})
         timeout = self._config.run.round_timeout_s
         source, zero_byte = measure_base(self._grid, self._strategy, self._watch, timeout)
-        self.standing.measured |= {"source": source, "zero_byte": zero_byte}
+        self.progress.measured |= {"source": source, "zero_byte": zero_byte}
         self._save()
 
     def round(self) -> None:
         """One round, its rows, its checkpoint."""
-        run, number = self._config.run, self.standing.round + 1
+        run, number = self._config.run, self.progress.round + 1
         last = number == run.rounds
         measure = last or number % run.evaluate_every == 0
         found, seconds = run_round(
@@ -136,7 +136,7 @@ class _Run:
             watch=self._watch,
         )
         ledger, report = self._folder.ledger, self._strategy.report
-        measured = self.standing.measured
+        measured = self.progress.measured
         if measure:
             measured["adapted"] = found
         if measure and self._experiment.fleet.changing:
@@ -144,25 +144,25 @@ class _Run:
         base = {arm: measured[arm] for arm in ("source", "zero_byte") if measure}
         self._folder.lock.check()
         row = write_rows(ledger, report, self._experiment.fleet, self._full, found, seconds, clock=self._clock, **base)
-        self._stand(number)
+        self._mark_done(number)
         every = run.table(FleetEngine).checkpoint_every
         if last or (every and number % every == 0):
             self._save()
         self._watch.round(row, run.rounds)
-        self._remark()
+        self._warn_once()
 
-    def _stand(self, round: int) -> None:
-        """That round is done: what an interrupted one after it changes is no part of the results."""
+    def _mark_done(self, round: int) -> None:
+        """Note that the round is done: results are as of this round, whatever an interrupted one after it changes."""
         states = {} if self._memories is None else dict(self._memories.states())
-        outside = self._strategy.not_in_updates()
-        self.standing.round, self.standing.outside, self.standing.states = round, outside, states
+        not_in_updates = self._strategy.not_in_updates()
+        self.progress.round, self.progress.not_in_updates, self.progress.states = round, not_in_updates, states
 
-    def _remark(self) -> None:
-        """Say once what the first update shows."""
-        if self._remarks is None and self._strategy.updates:
+    def _warn_once(self) -> None:
+        """Warn, once there is an update, where it takes more bytes than another downlink would."""
+        if self._warnings is None and self._strategy.updates:
             said = wasteful(self._experiment, self._strategy.updates[0])
-            self._remarks = [] if said is None else [said]
-            for text in self._remarks:
+            self._warnings = [] if said is None else [said]
+            for text in self._warnings:
                 logging.getLogger(__name__).warning("%s", text)
 
     def finish(self, *, interrupted: bool) -> dict[str, Any]:
@@ -173,8 +173,8 @@ class _Run:
             check_anyone_trained(rows)
         cameras = sorted(self._strategy.roster.values())
         groups = {str(k): group for k in cameras if (group := self._strategy.cluster_of(k)) is not None}
-        self._remark()
-        arms, said = self.standing.measured, self._remarks or ()
+        self._warn_once()
+        arms, said = self.progress.measured, self._warnings or ()
         found = summary(self._experiment, rows, **arms, groups=groups, interrupted=interrupted, remarks=said)
         # An interrupted round may have made its update already, but has no row: it never was.
         updates = [update for update in self._strategy.updates if update.round <= found["rounds"]]
@@ -193,19 +193,22 @@ class _Run:
         }
         self._folder.finish(
             found,
-            adapter=adapter_state(self._experiment, global_model, updates, self.standing.outside),
-            model=model_state(self._experiment, global_model, self.standing.outside),
+            adapter=adapter_state(self._experiment, global_model, updates, self.progress.not_in_updates),
+            model=model_state(self._experiment, global_model, self.progress.not_in_updates),
             cameras=self._of_cameras(),
             metadata=metadata,
         )
         return found
 
     def _of_cameras(self) -> dict[str, Tensor]:
-        """What is each camera's own, from memories or as sent with the last evaluation: `camera-<id>.<batch norm>.
-        running_mean` and so on, and `own-<n>.` before a change of the model that `own.camera-<id>` = n have."""
+        """What is each camera's own, from memories or as sent with the last evaluation.
+
+        `camera-<id>.<batch norm>.running_mean` and so on; and `own-<n>.<tensor>`, a delta of the model, which belongs
+        to the cameras whose `own.camera-<id>` is n.
+        """
         roster = self._strategy.roster
         said = {node: self._strategy.evaluations.get(camera, RecordDict()) for node, camera in roster.items()}
-        states = said if self._memories is None else self.standing.states
+        states = said if self._memories is None else self.progress.states
         cameras = {roster[node]: ClientState.read(state) for node, state in states.items() if node in roster}
         found = {
             f"camera-{camera}.{name}": value
@@ -215,12 +218,12 @@ class _Run:
         return found | self._own_parts({camera: state.personal_frame for camera, state in sorted(cameras.items())})
 
     def _own_parts(self, frames: Mapping[int, bytes]) -> dict[str, Tensor]:
-        """Cameras that were told the same share one change."""
+        """The delta of each camera's own, kept once for cameras that were sent the same frame."""
         places = {frame: place for place, frame in enumerate(dict.fromkeys(filter(None, frames.values())))}
         found = {f"own.camera-{k}": torch.tensor(places[frame]) for k, frame in frames.items() if frame}
         for frame, place in places.items():
-            change = own_state(self._experiment, frame, self.standing.outside)
-            found |= {f"own-{place}.{name}": tensor for name, tensor in change.items()}
+            delta = own_state(self._experiment, frame, self.progress.not_in_updates)
+            found |= {f"own-{place}.{name}": tensor for name, tensor in delta.items()}
         return found
 
     def _save(self) -> None:
@@ -236,11 +239,11 @@ class _Run:
             "clock": self._clock.state(),
             "confirmed": strategy.confirmed,
             "notes": strategy.notes,
-            "measured": {arm: vars(measured) for arm, measured in self.standing.measured.items()},
+            "measured": {arm: vars(measured) for arm, measured in self.progress.measured.items()},
         }
         tensors = packed_tensors(self._memories.states(), strategy.sums)
         updates = {update.round: update.frame for update in strategy.updates}
-        self._folder.checkpoints.write(Checkpoint(self.standing.round, facts, tensors, updates))
+        self._folder.checkpoints.write(Checkpoint(self.progress.round, facts, tensors, updates))
 
     def _restore(self, kept: Checkpoint) -> None:
         if self._memories is None:
@@ -257,14 +260,14 @@ class _Run:
         self._clock.restore(**kept.facts.get("clock", {}))
         for arm, measured in kept.facts["measured"].items():
             by_camera = {kind: {int(camera): v for camera, v in values.items()} for kind, values in measured.items()}
-            self.standing.measured[arm] = Measured(**by_camera)
+            self.progress.measured[arm] = Measured(**by_camera)
         updates = sorted(kept.updates.items())
         states, sums = unpacked_tensors(kept.tensors)
         self._memories.restore(states, updates)
         confirmed = {int(camera): round for camera, round in kept.facts["confirmed"].items()}
         notes = kept.facts["notes"]
         self._strategy.resume([Update(*update) for update in updates], confirmed, sums, notes)
-        self._stand(kept.round)
+        self._mark_done(kept.round)
 
 
 def _clock(experiment: Experiment, limits: LimitedDevices) -> Clock:

@@ -67,7 +67,7 @@ class _Checks:
         return found
 
     def to_delta(self, state: State) -> State:
-        """What a state says, to someone who has the base alone."""
+        """The delta of a state, as a receiver finds it that has the base alone."""
         return self.adapter.to_delta(copy.deepcopy(self.base), torch_stream(0, "adapter"))(state)
 
     def is_a_value(self) -> None:

@@ -17,6 +17,8 @@ from fed_lorac.testing.laws import told, under
 
 __all__ = ["check_corruption", "check_dataset"]
 
+_OURS = ("download", "resize", "cloud_share", "cameras", "eval_share", "cloud_cameras")  # settings of built-in ones
+
 
 def check_corruption(corruption: str | Callable[..., np.ndarray], *, image_size: int = 32, **settings: object) -> None:
     """Hold a corruption to its laws, at every severity.
@@ -80,7 +82,7 @@ def check_dataset(
     if not isinstance(dataset, str):
         dataset = f"{dataset.__module__}:{dataset.__qualname__}"
     law("there must be such a data set", DATASETS.find(dataset), dataset)
-    own = {key: settings.pop(key) for key in ("download", "cloud_share") if key in settings}
+    own = {key: settings.pop(key) for key in _OURS if key in settings}
     with TemporaryDirectory() as cache:
         try:
             one, other = (
@@ -107,7 +109,25 @@ def _check_pools(law: Callable[..., None], data: Dataset) -> None:
     labels = set(np.unique(data.labels).tolist())
     law("labels must be from 0 to below the number of classes", labels <= set(range(len(data.classes))), labels)
     law("names of classes must differ", len(set(data.classes)) == len(data.classes), data.classes)
+    _check_cameras(law, data)
     for name, pool in pools.items():
+        if data.cameras and (name != "cloud" or not len(pool)):
+            continue  # cameras see what they see, and may go without a cloud
         law(f"the {name} must have images", len(pool))
         missing = sorted(set(range(len(data.classes))) - set(np.unique(data.labels[pool]).tolist()))
         law(f"the {name} must see every class", not missing, f"none of {[data.classes[k] for k in missing][:5]}")
+
+
+def _check_cameras(law: Callable[..., None], data: Dataset) -> None:
+    """Where cameras have images of their own."""
+    names = [one.camera for one in data.cameras]
+    law("names of cameras must differ", len(set(names)) == len(names), names)
+    for name, pool in (("train", data.fleet), ("evaluation", data.evaluation)):
+        whose = [getattr(one, name) for one in data.cameras]
+        law(
+            "cameras must have all images of the fleet and the evaluation between them, each image one camera",
+            not whose or np.array_equal(np.sort(np.concatenate(whose)), pool),
+        )
+        for one, images in zip(data.cameras, whose, strict=True):
+            law(f"every camera must have images to adapt on and to be measured on: {one.camera!r}", len(images))
+            law("a camera's images must be in the order of time, by index", (np.diff(images) > 0).all(), one.camera)

@@ -1,4 +1,4 @@
-"""How a law is told that does not hold, and what several checks look at. Knows tensors; not which laws there are."""
+"""The message for a law that does not hold, and what several checks share. Knows tensors; not which laws there are."""
 
 from collections.abc import Mapping
 

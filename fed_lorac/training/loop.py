@@ -24,7 +24,7 @@ from fed_lorac.training.objectives.labels import Labels
 from fed_lorac.training.objectives.learners import Learners
 from fed_lorac.training.objectives.objective import Objective
 
-__all__ = ["Outcome", "Recipe", "Task", "cosine", "decayed_groups", "train", "warm_cosine"]
+__all__ = ["Outcome", "Recipe", "Task", "cosine", "train", "warm_cosine"]
 
 
 LABELS = Labels()
@@ -78,15 +78,6 @@ def warm_cosine(step: int, steps: int, warm_share: float = 0.1) -> float:
     """A linear rise over the first `warm_share` of the steps, then `cosine` over the rest."""
     warm = max(1, round(warm_share * steps))
     return (step + 1) / warm if step < warm else cosine(step - warm, steps - warm)
-
-
-def decayed_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """The trainable parameters in two optimizer groups: decay on matrices, none on vectors."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _decays(trained: Sequence[Tensor], weight_decay: float) -> list[float]:
@@ -162,7 +153,7 @@ class _Block:
         self.seen, self.losses = [0] * len(tasks), torch.zeros(len(tasks), dtype=torch.float64, device=self.like.device)
 
     def dismiss(self, step: int | None) -> None:
-        """Let those go who have taken their steps (all, where `step` is None); the rest close ranks."""
+        """Remove the cameras that have taken all their steps (all cameras, where `step` is None) from the stack."""
         done = {k for k in self.live if step is None or self.tasks[k].steps <= step}
         if not done:
             return

@@ -117,7 +117,8 @@ def test_parts_of_ones_own_run_under_flwr_run(
 
 
 @pytest.mark.skipif(
-    not (ROOT / "fed_lorac/models/weights" / SHIPPED["resnet8"]).exists(), reason="the weights are not shipped"
+    not (ROOT / "fed_lorac/models/weights" / SHIPPED["resnet8"]["digits"]).exists(),
+    reason="the weights are not shipped",
 )
 def test_the_shipped_weights_are_found_from_inside_the_bundle(flwr_run: FlwrRun) -> None:
     said = flwr_run(

@@ -60,7 +60,7 @@ def distance(one: State, other: State) -> float:
     return float((flat[0] - flat[1]).norm() / max(float(flat[0].norm()), float(flat[1].norm()), 1e-30))
 
 
-def test_a_change_is_the_papers_sum_of_two_products() -> None:
+def test_a_delta_is_the_papers_sum_of_two_products() -> None:
     model, given_ = attached(), state(1)
     ADAPTER.load(model, given_)
     found = changes(given_)
@@ -72,7 +72,7 @@ def test_a_change_is_the_papers_sum_of_two_products() -> None:
 
 
 @given(NUMBERS, NUMBERS, st.integers(0, 99), st.integers(100, 199))
-def test_a_change_is_linear_in_the_state(a: float, b: float, x: int, y: int) -> None:
+def test_a_delta_is_linear_in_the_state(a: float, b: float, x: int, y: int) -> None:
     found, one, other = changes(summed((a, state(x)), (b, state(y)))), changes(state(x)), changes(state(y))
     size = sum(float(t.norm()) for t in (*one.values(), *other.values()))
     for name in found:
@@ -80,7 +80,7 @@ def test_a_change_is_linear_in_the_state(a: float, b: float, x: int, y: int) -> 
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.floats(0.125, 1)), min_size=1, max_size=5))
-def test_the_mean_of_states_is_the_mean_of_changes(cameras: list[tuple[int, float]]) -> None:
+def test_the_mean_of_states_is_the_mean_of_deltas(cameras: list[tuple[int, float]]) -> None:
     total = sum(weight for _, weight in cameras)
     terms = [(weight / total, state(seed)) for seed, weight in cameras]
     each = [(weight, changes(one)) for weight, one in terms]
@@ -88,7 +88,7 @@ def test_the_mean_of_states_is_the_mean_of_changes(cameras: list[tuple[int, floa
     assert distance(changes(summed(*terms)), mean) < 1e-6
 
 
-def test_a_change_has_twice_the_rank_of_its_parts() -> None:
+def test_a_delta_has_twice_the_rank_of_its_parts() -> None:
     found = changes(state(1))
     for name in branches(attached()):
         view = view_of(SHAPES[f"{name}.weight"])
@@ -160,7 +160,7 @@ def test_a_state_that_does_not_fit_is_not_expanded(wrong: str) -> None:
         changes(given_)
 
 
-def test_what_is_not_a_branchs_own_passes_as_it_is() -> None:
+def test_tensors_that_are_not_of_a_branch_pass_unchanged() -> None:
     extra = {**state(1), "bn1.running_mean": torch.ones(4)}
     found = ADAPTER.to_delta(BASE, torch_stream(0, "adapter"))(extra)
     assert all(found[key] is extra[key] for key in ("conv1.weight", "fc.weight", "bn1.running_mean"))

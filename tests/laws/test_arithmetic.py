@@ -74,7 +74,7 @@ def test_a_mean_that_learns_its_total_last_is_the_mean(cameras: int, scale: floa
     assert off({name: found.dense().numpy() for name, found in mean.deltas().items()}, expected) < 1e-6
 
 
-def test_ten_thousand_changes_are_summed_to_a_millionth():
+def test_ten_thousand_deltas_are_summed_to_a_millionth():
     total, exact = DeltaSum((50,)), np.zeros(50)
     for seed in range(10_000):
         change = np.random.default_rng(seed).standard_normal(50).astype(np.float32)
@@ -177,7 +177,7 @@ def test_the_stack_is_sent_dense_where_that_is_smaller(cameras: int):
 
 @settings(max_examples=20, deadline=None)
 @given(cameras=st.integers(1, 8), rank=st.integers(1, 6))
-def test_svd_sends_the_nearest_change_of_its_rank(cameras: int, rank: int):
+def test_svd_sends_the_nearest_delta_of_its_rank(cameras: int, rank: int):
     total = sum_states(fleet(cameras), SHAPES, 1.0)["conv.weight"]
     sent = compressed(total, "conv.weight", "svd", rank)
     assert sent["conv.A"].shape[0] <= rank
@@ -205,7 +205,7 @@ def test_nothing_is_multiplied_out_where_the_stack_is_thinner(monkeypatch: pytes
     assert 0 < relative_distance(sum_states([(sent, 1.0)], SHAPES, 1.0), exact) < 1
 
 
-def test_at_most_one_cameras_dense_change_is_alive():
+def test_at_most_one_cameras_dense_delta_is_in_memory():
     alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
     most = 0
 

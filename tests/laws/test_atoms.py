@@ -53,7 +53,7 @@ def stepped(model: nn.Module, seed: int) -> nn.Module:
 # --- the algebra
 
 
-def test_the_change_is_a_sum_over_atoms():
+def test_the_delta_is_a_sum_over_atoms():
     alpha, D = draw(0, 4, 3, 5), draw(1, 5, 2, 2)
     by_hand = torch.zeros(4, 3, 2, 2, dtype=torch.float64)
     for o, i, j in product(range(4), range(3), range(5)):
@@ -205,7 +205,7 @@ def test_states_are_named_and_shaped_as_the_papers_tensors():
 
 @settings(deadline=None, max_examples=10)
 @given(st.lists(st.floats(-2, 2), min_size=2, max_size=4), st.sampled_from([6, 9, 12]))
-def test_the_change_is_linear_in_the_state(weights: list[float], m: int):
+def test_the_delta_is_linear_in_the_state(weights: list[float], m: int):
     base, generator = network(), torch_stream(0, "A")
     adapter = FilterAtoms(atoms=m, kc=4).fit_to(base)
     states = []
@@ -222,7 +222,7 @@ def test_the_change_is_linear_in_the_state(weights: list[float], m: int):
         assert change.dtype == torch.float32 and change.shape == base.get_parameter(name).shape
 
 
-def test_the_overcomplete_change_is_not():
+def test_the_overcomplete_delta_is_not():
     base, model = network(), network()
     adapter = FilterAtoms(atoms=9, kc=0, m1=3, train_first_conv=False, train_classifier=False).fit_to(base)
     adapter.attach(model, torch_stream(0, "A"))

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from named_adapters import named_adapter
+from second_routes import decayed_groups
 from torch import Tensor, nn
 
 from fed_lorac.adapters.lora_c import LoraC
@@ -131,7 +132,9 @@ def test_the_same_block_twice_is_the_same_bit_for_bit(method: str) -> None:
     st.integers(1, 4),
     st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=4, max_size=4),
 )
-def test_who_else_is_in_the_block_does_not_matter(order: list[int], count: int, sizes: list[tuple[int, int]]) -> None:
+def test_a_cameras_result_is_the_same_whichever_cameras_share_its_block(
+    order: list[int], count: int, sizes: list[tuple[int, int]]
+) -> None:
     if any(n % 4 == 1 for n, _ in sizes):
         sizes = [(n + 1 if n % 4 == 1 else n, s) for n, s in sizes]  # one image is no batch for a batch norm
     chosen = order[:count]
@@ -197,7 +200,6 @@ def test_a_step_of_each_camera_is_pytorchs_own(momentum: float, nesterov: bool) 
 
 def by_hand(model: nn.Module, task: Task, recipe: Recipe) -> None:
     from fed_lorac.training.batches import to_input
-    from fed_lorac.training.loop import decayed_groups
 
     sgd = torch.optim.SGD(
         decayed_groups(model, recipe.weight_decay), recipe.lr, recipe.momentum, nesterov=recipe.nesterov
@@ -260,7 +262,7 @@ class Odd(nn.Module):
         return x * self.weight
 
 
-def test_networks_that_cannot_stand_side_by_side_are_trained_one_at_a_time() -> None:
+def test_networks_that_cannot_be_stacked_are_trained_one_at_a_time() -> None:
     make = [
         nn.Sequential(nn.Conv2d(3, 4, 3).double(), Odd(), nn.Flatten(), nn.Linear(144, 3).double()) for _ in range(2)
     ]
@@ -271,7 +273,7 @@ def test_networks_that_cannot_stand_side_by_side_are_trained_one_at_a_time() -> 
     assert all(furthest(a, b) == 0.0 for a, b in zip(make, twins, strict=True))
 
 
-def test_torchvisions_networks_stand_side_by_side() -> None:
+def test_torchvisions_networks_can_be_stacked() -> None:
     model = build("resnet18", num_classes=3)
     LoraC(1, 1.0).attach(model, torch_stream(0, "A"))
     assert why_apart(model) == ""

@@ -207,7 +207,7 @@ def test_overflow_is_refused_from_the_first_number_that_rounds_to_infinity(
         None,
     ],
 )
-def test_what_is_no_dense_float_tensor_is_refused_by_name(value: object) -> None:
+def test_a_tensor_that_is_not_dense_or_not_float_is_refused_by_name(value: object) -> None:
     with pytest.raises(RefusedFrameError, match=r"'bn\.num_batches_tracked'") as caught:
         encode({"bn.num_batches_tracked": value}, dtype="fp32", base=BASE)  # type: ignore[dict-item]
     assert caught.value.reason == "not encodable"

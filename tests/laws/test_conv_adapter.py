@@ -83,7 +83,7 @@ def test_a_method_may_choose_its_convolutions() -> None:
     assert trainable_parameters(model) == sum(m.out_channels for m in branches(model).values())
 
 
-def test_a_branch_is_a_convolution_by_the_sum_of_weight_and_change() -> None:
+def test_a_branch_is_a_convolution_by_the_sum_of_weight_and_delta() -> None:
     model, twin = moved(attached()[0]), plain()
     for name, layer in branches(model).items():
         twin.get_parameter(f"{name}.weight").data += 0.5 * layer.get_parameter("gain") * layer.get_buffer("pattern")
@@ -106,7 +106,7 @@ def test_a_convolution_without_its_branch_is_the_plain_one_it_was() -> None:
         assert set(vars(layer)) == left == set(vars(plain().get_submodule(name)))
 
 
-def test_a_frozen_tensor_is_no_part_of_what_is_kept_and_goes_where_the_network_goes() -> None:
+def test_a_frozen_tensor_is_not_saved_and_follows_the_network_to_its_device() -> None:
     model = attached()[0]
     assert not any("pattern" in name for name in model.state_dict())
     twin = copy.deepcopy(model).double()

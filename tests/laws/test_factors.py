@@ -7,18 +7,17 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from second_routes import two_step
 from torch import Tensor
 
 from fed_lorac.adapters.algebra.factors import (
     delta,
-    delta_from_view,
     init_factors,
     rank_rows,
     stack,
     to_view,
     truncate,
     truncate_dense,
-    two_step,
     view_of,
 )
 from fed_lorac.adapters.deltas import apply_delta, changed_names, check_delta, dense_delta, fold
@@ -201,7 +200,7 @@ def test_the_svd_downlink_with_a_residual_loses_nothing_over_rounds():
 def test_a_view_and_back_is_the_weight(seed: int, out: int, in_: int, k: int):
     weight = normal(seed, out, in_, k, k)
     assert to_view(weight).shape == view_of(weight.shape) == (out * k, in_ * k)
-    assert torch.equal(delta_from_view(to_view(weight), weight.shape), weight)
+    assert torch.equal(to_view(weight).reshape(weight.shape), weight)
     last = weight.to(memory_format=torch.channels_last)
     assert torch.equal(to_view(last), to_view(weight))
 
@@ -239,7 +238,6 @@ def test_ranks_modes_and_stacks_out_of_range_are_refused():
         lambda: stack([], []),
         lambda: stack([(A, B)], [0.5, 0.5]),
         lambda: stack([(A, B), (torch.zeros(2, 8), B)], [0.5, 0.5]),
-        lambda: delta_from_view(torch.zeros(12, 8), (4, 3, 3, 3)),
         lambda: two_step(torch.zeros(1, 3, 8, 8), torch.zeros(4, 3, 1, 3), torch.zeros(4, 3, 3, 1), (4, 3, 3, 3), 1.0),
     ):
         with pytest.raises(FactorError):
@@ -263,14 +261,14 @@ def test_a_state_names_the_tensors_it_changes():
     check_delta(some_state(0), SHAPES)
 
 
-def test_the_scale_is_of_factors_and_not_of_dense_changes():
+def test_the_scale_is_of_factors_and_not_of_dense_deltas():
     state = some_state(0)
     expected = delta(state["block.conv.A"], state["block.conv.B"], (4, 4, 3, 3), 2.0)
     assert torch.equal(dense_delta(state, "block.conv.weight", (4, 4, 3, 3), 2.0), expected)
     assert torch.equal(dense_delta(state, "stem.weight", (4, 3, 3, 3), 2.0), state["stem.weight"])
 
 
-def test_a_sum_of_states_is_the_sum_of_their_changes():
+def test_a_sum_of_states_is_the_sum_of_their_deltas():
     sums = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in SHAPES.items()}
     states, weights = [some_state(0), some_state(40)], [0.25, 0.75]
     for state, weight in zip(states, weights, strict=True):
@@ -281,7 +279,7 @@ def test_a_sum_of_states_is_the_sum_of_their_changes():
     assert not sums["fc.weight"].any()
 
 
-def test_a_change_folds_into_a_network_as_into_its_tensors():
+def test_a_delta_folds_into_a_network_as_into_its_tensors():
     net = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3), torch.nn.BatchNorm2d(4)).double()
     net.to(memory_format=torch.channels_last)
     state = {"0.A": normal(0, 2, 12), "0.B": normal(1, 12, 2), "1.running_mean": normal(2, 4)}
@@ -317,6 +315,6 @@ def test_a_misfit_state_is_refused_and_moves_nothing(wrong: dict[str, Tensor]):
     assert all((tensor == 1).all() for name, tensor in weights.items() if name != "count")
 
 
-def test_a_change_that_a_state_does_not_make_is_refused():
+def test_a_delta_that_no_state_has_is_refused():
     with pytest.raises(FactorError, match="asked for"):
         dense_delta(some_state(0), "fc.weight", (10, 4), 1.0)

@@ -5,13 +5,14 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from second_routes import decayed_groups
 from torch import nn
 
 from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.models import build
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.training.batches import shuffled_batches, to_input
-from fed_lorac.training.loop import Recipe, Task, decayed_groups, train
+from fed_lorac.training.loop import Recipe, Task, train
 
 
 def network() -> nn.Module:

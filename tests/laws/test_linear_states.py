@@ -280,7 +280,7 @@ def test_moments_over_states_survive_a_resume() -> None:
     ],
 )
 def test_a_server_that_leaves_no_state_is_refused(own: Strategy, method: str, what: str) -> None:
-    with pytest.raises(ConfigError, match=f"{what} acts on deltas and makes one that no state stands for"):
+    with pytest.raises(ConfigError, match=f"{what} acts on deltas, and its result cannot be written as a state"):
         FrameStrategy.for_model(own, network(), ADAPTERS[method])
 
 
@@ -317,7 +317,7 @@ def test_a_rotating_basis_needs_one_to_rotate() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"strategy.name": "rotating-basis", "codec.error_feedback": True, "codec.up": "int8"}, "basis is another"),
+        ({"strategy.name": "rotating-basis", "codec.error_feedback": True, "codec.up": "int8"}, "basis is drawn anew"),
         (
             {"strategy.name": "fedavg", "adapter.method": "aad", "strategy.server_optimizer": "yogi"},
             "Yogi acts on deltas",

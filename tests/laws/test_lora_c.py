@@ -467,7 +467,7 @@ def test_a_misfit_delta_is_refused_and_so_is_a_network_in_its_turn():
             fold(attached, {})
 
 
-def test_a_dense_change_of_a_branch_is_the_layers_own_delta():
+def test_a_dense_delta_of_a_branch_is_the_layers_own_delta():
     model = net()
     adapter = attach(model, rank=2, alpha=4)
     disturb(model)

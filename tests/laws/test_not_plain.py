@@ -313,7 +313,7 @@ def hooked(model: nn.Module) -> nn.Module:
     return model
 
 
-def test_networks_that_side_by_side_would_lose_hooks_or_ties_stand_apart() -> None:
+def test_networks_with_hooks_or_ties_are_trained_apart() -> None:
     network = build("resnet8", width=4)
     assert why_apart(network) == ""
     assert "layer1.0.conv1, a Conv2d, has hooks" in why_apart(hooked(copy.deepcopy(network)))

@@ -130,7 +130,7 @@ class Forgetful(Gains):
     ],
     ids=repr,
 )
-def test_an_adapter_that_breaks_a_law_is_told_which(adapter: Adapter, law: str) -> None:
+def test_an_adapter_that_breaks_a_law_is_refused_with_the_law(adapter: Adapter, law: str) -> None:
     with pytest.raises(AssertionError, match=f"{type(adapter).__name__}: {law}"):
         check_adapter(adapter)
 
@@ -171,13 +171,13 @@ class Own(Strategy):
         ("round", "a state must have the round that it is of"),
     ],
 )
-def test_a_strategy_that_breaks_a_law_is_told_which(wrong: str, law: str) -> None:
+def test_a_strategy_that_breaks_a_law_is_refused_with_the_law(wrong: str, law: str) -> None:
     check_strategy(Own())
     with pytest.raises(AssertionError, match=f"Own: .*{law}"):
         check_strategy(Own(wrong=wrong))
 
 
-def test_a_codec_that_breaks_a_law_is_told_which() -> None:
+def test_a_codec_that_breaks_a_law_is_refused_with_the_law() -> None:
     int8 = by_name("int8")
     shrunk = replace(int8, name="shrunk", code=201, pack=lambda values, slot, rng: int8.pack(0.9 * values, slot, rng))
     with pytest.raises(AssertionError, match="shrunk: unbiased says"):
@@ -195,7 +195,7 @@ def drizzle(images: np.ndarray, severity: int, rng: np.random.Generator, *, wron
 
 
 @pytest.mark.parametrize(("wrong", "law"), [("global", "all randomness must come from"), ("dtype", "must be uint8")])
-def test_a_corruption_that_breaks_a_law_is_told_which(wrong: str, law: str) -> None:
+def test_a_corruption_that_breaks_a_law_is_refused_with_the_law(wrong: str, law: str) -> None:
     check_corruption(drizzle)
     with pytest.raises(AssertionError, match=f"drizzle: .*{law}"):
         check_corruption(drizzle, wrong=wrong)
@@ -208,7 +208,7 @@ def net(num_classes: int, *, wrong: str = "") -> nn.Module:
 
 
 @pytest.mark.parametrize(("wrong", "law"), [("classes", "logits must have the shape"), ("batch", "in evaluation")])
-def test_a_model_that_breaks_a_law_is_told_which(wrong: str, law: str) -> None:
+def test_a_model_that_breaks_a_law_is_refused_with_the_law(wrong: str, law: str) -> None:
     check_model(net)
     with pytest.raises(AssertionError, match=f"net: {law}"):
         check_model(net, wrong=wrong)
@@ -224,7 +224,7 @@ def stripes(root: object, image_size: int, *, count: int = 300, classes: int = 3
 @pytest.mark.parametrize(
     ("wrong", "law"), [({"classes": 2}, "labels must be"), ({"classes": 4}, "Every class must have an")]
 )
-def test_a_data_set_that_breaks_a_law_is_told_which(wrong: dict[str, int], law: str) -> None:
+def test_a_data_set_that_breaks_a_law_is_refused_with_the_law(wrong: dict[str, int], law: str) -> None:
     check_dataset(stripes)
     with pytest.raises(AssertionError, match=law):
         check_dataset(stripes, **wrong)

@@ -50,7 +50,7 @@ def off(adapter: LoraC, dtype: str) -> float:
     return relative_distance(sum_states([(meaning(adapter, arrived), 1.0)], shapes_of(base()), 2.0), exact)
 
 
-def test_what_was_drawn_and_its_change_are_what_was_trained():
+def test_what_was_drawn_plus_its_delta_is_what_was_trained():
     adapter = LoraC(2, 4.0).relative_to_init()
     assert adapter.relative
     whole, change = LoraC(2, 4.0).read(trained(LoraC(2, 4.0))), adapter.read(trained(adapter))
@@ -91,7 +91,7 @@ def test_a_coarse_codec_leaves_more_of_the_delta(dtype: str):
         ({"codec.up": "drive", "strategy.name": "flexlora"}, False),
     ],
 )
-def test_a_change_is_sent_where_a_is_drawn_anew_and_something_is_lost(changes: dict[str, str], relative: bool):
+def test_a_delta_is_sent_where_a_is_drawn_anew_and_the_codec_is_lossy(changes: dict[str, str], relative: bool):
     adapter = build_experiment(tiny(**changes)).adapter
     assert isinstance(adapter, LoraC) and adapter.relative == relative
 

@@ -110,9 +110,7 @@ def test_a_reply_that_cannot_be_counted_is_left_out_with_its_reason_and_billed(c
         (records(more=frame_record(GOOD)), 0, 0),
     ],
 )
-def test_what_is_refused_was_sent_and_is_billed_as_far_as_it_can_be_read(
-    content: RecordDict, frame_bytes: int, payload_bytes: int
-):
+def test_a_refused_frame_is_billed_as_far_as_it_can_be_read(content: RecordDict, frame_bytes: int, payload_bytes: int):
     [found] = verdicts([reply(0, content)], 1)
     assert found.size == MessageSize(payload_bytes, frame_bytes, message_bytes(content, reply=True))
 

@@ -17,7 +17,7 @@ from fed_lorac.runtime.precision import resolved_precision
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.training.accuracy import accuracy, batch_norms, reestimate_statistics
 from fed_lorac.training.batches import Augment, augmented, autocast, shuffled_batches, to_input
-from fed_lorac.training.loop import Recipe, Task, cosine, decayed_groups, train, warm_cosine
+from fed_lorac.training.loop import Recipe, Task, cosine, train, warm_cosine
 
 
 def photos(count: int, seed: int = 0) -> torch.Tensor:
@@ -75,11 +75,15 @@ def test_inputs_are_normalised_and_channels_last() -> None:
 
 
 def test_weight_decay_is_on_matrices_and_not_on_vectors() -> None:
-    model = build("resnet8", width=4)
-    matrices, vectors = decayed_groups(model, 5e-4)
-    assert {p.ndim for p in cast(list[torch.Tensor], matrices["params"])} == {2, 4}
-    assert {p.ndim for p in cast(list[torch.Tensor], vectors["params"])} == {1}
-    assert (matrices["weight_decay"], vectors["weight_decay"]) == (5e-4, 0.0)
+    stepped = []
+    for decay in (0.0, 0.1):
+        model = build("resnet8", width=4).double()
+        before = [p.detach().clone() for p in model.parameters()]
+        task = Task(photos(4), torch.arange(4), 1, stream(0, "decay"))
+        train([model], [task], recipe=Recipe(lr=0.5, batch_size=4, weight_decay=decay, augment="none"))
+        stepped.append([p.detach() for p in model.parameters()])
+    for start, free, decayed in zip(before, *stepped, strict=True):
+        torch.testing.assert_close(free - decayed, 0.5 * 0.1 * start * (start.ndim > 1), atol=1e-6, rtol=1e-4)
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing() -> None:

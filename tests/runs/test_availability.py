@@ -46,13 +46,13 @@ def test_the_ledger_has_what_the_streams_say(folder: Path):
     assert away and dropped
 
 
-def test_who_drops_out_was_asked_and_sent_nothing_back(folder: Path):
+def test_a_camera_that_drops_out_was_asked_and_sends_nothing(folder: Path):
     lost = [row for cameras in by_round(folder).values() for row in cameras.values() if row["reason"] == DROPPED_OUT]
     assert all(row["status"] == "left out" and row["uplink_message_bytes"] == 0 for row in lost)
     assert all(int(row["downlink_message_bytes"]) > 0 for row in lost)  # type: ignore[call-overload]
 
 
-def test_who_was_away_is_told_nothing_and_catches_up_at_a_price(folder: Path):
+def test_a_camera_that_was_away_is_sent_nothing_and_is_billed_for_catching_up(folder: Path):
     fleet = build_experiment(tiny(**FLEET, fleet__devices="limited", availability=0.6, dropout=0.3)).fleet
     found = by_round(folder)
     for round, cameras in found.items():

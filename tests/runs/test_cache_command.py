@@ -135,7 +135,7 @@ def test_an_entry_with_a_strangers_file_in_it_keeps_that_file(
     assert [path.name for path in place.iterdir()] == ["notes.txt"]
 
 
-def test_what_is_being_built_is_left_to_its_builder(
+def test_an_entry_being_built_is_left_to_its_builder(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def build() -> dict[str, np.ndarray]:
@@ -209,6 +209,6 @@ def test_a_terminal_is_asked_first(cache: Path, answer: str, gone: bool) -> None
     assert (cache / BASE).exists() is not gone
 
 
-def test_removing_what_is_gone_already_is_no_fault(cache: Path) -> None:
+def test_removing_an_entry_that_is_already_gone_is_no_error(cache: Path) -> None:
     items = inventory(cache)
     assert remove(items) == {} == remove(items)

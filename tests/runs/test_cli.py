@@ -96,7 +96,7 @@ def test_a_run_prints_its_table_and_json_and_can_be_shown_again(
         (["no-such-command"], 2, "No such command"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_sentence_and_by_the_exit_code(
+def test_an_error_is_one_message_and_a_nonzero_exit_code(
     arguments: list[str], code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert called(monkeypatch, *arguments) == code
@@ -166,7 +166,9 @@ def script(ending: str) -> list[str]:
         ("raise errors.RunError('told.')", 1, ("RunError: told.",), "Traceback"),
     ],
 )
-def test_what_ends_a_command_is_shown_as_what_it_is(ending: str, code: int, says: tuple[str, ...], never: str) -> None:
+def test_each_way_to_end_a_command_has_its_message_and_exit_code(
+    ending: str, code: int, says: tuple[str, ...], never: str
+) -> None:
     ended = subprocess.run(script(ending), env=environment(), capture_output=True, text=True, check=False)
     assert ended.returncode == code, ended.stderr
     assert all(text in ended.stderr for text in says) and never not in ended.stderr, ended.stderr
@@ -175,7 +177,7 @@ def test_what_ends_a_command_is_shown_as_what_it_is(ending: str, code: int, says
 @pytest.mark.parametrize(
     "words", [["methods"], pytest.param(["methods", "--json"], marks=pytest.mark.slow), ["--version"]], ids=" ".join
 )
-def test_a_reader_that_has_left_is_no_error(words: list[str]) -> None:
+def test_a_closed_pipe_is_no_error(words: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "fed_lorac", *words]

@@ -90,7 +90,7 @@ def vectors(states: Sequence[Mapping[str, Tensor]], scale: float = 1.0) -> np.nd
     multiplied_out=st.lists(st.booleans(), min_size=5, max_size=5),
     seed=st.integers(0, 2**16),
 )
-def test_products_by_factors_are_those_of_the_dense_changes(ranks: list[int], multiplied_out: list[bool], seed: int):
+def test_products_by_factors_are_those_of_the_dense_deltas(ranks: list[int], multiplied_out: list[bool], seed: int):
     """Some cameras' convolution comes dense, some as factors, of any rank; a stack of rank 12 or more is dense."""
     states = [state(seed + place, rank) for place, rank in enumerate(ranks)]
     rows_of = vectors(states, scale=0.5)
@@ -112,7 +112,7 @@ def test_cosines_are_those_of_updates_less_their_mean(rows_of: int, seed: int):
 
 @pytest.mark.parametrize("rows_of", [1, 2, 5])
 @pytest.mark.parametrize("size", [0.0, 1e-6, 1.0, 1e6])
-def test_equal_updates_are_like_nobody_and_of_one_group(rows_of: int, size: float):
+def test_equal_updates_have_cosines_of_zero_and_form_one_cluster(rows_of: int, size: float):
     """What rounding leaves of a difference of equals points anywhere; it is no difference."""
     updates = np.tile(size * np.random.default_rng(3).normal(size=301), (rows_of, 1))
     alike = cosines(updates @ updates.T)
@@ -129,25 +129,25 @@ def planted(labels: Sequence[int], seed: int, noise: float = 0.3) -> np.ndarray:
 
 
 @given(order=st.permutations([0, 0, 0, 1, 1, 1, 2, 2, 2, 2]), seed=st.integers(0, 50))
-def test_planted_groups_are_found_in_any_order_and_numbered_as_they_appear(order: list[int], seed: int):
+def test_planted_clusters_are_found_in_any_order_and_numbered_as_they_appear(order: list[int], seed: int):
     updates = planted(order, seed)
     first = {label: place for place, label in enumerate(dict.fromkeys(order))}
     assert clusters(cosines(updates @ updates.T), 3) == [first[label] for label in order]
 
 
 @given(labels=st.lists(st.integers(0, 2), min_size=4, max_size=9).filter(lambda found: len(set(found)) > 1))
-def test_one_more_is_nearest_to_its_like(labels: list[int]):
+def test_a_new_camera_is_nearest_to_the_cluster_of_similar_updates(labels: list[int]):
     updates = planted([*labels, labels[0]], seed=len(labels))
     alike = cosines(updates @ updates.T)
     assert nearest(alike, dict(enumerate(labels)), len(labels)) == labels[0]
 
 
-def test_where_likeness_ties_the_lowest_group_is_joined():
+def test_of_equally_similar_clusters_the_lowest_is_joined():
     assert nearest(np.zeros((3, 3)), {0: 7, 1: 2}, 2) == 2
 
 
 @pytest.mark.parametrize("cameras", [1, 2])
-def test_fewer_cameras_than_groups_are_at_most_as_many_groups(cameras: int):
+def test_fewer_cameras_than_clusters_are_at_most_as_many_clusters(cameras: int):
     updates = planted(list(range(cameras)), seed=1)
     assert clusters(cosines(updates @ updates.T), 3) == list(range(cameras))
 
@@ -157,7 +157,7 @@ def test_fewer_cameras_than_groups_are_at_most_as_many_groups(cameras: int):
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
 @pytest.mark.parametrize("server_lr", [1.0, 0.5])
-def test_a_groups_change_is_the_sum_of_its_differences_from_all(share: float, server_lr: float):
+def test_a_clusters_delta_is_the_sum_of_its_differences_from_all(share: float, server_lr: float):
     strategy = personal(5, share=share, scale=2.0, downlink="dense", server_lr=server_lr)
     expected: dict[int, Dense] = {}
     for number, seeds in enumerate(({0: 1, 1: 2, 2: 3, 3: 4}, {0: 5, 3: 6, 4: 7}), 1):
@@ -174,7 +174,7 @@ def test_a_groups_change_is_the_sum_of_its_differences_from_all(share: float, se
 
 
 @pytest.mark.parametrize("downlink", DOWNLINKS)
-def test_it_goes_down_the_way_that_the_mean_does_and_stays_whole_on_the_server(downlink: str):
+def test_a_clusters_delta_is_sent_like_the_mean_and_kept_exact_on_the_server(downlink: str):
     strategy = personal(4, downlink=downlink)
     for number in (1, 2):
         one_round(strategy, number, {camera: 4 * number + camera for camera in range(4)})
@@ -228,7 +228,7 @@ def times(factor: float, change: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value if name.endswith(".A") else factor * value for name, value in change.items()}
 
 
-def test_two_weathers_of_opposite_needs_end_with_networks_of_their_own():
+def test_two_weathers_with_opposite_updates_end_with_different_networks():
     """All together stand still; each group goes its way as if it were alone."""
     strategy, need = personal(4), state(3)
     for number in (1, 2):
@@ -240,7 +240,7 @@ def test_two_weathers_of_opposite_needs_end_with_networks_of_their_own():
         assert off(told(strategy, camera), float64_mean([(times((-1.0) ** camera, need), 2.0)])) < 1e-5
 
 
-def test_a_change_that_its_dtype_cannot_hold_leaves_the_group_as_it_was():
+def test_a_delta_that_its_dtype_cannot_hold_leaves_the_cluster_as_it_was():
     strategy, size = personal(2, dtype="fp16", downlink="dense"), torch.full((5,), 4e4)
     for number in (1, 2):
         sent(strategy, number, {k: times(0.0, state(k)) | {"fc.bias": (-1.0) ** k * size} for k in range(2)})
@@ -253,7 +253,7 @@ def test_a_change_that_its_dtype_cannot_hold_leaves_the_group_as_it_was():
 # ---- Who is told ----
 
 
-def test_every_camera_of_a_group_is_told_its_change_and_billed_for_it():
+def test_every_camera_of_a_cluster_is_sent_its_delta_and_billed_for_it():
     strategy = personal(5)
     one_round(strategy, 1, {0: 1, 1: 2, 2: 3})
     asked = {camera: weight.frame_bytes for camera, weight in strategy.report.down.items()}
@@ -274,7 +274,7 @@ def test_every_camera_of_a_group_is_told_its_change_and_billed_for_it():
     )
 
 
-def test_a_group_that_did_not_move_is_not_told_again():
+def test_a_cluster_whose_delta_did_not_change_is_not_sent_it_again():
     strategy = personal(4)
     one_round(strategy, 1, {0: 1, 1: 2})
     tell(strategy, 1)
@@ -287,7 +287,7 @@ def test_a_group_that_did_not_move_is_not_told_again():
     assert set(map(tuple, tell(strategy, 3).values())) == {(PERSONAL_KEY, "update-000003")}
 
 
-def test_who_was_away_is_told_when_it_is_back_and_only_the_latest():
+def test_a_camera_that_was_away_is_sent_only_the_latest_delta_when_it_is_back():
     strategy = personal(4)
     for number in (1, 2):
         one_round(strategy, number, {camera: 4 * number + camera for camera in range(3)})
@@ -300,7 +300,7 @@ def test_who_was_away_is_told_when_it_is_back_and_only_the_latest():
     assert keys == {0: [], 1: [], 2: [], 3: [PERSONAL_KEY, "update-000001", "update-000002"]}
 
 
-def test_in_a_round_that_is_skipped_no_group_moves():
+def test_in_a_round_that_is_skipped_no_cluster_moves():
     strategy = personal(4, quorum=3)
     one_round(strategy, 1, {0: 1, 1: 2, 2: 3})
     tell(strategy, 1)
@@ -333,7 +333,7 @@ SIX = {"template": {**TEMPLATE, "conv.A": (6, 12), "conv.B": (18, 6)}}
 GROUP = {0: 5, 1: 3, 2: 3, 3: 5, 4: 4, 5: 4, 6: 3}
 
 
-def test_planted_groups_are_found_and_who_comes_later_joins_its_like():
+def test_planted_clusters_are_found_and_a_later_camera_joins_the_most_similar():
     strategy = found(7, **SIX)
     sent(strategy, 1, needs([0, 4], GROUP))  # two cameras are no three groups
     assert tell(strategy, 1) == {camera: ["update-000001"] for camera in range(7)} and not strategy.notes["cluster"]
@@ -349,7 +349,7 @@ def test_planted_groups_are_found_and_who_comes_later_joins_its_like():
     assert groups == sorted(groups)  # those of one group can train side by side
 
 
-def test_who_joins_a_group_in_a_round_of_its_own_is_told_what_it_has():
+def test_a_camera_that_joins_a_cluster_is_sent_the_clusters_delta():
     strategy = found(7, **SIX)
     sent(strategy, 1, needs([0, 1, 2, 4, 5], GROUP))
     tell(strategy, 1)
@@ -362,7 +362,7 @@ def test_who_joins_a_group_in_a_round_of_its_own_is_told_what_it_has():
 
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
 @pytest.mark.parametrize("make", [personal, found])
-def test_another_object_goes_on_with_the_same_groups_and_bytes(make: Callable[..., FrameStrategy], dtype: str):
+def test_a_new_strategy_object_resumes_with_the_same_clusters_and_bytes(make: Callable[..., FrameStrategy], dtype: str):
     whole, first, second = (make(7, dtype=dtype, seed=5, **SIX) for _ in range(3))
     for strategy in (whole, first):
         for number in (1, 2):
@@ -390,7 +390,7 @@ def test_another_object_goes_on_with_the_same_groups_and_bytes(make: Callable[..
 
 
 @pytest.mark.parametrize("by", ["weather", "similarity"])
-def test_a_run_that_was_interrupted_goes_on_with_the_same_groups(tmp_path: Path, by: str):
+def test_a_run_that_was_interrupted_goes_on_with_the_same_clusters(tmp_path: Path, by: str):
     config = tiny(
         **TWO, run__rounds=4, strategy__name="clustered", by=by, clusters=2,
         checkpoint_every=2, block_size=2, codec__down="int8", strategy__quorum=0.1,
@@ -403,7 +403,7 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_groups(tmp_path: Path,
     check_equal(tmp_path / "cut", tmp_path / "whole")
 
 
-def test_a_run_bills_each_camera_for_its_groups_change(tmp_path: Path):
+def test_a_run_bills_each_camera_for_its_clusters_delta(tmp_path: Path):
     run(tiny(**TWO, strategy__name="clustered", run__rounds=1), tmp_path / "run", Watch())
     adapter, cameras = (load_file(tmp_path / "run" / f"{name}.safetensors") for name in ("adapter", "cameras"))
     assert {k: int(v) for k, v in cameras.items() if k.startswith("own.")} == {
@@ -436,13 +436,13 @@ def test_a_config_whose_server_does_more_than_average_is_refused(setting: dict[s
         tiny(strategy__name="clustered", **setting)
 
 
-def test_weathers_that_change_group_nobody():
+def test_weathers_that_change_cluster_nobody():
     assert tiny(strategy__name="clustered", fleet__schedule="front")
     with pytest.raises(ConfigError, match=r'by = "similarity"'):
         tiny(strategy__name="clustered", fleet__schedule="walk")
 
 
-def test_more_groups_than_a_round_has_cameras_are_refused():
+def test_more_clusters_than_a_round_has_cameras_are_refused():
     settings = {"strategy__name": "clustered", "clusters": 4}
     assert tiny(**settings).strategy.settings("name")["clusters"] == 4
     with pytest.raises(ConfigError, match=r"clusters = 4, and a round draws 3 cameras.*fleet\.per_round = 3"):

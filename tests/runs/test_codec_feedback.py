@@ -52,7 +52,7 @@ def sent(dtype: str, rounds: int, *, feedback: bool) -> Iterator[tuple[Tensor, T
 
 
 @pytest.mark.parametrize("dtype", LOSSY)
-def test_what_is_owed_stays_bounded(dtype: str) -> None:
+def test_the_residual_stays_bounded(dtype: str) -> None:
     owed = [float((meant - arrived).norm()) for meant, arrived in sent(dtype, 120, feedback=True)]
     assert max(owed[60:]) < 1.5 * max(owed[:60])
 
@@ -65,7 +65,7 @@ def test_without_feedback_it_grows(dtype: str, growth: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", LOSSY)
-def test_the_sums_differ_by_what_is_lost_last(dtype: str) -> None:
+def test_the_sums_differ_by_the_last_residual(dtype: str) -> None:
     lost: dict[str, Tensor] = {}
     total = torch.zeros(3, 40)
     states = [{"w": torch.randn(3, 40, generator=torch.Generator().manual_seed(n))} for n in range(10)]
@@ -86,14 +86,14 @@ def test_the_sums_differ_by_what_is_lost_last(dtype: str) -> None:
         ({"codec.up": "topk"}, "basis stays"),
         (
             {"codec.up": "topk", "adapter.method": "lora-c", "strategy.merged.downlink": "dense"},
-            "basis is another each round",
+            "basis is drawn anew each round",
         ),
-        ({"codec.up": "int8", "adapter.method": "ffa-lora-c", "strategy.name": "rotating-basis"}, "basis is another"),
+        ({"codec.up": "int8", "adapter.method": "ffa-lora-c", "strategy.name": "rotating-basis"}, "is drawn anew"),
         ({"adapter.method": "full", "strategy.name": "fedavg"}, "a codec that loses something"),
         ({"strategy.name": "factor-fedavg", "codec.up": "fp32"}, "a codec that loses something"),
     ],
 )
-def test_feedback_without_a_meaning_is_refused_and_says_why(flat: dict[str, object], why: str) -> None:
+def test_error_feedback_where_it_has_no_meaning_is_refused_with_the_reason(flat: dict[str, object], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         Config.from_flat({**flat, "codec.error_feedback": True})
     Config.from_flat({**flat, "codec.error_feedback": False})
@@ -152,7 +152,7 @@ def test_feedback_survives_an_interruption_and_changes_what_is_learnt(tmp_path: 
     assert (tmp_path / "whole/model.safetensors").read_bytes() != (tmp_path / "without/model.safetensors").read_bytes()
 
 
-def test_a_camera_whose_reply_is_lost_owes_what_it_owed(tmp_path: Path):
+def test_a_camera_whose_reply_is_lost_keeps_its_residual(tmp_path: Path):
     config = tiny(
         run__rounds=4, run__seed=5, fleet__devices="limited", dropout=0.4, fleet__per_round=4, strategy__quorum=0.0,
         codec__up="topk", codec__error_feedback="true", **FULL,
@@ -167,7 +167,7 @@ def test_a_camera_whose_reply_is_lost_owes_what_it_owed(tmp_path: Path):
         assert same == (node - 1000 in dropped)
 
 
-def test_flowers_client_app_keeps_what_it_owes_as_our_fleet_does(tmp_path: Path):
+def test_flowers_client_app_keeps_its_residual_as_our_fleet_does(tmp_path: Path):
     config = tiny(
         run__rounds=2, fleet__per_round=4, block_size=1, codec__up="topk", codec__error_feedback="true", **FULL
     )
@@ -180,7 +180,7 @@ def test_flowers_client_app_keeps_what_it_owes_as_our_fleet_does(tmp_path: Path)
     assert all(ClientState.read(state).residual for state in grid.states.values())
 
 
-def test_what_a_camera_keeps_is_billed_to_no_one(tmp_path: Path):
+def test_a_residual_that_a_camera_keeps_is_not_billed(tmp_path: Path):
     for feedback in (True, False):
         config = tiny(run__rounds=1, codec__up="int4", codec__error_feedback=str(feedback).lower(), **FULL)
         run(config, tmp_path / str(feedback), Watch())

@@ -60,7 +60,7 @@ def test_up_and_down_are_chosen_apart(up: str, down: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int4", "drive", "topk"])
-def test_what_is_said_of_full_fine_tuning_is_what_it_really_sends_under_the_same_codec(
+def test_the_bytes_given_for_full_fine_tuning_are_those_it_really_sends_under_the_codec(
     dtype: str, tmp_path: Path
 ) -> None:
     config = tiny(run__rounds=1, codec__up=dtype, codec__down=dtype, **SHARE.get(dtype, {}), **METHODS["full"])
@@ -72,7 +72,7 @@ def test_what_is_said_of_full_fine_tuning_is_what_it_really_sends_under_the_same
 
 
 @pytest.mark.parametrize("dtype", ["int4", "drive"])
-def test_the_same_config_gives_the_same_bytes_and_another_seed_others(dtype: str, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_gives_others(dtype: str, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(tiny(run__rounds=1, run__seed=seed, codec__up=dtype, codec__down=dtype), tmp_path / name, Watch())
     a, b, c = ((tmp_path / name / "adapter.safetensors").read_bytes() for name in "abc")

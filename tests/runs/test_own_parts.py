@@ -115,7 +115,7 @@ def test_a_run_does_not_go_on_with_other_code(tmp_path: Path) -> None:
     assert "its code of packages whose parts it names was edited_parts" in said and "Put that code back" in said
 
 
-def test_code_is_told_apart_by_the_modules_beside_it_too(tmp_path: Path) -> None:
+def test_code_is_identified_by_the_modules_that_it_imports_too(tmp_path: Path) -> None:
     script = (
         "from fed_lorac.registry import CORRUPTIONS; from fed_lorac.data.corruptions import corruption_fingerprint;"
         "print(CORRUPTIONS.package('wet:rain'), corruption_fingerprint('wet:rain'))"
@@ -212,7 +212,7 @@ BROKEN: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_part_that_keeps_no_contract_is_named_with_what_is_due(what: str, tmp_path: Path) -> None:
+def test_a_part_that_breaks_its_contract_is_named_with_the_contract(what: str, tmp_path: Path) -> None:
     key, body, told = BROKEN[what]
     name = broken(f"broken_{what.replace(' ', '_')}", tmp_path, body)
     small = {"model.weights": "none", "run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2, "fleet.images": 20}
@@ -222,7 +222,7 @@ def test_a_part_that_keeps_no_contract_is_named_with_what_is_due(what: str, tmp_
 
 
 @pytest.mark.parametrize("key", PARTS)
-def test_a_name_that_is_nothing_is_told_how_to_name_ones_own(key: str) -> None:
+def test_an_unknown_name_is_refused_with_how_to_name_ones_own_part(key: str) -> None:
     with pytest.raises(ConfigError, match=r"One of your own is named \"module:Name\", or by an entry point"):
         load_config(None, {key: "nonesuch"})
 

@@ -11,6 +11,7 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -21,6 +22,7 @@ from fed_lorac.models.weights import SHIPPED
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 FOLDERS = ("fed_lorac", "strategies", "sim_configs")  # of the checkout; the wheel has the last two inside the first
+WEIGHTS_FILES = tuple(chain(*(its.values() for its in SHIPPED.values())))
 WEIGHTS = "fed_lorac/models/weights"
 
 
@@ -73,7 +75,7 @@ def test_the_wheel_holds_every_module_config_and_marker(wheel: Path) -> None:
 
 
 def test_the_wheel_holds_the_shipped_weights_and_where_they_come_from(wheel: Path) -> None:
-    assert {f"{WEIGHTS}/{name}" for name in (*SHIPPED.values(), "README.md")} <= names_in(wheel)
+    assert {f"{WEIGHTS}/{name}" for name in (*WEIGHTS_FILES, "README.md")} <= names_in(wheel)
 
 
 def test_the_wheel_holds_nothing_else_and_is_small(wheel: Path) -> None:
@@ -120,13 +122,14 @@ def test_shipped_configs_and_weights_are_found_from_any_folder(installed: Path, 
     code = (
         "from fed_lorac import config; from fed_lorac.models.weights import SHIPPED, read_checkpoint, shipped_path;"
         "found = config.shipped_configs(); [config.load_config(name) for name in found];"
-        "weights = [shipped_path(model) for model in SHIPPED]; assert all(read_checkpoint(w).tensors for w in weights);"
+        "weights = [shipped_path(model, data) for model, its in SHIPPED.items() for data in its];"
+        "assert all(read_checkpoint(path).tensors for path in weights);"
         "print(config.__file__, *found.values(), *weights)"
     )
     paths = [Path(path) for path in run_from_elsewhere(installed, tmp_path, sys.executable, "-c", code).split()]
     assert all(path.is_relative_to(installed) for path in paths)
     configs = {file.name for file in (ROOT / "sim_configs").glob("*.toml")}
-    assert {path.name for path in paths} == {"__init__.py", *configs, *SHIPPED.values()}
+    assert {path.name for path in paths} == {"__init__.py", *configs, *WEIGHTS_FILES}
 
 
 @pytest.fixture(scope="module")

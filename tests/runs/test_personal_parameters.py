@@ -98,7 +98,7 @@ def test_flowers_own_engine_leaves_the_same_bytes(
 
 
 @pytest.mark.parametrize("way", ["clustered", "flexlora"])
-def test_a_block_of_several_groups_or_ranks_agrees_with_one_at_a_time(run_of: Any, tmp_path: Path, way: str):
+def test_a_block_of_several_clusters_or_ranks_agrees_with_one_at_a_time(run_of: Any, tmp_path: Path, way: str):
     run(config_of(way, block_size=4), tmp_path / "run", Watch())
     one, other = (load_file(folder / "model.safetensors") for folder in (tmp_path / "run", run_of(way)))
     for name in one:
@@ -109,7 +109,7 @@ def test_a_block_of_several_groups_or_ranks_agrees_with_one_at_a_time(run_of: An
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_one_change_is_saved_for_all_who_share_it(run_of: Any, way: str):
+def test_one_delta_is_saved_for_all_cameras_that_share_it(run_of: Any, way: str):
     found = load_file(run_of(way) / "cameras.safetensors")
     places = [int(found[f"own.camera-{camera}"]) for camera in range(4)]
     assert len(set(places)) == OWN_PARTS[way] and places[0] != places[1]
@@ -235,7 +235,7 @@ def change_of(kind: str, rank: int, seed: int) -> dict[str, Tensor]:
     ranks=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     seeds=st.tuples(st.integers(0, 99), st.integers(100, 199)),
 )
-def test_two_changes_joined_do_what_both_do(kinds: tuple[str, str], ranks: tuple[int, int], seeds: tuple[int, int]):
+def test_two_deltas_joined_do_what_both_do(kinds: tuple[str, str], ranks: tuple[int, int], seeds: tuple[int, int]):
     first, second = both = [change_of(*parts) for parts in zip(kinds, ranks, seeds, strict=True)]
     shapes = {"conv.weight": WEIGHT, "fc.bias": (5,)}
     found = join_deltas(first, second, shapes)
@@ -250,7 +250,7 @@ def test_two_changes_joined_do_what_both_do(kinds: tuple[str, str], ranks: tuple
         assert found["conv.A"].shape[0] == sum(ranks)  # still factors
 
 
-def test_joined_with_nothing_a_change_is_itself():
+def test_joined_with_nothing_a_delta_is_itself():
     for kind in KINDS:
         change = change_of(kind, 2, 7)
         for found in (join_deltas(change, {}, {}), join_deltas({}, change, {})):
@@ -371,6 +371,6 @@ def test_a_run_is_called_by_what_it_did(changes: dict[str, object], label: str):
     assert _label(tiny(**changes)) == label
 
 
-def test_a_run_says_who_shares_a_group(run_of: Any):
+def test_a_run_says_who_shares_a_cluster(run_of: Any):
     assert json.loads((run_of("clustered") / "summary.json").read_text())["groups"] == {"0": 0, "1": 1, "2": 0, "3": 1}
     assert json.loads((run_of("local-only") / "summary.json").read_text())["groups"] == {}

@@ -72,7 +72,7 @@ def test_a_terminal_sees_what_is_done_before_the_first_round(tmp_path: Path) -> 
     with RichWatch(console, 2) as watch:
         run(tiny(run__seed=77), tmp_path / "run", watch)  # no other test's: its experiment is not kept from before
     text = shown.getvalue()
-    for label in ("opening digits", "dealing images to", "loading the base", "calling the cameras"):
+    for label in ("opening digits", "assigning images to", "loading the base", "calling the cameras"):
         assert label in text
     assert "-:--:-- left" in text and "0:00:0" in text
     for line in text.replace("\r", "\n").splitlines():

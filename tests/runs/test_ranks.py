@@ -305,7 +305,7 @@ def test_ranks_are_one_where_factors_are_averaged_apart(own: Strategy) -> None:
         ({"strategy.name": "flexlora", "strategy.aggregator": "krum"}, "aggregator has no meaning under"),
         ({"strategy.name": "flexlora", "adapter.lora-c.kernel_wise": True}, "A rank is taken of layer-wise factors"),
         ({"strategy.name": "flexlora", "adapter.method": "aad"}, "its own rank"),
-        ({"strategy.name": "flexlora", "codec.up": "int8", "codec.error_feedback": True}, "basis is another"),
+        ({"strategy.name": "flexlora", "codec.up": "int8", "codec.error_feedback": True}, "basis is drawn anew"),
         ({"strategy.name": "flora", "strategy.server_optimizer": "yogi"}, "no stack of factors"),
         ({"strategy.name": "flora", "strategy.aggregator": "median"}, "no stack of factors"),
         ({"strategy.name": "flora", "adapter.method": "ffa-lora-c"}, "stacked"),
@@ -365,7 +365,7 @@ def nearest(matrix: np.ndarray, rank: int) -> np.ndarray:
     return np.asarray((u[:, :rank] * s[:rank]) @ vh[:rank])
 
 
-def test_what_each_camera_is_told_in_a_run_is_the_truncated_mean(heard: tuple[Path, Overheard, Experiment]) -> None:
+def test_each_camera_is_sent_the_truncated_mean(heard: tuple[Path, Overheard, Experiment]) -> None:
     _, messages, experiment = heard
     for round in (1, 2):
         mean = means(heard, round)
@@ -422,7 +422,7 @@ def test_a_second_round_begins_from_what_the_camera_was_told(heard: tuple[Path, 
 
 
 @pytest.mark.parametrize("camera", [0, 1])
-def test_training_begins_with_the_told_product_and_draws_what_is_missing(camera: int) -> None:
+def test_training_begins_with_the_product_sent_and_draws_the_missing_rows(camera: int) -> None:
     """At a learning rate that moves nothing, what comes out is what went in; A's missing rows are the round's own."""
     config = tiny(**(RUN | {"local__lr": 1e-30, "local__epochs": 0, "local__steps": 1}))
     experiment, few = build_experiment(config), 1

@@ -146,7 +146,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(done: Done) -> None:
 
 
 @pytest.mark.parametrize("mode", ["local", "shared"])
-def test_what_is_said_of_full_fine_tuning_is_what_it_really_sends(mode: str, tmp_path: Path) -> None:
+def test_the_bytes_given_for_full_fine_tuning_are_those_it_really_sends(mode: str, tmp_path: Path) -> None:
     settings = {"batch_norm__mode": mode}
     finished(tmp_path / "ours", tiny(**settings))
     finished(tmp_path / "full", tiny(adapter__method="full", strategy__name="fedavg", local__lr=0.02, **settings))

@@ -15,7 +15,7 @@ from fed_lorac.config import names
 from fed_lorac.data.store import cache_folder
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.experiment.build import build_experiment
-from fed_lorac.fleet.camera_data import CameraData, camera_data, in_stream_order
+from fed_lorac.fleet.camera_data import CameraData, Stream, camera_data, in_stream_order
 from fed_lorac.fleet.fleet import SCHEDULES, Climate, Weather, weather
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import stream
@@ -160,22 +160,29 @@ def a_view(classes: int, each: int) -> CameraData:
     return CameraData(images, labels, images, labels)
 
 
-@given(classes=st.integers(1, 6), each=st.integers(1, 9), seed=st.integers(0, 99), correlated=st.booleans())
-def test_a_stream_holds_every_image_once_with_its_label(classes: int, each: int, seed: int, correlated: bool):
+@given(
+    classes=st.integers(1, 6),
+    each=st.integers(1, 9),
+    seed=st.integers(0, 99),
+    order_of=st.sampled_from(["iid", "correlated", "time"]),
+)
+def test_a_stream_holds_every_image_once_with_its_label(classes: int, each: int, seed: int, order_of: Stream):
     view = a_view(classes, each)
-    found = in_stream_order(view, stream(seed, "stream"), correlated=correlated)
+    found = in_stream_order(view, stream(seed, "stream"), order_of)
     order = found.train[:, 0, 0, 0].long()
     assert sorted(order.tolist()) == list(range(classes * each))
     assert torch.equal(found.train_labels, view.train_labels[order])
     changes = int((found.train_labels[1:] != found.train_labels[:-1]).sum())
-    if correlated:
+    if order_of != "iid":
         assert changes == classes - 1
+    if order_of == "time":
+        assert order.tolist() == list(range(classes * each))
 
 
 def test_a_correlated_turn_trains_class_by_class():
     from fed_lorac.training.batches import Feed
 
-    view = in_stream_order(a_view(5, 10), stream(0, "stream"), correlated=True)
+    view = in_stream_order(a_view(5, 10), stream(0, "stream"), "correlated")
     feeds = {
         shuffled: Feed(
             [view.train],

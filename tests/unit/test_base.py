@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,34 @@ def test_training_goes_on_from_a_checkpoint_and_says_so(tmp_path: Path) -> None:
     assert not torch.equal(a["bn1.running_mean"], b["bn1.running_mean"])
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_what_is_held_out_is_not_trained_on_and_the_test_images_are_not_looked_at(share: float, tmp_path: Path) -> None:
+    config, data = tiny(), open_data(tiny())
+    labels = data.labels[data.cloud]
+    last = np.concatenate(
+        [(at := np.flatnonzero(labels == label))[round((1 - share) * len(at)) :] for label in range(10)]
+    )
+    held = data.cloud[np.sort(last)]
+    rest = np.setdiff1d(data.cloud, held)
+    garbled = data.images.copy()
+    garbled[data.evaluation] = 0
+    said = train_base(config, replace(data, images=garbled), tmp_path / "a.safetensors", epochs=2, held_out=share)
+    train_base(config, replace(data, cloud=rest), tmp_path / "b.safetensors", epochs=2)
+    a, b = (read_checkpoint(tmp_path / f"{name}.safetensors").tensors for name in "ab")
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    base = load_base_model(replace(config, model=replace(config.model, weights=str(tmp_path / "a.safetensors"))), data)
+    images, own = (torch.from_numpy(of[held]) for of in (data.images, data.labels))
+    assert said["held_out_accuracy"] == f"{accuracy(base.model, images, own):.4f}" and "test_accuracy" not in said
+
+
+def test_a_share_that_holds_nothing_out_is_refused(tmp_path: Path) -> None:
+    data = open_data(tiny())
+    for share in (1e-6, 1 - 1e-6):
+        with pytest.raises(ConfigError, match="leaves images to train on and to score"):
+            train_base(tiny(), data, tmp_path / "a.safetensors", epochs=1, held_out=share)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_base_needs_images_of_the_cloud(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="keeps none"):
         train_base(tiny(), ten_images(0.0), tmp_path / "a.safetensors")
@@ -117,11 +146,18 @@ def state_of(classes: int, width: int = 4) -> dict[str, Tensor]:
 
 
 def base(
-    folder: Path, state: Mapping[str, Tensor], data: Dataset, *, trains_on: bool = False, **said: str
+    folder: Path,
+    state: Mapping[str, Tensor],
+    data: Dataset,
+    *,
+    trains_on: bool = False,
+    settings: Mapping[str, object] | None = None,
+    **said: str,
 ) -> BaseModel:
     """The base out of a file that says this of itself."""
     save_file(dict(state), folder / "b.safetensors", said)
-    return load_base_model(folder_config(model__weights=str(folder / "b.safetensors")), data, trains_on=trains_on)
+    config = folder_config(model__weights=str(folder / "b.safetensors"), **(settings or {}))
+    return load_base_model(config, data, trains_on=trains_on)
 
 
 def folder_config(**changes: object) -> Config:
@@ -182,11 +218,14 @@ def test_classes_are_read_with_commas_between_as_they_were_once(tmp_path: Path) 
 
 def test_without_names_the_number_must_fit_and_the_order_is_assumed_aloud(tmp_path: Path) -> None:
     assert "4 are taken to be the data's" in " ".join(base(tmp_path, state_of(4), of_classes(*NAMES)).notes)
-    with pytest.raises(DataError, match=r"fc.weight \(5, 16\) for \(4, 16\)"):
-        base(tmp_path, state_of(5), of_classes(*NAMES))
     headless = {name: tensor for name, tensor in state_of(4).items() if not name.startswith("fc.")}
-    with pytest.raises(DataError, match="no classifier"):
-        base(tmp_path, headless, of_classes(*NAMES))
+    for state, why in ((state_of(5), r"fc.weight \(5, 16\) for \(4, 16\)"), (headless, "no classifier")):
+        for fixed in ({"train_classifier": False}, {"strategy__name": "zero-byte"}):
+            with pytest.raises(DataError, match=why):
+                base(tmp_path, state, of_classes(*NAMES), settings=fixed)
+        for learnt in ({}, {"adapter__method": "linear-probe"}):
+            found = base(tmp_path, state, of_classes(*NAMES), settings=learnt)
+            assert re.search(f"its classifier is drawn anew, to be trained: {why}", " ".join(found.notes))
 
 
 @pytest.mark.parametrize("kind", ["another number", "none", "other names"])
@@ -289,7 +328,7 @@ def test_a_base_that_is_trained_here_says_its_classes_and_normalisation(tmp_path
     assert said["test_accuracy"] == f"{score:.4f}"
 
 
-def test_notes_are_told_as_warnings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_notes_are_logged_as_warnings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = base(tmp_path, state_of(4), of_classes(*NAMES))
     assert len(found.notes) == 2 and not caplog.records  # loading, which workers do too, says nothing
     tell_notes(found)
@@ -302,7 +341,7 @@ def test_what_can_be_no_path_of_weights_is_a_typing_error(weights: str) -> None:
         tiny(model__weights=weights or '""')
 
 
-def test_a_path_is_told_by_its_slash_or_its_ending() -> None:
+def test_a_path_is_recognised_by_its_slash_or_its_ending() -> None:
     for path in ("./model", "runs/x/model", "model.PTH", "best.ckpt", "pytorch_model.bin", "checkpoint.pth.tar"):
         assert tiny(model__weights=path).model.weights == path
     with pytest.raises(RunError, match="Write the whole path"):

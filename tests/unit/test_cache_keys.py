@@ -105,7 +105,7 @@ def test_a_replaced_corruption_does_not_touch_the_others(monkeypatch: pytest.Mon
     assert corruption_fingerprint("drizzle") is None
 
 
-def test_frost_is_told_apart_by_its_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frosts_cache_key_depends_on_its_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     fog, frost = corruption_fingerprint("fog"), corruption_fingerprint("frost")
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
     assert corruption_fingerprint("fog") == fog

@@ -22,6 +22,7 @@ from fed_lorac.config import (
     RunConfig,
     gone,
     load_config,
+    load_to_pretrain,
     names,
     shipped_configs,
 )
@@ -227,14 +228,22 @@ WITHOUT_MEANING: list[tuple[dict[str, object], str]] = [
     ({"data.root": "x"}, r"data\.name to a data set that is read from a folder"),
     ({"fleet.link_assignment": "random"}, r"fleet\.link to several links"),
     ({"local.steps": 3}, r"local\.epochs to 0"),
+    ({"model.normalization": "half"}, r"model\.weights to others"),
     ({"codec.error_feedback": True}, r"codec\.up to a codec that loses something"),
 ]
 MADE: dict[str, dict[str, object]] = {
     "data.root": {"data.name": "cifar10"},
     "fleet.link_assignment": {"fleet.link": "lte-m, 4g"},
     "local.steps": {"local.epochs": 0},
+    "model.normalization": {"model.weights": "none"},
     "codec.error_feedback": {"codec.up": "int8", "strategy.name": "factor-fedavg"},
 }
+
+
+def test_a_base_that_is_to_be_trained_starts_from_no_shipped_weights() -> None:
+    asked = ["model.normalization=half", "model.resnet20.width=4"]
+    assert load_to_pretrain("fog_snow_noise", asked) == load_config("fog_snow_noise", [*asked, "model.weights=none"])
+    assert load_to_pretrain(None, ["model.weights=base.pth"]).model.weights == "base.pth"
 
 
 def test_several_workers_bring_a_table() -> None:
@@ -246,7 +255,7 @@ def test_several_workers_bring_a_table() -> None:
 
 
 def test_about_forty_keys_are_in_view() -> None:
-    assert len([key for key in DEFAULTS if key.count(".") == 1]) <= 46
+    assert len([key for key in DEFAULTS if key.count(".") == 1]) <= 45
 
 
 def test_another_choice_takes_the_files_options_with_it() -> None:
@@ -283,7 +292,7 @@ def test_no_old_name_is_a_setting_and_each_new_one_is() -> None:
 # Nothing invalid gets through
 
 
-def test_what_is_of_another_type_is_refused() -> None:
+def test_a_value_of_another_type_is_refused() -> None:
     for key, rule in ALL.items():
         choice = _choice_of(key) if key.count(".") == 2 else {}
         others: list[Any] = [None, b"x", {}, 1.5j, [[1, 2]], [True], [{}]]
@@ -467,7 +476,7 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
             Config.from_flat({key: 1})
 
 
-def test_an_unknown_key_that_is_near_to_none_is_told_which_there_are() -> None:
+def test_an_unknown_key_without_a_similar_name_lists_all_sections() -> None:
     for key, told in (
         ("local.learning_rate", r"Those of \[local\] are objective, .*, lr, "),
         ("wandb.entity", r"The sections are run, .*fed-lorac config"),

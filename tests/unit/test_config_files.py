@@ -134,7 +134,7 @@ def test_a_missing_or_unreadable_file_is_refused(tmp_path: Path, monkeypatch: py
         load_config(tmp_path)
     with pytest.raises(ConfigError, match="Did you mean 'quickstart'"):
         load_config("quikstart")
-    with pytest.raises(ConfigError, match=r"Shipped are: .*quickstart\.$"):
+    with pytest.raises(ConfigError, match=r"Shipped are: .*quickstart, traffic_signs\.$"):
         load_config("nothing like it")
     with pytest.raises(RunError, match="no-such-user"):
         load_config("~no-such-user/a.toml")

@@ -150,7 +150,7 @@ def test_nothing_is_said_where_nothing_is_left_out(split: Path, caplog: pytest.L
         (("val", "dev"), "has dev/, val/. Rename them"),
     ],
 )
-def test_folders_that_look_like_splits_are_told_how_to_be_some(
+def test_folders_that_look_like_splits_are_refused_with_the_right_names(
     tmp_path: Path, names: tuple[str, ...], told: str
 ) -> None:
     root = lay(tmp_path / "cams", *(f"{name}/{kind}/1.png" for name in names for kind in ("ant", "bee")))

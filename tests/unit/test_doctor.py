@@ -29,7 +29,7 @@ def driver() -> Facts:
     return replace(examine_driver(tiny()), free_memory_bytes=64 * WORKER_BYTES)
 
 
-def test_an_examination_tells_what_is_so():
+def test_an_examination_reports_this_machines_facts():
     config, facts = tiny(), examine(tiny(), "n1")
     experiment = build_experiment(config)
     assert (facts.node, facts.data, facts.base) == ("n1", experiment.data.fingerprint, experiment.base.fingerprint)

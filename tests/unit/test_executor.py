@@ -90,7 +90,7 @@ def test_whatever_fails_everyone_is_answered_once_and_in_order(
         assert {n for n, reply in enumerate(told) if reply.has_error()} == {g for g in guilty if g < cameras}
 
 
-def test_who_is_left_out_says_why_and_keeps_its_state():
+def test_a_camera_that_is_left_out_gives_its_reason_and_keeps_its_state():
     one = request(3, RecordDict({SEEN: MetricRecord({"n": 7})}))
     try:
         raise ValueError("a lens\n  is dirty")
@@ -115,7 +115,9 @@ def test_here_one_block_is_taken_at_a_time(tmp_path: Path):
     executor.close()
 
 
-def test_here_who_raises_is_left_out_and_the_traceback_shown_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_camera_that_raises_is_left_out_and_its_traceback_is_shown_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     app = Naughty(tmp_path).told({1: "raise", 3: "raise together", 7: "raise"})
     assert sizes(SerialExecutor(app).run(blocks(8, 2))) == {
         0: 1, 1: "ValueError: the lens is dirty", 2: 1, 3: 1, 4: 2, 5: 2, 6: 1, 7: "ValueError: the lens is dirty",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fed_lorac.config import Config, FleetConfig
+from fed_lorac.data.dataset import OwnImages
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.fleet.dealing import build_fleet
 from fed_lorac.fleet.fleet import Camera, Fleet
@@ -30,6 +31,7 @@ class Images:
     fleet: Indices
     evaluation: Indices
     name: str = "stub"
+    cameras: tuple[OwnImages, ...] = ()
 
 
 def images(n: int = 600, classes: int = 5) -> Images:
@@ -162,7 +164,7 @@ def test_those_with_most_images_are_asked_first() -> None:
 
 @settings(max_examples=50)
 @given(seed=st.integers(0, 99), round=st.integers(1, 1000), chance=st.floats(0.05, 1))
-def test_who_is_away_is_not_drawn(seed: int, round: int, chance: float) -> None:
+def test_a_camera_that_is_away_is_not_sampled(seed: int, round: int, chance: float) -> None:
     fleet = equals(20, 20, seed, availability=chance)
     assert sorted(fleet.drawn(round)) == sorted(set(range(20)) - fleet.away(round))
     assert fleet.away(round) == equals(20, 3, seed, availability=chance, dropout=0.5).away(round)
@@ -171,8 +173,8 @@ def test_who_is_away_is_not_drawn(seed: int, round: int, chance: float) -> None:
 @pytest.mark.parametrize("chance", [0.1, 0.5, 0.9])
 def test_cameras_are_away_and_drop_out_as_often_as_was_said(chance: float) -> None:
     fleet = equals(50, 50, 3, availability=1 - chance, dropout=chance)
-    for lots in (fleet.away, fleet.dropped):
-        share = sum(len(lots(round)) for round in range(400)) / 20_000
+    for drawn in (fleet.away, fleet.dropped):
+        share = sum(len(drawn(round)) for round in range(400)) / 20_000
         assert abs(share - chance) < 4.5 * np.sqrt(chance * (1 - chance) / 20_000)
     assert [fleet.away(round) for round in range(9)] != [fleet.dropped(round) for round in range(9)]
     assert not equals(9, 9, 0).away(1) and not equals(9, 9, 0).dropped(1)

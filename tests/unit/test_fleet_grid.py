@@ -157,7 +157,7 @@ class Blocks:
         pass
 
 
-def test_blocks_are_consecutive_messages_and_share_what_is_made_once_for_them():
+def test_blocks_are_consecutive_messages_and_share_one_built_app():
     executor, made = Blocks(), []
 
     def shared(messages: list[Message]) -> object:

@@ -122,7 +122,7 @@ def test_an_ill_typed_value_is_refused_by_column(tmp_path: Path, column: str, va
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan"), None])
-def test_what_is_not_finite_is_written_as_null(tmp_path: Path, value: object) -> None:
+def test_a_number_that_is_not_finite_is_written_as_null(tmp_path: Path, value: object) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.camera(**a_camera(train_loss=value))
     text = (tmp_path / "cameras.jsonl").read_text()

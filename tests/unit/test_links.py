@@ -65,7 +65,7 @@ def test_an_unknown_link_names_the_nearest(wrong: str, near: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "carrier pigeon"])
-def test_a_link_that_is_near_to_none_is_told_which_there_are(wrong: str) -> None:
+def test_an_unknown_link_without_a_similar_name_lists_all_links(wrong: str) -> None:
     with pytest.raises(ConfigError, match=rf"one of lorawan-dr0, .*; got '{wrong}'\.$"):
         link(wrong)
 

@@ -83,7 +83,7 @@ def test_a_lock_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list((tmp_path / "mine").iterdir())
 
 
-def test_who_stood_still_and_was_replaced_notices(tmp_path: Path) -> None:
+def test_a_suspended_owner_that_was_replaced_notices(tmp_path: Path) -> None:
     with FolderLock(tmp_path) as mine:
         note = json.loads((tmp_path / LOCK_FILE).read_text())
         (tmp_path / LOCK_FILE).write_text(json.dumps(note | {"token": "another", "host": "elsewhere"}))

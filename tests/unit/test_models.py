@@ -139,8 +139,9 @@ def test_imagenet_weights_belong_to_torchvisions_networks() -> None:
         imagenet(build("resnet8"), "resnet8")
 
 
-@pytest.mark.parametrize("name", list(SHIPPED))
-def test_shipped_weights_fit_their_network_and_say_where_they_come_from(name: str) -> None:
-    checkpoint = read_checkpoint(shipped_path(name))
-    load_into(build(name), checkpoint, name)
+@pytest.mark.parametrize(("name", "data"), [(name, data) for name, its in SHIPPED.items() for data in its])
+def test_shipped_weights_fit_their_network_and_say_where_they_come_from(name: str, data: str) -> None:
+    checkpoint = read_checkpoint(shipped_path(name, data))
+    assert checkpoint.metadata["data_set"] == data
+    load_into(build(name, num_classes=len(checkpoint.tensors["fc.weight"])), checkpoint, name)
     assert {"data", "data_set", "cloud_share", "seed", "pretrain_epochs", "test_accuracy"} <= checkpoint.metadata.keys()

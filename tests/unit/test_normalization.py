@@ -22,13 +22,13 @@ def test_text_and_numbers_are_one(mean: tuple[float, float, float], std: tuple[f
 
 
 @pytest.mark.parametrize("name", NORMALIZATIONS)
-def test_a_known_one_is_told_by_its_name(name: str) -> None:
+def test_a_known_normalisation_is_written_by_its_name(name: str) -> None:
     known = NORMALIZATIONS[name]
     assert known.text == name
     assert Normalization.parse(" / ".join(" ".join(map(str, part)) for part in (known.mean, known.std))).text == name
 
 
-def test_numbers_of_pixels_and_of_shares_are_told_apart() -> None:
+def test_means_of_pixels_0_to_255_and_of_shares_0_to_1_are_distinguished() -> None:
     assert Normalization.parse("127.5 / 127.5 / 255") == Normalization.parse("half")
     assert Normalization.parse("0 / 1 / 255").std == (1 / 255,) * 3
     raw = to_input(torch.full((1, 8, 8, 3), 200, dtype=torch.uint8), normalization=Normalization.parse("0 / 1 / 255"))
@@ -48,9 +48,9 @@ def test_numbers_of_pixels_and_of_shares_are_told_apart() -> None:
         ("", "one of cifar10"),
     ],
 )
-def test_what_is_no_normalisation_is_refused_with_its_form(text: str, said: str) -> None:
+def test_text_that_is_no_normalisation_is_refused_with_the_right_form(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=r"model\.normalization") as raised:
-        Config.from_flat({"model.normalization": text})
+        Config.from_flat({"model.weights": "none", "model.normalization": text})
     assert said in str(raised.value)
 
 

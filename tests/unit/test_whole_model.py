@@ -96,7 +96,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_who_takes_a_base_over_has_it_bit_for_bit(method: str) -> None:
+def test_a_camera_that_receives_a_whole_model_has_it_bit_for_bit(method: str) -> None:
     experiment = build_experiment(tiny(**AWAY, **METHODS[method]))
     strategy = strategy_of(experiment)
     frames = updates_of(strategy, 4)

@@ -22,7 +22,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -31,14 +30,12 @@ from fed_lorac.errors import FactorError
 __all__ = [
     "check_pair",
     "delta",
-    "delta_from_view",
     "init_factors",
     "rank_rows",
     "stack",
     "to_view",
     "truncate",
     "truncate_dense",
-    "two_step",
     "two_step_kernels",
     "view_of",
 ]
@@ -84,16 +81,6 @@ def _sides(weight_shape: Sequence[int]) -> tuple[int, int, int, int]:
 def to_view(weight: Tensor) -> Float[Tensor, "out_k in_k"]:
     """A weight, or a dense delta of one, in LoRA-C's matrix view."""
     return weight.reshape(view_of(weight.shape))
-
-
-def delta_from_view(view: Float[Tensor, "out_k in_k"], weight_shape: Sequence[int]) -> Tensor:
-    """The inverse of `to_view`: a matrix back in the weight's shape."""
-    if tuple(view.shape) != view_of(weight_shape):
-        raise FactorError(
-            f"The view of a weight {tuple(weight_shape)} is {view_of(weight_shape)}; came {tuple(view.shape)}. "
-            "Was it made for another layer?"
-        )
-    return view.reshape(tuple(weight_shape))
 
 
 def init_factors(
@@ -168,24 +155,6 @@ def two_step_kernels(
     inner: Tensor = torch.block_diag(*[A] * runs)  # type: ignore[no-untyped-call]
     inner = inner.view(runs * A.shape[0], in_, high, wide)
     return inner.repeat(groups, 1, 1, 1) if groups > 1 else inner, B.view(out, runs * A.shape[0], 1, 1)
-
-
-def two_step(
-    x: Tensor,
-    A: Tensor,
-    B: Tensor,
-    weight_shape: Sequence[int],
-    scale: float,
-    *,
-    stride: int = 1,
-    padding: int | str = 0,
-    dilation: int = 1,
-    groups: int = 1,
-) -> Tensor:
-    """The branch `conv(x, delta(A, B))` by the two-step form, zero padding: the pure twin of the layer's route."""
-    inner, outer = two_step_kernels(A, B, weight_shape, groups)
-    hidden = F.conv2d(x, inner, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return F.conv2d(hidden, outer, groups=groups) * scale
 
 
 def stack(pairs: Sequence[tuple[Tensor, Tensor]], weights: Sequence[float]) -> tuple[Tensor, Tensor]:

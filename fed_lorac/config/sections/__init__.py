@@ -9,7 +9,7 @@ another are refused in `compatibility`.
 from fed_lorac.config.sections.adapter import AdapterConfig
 from fed_lorac.config.sections.batch_norm import BatchNormConfig, LocalStatistics
 from fed_lorac.config.sections.codec import CodecConfig, Topk
-from fed_lorac.config.sections.data import CifarData, DataConfig, FolderData
+from fed_lorac.config.sections.data import CamerasData, CifarData, DataConfig, FolderData, TrafficSigns
 from fed_lorac.config.sections.fleet import Daily, Dirichlet, FleetConfig, Front, LimitedDevices, Walk
 from fed_lorac.config.sections.local import LocalConfig
 from fed_lorac.config.sections.model import CifarResNet, ModelConfig, Pretrain
@@ -19,6 +19,7 @@ from fed_lorac.config.sections.strategy import StrategyConfig
 __all__ = [
     "AdapterConfig",
     "BatchNormConfig",
+    "CamerasData",
     "CifarData",
     "CifarResNet",
     "CodecConfig",
@@ -38,5 +39,6 @@ __all__ = [
     "RunConfig",
     "StrategyConfig",
     "Topk",
+    "TrafficSigns",
     "Walk",
 ]

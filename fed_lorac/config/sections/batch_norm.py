@@ -31,7 +31,6 @@ class BatchNormConfig(Section):
     choices: ClassVar = {"mode": Kind({"local": LocalStatistics})}
     mode: str = setting(
         "local",
-        "batch norm's statistics are the camera's own (local), the base's for ever (frozen), or sent and averaged "
-        "(shared)",
+        "batch norm's statistics: the camera's own, the base's for ever, or sent and averaged",
         choices=names.BATCH_NORMS,
     )

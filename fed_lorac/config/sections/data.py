@@ -9,7 +9,7 @@ from fed_lorac.config.section import Section, When
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.settings import setting
 
-__all__ = ["CifarData", "DataConfig", "FolderData"]
+__all__ = ["CamerasData", "CifarData", "DataConfig", "FolderData", "TrafficSigns"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,23 @@ class FolderData:
     """[data.folder]: an image folder."""
 
     cloud_share: float = setting(0.6, "share of each class's training images that the cloud has", above=0, below=1)
+
+
+@dataclass(frozen=True)
+class CamerasData:
+    """[data.cameras]: cameras with images of their own."""
+
+    eval_share: float = setting(
+        0.2, "share of a camera's images, the latest, that it is measured on; unused with test images", above=0, below=1
+    )
+    cloud_cameras: str = setting("", "cameras whose images the cloud has, to train a base on", listed=True)
+
+
+@dataclass(frozen=True)
+class TrafficSigns(FolderData):
+    """[data.traffic-signs]: the German Traffic Sign Recognition Benchmark."""
+
+    cloud_share: float = setting(0.5, "share of each class's tracks that the cloud has", above=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -33,16 +50,26 @@ class DataConfig(Section):
     section: ClassVar[str] = "data"
     choices: ClassVar = {
         "name": replace(
-            registry.DATASETS, declared={**dict.fromkeys(names.DOWNLOADABLE, CifarData), "folder": FolderData}
+            registry.DATASETS,
+            declared={
+                **dict.fromkeys(names.DOWNLOADABLE, CifarData),
+                "folder": FolderData,
+                "cameras": CamerasData,
+                "traffic-signs": TrafficSigns,
+            },
         )
     }
     under: ClassVar = {
-        "root": When("name", lambda name: name not in names.WITHOUT_FILES, "a data set that is read from a folder")
+        "root": When("name", lambda name: name not in names.WITHOUT_FILES, "a data set that is read from a folder"),
+        "resize": When("name", lambda name: name in names.OF_ANY_SIZE, "a data set of files of any size"),
     }
     name: str = setting("digits", "the data set", choices=registry.DATASETS.names, outside=registry.DATASETS.is_outside)
     root: str = setting("", "folder of the data set, seen from FED_LORAC_DATA, or from here where that is not set")
     image_size: int = setting(
         32, "height and width that images are brought to, in pixels; a multiple of 8", least=8, most=1024
+    )
+    resize: str = setting(
+        "squeeze", "how files that are not square become so: squeezed, or cropped to the middle", choices=names.RESIZES
     )
 
     def __post_init__(self) -> None:

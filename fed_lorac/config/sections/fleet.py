@@ -1,4 +1,4 @@
-"""[fleet]: who the cameras are, what they see, how they are linked, and what they can do."""
+"""[fleet]: how many cameras there are, what they see, their links, and their limits."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -83,22 +83,25 @@ class FleetConfig(Section):
     eval_images: int = setting(0, "evaluation images of each camera; 0: all that there are, divided", least=0)
     corruptions: str = setting(
         "fog, snow, gaussian_noise",
-        "kinds of weather, a list: the first camera gets the first, the second the second, and so on",
-        choices=registry.CORRUPTIONS.names,
+        "kinds of weather, a list: the first camera has the first, the second the second, and so on",
+        choices=("none", *registry.CORRUPTIONS.names),
         listed=True,
         outside=registry.CORRUPTIONS.is_outside,
     )
     severities: str = setting(
-        "3, 4, 5", "how strong it is, a list: each kind comes in each strength", choices=names.SEVERITIES, listed=True
+        "3, 4, 5",
+        "how strong the weather is, a list: each kind comes in each strength",
+        choices=names.SEVERITIES,
+        listed=True,
     )
     schedule: str = setting(
         "constant", "how a camera's weather changes from round to round", choices=names.WEATHER_SCHEDULES
     )
     stream: str = setting(
-        "iid", "order of a camera's images: shuffled (iid), or class by class (correlated)", choices=names.STREAMS
+        "iid", "order of a camera's images: shuffled, class by class, or as it took them", choices=names.STREAMS
     )
     label_skew: str = setting(
-        "iid", "how often a camera sees each class: all alike (iid), or unevenly (dirichlet)", choices=names.LABEL_SKEWS
+        "iid", "how often a camera sees each class: as all others do, or unevenly", choices=names.LABEL_SKEWS
     )
     link: str = setting(
         "lte-m",
@@ -110,7 +113,7 @@ class FleetConfig(Section):
     link_assignment: str = setting("round_robin", "how links are assigned to cameras", choices=names.LINK_ASSIGNMENTS)
     devices: str = setting(
         "ideal",
-        "cameras always reply in time (ideal), or may be away, slow or late, or lose replies (limited)",
+        "whether cameras always reply in time, or may be away, slow or late, or lose replies",
         choices=names.FLEET_DEVICES,
     )
 

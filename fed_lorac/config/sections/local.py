@@ -45,7 +45,9 @@ class LocalConfig(Section):
     steps: int = setting(20, "steps of the optimizer in a round", least=1)
     batch_size: int = setting(15, "images in a step", least=1)
     lr: float = setting(0.05, "learning rate of the first round", above=0)
-    schedule: str = setting("cosine", "learning rate over the rounds: falls to zero, or stays", choices=names.SCHEDULES)
+    schedule: str = setting(
+        "cosine", "learning rate over the rounds: it falls to zero, or stays", choices=names.SCHEDULES
+    )
     momentum: float = setting(0.9, "momentum of SGD", least=0, below=1)
     weight_decay: float = setting(5e-4, "weight decay of weights; biases and batch norm have none", least=0)
     clip_norm: float = setting(5.0, "largest norm of a step's gradient; longer ones are cut; 0: none is", least=0)

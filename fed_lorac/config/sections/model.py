@@ -41,7 +41,10 @@ class ModelConfig(Section):
         "name": replace(registry.MODELS, declared=dict.fromkeys(names.CIFAR_MODELS, CifarResNet)),
         "weights": Kind({"pretrain": Pretrain}),
     }
-    under: ClassVar = {"stem": When("name", registry.MODELS.is_of_library, "a network of torchvision or timm")}
+    under: ClassVar = {
+        "stem": When("name", registry.MODELS.is_of_library, "a network of torchvision or timm"),
+        "normalization": When("weights", lambda weights: weights != "shipped", "others: shipped ones have their own"),
+    }
     name: str = setting(
         "resnet8",
         'the network: one of these, a CNN of torchvision by its name there, or of timm as "timm/NAME"',
@@ -59,7 +62,7 @@ class ModelConfig(Section):
         "published (imagenet), random (none), or a file's path",
     )
     normalization: str = setting(
-        "auto", 'what is taken off pixels: a name, or "mean / deviation"; auto: as the weights were trained'
+        "auto", 'what pixels are scaled by: a name, or "mean / deviation"; auto: as the weights were trained'
     )
 
     def __post_init__(self) -> None:

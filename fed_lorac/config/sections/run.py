@@ -58,6 +58,6 @@ class RunConfig(Section):
     )
     evaluate_every: int = setting(1, "rounds between evaluations; the last round is always evaluated", least=1)
     round_timeout_s: float = setting(
-        3600.0, "seconds of real time after which a round goes on without the replies that lack", above=0
+        3600.0, "seconds of real time after which a round goes on without the replies that are missing", above=0
     )
-    out: str = setting("", "the folder that the run is written to; empty: a new one below runs")
+    out: str = setting("", "the folder that the run is written to; empty: a new one in runs")

@@ -41,7 +41,7 @@ class StrategyConfig(Section):
         outside=registry.STRATEGIES.is_outside,
     )
     aggregator: str = setting(
-        "mean", "how the server makes one delta (change of the weights) of all", choices=registry.AGGREGATORS.names
+        "mean", "how the cameras' deltas (changes of the weights) become one", choices=registry.AGGREGATORS.names
     )
     server_optimizer: str = setting(
         "sgd", "how the server steps along that delta", choices=registry.SERVER_OPTIMIZERS.names

@@ -1,5 +1,5 @@
-"""One worker's place: who holds it, what they do at the moment, and until when. Knows one Ray actor at a time; not the
-others, nor what an app does."""
+"""One worker's slot: which Ray actor is in it, which block that works on, and its deadline. Knows one Ray actor at a
+time; not the others, nor what an app does."""
 
 import time
 from collections.abc import Callable

@@ -30,7 +30,7 @@ _CHANNELWISE = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMax
 
 
 def why_apart(model: nn.Module) -> str:
-    """Why networks like this one cannot stand side by side, naming the first layer at fault; "" where they can."""
+    """Why networks like this one cannot be stacked, naming the first layer at fault; "" where they can."""
     for name, module in _parts(model):
         if not _passes(module) and side_of(module) is None:
             return f"no side-by-side form is known for {name or 'the network'}, a {type(module).__name__}"
@@ -105,7 +105,7 @@ class Alone:
 class Stack:
     """N >= 2 networks as one, `network`: (B, N*3, H, W) to (B, N*classes). The networks get their tensors on `leave`.
 
-    Places are those in the stack as it is now: `keep` closes the ranks.
+    Places are those in the present stack: `keep` numbers the remaining networks anew.
     """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:

@@ -1,4 +1,4 @@
-"""Top-k: the largest values of a tensor, and where they stand. Knows one tensor's values; not names or frames.
+"""Top-k: the largest values of a tensor, and their positions. Knows one tensor's values; not names or frames.
 
     tensor = places, k float32 values                  in the tensor's order, k = ceil(share * d), at least 1
     places = a bitmap of d bits, or k indices of ceil(log2 d) bits, whichever is smaller; then padding

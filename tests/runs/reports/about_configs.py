@@ -68,7 +68,7 @@ CASES = [
         "a key that is near to none",
         lambda folder: ["run", "-c", "wandb.project=fog"],
         exit_code=2,
-        says=("There is no setting 'wandb.project'. The sections are run, ray, model",),
+        says=("There is no setting 'wandb.project'. The sections are run, model, data",),
         never=("Did you mean",),
     ),
     Case(

@@ -184,8 +184,8 @@ CASES = [
         ),
     ),
     Case(
-        "weights: no head, in a run",
-        run_of(saved(headless)),
+        "weights: no head, in a run that trains none",
+        run_of(saved(headless), "-c", "train_classifier=false"),
         1,
         says=(
             "weights.pth: no classifier (fc.weight and fc.bias)",
@@ -203,8 +203,14 @@ CASES = [
         ),
     ),
     Case(
-        "weights: a head of another size",
+        "weights: a head of another size, which cameras train",
         run_of(saved(lambda: state(1000))),
+        0,
+        says=("its classifier is drawn anew, to be trained: fc.weight (1000, 16) for (10, 16)",),
+    ),
+    Case(
+        "weights: a head of another size, which nobody trains",
+        run_of(saved(lambda: state(1000)), "-c", "strategy.name=zero-byte"),
         1,
         says=("weights.pth: fc.weight (1000, 16) for (10, 16), fc.bias (1000,) for (10,)", "fed-lorac pretrain -c"),
     ),
@@ -251,7 +257,7 @@ CASES = [
     ),
     Case(
         "weights: that do not fit, to the doctor",
-        run_of(saved(headless), command="doctor"),
+        run_of(saved(headless), "-c", "train_classifier=false", command="doctor"),
         1,
         says=("unfit Node", "no classifier"),
     ),
@@ -312,13 +318,13 @@ CASES = [
     ),
     Case(
         "normalization: a name mistyped",
-        lambda folder: ["run", "-c", "model.normalization=imagnet"],
+        lambda folder: ["run", "-c", "model.weights=none", "-c", "model.normalization=imagnet"],
         2,
         says=("Did you mean 'imagenet'?",),
     ),
     Case(
         "normalization: numbers of 0 to 255 without saying so",
-        lambda folder: ["run", "-c", "model.normalization=125 123 114 / 63 62 67"],
+        lambda folder: ["run", "-c", "model.weights=none", "-c", "model.normalization=125 123 114 / 63 62 67"],
         2,
         says=("Numbers for pixels of 0..255 end in / 255.",),
     ),
