@@ -34,13 +34,22 @@ from fed_lorac.training.accuracy import (
     reestimate_statistics,
     statistics_of,
 )
-from fed_lorac.training.blocks.rule import block_size
+from fed_lorac.training.blocks import block_size, why_apart
 from fed_lorac.training.loop import Task, train
 from fed_lorac.training.objectives.batch import NO_LABEL
 from fed_lorac.wire.frame import encode, encode_with_feedback
 from fed_lorac.wire.updates import personal_fingerprint
 
-__all__ = ["LocalUpdate", "Scores", "block_size_of", "evaluate", "evaluate_base", "local_updates", "uplink_template"]
+__all__ = [
+    "LocalUpdate",
+    "Scores",
+    "block_size_of",
+    "evaluate",
+    "evaluate_base",
+    "local_updates",
+    "one_after_another",
+    "uplink_template",
+]
 
 _FIXED_BY = 125  # images at most, evenly picked, that fix the statistics of a round's training
 
@@ -131,6 +140,15 @@ def block_size_of(experiment: Experiment) -> int:
         precision=plan.recipe.precision,
         device=experiment.device.type,
     )
+
+
+def one_after_another(experiment: Experiment) -> str | None:
+    """Why cameras train one after another, where a config or a GPU would have them side by side; None where they do
+    stand so."""
+    if experiment.plan.block_size < 2 and experiment.device.type != "cuda":
+        return None
+    why = why_apart(_untrained(experiment, experiment.adapter))
+    return f"Cameras train one after another: {why}." if why else None
 
 
 def uplink_template(experiment: Experiment, adapter: Adapter | None = None) -> dict[str, tuple[int, ...]]:

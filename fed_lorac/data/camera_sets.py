@@ -12,7 +12,7 @@ from fed_lorac.data.decode import decode_all, decode_settings
 from fed_lorac.data.image_folder import Listing
 from fed_lorac.data.own_cameras import own_dataset, own_images
 from fed_lorac.data.store import Entry, cached
-from fed_lorac.data.traffic_signs import deal_tracks, list_tracks
+from fed_lorac.data.traffic_signs import assign_tracks, list_tracks
 from fed_lorac.runtime.source import source_of
 
 __all__ = ["cameras", "traffic_signs"]
@@ -37,7 +37,7 @@ def traffic_signs(ask: Request) -> Dataset:
     """The benchmark in `gtsrb/` below the root, or in the root itself; the cloud has a share of the tracks."""
     tracks = list_tracks(ask.root / "gtsrb" if (ask.root / "gtsrb").is_dir() else ask.root)
     entry = _decoded(tracks.listing, ask, track=tracks.track)
-    cloud, own = deal_tracks(
+    cloud, own = assign_tracks(
         np.array(entry.arrays["labels"]), tracks.track, cloud_share=ask.cloud_share, cameras=ask.cameras
     )
     return own_dataset("traffic-signs (GTSRB)", entry, cloud, own)

@@ -62,7 +62,7 @@ class Dataset:
     `images` is mapped from a file that all processes share, and read-only. `fingerprint` is a sha256 over images,
     labels and classes (and over who took which), the same wherever and however often the same pixels are loaded.
     `cameras`: what each took, where the data set knows cameras; together they are `fleet` and `evaluation`. Empty:
-    images are dealt. `corruption_settings`: those of corruptions that have any, by name.
+    images are assigned. `corruption_settings`: those of corruptions that have any, by name.
     """
 
     name: str

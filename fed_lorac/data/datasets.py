@@ -269,7 +269,7 @@ def _files_of(listing: Listing, ask: Request) -> str:
 
 
 def _dataset(name: str, entry: Entry, ask: Request) -> Dataset:
-    """Deal the images of a cache entry to cloud, fleet and evaluation."""
+    """Assign the images of a cache entry to cloud, fleet and evaluation."""
     arrays = entry.arrays
     labels, classes = np.array(arrays["labels"]), tuple(map(str, arrays["classes"]))
     if "test_start" in arrays:

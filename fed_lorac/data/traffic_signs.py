@@ -21,7 +21,7 @@ from fed_lorac.data.image_folder import Listing, list_images
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.seeds import stream
 
-__all__ = ["Tracks", "deal_tracks", "list_tracks"]
+__all__ = ["Tracks", "assign_tracks", "list_tracks"]
 
 _FRAME = re.compile(r"(\d+)_(\d+)\.\w+")
 
@@ -68,7 +68,7 @@ def _track_and_frame(file: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def deal_tracks(
+def assign_tracks(
     labels: Int64[np.ndarray, " n"], track: Int64[np.ndarray, " m"], *, cloud_share: float, cameras: int
 ) -> tuple[Int64[np.ndarray, " c"], tuple[OwnImages, ...]]:
     """The cloud's images and each camera's, by rank: nothing is drawn.

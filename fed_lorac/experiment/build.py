@@ -28,8 +28,8 @@ from fed_lorac.data.progress import at
 from fed_lorac.data.store import cached_arrays
 from fed_lorac.experiment.base_model import BaseModel, load_base_model
 from fed_lorac.experiment.experiment import BatchNormPlan, Experiment, LocalPlan, UplinkCodec
+from fed_lorac.fleet.assignment import build_fleet
 from fed_lorac.fleet.camera_data import Stream
-from fed_lorac.fleet.dealing import build_fleet
 from fed_lorac.fleet.fleet import AS_IT_IS
 from fed_lorac.fleet.labelled import Labelled
 from fed_lorac.registry import STRATEGIES

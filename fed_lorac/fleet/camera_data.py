@@ -59,10 +59,10 @@ def camera_data(data: Dataset, camera: Camera, seed: int, weather: Weather | Non
     if made_by is None:
         arrays = build()
     else:
-        dealt = hashlib.sha256(camera.train.tobytes() + b"|" + camera.evaluation.tobytes()).hexdigest()
+        assigned = hashlib.sha256(camera.train.tobytes() + b"|" + camera.evaluation.tobytes()).hexdigest()
         code = source_of(__name__, "fed_lorac.data.dataset", "fed_lorac.seeds")
         key = f"weather over {data.name}; {weather.corruption} {weather.severity} camera {camera.id} seed {seed}; "
-        arrays = cached_arrays(f"{key}{dealt} of {data.fingerprint}; {made_by}, code {code}", build)
+        arrays = cached_arrays(f"{key}{assigned} of {data.fingerprint}; {made_by}, code {code}", build)
     return _view(data, camera, arrays["train"], arrays["test"])
 
 

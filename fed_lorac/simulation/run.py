@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fed_lorac.aggregation.delta_sum import Sums
+from fed_lorac.client.local_update import one_after_another
 from fed_lorac.client.state import ClientState, GlobalModel, fold_updates
 from fed_lorac.config import Config, FleetEngine, LimitedDevices, check_unchanged
 from fed_lorac.data.progress import at
@@ -158,10 +159,11 @@ class _Run:
         self.progress.round, self.progress.not_in_updates, self.progress.states = round, not_in_updates, states
 
     def _warn_once(self) -> None:
-        """Warn, once there is an update, where it takes more bytes than another downlink would."""
+        """Warn, once there is an update, where it takes more bytes than another downlink would, and where cameras
+        cannot train side by side."""
         if self._warnings is None and self._strategy.updates:
-            said = wasteful(self._experiment, self._strategy.updates[0])
-            self._warnings = [] if said is None else [said]
+            found = wasteful(self._experiment, self._strategy.updates[0]), one_after_another(self._experiment)
+            self._warnings = [text for text in found if text]
             for text in self._warnings:
                 logging.getLogger(__name__).warning("%s", text)
 

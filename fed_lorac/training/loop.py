@@ -23,6 +23,7 @@ from fed_lorac.training.objectives.guessed import Guessed, GuessLog
 from fed_lorac.training.objectives.labels import Labels
 from fed_lorac.training.objectives.learners import Learners
 from fed_lorac.training.objectives.objective import Objective
+from fed_lorac.training.still import still
 
 __all__ = ["Outcome", "Recipe", "Task", "cosine", "train", "warm_cosine"]
 
@@ -97,7 +98,8 @@ def train(
 
     What each step lowers is the objective's loss, by default cross-entropy with the tasks' labels.
 
-    Models are used as they stand (every module's mode, trainable parameters, device), end trained, and are of one
+    Models are used as they stand (every module's mode, trainable parameters, device; but for dropout and its like,
+    which stay off: `training.still`), end trained, and are of one
     architecture with one set of trainable parameters. Together they are a block: several run side by side as one
     network (`fed_lorac.training.blocks`) and agree with training one at a time to rounding; who has taken all of its
     steps leaves, and batches of unequal size are run apart, so nothing is ever padded. Networks that cannot stand side
@@ -113,8 +115,19 @@ def train(
         alone = [([m], [t]) for m, t in zip(models, tasks, strict=True)]
         more: dict[str, Any] = {"recipe": recipe, "objective": objective, "lr_factor": lr_factor, "on_step": on_step}
         return [train(m, t, **more)[0] for m, t in alone]
-    network = (block := _Block(models, tasks, recipe, objective)).side.network
-    with fixed_norms_folded(network, models[0]), strides_unfolded(network):
+    with still(models):
+        return _trained(_Block(models, tasks, recipe, objective), models[0], lr_factor, on_step)
+
+
+def _trained(
+    block: "_Block",
+    like: nn.Module,
+    lr_factor: Callable[[int, int], float],
+    on_step: Callable[[int, float], None] | None,
+) -> list[Outcome]:
+    """A block's steps, all of them; `like` is one of its networks."""
+    network, tasks = block.side.network, block.tasks
+    with fixed_norms_folded(network, like), strides_unfolded(network):
         for step in range(max(task.steps for task in tasks)):
             block.dismiss(step)
             loss = block.step(lr_factor, step)

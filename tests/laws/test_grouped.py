@@ -168,7 +168,7 @@ SETTINGS = [("lora-c", {"rank": r, "rank_mode": mode}) for r, mode in ((1, "r"),
     ("aad", {}),
     ("filter-atoms", {}),
     ("filter-atoms", {"m1": 2, "kc": 2}),
-    ("bn-affine", {}),
+    ("norm-affine", {}),
     ("linear-probe", {}),
     ("full", {}),
 ]

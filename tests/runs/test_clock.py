@@ -138,7 +138,7 @@ def test_drawn_links_are_each_cameras_own_and_of_the_asked_classes() -> None:
     assert few != [("4g", "lte-m", "nb-iot-nb1")[k % 3] for k in range(20)]
 
 
-def test_speeds_are_dealt_in_turn() -> None:
+def test_speeds_are_assigned_round_robin() -> None:
     fleet = build_experiment(tiny(fleet__devices="limited", speeds="1, 2.5")).fleet
     assert [camera.speed for camera in fleet.cameras] == [1.0, 2.5, 1.0, 2.5]
 
@@ -149,7 +149,7 @@ def test_a_speed_is_a_number_above_0(wrong: str) -> None:
         tiny(fleet__devices="limited", speeds=wrong)
 
 
-def test_link_deals_have_their_names() -> None:
+def test_link_assignments_have_their_names() -> None:
     assert names.LINK_ASSIGNMENTS == ("round_robin", "random")
 
 

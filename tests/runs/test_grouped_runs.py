@@ -7,7 +7,7 @@ import pytest
 from safetensors import safe_open
 from small_runs import rows, tiny
 
-from fed_lorac.client.local_update import uplink_template
+from fed_lorac.client.local_update import one_after_another, uplink_template
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
@@ -43,6 +43,14 @@ def test_every_strategy_runs_on_grouped_convolutions_and_the_exact_ones_are_exac
     assert all(error < (1e-6 if name in EXACT else 1.0) for error in errors)
     with safe_open(tmp_path / "adapter.safetensors", "pt") as written:  # type: ignore[no-untyped-call]
         assert {key.split(".")[0] for key in written.keys()} >= {"0", "3", "8", "10", "12", "16"}  # noqa: SIM118
+
+
+def test_a_run_says_why_cameras_train_one_after_another() -> None:
+    """A network of one's own: what its forward makes of the channels is not known."""
+    asked = one_after_another(build_experiment(config(block_size=2)))
+    assert asked == "Cameras train one after another: no side-by-side form is known for the network, a Mobile."
+    assert one_after_another(build_experiment(config())) is None
+    assert one_after_another(build_experiment(tiny(block_size=2))) is None
 
 
 def test_cameras_of_every_rank_train_the_same_grouped_convolutions_as_they_are() -> None:

@@ -227,6 +227,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model__weights": "shipped",
         "width": None,
         "run__rounds": 8,
+        "fleet__images": 25,
         "fleet__corruptions": "fog",
         "fleet__severities": "5",
         "fleet__schedule": "front",

@@ -18,9 +18,9 @@ from fed_lorac.data.camera_table import read_table
 from fed_lorac.data.dataset import Dataset
 from fed_lorac.data.datasets import load
 from fed_lorac.data.own_cameras import own_images
-from fed_lorac.data.traffic_signs import deal_tracks, list_tracks
+from fed_lorac.data.traffic_signs import assign_tracks, list_tracks
 from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.fleet.dealing import build_fleet
+from fed_lorac.fleet.assignment import build_fleet
 from fed_lorac.fleet.fleet import Fleet
 from fed_lorac.testing import check_dataset
 
@@ -384,12 +384,12 @@ def test_more_cameras_than_tracks_or_files_that_are_no_frames_are_refused(signs:
     cameras=st.integers(1, 4),
     seed=st.integers(0, 99),
 )
-def test_tracks_are_dealt_whole_and_evenly(lengths: list[int], share: float, cameras: int, seed: int) -> None:
+def test_tracks_are_assigned_whole_and_evenly(lengths: list[int], share: float, cameras: int, seed: int) -> None:
     of_class = np.repeat(np.arange(len(lengths)), lengths)
     track = np.repeat(np.random.default_rng(seed).permutation(len(of_class)), 3)
     labels = np.concatenate([of_class[track], np.arange(20) % len(lengths)])
     try:
-        cloud, own = deal_tracks(labels, track, cloud_share=share, cameras=cameras)
+        cloud, own = assign_tracks(labels, track, cloud_share=share, cameras=cameras)
     except ConfigError:
         return
     owners = [set(track[cloud]), *(set(track[one.train]) for one in own)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fed_lorac.config import Config, FleetConfig
 from fed_lorac.data.dataset import OwnImages
 from fed_lorac.errors import ConfigError, DataError
-from fed_lorac.fleet.dealing import build_fleet
+from fed_lorac.fleet.assignment import build_fleet
 from fed_lorac.fleet.fleet import Camera, Fleet
 
 Indices = NDArray[np.int64]
@@ -119,7 +119,7 @@ def test_evaluation_images_do_not_move_with_the_skew() -> None:
         assert np.array_equal(a.evaluation, b.evaluation)
 
 
-def test_an_iid_deal_is_the_shuffled_pool_in_equal_parts() -> None:
+def test_an_iid_assignment_is_the_shuffled_pool_in_equal_parts() -> None:
     from fed_lorac.seeds import stream
 
     data = images()

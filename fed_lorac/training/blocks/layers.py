@@ -10,7 +10,7 @@ with any axes in front. See `AdaptedConv2d`. Its settings (a scale) must show in
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +22,17 @@ from fed_lorac.adapters.fold_bn import affine_of
 from fed_lorac.adapters.strided import unstrided
 from fed_lorac.models.cifar_resnet import IdentityShortcut
 
-__all__ = ["Side", "SideBatchNorm", "SideConv2d", "effective_weight", "side_of"]
+__all__ = ["Side", "SideBatchNorm", "SideConv2d", "SideLayerNorm", "effective_weight", "side_of"]
 
 
 class Side(nn.Module):
-    """N equal layers as one. `part`, where set, are the cameras (indices) that the next forward is of."""
+    """N equal layers as one. `part`, where set, are the cameras (indices) that the next forward is of.
+
+    `inner`: names of the modules in it that its forward calls, side by side too.
+    """
 
     part: Tensor | None
+    inner: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -87,10 +91,13 @@ class SideConv2d(Side):
 
 
 class SideLinear(Side):
-    """N linear layers, each over its own camera's features."""
+    """N linear layers, each over its own camera's features, which are the last axis."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, n*in) to (B, n*out)."""
+        """(B, n*in) to (B, n*out), or with more axes between."""
+        if x.ndim > 2:
+            flat = self.forward(x.flatten(0, -2))
+            return flat.reshape(*x.shape[:-1], -1)
         own = self.own()
         weight = effective_weight(self.like[0], own)
         y = torch.matmul(x.unflatten(1, (self.count, -1)).transpose(0, 1), weight.transpose(1, 2))
@@ -145,6 +152,17 @@ class SideGroupNorm(Side):
         return F.group_norm(x, norm.num_groups * self.count, own.get("weight"), own.get("bias"), norm.eps)
 
 
+class SideLayerNorm(Side):
+    """N layer norms, each over its own camera's features, which are the last axis."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ..., n*C) to the same shape."""
+        norm, own = cast(nn.LayerNorm, self.like[0]), self.own()
+        y = F.layer_norm(x.unflatten(-1, (self.count, -1)), norm.normalized_shape, eps=norm.eps)
+        y = y * own["weight"] if "weight" in own else y
+        return (y + own["bias"] if "bias" in own else y).flatten(-2)
+
+
 class SideShortcut(Side):
     """N identity shortcuts: every camera's channels get their own zeros."""
 
@@ -163,6 +181,8 @@ def side_of(layer: nn.Module) -> Callable[[Sequence[nn.Module]], Side] | None:
         return None
     if isinstance(layer, _BatchNorm) and layer.training and (layer.momentum is None or _holds_still(layer)):
         return None  # a cumulative mean moves at a pace of the camera's own count
+    if isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) > 1:
+        return None  # over more than the features
     if _adapted(layer):
         return SideConv2d if isinstance(layer, nn.Conv2d) else SideLinear if isinstance(layer, nn.Linear) else None
     return _SIDES.get(type(layer))
@@ -174,6 +194,7 @@ _SIDES: dict[type[nn.Module], Callable[[Sequence[nn.Module]], Side]] = {
     nn.BatchNorm1d: SideBatchNorm,
     nn.BatchNorm2d: SideBatchNorm,
     nn.GroupNorm: SideGroupNorm,
+    nn.LayerNorm: SideLayerNorm,
     IdentityShortcut: SideShortcut,
 }
 

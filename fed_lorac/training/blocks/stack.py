@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,13 +20,27 @@ from torch import Tensor, nn
 from fed_lorac.adapters.plain import altered, ties
 from fed_lorac.errors import RunError
 from fed_lorac.models.cifar_resnet import Block, CifarResNet
-from fed_lorac.training.blocks.layers import Side, side_of
+from fed_lorac.training.blocks.families import contains, form_of, passes, side_of
+from fed_lorac.training.blocks.layers import Side
+from fed_lorac.training.still import draws
 
 __all__ = ["Alone", "Sgd", "Stack", "check_equal", "why_apart"]
 
 _CONTAINERS = (nn.Sequential, CifarResNet, Block)
-_TORCHVISIONS = ("ResNet", "BasicBlock", "Bottleneck")  # by name: torchvision takes a second to import
-_ELEMENTWISE = (nn.Identity, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish)
+_ELEMENTWISE = (
+    nn.Identity,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+    nn.Sigmoid,
+    nn.Tanh,
+)
 _CHANNELWISE = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
@@ -44,7 +59,7 @@ def why_apart(model: nn.Module) -> str:
 def _passes(module: nn.Module) -> bool:
     if isinstance(module, nn.Flatten):
         return (module.start_dim, module.end_dim) == (1, -1)
-    return type(module) in (*_ELEMENTWISE, *_CHANNELWISE)
+    return type(module) in (*_ELEMENTWISE, *_CHANNELWISE) or draws(module) or passes(module)
 
 
 def check_equal(models: Sequence[nn.Module]) -> None:
@@ -113,13 +128,18 @@ class Stack:
         each = [dict(model.named_modules()) for model in models]
         self._sides: dict[str, Side] = {}
         memo: dict[int, Any] = {}
-        for name, module in _parts(models[0]):
-            if make := side_of(module):
-                self._sides[name] = make([modules[name] for modules in each])
-            memo[id(module)] = self._sides.get(name, module)
         for module in models[0].modules():  # notes that adapters pin to a network are not for the copy
             memo |= {id(note): note for key, note in vars(module).items() if key not in _OWN}
+        for name, module in _parts(models[0]):
+            if make := side_of(module):
+                side = self._sides[name] = make([modules[name] for modules in each])
+                for inner in side.inner:
+                    setattr(side, inner, copy.deepcopy(module.get_submodule(inner), memo))
+            memo[id(module)] = self._sides.get(name, module)
         self.network: nn.Module = copy.deepcopy(models[0], memo)
+        for module in self.network.modules():
+            if form := form_of(module):
+                module.__dict__["forward"] = partial(form, module)
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
 
     def trained(self) -> list[tuple[Tensor, Tensor | None]]:
@@ -171,17 +191,15 @@ _OWN = frozenset(vars(nn.Module()))
 
 
 def _parts(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """What containers are made of, in their order; a container with parameters of its own counts as a layer."""
-    if _contains(model) and not list(model.parameters(recurse=False)):
-        for child_name, child in model.named_children():
+    """What containers are made of, in their order; a container with parameters of its own counts as a layer, which
+    comes after what is in it."""
+    contained = (type(model) in _CONTAINERS or contains(model)) and not list(model.parameters(recurse=False))
+    make = None if contained else side_of(model)
+    for child_name, child in model.named_children():
+        if contained or child_name in getattr(make, "inner", ()):
             yield from _parts(child, f"{name}.{child_name}" if name else child_name)
-    else:
+    if not contained:
         yield name, model
-
-
-def _contains(module: nn.Module) -> bool:
-    kind = type(module)
-    return kind in _CONTAINERS or (kind.__module__ == "torchvision.models.resnet" and kind.__name__ in _TORCHVISIONS)
 
 
 def _likeness(model: nn.Module) -> list[tuple[object, ...]]:

@@ -48,7 +48,7 @@ class Learners:
 
     def predict(self, x: Float[Tensor, "b n*3 h w"], *, teacher: bool = False) -> Float[Tensor, "b n classes"]:
         """What the networks, or their teachers, say, without a gradient; no statistics move."""
-        with torch.no_grad(), _still(self.side.network):
+        with torch.no_grad(), _statistics_kept(self.side.network):
             if not teacher:
                 return self.logits(x)
             with self._holding(self._taught()):
@@ -64,7 +64,7 @@ class Learners:
         each = torch.stack([torch.linalg.vector_norm(g, dim=tuple(range(1, g.ndim))) for g in grads])
         size = radius / torch.linalg.vector_norm(each, dim=0).clamp_min(1e-12)
         moved = [(w + g * size.view(-1, *[1] * (g.ndim - 1))).to(w) for w, g in zip(self._now(), grads, strict=True)]
-        with _still(self.side.network), self._holding(moved):
+        with _statistics_kept(self.side.network), self._holding(moved):
             yield
 
     def move_teacher(self, decay: float) -> None:
@@ -105,7 +105,7 @@ class Learners:
 
 
 @contextmanager
-def _still(network: nn.Module) -> Iterator[None]:
+def _statistics_kept(network: nn.Module) -> Iterator[None]:
     """While open, batches are normalised as ever, and leave no trace in any running statistics."""
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm | SideBatchNorm) and m.training]
     kept = [(norm, name, own) for norm in norms for name in _STATISTICS if (own := norm._buffers.get(name)) is not None]

@@ -1,12 +1,13 @@
-"""Dealing: a fleet from its settings and a data set. Knows settings and pools of images; not rounds, never tensors.
+"""Assignment: a fleet from its settings and a data set. Knows settings and pools of images; not rounds, never tensors.
 
 Where a data set's cameras have images of their own, camera i has the i-th's, of which `images` and `eval_images` keep
-the latest, and weather alone is dealt. Else two deals, each from a stream of its own, so that one never moves another:
+the latest, and weather alone is assigned. Else two assignments, each
+from a stream of its own, so that one never moves another:
 
 - images: a pool (the fleet's, or the evaluation's) is shuffled once and `images` a camera are taken off its head;
-  flwr-datasets' partitioners split those to adapt on. No index is dealt twice and the two pools share none, so no
-  image that any camera trains on is evaluated anywhere. Evaluation images are dealt in equal parts whatever the label
-  skew, so that accuracies are of the same images at every skew.
+  flwr-datasets' partitioners split those to adapt on. No index is assigned twice and the two pools share none, so no
+  image that any camera trains on is evaluated anywhere. Evaluation images are assigned in equal parts whatever the
+  label skew, so that accuracies are of the same images at every skew.
 - weather: with C corruptions and S severities, camera i has corruption i mod C and severity (i div C) mod S, so every
   corruption meets every severity once in C * S cameras; links and speeds go round robin, i mod L, or links are drawn,
   each camera's from a stream of its own. A camera whose corruption is "none" has severity 0: images as they are.
@@ -51,7 +52,7 @@ class ImagePools(Protocol):
 
     @property
     def cameras(self) -> Sequence[OwnImages]:
-        """What each camera took, where the data set says so; empty: images are dealt."""
+        """What each camera took, where the data set says so; empty: images are assigned."""
 
     @property
     def fleet(self) -> Indices:
@@ -67,14 +68,14 @@ def build_fleet(
 ) -> Fleet:
     """The fleet that `config` and `seed` describe; the same on every process.
 
-    `remember` may answer a key from an earlier time instead of building anew: the libraries that deal images take two
+    `remember` may answer a key from an earlier time instead of building anew: the libraries that assign images take two
     seconds to import.
 
     Raises `ConfigError` where there are too few images for the cameras asked for, or settings that do not fit cameras
     with images of their own; `DataError` where the pools overlap.
     """
     _check_disjoint(data)
-    names, train, evaluation = _own(config, data) if data.cameras else _dealt(config, data, seed, remember)
+    names, train, evaluation = _own(config, data) if data.cameras else _assigned(config, data, seed, remember)
     weathers, levels = config.corruption_names, config.severity_levels
     limits = config.table(LimitedDevices)
     speeds = limits.speed_factors
@@ -86,7 +87,7 @@ def build_fleet(
             train=train[i],
             evaluation=evaluation[i],
             label_mix=_label_mix(data, train[i]),
-            link=_deal_link(config, seed, i),
+            link=_assign_link(config, seed, i),
             speed=speeds[i % len(speeds)],
             name=names[i],
         )
@@ -121,13 +122,13 @@ def _own(config: FleetConfig, data: ImagePools) -> _Given:
     return _Given([one.camera for one in own], train, [np.array(one.evaluation[-config.eval_images :]) for one in own])
 
 
-def _dealt(config: FleetConfig, data: ImagePools, seed: int, remember: Remember) -> _Given:
+def _assigned(config: FleetConfig, data: ImagePools, seed: int, remember: Remember) -> _Given:
     if config.stream == "time":
         raise ConfigError(
             f"Images come in the order of time where a data set says who took them when; {data.name} does not, got "
             'fleet.stream = "time". Set it to "iid" or "correlated".'
         )
-    train, evaluation = _deal_train(config, data, seed, remember), _deal_evaluation(config, data, seed)
+    train, evaluation = _assign_train(config, data, seed, remember), _assign_evaluation(config, data, seed)
     return _Given([""] * config.cameras, train, evaluation)
 
 
@@ -137,7 +138,7 @@ def _pace(config: FleetConfig) -> tuple[int, float]:
     return int(own.get("period", Front.period)), float(own.get("lag", Front.lag))
 
 
-def _deal_link(config: FleetConfig, seed: int, camera: int) -> str:
+def _assign_link(config: FleetConfig, seed: int, camera: int) -> str:
     links = config.link_names
     at = camera if config.link_assignment == "round_robin" else int(stream(seed, "link", camera).integers(len(links)))
     return links[at % len(links)]
@@ -157,17 +158,17 @@ def _label_mix(data: ImagePools, indices: Indices) -> dict[str, float]:
     return {name: float(count / len(indices)) for name, count in zip(data.classes, counts, strict=True)}
 
 
-def _deal_train(config: FleetConfig, data: ImagePools, seed: int, remember: Remember) -> list[Indices]:
+def _assign_train(config: FleetConfig, data: ImagePools, seed: int, remember: Remember) -> list[Indices]:
     ask = _Ask(config.cameras, config.images, "fleet.images", f"fleet's pool of {data.name}")
     taken = _take(data.fleet, ask, stream(seed, "fleet", "train"))
     labels = data.labels[taken]
 
-    def deal() -> dict[str, Indices]:
+    def assign() -> dict[str, Indices]:
         if config.label_skew == "iid":
-            parts = _deal_iid(taken, labels, config.cameras)
+            parts = _assign_iid(taken, labels, config.cameras)
         else:
-            parts = _deal_dirichlet(taken, labels, config, int(stream(seed, "fleet", "dirichlet").integers(2**63)))
-        return {"dealt": np.concatenate(parts), "ends": np.cumsum([len(part) for part in parts])}
+            parts = _assign_dirichlet(taken, labels, config, int(stream(seed, "fleet", "dirichlet").integers(2**63)))
+        return {"assigned": np.concatenate(parts), "ends": np.cumsum([len(part) for part in parts])}
 
     pool = hashlib.sha256(taken.tobytes() + labels.tobytes()).hexdigest()
     how = (
@@ -178,11 +179,11 @@ def _deal_train(config: FleetConfig, data: ImagePools, seed: int, remember: Reme
         np.__version__,
         version("flwr-datasets"),
     )
-    dealt = remember(f"deals of images to cameras; {how} {pool} {source_of(__name__, 'fed_lorac.seeds')}", deal)
-    return [np.array(part) for part in np.split(dealt["dealt"], dealt["ends"][:-1])]
+    found = remember(f"assignments of images to cameras; {how} {pool} {source_of(__name__, 'fed_lorac.seeds')}", assign)
+    return [np.array(part) for part in np.split(found["assigned"], found["ends"][:-1])]
 
 
-def _deal_evaluation(config: FleetConfig, data: ImagePools, seed: int) -> list[Indices]:
+def _assign_evaluation(config: FleetConfig, data: ImagePools, seed: int) -> list[Indices]:
     ask = _Ask(config.cameras, config.eval_images, "fleet.eval_images", f"evaluation pool of {data.name}")
     taken = _take(data.evaluation, ask, stream(seed, "fleet", "evaluation"))
     return [np.sort(part) for part in np.array_split(taken, config.cameras)]  # no skew here: equal parts
@@ -202,7 +203,7 @@ def _take(pool: Indices, ask: _Ask, rng: np.random.Generator) -> Indices:
     """The pool shuffled, and as many off its head as are asked for; one camera more leaves the others' in place."""
     share, needed = len(pool) // ask.cameras, max(ask.images, 1)
     if share < needed:
-        remedies = [f"{ask.key} to {share} or less (0 deals all)"] * (share > 0)
+        remedies = [f"{ask.key} to {share} or less (0: all images)"] * (share > 0)
         remedies += [f"fleet.cameras to {len(pool) // needed} or fewer"] * (len(pool) >= needed)
         raise ConfigError(
             f"Cameras share no image, each has at least one; got {ask.cameras} cameras with {ask.key} = {ask.images}. "
@@ -212,7 +213,7 @@ def _take(pool: Indices, ask: _Ask, rng: np.random.Generator) -> Indices:
     return rng.permutation(pool)[: ask.images * ask.cameras or None]
 
 
-def _deal_iid(taken: Indices, labels: NDArray[np.int64], cameras: int) -> list[Indices]:
+def _assign_iid(taken: Indices, labels: NDArray[np.int64], cameras: int) -> list[Indices]:
     # flwr-datasets and all it pulls in take two seconds to import, and a millisecond a camera to split.
     from flwr_datasets.partitioner import IidPartitioner  # noqa: PLC0415
 
@@ -220,7 +221,7 @@ def _deal_iid(taken: Indices, labels: NDArray[np.int64], cameras: int) -> list[I
     return _split(taken, labels, IidPartitioner(cameras), cameras)
 
 
-def _deal_dirichlet(taken: Indices, labels: NDArray[np.int64], config: FleetConfig, seed: int) -> list[Indices]:
+def _assign_dirichlet(taken: Indices, labels: NDArray[np.int64], config: FleetConfig, seed: int) -> list[Indices]:
     from flwr_datasets.partitioner import DirichletPartitioner  # noqa: PLC0415
 
     alpha = config.table(Dirichlet).alpha
