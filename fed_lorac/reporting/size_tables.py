@@ -39,8 +39,8 @@ def _dense(row: Sizes) -> str:
     """What is said where a method has no branch on some convolutions; "" for nothing."""
     return (
         ""
-        if not row.as_they_are
-        else (f"{_rank(row)}: {row.as_they_are} grouped convolutions are trained as they are: a branch is no smaller")
+        if not row.dense_layers
+        else (f"{_rank(row)}: {row.dense_layers} grouped convolutions are trained as they are: a branch is no smaller")
     )
 
 

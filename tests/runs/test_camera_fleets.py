@@ -14,6 +14,7 @@ from fed_lorac.client.local_update import evaluate_base
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.experiment.base_model import saw_fleet_images
 from fed_lorac.experiment.build import build_experiment
+from fed_lorac.export import export_run
 from fed_lorac.fleet.fleet import Climate, Weather, weather
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import stream
@@ -41,11 +42,12 @@ def summary_of(settings: dict[str, object], out: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_run_of_a_camera_fleet_names_its_cameras_and_leaves_their_images_as_they_are(
+def test_a_run_of_a_camera_fleet_names_its_cameras_and_leaves_their_images_dense_layers(
     yard: Path, tmp_path: Path
 ) -> None:
     own = OWN | {"data__name": "cameras", "data__root": str(yard), "data__image_size": 16, "fleet__stream": "time"}
-    summary = summary_of(own, tmp_path / "run")
+    summary = summary_of(own | {"data__resize": "crop"}, tmp_path / "run")
+    assert export_run(tmp_path / "run", "safetensors").metadata["input_resize"].startswith("cut out the middle square")
     assert summary["camera_names"] == {"0": "east", "1": "north", "2": "south", "3": "west"}
     assert list(summary["per_corruption"]) == ["none"]
     assert summary["clean_accuracy"]["adapted"] == summary["adapted_accuracy"]
@@ -55,7 +57,7 @@ def test_a_run_of_a_camera_fleet_names_its_cameras_and_leaves_their_images_as_th
     assert {"none"} < set(mixed["per_corruption"]) <= {"none", "fog", "clear"}
 
 
-def test_images_that_stay_as_they_are_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_stay_dense_layers_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = build_experiment(tiny(**OWN | {"fleet__corruptions": "none, fog", "fleet__images": 50}))
     counted = list[float]()
 
@@ -64,9 +66,9 @@ def test_images_that_stay_as_they_are_are_measured_once(monkeypatch: pytest.Monk
         return counted[-1]
 
     monkeypatch.setattr("fed_lorac.client.local_update.accuracy", counting)
-    as_they_are, _ = (evaluate_base(experiment, 0, camera) for camera in (0, 1))
+    dense_layers, _ = (evaluate_base(experiment, 0, camera) for camera in (0, 1))
     assert len(counted) == 2 + 4
-    assert all(scores.weather == scores.clean for scores in as_they_are)
+    assert all(scores.weather == scores.clean for scores in dense_layers)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "front", "daily", "walk"])
