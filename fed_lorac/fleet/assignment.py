@@ -27,6 +27,7 @@ from fed_lorac.config import Dirichlet, FleetConfig, Front, LimitedDevices
 from fed_lorac.data.dataset import OwnImages
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.fleet.fleet import AS_IT_IS, CLEAR, Camera, Climate, Fleet, Indices
+from fed_lorac.fleet.validation import set_apart
 from fed_lorac.runtime.source import source_of
 from fed_lorac.seeds import stream
 
@@ -76,6 +77,8 @@ def build_fleet(
     """
     _check_disjoint(data)
     names, train, evaluation = _own(config, data) if data.cameras else _assigned(config, data, seed, remember)
+    if config.validation_share:
+        train, evaluation = set_apart(train, data.labels, config.validation_share, in_time=bool(data.cameras))
     weathers, levels = config.corruption_names, config.severity_levels
     limits = config.table(LimitedDevices)
     speeds = limits.speed_factors

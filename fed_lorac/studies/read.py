@@ -19,7 +19,7 @@ grid.adapter.rank = [1, 2, 4]  # of this arm alone
 
 [tune]                         # first, with one seed: every arm with each of these; its best goes into its runs
 grid.local.lr = [0.01, 0.03, 0.1]
-settings.fleet.evaluate_on = "validation"
+settings.fleet.validation_share = 0.25
 """
 
 import tomllib

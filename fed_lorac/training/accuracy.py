@@ -60,11 +60,12 @@ def reestimate_statistics(
     if not has_batch_norm(model):
         return
     was_training, momenta = model.training, {}
+    model.eval()  # dropout and its like: the network is met as it is used
     for name, norm in batch_norms(model):
+        norm.train()
         momenta[name] = norm.momentum
         norm.reset_running_stats()  # type: ignore[operator]
         norm.momentum = None  # type: ignore[assignment]  # None: cumulative mean
-    model.train()
     device = next(model.parameters()).device
     # Strided batches: of near equal size, so that images count alike, and of all classes where images come class by
     # class, or the spread between classes would be missing from every batch's variance.

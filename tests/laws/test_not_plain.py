@@ -18,6 +18,8 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.adapters.lora_c import LoraC
+from fed_lorac.adapters.norm_affine import NormAffine
+from fed_lorac.config import load_config
 from fed_lorac.errors import FactorError, RunError
 from fed_lorac.models import build
 from fed_lorac.registry import ADAPTERS
@@ -306,6 +308,21 @@ def test_norm_affine_trains_every_kind_of_norm() -> None:
             "first.weight",
             "fc.weight",
         }
+
+
+def test_norm_affine_trains_the_layer_norms_of_a_network_without_batch_norm() -> None:
+    model = build("convnext_tiny", num_classes=3)
+    found = set(attach("norm-affine", model).read(model))
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
+    assert len(norms) == 23 and {f"{name}.{own}" for name in norms for own in ("weight", "bias")} < found
+
+
+def test_bn_affine_is_another_name_of_norm_affine() -> None:
+    names = "bn-affine", "norm-affine"
+    old, new = (load_config(None, [f"adapter.method={name}", "train_classifier=false"]) for name in names)
+    assert old.adapter.build("method") == new.adapter.build("method") == NormAffine(train_classifier=False)
+    assert load_config(None, ["adapter.method=bn-affine", "adapter.bn-affine.train_first_conv=false"])
+    assert "bn-affine" not in ADAPTERS.names and ADAPTERS.takes("bn-affine")
 
 
 def hooked(model: nn.Module) -> nn.Module:

@@ -135,6 +135,22 @@ def test_training_repeats_bit_for_bit_and_learns() -> None:
     assert accuracy(model, images, labels) > 0.9
 
 
+def dropping() -> nn.Sequential:
+    """A network with a layer that draws while it trains."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.5), nn.Linear(900, 2)
+        ).train()
+
+
+def test_statistics_are_taken_without_dropout() -> None:
+    model, images = nn.Sequential(nn.Dropout(0.5), *dropping()[:3], nn.Linear(900, 2)).train(), photos(40)
+    reestimate_statistics(model, images)
+    assert torch.allclose(model[2].running_mean, model[1](to_input(images)).mean((0, 2, 3)), atol=1e-5)
+    assert all(module.training for module in model.modules())
+
+
 def test_reestimated_statistics_are_the_mean_of_the_batches_under_this_very_model() -> None:
     model: Any = build("resnet8", width=4).eval()
     images = photos(500)

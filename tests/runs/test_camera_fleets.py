@@ -14,6 +14,7 @@ from fed_lorac.client.local_update import evaluate_base
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.experiment.base_model import saw_fleet_images
 from fed_lorac.experiment.build import build_experiment
+from fed_lorac.export import export_run
 from fed_lorac.fleet.fleet import Climate, Weather, weather
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import stream
@@ -45,7 +46,8 @@ def test_a_run_of_a_camera_fleet_names_its_cameras_and_leaves_their_images_as_th
     yard: Path, tmp_path: Path
 ) -> None:
     own = OWN | {"data__name": "cameras", "data__root": str(yard), "data__image_size": 16, "fleet__stream": "time"}
-    summary = summary_of(own, tmp_path / "run")
+    summary = summary_of(own | {"data__resize": "crop"}, tmp_path / "run")
+    assert export_run(tmp_path / "run", "safetensors").metadata["input_resize"].startswith("cut out the middle square")
     assert summary["camera_names"] == {"0": "east", "1": "north", "2": "south", "3": "west"}
     assert list(summary["per_corruption"]) == ["none"]
     assert summary["clean_accuracy"]["adapted"] == summary["adapted_accuracy"]

@@ -154,6 +154,23 @@ def test_a_gain_is_of_each_seed_s_own_and_seeds_without_full_are_left_out(like: 
     assert any("not of the same seeds" in note for note in notes)
 
 
+def test_without_batch_norm_the_row_says_so_and_a_gain_is_over_the_source(like: Any) -> None:
+    runs = [
+        like("lora", {"source": 0.5, "adapted": 0.56}, local__lr=0.1),
+        like("full", {"source": 0.5, "adapted": 0.6}, adapter__method="full"),
+    ]
+    for one in runs:
+        one.summary["base"]["batch_norm"] = False
+        one.summary["zero_byte_accuracy"] = None
+        for means in (*one.summary["per_corruption"].values(), one.summary["clean_accuracy"]):
+            means["zero_byte"] = None
+    table, notes = table_of(*runs)
+    row = table["local batch norm, nothing sent"]
+    assert {row[name] for name in ("fog", "fleet mean", "clear air")} == {"no batch norm"}
+    assert table["lora-c r=2 (auto), merged svd"]["gain recovered"] == "60 %"
+    assert '- "gain recovered" is over "source": the network has no batch norm to adapt for nothing.' in notes
+
+
 def test_the_base_alone_is_the_mean_over_all_seeds(like: Any) -> None:
     table, _ = table_of(*(like(str(k), {"zero_byte": v}, run__seed=k) for k, v in enumerate((0.5, 0.7))))
     assert table["local batch norm, nothing sent"]["fleet mean"] == "60.0 ± 14.1"

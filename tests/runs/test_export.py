@@ -250,6 +250,7 @@ def test_every_format_says_the_same_of_itself(done: Path) -> None:
     assert said["statistics"] == ("base" if group else "camera 1")
     assert said["batch_norm"] == ("none" if group else "folded")
     assert said["folded_round"] == str(config.run.rounds)
+    assert said["input_resize"].startswith("squeeze the whole image to 32 x 32")
     mean, std = (np.array(json.loads(said[f"input_{what}"]))[:, None, None] for what in ("mean", "std"))
     x = photos(1)
     np.testing.assert_allclose((pixels(x).numpy() - mean) / std, to_input(x).numpy(), atol=1e-6)

@@ -30,9 +30,9 @@ SMALL: dict[str, Any] = {
     "width": None,
     "fleet__cameras": 2,
     "fleet__per_round": 2,
-    "fleet__images": 12,
-    "fleet__eval_images": 6,
-    "local__batch_size": 6,
+    "fleet__images": 4,
+    "fleet__eval_images": 2,
+    "local__batch_size": 2,
     "local__lr": 0.001,
     "rank": 1,
 }

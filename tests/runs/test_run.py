@@ -1,5 +1,6 @@
 """Whole runs on the local engine: what is in a run's folder, and that its parts agree with one another."""
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,16 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
 from small_runs import rows, tiny
 
 from fed_lorac.adapters.deltas import apply_delta
+from fed_lorac.api.result import Run
 from fed_lorac.config import Config
-from fed_lorac.errors import RunError
+from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.fleet.camera_data import camera_data
 from fed_lorac.models.fingerprints import named_tensors
+from fed_lorac.reporting.tables import show_run
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 from fed_lorac.training.accuracy import accuracy, reestimate_statistics
@@ -201,6 +205,23 @@ def test_a_base_with_no_batch_norm_has_nothing_to_adapt_for_free(tmp_path: Path)
     summary = finished(tmp_path / "group", tiny(norm="group", run__rounds=1))
     assert summary["zero_byte_accuracy"] is None and summary["base"]["batch_norm"] is False
     assert rows(tmp_path / "group/rounds.jsonl")[0]["accuracy_zero_byte"] is None
+    console = Console(width=200, record=True, file=io.StringIO())
+    show_run(console, summary)
+    assert console.export_text().count("no batch norm") == 2 + len(summary["per_corruption"])
+    assert "zero-byte has no batch norm" in repr(Run(tmp_path / "group"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"strategy__name": "zero-byte"}, "a camera adapts batch norm alone; this network, a SqueezeNet, has none"),
+        ({"batch_norm__mode": "shared"}, 'Set batch_norm.mode = "local"'),
+    ],
+)
+def test_what_needs_batch_norm_is_refused_without_it(changes: dict[str, object], words: str, tmp_path: Path) -> None:
+    config = tiny(model__name="squeezenet1_1", width=None, **changes)
+    with pytest.raises(ConfigError, match=words):
+        build_experiment(config)
 
 
 def test_rounds_between_evaluations_are_not_measured_and_the_last_one_is(tmp_path: Path) -> None:

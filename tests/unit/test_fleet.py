@@ -255,3 +255,31 @@ def test_cameras_that_look_at_official_corrupted_files_share_no_image_either(rea
         for use, seen in shown.items():
             seen += [image.tobytes() for image in data.clean(getattr(camera, use))]
     assert len(shown["train"]) + len(shown["evaluation"]) == len(set(shown["train"]) | set(shown["evaluation"])) == 100
+
+
+@given(share=st.floats(0.1, 0.9), seed=st.integers(0, 5), skew=st.sampled_from(["iid", "dirichlet"]))
+@settings(max_examples=20, deadline=None)
+def test_validation_images_are_a_share_of_the_cameras_own_and_no_table_s(share: float, seed: int, skew: str) -> None:
+    data = images()
+    plain = build_fleet(FleetConfig(cameras=2, per_round=2, label_skew=skew), data, seed)
+    tuned = build_fleet(FleetConfig(cameras=2, per_round=2, label_skew=skew, validation_share=share), data, seed)
+    for was, now in zip(plain.cameras, tuned.cameras, strict=True):
+        assert sorted([*now.train, *now.evaluation]) == sorted(was.train)
+        assert not set(now.evaluation) & set(data.evaluation)
+        for label in np.unique(data.labels[was.train]):
+            count = np.sum(data.labels[was.train] == label)
+            assert abs(np.sum(data.labels[now.evaluation] == label) - share * count) <= 0.5 + 1e-9
+        assert (now.corruption, now.severity, now.link) == (was.corruption, was.severity, was.link)
+
+
+def test_validation_images_of_cameras_in_time_are_the_latest() -> None:
+    own = [OwnImages(f"c{k}", np.arange(100 * k, 100 * k + 10), np.arange(100 * k + 50, 100 * k + 60)) for k in (0, 1)]
+    data = dataclasses.replace(images(), cameras=tuple(own))
+    fleet = build_fleet(FleetConfig(cameras=2, per_round=2, validation_share=0.3), data, 0)
+    assert [camera.evaluation.tolist() for camera in fleet.cameras] == [[7, 8, 9], [107, 108, 109]]
+    assert [camera.train.tolist() for camera in fleet.cameras] == [list(range(7)), list(range(100, 107))]
+
+
+def test_a_validation_share_that_leaves_a_camera_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"of the 5 of camera 0 a share of 0.01 leaves 5 and 0"):
+        build_fleet(FleetConfig(cameras=2, per_round=2, images=5, validation_share=0.01), images(), 0)

@@ -81,6 +81,12 @@ class FleetConfig(Section):
         0, "training images of each camera (with dirichlet: on average); 0: all that there are, divided", least=0
     )
     eval_images: int = setting(0, "evaluation images of each camera; 0: all that there are, divided", least=0)
+    validation_share: float = setting(
+        0.0,
+        "for tuning: share of its training images that a camera is measured on in place of evaluation images",
+        least=0,
+        below=1,
+    )
     corruptions: str = setting(
         "fog, snow, gaussian_noise",
         "kinds of weather, a list: the first camera has the first, the second the second, and so on",
