@@ -37,9 +37,9 @@ def sizes_table(rows: Sequence[Sizes]) -> RenderableType:
 
 def _dense(row: Sizes) -> str:
     """What is said where a method has no branch on some convolutions; "" for nothing."""
-    if not row.as_they_are:
+    if not row.dense_layers:
         return ""
-    return f"{_rank(row)}: {row.as_they_are} grouped convolutions as they are: a branch is no smaller"
+    return f"{_rank(row)}: {row.dense_layers} grouped convolutions as they are: a branch is no smaller"
 
 
 def _columns(first: Sizes) -> dict[str, Callable[[Sizes], str]]:

@@ -46,7 +46,7 @@ def asked(model: str | None, method: str, ranks: Sequence[int] | None, rank_mode
 class Sizes:
     """Parameters, and one uplink in bytes, of a method beside full fine-tuning of the same network.
 
-    `as_they_are`: grouped convolutions that the method trains densely, as its own tensors would be no fewer.
+    `dense_layers`: grouped convolutions that the method trains densely, as its own tensors would be no fewer.
     `full_frame_bytes` and `full_message_bytes` are full fine-tuning's under the same codec, `full_fp32_message_bytes`
     are those in fp32: the denominator of every share.
     """
@@ -57,7 +57,7 @@ class Sizes:
     rank_mode: str
     dtype: str
     trainable_parameters: int
-    as_they_are: int
+    dense_layers: int
     full_parameters: int
     frame_bytes: int
     message_bytes: int
@@ -103,7 +103,7 @@ def sizes(
         rank_mode=mode,
         dtype=dtype,
         trainable_parameters=trainable_parameters(network),
-        as_they_are=len(getattr(adapter, "dense", None) or ()),
+        dense_layers=len(getattr(adapter, "dense", None) or ()),
         full_parameters=full_count,
         frame_bytes=own.frame_bytes,
         message_bytes=own.message_bytes,

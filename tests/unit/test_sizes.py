@@ -97,7 +97,7 @@ def test_json_has_all_rows_in_one_list(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_what_is_trained_as_it_is_instead_of_by_factors_is_said() -> None:
     few, many = (sizes("mobilenet_v2", rank=rank) for rank in (1, 4))
-    assert (few.as_they_are, many.as_they_are, sizes("resnet8").as_they_are) == (0, 17, 0)
+    assert (few.dense_layers, many.dense_layers, sizes("resnet8").dense_layers) == (0, 17, 0)
     text = shown("--model", "mobilenet_v2", "--rank", "1", "--rank", "4")
     assert "r=4 (r): 17 grouped convolutions as they are: a branch is no smaller" in text
     assert text.count("as they are") == 1
