@@ -14,6 +14,7 @@ __all__ = [
     "DATASETS",
     "LINKS",
     "MODELS",
+    "OBJECTIVES",
     "SERVER_OPTIMIZERS",
     "STRATEGIES",
     "Kind",
@@ -37,6 +38,21 @@ ADAPTERS = Kind(
     "an adapter of your own is a class that extends fed_lorac.adapters.adapter.Adapter, or one of its kinds",
     "fed_lorac.adapters.adapter:Adapter",
     also={"bn-affine": "norm-affine"},
+)
+
+OBJECTIVES = Kind(
+    {
+        "labels": "fed_lorac.training.objectives.labels:Labels",
+        "entropy": "fed_lorac.training.objectives.entropy:Entropy",
+        "entropy-filtered": "fed_lorac.training.objectives.entropy_filtered:EntropyFiltered",
+        "pseudo-label": "fed_lorac.training.objectives.pseudo_label:PseudoLabel",
+        "consistency": "fed_lorac.training.objectives.consistency:Consistency",
+        "mixed": "fed_lorac.training.objectives.mixed:Mixed",
+    },
+    "fed_lorac.objectives",
+    "class",
+    "an objective of your own is a class that extends fed_lorac.training.objectives.objective.Objective",
+    "fed_lorac.training.objectives.objective:Objective",
 )
 
 STRATEGIES = Kind(

@@ -12,7 +12,7 @@ from typing import Any
 
 from fed_lorac.errors import ConfigError, FedLoracError
 from fed_lorac.fleet.links import Link
-from fed_lorac.registry import ADAPTERS, CODECS, CORRUPTIONS, DATASETS, LINKS, MODELS, STRATEGIES, Kind
+from fed_lorac.registry import ADAPTERS, CODECS, CORRUPTIONS, DATASETS, LINKS, MODELS, OBJECTIVES, STRATEGIES, Kind
 from fed_lorac.wire.codecs.codecs import Codec
 
 __all__ = ["Entry", "methods"]
@@ -23,14 +23,16 @@ Entry = dict[str, Any]
 def methods() -> dict[str, list[Entry]]:
     """Every name that a config may have, by kind: built-in ones first, then those of installed packages.
 
-    The kinds are "adapters", "strategies", "codecs", "links", "models", "datasets" and "corruptions". An entry has its
-    `name`, a `summary` of one line, its `source` (a paper or a standard; "" where it names none), `origin` ("built in",
-    or the package and its version), `problem` (why an installed part cannot be used; "" otherwise) and, of a strategy,
-    whether its mean is `exact`. As a table: `pandas.DataFrame(fl.methods()["adapters"])`.
+    The kinds are "adapters", "strategies", "objectives", "codecs", "links", "models", "datasets" and "corruptions". An
+    entry has its `name`, a `summary` of one line, its `source` (a paper or a standard; "" where it names none),
+    `origin` ("built in", or the package and its version), `problem` (why an installed part cannot be used; ""
+    otherwise) and, of a strategy, whether its mean is `exact`. As a table:
+    `pandas.DataFrame(fl.methods()["adapters"])`.
     """
     return {
         "adapters": _entries(ADAPTERS, _summary),
         "strategies": [entry | {"exact": _exact(entry)} for entry in _entries(STRATEGIES, _summary)],
+        "objectives": _entries(OBJECTIVES, _summary),
         "codecs": _entries(CODECS, _codec_summary),
         "links": _entries(LINKS, _link_summary),
         "models": _entries(MODELS, _summary),

@@ -16,7 +16,7 @@ from fed_lorac.errors import FrameError, one_line
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.runtime.settings import Scalar
-from fed_lorac.wire.billing import ARRAYS_KEY, frame_record
+from fed_lorac.wire.billing import ARRAYS_KEY, OBSERVED_KEY, frame_record, observed_record
 from fed_lorac.wire.frame import inspect
 from fed_lorac.wire.layout import base_tag
 from fed_lorac.wire.refusals import DROPPED_OUT
@@ -86,7 +86,10 @@ def _blocks(experiment: Experiment, states: dict[int, ClientState]) -> list[tupl
 def _send(request: ClientRequest, update: LocalUpdate) -> ClientReply:
     metrics = MetricRecord({"num-examples": update.num_examples, "train-loss": update.train_loss})
     arrays = frame_record(update.frame) if update.frame else None
-    return ClientReply(_message(request, metrics, arrays), update.state.write())
+    message = _message(request, metrics, arrays)
+    if update.observed:
+        message.content[OBSERVED_KEY] = observed_record(update.observed)
+    return ClientReply(message, update.state.write())
 
 
 def _lose(request: ClientRequest) -> Message:

@@ -2,21 +2,21 @@
 and evaluation on what they see. Knows networks, weather and frames; not Flower's messages."""
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from math import nan
 
-import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import apply_delta
+from fed_lorac.client.bench import bench_of, set_training_mode
+from fed_lorac.client.observe import COLLAPSED, observe
 from fed_lorac.client.state import (
     ClientState,
     GlobalModel,
     build_network,
-    initial_state,
     personal_delta,
     personal_parameters,
 )
@@ -28,13 +28,13 @@ from fed_lorac.seeds import stream
 from fed_lorac.training.accuracy import (
     Statistics,
     accuracy,
-    batch_norms,
     has_batch_norm,
     reestimate_statistics,
     statistics_of,
 )
 from fed_lorac.training.blocks import block_size, why_apart
 from fed_lorac.training.loop import Task, train
+from fed_lorac.training.objectives.batch import NO_LABEL
 from fed_lorac.wire.frame import encode, encode_with_feedback
 from fed_lorac.wire.updates import personal_fingerprint
 
@@ -56,13 +56,15 @@ _FIXED_BY = 125  # images at most, evenly picked, that fix the statistics of a r
 class LocalUpdate:
     """What a camera's training in a round gives: the frame to send, its metrics, and the camera's state afterwards.
 
-    A camera that sends nothing has an empty frame, and its adapter among its personal parameters.
+    A camera that sends nothing has an empty frame, and its adapter among its personal parameters. `observed`: what a
+    simulation sees of its learning without labels, which is no part of the reply that is billed.
     """
 
     frame: bytes = field(repr=False)
     num_examples: int
     train_loss: float
     state: ClientState
+    observed: Mapping[str, float] = field(default_factory=dict)
 
 
 def local_updates(
@@ -75,26 +77,30 @@ def local_updates(
     plan = experiment.plan
     images = {camera: _images_in_round(experiment, camera, round) for camera in states}
     [place] = {experiment.place(camera) for camera in states}
-    models = _bench(experiment, global_model, round, place).models(experiment, states.values())
+    bench = bench_of(experiment, global_model, round, place)
+    models = bench.models(experiment, states.values())
     if plan.batch_norm.local and plan.batch_norm.fixed:
         _fix_statistics(experiment, models, images.values())
     before = [statistics_of(model) for model in models]
     tasks = [
         Task(
             view.train,
-            view.train_labels,
+            view.known_labels(NO_LABEL),
             plan.steps_on(len(view.train)),
             stream(plan.seed, "camera", camera, "round", round),
         )
         for camera, view in images.items()
     ]
-    outcomes = train(models, tasks, recipe=plan.recipe_in(round))
+    outcomes = train(models, tasks, recipe=plan.recipe_in(round), objective=plan.objective)
     updates = {}
     for camera, model, was, task, outcome in zip(states, models, before, tasks, outcomes, strict=True):
+        observed = observe(outcome.guessed, task.labels, images[camera].train_labels)
+        if observed.get(COLLAPSED):
+            bench.reset(model)
         state = states[camera].with_statistics(statistics_of(model) if plan.batch_norm.local else {})
         trained = _trained_state(experiment, experiment.adapters[place], model, was)
         frame, state = _encode(experiment, global_model, round, camera, state, trained)
-        updates[camera] = LocalUpdate(frame, len(task.labels), outcome.mean_loss, state)
+        updates[camera] = LocalUpdate(frame, len(task.labels), outcome.mean_loss, state, observed)
     return updates
 
 
@@ -159,44 +165,6 @@ def _untrained(experiment: Experiment, adapter: Adapter) -> nn.Module:
     return model
 
 
-class _Bench:
-    """Networks that a round's training starts from: made once and filled anew for each block, as copies take longer."""
-
-    def __init__(self, experiment: Experiment, global_model: GlobalModel, round: int, adapter: Adapter) -> None:
-        model = build_network(experiment, global_model, {})
-        adapter.attach(model, drawn_from(experiment, round))
-        if global_model.factors:
-            adapter.load(model, {**adapter.read(model), **global_model.factors})
-        _set_training_mode(experiment, model)
-        self._models, self._adapter = [model], adapter
-        self._fresh = {name: value.detach().clone() for name, value in _moving(model)}
-
-    @torch.no_grad()
-    def models(self, experiment: Experiment, states: Collection[ClientState]) -> list[nn.Module]:
-        """One network for each of these states, in training mode, its adapter attached."""
-        self._models += [copy.deepcopy(self._models[0]) for _ in range(len(states) - len(self._models))]
-        models = self._models[: len(states)]
-        for model, state in zip(models, states, strict=True):
-            statistics = state.statistics
-            for name, value in _moving(model):
-                value.copy_(statistics.get(name, self._fresh[name]))
-            if personal := personal_parameters(experiment, state.personal_frame):
-                self._adapter.load(model, initial_state(personal, self._adapter.read(model)))
-        return models
-
-
-@lru_cache(maxsize=1)
-def _bench(experiment: Experiment, global_model: GlobalModel, round: int, place: int) -> _Bench:
-    """The bench of the round at hand; cameras with adapters of one shape share it, as they share the global model."""
-    return _Bench(experiment, global_model, round, experiment.adapters[place])
-
-
-def _moving(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What training changes: trained parameters and buffers."""
-    yield from ((name, p) for name, p in model.named_parameters() if p.requires_grad)
-    yield from model.named_buffers()
-
-
 def _fix_statistics(experiment: Experiment, models: Sequence[nn.Module], images: Iterable[CameraData]) -> None:
     """Statistics that stay fixed in training are this round's model's own: older ones ruin it within a few rounds."""
     recipe = experiment.plan.recipe
@@ -204,7 +172,7 @@ def _fix_statistics(experiment: Experiment, models: Sequence[nn.Module], images:
         latest = _images_for_statistics(experiment, view)
         every = -(-len(latest) // _FIXED_BY)
         reestimate_statistics(model, latest[::every], recipe.precision, recipe.normalization)
-        _set_training_mode(experiment, model)
+        set_training_mode(experiment, model)
 
 
 def _trained_state(experiment: Experiment, adapter: Adapter, model: nn.Module, before: Statistics) -> dict[str, Tensor]:
@@ -213,13 +181,6 @@ def _trained_state(experiment: Experiment, adapter: Adapter, model: nn.Module, b
     if experiment.plan.batch_norm.mode == "shared":
         state |= {name: after - before[name] for name, after in statistics_of(model).items()}
     return state
-
-
-def _set_training_mode(experiment: Experiment, model: nn.Module) -> None:
-    model.train()
-    if not experiment.plan.batch_norm.trains:
-        for _, norm in batch_norms(model):
-            norm.eval()
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ def contradictions(config: "Config") -> Iterator[str]:
     """Each contradiction as one message: the law, what came, the remedy."""
     yield from _run(config)
     yield from _fleet(config)
+    yield from _objective(config)
     try:
         adapter, strategy = _trained(config), config.strategy.strategy()
     except ConfigError as error:  # a law of one class, about its own settings
@@ -86,6 +87,13 @@ def _run(config: "Config") -> Iterator[str]:
             f"Flower's runtime knows no blocks of cameras; got run.ray.block_timeout_s = {toml(timeout_s)} with "
             'run.engine = "flower". Take it away, or set run.engine = "fleet".'
         )
+
+
+def _objective(config: "Config") -> Iterator[str]:
+    """What the objective says of batches."""
+    local = config.local
+    if why := local.built_objective().refuses(local.batch_size):
+        yield f"{why} Here local.objective = {toml(local.objective)} and local.batch_size = {local.batch_size}."
 
 
 def _method(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> Iterator[str]:

@@ -4,7 +4,7 @@ base; not messages or bytes."""
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ from fed_lorac.experiment.experiment import BatchNormPlan, Experiment, LocalPlan
 from fed_lorac.fleet.assignment import build_fleet
 from fed_lorac.fleet.camera_data import Stream
 from fed_lorac.fleet.fleet import AS_IT_IS
+from fed_lorac.fleet.labelled import Labelled
 from fed_lorac.registry import STRATEGIES
 from fed_lorac.runtime.normalization import Normalization
 from fed_lorac.runtime.precision import Precision, resolved_device, resolved_precision
@@ -38,6 +39,7 @@ from fed_lorac.runtime.settings import Scalar, items
 from fed_lorac.training.batch_norm import check_cameras, check_used
 from fed_lorac.training.batches import Augment
 from fed_lorac.training.loop import Recipe
+from fed_lorac.training.objectives.mixed import Mixed
 from fed_lorac.wire.frame import by_name
 
 __all__ = ["build_experiment", "local_plan", "open_data"]
@@ -129,6 +131,8 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         seed=config.run.seed,
         rounds=config.run.rounds,
         recipe=recipe,
+        objective=local.built_objective(),
+        labelled=_labelled(config),
         cosine=local.schedule == "cosine",
         epochs=local.epochs,
         steps=0 if local.epochs else local.steps,
@@ -143,6 +147,15 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         clustered=strategy.personal_kind == "delta",
         fixed_basis=fixed_basis(config),
     )
+
+
+def _labelled(config: Config) -> Labelled | None:
+    """Who has labels under "mixed"."""
+    objective = config.local.built_objective()
+    if not isinstance(objective, Mixed):
+        return None
+    whose = cast(Literal["images", "cameras"], objective.whose)
+    return Labelled(objective.labelled_share, whose, config.fleet.cameras, config.run.seed)
 
 
 def _adapters(config: Config, base: BaseModel, plan: LocalPlan) -> tuple[Adapter, ...]:

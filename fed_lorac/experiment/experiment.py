@@ -17,9 +17,11 @@ from fed_lorac.data.datasets import Dataset
 from fed_lorac.experiment.base_model import BaseModel
 from fed_lorac.fleet.camera_data import CameraData, Stream, camera_data
 from fed_lorac.fleet.fleet import CLEAR, Fleet, Weather
+from fed_lorac.fleet.labelled import Labelled
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.seeds import torch_stream
 from fed_lorac.training.loop import Recipe, cosine
+from fed_lorac.training.objectives.objective import Objective
 from fed_lorac.wire.codecs.codecs import FP32, Codec
 
 __all__ = [
@@ -76,6 +78,7 @@ class LocalPlan:
     round, or where they are 0, `epochs`. `stream`: in which order images come. `block_size`: how many cameras train
     side by side; 0: as `training.blocks.rule` says.
 
+    `objective`: what a step lowers. `labelled`: which images have labels, where that is a matter of a share.
     `trains`, `sends`: whether it trains, and sends what it has trained. `updates`: each of the server's is a delta of
     weights, an adapter state that both ends turn into one, or factors that live on in the adapter. `clustered`: a
     camera's personal parameters are its cluster's delta of the weights; otherwise its adapter starts from them.
@@ -85,6 +88,8 @@ class LocalPlan:
     seed: int
     rounds: int
     recipe: Recipe
+    objective: Objective
+    labelled: Labelled | None
     cosine: bool
     epochs: int
     steps: int
@@ -161,10 +166,17 @@ class Experiment:
         none."""
 
         def draw() -> CameraData:
-            return camera_data(self.data, self.fleet.cameras[camera], self.plan.seed, weather)
+            seen = camera_data(self.data, self.fleet.cameras[camera], self.plan.seed, weather)
+            return replace(seen, labelled=self._labelled(camera, len(seen.train)))
 
         key = camera, "" if weather.severity == CLEAR else weather.corruption, weather.severity
         return self._seen.get(key, draw) if key[1] in {"", *self.known} else draw()
+
+    def _labelled(self, camera: int, images: int) -> torch.Tensor | None:
+        """Which of its labels to adapt on a camera has; None: all."""
+        if not self.plan.objective.uses_labels:
+            return torch.zeros(images, dtype=torch.bool)
+        return None if self.plan.labelled is None else torch.from_numpy(self.plan.labelled.of(camera, images))
 
     def clear_images(self, camera: int) -> CameraData | None:
         """The same uncorrupted; None where the data set has only corrupted ones."""

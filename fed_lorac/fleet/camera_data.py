@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
 from fed_lorac.data.datasets import Dataset
@@ -23,12 +23,20 @@ Stream = Literal["iid", "correlated", "time"]
 
 @dataclass(frozen=True, eq=False)
 class CameraData:
-    """A camera's images (N, H, W, 3) to adapt on and to be measured on, with labels."""
+    """A camera's images (N, H, W, 3) to adapt on and to be measured on, with labels.
+
+    `labelled`: which of the labels to adapt on the camera itself has; None: all.
+    """
 
     train: UInt8[Tensor, "n h w 3"]
     train_labels: Int64[Tensor, " n"]
     test: UInt8[Tensor, "m h w 3"]
     test_labels: Int64[Tensor, " m"]
+    labelled: Bool[Tensor, " n"] | None = None
+
+    def known_labels(self, unknown: int) -> Int64[Tensor, " n"]:
+        """The labels to adapt on as the camera has them, `unknown` where it has none."""
+        return self.train_labels if self.labelled is None else self.train_labels.where(self.labelled, unknown)
 
 
 def camera_data(data: Dataset, camera: Camera, seed: int, weather: Weather | None = None) -> CameraData:
@@ -67,7 +75,8 @@ def in_stream_order(view: CameraData, rng: np.random.Generator, stream: Stream) 
         labels = view.train_labels.numpy()[order]
         place = rng.permutation(labels.max() + 1)  # which class comes when
         order = order[np.argsort(place[labels], kind="stable")]
-    return replace(view, train=view.train[order], train_labels=view.train_labels[order])
+    labelled = None if view.labelled is None else view.labelled[order]
+    return replace(view, train=view.train[order], train_labels=view.train_labels[order], labelled=labelled)
 
 
 def _view(data: Dataset, camera: Camera, train: np.ndarray, test: np.ndarray) -> CameraData:

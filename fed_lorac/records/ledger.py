@@ -16,7 +16,18 @@ from typing import Any
 
 from fed_lorac.errors import RunError
 
-__all__ = ["CAMERAS_FILE", "CAMERA_COLUMNS", "ROUNDS_FILE", "ROUND_COLUMNS", "Ledger", "Rows", "read_rows"]
+__all__ = [
+    "CAMERAS_FILE",
+    "CAMERA_COLUMNS",
+    "GUESSING_CAMERA_COLUMNS",
+    "GUESSING_ROUND_COLUMNS",
+    "ROUNDS_FILE",
+    "ROUND_COLUMNS",
+    "Ledger",
+    "Rows",
+    "columns_of",
+    "read_rows",
+]
 
 Row = dict[str, Any]
 
@@ -118,6 +129,29 @@ CAMERA_COLUMNS: dict[str, Kind] = {
     "reply_s": NUMBER,
 }
 
+GUESSING_ROUND_COLUMNS: dict[str, Kind] = {
+    "labels_used": INTEGER,
+    "online_accuracy": NUMBER,
+    "cameras_collapsed": INTEGER,
+}
+"""What a round's row has besides, where cameras learn from images without labels."""
+
+GUESSING_CAMERA_COLUMNS: dict[str, Kind] = {
+    "labels_used": INTEGER,
+    "online_accuracy": NUMBER,
+    "pseudo_label_coverage": NUMBER,
+    "pseudo_label_precision": NUMBER,
+    "collapsed": FLAG,
+}
+"""The same of a camera's row."""
+
+
+def columns_of(*, guesses: bool) -> tuple[dict[str, Kind], dict[str, Kind]]:
+    """The columns of rounds and of cameras, in a run whose cameras have all labels, or (`guesses`) do not."""
+    if not guesses:
+        return ROUND_COLUMNS, CAMERA_COLUMNS
+    return ROUND_COLUMNS | GUESSING_ROUND_COLUMNS, CAMERA_COLUMNS | GUESSING_CAMERA_COLUMNS
+
 
 def _row(file: str, columns: Mapping[str, Kind], values: Mapping[str, object]) -> Row:
     """The values in the table's order, each checked against its column."""
@@ -217,24 +251,26 @@ class _File:
 class Ledger:
     """The two files of a run: `rounds.jsonl` and `cameras.jsonl` in `folder`, which is made where it is missing.
 
-    Opening a folder that has them already goes on after their last whole row; a torn last line is cut off.
+    Opening a folder that has them already goes on after their last whole row; a torn last line is cut off. `guesses`:
+    whether the run's cameras learn from images without labels, whose rows have columns besides.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        folder = Path(folder)
+    def __init__(self, folder: str | Path, *, guesses: bool = False) -> None:
+        folder, self.guesses = Path(folder), guesses
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as cause:
             raise RunError(f"A run needs a folder; {folder}: {cause.strerror}. Choose another with --out.") from None
-        self._rounds = _File(folder / ROUNDS_FILE, ROUND_COLUMNS)
-        self._cameras = _File(folder / CAMERAS_FILE, CAMERA_COLUMNS)
+        of_rounds, of_cameras = columns_of(guesses=guesses)
+        self._rounds = _File(folder / ROUNDS_FILE, of_rounds)
+        self._cameras = _File(folder / CAMERAS_FILE, of_cameras)
 
     def round(self, **columns: object) -> Row:
-        """Append one round, return its row; RunError unless its columns are those of `ROUND_COLUMNS`, by kind too."""
+        """Append one round, return its row; RunError unless its columns are those of `columns_of`, by kind too."""
         return self._rounds.append(columns)
 
     def camera(self, **columns: object) -> None:
-        """Append one camera's round; RunError unless the columns are exactly those of `CAMERA_COLUMNS`."""
+        """Append one camera's round; RunError unless the columns are exactly those of `columns_of`."""
         self._cameras.append(columns)
 
     def position(self) -> dict[str, int]:

@@ -163,9 +163,11 @@ def _reference(rows: Sequence[Row]) -> Row | None:
 
 
 def _is_full(row: Row) -> bool:
-    """Whether it is full fine-tuning that was averaged: cameras may train every parameter each for itself, too."""
+    """Whether it is full fine-tuning from labels that was averaged: cameras may train every parameter each for itself,
+    too, or without labels."""
     summary = row.runs[0].summary
-    return (summary["method"], summary["strategy"]) == ("full", "fedavg")
+    from_labels = summary["config"].get("local.objective", "labels") == "labels"
+    return from_labels and (summary["method"], summary["strategy"]) == ("full", "fedavg")
 
 
 def _recovered(own: Summary, full: Summary) -> float | None:

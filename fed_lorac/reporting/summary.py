@@ -119,6 +119,8 @@ def summary(
         "method": config.adapter.method,
         "strategy": config.strategy.name,
         "label": _label(config),
+        "objective": config.local.objective,
+        **({"without_labels": _without_labels(rows)} if config.local.guesses else {}),
         "data": experiment.data.name,
         "camera_names": {str(camera.id): camera.name for camera in experiment.fleet.cameras if camera.name},
         "frost_textures": frost_textures() if sees_frost(experiment) else None,
@@ -143,8 +145,27 @@ def summary(
     }
 
 
+def _without_labels(rows: Sequence[Row]) -> dict[str, Any]:
+    """How cameras learnt that lack labels: in the mean over rounds and in all of them."""
+    return {
+        "online_accuracy": _over_rounds(rows, "online_accuracy"),
+        "labels_used": sum(row["labels_used"] for row in rows),
+        "cameras_collapsed": sum(row["cameras_collapsed"] for row in rows),
+    }
+
+
 def _label(config: Config) -> str:
-    """A run's method in a few words, for tables."""
+    """A run's method in a few words, for tables; how it learns, unless it is from labels."""
+    local = config.local
+    if not local.guesses or config.strategy.name == "zero-byte":
+        return _method(config)
+    other = f" and {local.unlabelled}" if local.objective == "mixed" else ""
+    share = f", {local.tables['mixed']['labelled_share']:.0%} labels" if other else ""
+    return f"{_method(config)}, {'labels' if other else local.objective}{other}{share}"
+
+
+def _method(config: Config) -> str:
+    """What is trained and averaged."""
     a, s = config.adapter, config.strategy
     if s.name == "zero-byte":  # whatever the adapter is, it is not used
         return s.name

@@ -94,6 +94,15 @@ def _three(values: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {"adapter": values[key], "full": values[f"full_{key}"], "full_fp32": values[f"full_fp32_{key}"]}
 
 
+def _how_learnt(summary: Mapping[str, Any]) -> Iterable[str]:
+    """What cameras learnt from, where they lack labels."""
+    if found := summary.get("without_labels"):
+        yield (
+            f"Cameras learnt by {summary['objective']}, {found['labels_used']:,} labels used; online accuracy "
+            f"{_percent(found['online_accuracy'])}; {found['cameras_collapsed']} resets after a collapse."
+        )
+
+
 def _share(part: int, whole: int) -> str:
     return f"{part / whole:.2%}" if whole else ""
 
@@ -117,6 +126,7 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
         yield "[yellow]Frost used the stand-in, not CIFAR-10-C's textures: install fed-lorac\\[frost].[/yellow]"
     if (error := summary.get("reconstruction_error")) is not None:
         yield f"Atoms miss {error:.1%} of the base's weights (relative, Frobenius); the base itself stays whole."
+    yield from _how_learnt(summary)
     for group, cameras in _members(summary.get("groups") or {}).items():
         yield f"Group {group}: cameras {', '.join(map(str, cameras))}."
     if "block_size" in summary:

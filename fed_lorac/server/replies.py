@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fed_lorac.aggregation.delta_sum import State
 from fed_lorac.errors import last_line
-from fed_lorac.wire.billing import MessageSize, message_bytes, read_frame
+from fed_lorac.wire.billing import MessageSize, message_bytes, read_frame, read_observed, without_observed
 from fed_lorac.wire.frame import decode, inspect
 from fed_lorac.wire.refusals import DROPPED_OUT, RefusedFrameError
 
@@ -29,7 +29,10 @@ _NOT_MEASURED = ("num-examples", "folded-round")
 
 @dataclass(frozen=True)
 class Reply:
-    """One camera's answer in one round: counted, or left out with a reason."""
+    """One camera's answer in one round: counted, or left out with a reason.
+
+    `observed`: what a simulation sees of its learning without labels; nothing here depends on it.
+    """
 
     camera: int
     counted: bool = False
@@ -37,6 +40,7 @@ class Reply:
     num_examples: int = 0
     train_loss: float = math.nan
     size: MessageSize = field(default_factory=MessageSize)
+    observed: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -150,11 +154,11 @@ def _read(
         return Reply(camera, reason=str(refusal), size=size), None
     except RefusedFrameError as error:
         return Reply(camera, reason=error.reason, size=size), None
-    return Reply(camera, True, "", examples, loss, size), state
+    return Reply(camera, True, "", examples, loss, size, read_observed(message.content)), state
 
 
 def _size(message: Message) -> int:
-    return message_bytes(message.content, message.metadata.message_type, reply=True)
+    return message_bytes(without_observed(message.content), message.metadata.message_type, reply=True)
 
 
 def _numbers(metrics: MetricRecord) -> tuple[int, float]:
@@ -220,7 +224,8 @@ def _read_metrics(message: Message, camera: int) -> Reply:
     if not message.has_content():
         return Reply(camera, reason=_failure(message.error))
     try:
-        return Reply(camera, True, "", *_numbers(_one(message.content, MetricRecord)))
+        examples, loss = _numbers(_one(message.content, MetricRecord))
+        return Reply(camera, True, "", examples, loss, observed=read_observed(message.content))
     except _RefusedError as refusal:
         return Reply(camera, reason=str(refusal))
 

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -12,7 +13,7 @@ from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError, kind_of, last_line
 from fed_lorac.fleet.fleet import Camera, Fleet, Weather
 from fed_lorac.fleet.links import Clock, air_time_s, downlink_time_s, elapsed_s, link
-from fed_lorac.records.ledger import Ledger, Row
+from fed_lorac.records.ledger import GUESSING_CAMERA_COLUMNS, Ledger, Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.server.fleet_strategy import FleetStrategy
@@ -204,7 +205,19 @@ def write_rows(
         aggregation_error=report.aggregation_error,
         round_time_s=clock and clock.end(counted, heard),
         seconds=seconds,
+        **(_guesses_in_round(report) if ledger.guesses else {}),
     )
+
+
+def _guesses_in_round(report: RoundReport) -> dict[str, object]:
+    """What was seen of all cameras that learnt, whether their replies count or not."""
+    seen = [reply.observed for reply in report.replies if reply.observed]
+    online = [found["online_accuracy"] for found in seen if "online_accuracy" in found]
+    return {
+        "labels_used": sum(int(found.get("labels_used", 0)) for found in seen),
+        "online_accuracy": fmean(online) if online else None,
+        "cameras_collapsed": sum(bool(found.get("collapsed")) for found in seen),
+    }
 
 
 def _write_camera(
@@ -230,7 +243,14 @@ def _write_camera(
         elapsed_s=elapsed_s(sent.size.message_bytes, over),
         compute_s=trip and trip.compute_s,
         reply_s=trip and trip.reply_s,
+        **(_guesses_of(sent.observed) if ledger.guesses else {}),
     )
+
+
+def _guesses_of(observed: Mapping[str, float]) -> dict[str, object]:
+    """What was seen of one camera."""
+    found: dict[str, object] = {name: observed.get(name) for name in GUESSING_CAMERA_COLUMNS}
+    return found | {"labels_used": int(observed.get("labels_used", 0)), "collapsed": bool(found["collapsed"])}
 
 
 def _watched(replies: Iterable[Message], watch: Watch, errors: list[str] | None = None) -> Iterator[Message]:

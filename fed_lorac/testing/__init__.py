@@ -1,4 +1,4 @@
-"""The laws that every part is held to, for anyone's own: adapters, strategies, codecs, corruptions, models, data sets.
+"""The laws that every part is held to, for anyone's own, from adapters to data sets.
 
     from fed_lorac.testing import check_adapter
 
@@ -13,6 +13,15 @@ from fed_lorac.testing.adapters import check_adapter
 from fed_lorac.testing.codecs import check_codec
 from fed_lorac.testing.datasets import check_corruption, check_dataset
 from fed_lorac.testing.models import check_model
+from fed_lorac.testing.objectives import check_objective
 from fed_lorac.testing.strategies import check_strategy
 
-__all__ = ["check_adapter", "check_codec", "check_corruption", "check_dataset", "check_model", "check_strategy"]
+__all__ = [
+    "check_adapter",
+    "check_codec",
+    "check_corruption",
+    "check_dataset",
+    "check_model",
+    "check_objective",
+    "check_strategy",
+]

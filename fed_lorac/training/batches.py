@@ -31,11 +31,12 @@ __all__ = [
     "to_input",
 ]
 
-Augment = Literal["reflect_flip", "crop_flip", "crop", "crop_flip_cutout", "none"]
+Augment = Literal["reflect_flip", "reflect_flip_cutout_light", "crop_flip", "crop", "crop_flip_cutout", "none"]
 AUGMENTS: tuple[str, ...] = get_args(Augment)
 
 _PADDING = 4
 _HOLE = 17  # odd: a square around its centre
+_LIGHT = 0.6, 1.4  # brightness and contrast are multiplied by between these, as in CoTTA (arXiv 2203.13591)
 
 
 def to_input(
@@ -59,11 +60,13 @@ def autocast(precision: Precision, device: torch.device | str = "cpu") -> Abstra
 
 @dataclass(frozen=True)
 class Crops:
-    """What was drawn for the images of one batch: rows and columns of the padded image, and where a hole is."""
+    """What was drawn for the images of one batch: rows and columns of the padded image, where a hole is, and what
+    brightness and contrast are multiplied by."""
 
     rows: Int64[Tensor, "n h"]
     cols: Int64[Tensor, "n w"]
-    hole: Int64[Tensor, "n 2"] | None
+    hole: Int64[Tensor, "n 2"] | None = None
+    light: Float[Tensor, "n 2"] | None = None
 
 
 def augmented(
@@ -78,6 +81,7 @@ def augmented(
     pixels around a random centre is the mean's grey besides, as far as it is in the image (cutout, arXiv 1708.04552).
     "reflect_flip": the padding mirrors the image. Black borders raise the first batch norm's variance by a quarter, so
     statistics that are estimated afterwards, on whole images, do not fit a network that was trained on them.
+    "reflect_flip_cutout_light": cutout, and another brightness and contrast, besides: an image's strong view.
     """
     crops = drawn_crops(len(images), images.shape[1], images.shape[2], how, rng)
     return cropped(images, how, crops, normalization)
@@ -94,7 +98,8 @@ def drawn_crops(count: int, height: int, width: int, how: Augment, rng: np.rando
         mirror = torch.from_numpy(rng.random(count) < 0.5)
         cols = torch.where(mirror[:, None], cols.flip(1), cols)
     centre = [torch.from_numpy(rng.integers(0, side, count)) for side in (height, width)] if "cutout" in how else None
-    return Crops(rows, cols, None if centre is None else torch.stack(centre, 1))
+    light = torch.from_numpy(rng.uniform(*_LIGHT, (count, 2))).float() if "light" in how else None
+    return Crops(rows, cols, None if centre is None else torch.stack(centre, 1), light)
 
 
 def cropped(
@@ -105,11 +110,14 @@ def cropped(
         return images
     (n, height, width, _), device = images.shape, images.device
     rows, cols, each = crops.rows.to(device), crops.cols.to(device), torch.arange(n, device=device)[:, None, None]
-    if how == "reflect_flip":
-        return images[each, _reflected(rows, height)[:, :, None], _reflected(cols, width)[:, None, :]]
-    padded = torch.nn.functional.pad(images, (0, 0, _PADDING, _PADDING, _PADDING, _PADDING))
-    cut = padded[each, rows[:, :, None], cols[:, None, :]]
-    return cut if crops.hole is None else _cut_out(cut, crops.hole.to(device), normalization)
+    if how.startswith("reflect"):
+        cut = images[each, _reflected(rows, height)[:, :, None], _reflected(cols, width)[:, None, :]]
+    else:
+        padded = torch.nn.functional.pad(images, (0, 0, _PADDING, _PADDING, _PADDING, _PADDING))
+        cut = padded[each, rows[:, :, None], cols[:, None, :]]
+    if crops.hole is not None:
+        cut = _cut_out(cut, crops.hole.to(device), normalization)
+    return cut if crops.light is None else _lit(cut, crops.light.to(device))
 
 
 def _reflected(padded: Int64[Tensor, "n side"], side: int) -> Int64[Tensor, "n side"]:
@@ -128,6 +136,14 @@ def _cut_out(
     ]
     grey = torch.tensor([round(255 * mean) for mean in normalization.mean], dtype=torch.uint8, device=images.device)
     return torch.where((near[0][:, :, None] & near[1][:, None, :])[..., None], grey, images)
+
+
+def _lit(images: UInt8[Tensor, "n h w 3"], light: Float[Tensor, "n 2"]) -> UInt8[Tensor, "n h w 3"]:
+    """Every pixel times the image's brightness, and its distance from their mean times its contrast."""
+    brightness, contrast = light.view(-1, 2, 1, 1, 1).unbind(1)
+    bright = images.float() * brightness
+    mean = bright.mean((1, 2, 3), keepdim=True)
+    return mean.add((bright - mean) * contrast).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def shuffled_batches(count: int, batch_size: int, rng: np.random.Generator) -> Iterator[Tensor]:
@@ -161,22 +177,32 @@ class Feed:
         self._orders = [_endless(count, batch_size, rng, shuffled) for count, rng in zip(counts, rngs, strict=True)]
         self._rngs, self._augment, self._normalization = rngs, augment, normalization
 
+    @property
+    def cameras(self) -> int:
+        """How many cameras are fed."""
+        return len(self._rngs)
+
     def drawn(self, camera: int) -> Int64[Tensor, " b"]:
         """Which of its images are the camera's next batch."""
         return next(self._orders[camera])
 
-    def batch(
-        self, cameras: Sequence[int], chosen: Sequence[Int64[Tensor, " b"]]
-    ) -> tuple[Float[Tensor, "b cameras*3 h w"], Int64[Tensor, "b cameras"]]:
-        """The cameras' chosen images, equally many, augmented and normalised, channels-last; and their labels."""
-        height, width = self._images.shape[1:3]
+    def index(self, cameras: Sequence[int], chosen: Sequence[Int64[Tensor, " b"]]) -> Int64[Tensor, " cameras*b"]:
+        """Where the cameras' chosen images are, equally many of each, on the device."""
         index = torch.cat([self._first[camera] + own for camera, own in zip(cameras, chosen, strict=True)])
-        index = index.to(self._images.device)
-        size, rngs = len(chosen[0]), [self._rngs[camera] for camera in cameras]
-        crops = _joined([drawn_crops(size, height, width, self._augment, rng) for rng in rngs])
-        each = cropped(self._images[index], self._augment, crops, self._normalization).unflatten(0, (len(cameras), -1))
-        x = to_input(each.permute(1, 2, 3, 0, 4).flatten(3), self._images.device, self._normalization)
-        return x, self._labels[index].view(len(cameras), -1).T
+        return index.to(self._images.device)
+
+    def images(
+        self, cameras: Sequence[int], index: Int64[Tensor, " cameras*b"], augment: Augment | None = None
+    ) -> Float[Tensor, "b cameras*3 h w"]:
+        """Images, augmented as these ones are to be (None: as all are) and normalised, channels-last."""
+        how, (height, width), size = augment or self._augment, self._images.shape[1:3], len(index) // len(cameras)
+        crops = _joined([drawn_crops(size, height, width, how, self._rngs[camera]) for camera in cameras])
+        each = cropped(self._images[index], how, crops, self._normalization).unflatten(0, (len(cameras), -1))
+        return to_input(each.permute(1, 2, 3, 0, 4).flatten(3), self._images.device, self._normalization)
+
+    def labels(self, cameras: Sequence[int], index: Int64[Tensor, " cameras*b"]) -> Int64[Tensor, "b cameras"]:
+        """Their labels."""
+        return self._labels[index].view(len(cameras), -1).T
 
 
 def _endless(count: int, batch_size: int, rng: np.random.Generator, shuffled: bool) -> Iterator[Tensor]:
@@ -189,8 +215,10 @@ def _joined(crops: Sequence[Crops | None]) -> Crops | None:
     if not some:
         return None
     holes = [one.hole for one in some if one.hole is not None]
+    lights = [one.light for one in some if one.light is not None]
     return Crops(
         torch.cat([one.rows for one in some]),
         torch.cat([one.cols for one in some]),
         torch.cat(holes) if holes else None,
+        torch.cat(lights) if lights else None,
     )

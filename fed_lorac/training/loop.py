@@ -4,10 +4,10 @@ rounds or frames."""
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
@@ -16,11 +16,19 @@ from fed_lorac.adapters.strided import strides_unfolded
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
 from fed_lorac.runtime.precision import Precision
-from fed_lorac.training.batches import Augment, Feed, autocast
+from fed_lorac.training.batches import Augment, Feed
 from fed_lorac.training.blocks import Alone, Sgd, Stack, check_equal, why_apart
+from fed_lorac.training.objectives.batch import Batch
+from fed_lorac.training.objectives.guessed import Guessed, GuessLog
+from fed_lorac.training.objectives.labels import Labels
+from fed_lorac.training.objectives.learners import Learners
+from fed_lorac.training.objectives.objective import Objective
 from fed_lorac.training.still import still
 
 __all__ = ["Outcome", "Recipe", "Task", "cosine", "train", "warm_cosine"]
+
+
+LABELS = Labels()
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,8 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One camera's share: its images, how many steps it takes on them, and the stream it draws from."""
+    """One camera's share: its images, the labels that it has (`NO_LABEL` where it has none), how many steps it takes on
+    them, and the stream it draws from."""
 
     images: UInt8[Tensor, "n h w 3"]
     labels: Int64[Tensor, " n"]
@@ -52,11 +61,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training did: images seen (with repeats), steps taken, mean loss over them."""
+    """What training did: images seen (with repeats), steps taken, mean loss over them, and what was guessed on the way,
+    where the objective guesses."""
 
     images_seen: int
     steps: int
     mean_loss: float
+    guessed: Guessed | None = None
 
 
 def cosine(step: int, steps: int) -> float:
@@ -79,10 +90,13 @@ def train(
     tasks: Sequence[Task],
     *,
     recipe: Recipe,
+    objective: Objective = LABELS,
     lr_factor: Callable[[int, int], float] = lambda step, steps: 1.0,
     on_step: Callable[[int, float], None] | None = None,
 ) -> list[Outcome]:
     """Train models[k] on tasks[k], each as if it were alone: shuffled epochs, crops, clipping, momentum of its own.
+
+    What each step lowers is the objective's loss, by default cross-entropy with the tasks' labels.
 
     Models are used as they stand (every module's mode, trainable parameters, device; but for dropout and its like,
     which stay off: `training.still`), end trained, and are of one
@@ -99,9 +113,10 @@ def train(
     _check(models, tasks)
     if len(models) > 1 and why_apart(models[0]):
         alone = [([m], [t]) for m, t in zip(models, tasks, strict=True)]
-        return [train(m, t, recipe=recipe, lr_factor=lr_factor, on_step=on_step)[0] for m, t in alone]
+        more: dict[str, Any] = {"recipe": recipe, "objective": objective, "lr_factor": lr_factor, "on_step": on_step}
+        return [train(m, t, **more)[0] for m, t in alone]
     with still(models):
-        return _trained(_Block(models, tasks, recipe), models[0], lr_factor, on_step)
+        return _trained(_Block(models, tasks, recipe, objective), models[0], lr_factor, on_step)
 
 
 def _trained(
@@ -126,8 +141,10 @@ def _trained(
 class _Block:
     """A block in the middle of its training. `live` are the cameras at work, in the order of their places."""
 
-    def __init__(self, models: Sequence[nn.Module], tasks: Sequence[Task], recipe: Recipe) -> None:
-        self.tasks, self.recipe, self.live = tasks, recipe, list(range(len(models)))
+    def __init__(
+        self, models: Sequence[nn.Module], tasks: Sequence[Task], recipe: Recipe, objective: Objective
+    ) -> None:
+        self.tasks, self.recipe, self.objective, self.live = tasks, recipe, objective, list(range(len(models)))
         self.side = Alone(models[0]) if len(models) == 1 else Stack(models)
         trained = [p for p in models[0].parameters() if p.requires_grad]
         self.sgd = Sgd(
@@ -144,6 +161,8 @@ class _Block:
             normalization=recipe.normalization,
             device=self.like.device,
         )
+        self.learners, self.log = Learners(self.side, [task.rng for task in tasks]), GuessLog(len(tasks))
+        objective.begin(self.learners)
         self.seen, self.losses = [0] * len(tasks), torch.zeros(len(tasks), dtype=torch.float64, device=self.like.device)
 
     def dismiss(self, step: int | None) -> None:
@@ -158,6 +177,7 @@ class _Block:
         if stay:
             self.side.keep(stay)
             self.sgd.keep(torch.tensor(stay))
+            self.learners.keep(stay)
         self.live = [self.live[place] for place in stay]
 
     def step(self, lr_factor: Callable[[int, int], float], step: int) -> Float[Tensor, " live"]:
@@ -169,28 +189,32 @@ class _Block:
             places = [place for place, batch in enumerate(drawn) if len(batch) == size]
             whole = len(places) == len(drawn)
             self.side.part(None if whole else places)
-            loss = self._losses(places, [drawn[place] for place in places])
-            loss.sum().backward()
-            losses[slice(None) if whole else places] = loss.detach().double()
+            loss = self._gradients(places, [drawn[place] for place in places])
+            losses[slice(None) if whole else places] = loss.double()
         lrs = [self.recipe.lr * lr_factor(step, self.tasks[k].steps) for k in self.live]
         self.sgd.step(self.side.trained(), lrs)
+        self.objective.after_step(self.learners)
         self.losses[self.live] += losses
         for k, batch in zip(self.live, drawn, strict=True):
             self.seen[k] += len(batch)
         return losses
 
-    def _losses(self, places: Sequence[int], chosen: Sequence[Tensor]) -> Float[Tensor, " places"]:
-        x, y = self.feed.batch([self.live[place] for place in places], chosen)
-        x = x.to(self.like.dtype)
-        with autocast(self.recipe.precision, x.device):
-            logits = self.side.network(x)
-            each = F.cross_entropy(logits.view(y.numel(), -1), y.flatten(), reduction="none")
-        return each.view(y.shape).mean(0)
+    def _gradients(self, places: Sequence[int], chosen: Sequence[Tensor]) -> Float[Tensor, " places"]:
+        cameras = [self.live[place] for place in places]
+        batch = Batch(self.learners, self.feed, cameras, chosen, self.recipe.precision, self.like.dtype)
+        found = self.objective.gradients(batch)
+        if found.guesses is not None:
+            self.log.add(cameras, chosen, found.guesses)
+        return found.each.detach()
 
     def outcomes(self) -> list[Outcome]:
         """What became of each camera's task."""
-        sums = zip(self.seen, self.tasks, self.losses.tolist(), strict=True)
-        return [Outcome(seen, t.steps, loss / t.steps if t.steps else 0.0) for seen, t, loss in sums]
+        sums = zip(self.tasks, self.losses.tolist(), strict=True)
+        return [self._outcome(k, task, loss) for k, (task, loss) in enumerate(sums)]
+
+    def _outcome(self, k: int, task: Task, loss: float) -> Outcome:
+        guessed = self.log.of(k, self.objective, -(-len(task.images) // self.recipe.batch_size))
+        return Outcome(self.seen[k], task.steps, loss / task.steps if task.steps else 0.0, guessed)
 
 
 def _check(models: Sequence[nn.Module], tasks: Sequence[Task]) -> None:

@@ -7,7 +7,8 @@ The law, for every method and for full fine-tuning alike:
 - Up, it is billed for every reply that went on the air, be it counted, refused, late or a second one. A reply that is
   lost by design, or that could not be begun in time, goes nowhere and costs nothing.
 - Not billed is what only a simulation does: the roll call, a message that asks for an evaluation and brings nothing,
-  and the accuracies that come back. The base model is installed beforehand, and costs no one anything.
+  the accuracies that come back, and what it sees of a camera that learns without labels. The base model is installed
+  beforehand, and costs no one anything.
 - Nothing is billed under a strategy whose cameras send nothing.
 - A message is measured, never estimated, at three depths (`MessageSize`): its values alone (payload), the frame around
   them with names, shapes, settings and checksum, and Flower's message around that as protobuf under fixed ids.
@@ -32,6 +33,7 @@ from fed_lorac.wire.refusals import RefusedFrameError
 
 __all__ = [
     "FRAME_KEY",
+    "OBSERVED_KEY",
     "FullMessages",
     "MessageSize",
     "Reference",
@@ -40,13 +42,17 @@ __all__ = [
     "is_billed",
     "message_bytes",
     "message_size",
+    "observed_record",
     "read_frame",
+    "read_observed",
     "reply_records",
     "round_columns",
+    "without_observed",
 ]
 
 Record = ArrayRecord | ConfigRecord | MetricRecord
 
+OBSERVED_KEY = "observed"
 ARRAYS_KEY = "arrays"  # flwr.serverapp's name for the record with the model in a message
 FRAME_KEY = "frame"
 
@@ -79,6 +85,22 @@ def is_billed(message_type: str, updates: int) -> bool:
 def frame_record(frame: bytes) -> ArrayRecord:
     """A frame as ONE uint8 array: every array in a Flower record costs a header of 128 bytes of its own."""
     return ArrayRecord({FRAME_KEY: Array(np.frombuffer(frame, np.uint8))})
+
+
+def without_observed(content: RecordDict) -> RecordDict:
+    """A reply as it crosses the radio."""
+    return RecordDict({key: record for key, record in content.items() if key != OBSERVED_KEY})
+
+
+def observed_record(observed: Mapping[str, float]) -> ConfigRecord:
+    """What a simulation sees of a camera beside its reply: it travels in the message, and is not billed."""
+    return ConfigRecord(dict(observed))
+
+
+def read_observed(content: RecordDict) -> dict[str, float]:
+    """Its numbers; empty where there are none."""
+    found = content.config_records.get(OBSERVED_KEY, ConfigRecord())
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
 def _envelope_fault(came: str) -> RefusedFrameError:

@@ -13,7 +13,7 @@ from fed_lorac import registry
 from fed_lorac.api.catalogue import methods
 from fed_lorac.reporting.tables import methods_tables
 
-KINDS = ("adapters", "strategies", "codecs", "links", "models", "datasets", "corruptions")
+KINDS = ("adapters", "strategies", "objectives", "codecs", "links", "models", "datasets", "corruptions")
 COLUMNS = ["name", "summary", "source", "origin", "problem"]
 LISTED = "import fed_lorac as fl, json; print(json.dumps(fl.methods()))"
 

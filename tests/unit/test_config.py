@@ -478,8 +478,8 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
 
 def test_an_unknown_key_without_a_similar_name_lists_all_sections() -> None:
     for key, told in (
-        ("local.learning_rate", r"Those of \[local\] are epochs, .*, lr, "),
-        ("wandb.project", r"The sections are run, .*fed-lorac config"),
+        ("local.learning_rate", r"Those of \[local\] are objective, .*, lr, "),
+        ("wandb.entity", r"The sections are run, .*fed-lorac config"),
         ("fleet", r"it is a section, .* below \[fleet\]"),
     ):
         with pytest.raises(ConfigError, match=rf"There is no setting '{key}'.*{told}") as error:

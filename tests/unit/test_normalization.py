@@ -72,7 +72,7 @@ def test_training_is_fed_behind_it_and_cutouts_grey_is_its_mean() -> None:
         [images], [labels], [stream(0, "f")], batch_size=6, augment="none", device=torch.device("cpu"), shuffled=False,
         normalization=IMAGENET,
     )  # fmt: skip
-    x, _ = feed.batch([0], [feed.drawn(0)])
+    x = feed.images([0], feed.index([0], [feed.drawn(0)]))
     assert torch.equal(x, to_input(images, normalization=IMAGENET))
     black = torch.zeros_like(images)
     holes = augmented(black, "crop_flip_cutout", stream(0, "c"), IMAGENET).flatten(0, 2).unique(dim=0)

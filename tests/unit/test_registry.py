@@ -11,7 +11,13 @@ from fed_lorac.config import Config, load_config
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.settings import rules_of
 
-KINDS = (registry.ADAPTERS, registry.STRATEGIES, registry.AGGREGATORS, registry.SERVER_OPTIMIZERS)
+KINDS = (
+    registry.ADAPTERS,
+    registry.STRATEGIES,
+    registry.OBJECTIVES,
+    registry.AGGREGATORS,
+    registry.SERVER_OPTIMIZERS,
+)
 
 MINE = """
 from dataclasses import dataclass

@@ -1,8 +1,9 @@
 """[local]: a camera's training in a round."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
+from fed_lorac import registry
 from fed_lorac.config import names
 from fed_lorac.config.section import Section, When
 from fed_lorac.runtime.settings import setting
@@ -11,12 +12,35 @@ from fed_lorac.runtime.spelling import meant
 __all__ = ["LocalConfig"]
 
 
+LABEL_FREE = replace(
+    registry.OBJECTIVES,
+    built_in={name: at for name, at in registry.OBJECTIVES.built_in.items() if name not in ("labels", "mixed")},
+)
+"""The objectives that stand within "mixed"."""
+
+
 @dataclass(frozen=True)
 class LocalConfig(Section):
     """A camera's training in a round."""
 
     section: ClassVar[str] = "local"
-    under: ClassVar = {"steps": When("epochs", lambda epochs: meant(int, epochs) == 0, "0")}
+    choices: ClassVar = {"objective": registry.OBJECTIVES, "unlabelled": LABEL_FREE}
+    under: ClassVar = {
+        "unlabelled": When("objective", lambda objective: objective == "mixed", '"mixed"'),
+        "steps": When("epochs", lambda epochs: meant(int, epochs) == 0, "0"),
+    }
+    objective: str = setting(
+        "labels",
+        "what a step lowers: cross-entropy with labels, or what needs none",
+        choices=registry.OBJECTIVES.names,
+        outside=registry.OBJECTIVES.is_outside,
+    )
+    unlabelled: str = setting(
+        "entropy",
+        "what a step lowers on images without labels",
+        choices=LABEL_FREE.names,
+        outside=LABEL_FREE.is_outside,
+    )
     epochs: int = setting(5, "passes over the camera's images in a round; 0: local.steps steps instead", least=0)
     steps: int = setting(20, "steps of the optimizer in a round", least=1)
     batch_size: int = setting(15, "images in a step", least=1)
@@ -33,3 +57,13 @@ class LocalConfig(Section):
     augment: str = setting(
         "none", "training images at random: shifted, mirrored, partly covered", choices=names.AUGMENTS
     )
+
+    @property
+    def guesses(self) -> bool:
+        """Whether cameras learn from images that nobody labelled."""
+        return self.objective != "labels"
+
+    def built_objective(self) -> Any:
+        """The objective with its settings, and within "mixed" the other one with its own."""
+        within = {"rest": self.build("unlabelled")} if self.objective == "mixed" else {}
+        return self.build("objective", **within)

@@ -1,0 +1,45 @@
+"""consistency: the network follows a mean teacher's mean over several views. Knows logits and teachers.
+
+CoTTA (Wang et al. 2022, arXiv 2203.13591): the teacher's predictions are averaged over augmentations (equation 4), the
+network's cross-entropy with them is lowered (equation 1), the teacher follows the network (equation 2), and a drawn
+share of the network's numbers is restored after each step (equations 7 and 8): here to where the local update began,
+since the global model is what a fleet adapts. CoTTA averages views only where the source is unsure; this always does.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from fed_lorac.runtime.settings import setting
+from fed_lorac.training.objectives.batch import STRONG, Batch
+from fed_lorac.training.objectives.learners import Learners
+from fed_lorac.training.objectives.objective import LabelFree, Losses, cross_entropy, log_probabilities
+
+__all__ = ["Consistency"]
+
+
+@dataclass(frozen=True)
+class Consistency(LabelFree):
+    """mean H(q, p): q the teacher's probabilities, averaged over the image itself and its strong views."""
+
+    source = "CoTTA, arXiv 2203.13591"
+
+    views: int = setting(4, "strong views that the teacher's prediction is averaged over; 0: the image itself", least=0)
+    decay: float = setting(0.99, "how much of itself the teacher keeps at a step; CoTTA: 0.999", least=0, below=1)
+    restore: float = setting(0.0, "share of numbers restored after a step, at random; CoTTA: 0.01", least=0, below=1)
+
+    def losses(self, batch: Batch) -> Losses:
+        """Each camera's loss; all its images take part."""
+        views = [batch.view(STRONG) for _ in range(self.views)] or [batch.images]
+        q = torch.stack([batch.predictions(view, teacher=True) for view in views]).mean(0)
+        log_p = log_probabilities(batch.logits)
+        return self.guessed(cross_entropy(q, log_p).mean(0), log_p.exp(), q.argmax(-1))
+
+    def begin(self, learners: Learners) -> None:
+        """The teacher is the network as it is."""
+        learners.begin(teacher=True, start=self.restore > 0)
+
+    def after_step(self, learners: Learners) -> None:
+        """The teacher moves, and some of the network goes back."""
+        learners.move_teacher(self.decay)
+        learners.restore(self.restore)

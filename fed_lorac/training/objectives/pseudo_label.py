@@ -1,0 +1,53 @@
+"""pseudo-label: sure predictions are taken for labels. Knows logits and teachers.
+
+Lee 2013 ("Pseudo-Label", ICML workshop) and FixMatch (Sohn et al. 2020, arXiv 2001.07685, equation 4): where the
+prediction of an image's weak view is sure, the network learns to give that class to its strong view. Who predicts is
+the network itself, as in FixMatch, a mean teacher (Tarvainen and Valpola 2017, arXiv 1703.01780), or the network as it
+was when the local update began, which is the global model.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from fed_lorac.runtime.settings import setting
+from fed_lorac.training.objectives.batch import STRONG, Batch
+from fed_lorac.training.objectives.learners import Learners
+from fed_lorac.training.objectives.objective import LabelFree, Losses, log_probabilities
+
+__all__ = ["PseudoLabel"]
+
+
+@dataclass(frozen=True)
+class PseudoLabel(LabelFree):
+    """Over the batch, the mean of -ln p_k(strong view) where max q(weak view) = q_k >= threshold, and 0 elsewhere."""
+
+    source = "FixMatch, arXiv 2001.07685"
+
+    threshold: float = setting(0.95, "probability from which a prediction is taken for a label", above=0, below=1)
+    decay: float = setting(
+        0.0,
+        "how much of itself the teacher, who labels, keeps at a step; 0: it is the network, 1: the global model",
+        least=0,
+        most=1,
+    )
+    strong: bool = setting(True, "the network learns from a strong view, not from the one that was predicted")
+
+    def losses(self, batch: Batch) -> Losses:
+        """Each camera's loss; in use are the images whose prediction is sure."""
+        q = batch.predictions(batch.images, teacher=self.decay > 0)
+        sure, targets = q.max(-1)
+        used = sure >= self.threshold
+        log_p = log_probabilities(batch.logits_of(batch.view(STRONG)) if self.strong else batch.logits)
+        each = -log_p.gather(-1, targets[..., None])[..., 0]
+        predicted = batch.predictions(batch.images) if self.decay else q
+        return self.guessed(torch.where(used, each, 0).mean(0), predicted, targets, used)
+
+    def begin(self, learners: Learners) -> None:
+        """The teacher is the network as it is."""
+        learners.begin(teacher=self.decay > 0)
+
+    def after_step(self, learners: Learners) -> None:
+        """The teacher moves."""
+        if 0 < self.decay < 1:
+            learners.move_teacher(self.decay)
