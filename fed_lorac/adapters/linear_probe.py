@@ -15,13 +15,13 @@ __all__ = ["LinearProbe"]
 
 @dataclass(frozen=True)
 class LinearProbe(DenseAdapter):
-    """The weight and bias of the last nn.Linear."""
+    """The classifier's weight and bias."""
 
     formula = "the classifier's weight and bias"
     source = "Linear classifier probes, arXiv 1610.01644"
     trains_classifier = True
 
     def trained(self, model: nn.Module) -> list[str]:
-        """FactorError where a network has no nn.Linear."""
+        """FactorError where a network has no classifier (`targets.classifier_of`)."""
         name = classifier_of(model)
         return [f"{name}.{own}" for own, _ in model.get_submodule(name).named_parameters(recurse=False)]

@@ -37,11 +37,9 @@ def sizes_table(rows: Sequence[Sizes]) -> RenderableType:
 
 def _dense(row: Sizes) -> str:
     """What is said where a method has no branch on some convolutions; "" for nothing."""
-    return (
-        ""
-        if not row.dense_layers
-        else (f"{_rank(row)}: {row.dense_layers} grouped convolutions are trained as they are: a branch is no smaller")
-    )
+    if not row.dense_layers:
+        return ""
+    return f"{_rank(row)}: {row.dense_layers} grouped convolutions as they are: a branch is no smaller"
 
 
 def _columns(first: Sizes) -> dict[str, Callable[[Sizes], str]]:

@@ -113,7 +113,7 @@ def test_dropout_and_its_like_stay_off_and_nothing_is_drawn_from_the_global_gene
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_folding_batch_norm_leaves_the_answers_dense_layers(name: str) -> None:
+def test_folding_batch_norm_leaves_the_answers_as_they_are(name: str) -> None:
     model = family(name).double()
     found, folded = folding_of(model), fold_batch_norm(model)
     x = torch.randn(2, 3, SIDE, SIDE, generator=torch_stream(0, "x"), dtype=torch.float64)

@@ -204,7 +204,7 @@ def test_a_depthwise_layer_is_trained_as_it_is_where_factors_would_be_no_smaller
     assert made("filter-atoms").fit_to(model).dense == ("3",)
 
 
-def test_lower_ranks_made_of_a_fitted_adapter_train_the_same_layers_dense_layers() -> None:
+def test_lower_ranks_made_of_a_fitted_adapter_train_the_same_layers_as_they_are() -> None:
     model = mobile()
     highest = made("lora-c", rank=4, rank_mode="r").fit_to(model)
     lower = replace(highest, rank=1)

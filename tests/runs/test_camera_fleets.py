@@ -42,7 +42,7 @@ def summary_of(settings: dict[str, object], out: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_run_of_a_camera_fleet_names_its_cameras_and_leaves_their_images_dense_layers(
+def test_a_run_of_a_camera_fleet_names_its_cameras_and_leaves_their_images_as_they_are(
     yard: Path, tmp_path: Path
 ) -> None:
     own = OWN | {"data__name": "cameras", "data__root": str(yard), "data__image_size": 16, "fleet__stream": "time"}
@@ -57,7 +57,7 @@ def test_a_run_of_a_camera_fleet_names_its_cameras_and_leaves_their_images_dense
     assert {"none"} < set(mixed["per_corruption"]) <= {"none", "fog", "clear"}
 
 
-def test_images_that_stay_dense_layers_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_stay_as_they_are_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = build_experiment(tiny(**OWN | {"fleet__corruptions": "none, fog", "fleet__images": 50}))
     counted = list[float]()
 
@@ -66,9 +66,9 @@ def test_images_that_stay_dense_layers_are_measured_once(monkeypatch: pytest.Mon
         return counted[-1]
 
     monkeypatch.setattr("fed_lorac.client.local_update.accuracy", counting)
-    dense_layers, _ = (evaluate_base(experiment, 0, camera) for camera in (0, 1))
+    as_they_are, _ = (evaluate_base(experiment, 0, camera) for camera in (0, 1))
     assert len(counted) == 2 + 4
-    assert all(scores.weather == scores.clean for scores in dense_layers)
+    assert all(scores.weather == scores.clean for scores in as_they_are)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "front", "daily", "walk"])

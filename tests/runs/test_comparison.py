@@ -209,7 +209,7 @@ def test_other_weather_does_not_compare(like: Any, setting: dict[str, object]) -
 # ---- Over how many cameras ----
 
 
-def test_means_say_over_how_many_camerdense_layers(tmp_path: Path) -> None:
+def test_means_say_over_how_many_cameras_they_are(tmp_path: Path) -> None:
     config = tiny(run__rounds=2, fleet__devices="limited", availability=0.6, strategy__quorum=0.0)
     run(config, tmp_path / "away", Watch())
     one = ComparedRun.read(tmp_path / "away")

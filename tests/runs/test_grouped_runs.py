@@ -53,7 +53,7 @@ def test_a_run_says_why_cameras_train_one_after_another() -> None:
     assert one_after_another(build_experiment(tiny(block_size=2))) is None
 
 
-def test_cameras_of_every_rank_train_the_same_grouped_convolutions_dense_layers() -> None:
+def test_cameras_of_every_rank_train_the_same_grouped_convolutions_as_they_are() -> None:
     experiment = build_experiment(config(rank="1, 4, 2", rank_mode="r"))
     templates = [uplink_template(experiment, adapter) for adapter in experiment.adapters]
     assert templates[0].keys() == templates[1].keys() == templates[2].keys()

@@ -26,7 +26,6 @@ FAMILIES = (
     *("convnext_tiny", "alexnet", "vgg11", "squeezenet1_1"),
     *("timm/test_resnet", "timm/test_efficientnet", "timm/test_convnext", "timm/test_byobnet"),
 )
-WITHOUT_LINEAR = ("squeezenet1_1",)
 SMALL: dict[str, Any] = {
     "width": None,
     "fleet__cameras": 2,
@@ -42,8 +41,7 @@ SMALL: dict[str, Any] = {
 def small(name: str) -> Config:
     if name.startswith("timm/"):
         pytest.importorskip("timm")
-    ends = {"train_classifier": False} if name in WITHOUT_LINEAR else {}
-    return tiny(**SMALL, model__name=name, **ends)
+    return tiny(**SMALL, model__name=name)
 
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated")
@@ -63,11 +61,10 @@ def check_billed(folder: Path, name: str, classes: int) -> None:
     """The frame on the wire is the one that `sizes` weighs, and both rounds were measured."""
     found = rows(folder / "rounds.jsonl")
     assert len(found) == 2 and all(row["accuracy"] is not None and row["cameras_counted"] == 2 for row in found)
-    if name not in WITHOUT_LINEAR:
-        weighed = sizes(name, "lora-c", 1, classes=classes)
-        sent = {row["uplink_frame_bytes"] for row in rows(folder / "cameras.jsonl")}
-        assert sent == {weighed.frame_bytes}
-        assert weighed.trainable_parameters < weighed.full_parameters
+    weighed = sizes(name, "lora-c", 1, classes=classes)
+    sent = {row["uplink_frame_bytes"] for row in rows(folder / "cameras.jsonl")}
+    assert sent == {weighed.frame_bytes}
+    assert weighed.trainable_parameters < weighed.full_parameters
     with safe_open(folder / "model.safetensors", "pt") as file:  # type: ignore[no-untyped-call]
         assert file.metadata()["folded_round"] == "2"
 

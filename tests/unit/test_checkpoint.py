@@ -113,7 +113,7 @@ def test_an_update_that_is_late_on_a_network_is_waited_for(tmp_path: Path):
     late.join()
 
 
-def test_where_none_can_be_used_all_stay_dense_layers(tmp_path: Path):
+def test_where_none_can_be_used_all_stay_as_they_are(tmp_path: Path):
     written(tmp_path, 3)
     for path in files(tmp_path):
         path.write_bytes(b"")

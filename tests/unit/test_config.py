@@ -79,7 +79,7 @@ def pyproject() -> dict[str, Any]:
 # One truth
 
 
-def test_the_files_that_repeat_the_settings_are_dense_layers_written() -> None:
+def test_the_files_that_repeat_the_settings_are_as_they_are_written() -> None:
     project, page = (ROOT / "pyproject.toml").read_text(), (ROOT / "docs" / "settings.md").read_text()
     assert page == options_with(page)
     assert (ROOT / "sim_configs" / "quickstart.toml").read_text() == quickstart()

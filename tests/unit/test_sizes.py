@@ -93,3 +93,11 @@ def test_json_has_all_rows_in_one_list(capsys: pytest.CaptureFixture[str]) -> No
     assert shown("--model", "resnet8", "--json") == ""
     found = json.loads(capsys.readouterr().out)
     assert [(row["rank"], row["dtype"]) for row in found] == [(1, "fp32"), (4, "fp32"), (16, "fp32")]
+
+
+def test_what_is_trained_as_it_is_instead_of_by_factors_is_said() -> None:
+    few, many = (sizes("mobilenet_v2", rank=rank) for rank in (1, 4))
+    assert (few.dense_layers, many.dense_layers, sizes("resnet8").dense_layers) == (0, 17, 0)
+    text = shown("--model", "mobilenet_v2", "--rank", "1", "--rank", "4")
+    assert "r=4 (r): 17 grouped convolutions as they are: a branch is no smaller" in text
+    assert text.count("as they are") == 1

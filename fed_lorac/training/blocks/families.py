@@ -28,6 +28,7 @@ _CONTAINERS: Mapping[str, tuple[str, ...]] = {
     "models.regnet": ("RegNet", "SimpleStemIN", "AnyStage", "ResBottleneckBlock", "BottleneckTransform"),
     "models.convnext": ("ConvNeXt",),
     "models.vgg": ("VGG",),
+    "models.alexnet": ("AlexNet",),
     "models.squeezenet": ("SqueezeNet", "Fire"),
     "models.shufflenetv2": ("ShuffleNetV2", "InvertedResidual"),
     "models.densenet": ("DenseNet", "_DenseBlock", "_DenseLayer", "_Transition"),
