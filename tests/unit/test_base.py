@@ -257,7 +257,7 @@ def test_shipped_weights_are_for_their_own_data() -> None:
     assert shipped("resnet20", "cifar10", of_classes(*CIFAR10)).notes == ()
     assert shipped("resnet20", "cifar10c", of_classes(*CIFAR10)).notes == ()
     [note] = shipped("resnet20", "folder", of_classes(*CIFAR10)).notes
-    assert "trained on cifar10 (JPEG re-encoding), not on this data" in note
+    assert "trained on cifar10, not on this data" in note
     for data in (of_classes(*DIGITS), of_classes(*map(str, range(100)))):
         with pytest.raises(
             DataError, match=r"Shipped weights are for the data.*`fed-lorac pretrain -c model.name=resnet20"
