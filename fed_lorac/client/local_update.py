@@ -85,7 +85,7 @@ def local_updates(
     tasks = [
         Task(
             view.train,
-            view.known_labels(NO_LABEL),
+            view.train_labels if view.labelled is None else view.known_labels(NO_LABEL),
             plan.steps_on(len(view.train)),
             stream(plan.seed, "camera", camera, "round", round),
         )
@@ -94,7 +94,8 @@ def local_updates(
     outcomes = train(models, tasks, recipe=plan.recipe_in(round), objective=plan.objective)
     updates = {}
     for camera, model, was, task, outcome in zip(states, models, before, tasks, outcomes, strict=True):
-        observed = observe(outcome.guessed, task.labels, images[camera].train_labels)
+        guessed, truth = outcome.guessed, images[camera].train_labels
+        observed = {} if guessed is None else observe(guessed, task.labels, truth)
         if observed.get(COLLAPSED):
             bench.reset(model)
         state = states[camera].with_statistics(statistics_of(model) if plan.batch_norm.local else {})

@@ -14,16 +14,14 @@ __all__ = ["COLLAPSED", "observe"]
 COLLAPSED = "collapsed"
 
 
-def observe(guessed: Guessed | None, known: Int64[Tensor, " n"], truth: Int64[Tensor, " n"]) -> Mapping[str, float]:
-    """One local update as the columns of `records.ledger.GUESSING_CAMERA_COLUMNS`; empty where nothing was guessed.
+def observe(guessed: Guessed, known: Int64[Tensor, " n"], truth: Int64[Tensor, " n"]) -> Mapping[str, float]:
+    """One local update as the columns of `records.ledger.GUESSING_CAMERA_COLUMNS`.
 
     Args:
         guessed: the camera's guesses; its images are places in `truth`.
         known: the labels that it has.
         truth: all labels.
     """
-    if guessed is None:
-        return {}
     right, used = guessed.targets == truth[guessed.images], guessed.used
     first = _first(guessed.images, len(truth))
     found = {

@@ -34,7 +34,12 @@ def cameras(ask: Request) -> Dataset:
 
 
 def traffic_signs(ask: Request) -> Dataset:
-    """The benchmark in `gtsrb/` below the root, or in the root itself; the cloud has a share of the tracks."""
+    """German traffic signs, cameras as groups of tracks: `gtsrb/` below the root, or the root itself.
+
+    The cloud has a share of the tracks.
+
+    Source: Stallkamp et al. 2012, doi 10.1016/j.neunet.2012.02.016
+    """
     tracks = list_tracks(ask.root / "gtsrb" if (ask.root / "gtsrb").is_dir() else ask.root)
     entry = _decoded(tracks.listing, ask, track=tracks.track)
     cloud, own = assign_tracks(

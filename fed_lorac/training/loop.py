@@ -161,7 +161,8 @@ class _Block:
             normalization=recipe.normalization,
             device=self.like.device,
         )
-        self.learners, self.log = Learners(self.side, [task.rng for task in tasks]), GuessLog(len(tasks))
+        self.learners = Learners(self.side, [task.rng for task in tasks])
+        self.log: GuessLog | None = None  # until something is guessed
         objective.begin(self.learners)
         self.seen, self.losses = [0] * len(tasks), torch.zeros(len(tasks), dtype=torch.float64, device=self.like.device)
 
@@ -204,6 +205,7 @@ class _Block:
         batch = Batch(self.learners, self.feed, cameras, chosen, self.recipe.precision, self.like.dtype)
         found = self.objective.gradients(batch)
         if found.guesses is not None:
+            self.log = self.log or GuessLog(len(self.tasks))
             self.log.add(cameras, chosen, found.guesses)
         return found.each.detach()
 
@@ -213,7 +215,8 @@ class _Block:
         return [self._outcome(k, task, loss) for k, (task, loss) in enumerate(sums)]
 
     def _outcome(self, k: int, task: Task, loss: float) -> Outcome:
-        guessed = self.log.of(k, self.objective, -(-len(task.images) // self.recipe.batch_size))
+        one_pass = -(-len(task.images) // self.recipe.batch_size)
+        guessed = None if self.log is None else self.log.of(k, self.objective, one_pass)
         return Outcome(self.seen[k], task.steps, loss / task.steps if task.steps else 0.0, guessed)
 
 

@@ -90,8 +90,9 @@ def _tensor_bytes(dtype: str, name: str, shape: tuple[int, ...], topk_share: flo
         kept = ceil(round(count * topk_share, 6))
         index_bits = ceil(log2(count)) if count else 0
         return 4 * kept + min(ceil(count / 8), ceil(kept * index_bits / 8))
-    along = shape[-1] if name.endswith(".B") else shape[-2] if name.endswith(".A") else shape[0] if shape else 1
-    groups = (along if len(shape) > 1 else 1) if count else 0
+    groups = min(count, 1)
+    if len(shape) > 1 and count:
+        groups = shape[-1] if name.endswith(".B") else shape[-2] if name.endswith(".A") else shape[0]
     return 4 * groups + ceil(count * int(dtype.removeprefix("int")) / 8)
 
 

@@ -194,7 +194,7 @@ def imports(*folders: str) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("folders", "extras"),
-    [(("fed_lorac", "strategies"), ()), (("tests", "benchmarks"), ("test", "frost", "benchmark", "export"))],
+    [(("fed_lorac", "strategies"), ("timm",)), (("tests", "benchmarks"), ("test", "frost", "benchmark", "export"))],
 )
 def test_every_import_is_a_declared_dependency(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
     own = [path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*")]

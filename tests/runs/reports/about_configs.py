@@ -6,6 +6,8 @@ from pathlib import Path
 
 from reported import SHORT, Case
 
+from fed_lorac.config import shipped_configs
+
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 TINY_MAPS = ("model.name=resnet18", "model.weights=none", "data.image_size=8", "fleet.images=16")
 
@@ -66,16 +68,16 @@ CASES = [
     ),
     Case(
         "a key that is near to none",
-        lambda folder: ["run", "-c", "wandb.project=fog"],
+        lambda folder: ["run", "-c", "wandb.entity=fog"],
         exit_code=2,
-        says=("There is no setting 'wandb.project'. The sections are run, model, data",),
+        says=("There is no setting 'wandb.entity'. The sections are run, model, data",),
         never=("Did you mean",),
     ),
     Case(
         "a config name that is near to none",
         lambda folder: ["run", "llama"],
         exit_code=2,
-        says=("Shipped are: cluster, fog_snow_noise, quickstart.",),
+        says=(f"Shipped are: {', '.join(shipped_configs())}.",),
         never=("Did you mean",),
     ),
     Case(
