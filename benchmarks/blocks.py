@@ -24,7 +24,8 @@ from fed_lorac.models import build
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.training.blocks import block_size
-from fed_lorac.training.loop import Recipe, Task, train
+from fed_lorac.training.loop import train
+from fed_lorac.training.recipe import Recipe, Task
 
 NETWORKS = {
     "resnet8-w4": ("resnet8", 4),

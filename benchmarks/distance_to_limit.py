@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from common import arguments, deliver, header, median_ratio, require, say, seconds_of
 
-from fed_lorac.client.local_update import block_size_of
+from fed_lorac.client.shapes import block_size_of
 from fed_lorac.client.state import GlobalModel, build_network
 from fed_lorac.config import Config, load_config
 from fed_lorac.experiment.build import build_experiment
@@ -33,7 +33,8 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.simulation import engines
 from fed_lorac.training.accuracy import batch_norms, reestimate_statistics
-from fed_lorac.training.loop import Task, train
+from fed_lorac.training.loop import train
+from fed_lorac.training.recipe import Task
 
 
 class EnoughError(Exception):

@@ -49,7 +49,8 @@ from fed_lorac.server.fleet_strategy import FleetRules
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.round import run_round, write_rows
 from fed_lorac.training.accuracy import statistics_of
-from fed_lorac.training.loop import Recipe, Task, train
+from fed_lorac.training.loop import train
+from fed_lorac.training.recipe import Recipe, Task
 from fed_lorac.wire.billing import FullMessages, Reference, frame_record
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.updates import global_fingerprint

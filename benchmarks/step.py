@@ -31,7 +31,8 @@ from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.models import build
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.training.accuracy import batch_norms
-from fed_lorac.training.loop import Recipe, Task, train
+from fed_lorac.training.loop import train
+from fed_lorac.training.recipe import Recipe, Task
 
 _PADDING, _IMAGES = 4, 500
 

@@ -42,7 +42,7 @@ ADAPTERS = Kind(
 
 OBJECTIVES = Kind(
     {
-        "labels": "fed_lorac.training.objectives.labels:Labels",
+        "labels": "fed_lorac.training.objectives.objective:Labels",
         "entropy": "fed_lorac.training.objectives.entropy:Entropy",
         "entropy-filtered": "fed_lorac.training.objectives.entropy_filtered:EntropyFiltered",
         "pseudo-label": "fed_lorac.training.objectives.pseudo_label:PseudoLabel",

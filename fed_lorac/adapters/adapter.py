@@ -32,7 +32,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.deltas import ToDelta, is_delta_already
+from fed_lorac.adapters.deltas import State, ToDelta, is_delta_already, set_tensors
 from fed_lorac.adapters.plain import copied
 
 __all__ = ["Adapter", "trainable_parameters"]
@@ -117,6 +117,14 @@ class Adapter(ABC):
 
         FactorError, with nothing altered, where it is not plain: see `plain.check_plain`, which comes first.
         """
+
+    def restart(self, model: nn.Module, weights: State, generator: torch.Generator) -> None:
+        """Begin anew, in place, on a network that carries this adapter: `weights`, by name, take the place of its own,
+        what `attach` draws is drawn again, and deltas count from here. For rounds, which need no second look at a
+        network."""
+        self.detach(model)
+        set_tensors(model, weights)
+        self.attach(model, generator)
 
     @abstractmethod
     def read(self, model: nn.Module) -> dict[str, Tensor]:

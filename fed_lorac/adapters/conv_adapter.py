@@ -20,7 +20,7 @@ from torch.amp.autocast_mode import is_autocast_available
 
 from fed_lorac.adapters import dense
 from fed_lorac.adapters.adapter import Adapter
-from fed_lorac.adapters.deltas import State, ToDelta
+from fed_lorac.adapters.deltas import State, ToDelta, set_tensors
 from fed_lorac.adapters.misfits import refuse_misfits, refuse_other_tensors, refuse_taken_names
 from fed_lorac.adapters.plain import copied
 from fed_lorac.adapters.strided import StridedConv2d
@@ -204,6 +204,16 @@ class ConvAdapter(Adapter):
         for name, branch in branches.items():
             inject(_conv(model, name), self.layer, branch)
 
+    @torch.no_grad()
+    def restart(self, model: nn.Module, weights: State, generator: torch.Generator) -> None:
+        """Other weights, and branches that are drawn again; this adapter is fitted (`fit_to`)."""
+        set_tensors(model, weights)
+        dense.restart(model)
+        for name, layer in adapted_layers(model).items():
+            branch = self.branch(name, layer, generator)
+            for own, tensor in (*branch.trained.items(), *branch.frozen.items()):
+                getattr(layer, own).copy_(tensor)
+
     def read(self, model: nn.Module) -> dict[str, Tensor]:
         """Branches' trained tensors, "<conv>.<name>", and the deltas of what is trained beside."""
         plain = torch.contiguous_format
@@ -272,10 +282,12 @@ def _to_delta(layers: Mapping[str, AdaptedConv2d], state: State) -> dict[str, Te
     trained = {f"{name}.{own}" for name, layer in layers.items() for own in layer.branch_trained}
     delta = {key: tensor for key, tensor in state.items() if key not in trained}
     for name, layer in layers.items():
-        came = {own: state[f"{name}.{own}"] for own in layer.branch_trained if f"{name}.{own}" in state}
-        refuse_other_tensors(name, came, {own: layer.get_parameter(own) for own in layer.branch_trained})
+        came = {key: state[f"{name}.{key}"] for key in layer.branch_trained if f"{name}.{key}" in state}
+        own = {key: layer.get_parameter(key) for key in layer.branch_trained}
+        if {key: t.shape for key, t in came.items()} != {key: t.shape for key, t in own.items()}:
+            refuse_other_tensors(name, came, own)
         like = next(iter(came.values()))
-        frozen = {own: layer.get_buffer(own).to(like) for own in layer.branch_frozen}
+        frozen = {key: layer.get_buffer(key).to(like) for key in layer.branch_frozen}
         said = layer.to_delta({"weight": layer.weight, **frozen, **came})
         delta |= {f"{name}.{key}": tensor for key, tensor in said.items()}
     return delta

@@ -141,3 +141,10 @@ def fold(target: _Network | MutableMapping[str, Tensor], state: State, scale: fl
         raise FactorError(f"A delta is folded into a plain network; {found} carries an adapter. Detach it first.")
     weights = target if isinstance(target, MutableMapping) else target.state_dict()
     apply_delta(weights, state, scale)
+
+
+def set_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a network's tensors of these names these values; others stay."""
+    own = model.state_dict()
+    own.update(tensors)  # in place: some networks load only what they have stamped themselves
+    model.load_state_dict(own)

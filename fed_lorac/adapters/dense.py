@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.deltas import set_tensors
 from fed_lorac.adapters.plain import DENSE_NOTE, check_plain, copied
 from fed_lorac.errors import FactorError
 
@@ -34,6 +35,11 @@ class DenseAdapter(Adapter):
         """These parameters are trained, and no other."""
         check_plain(model)  # what is trained is looked for among plain layers
         attach(model, self.trained(model))
+
+    def restart(self, model: nn.Module, weights: Mapping[str, Tensor], generator: torch.Generator) -> None:
+        """Other weights; what is trained stays."""
+        set_tensors(model, weights)
+        restart(model)
 
     def read(self, model: nn.Module) -> dict[str, Tensor]:
         """Every trained parameter's delta."""
@@ -71,6 +77,12 @@ def attach(model: nn.Module, names: Collection[str]) -> None:
         parameter.grad = None  # an optimizer would still move a frozen weight by a gradient left over
     trained = {name: p.detach().clone() for name, p in model.named_parameters() if name in names}
     setattr(model, _BEFORE, trained)
+
+
+def restart(model: nn.Module) -> None:
+    """Deltas count from the present values."""
+    before = _before(model)
+    before |= {name: model.get_parameter(name).detach().clone() for name in before}
 
 
 @torch.no_grad()

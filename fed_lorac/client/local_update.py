@@ -2,21 +2,22 @@
 and evaluation on what they see. Knows networks, weather and frames; not Flower's messages."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from math import nan
 
+import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import apply_delta
-from fed_lorac.client.bench import bench_of, set_training_mode
 from fed_lorac.client.observe import COLLAPSED, observe
 from fed_lorac.client.state import (
     ClientState,
     GlobalModel,
     build_network,
+    initial_state,
     personal_delta,
     personal_parameters,
 )
@@ -28,25 +29,24 @@ from fed_lorac.seeds import stream
 from fed_lorac.training.accuracy import (
     Statistics,
     accuracy,
+    batch_norms,
     has_batch_norm,
     reestimate_statistics,
     statistics_of,
 )
-from fed_lorac.training.blocks import block_size, why_apart
-from fed_lorac.training.loop import Task, train
-from fed_lorac.training.objectives.batch import NO_LABEL
+from fed_lorac.training.loop import train
+from fed_lorac.training.objectives.objective import NO_LABEL
+from fed_lorac.training.recipe import Task
 from fed_lorac.wire.frame import encode, encode_with_feedback
 from fed_lorac.wire.updates import personal_fingerprint
 
 __all__ = [
     "LocalUpdate",
     "Scores",
-    "block_size_of",
     "evaluate",
     "evaluate_base",
     "local_updates",
-    "one_after_another",
-    "uplink_template",
+    "trained_state",
 ]
 
 _FIXED_BY = 125  # images at most, evenly picked, that fix the statistics of a round's training
@@ -77,7 +77,7 @@ def local_updates(
     plan = experiment.plan
     images = {camera: _images_in_round(experiment, camera, round) for camera in states}
     [place] = {experiment.place(camera) for camera in states}
-    bench = bench_of(experiment, global_model, round, place)
+    bench = _bench_of(experiment, global_model, round, place)
     models = bench.models(experiment, states.values())
     if plan.batch_norm.local and plan.batch_norm.fixed:
         _fix_statistics(experiment, models, images.values())
@@ -99,7 +99,7 @@ def local_updates(
         if observed.get(COLLAPSED):
             bench.reset(model)
         state = states[camera].with_statistics(statistics_of(model) if plan.batch_norm.local else {})
-        trained = _trained_state(experiment, experiment.adapters[place], model, was)
+        trained = trained_state(experiment, experiment.adapters[place], model, was)
         frame, state = _encode(experiment, global_model, round, camera, state, trained)
         updates[camera] = LocalUpdate(frame, len(task.labels), outcome.mean_loss, state, observed)
     return updates
@@ -129,41 +129,65 @@ def _encode(
     return frame, state.with_residual(residual)
 
 
-def block_size_of(experiment: Experiment) -> int:
-    """How many cameras train side by side: as the plan says, or by the rule for this network."""
-    plan = experiment.plan
-    return plan.block_size or block_size(
-        _untrained(experiment, experiment.adapter),
-        image_size=plan.image_size,
-        batch_size=plan.recipe.batch_size,
-        precision=plan.recipe.precision,
-        device=experiment.device.type,
-    )
+class _Bench:
+    """Networks that a round's local updates start from: made once, and filled anew for each block."""
+
+    def __init__(self, experiment: Experiment, global_model: GlobalModel, round: int, place: int) -> None:
+        adapter = experiment.adapters[place]
+        model = copy.deepcopy(_attached(experiment, place))
+        adapter.restart(model, global_model.tensors, drawn_from(experiment, round))
+        if global_model.factors:
+            adapter.load(model, {**adapter.read(model), **global_model.factors})
+        _set_training_mode(experiment, model)
+        self._models, self._adapter = [model], adapter
+        self._fresh = {name: value.detach().clone() for name, value in _moving(model)}
+
+    @torch.no_grad()
+    def models(self, experiment: Experiment, states: Collection[ClientState]) -> list[nn.Module]:
+        """One network for each of these states, in training mode, its adapter attached."""
+        self._models += [copy.deepcopy(self._models[0]) for _ in range(len(states) - len(self._models))]
+        models = self._models[: len(states)]
+        for model, state in zip(models, states, strict=True):
+            statistics = state.statistics
+            for name, value in _moving(model):
+                value.copy_(statistics.get(name, self._fresh[name]))
+            if personal := personal_parameters(experiment, state.personal_frame):
+                self._adapter.load(model, initial_state(personal, self._adapter.read(model)))
+        return models
+
+    @torch.no_grad()
+    def reset(self, model: nn.Module) -> None:
+        """Give one of these networks a fresh adapter: what it was trained to is gone."""
+        for name, value in _moving(model):
+            value.copy_(self._fresh[name])
 
 
-def one_after_another(experiment: Experiment) -> str | None:
-    """Why cameras train one after another, where a config or a GPU would have them side by side; None where they do
-    stand so."""
-    if experiment.plan.block_size < 2 and experiment.device.type != "cuda":
-        return None
-    why = why_apart(_untrained(experiment, experiment.adapter))
-    return f"Cameras train one after another: {why}." if why else None
-
-
-def uplink_template(experiment: Experiment, adapter: Adapter | None = None) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor in a camera's frame, read off a network that has the adapter and was not trained;
-    without `adapter`, of the adapter of the highest rank."""
-    adapter = adapter or experiment.adapter
-    model = _untrained(experiment, adapter)
-    state = _trained_state(experiment, adapter, model, statistics_of(model))
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-
-def _untrained(experiment: Experiment, adapter: Adapter) -> nn.Module:
-    """A network with the adapter attached, to read shapes off."""
-    model = copy.deepcopy(experiment.base.model)
-    adapter.attach(model, drawn_from(experiment, 0))
+@lru_cache(maxsize=8)
+def _attached(experiment: Experiment, place: int) -> nn.Module:
+    """The base with the adapter of a place attached, for all rounds: attaching looks at the whole network."""
+    model = build_network(experiment, GlobalModel(), {})
+    experiment.adapters[place].attach(model, drawn_from(experiment, 0))
     return model
+
+
+@lru_cache(maxsize=1)
+def _bench_of(experiment: Experiment, global_model: GlobalModel, round: int, place: int) -> _Bench:
+    """The bench of the round at hand; cameras with adapters of one shape share it, as they share the global model."""
+    return _Bench(experiment, global_model, round, place)
+
+
+def _moving(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What training changes: trained parameters and buffers."""
+    yield from ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+    yield from model.named_buffers()
+
+
+def _set_training_mode(experiment: Experiment, model: nn.Module) -> None:
+    """Training mode, but for batch norm that no batch is to move."""
+    model.train()
+    if not experiment.plan.batch_norm.trains:
+        for _, norm in batch_norms(model):
+            norm.eval()
 
 
 def _fix_statistics(experiment: Experiment, models: Sequence[nn.Module], images: Iterable[CameraData]) -> None:
@@ -173,10 +197,10 @@ def _fix_statistics(experiment: Experiment, models: Sequence[nn.Module], images:
         latest = _images_for_statistics(experiment, view)
         every = -(-len(latest) // _FIXED_BY)
         reestimate_statistics(model, latest[::every], recipe.precision, recipe.normalization)
-        set_training_mode(experiment, model)
+        _set_training_mode(experiment, model)
 
 
-def _trained_state(experiment: Experiment, adapter: Adapter, model: nn.Module, before: Statistics) -> dict[str, Tensor]:
+def trained_state(experiment: Experiment, adapter: Adapter, model: nn.Module, before: Statistics) -> dict[str, Tensor]:
     """The adapter's state and, where statistics are shared, their change since `before`."""
     state = adapter.read(model)
     if experiment.plan.batch_norm.mode == "shared":

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from jaxtyping import Int64
 from torch import Tensor
 
-from fed_lorac.training.objectives.batch import NO_LABEL
 from fed_lorac.training.objectives.guessed import Guessed
+from fed_lorac.training.objectives.objective import NO_LABEL
 
 __all__ = ["COLLAPSED", "observe"]
 

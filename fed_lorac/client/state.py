@@ -15,9 +15,8 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import Tensor, nn
 
-from fed_lorac.adapters.deltas import apply_delta, changed_names
+from fed_lorac.adapters.deltas import apply_delta, changed_names, set_tensors
 from fed_lorac.experiment.experiment import Experiment, to_delta
-from fed_lorac.models.fitting import put
 from fed_lorac.wire.billing import frame_record, read_frame
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import (
@@ -167,7 +166,7 @@ def build_network(experiment: Experiment, global_model: GlobalModel, statistics:
     """The network of a global model with a camera's batch-norm statistics, on the experiment's device; `factors` are
     not in it."""
     model = copy.deepcopy(experiment.base.model)
-    put(model, {**global_model.tensors, **statistics})
+    set_tensors(model, {**global_model.tensors, **statistics})
     return model.to(experiment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

@@ -28,8 +28,8 @@ from fed_lorac.runtime.precision import resolved_precision
 from fed_lorac.runtime.tensor_files import write_tensors
 from fed_lorac.seeds import torch_stream
 from fed_lorac.training.batches import Augment
-from fed_lorac.training.loop import Recipe
 from fed_lorac.training.pretrain import RECIPE, OnStep, pretrain
+from fed_lorac.training.recipe import Recipe
 
 __all__ = ["BaseModel", "fresh_model", "load_base_model", "tell_notes", "train_base"]
 

@@ -38,8 +38,8 @@ from fed_lorac.runtime.precision import Precision, resolved_device, resolved_pre
 from fed_lorac.runtime.settings import Scalar, items
 from fed_lorac.training.batch_norm import check_cameras, check_used
 from fed_lorac.training.batches import Augment
-from fed_lorac.training.loop import Recipe
 from fed_lorac.training.objectives.mixed import Mixed
+from fed_lorac.training.recipe import Recipe
 from fed_lorac.wire.frame import by_name
 
 __all__ = ["build_experiment", "local_plan", "open_data"]

@@ -20,8 +20,9 @@ from fed_lorac.fleet.fleet import CLEAR, Fleet, Weather
 from fed_lorac.fleet.labelled import Labelled
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.seeds import torch_stream
-from fed_lorac.training.loop import Recipe, cosine
+from fed_lorac.training.loop import cosine
 from fed_lorac.training.objectives.objective import Objective
+from fed_lorac.training.recipe import Recipe
 from fed_lorac.wire.codecs.codecs import FP32, Codec
 
 __all__ = [

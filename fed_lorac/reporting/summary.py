@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.aggregation.delta_sum import DeltaSum, compressed, sum_states
-from fed_lorac.client.local_update import block_size_of
+from fed_lorac.client.shapes import block_size_of
 from fed_lorac.client.state import GlobalModel, personal_delta, read_deltas
 from fed_lorac.config import Config
 from fed_lorac.data.corruptions import frost_textures

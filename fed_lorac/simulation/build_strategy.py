@@ -7,7 +7,7 @@ from functools import partial
 
 from flwr.app import ConfigRecord, MessageType
 
-from fed_lorac.client.local_update import uplink_template
+from fed_lorac.client.shapes import uplink_template
 from fed_lorac.client.state import GlobalModel, encode_global_model, fold_updates
 from fed_lorac.config import CodecConfig, Topk
 from fed_lorac.experiment.experiment import Experiment, to_delta

@@ -8,7 +8,7 @@ from pathlib import Path
 from flwr.app import RecordDict
 
 from fed_lorac.client.handlers import FleetApp
-from fed_lorac.client.local_update import block_size_of
+from fed_lorac.client.shapes import block_size_of
 from fed_lorac.client.state import GlobalModels
 from fed_lorac.config import Config
 from fed_lorac.data.progress import at

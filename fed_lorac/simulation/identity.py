@@ -7,7 +7,7 @@ run would be of another experiment than its beginning.
 import json
 from collections.abc import Mapping
 
-from fed_lorac.client.local_update import block_size_of
+from fed_lorac.client.shapes import block_size_of
 from fed_lorac.data.corruptions import corruption_fingerprint, frost_textures
 from fed_lorac.errors import RunError
 from fed_lorac.experiment.experiment import Experiment, sees_frost

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from fed_lorac.client.local_update import uplink_template
+from fed_lorac.client.shapes import uplink_template
 from fed_lorac.config import CodecConfig, Config, Topk
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import local_plan

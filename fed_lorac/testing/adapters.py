@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter, trainable_parameters
-from fed_lorac.adapters.deltas import State, apply_delta, changed_names, check_delta, dense_delta
+from fed_lorac.adapters.deltas import State, apply_delta, changed_names, check_delta, dense_delta, set_tensors
 from fed_lorac.errors import FactorError
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
 from fed_lorac.seeds import torch_stream
@@ -50,6 +50,7 @@ class _Checks:
         self.merged_is_attached()
         self.delta_is_what_the_state_says()
         self.detached_is_plain()
+        self.restarted_is_attached_anew()
         if self.adapter.linear:
             self.delta_is_linear()
 
@@ -145,6 +146,18 @@ class _Checks:
         apply_delta(named_tensors(server), {name: t.double() for name, t in said.items()}, self.adapter.scale)
         off = distance(self.output(server), self.output(model))
         self.law("a base with the delta folded in must give the camera's outputs", off < 1e-3, f"{off:.2g} off")
+
+    def restarted_is_attached_anew(self) -> None:
+        """A round after a round: other weights, another draw, and nothing of what was trained."""
+        weights = {name: 1.25 * tensor.detach() for name, tensor in self.base.named_parameters()}
+        other = copy.deepcopy(self.base)
+        set_tensors(other, weights)
+        self.adapter.attach(other, torch_stream(1, "adapter"))
+        model = moved(self.attached())
+        self.adapter.restart(model, weights, torch_stream(1, "adapter"))
+        same = equal(self.adapter.read(model), self.adapter.read(other))
+        law = "restart must leave what attach leaves on a network of these weights"
+        self.law(law, same and torch.equal(self.output(model), self.output(other)))
 
     def detached_is_plain(self) -> None:
         model = moved(self.attached())

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from fed_lorac.errors import one_line
 from fed_lorac.seeds import stream
 from fed_lorac.testing.laws import small_model, told, under
-from fed_lorac.training.loop import Outcome, Recipe, Task, train
-from fed_lorac.training.objectives.batch import NO_LABEL
-from fed_lorac.training.objectives.objective import Objective
+from fed_lorac.training.loop import train
+from fed_lorac.training.objectives.objective import NO_LABEL, Objective
+from fed_lorac.training.recipe import Outcome, Recipe, Task
 
 __all__ = ["check_objective"]
 

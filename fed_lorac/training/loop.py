@@ -6,68 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fed_lorac.adapters.fold_bn import fixed_norms_folded
 from fed_lorac.adapters.strided import strides_unfolded
 from fed_lorac.errors import DataError, RunError
-from fed_lorac.runtime.normalization import CIFAR10, Normalization
-from fed_lorac.runtime.precision import Precision
-from fed_lorac.training.batches import Augment, Feed
-from fed_lorac.training.blocks import Alone, Sgd, Stack, check_equal, why_apart
-from fed_lorac.training.objectives.batch import Batch
-from fed_lorac.training.objectives.guessed import Guessed, GuessLog
-from fed_lorac.training.objectives.labels import Labels
-from fed_lorac.training.objectives.learners import Learners
-from fed_lorac.training.objectives.objective import Objective
-from fed_lorac.training.still import still
+from fed_lorac.training.batches import Feed
+from fed_lorac.training.blocks import Alone, Stack, check_equal, still, why_apart
+from fed_lorac.training.objectives.guessed import GuessLog
+from fed_lorac.training.objectives.objective import Batch, Labels, Learners, Objective
+from fed_lorac.training.recipe import Outcome, Recipe, Task
 
-__all__ = ["Outcome", "Recipe", "Task", "cosine", "train", "warm_cosine"]
+__all__ = ["Sgd", "cosine", "train", "warm_cosine"]
 
 
 LABELS = Labels()
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How steps are taken; defaults are LoRA-C's (arXiv 2410.16954): SGD, decay on matrices, clipping at 5."""
-
-    lr: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 5e-4
-    clip_norm: float = 5.0
-    batch_size: int = 128
-    augment: Augment = "crop_flip"
-    precision: Precision = "fp32"
-    prox_mu: float = 0.0
-    shuffled: bool = True
-    normalization: Normalization = CIFAR10
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """One camera's share: its images, the labels that it has (`NO_LABEL` where it has none), how many steps it takes on
-    them, and the stream it draws from."""
-
-    images: UInt8[Tensor, "n h w 3"]
-    labels: Int64[Tensor, " n"]
-    steps: int
-    rng: np.random.Generator
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What training did: images seen (with repeats), steps taken, mean loss over them, and what was guessed on the way,
-    where the objective guesses."""
-
-    images_seen: int
-    steps: int
-    mean_loss: float
-    guessed: Guessed | None = None
 
 
 def cosine(step: int, steps: int) -> float:
@@ -99,7 +54,7 @@ def train(
     What each step lowers is the objective's loss, by default cross-entropy with the tasks' labels.
 
     Models are used as they stand (every module's mode, trainable parameters, device; but for dropout and its like,
-    which stay off: `training.still`), end trained, and are of one
+    which stay off: `blocks.still`), end trained, and are of one
     architecture with one set of trainable parameters. Together they are a block: several run side by side as one
     network (`fed_lorac.training.blocks`) and agree with training one at a time to rounding; who has taken all of its
     steps leaves, and batches of unequal size are run apart, so nothing is ever padded. Networks that cannot stand side
@@ -233,3 +188,83 @@ def _check(models: Sequence[nn.Module], tasks: Sequence[Task]) -> None:
     if len({task.images.shape[1:] for task in tasks}) > 1:
         raise RunError("Cameras that train side by side have images of one size; these differ. Train them apart.")
     check_equal(models)
+
+
+@dataclass(eq=False)
+class Sgd:
+    """The optimizer of networks side by side: tensors are (N, ...), a row for each camera, and no camera's step depends
+    on another's.
+
+    Momentum (Nesterov's or not), decay and clipping as torch.optim.SGD and clip_grad_norm_ do them, row by row.
+
+    `prox`: FedProx's mu (arXiv 1812.06127, equation 2): the loss has mu/2 ||w - w_0||^2 besides, w_0 being where each
+    tensor was at the first step.
+    """
+
+    decays: Sequence[float]
+    momentum: float
+    nesterov: bool
+    clip_norm: float
+    prox: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._moving: list[Tensor | None] = [None] * len(self.decays)
+        self._starts: list[Tensor | None] = [None] * len(self.decays)
+
+    @torch.no_grad()
+    def step(self, trained: Sequence[tuple[Tensor, Tensor | None]], lrs: Sequence[float]) -> None:
+        """Move every tensor that has a gradient; `lrs`: one for each row. Gradients are used up."""
+        live = [(place, tensor, grad) for place, (tensor, grad) in enumerate(trained) if grad is not None]
+        if not live:
+            return
+        tensors, grads = [tensor for _, tensor, _ in live], [grad for _, _, grad in live]
+        if self.prox:
+            self._pull(live)
+        if not math.isinf(self.clip_norm):
+            _clip(grads, self.clip_norm)
+        for decay in sorted({self.decays[place] for place, _, _ in live} - {0.0}):
+            decayed = [(grad, tensor) for place, tensor, grad in live if self.decays[place] == decay]
+            torch._foreach_add_([grad for grad, _ in decayed], [tensor for _, tensor in decayed], alpha=decay)
+        if self.momentum:
+            grads = self._moved([place for place, _, _ in live], grads)
+        if len(set(lrs)) == 1:
+            torch._foreach_add_(tensors, grads, alpha=-lrs[0])
+        else:
+            rates = torch.tensor(lrs, dtype=tensors[0].dtype, device=tensors[0].device)
+            torch._foreach_sub_(tensors, torch._foreach_mul(grads, [_rows(rates, g) for g in grads]))
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only."""
+        for kept in (self._moving, self._starts):
+            kept[:] = [None if t is None else t.index_select(0, rows.to(t.device)) for t in kept]
+
+    def _pull(self, live: Sequence[tuple[int, Tensor, Tensor]]) -> None:
+        """Add mu (w - w_0) to the gradients."""
+        for place, tensor, grad in live:
+            if (start := self._starts[place]) is None:
+                self._starts[place] = tensor.clone()  # here w is w_0
+            else:
+                grad.add_(tensor - start, alpha=self.prox)
+
+    def _moved(self, places: Sequence[int], grads: list[Tensor]) -> list[Tensor]:
+        for place, grad in zip(places, grads, strict=True):
+            if self._moving[place] is None:
+                self._moving[place] = torch.zeros_like(grad)
+        moving = [m for place in places if (m := self._moving[place]) is not None]
+        torch._foreach_mul_(moving, self.momentum)
+        torch._foreach_add_(moving, grads)
+        if self.nesterov:
+            torch._foreach_add_(grads, moving, alpha=self.momentum)
+            return grads
+        return moving
+
+
+def _clip(grads: list[Tensor], clip_norm: float) -> None:
+    """Scale each row's gradient, all tensors taken together, down to `clip_norm` where its norm is larger."""
+    each = [torch.linalg.vector_norm(g, dim=tuple(range(1, g.ndim))) for g in grads]
+    factor = (clip_norm / (torch.linalg.vector_norm(torch.stack(each), dim=0) + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(grads, [_rows(factor, g) for g in grads])
+
+
+def _rows(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.ndim - 1))

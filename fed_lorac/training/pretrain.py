@@ -14,7 +14,8 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
 from fed_lorac.training.accuracy import accuracy
 from fed_lorac.training.batch_norm import check_cloud
-from fed_lorac.training.loop import Recipe, Task, train, warm_cosine
+from fed_lorac.training.loop import train, warm_cosine
+from fed_lorac.training.recipe import Recipe, Task
 
 __all__ = ["RECIPE", "OnStep", "Pretrained", "pretrain"]
 

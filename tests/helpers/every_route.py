@@ -10,7 +10,8 @@ from fed_lorac.models import build
 from fed_lorac.registry import ADAPTERS
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.seeds import torch_stream
-from fed_lorac.training.loop import Recipe, Task, train
+from fed_lorac.training.loop import train
+from fed_lorac.training.recipe import Recipe, Task
 
 
 def network() -> nn.Module:

@@ -22,7 +22,8 @@ from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.training.accuracy import batch_norms
 from fed_lorac.training.blocks import block_size, why_apart
 from fed_lorac.training.blocks.rule import shape_of_work
-from fed_lorac.training.loop import Recipe, Task, train
+from fed_lorac.training.loop import train
+from fed_lorac.training.recipe import Recipe, Task
 
 METHODS = {
     "lora-c r": named_adapter("lora-c", rank_mode="r"),

@@ -18,9 +18,9 @@ from fed_lorac.export.formats import FORMATS
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.testing import check_adapter
 from fed_lorac.training.accuracy import batch_norms
-from fed_lorac.training.blocks import why_apart
-from fed_lorac.training.loop import Recipe, Task, train
-from fed_lorac.training.still import draws
+from fed_lorac.training.blocks import draws, why_apart
+from fed_lorac.training.loop import train
+from fed_lorac.training.recipe import Recipe, Task
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,8 @@ from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.models import build
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.training.batches import shuffled_batches, to_input
-from fed_lorac.training.loop import Recipe, Task, train
+from fed_lorac.training.loop import train
+from fed_lorac.training.recipe import Recipe, Task
 
 
 def network() -> nn.Module:

@@ -20,16 +20,15 @@ from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.testing import check_objective
 from fed_lorac.training.batches import Feed, to_input
 from fed_lorac.training.blocks import Alone, Stack
-from fed_lorac.training.loop import Recipe, Task, train
-from fed_lorac.training.objectives.batch import NO_LABEL, Batch
+from fed_lorac.training.loop import train
 from fed_lorac.training.objectives.consistency import Consistency
 from fed_lorac.training.objectives.entropy import Entropy
 from fed_lorac.training.objectives.entropy_filtered import EntropyFiltered
-from fed_lorac.training.objectives.labels import Labels
-from fed_lorac.training.objectives.learners import Learners
+from fed_lorac.training.objectives.label_free import LabelFree
 from fed_lorac.training.objectives.mixed import Mixed
-from fed_lorac.training.objectives.objective import LabelFree, Losses, Objective
+from fed_lorac.training.objectives.objective import NO_LABEL, Batch, Labels, Learners, Losses, Objective
 from fed_lorac.training.objectives.pseudo_label import PseudoLabel
+from fed_lorac.training.recipe import Recipe, Task
 
 CLASSES, SIDE, BATCH = 4, 4, 6
 
@@ -253,11 +252,11 @@ def test_a_teacher_is_the_moving_mean_of_the_network(decay: float) -> None:
 def test_what_is_restored_is_where_the_update_began_and_as_much_as_was_asked() -> None:
     model, start = linear(1), linear(1)
     learners = Learners(Alone(model), [stream(0, "restored")])
-    learners.begin(start=True)
+    learners.teachers.begin(start=True)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(1)
-    learners.restore(0.25)
+    learners.teachers.restore(0.25)
     pairs = list(zip(model.parameters(), start.parameters(), strict=True))
     back = torch.cat([(p == q).flatten() for p, q in pairs])
     assert all(bool(((p == q) | (p == q + 1)).all()) for p, q in pairs)
@@ -268,10 +267,10 @@ def test_a_look_at_a_network_leaves_no_trace_in_its_statistics() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     for side, cameras in ((Alone(net), 1), (Stack([copy.deepcopy(net), copy.deepcopy(net)]), 2)):
         learners = Learners(side, [stream(k, "s") for k in range(cameras)])
-        learners.begin(teacher=True)
+        learners.teachers.begin(teacher=True)
         before = copy.deepcopy(side.network.state_dict())
         x = torch.randn((5, 3 * cameras, 4, 4), generator=torch_stream(0, "x"))
-        assert torch.equal(learners.predict(x), learners.predict(x, teacher=True))
+        assert torch.equal(learners.teachers.predict(x, taught=False), learners.teachers.predict(x, taught=True))
         assert all(torch.equal(before[name], now) for name, now in side.network.state_dict().items())
         learners.logits(x)
         assert any(not torch.equal(before[name], now) for name, now in side.network.state_dict().items())

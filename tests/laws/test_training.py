@@ -17,7 +17,8 @@ from fed_lorac.runtime.precision import resolved_precision
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.training.accuracy import accuracy, batch_norms, reestimate_statistics
 from fed_lorac.training.batches import Augment, augmented, autocast, shuffled_batches, to_input
-from fed_lorac.training.loop import Recipe, Task, cosine, train, warm_cosine
+from fed_lorac.training.loop import cosine, train, warm_cosine
+from fed_lorac.training.recipe import Recipe, Task
 
 
 def photos(count: int, seed: int = 0) -> torch.Tensor:

@@ -14,7 +14,7 @@ from small_runs import rounds_run, rows, tiny
 from torch import Tensor
 
 from fed_lorac.client.app import make_client_app
-from fed_lorac.client.local_update import uplink_template
+from fed_lorac.client.shapes import uplink_template
 from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config
 from fed_lorac.config.compatibility import fixed_basis

@@ -30,7 +30,8 @@ from fed_lorac.seeds import stream
 from fed_lorac.server.fleet_strategy import FleetRules
 from fed_lorac.server.silent_fleet import SilentFleet
 from fed_lorac.simulation.engines import Fleet, run
-from fed_lorac.training.loop import Task, train
+from fed_lorac.training.loop import train
+from fed_lorac.training.recipe import Task
 from fed_lorac.wire.frame import decode
 from fed_lorac.wire.updates import personal_fingerprint
 from strategies.local_only import LocalOnly

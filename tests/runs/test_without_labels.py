@@ -186,7 +186,7 @@ def test_cameras_keep_what_they_learnt_without_labels(tmp_path: Path, strategy: 
 MINE = '''
 from dataclasses import dataclass
 from fed_lorac.runtime.settings import setting
-from fed_lorac.training.objectives.objective import LabelFree
+from fed_lorac.training.objectives.label_free import LabelFree
 
 @dataclass(frozen=True)
 class Sharpened(LabelFree):

@@ -7,20 +7,21 @@ let in: another's forward could mix channels, hence cameras, unseen.
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from fed_lorac.adapters.plain import altered, ties
 from fed_lorac.errors import RunError
 from fed_lorac.models.cifar_resnet import Block, CifarResNet
 from fed_lorac.training.blocks.families import contains, form_of, passes, side_of
 from fed_lorac.training.blocks.layers import Side
-from fed_lorac.training.still import draws
 
-__all__ = ["Alone", "Stack", "check_equal", "why_apart"]
+__all__ = ["Alone", "Stack", "check_equal", "draws", "still", "why_apart"]
 
 _CONTAINERS = (nn.Sequential, CifarResNet, Block)
 _ELEMENTWISE = (
@@ -38,6 +39,30 @@ _ELEMENTWISE = (
     nn.Tanh,
 )
 _CHANNELWISE = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
+_DRAWING = ("StochasticDepth", "DropPath", "DropBlock2d")  # torchvision's and timm's, which take a second to import
+
+
+def draws(module: nn.Module) -> bool:
+    """Whether a module of this kind draws random numbers in training mode."""
+    return isinstance(module, _DropoutNd | nn.RReLU) or type(module).__name__ in _DRAWING
+
+
+@contextmanager
+def still(models: Sequence[nn.Module]) -> Iterator[None]:
+    """While open, all that draws is in eval mode; then each has its own mode again.
+
+    Dropout, stochastic depth and their like draw from PyTorch's one global generator: a camera's result would hang on
+    all that drew before it, on the number of workers and on which cameras train side by side (decision 7).
+    """
+    on = [module for model in models for module in model.modules() if module.training and draws(module)]
+    for module in on:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module in on:
+            module.train()
 
 
 def why_apart(model: nn.Module) -> str:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from fed_lorac.runtime.settings import setting
-from fed_lorac.training.objectives.batch import STRONG, Batch
-from fed_lorac.training.objectives.learners import Learners
-from fed_lorac.training.objectives.objective import LabelFree, Losses, cross_entropy, log_probabilities
+from fed_lorac.training.objectives.label_free import LabelFree, cross_entropy, log_probabilities
+from fed_lorac.training.objectives.objective import STRONG, Batch, Learners, Losses
 
 __all__ = ["Consistency"]
 
@@ -37,9 +36,9 @@ class Consistency(LabelFree):
 
     def begin(self, learners: Learners) -> None:
         """The teacher is the network as it is."""
-        learners.begin(teacher=True, start=self.restore > 0)
+        learners.teachers.begin(teacher=True, start=self.restore > 0)
 
     def after_step(self, learners: Learners) -> None:
         """The teacher moves, and some of the network goes back."""
-        learners.move_teacher(self.decay)
-        learners.restore(self.restore)
+        learners.teachers.move(self.decay)
+        learners.teachers.restore(self.restore)

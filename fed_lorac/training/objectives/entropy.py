@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fed_lorac.runtime.settings import setting
-from fed_lorac.training.objectives.batch import Batch
-from fed_lorac.training.objectives.objective import LabelFree, Losses, entropy, log_probabilities
+from fed_lorac.training.objectives.label_free import LabelFree, entropy, log_probabilities
+from fed_lorac.training.objectives.objective import Batch, Losses
 
 __all__ = ["Entropy", "marginal_entropy"]
 

@@ -12,10 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fed_lorac.runtime.settings import setting
-from fed_lorac.training.objectives.batch import NO_LABEL, Batch
 from fed_lorac.training.objectives.entropy import Entropy
-from fed_lorac.training.objectives.learners import Learners
-from fed_lorac.training.objectives.objective import Losses, Objective
+from fed_lorac.training.objectives.objective import NO_LABEL, Batch, Learners, Losses, Objective
 
 __all__ = ["Mixed"]
 

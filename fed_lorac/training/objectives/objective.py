@@ -1,5 +1,5 @@
-"""The contract of an objective: a value with its settings, its source and its formula. Knows batches and losses; not
-cameras' lives, rounds or the truth.
+"""An objective: what a step lowers, and the batch that it sees. Knows networks side by side, images and labels that
+cameras have; not cameras' lives, rounds or the truth.
 
 One's own is a frozen dataclass that gives each camera's loss on a batch. This is a whole one:
 
@@ -16,18 +16,136 @@ One's own is a frozen dataclass that gives each camera's loss on a batch. This i
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from fed_lorac.runtime.settings import check_settings, setting
-from fed_lorac.training.objectives.batch import Batch
-from fed_lorac.training.objectives.learners import Learners
+from fed_lorac.runtime.precision import Precision
+from fed_lorac.runtime.settings import check_settings
+from fed_lorac.training.batches import Augment, Feed, autocast
+from fed_lorac.training.blocks import Alone, Stack
 
-__all__ = ["Guesses", "LabelFree", "Losses", "Objective", "cross_entropy", "entropy", "log_probabilities"]
+if TYPE_CHECKING:
+    from fed_lorac.training.objectives.teachers import Teachers
+
+__all__ = ["NO_LABEL", "STRONG", "Batch", "Guesses", "Labels", "Learners", "Losses", "Objective"]
+
+NO_LABEL = -1
+"""The label of an image whose class the camera does not know."""
+
+STRONG: Augment = "reflect_flip_cutout_light"
+"""How the strong view of an image is drawn."""
+
+
+class Learners:
+    """The networks at work, `side`, and what an objective keeps of each in this local update.
+
+    `memory`: rows by name, one for each camera of the block, at work or not. `rngs`: each camera's own stream.
+    """
+
+    def __init__(self, side: Alone | Stack, rngs: Sequence[np.random.Generator]) -> None:
+        self.side, self.rngs, self.memory = side, rngs, dict[str, Tensor]()
+        self.live = list(range(len(rngs)))
+
+    @cached_property
+    def teachers(self) -> "Teachers":
+        """The networks' mean teachers, and other places than their own."""
+        from fed_lorac.training.objectives.teachers import Teachers  # noqa: PLC0415  (labels need none)
+
+        return Teachers(self)
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with the networks at these places."""
+        self.live = [self.live[place] for place in places]
+        if "teachers" in vars(self):
+            self.teachers.keep(places)
+
+    def logits(self, x: Float[Tensor, "b n*3 h w"]) -> Float[Tensor, "b n classes"]:
+        """What the networks say."""
+        found: Tensor = self.side.network(x)
+        return found.view(len(x), x.shape[1] // 3, -1)
+
+
+class Batch:
+    """The next b images of each of n cameras, before the step; losses of one camera never depend on another's.
+
+    What is drawn is drawn from each camera's own stream, in the order in which it is asked for.
+    """
+
+    def __init__(
+        self,
+        learners: Learners,
+        feed: Feed,
+        cameras: Sequence[int],
+        chosen: Sequence[Int64[Tensor, " b"]],
+        precision: Precision,
+        dtype: torch.dtype,
+    ) -> None:
+        self._learners, self._feed, self._cameras = learners, feed, cameras
+        self._index, self._precision, self._dtype = feed.index(cameras, chosen), precision, dtype
+        self._said: Tensor | None = None
+
+    @cached_property
+    def images(self) -> Float[Tensor, "b n*3 h w"]:
+        """The images as `local.augment` has them, a network's input."""
+        return self.view(None)
+
+    def view(self, augment: Augment | None) -> Float[Tensor, "b n*3 h w"]:
+        """The same images, augmented anew as this says."""
+        return self._feed.images(self._cameras, self._index, augment).to(self._dtype)
+
+    @property
+    def labels(self) -> Int64[Tensor, "b n"]:
+        """The labels that the cameras have; `NO_LABEL` where one has none."""
+        return self._feed.labels(self._cameras, self._index)
+
+    @property
+    def logits(self) -> Float[Tensor, "b n classes"]:
+        """What each camera's network says of `images`, computed once."""
+        if self._said is None:
+            self._said = self._learners.logits(self.images)
+        return self._said
+
+    def logits_of(self, x: Float[Tensor, "b n*3 h w"]) -> Float[Tensor, "b n classes"]:
+        """What each camera's network says of another view."""
+        return self._learners.logits(x)
+
+    def predictions(self, x: Float[Tensor, "b n*3 h w"], *, teacher: bool = False) -> Float[Tensor, "b n classes"]:
+        """Probabilities by each camera's network, or its teacher, without a gradient."""
+        logits = self._learners.teachers.predict(x, taught=teacher)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
+
+    def recall(self, name: str, width: int) -> Float[Tensor, "n width"]:
+        """What an objective has kept of each camera in this local update; zeros where nothing yet."""
+        memory, of = self._learners.memory, self._feed.cameras
+        if name not in memory:
+            memory[name] = torch.zeros((of, width), dtype=torch.promote_types(self._dtype, torch.float32))
+        return memory[name][list(self._cameras)].to(self._index.device)
+
+    def remember(self, name: str, rows: Float[Tensor, "n width"]) -> None:
+        """Keep a row for each camera until the next batch."""
+        memory = self._learners.memory[name]
+        memory[list(self._cameras)] = rows.detach().to(memory)
+
+    def arithmetic(self) -> AbstractContextManager[object]:
+        """The context that losses are computed in."""
+        return autocast(self._precision, self._index.device)
+
+    @contextmanager
+    def uphill(self, loss: Tensor, radius: float) -> Iterator[None]:
+        """While open, each camera's network stands a step up its own loss; see `Teachers.uphill`."""
+        with self._learners.teachers.uphill(loss, radius):
+            self._said = None
+            yield
+        self._said = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,54 +228,14 @@ class Objective(ABC):
 
 
 @dataclass(frozen=True)
-class LabelFree(Objective):
-    """An objective that sees no label, and can make a network say one thing of everything: so it is watched.
+class Labels(Objective):
+    """The mean of -ln p_y over the batch."""
 
-    A camera whose predictions in the last pass leave these bounds, or are not finite, has collapsed: its adapter is put
-    back to a fresh one.
-    """
+    source = "cross-entropy with labels"
+    uses_labels = True
 
-    least_entropy: float = setting(
-        0.001,
-        "mean entropy of predictions, over ln C, below which a camera resets its adapter",
-        least=0,
-        below=1,
-    )
-    largest_class: float = setting(
-        0.9, "mean probability of one class above which a camera resets its adapter; 1: none", above=0, most=1
-    )
-
-    def collapsed(self, entropy: float, shares: Float[Tensor, " classes"]) -> bool:
-        """Whether the mean entropy or a class's share leaves the bounds, or is no number."""
-        largest = float(shares.max())
-        return not (entropy >= self.least_entropy and largest <= self.largest_class)
-
-    def guessed(
-        self,
-        each: Float[Tensor, " n"],
-        predicted: Float[Tensor, "b n classes"],
-        targets: Int64[Tensor, "b n"] | None = None,
-        used: Bool[Tensor, "b n"] | None = None,
-    ) -> Losses:
-        """Losses with their guesses: of all images, and of each the likeliest class, where nothing else is said."""
-        predicted = predicted.detach()
-        targets = predicted.argmax(-1) if targets is None else targets
-        used = torch.ones_like(targets, dtype=torch.bool) if used is None else used
-        return Losses(each, Guesses(predicted, targets, used))
-
-
-def log_probabilities(logits: Float[Tensor, "*shape classes"]) -> Float[Tensor, "*shape classes"]:
-    """ln p, in float32 at least."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-
-
-def entropy(log_p: Float[Tensor, "*shape classes"]) -> Float[Tensor, "*shape"]:
-    """H(p) = -sum_c p_c ln p_c, in nats."""
-    return -(log_p.exp() * log_p).sum(-1)
-
-
-def cross_entropy(
-    q: Float[Tensor, "*shape classes"], log_p: Float[Tensor, "*shape classes"]
-) -> Float[Tensor, "*shape"]:
-    """H(q, p) = -sum_c q_c ln p_c, in nats."""
-    return -(q * log_p).sum(-1)
+    def losses(self, batch: Batch) -> Losses:
+        """Each camera's mean cross-entropy."""
+        logits, labels = batch.logits, batch.labels
+        each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+        return Losses(each.view(labels.shape).mean(0))

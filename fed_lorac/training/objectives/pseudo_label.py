@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from fed_lorac.runtime.settings import setting
-from fed_lorac.training.objectives.batch import STRONG, Batch
-from fed_lorac.training.objectives.learners import Learners
-from fed_lorac.training.objectives.objective import LabelFree, Losses, log_probabilities
+from fed_lorac.training.objectives.label_free import LabelFree, log_probabilities
+from fed_lorac.training.objectives.objective import STRONG, Batch, Learners, Losses
 
 __all__ = ["PseudoLabel"]
 
@@ -45,9 +44,9 @@ class PseudoLabel(LabelFree):
 
     def begin(self, learners: Learners) -> None:
         """The teacher is the network as it is."""
-        learners.begin(teacher=self.decay > 0)
+        learners.teachers.begin(teacher=self.decay > 0)
 
     def after_step(self, learners: Learners) -> None:
         """The teacher moves."""
         if 0 < self.decay < 1:
-            learners.move_teacher(self.decay)
+            learners.teachers.move(self.decay)

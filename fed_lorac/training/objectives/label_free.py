@@ -1,0 +1,66 @@
+"""What objectives without labels share: they are watched for collapse. Knows logits and guesses."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from fed_lorac.runtime.settings import setting
+from fed_lorac.training.objectives.objective import Guesses, Losses, Objective
+
+__all__ = ["LabelFree", "cross_entropy", "entropy", "log_probabilities"]
+
+
+@dataclass(frozen=True)
+class LabelFree(Objective):
+    """An objective that sees no label, and can make a network say one thing of everything: so it is watched.
+
+    A camera whose predictions in the last pass leave these bounds, or are not finite, has collapsed: its adapter is put
+    back to a fresh one.
+    """
+
+    least_entropy: float = setting(
+        0.001,
+        "mean entropy of predictions, over ln C, below which a camera resets its adapter",
+        least=0,
+        below=1,
+    )
+    largest_class: float = setting(
+        0.9, "mean probability of one class above which a camera resets its adapter; 1: none", above=0, most=1
+    )
+
+    def collapsed(self, entropy: float, shares: Float[Tensor, " classes"]) -> bool:
+        """Whether the mean entropy or a class's share leaves the bounds, or is no number."""
+        largest = float(shares.max())
+        return not (entropy >= self.least_entropy and largest <= self.largest_class)
+
+    def guessed(
+        self,
+        each: Float[Tensor, " n"],
+        predicted: Float[Tensor, "b n classes"],
+        targets: Int64[Tensor, "b n"] | None = None,
+        used: Bool[Tensor, "b n"] | None = None,
+    ) -> Losses:
+        """Losses with their guesses: of all images, and of each the likeliest class, where nothing else is said."""
+        predicted = predicted.detach()
+        targets = predicted.argmax(-1) if targets is None else targets
+        used = torch.ones_like(targets, dtype=torch.bool) if used is None else used
+        return Losses(each, Guesses(predicted, targets, used))
+
+
+def log_probabilities(logits: Float[Tensor, "*shape classes"]) -> Float[Tensor, "*shape classes"]:
+    """ln p, in float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+
+
+def entropy(log_p: Float[Tensor, "*shape classes"]) -> Float[Tensor, "*shape"]:
+    """H(p) = -sum_c p_c ln p_c, in nats."""
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def cross_entropy(
+    q: Float[Tensor, "*shape classes"], log_p: Float[Tensor, "*shape classes"]
+) -> Float[Tensor, "*shape"]:
+    """H(q, p) = -sum_c q_c ln p_c, in nats."""
+    return -(q * log_p).sum(-1)
