@@ -13,7 +13,7 @@ from small_runs import ROOT
 from fed_lorac.config import load_config
 from fed_lorac.errors import ConfigError
 from fed_lorac.studies.definition import Study
-from fed_lorac.studies.read import load_definition, parse_study
+from fed_lorac.studies.read import load_definition, parse_study, shipped_studies
 
 ARMS = {"full": {"adapter": {"method": "full"}, "strategy.name": "fedavg"}, "lora-c": {"adapter": {"rank": 1}}}
 
@@ -90,6 +90,15 @@ def test_the_study_that_the_docs_show_is_one() -> None:
     trials = parse_study("ranks", tomllib.loads(text), Path()).trials()
     assert len(trials) == 3 * 2 * (1 + 3) and {trial.config.data.name for trial in trials} == {"cifar10"}
     assert len(parse_study("ranks", tomllib.loads(text + tune), Path()).tuning_trials()) == 3 * 2 * (1 + 3)
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_every_shipped_study_holds_and_tunes_all_arms_alike(name: str) -> None:
+    study = load_definition(name)
+    tuning = study.tuning_trials()
+    assert len(study.seeds) >= 3 and len({trial.arm for trial in tuning}) == len(study.arms)
+    assert all(trial.config.fleet.validation_share > 0 for trial in tuning)
+    assert study.trials({trial.place: trial.tuned for trial in tuning})
 
 
 def test_a_study_is_found_as_a_file_and_its_config_beside_it(tmp_path: Path) -> None:
