@@ -119,6 +119,16 @@ class Forgetful(Gains):
         return dict(list(super().read(model).items())[1:])
 
 
+@dataclass(frozen=True)
+class Lingering(Gains):
+    """It begins a round with what the one before has trained."""
+
+    def restart(self, model: nn.Module, weights: Mapping[str, Tensor], generator: torch.Generator) -> None:
+        trained = self.read(model)
+        super().restart(model, weights, generator)
+        self.load(model, trained)
+
+
 @pytest.mark.parametrize(
     ("adapter", "law"),
     [
@@ -127,6 +137,7 @@ class Forgetful(Gains):
         (Careless(), "attach must draw from its generator alone"),
         (Nameless(), "source must name"),
         (Forgetful(), "a state must hold every trained number"),
+        (Lingering(), "restart must leave what attach leaves"),
     ],
     ids=repr,
 )
