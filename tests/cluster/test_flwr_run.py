@@ -131,7 +131,7 @@ def test_the_shipped_weights_are_found_from_inside_the_bundle(flwr_run: FlwrRun)
 
 def test_a_value_that_cannot_be_is_our_config_error(flwr_run: FlwrRun) -> None:
     said = flwr_run("--run-config", 'model.name="resnet9"')
-    assert "ConfigError: model.name must be one of" in said and "Did you mean 'resnet8'?" in said, said
+    assert "ConfigError: A model must be one of" in said and "Did you mean 'resnet8'?" in said, said
 
 
 def test_a_key_that_cannot_be_starts_nothing(flwr_run: FlwrRun) -> None:

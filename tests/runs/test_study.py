@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from scipy import stats
-from small_runs import TINY, environment
+from small_runs import ROOT, TINY, environment
 
 import fed_lorac as fl
 from fed_lorac.errors import RunError
@@ -155,8 +155,9 @@ def test_a_study_that_is_killed_goes_on_where_it_stood(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_runs_on_ray_processes_find_what_one_process_finds_and_a_dead_process_is_one_failed_run(
-    done: fl.StudyResult, tmp_path: Path
+    done: fl.StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests' / 'helpers'}")  # of Ray's processes
     whole = fl.study(STUDY, tmp_path / "ray", workers=2, progress=False)
     again = fl.study(STUDY, done.path, progress=False)
     assert whole.runs.drop(columns="seconds").equals(again.runs.drop(columns="seconds"))
