@@ -7,8 +7,8 @@ import numpy as np
 from fed_lorac.data.camera_files import CameraFiles, list_cameras
 from fed_lorac.data.camera_table import read_table
 from fed_lorac.data.dataset import Dataset
-from fed_lorac.data.datasets import Request
-from fed_lorac.data.decode import decode_all, decode_settings
+from fed_lorac.data.datasets import Request, files_of
+from fed_lorac.data.decode import decode_all
 from fed_lorac.data.image_folder import Listing
 from fed_lorac.data.own_cameras import own_dataset, own_images
 from fed_lorac.data.store import Entry, cached
@@ -55,8 +55,4 @@ def _decoded(listing: CameraFiles | Listing, ask: Request, **more: np.ndarray) -
         return {"images": images, "labels": labels, "classes": classes, **more}
 
     code = source_of(__name__, *(f"fed_lorac.data.{module}" for module in _CODE), "fed_lorac.seeds")
-    key = (
-        f"images of {listing.root}, {ask.image_size} pixels a side; {len(listing.files)} files {listing.stamp}; "
-        f"{decode_settings(ask.image_size, ask.resize)}, {code}"
-    )
-    return cached(key, build, ask.cache_dir)
+    return cached(f"images of {files_of(listing, ask)}, {code}", build, ask.cache_dir)

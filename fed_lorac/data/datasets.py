@@ -17,6 +17,7 @@ from fed_lorac import registry
 from fed_lorac.data import cifar
 from fed_lorac.data import cifar10c as cifar10c_files
 from fed_lorac.data import digits as scans
+from fed_lorac.data.camera_files import CameraFiles
 from fed_lorac.data.dataset import Dataset, Images
 from fed_lorac.data.decode import Resize, decode_all, decode_settings
 from fed_lorac.data.image_folder import Listing, has_splits, list_images
@@ -27,7 +28,7 @@ from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.runtime.files import home_expanded
 from fed_lorac.runtime.source import source_of
 
-__all__ = ["Dataset", "Images", "Request", "data_root", "load"]
+__all__ = ["Dataset", "Images", "Request", "data_root", "files_of", "load"]
 
 SHARES = (0.5, 0.3, 0.2)  # cloud, fleet, evaluation, of a data set without test files
 
@@ -205,7 +206,7 @@ def cifar10(ask: Request) -> Dataset:
         )
     listing = list_images(folder)
     code = source_of("fed_lorac.data.cifar", "fed_lorac.data.image_folder", "fed_lorac.data.class_names")
-    key = f"images of cifar10, {_files_of(listing, ask)}, {code}"
+    key = f"images of cifar10, {files_of(listing, ask)}, {code}"
     entry = cached(key, lambda: cifar.read_copy(listing, ask.image_size), ask.cache_dir)
     return _dataset(_copy_name(entry), entry, ask)
 
@@ -259,10 +260,10 @@ def _decoded(listing: Listing, ask: Request) -> Entry:
         return arrays if listing.train_count is None else {**arrays, "test_start": np.array([listing.train_count])}
 
     code = source_of(__name__, "fed_lorac.data.image_folder", "fed_lorac.data.class_names")
-    return cached(f"images of {_files_of(listing, ask)}, {code}", build, ask.cache_dir)
+    return cached(f"images of {files_of(listing, ask)}, {code}", build, ask.cache_dir)
 
 
-def _files_of(listing: Listing, ask: Request) -> str:
+def files_of(listing: Listing | CameraFiles, ask: Request) -> str:
     """What, besides the code, decides the pixels of an image folder: part of a cache key."""
     pixels = decode_settings(ask.image_size, ask.resize)
     return f"{listing.root}, {ask.image_size} pixels a side; {len(listing.files)} files {listing.stamp}; {pixels}"

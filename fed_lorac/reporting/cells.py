@@ -8,12 +8,17 @@ from typing import Any
 from fed_lorac.records.summaries import Summary
 from fed_lorac.reporting.alike import Row
 
-__all__ = ["accuracy_in", "clear_air", "days_on", "fleet_mean", "of_all", "share_of", "spread", "took"]
+__all__ = ["accuracy_in", "clear_air", "days_on", "fleet_mean", "markdown_line", "of_all", "share_of", "spread", "took"]
 
 
 def of_all(row: Row, key: str) -> list[Any]:
     """What each run's summary has under a key."""
     return [run.summary[key] for run in row.runs]
+
+
+def markdown_line(cells: Iterable[str]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def spread(values: Sequence[float], form: str, unit: str = "") -> str:

@@ -8,7 +8,17 @@ from pathlib import Path
 
 from fed_lorac.records.summaries import NO_BATCH_NORM, Summary, free_accuracy, has_batch_norm
 from fed_lorac.reporting.alike import ComparedRun, Row, check_alike, rows_of
-from fed_lorac.reporting.cells import accuracy_in, clear_air, days_on, fleet_mean, of_all, share_of, spread, took
+from fed_lorac.reporting.cells import (
+    accuracy_in,
+    clear_air,
+    days_on,
+    fleet_mean,
+    markdown_line,
+    of_all,
+    share_of,
+    spread,
+    took,
+)
 
 __all__ = ["compare", "comparison", "recovered_share"]
 
@@ -66,8 +76,8 @@ class _Table:
         accuracies, costs = self._accuracies(), self._costs()
         seeds = [_seeds] if any(row.seeds != [self._runs[0].seed] for row in self._rows) else []
         head = ["", *(["seeds"] * len(seeds)), *accuracies, *costs]
-        yield _line(head)
-        yield _line(["---", *["---:"] * (len(head) - 1)])
+        yield markdown_line(head)
+        yield markdown_line(["---", *["---:"] * (len(head) - 1)])
         for arm, label in _BASE.items():
             free = [
                 at_no_cost if arm == "zero_byte" or name != _GAIN else "" for name, (_, at_no_cost) in costs.items()
@@ -75,10 +85,12 @@ class _Table:
             own = [cell(self._base) for cell in seeds]
             missing = arm == "zero_byte" and not self._batch_norm
             found = (NO_BATCH_NORM if missing else cell(self._base, arm) for cell in accuracies.values())
-            yield _line([label, *own, *found, *([""] * len(free) if missing else free)])
+            yield markdown_line([label, *own, *found, *([""] * len(free) if missing else free)])
         for row in self._rows:
             means = (cell(row, "adapted") for cell in accuracies.values())
-            yield _line([row.label, *(cell(row) for cell in seeds), *means, *(cell(row) for cell, _ in costs.values())])
+            yield markdown_line(
+                [row.label, *(cell(row) for cell in seeds), *means, *(cell(row) for cell, _ in costs.values())]
+            )
 
     def _accuracies(self) -> dict[str, Callable[[Row, str], str]]:
         """Header -> a row's cell, by arm."""
@@ -193,7 +205,3 @@ def _cameras(runs: Sequence[ComparedRun]) -> str:
 
 def _digits(run: ComparedRun, arm: str) -> str:
     return fleet_mean(Row("", [run]), arm)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

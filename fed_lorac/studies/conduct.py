@@ -69,7 +69,9 @@ def _progress(trials: Sequence[Trial], folder: StudyFolder, workers: int, watch:
         if error is not None:
             folder.write_error(trial, error)
         watch.ended(trial, error)
-        yield [folder.finding(one) for one in trials]
+        ended = trial.digest
+        findings = [folder.finding(one.trial) if one.trial.digest == ended else one for one in findings]
+        yield findings
 
 
 def _check_workers(trials: Sequence[Trial], workers: int) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from fed_lorac.reporting.cells import markdown_line
 from fed_lorac.studies.result import StudyResult
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ def study_table(study: StudyResult) -> str:
     runs = study.runs
     point = [name for name in runs.columns if "." in name]
     head = ["arm", *point, "seeds", *_MEASURED]
-    lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+    lines = [markdown_line(head), markdown_line(["---", *["---:"] * (len(head) - 1)])]
     for key, group in runs.groupby(["arm", *point], sort=False, dropna=False):
-        lines.append(_line([*map(_said, key), *_cells(group)]))
+        lines.append(markdown_line([*map(_said, key), *_cells(group)]))
     lines += ["", "Accuracy in per cent. a ± b: mean over the seeds, half of its 95 % confidence interval."]
     failed = runs[runs.status == "failed"]
     lines += [f"- failed: {row.arm}, seed {row.seed}: {row.error}" for row in failed.itertuples()]
@@ -72,7 +73,3 @@ def _said(value: object) -> str:
     import pandas as pd  # noqa: PLC0415
 
     return "" if pd.isna(value) else str(value)  # type: ignore[call-overload]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
