@@ -16,6 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import Tensor, nn
 
 from fed_lorac.adapters.deltas import apply_delta, changed_names, set_tensors
+from fed_lorac.client.agreement import frame_spec
 from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.wire.billing import frame_record, read_frame
 from fed_lorac.wire.frame import decode, encode
@@ -37,6 +38,7 @@ __all__ = [
     "add_cluster_delta",
     "build_network",
     "catch_up",
+    "decode_personal",
     "encode_global_model",
     "fold_updates",
     "initial_state",
@@ -102,7 +104,7 @@ def _add_delta(experiment: Experiment, global_model: GlobalModel, delta: Mapping
 @lru_cache(maxsize=8)
 def add_cluster_delta(experiment: Experiment, global_model: GlobalModel, frame: bytes) -> GlobalModel:
     """The model that a cluster's cameras train: the global one and the cluster's delta, a frame."""
-    delta = decode(frame, base=personal_fingerprint(experiment.base.fingerprint))
+    delta = decode_personal(experiment, frame)
     return GlobalModel(global_model.round, _add_delta(experiment, global_model, delta), global_model.factors)
 
 
@@ -110,7 +112,7 @@ def read_deltas(
     experiment: Experiment, updates: Iterable[tuple[int, bytes]], folded_round: int = 0
 ) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
     """(round, delta) of every (round, frame) after `folded_round`, in order; adapter states are turned into deltas."""
-    for round, update in unfolded(updates, experiment.base.fingerprint, folded_round):
+    for round, update in unfolded(updates, experiment.base.fingerprint, folded_round, frame_spec(experiment).templates):
         yield round, to_delta(experiment, round)(update) if experiment.plan.updates == "state" else update
 
 
@@ -120,8 +122,8 @@ def encode_global_model(experiment: Experiment, global_model: GlobalModel) -> by
     Values and not their delta: a sum of deltas would be rounded otherwise than folding them one by one, and whoever
     takes this over has bit for bit the model of those who folded.
     """
-    tag = whole_fingerprint(experiment.base.fingerprint, global_model.round)
-    return encode({**global_model.tensors, **global_model.factors}, dtype="fp32", base=tag)
+    tag, known = whole_fingerprint(experiment.base.fingerprint, global_model.round), frame_spec(experiment).templates
+    return encode({**global_model.tensors, **global_model.factors}, dtype="fp32", base=tag, templates=known)
 
 
 def catch_up(
@@ -134,7 +136,8 @@ def catch_up(
     updates to fold. Raises as `fold_updates`."""
     if whole is not None and whole[0] > global_model.round:
         round, frame = whole
-        state = decode(frame, base=whole_fingerprint(experiment.base.fingerprint, round))
+        tag = whole_fingerprint(experiment.base.fingerprint, round)
+        state = decode(frame, base=tag, templates=frame_spec(experiment).templates)
         global_model = GlobalModel(round, *_without_factors(experiment, state))
     return fold_updates(experiment, global_model, updates)
 
@@ -143,7 +146,13 @@ def personal_parameters(experiment: Experiment, frame: bytes) -> Mapping[str, Te
     """The adapter state that a camera's personal frame holds; empty where it has none, or its cluster's delta."""
     if not frame or experiment.plan.clustered:
         return {}
-    return decode(frame, base=personal_fingerprint(experiment.base.fingerprint))
+    return decode_personal(experiment, frame)
+
+
+def decode_personal(experiment: Experiment, frame: bytes) -> dict[str, Tensor]:
+    """What a personal frame holds: a camera's adapter state, or its cluster's delta."""
+    tag = personal_fingerprint(experiment.base.fingerprint)
+    return decode(frame, base=tag, templates=frame_spec(experiment).templates)
 
 
 def personal_delta(experiment: Experiment, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.aggregation.delta_sum import DeltaSum, compressed, sum_states
 from fed_lorac.client.shapes import block_size_of
-from fed_lorac.client.state import GlobalModel, personal_delta, read_deltas
+from fed_lorac.client.state import GlobalModel, decode_personal, personal_delta, read_deltas
 from fed_lorac.config import Config
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.experiment.experiment import Experiment, sees_frost
@@ -22,8 +22,6 @@ from fed_lorac.records.measured import Measured
 from fed_lorac.runtime.versions import versions
 from fed_lorac.server.fleet_strategy import Update
 from fed_lorac.training.accuracy import has_batch_norm
-from fed_lorac.wire.frame import decode
-from fed_lorac.wire.updates import personal_fingerprint
 
 __all__ = ["adapter_state", "model_state", "own_state", "summary"]
 
@@ -67,7 +65,7 @@ def model_state(
 
 def own_state(experiment: Experiment, frame: bytes, not_in_updates: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
     """What a camera's network has beside the merged model, as a delta of it, from the frame that it remembers."""
-    delta: Mapping[str, Tensor] = decode(frame, base=personal_fingerprint(experiment.base.fingerprint))
+    delta: Mapping[str, Tensor] = decode_personal(experiment, frame)
     scale = 1.0
     if not experiment.plan.clustered:
         delta, scale = personal_delta(experiment, delta), experiment.adapter.scale

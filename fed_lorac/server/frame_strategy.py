@@ -149,7 +149,7 @@ class FrameStrategy(FleetStrategy):
         base, report = global_fingerprint(self.spec.base, self.folded_round), self.report
         server = replace(self.state, round=server_round)
         collector = ReplyCollector(
-            self.roster, [reply.camera for reply in report.replies], base, self.spec.template_for, self._judged
+            self.roster, [reply.camera for reply in report.replies], base, self.spec, self._judged
         )
         proposal = self._propose(server, collector.states(replies))
         report.replies = list(collector.verdicts.values())
@@ -190,7 +190,7 @@ class FrameStrategy(FleetStrategy):
         try:
             frame = self._encode(proposal.update, base, round)
             # Cameras fold what the codec left of the update, so the server goes on from that too.
-            decoded = self.strategy.decode_update(server, decode(frame, base=base))
+            decoded = self.strategy.decode_update(server, decode(frame, base=base, templates=self.spec.templates))
             after = self._with_personal_frames(server, self.strategy.commit(server, proposal, decoded))
         except RefusedFrameError as error:  # a mean beyond fp16, for one
             why = f"the update is refused: {error.reason}"
@@ -229,7 +229,10 @@ class FrameStrategy(FleetStrategy):
 
     def _encode(self, state: State, base: str, round: int, *whose: str | int) -> bytes:
         rng = stream(self.state.seed, "codec", "server", round, *whose)
-        return encode(state, dtype=self.codec.dtype, base=base, rng=rng, topk_share=self.codec.topk_share)
+        known = () if self.spec.names_down else self.spec.templates
+        return encode(
+            state, dtype=self.codec.dtype, base=base, rng=rng, topk_share=self.codec.topk_share, templates=known
+        )
 
     def _error(self, decoded: Sums, exact: Sums) -> float:
         """How far what cameras decode is from the exact mean, relative (Frobenius); where a camera has the mean only
@@ -242,7 +245,7 @@ class FrameStrategy(FleetStrategy):
         return math.sqrt(sum(counts[name] * off[name] ** 2 for name in counts) / counts.total())
 
     def _decoded(self, frame: bytes) -> Sums:
-        state = decode(frame, base=personal_fingerprint(self.spec.base))
+        state = decode(frame, base=personal_fingerprint(self.spec.base), templates=self.spec.templates)
         return sum_states([(state, 1.0)], self.spec.shapes, self.spec.scale)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fed_lorac.aggregation.delta_sum import State
 from fed_lorac.errors import last_line
+from fed_lorac.server.strategy import FrameSpec
 from fed_lorac.wire.billing import MessageSize, message_bytes, read_frame, read_observed, without_observed
 from fed_lorac.wire.frame import decode, inspect
 from fed_lorac.wire.refusals import DROPPED_OUT, RefusedFrameError
@@ -78,7 +79,7 @@ class ReplyCollector:
         roster: node id -> camera; messages of other nodes, or of cameras that were not drawn, are ignored and logged.
         drawn: the cameras that were asked, in order.
         base: fingerprint of the base that this round's frames must be for.
-        template: camera -> name -> shape of every tensor of its frame.
+        spec: says name and shape of every tensor in a camera's frame.
         judge: has the last word on a reply that came, and may leave it out.
     """
 
@@ -87,10 +88,10 @@ class ReplyCollector:
         roster: Mapping[int, int],
         drawn: Iterable[int],
         base: str,
-        template: Callable[[int], Mapping[str, Sequence[int]]],
+        spec: FrameSpec,
         judge: Callable[[Reply], Reply] = lambda reply: reply,
     ) -> None:
-        self._roster, self._base, self._template = roster, base, template
+        self._roster, self._base, self._spec = roster, base, spec
         self.verdicts = {camera: Reply(camera) for camera in drawn}
         self._heard: set[int] = set()
         self._judge = judge
@@ -107,7 +108,7 @@ class ReplyCollector:
                 self._bill_again(who, message)
                 continue
             self._heard.add(who)
-            reply, state = _read(message, who, self._base, self._template(who))
+            reply, state = _read(message, who, self._base, self._spec)
             self.verdicts[who] = self._judge(reply)
             waiting[who] = state if self.verdicts[who].counted else None
             while camera in waiting:
@@ -129,25 +130,24 @@ class ReplyCollector:
         return None
 
     def _bill_again(self, camera: int, message: Message) -> None:
-        first, (extra, _) = self.verdicts[camera], _read(message, camera, self._base, self._template(camera))
+        first, (extra, _) = self.verdicts[camera], _read(message, camera, self._base, self._spec)
         reason = "a second reply was ignored" if first.counted else first.reason
         self.verdicts[camera] = replace(first, reason=reason, size=first.size + extra.size)
 
 
-def _read(
-    message: Message, camera: int, base: str, template: Mapping[str, Sequence[int]]
-) -> tuple[Reply, State | None]:
+def _read(message: Message, camera: int, base: str, spec: FrameSpec) -> tuple[Reply, State | None]:
     if not message.has_content():
         return Reply(camera, reason=_failure(message.error)), None
     size = MessageSize(message_bytes=_size(message))
     try:
         frame = read_frame(_one(message.content, ArrayRecord))
         size = replace(size, frame_bytes=len(frame))
-        facts = inspect(frame)
+        facts = inspect(frame, templates=spec.templates)
         size = replace(size, payload_bytes=facts.payload_bytes)
         metrics = _one(message.content, MetricRecord)
-        _check_shapes(facts.shapes, template)
-        state = decode(frame, base=base)
+        if facts.shapes is not None:
+            _check_shapes(facts.shapes, spec.template_for(camera))
+        state = decode(frame, base=base, templates=spec.templates)
         _check_range(state)
         examples, loss = _numbers(metrics)
     except _RefusedError as refusal:

@@ -7,22 +7,22 @@ from functools import partial
 
 from flwr.app import ConfigRecord, MessageType
 
-from fed_lorac.client.shapes import uplink_template
+from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.state import GlobalModel, encode_global_model, fold_updates
 from fed_lorac.config import CodecConfig, Topk
-from fed_lorac.experiment.experiment import Experiment, to_delta
+from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet.links import Clock
-from fed_lorac.models.fingerprints import shapes_of
 from fed_lorac.seeds import stream
 from fed_lorac.server.fleet_strategy import Downlink, FleetRules, FleetStrategy, Update
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.silent_fleet import SilentFleet
-from fed_lorac.server.strategy import DownlinkCodec, FrameSpec
+from fed_lorac.server.strategy import DownlinkCodec
 from fed_lorac.server.traits import SilentStrategy
 from fed_lorac.simulation.round import judge_by_clock
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.wire.billing import FullMessages, Reference, full_message, reply_records
 from fed_lorac.wire.frame import encode
+from fed_lorac.wire.template import template_of
 
 __all__ = ["full_messages", "reference_of", "strategy_of", "update_message_bytes"]
 
@@ -40,24 +40,12 @@ def strategy_of(
         return SilentFleet(strategy, rules)
     return FrameStrategy(
         strategy,
-        _frame_spec(experiment),
+        frame_spec(experiment),
         codec=DownlinkCodec(config.codec.build("down"), config.codec.table(Topk).share),
         seed=config.run.seed,
         rules=rules,
         encode_global_model=_GlobalModelFrame(experiment),
         weather_of=_weathers(experiment),
-    )
-
-
-def _frame_spec(experiment: Experiment) -> FrameSpec:
-    templates = [uplink_template(experiment, adapter) for adapter in experiment.adapters]
-    return FrameSpec(
-        base=experiment.base.fingerprint,
-        shapes=shapes_of(experiment.base.model),
-        template=templates[experiment.adapters.index(experiment.adapter)],
-        scale=experiment.adapter.scale,
-        to_delta=partial(to_delta, experiment),
-        template_of=(lambda camera: templates[experiment.place(camera)]) if len(templates) > 1 else None,
     )
 
 
@@ -94,9 +82,9 @@ def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
     examples = max(len(camera.train) for camera in experiment.fleet.cameras)
     up = full_message(tensors, codec.build("up"), reply_records(examples), reply=True, topk_share=share)
     # Put together as the strategy does it, so that the two arms differ in the frame alone.
-    rng = stream(0, "weighed")
-    frame = encode(tensors, dtype=codec.build("down"), base="", rng=rng, topk_share=share)
-    whole = encode(tensors, dtype="fp32", base="")
+    rng, known = stream(0, "weighed"), [template_of({name: tensor.shape for name, tensor in tensors.items()})]
+    frame = encode(tensors, dtype=codec.build("down"), base="", rng=rng, topk_share=share, templates=known)
+    whole = encode(tensors, dtype="fp32", base="", templates=known)
     ask = Downlink().messages_down([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].size
     down, anew = (update_message_bytes(Update(1, one)) for one in (frame, whole))
     return FullMessages(up.message_bytes, down, ask.message_bytes, anew)

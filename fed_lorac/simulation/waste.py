@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from fed_lorac.client.shapes import uplink_template
+from fed_lorac.client.agreement import uplink_template
 from fed_lorac.config import CodecConfig, Config, Topk
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import local_plan
@@ -93,11 +93,9 @@ def _update_of(experiment: Experiment) -> Update:
     state = {name: torch.randn(shape, generator=drawn) for name, shape in strategy.spec.template.items()}
     server = replace(strategy.state, round=1)
     proposal = strategy.strategy.propose(server, [server.client_delta(0, 1.0, state)])
-    rng = stream(0, "weighed")
-    codec = config.codec
-    return Update(
-        1, encode(proposal.update, dtype=codec.build("down"), base="", rng=rng, topk_share=codec.table(Topk).share)
-    )
+    dtype, share = config.codec.build("down"), config.codec.table(Topk).share
+    rng, known = stream(0, "weighed"), strategy.spec.templates
+    return Update(1, encode(proposal.update, dtype=dtype, base="", rng=rng, topk_share=share, templates=known))
 
 
 def _has_clusters(config: Config) -> bool:

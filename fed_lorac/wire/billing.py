@@ -30,6 +30,7 @@ from fed_lorac.seeds import stream
 from fed_lorac.wire.codecs.codecs import Codec
 from fed_lorac.wire.frame import TOPK_SHARE, encode, payload_bytes
 from fed_lorac.wire.refusals import RefusedFrameError
+from fed_lorac.wire.template import template_of
 
 __all__ = [
     "FRAME_KEY",
@@ -175,8 +176,12 @@ def full_message(
     The same codec with the same settings on both sides: a method under int4 is held against full fine-tuning under
     int4. `model_state` holds every parameter of the model, and its running statistics only where those are sent.
     Neither its values nor the fingerprint of the base matter here: a frame's size follows from shapes and settings.
+    Both ends know the network, so the frame names no tensors.
     """
-    frame = encode(model_state, dtype=dtype, base="", rng=stream(0, "weighed"), topk_share=topk_share)
+    known = template_of({name: tensor.shape for name, tensor in model_state.items()})
+    frame = encode(
+        model_state, dtype=dtype, base="", rng=stream(0, "weighed"), topk_share=topk_share, templates=[known]
+    )
     return message_size(frame, payload_bytes(model_state, dtype, topk_share), records, reply=reply)
 
 

@@ -19,6 +19,7 @@ from fed_lorac.wire.codecs.codecs import CODECS
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.layout import CRC_BYTES, HEADER_BYTES, pack_table
 from fed_lorac.wire.refusals import RefusedFrameError
+from fed_lorac.wire.template import Template
 
 BASE = "5f1a:round 3"
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -106,9 +107,9 @@ def with_table(table: bytes, payload: bytes = b"") -> bytes:
     return sealed(encode({}, dtype="fp32", base=BASE)[:HEADER_BYTES] + table + payload)
 
 
-def reason(frame: bytes, base: str = BASE) -> str:
+def reason(frame: bytes, base: str = BASE, templates: Sequence[Template] = ()) -> str:
     with pytest.raises(FrameError) as caught:
-        decode(frame, base=base)
+        decode(frame, base=base, templates=templates)
     assert isinstance(caught.value, RefusedFrameError)
     return caught.value.reason
 

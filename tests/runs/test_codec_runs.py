@@ -10,7 +10,7 @@ from frames import formula_bytes
 from safetensors.torch import load_file
 from small_runs import rows, tiny
 
-from fed_lorac.client.shapes import uplink_template
+from fed_lorac.client.agreement import uplink_template
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.build_strategy import full_messages

@@ -45,7 +45,7 @@ def pack_rounded(values: Values, slot: Slot, rng: Generator, bits: int) -> bytes
     """The tensor's bytes; `rng` decides which way each value is rounded."""
     if slot.count == 0:
         return b""
-    rows, top = slot.grouped(values).astype(np.float64), (1 << bits) - 1
+    rows, top = _grouped(values, slot).astype(np.float64), (1 << bits) - 1
     zero = _bf16_down(rows.min(axis=1))
     step = _bf16_up((rows.max(axis=1) - zero) / top)
     way = np.divide(rows - zero[:, None], step[:, None], out=np.zeros_like(rows), where=step[:, None] > 0)
@@ -67,7 +67,22 @@ def unpack_rounded(data: memoryview, slot: Slot, bits: int) -> Values:
     codes = _unpacked(data[split:], slot.count, bits).reshape(slot.groups, -1)
     _check_grid(zero, step, codes)
     with np.errstate(over="ignore"):  # a forged grid: the frame is refused as not finite
-        return slot.ungrouped((zero[:, None] + step[:, None] * codes).astype(np.float32))
+        return _ungrouped((zero[:, None] + step[:, None] * codes).astype(np.float32), slot)
+
+
+def _grouped(values: Values, slot: Slot) -> Values:
+    """The values as (groups, values in one), contiguous."""
+    moved = np.moveaxis(values, slot.axis, 0) if values.ndim > 1 else values
+    return np.ascontiguousarray(moved).reshape(slot.groups, -1)
+
+
+def _ungrouped(rows: Values, slot: Slot) -> Values:
+    """The inverse of `_grouped`: values in the tensor's own order and shape."""
+    if len(slot.shape) < 2:
+        return rows.reshape(slot.shape)
+    at = slot.axis % len(slot.shape)
+    moved = (slot.shape[at], *slot.shape[:at], *slot.shape[at + 1 :])
+    return np.ascontiguousarray(np.moveaxis(rows.reshape(moved), 0, at))
 
 
 def _packed(codes: Codes, bits: int) -> bytes:
