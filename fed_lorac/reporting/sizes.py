@@ -82,7 +82,7 @@ def sizes(
     dtype: str = "fp32",
     layers: str = ALL_LAYERS,
 ) -> Sizes:
-    """Attach `method` to those `layers` of `model`, encode what a camera would send, and measure it; nothing is estimated.
+    """Attach `method` to `layers` of `model`, encode what a camera would send, and measure it; nothing is estimated.
 
     A frame's size follows from shapes and settings, never from values, so the network's weights are not drawn.
 
