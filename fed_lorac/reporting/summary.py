@@ -26,7 +26,8 @@ from fed_lorac.training.accuracy import has_batch_norm
 __all__ = ["adapter_state", "model_state", "own_state", "summary"]
 
 _ACCURACIES = {"source": "accuracy_source", "zero_byte": "accuracy_zero_byte", "adapted": "accuracy"}
-_WAYS = ("uplink_message_bytes", "downlink_message_bytes")
+_WAYS = ("uplink", "downlink", "multicast_downlink")
+_LAYERS = ("payload_bytes", "frame_bytes", "message_bytes")
 _WHOSE = {"adapter": "", "full": "full_", "full_fp32": "full_fp32_"}
 """This method, full fine-tuning under the same codec, and in fp32 -> what their columns begin with."""
 
@@ -95,8 +96,7 @@ def summary(
 ) -> dict[str, Any]:
     """Everything a table needs, in plain numbers; accuracies are fleet means, 0 to 1."""
     arms = {"source": source, "zero_byte": zero_byte, "adapted": adapted}
-    totals = {f"{whose}{way}": 0 for whose in _WHOSE.values() for way in _WAYS}
-    totals = {name: sum(int(row[name]) for row in rows) for name in totals}
+    totals = _totals(rows)
     config = experiment.config
     weathers = _weathers(experiment, len(rows))
     return {
@@ -106,7 +106,8 @@ def summary(
         "cameras_measured": _cameras_measured(weathers, arms, rows),
         "schedule": config.fleet.schedule,
         "over_rounds": {arm: _over_rounds(rows, column) for arm, column in _ACCURACIES.items()},
-        **{f"{whose}total_bytes": sum(totals[f"{whose}{way}"] for way in _WAYS) for whose in _WHOSE.values()},
+        **{f"{whose}total_bytes": _both_ways(totals, whose, "downlink") for whose in _WHOSE.values()},
+        **{f"{whose}multicast_bytes": _both_ways(totals, whose, "multicast_downlink") for whose in _WHOSE.values()},
         "bytes": totals,
         "air_time_s": _air_times(experiment, totals, config.fleet.cameras),
         "days": _days(experiment, totals),
@@ -141,6 +142,17 @@ def summary(
         "seconds": math.fsum(row["seconds"] for row in rows),
         "versions": versions(),
     }
+
+
+def _totals(rows: Sequence[Row]) -> dict[str, int | None]:
+    """Bytes of the whole run by column; None where rows are older than the column."""
+    names = [f"{whose}{way}_{layer}" for whose in _WHOSE.values() for way in _WAYS for layer in _LAYERS]
+    return {name: sum(row[name] for row in rows) if all(name in row for row in rows) else None for name in names}
+
+
+def _both_ways(totals: Mapping[str, int | None], whose: str, down: str) -> int | None:
+    up, down_too = (totals[f"{whose}{way}_message_bytes"] for way in ("uplink", down))
+    return None if up is None or down_too is None else up + down_too
 
 
 def _without_labels(rows: Sequence[Row]) -> dict[str, Any]:
@@ -223,7 +235,7 @@ def _cameras_measured(weathers: Sequence[str], arms: Mapping[str, Measured], row
     }
 
 
-def _days(experiment: Experiment, totals: Mapping[str, int]) -> dict[str, dict[str, float]]:
+def _days(experiment: Experiment, totals: Mapping[str, int | None]) -> dict[str, dict[str, float]]:
     """Days that a camera's mean uplink of the whole run takes, silence that a duty cycle demands included, by link
     class in the fleet: this method and full fine-tuning."""
     each = _uplinks(totals, len(experiment.fleet.cameras))
@@ -233,7 +245,7 @@ def _days(experiment: Experiment, totals: Mapping[str, int]) -> dict[str, dict[s
     }
 
 
-def _air_times(experiment: Experiment, totals: Mapping[str, int], cameras: int) -> dict[str, dict[str, float]]:
+def _air_times(experiment: Experiment, totals: Mapping[str, int | None], cameras: int) -> dict[str, dict[str, float]]:
     """Seconds on the air for one camera's mean uplink, by link class in the fleet: this method and full fine-tuning."""
     each = _uplinks(totals, cameras)
     return {
@@ -242,6 +254,6 @@ def _air_times(experiment: Experiment, totals: Mapping[str, int], cameras: int) 
     }
 
 
-def _uplinks(totals: Mapping[str, int], cameras: int) -> dict[str, int]:
+def _uplinks(totals: Mapping[str, int | None], cameras: int) -> dict[str, int]:
     """A camera's mean uplink of the whole run: this method's, and full fine-tuning's."""
-    return {arm: round(totals[f"{whose}uplink_message_bytes"] / cameras) for arm, whose in _WHOSE.items()}
+    return {arm: round((totals[f"{whose}uplink_message_bytes"] or 0) / cameras) for arm, whose in _WHOSE.items()}

@@ -48,13 +48,16 @@ class Reply:
 class RoundReport:
     """One round in numbers: replies in the order of the draw, what went down to each camera, the average's error.
 
-    `caught_up` counts messages by the number of updates that they made up for.
+    `caught_up` counts messages by the number of updates that they made up for. Of these, `repeats` brought the round's
+    update to the second camera of a link and to those after it; `repeated` is what such copies weigh.
     """
 
     round: int
     replies: list[Reply]
     down: dict[int, MessageSize] = field(default_factory=dict)
     caught_up: Counter[int] = field(default_factory=Counter)
+    repeats: int = 0
+    repeated: MessageSize = field(default_factory=MessageSize)
     skipped: bool = False
     aggregation_error: float = math.nan
 

@@ -4,7 +4,7 @@ Knows rounds and replies; not frames."""
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 
 from fed_lorac.aggregation.delta_sum import Sums
@@ -80,7 +80,11 @@ class SilentFleet(FleetStrategy):
     ) -> list[Message]:
         messages = super()._messages(cameras, message_type, server_round, config)
         heard_by = self._notes.get(_HEARD, {})
-        self.report.caught_up.update(self._made - heard_by.get(str(camera), 0) for camera in cameras)
+        lack = {camera: self._made - heard_by.get(str(camera), 0) for camera in cameras}
+        self.report.caught_up.update(lack.values())
+        if message_type == MessageType.EVALUATE and not self.report.skipped:
+            fresh = [self.rules.link(camera) for camera, updates in lack.items() if updates == 1]
+            self.report.repeats += len(fresh) - len(set(fresh))
         return messages
 
     @property

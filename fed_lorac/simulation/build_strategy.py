@@ -20,11 +20,11 @@ from fed_lorac.server.strategy import DownlinkCodec
 from fed_lorac.server.traits import SilentStrategy
 from fed_lorac.simulation.round import judge_by_clock
 from fed_lorac.training.accuracy import statistics_of
-from fed_lorac.wire.billing import FullMessages, Reference, full_message, reply_records
+from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, full_message, reply_records
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.template import template_of
 
-__all__ = ["full_messages", "reference_of", "strategy_of", "update_message_bytes"]
+__all__ = ["full_messages", "reference_of", "strategy_of", "update_message"]
 
 
 def strategy_of(
@@ -33,7 +33,9 @@ def strategy_of(
     """The strategy that the config names, for its base and fleet; with a clock, late replies are left out."""
     config, strategy = experiment.config, experiment.config.strategy.strategy()
     fleet = experiment.fleet
-    rules = FleetRules(quorum=config.quorum_cameras, roster=roster, draw=fleet.drawn, away=fleet.away)
+    rules = FleetRules(
+        quorum=config.quorum_cameras, roster=roster, draw=fleet.drawn, away=fleet.away, link=_link_of(experiment)
+    )
     if clock is not None:
         rules = replace(rules, judge=partial(judge_by_clock, clock))
     if isinstance(strategy, SilentStrategy):
@@ -47,6 +49,12 @@ def strategy_of(
         encode_global_model=_GlobalModelFrame(experiment),
         weather_of=_weathers(experiment),
     )
+
+
+def _link_of(experiment: Experiment) -> Callable[[int], str]:
+    """Camera -> its link's name."""
+    cameras = experiment.fleet.cameras
+    return lambda camera: cameras[camera].link
 
 
 def _weathers(experiment: Experiment) -> Callable[[int], int]:
@@ -86,11 +94,11 @@ def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
     frame = encode(tensors, dtype=codec.build("down"), base="", rng=rng, topk_share=share, templates=known)
     whole = encode(tensors, dtype="fp32", base="", templates=known)
     ask = Downlink().messages_down([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].size
-    down, anew = (update_message_bytes(Update(1, one)) for one in (frame, whole))
-    return FullMessages(up.message_bytes, down, ask.message_bytes, anew)
+    down, anew = (update_message(Update(1, one)) for one in (frame, whole))
+    return FullMessages(up, down, ask, anew)
 
 
-def update_message_bytes(update: Update) -> int:
-    """The bytes of the message that sends a camera an update."""
+def update_message(update: Update) -> MessageSize:
+    """The size of the message that sends a camera an update."""
     told = ConfigRecord({"measure": True, "statistics": False, "server-round": 1})
-    return Downlink([update]).messages_down([0], told, MessageType.EVALUATE)[0].size.message_bytes
+    return Downlink([update]).messages_down([0], told, MessageType.EVALUATE)[0].size

@@ -18,7 +18,7 @@ from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.server.replies import Reply, RoundReport
-from fed_lorac.wire.billing import MessageSize, Reference, round_columns
+from fed_lorac.wire.billing import MessageSize, Reference, Told, round_columns
 from fed_lorac.wire.refusals import DROPPED_OUT
 
 __all__ = [
@@ -202,7 +202,14 @@ def write_rows(
         accuracy_clean=measured.mean_clean(),
         accuracy_source=source and source.mean(),
         accuracy_zero_byte=zero_byte and zero_byte.mean(),
-        **round_columns(billed, report.down.values(), full, asked=len(report.replies), caught_up=report.caught_up),
+        **round_columns(
+            billed,
+            report.down.values(),
+            full,
+            asked=len(report.replies),
+            told=Told(report.caught_up, report.repeats),
+            repeated=report.repeated,
+        ),
         aggregation_error=report.aggregation_error,
         round_time_s=clock and clock.end(counted, heard),
         seconds=seconds,

@@ -67,7 +67,7 @@ def test_the_bytes_given_for_full_fine_tuning_are_those_it_really_sends_under_th
     run(config, tmp_path / "full", Watch())
     [row] = rows(tmp_path / "full/rounds.jsonl")
     said = full_messages(build_experiment(tiny()), config.codec)
-    assert row["uplink_message_bytes"] == 3 * said.up == row["full_uplink_message_bytes"]
+    assert row["uplink_message_bytes"] == 3 * said.up.message_bytes == row["full_uplink_message_bytes"]
     assert row["downlink_message_bytes"] == row["full_downlink_message_bytes"]
 
 
