@@ -72,7 +72,7 @@ class FrameSpec:
         delta = self.to_delta(0)({name: torch.zeros(tuple(shape)) for name, shape in self.template.items()})
         check_delta(delta, self.shapes)
         object.__setattr__(self, "deltas", {name: tensor.shape for name, tensor in delta.items()})
-        states = map(template_of, (self.template, *self.other_templates))
+        states = map(template_of, (self.template, *self.other_templates, self.deltas))
         object.__setattr__(self, "templates", (*states, self._update_template()))
 
     def _update_template(self) -> Template:

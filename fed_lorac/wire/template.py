@@ -10,7 +10,8 @@ A template lists tensors. Of each, a frame has a choice:
 The third is open to tensors with a view (rows, columns): so an update may be low-rank or dense, layer by layer, as the
 round demands. A frame spells the choices as runs, (how many in a row, choice); zeros at the end are left out, so a
 frame of exactly the template's tensors takes one byte for all of them. There is one spelling for a set of choices, and
-the reader refuses every other. Tensors with a view come first, each kind sorted by UTF-8 bytes.
+the reader refuses every other. Tensors with a view come first, those of one kernel beside one another, as they have one
+rank; then by UTF-8 bytes.
 
 What is found for a template is kept: a run's frames differ in values, hardly ever in choices.
 """
@@ -53,7 +54,8 @@ def _template(shapes: frozenset[Entry], views: frozenset[tuple[str, Shape]]) -> 
     of, listed = dict(views), sorted(shapes, key=lambda entry: entry[0].encode())
     tensors = [(name, shape, of.get(name)) for name, shape in listed]
     said = pack_table(listed) + pack_table(sorted(views, key=lambda entry: entry[0].encode()))
-    ordered = (*(one for one in tensors if one[2]), *(one for one in tensors if not one[2]))
+    alike = sorted((one for one in tensors if one[2]), key=lambda one: one[1][2:])
+    ordered = (*alike, *(one for one in tensors if not one[2]))
     return Template(ordered, hashlib.sha256(said).digest()[:4])
 
 
