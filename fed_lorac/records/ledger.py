@@ -19,10 +19,12 @@ from fed_lorac.errors import RunError
 __all__ = [
     "CAMERAS_FILE",
     "CAMERA_COLUMNS",
+    "CHOOSING_ROUND_COLUMNS",
     "GUESSING_CAMERA_COLUMNS",
     "GUESSING_ROUND_COLUMNS",
     "ROUNDS_FILE",
     "ROUND_COLUMNS",
+    "Kind",
     "Ledger",
     "Rows",
     "columns_of",
@@ -150,11 +152,21 @@ GUESSING_CAMERA_COLUMNS: dict[str, Kind] = {
 """The same of a camera's row."""
 
 
-def columns_of(*, guesses: bool) -> tuple[dict[str, Kind], dict[str, Kind]]:
-    """The columns of rounds and of cameras, in a run whose cameras have all labels, or (`guesses`) do not."""
-    if not guesses:
-        return ROUND_COLUMNS, CAMERA_COLUMNS
-    return ROUND_COLUMNS | GUESSING_ROUND_COLUMNS, CAMERA_COLUMNS | GUESSING_CAMERA_COLUMNS
+CHOOSING_ROUND_COLUMNS: dict[str, Kind] = {
+    "layers_chosen": WORD,
+    "needed_payload_bytes": INTEGER,
+}
+"""What a round's row has besides, where the server chooses the layers: in the round that does, which, and what a
+camera's frame takes from then on; in others "" and 0."""
+
+
+def columns_of(*, guesses: bool, chooses: bool = False) -> tuple[dict[str, Kind], dict[str, Kind]]:
+    """The columns of rounds and of cameras, in a run whose cameras have all labels, or (`guesses`) do not, and whose
+    layers the server `chooses`, or not."""
+    of_rounds = (
+        ROUND_COLUMNS | (GUESSING_ROUND_COLUMNS if guesses else {}) | (CHOOSING_ROUND_COLUMNS if chooses else {})
+    )
+    return of_rounds, CAMERA_COLUMNS | (GUESSING_CAMERA_COLUMNS if guesses else {})
 
 
 def _row(file: str, columns: Mapping[str, Kind], values: Mapping[str, object]) -> Row:
@@ -256,16 +268,17 @@ class Ledger:
     """The two files of a run: `rounds.jsonl` and `cameras.jsonl` in `folder`, which is made where it is missing.
 
     Opening a folder that has them already goes on after their last whole row; a torn last line is cut off. `guesses`:
-    whether the run's cameras learn from images without labels, whose rows have columns besides.
+    whether the run's cameras learn from images without labels, whose rows have columns besides; `chooses`: whether its
+    server chooses the layers.
     """
 
-    def __init__(self, folder: str | Path, *, guesses: bool = False) -> None:
-        folder, self.guesses = Path(folder), guesses
+    def __init__(self, folder: str | Path, *, guesses: bool = False, chooses: bool = False) -> None:
+        folder, self.guesses, self.chooses = Path(folder), guesses, chooses
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as cause:
             raise RunError(f"A run needs a folder; {folder}: {cause.strerror}. Choose another with --out.") from None
-        of_rounds, of_cameras = columns_of(guesses=guesses)
+        of_rounds, of_cameras = columns_of(guesses=guesses, chooses=chooses)
         self._rounds = _File(folder / ROUNDS_FILE, of_rounds)
         self._cameras = _File(folder / CAMERAS_FILE, of_cameras)
 

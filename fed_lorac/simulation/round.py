@@ -207,7 +207,12 @@ def write_rows(
         round_time_s=clock and clock.end(counted, heard),
         seconds=seconds,
         **(_guesses_in_round(report) if ledger.guesses else {}),
+        **(_chosen_in_round(report) if ledger.chooses else {}),
     )
+
+
+def _chosen_in_round(report: RoundReport) -> dict[str, object]:
+    return {"layers_chosen": ", ".join(report.layers), "needed_payload_bytes": report.needed_bytes}
 
 
 def _guesses_in_round(report: RoundReport) -> dict[str, object]:
