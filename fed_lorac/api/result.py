@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from fed_lorac.api.tables import table
 from fed_lorac.config import Config, load_config
 from fed_lorac.errors import RunError
-from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, Kind, columns_of
+from fed_lorac.records.columns import Kind, columns_of
+from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE
 from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE
 from fed_lorac.records.summaries import NO_BATCH_NORM, Summary, has_batch_norm, read_summary
 from fed_lorac.runtime.files import home_expanded

@@ -13,10 +13,12 @@ from fed_lorac.adapters.choice import Budget
 from fed_lorac.client.shapes import uplink_template
 from fed_lorac.client.state import GlobalModel, encode_global_model, fold_updates
 from fed_lorac.config import CodecConfig, Topk
+from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.adapters import candidates, on_layers
 from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.fleet.links import Clock
 from fed_lorac.models.fingerprints import shapes_of
+from fed_lorac.runtime.spelling import toml
 from fed_lorac.seeds import stream
 from fed_lorac.server.choosing_strategy import ChoosingStrategy, LayerChoice
 from fed_lorac.server.fleet_strategy import Downlink, FleetRules, FleetStrategy, Update
@@ -79,6 +81,13 @@ def _layer_choice(experiment: Experiment, spec: FrameSpec) -> LayerChoice:
         )
 
     budget = Budget(experiment.plan.budget_bytes, candidates(experiment), takes, spec.template)
+    alone = _frame_spec(on_layers(experiment, budget.layers[:1])).template
+    if takes(alone) != budget.needed_bytes(budget.layers[:1]):
+        raise ConfigError(
+            'Layers are chosen where each takes bytes of its own; got adapter.layers = "auto" with adapter.method = '
+            f"{toml(experiment.config.adapter.method)}, of which a layer takes the more the fewer others there are. "
+            "Name the layers, or choose another method."
+        )
     return LayerChoice(budget, lambda chosen: _frame_spec(on_layers(experiment, chosen)))
 
 

@@ -13,7 +13,8 @@ from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError, kind_of, last_line
 from fed_lorac.fleet.fleet import Camera, Fleet, Weather
 from fed_lorac.fleet.links import Clock, air_time_s, downlink_time_s, elapsed_s, link
-from fed_lorac.records.ledger import GUESSING_CAMERA_COLUMNS, Ledger, Row
+from fed_lorac.records.columns import GUESSING_CAMERA_COLUMNS
+from fed_lorac.records.ledger import Ledger, Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.server.fleet_strategy import FleetStrategy
