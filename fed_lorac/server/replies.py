@@ -14,10 +14,10 @@ from torch import Tensor
 
 from fed_lorac.aggregation.delta_sum import State
 from fed_lorac.errors import last_line
-from fed_lorac.server.strategy import FrameSpec
 from fed_lorac.wire.billing import MessageSize, message_bytes, read_frame, read_observed, without_observed
 from fed_lorac.wire.frame import decode, inspect
 from fed_lorac.wire.refusals import DROPPED_OUT, RefusedFrameError
+from fed_lorac.wire.template import Template
 
 __all__ = ["Reply", "ReplyCollector", "RoundReport", "mean_metrics", "read_metrics", "train_metrics", "weighted_mean"]
 
@@ -49,7 +49,8 @@ class RoundReport:
     """One round in numbers: replies in the order of the draw, what went down to each camera, the average's error.
 
     `caught_up` counts messages by the number of updates that they made up for. Of these, `repeats` brought the round's
-    update to the second camera of a link and to those after it; `repeated` is what such copies weigh.
+    update to the second camera of a link and to those after it; `repeated` is what such copies weigh. `layers`: those
+    that the server has chosen in this round; `needed_bytes`: what a frame's payload takes from then on.
     """
 
     round: int
@@ -60,6 +61,8 @@ class RoundReport:
     repeated: MessageSize = field(default_factory=MessageSize)
     skipped: bool = False
     aggregation_error: float = math.nan
+    layers: tuple[str, ...] = ()
+    needed_bytes: int = 0
 
     @property
     def updates_sent(self) -> int:
@@ -82,8 +85,9 @@ class ReplyCollector:
         roster: node id -> camera; messages of other nodes, or of cameras that were not drawn, are ignored and logged.
         drawn: the cameras that were asked, in order.
         base: fingerprint of the base that this round's frames must be for.
-        spec: says name and shape of every tensor in a camera's frame.
+        template: camera -> name -> shape of every tensor of its frame.
         judge: has the last word on a reply that came, and may leave it out.
+        templates: what frames without names may be of.
     """
 
     def __init__(
@@ -91,10 +95,11 @@ class ReplyCollector:
         roster: Mapping[int, int],
         drawn: Iterable[int],
         base: str,
-        spec: FrameSpec,
+        template: Callable[[int], Mapping[str, Sequence[int]]],
         judge: Callable[[Reply], Reply] = lambda reply: reply,
+        templates: Sequence[Template] = (),
     ) -> None:
-        self._roster, self._base, self._spec = roster, base, spec
+        self._roster, self._base, self._template, self._templates = roster, base, template, templates
         self.verdicts = {camera: Reply(camera) for camera in drawn}
         self._heard: set[int] = set()
         self._judge = judge
@@ -111,7 +116,7 @@ class ReplyCollector:
                 self._bill_again(who, message)
                 continue
             self._heard.add(who)
-            reply, state = _read(message, who, self._base, self._spec)
+            reply, state = self._read(message, who)
             self.verdicts[who] = self._judge(reply)
             waiting[who] = state if self.verdicts[who].counted else None
             while camera in waiting:
@@ -132,25 +137,30 @@ class ReplyCollector:
         logging.getLogger(__name__).warning("A reply of %s is ignored: it was not asked in this round.", who)
         return None
 
+    def _read(self, message: Message, camera: int) -> tuple[Reply, State | None]:
+        return _read(message, self._base, camera, self._template(camera), self._templates)
+
     def _bill_again(self, camera: int, message: Message) -> None:
-        first, (extra, _) = self.verdicts[camera], _read(message, camera, self._base, self._spec)
+        first, (extra, _) = self.verdicts[camera], self._read(message, camera)
         reason = "a second reply was ignored" if first.counted else first.reason
         self.verdicts[camera] = replace(first, reason=reason, size=first.size + extra.size)
 
 
-def _read(message: Message, camera: int, base: str, spec: FrameSpec) -> tuple[Reply, State | None]:
+def _read(
+    message: Message, base: str, camera: int, template: Mapping[str, Sequence[int]], templates: Sequence[Template]
+) -> tuple[Reply, State | None]:
     if not message.has_content():
         return Reply(camera, reason=_failure(message.error)), None
     size = MessageSize(message_bytes=_size(message))
     try:
         frame = read_frame(_one(message.content, ArrayRecord))
         size = replace(size, frame_bytes=len(frame))
-        facts = inspect(frame, templates=spec.templates)
+        facts = inspect(frame, templates=templates)
         size = replace(size, payload_bytes=facts.payload_bytes)
         metrics = _one(message.content, MetricRecord)
         if facts.shapes is not None:
-            _check_shapes(facts.shapes, spec.template_for(camera))
-        state = decode(frame, base=base, templates=spec.templates)
+            _check_shapes(facts.shapes, template)
+        state = decode(frame, base=base, templates=templates)
         _check_range(state)
         examples, loss = _numbers(metrics)
     except _RefusedError as refusal:

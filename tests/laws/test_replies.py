@@ -25,7 +25,7 @@ GOOD = frame(1, 3)
 
 
 def judged(messages: Iterable[Message], cameras: int, drawn: Iterable[int]) -> tuple[list[Reply], list[State]]:
-    collector = ReplyCollector(roster(cameras), drawn, NOW, SPEC)
+    collector = ReplyCollector(roster(cameras), drawn, NOW, lambda camera: TEMPLATE, templates=SPEC.templates)
     states = [state for _, state, _ in collector.states(messages)]
     return list(collector.verdicts.values()), states
 
@@ -161,7 +161,9 @@ def test_a_state_is_handed_out_as_soon_as_those_drawn_before_it_have_come():
             taken += 1
             yield reply(camera, answer(frame(camera, 3)))
 
-    states = ReplyCollector(roster(4), range(4), NOW, SPEC).states(arriving())
+    states = ReplyCollector(roster(4), range(4), NOW, lambda camera: TEMPLATE, templates=SPEC.templates).states(
+        arriving()
+    )
     assert [taken for _ in states] == [1, 3, 3, 4]
 
 
