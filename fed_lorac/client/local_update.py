@@ -131,6 +131,7 @@ def _encode(
         "rng": stream(plan.seed, "codec", camera, round),
         "topk_share": uplink.topk_share,
         "templates": frame_spec(experiment).templates,
+        "entropy": uplink.entropy,
     }
     if not uplink.error_feedback:
         return encode(trained, **how), state.with_residual({})

@@ -246,8 +246,9 @@ class FrameStrategy(FleetStrategy):
     def _encode(self, state: State, base: str, round: int, *whose: str | int) -> bytes:
         rng = stream(self.state.seed, "codec", "server", round, *whose)
         known = () if self.spec.names_down else self.spec.templates
+        how, share = self.codec, self.codec.topk_share
         return encode(
-            state, dtype=self.codec.dtype, base=base, rng=rng, topk_share=self.codec.topk_share, templates=known
+            state, dtype=how.dtype, base=base, rng=rng, topk_share=share, templates=known, entropy=how.entropy
         )
 
     def _error(self, decoded: Sums, exact: Sums) -> float:

@@ -120,7 +120,8 @@ class FrameSpec:
 
 @dataclass(frozen=True)
 class DownlinkCodec:
-    """How the numbers of frames down travel: `dtype` is a codec or its name; `topk_share`, what topk sends.
+    """How the numbers of frames down travel: `dtype` is a codec or its name; `topk_share`, what topk sends; `entropy`,
+    whether they are entropy-coded, where frames do not name their tensors.
 
     Raises:
         FrameError: no such dtype.
@@ -128,6 +129,7 @@ class DownlinkCodec:
 
     dtype: str | Codec = "fp32"
     topk_share: float = TOPK_SHARE
+    entropy: bool = False
 
     def __post_init__(self) -> None:
         by_name(self.dtype)

@@ -23,9 +23,10 @@ def encode_with_feedback(
     rng: Generator,
     topk_share: float,
     templates: Sequence[Template] = (),
+    entropy: bool = False,
 ) -> tuple[bytes, dict[str, Tensor]]:
     """The frame of `state + lost`, and what is lost now. `lost` is empty at first. FrameError as `encode`'s."""
     meant = {name: value + lost[name] if name in lost else value for name, value in state.items()}
-    frame = encode(meant, dtype=dtype, base=base, rng=rng, topk_share=topk_share, templates=templates)
+    frame = encode(meant, dtype=dtype, base=base, rng=rng, topk_share=topk_share, templates=templates, entropy=entropy)
     arrived = decode(frame, base=base, templates=templates)
     return frame, {name: value - arrived[name] for name, value in meant.items()}

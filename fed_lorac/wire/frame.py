@@ -24,6 +24,7 @@ from torch import Tensor
 from fed_lorac.errors import ConfigError, one_line
 from fed_lorac.seeds import stream
 from fed_lorac.wire.codecs.codecs import OTHERS_FROM, Codec, by_code, by_name, check_finite, float32
+from fed_lorac.wire.entropy import Inflated, deflated
 from fed_lorac.wire.layout import (
     CRC_BYTES,
     Cursor,
@@ -96,6 +97,7 @@ def encode(
     rng: Generator | None = None,
     topk_share: float = TOPK_SHARE,
     templates: Iterable[Template] = (),
+    entropy: bool = False,
 ) -> bytes:
     """The frame of a state: the same bytes for equal states, whatever their order, device or strides.
 
@@ -103,10 +105,11 @@ def encode(
         state: floating-point tensors by name.
         dtype: a codec or its name; `wire.codecs.CODECS` has those that are built in.
         base: fingerprint of the model that the state changes; only the same string decodes the frame.
-        rng: for those that round or rotate at random (int8, int4, drive): a stream of this frame's own.
+        rng: for those that round or rotate at random (int8, int4, int2, drive): a stream of this frame's own.
         topk_share: of topk: the share of each tensor's values to send, in steps of a millionth; 0.001 to 1.
         templates: those that the receiver knows (`wire.template.template_of`). Of the first that holds this state the
             frame is of version 2, and says no names or shapes; where none does it says them, and is of version 1.
+        entropy: whether the payload of a frame of version 2 is entropy-coded, where that is smaller.
 
     Raises:
         FrameError: a tensor is not finite, overflows `dtype`, or is not a dense floating-point tensor; or there is no
@@ -122,7 +125,9 @@ def encode(
     entries = [(name, tuple(state[name].shape)) for name in names]
     for template in templates:
         if (runs := choices_of(template, frozenset(entries))) is not None:
-            return seal(row.code, base_tag(base), [runs, *payload], template.tag)
+            coded = deflated(b"".join(payload)) if entropy else None
+            values = payload if coded is None else [coded]
+            return seal(row.code, base_tag(base), [runs, *values], template.tag, coded is not None)
     return seal(row.code, base_tag(base), [pack_table(entries), *payload])
 
 
@@ -155,6 +160,7 @@ class _Opened:
     slots: dict[str, Slot] | None
     payload: memoryview
     table_bytes: int
+    payload_bytes: int  # as it travels
 
 
 def _open(frame: memoryview, templates: Iterable[Template]) -> _Opened:
@@ -168,8 +174,17 @@ def _open(frame: memoryview, templates: Iterable[Template]) -> _Opened:
     else:
         entries, table_bytes = read_table(body)
     payload = body[table_bytes:]
-    slots = None if entries is None else _slots(dtype, entries, payload)
-    return _Opened(header, dtype, slots, payload, table_bytes)
+    if entries is None:
+        return _Opened(header, dtype, None, payload, table_bytes, len(payload))
+    if not header.coded:
+        return _Opened(header, dtype, _slots(dtype, entries, payload), payload, table_bytes, len(payload))
+    inflated = Inflated(payload)
+    setup = inflated.take(dtype.setup_bytes)
+    dtype.check_setup(setup)
+    places = _places(entries, setup)
+    values = inflated.take(sum(dtype.size_bytes(slot) for slot in places.values()))
+    inflated.end()
+    return _Opened(header, dtype, places, memoryview(setup + values), table_bytes, len(payload))
 
 
 def _runs_bytes(data: memoryview) -> int:
@@ -180,12 +195,16 @@ def _runs_bytes(data: memoryview) -> int:
     return cursor.at
 
 
+def _places(entries: Sequence[Entry], setup: bytes) -> dict[str, Slot]:
+    return {name: _slot(name, shape, number, setup) for number, (name, shape) in enumerate(entries)}
+
+
 def _slots(dtype: Codec, entries: Sequence[Entry], payload: memoryview) -> dict[str, Slot]:
     """Each tensor's place by name; FrameError unless the payload is as long as all of them."""
     needed, slots = dtype.setup_bytes, {}
     if len(payload) >= needed:
         dtype.check_setup(setup := bytes(payload[:needed]))
-        slots = {name: _slot(name, shape, number, setup) for number, (name, shape) in enumerate(entries)}
+        slots = _places(entries, setup)
         needed += sum(dtype.size_bytes(slot) for slot in slots.values())
     if needed != len(payload):
         raise RefusedFrameError(
@@ -256,6 +275,6 @@ def inspect(frame: bytes, *, templates: Iterable[Template] = ()) -> FrameFacts:
         header.template,
         len(frame),
         opened.table_bytes,
-        len(opened.payload),
+        opened.payload_bytes,
         None if slots is None else {name: slot.shape for name, slot in slots.items()},
     )

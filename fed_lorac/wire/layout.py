@@ -4,7 +4,7 @@ how values are written.
     version 1: "FLRC", 1 u8, dtype code u8, base tag (8 bytes), length of the whole frame u32, little-endian; then
     table  = count, entry * count                       every number is a varint (LEB128, shortest form only)
     entry  = shared, suffix_length * 8 + ndim, suffix, dim * ndim
-    version 2: 2 u8, dtype code u8, template tag (4 bytes), base tag (8 bytes); then
+    version 2: 2 u8 (130: the payload is entropy-coded), dtype code u8, template tag (4 bytes), base tag (8 bytes); then
     runs   = count, (length, choice) * count            what became of each tensor of the template (wire/template.py)
     crc    = CRC-32 (ISO-HDLC, zlib's) of every byte before it, u32 little-endian
 
@@ -57,6 +57,7 @@ Values = npt.NDArray[np.float32]
 MAGIC = b"FLRC"
 NAMED, SHORT = 1, 2
 """Versions: a frame that names its tensors, and one whose tensors both ends know."""
+_CODED = 0x80
 _HEADER = struct.Struct("<4sBB8sI")
 _SHORT = struct.Struct("<BB4s8s")
 _CRC = struct.Struct("<I")
@@ -85,9 +86,10 @@ class Header(NamedTuple):
     base: bytes
     template: bytes
     size: int
+    coded: bool = False
 
 
-def seal(code: int, base: bytes, parts: list[bytes], template: bytes = b"") -> bytes:
+def seal(code: int, base: bytes, parts: list[bytes], template: bytes = b"", coded: bool = False) -> bytes:
     """A whole frame from its dtype code, tags, and the parts between header and checksum; with names where there is no
     tag of a template."""
     length = (SHORT_HEADER_BYTES if template else HEADER_BYTES) + sum(map(len, parts)) + CRC_BYTES
@@ -96,17 +98,17 @@ def seal(code: int, base: bytes, parts: list[bytes], template: bytes = b"") -> b
             f"A frame is at most {_LARGEST_BYTES} bytes; this state makes {length}. Send it as several frames.",
             "not encodable",
         )
-    short = _SHORT.pack(SHORT, code, template, base)
+    short = _SHORT.pack(SHORT | _CODED * coded, code, template, base)
     body = b"".join([short if template else _HEADER.pack(MAGIC, NAMED, code, base, length), *parts])
     return body + _CRC.pack(zlib.crc32(body))
 
 
 def open_header(frame: memoryview) -> Header:
     """The header of a frame of either version that is whole and matches its checksum; else a FrameError says why."""
-    if frame[:1] == bytes([SHORT]):
+    if frame[:1] in (bytes([SHORT]), bytes([SHORT | _CODED])):
         _check_length(frame, None, SHORT_HEADER_BYTES)
         version, code, template, base = _SHORT.unpack_from(frame)
-        header = Header(version, code, base, template, SHORT_HEADER_BYTES)
+        header = Header(version & ~_CODED, code, base, template, SHORT_HEADER_BYTES, version >= _CODED)
     else:
         _check_start(bytes(frame[: len(MAGIC) + 1]))
         _check_length(frame, _HEADER.unpack_from(frame)[4] if len(frame) >= HEADER_BYTES else 0, HEADER_BYTES)

@@ -120,6 +120,72 @@ def test_a_template_is_a_value_and_its_tag_of_all_that_it_lists() -> None:
     assert len({one.tag, *(other.tag for other in others)}) == 6
 
 
+# Entropy coding
+
+
+def coded(state: dict[str, Tensor], dtype: str, template: Template | None = None) -> bytes:
+    known = [template_for(state) if template is None else template]
+    rng = stream(0, "frame")
+    return encode(state, dtype=dtype, base=BASE, rng=rng, topk_share=0.3, templates=known, entropy=True)
+
+
+def wide_state() -> dict[str, Tensor]:
+    """Normal values, most of which lie in the middle of their grid."""
+    generator = torch.Generator().manual_seed(5)
+    return {"a.weight": torch.randn(4, 3_000, generator=generator), "b": torch.randn(7, generator=generator)}
+
+
+@given(states, codecs)
+def test_entropy_coding_moves_no_value_and_makes_no_frame_larger(state: dict[str, Tensor], dtype: str) -> None:
+    plain, frame = short(state, dtype), coded(state, dtype)
+    known = [template_for(state)]
+    assert len(frame) <= len(plain) and (frame == plain or len(frame) < len(plain))
+    assert same(decode(frame, base=BASE, templates=known), decode(plain, base=BASE, templates=known))
+    facts = inspect(frame, templates=known)
+    assert facts.payload_bytes == len(frame) - 19 and facts.shapes == inspect(plain, templates=known).shapes
+
+
+@pytest.mark.parametrize(("dtype", "share"), [("int8", 0.93), ("int4", 0.83), ("int2", 0.80), ("topk", 0.95)])
+def test_normal_values_take_fewer_bytes(dtype: str, share: float) -> None:
+    state = wide_state()
+    assert len(coded(state, dtype)) < share * len(short(state, dtype))
+
+
+def test_a_frame_with_names_is_not_entropy_coded() -> None:
+    state = wide_state()
+    named = [encode(state, dtype="int4", base=BASE, rng=stream(0, "frame"), entropy=on) for on in (True, False)]
+    assert named[0] == named[1]
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=60), st.sampled_from(["fp32", "int4", "topk", "drive"]))
+def test_any_bytes_for_an_entropy_code_give_a_finite_state_or_a_frame_error(data: bytes, dtype: str) -> None:
+    state, known = small_state(), [template_for(small_state())]
+    head = b"\x82" + short(state, dtype)[1 : SHORT_HEADER_BYTES + 1]
+    try:
+        found = decode(sealed_short(head + data), base=BASE, templates=known)
+    except FrameError:
+        return
+    assert all(tensor.isfinite().all() and tensor.shape == state[name].shape for name, tensor in found.items())
+
+
+def test_an_entropy_code_that_is_longer_or_shorter_than_its_tensors_is_refused() -> None:
+    """No more is unpacked than the tensors take, of one that would grow to 16 MiB too."""
+    state, known = small_state(), [template_for(small_state())]
+    plain = short(state)
+    head, payload = b"\x82" + plain[1 : SHORT_HEADER_BYTES + 1], plain[SHORT_HEADER_BYTES + 1 : -CRC_BYTES]
+    for wrong in (payload[:-1], payload + b"\0", payload + bytes(1 << 24), b""):
+        packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+        frame = sealed_short(head + packer.compress(wrong) + packer.flush())
+        assert reason(frame, templates=known) == "malformed payload"
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    right = packer.compress(payload) + packer.flush()
+    found = decode(sealed_short(head + right), base=BASE, templates=known)
+    assert same(found, decode(plain, base=BASE, templates=known))
+    assert reason(sealed_short(head + right + b"\0"), templates=known) == "malformed payload"
+    assert reason(sealed_short(head + right[:-1]), templates=known) == "malformed payload"
+
+
 # Damage
 
 
@@ -146,13 +212,16 @@ def damaged(frame: bytes, number: int) -> bytes:
 def test_4000_damaged_frames_are_all_refused() -> None:
     """Every damage is an error, never a wrong tensor."""
     state, refused = small_state(), 0
+    known = [template_for(state), template_for(wide_state())]
     frames = {dtype: short(state, dtype) for dtype in CODECS}
+    state = wide_state()
+    frames |= {f"{dtype}, coded": coded(state, dtype) for dtype in ("int4", "topk")}
     for number in range(4_000):
         frame = frames[sorted(frames)[number % len(frames)]]
         if (broken := damaged(frame, number)) == frame:  # the bytes that were drawn are those that were there
             broken = frame + b"\0"
         with pytest.raises(FrameError):
-            decode(broken, base=BASE, templates=[template_for(state)])
+            decode(broken, base=BASE, templates=known)
         refused += 1
     assert refused == 4_000
 

@@ -138,8 +138,9 @@ TOPK = Codec(
     lambda rng, topk_share: topk.pack_share(topk_share),
     topk.check_share,
 )
+INT2 = _rounded("int2", 8, 2)
 
-CODECS: dict[str, Codec] = {row.name: row for row in (FP32, FP16, BF16, INT8, INT4, DRIVE, TOPK)}
+CODECS: dict[str, Codec] = {row.name: row for row in (FP32, FP16, BF16, INT8, INT4, INT2, DRIVE, TOPK)}
 """codec.up and codec.down -> how values travel."""
 
 

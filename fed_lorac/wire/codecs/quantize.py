@@ -1,8 +1,8 @@
-"""Number formats of fewer bits: 16 as floats, 8 or 4 by stochastic rounding. Knows one tensor's values and how they
+"""Number formats of fewer bits: 16 as floats, 8, 4 or 2 by stochastic rounding. Knows one tensor's values and how they
 group; not names or frames. Of the latter two:
 
-    tensor = zero * groups, step * groups, codes       zero and step are bf16; a code is 8 or 4 bits; then padding
-    value  = zero + step * code                        code in 0 .. L, L = 255 or 15
+    tensor = zero * groups, step * groups, codes       zero and step are bf16; a code is 8, 4 or 2 bits; then padding
+    value  = zero + step * code                        code in 0 .. L, L = 255, 15 or 3
 
 A group is a rank component: a row of A, a column of B; a row (first axis) of any other tensor; a whole vector. `zero`
 is its least value rounded down, `step` one L-th of the way from there to its largest one, rounded up, so every value
@@ -86,20 +86,22 @@ def _ungrouped(rows: Values, slot: Slot) -> Values:
 
 
 def _packed(codes: Codes, bits: int) -> bytes:
-    """Four-bit codes two a byte, the first one low; an odd one out is beside four zero bits."""
+    """Codes side by side in bytes, the first one low; the last byte is filled up with zero bits."""
     if bits == 8:
         return codes.tobytes()
-    even = np.append(codes, np.zeros(codes.size % 2, np.uint8))
-    return (even[::2] | even[1::2] << 4).tobytes()
+    each = 8 // bits
+    filled = np.append(codes, np.zeros(-codes.size % each, np.uint8)).reshape(-1, each)
+    return np.bitwise_or.reduce(filled << (bits * np.arange(each, dtype=np.uint8)), axis=1).astype(np.uint8).tobytes()
 
 
 def _unpacked(data: memoryview, count: int, bits: int) -> Codes:
     raw = np.frombuffer(data, np.uint8)
     if bits == 8:
         return raw
-    codes = np.stack([raw & 15, raw >> 4], axis=1).reshape(-1)
+    each = 8 // bits
+    codes = (raw[:, None] >> (bits * np.arange(each, dtype=np.uint8)) & ((1 << bits) - 1)).reshape(-1)
     if codes[count:].any():
-        raise malformed("the half byte after an odd number of int4 codes is zero, and this one is not")
+        raise malformed(f"what fills up the last byte of int{bits} codes is zero bits, and this is not")
     return codes[:count]
 
 
