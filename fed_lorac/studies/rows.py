@@ -1,8 +1,8 @@
 """What a study found, as tidy rows: one a run, and one a run and round. Knows summaries and ledgers; not who runs what.
 
 `gain_recovered` is the share of full fine-tuning's gain over zero-byte that a run keeps:
-(accuracy - zero-byte) / (full - zero-byte). Full fine-tuning is the study's own run of it over the same fleet and seed,
-in fp32 where there are several.
+(accuracy - zero-byte) / (full - zero-byte), or over the source where the network has no batch norm. Full fine-tuning is
+the study's own run of it over the same fleet and seed, from labels, in fp32 where there are several.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 from fed_lorac.config.resumed import WITHOUT_EFFECT
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.summaries import Summary, read_summary
-from fed_lorac.reporting.compare import recovered_share
+from fed_lorac.reporting.gain import gain_recovered, is_full, is_in_fp32
 from fed_lorac.studies.definition import Trial
 
 __all__ = ["Finding", "Row", "loose_rows", "round_rows", "run_rows"]
@@ -83,9 +83,6 @@ def _row(finding: Finding, found: Summary | None, full: Summary | None) -> Row:
 
 def _measured(found: Summary | None, full: Summary | None) -> Row:
     s: Mapping[str, Any] = found or {"bytes": {}, "clean_accuracy": {}}
-    accuracy, zero_byte = s.get("adapted_accuracy"), s.get("zero_byte_accuracy")
-    best = full["adapted_accuracy"] if full else None
-    known = accuracy is not None and zero_byte is not None and best is not None
     total = s.get("total_bytes")
     return {
         "label": s.get("label"),
@@ -95,13 +92,13 @@ def _measured(found: Summary | None, full: Summary | None) -> Row:
         "total_bytes": total,
         "share_of_full_fp32": _share(total, s.get("full_fp32_total_bytes")),
         "share_of_full_same_codec": _share(total, s.get("full_total_bytes")),
-        "accuracy": accuracy,
+        "accuracy": s.get("adapted_accuracy"),
         "accuracy_clean": s["clean_accuracy"].get("adapted"),
         "accuracy_worst_weather": _worst(s),
         "source_accuracy": s.get("source_accuracy"),
-        "zero_byte_accuracy": zero_byte,
-        "full_accuracy": best,
-        "gain_recovered": recovered_share(zero_byte, accuracy, best) if known else None,  # type: ignore[arg-type]
+        "zero_byte_accuracy": s.get("zero_byte_accuracy"),
+        "full_accuracy": full["adapted_accuracy"] if full else None,
+        "gain_recovered": gain_recovered(found, full) if found and full else None,
     }
 
 
@@ -118,16 +115,12 @@ def _full_by_fleet(fleets: Sequence[Hashable], summaries: Sequence[Summary | Non
     """Full fine-tuning's summary over each fleet and seed: that in fp32 first."""
     found: dict[Hashable, Summary] = {}
     for fleet, its in zip(fleets, summaries, strict=True):
-        if its is None or (its["method"], its["strategy"]) != ("full", "fedavg"):
+        if its is None or not is_full(its):
             continue
         before = found.get(fleet)
-        if before is None or (_exact(its) and not _exact(before)):
+        if before is None or (is_in_fp32(its) and not is_in_fp32(before)):
             found[fleet] = its
     return found
-
-
-def _exact(summary: Summary) -> bool:
-    return bool(summary["full_total_bytes"] == summary["full_fp32_total_bytes"])
 
 
 def _fleet(settings: Mapping[str, Any]) -> Hashable:
