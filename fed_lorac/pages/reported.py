@@ -118,6 +118,8 @@ def read_reported(paths: Sequence[Path], title: str = "") -> Reported:
     folders = list(dict.fromkeys(home_expanded(path).absolute() for path in paths))
     studies = [folder for folder in folders if (folder / f"{RUNS_TABLE}.parquet").is_file()]
     runs = [folder for folder in folders if folder not in studies]
+    for folder in runs:
+        _check_run(folder)
     arms, errors, tuning = list[Arm](), list[str](), list[Row]()
     for folder in studies:
         rows = _table(folder, RUNS_TABLE)
@@ -134,6 +136,20 @@ def read_reported(paths: Sequence[Path], title: str = "") -> Reported:
     ordered = sorted(arms, key=lambda arm: arm.runs[0].row["total_bytes"])
     looks = [replace(arm, look=number) for number, arm in enumerate(ordered)]
     return Reported(title or _title(folders), folders[0], looks, errors, remarks, tuning)
+
+
+def _check_run(folder: Path) -> None:
+    """Raise `RunError` where no run began, be it that a study is still being tuned."""
+    if (folder / f"{TUNING_TABLE}.parquet").is_file():
+        raise RunError(
+            f"A report is of finished runs; {folder} is a study whose tuning goes on. Wait for its first run."
+        )
+    if not (folder / ROUNDS_FILE).is_file():
+        raise RunError(
+            f"A report is about runs ({ROUNDS_FILE} in their folder) and studies ({RUNS_TABLE}.parquet); {folder} "
+            f"{'has neither' if folder.is_dir() else 'is not there'}. Give the folder that `fed-lorac run` or "
+            "`fed-lorac study` names at its end."
+        )
 
 
 def _title(folders: Sequence[Path]) -> str:

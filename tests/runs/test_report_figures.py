@@ -130,7 +130,7 @@ def test_a_report_without_its_packages_names_the_remedy(run: fl.Run, monkeypatch
 
 
 def test_a_report_is_of_finished_runs(tmp_path: Path, run: fl.Run) -> None:
-    with pytest.raises(RunError, match=r"A run has a config\.toml"):
+    with pytest.raises(RunError, match=r"studies \(study\.parquet\); .* has neither"):
         fl.report(tmp_path)
     with pytest.raises(ConfigError, match="Name at least one"):
         fl.report()

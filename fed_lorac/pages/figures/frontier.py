@@ -74,7 +74,7 @@ def frontier(found: Reported) -> Figure | Absent:
 
 
 def _under(found: Reported) -> str:
-    return "; below: share of full fine-tuning in fp32" if found.full_bytes else ""
+    return "\n(below: share of full fine-tuning in fp32)" if found.full_bytes else ""
 
 
 def _rows(found: Reported) -> list[Row]:
