@@ -126,8 +126,8 @@ def encode(
     for template in templates:
         if (runs := choices_of(template, frozenset(entries))) is not None:
             coded = deflated(b"".join(payload)) if entropy else None
-            values = payload if coded is None else [coded]
-            return seal(row.code, base_tag(base), [runs, *values], template.tag, coded is not None)
+            sent = payload if coded is None else [coded]
+            return seal(row.code, base_tag(base), [runs, *sent], template.tag, coded is not None)
     return seal(row.code, base_tag(base), [pack_table(entries), *payload])
 
 

@@ -91,15 +91,20 @@ def _packed(codes: Codes, bits: int) -> bytes:
         return codes.tobytes()
     each = 8 // bits
     filled = np.append(codes, np.zeros(-codes.size % each, np.uint8)).reshape(-1, each)
-    return np.bitwise_or.reduce(filled << (bits * np.arange(each, dtype=np.uint8)), axis=1).astype(np.uint8).tobytes()
+    packed: Codes = np.bitwise_or.reduce(filled << _shifts(bits), axis=1)
+    return packed.tobytes()
+
+
+def _shifts(bits: int) -> Codes:
+    """By how much each code of a byte is shifted."""
+    return np.arange(0, 8, bits, dtype=np.uint8)
 
 
 def _unpacked(data: memoryview, count: int, bits: int) -> Codes:
     raw = np.frombuffer(data, np.uint8)
     if bits == 8:
         return raw
-    each = 8 // bits
-    codes = (raw[:, None] >> (bits * np.arange(each, dtype=np.uint8)) & ((1 << bits) - 1)).reshape(-1)
+    codes: Codes = ((raw[:, None] >> _shifts(bits)) & np.uint8((1 << bits) - 1)).reshape(-1)
     if codes[count:].any():
         raise malformed(f"what fills up the last byte of int{bits} codes is zero bits, and this is not")
     return codes[:count]
