@@ -278,10 +278,17 @@ def test_a_look_at_a_network_leaves_no_trace_in_its_statistics() -> None:
 
 @pytest.mark.parametrize(
     ("entropy", "share", "collapsed"),
-    [(0.5, 0.3, False), (0.05, 0.3, True), (0.5, 0.85, True), (math.nan, 0.3, True), (0.5, math.nan, True)],
+    [
+        (0.5, 0.3, False),
+        (0.05, 0.3, True),
+        (0.5, 0.85, True),
+        (0.7, 0.3, True),
+        (math.nan, 0.3, True),
+        (0.5, math.nan, True),
+    ],
 )
 def test_a_camera_has_collapsed_outside_the_bounds(entropy: float, share: float, collapsed: bool) -> None:
-    objective = Entropy(least_entropy=0.1, largest_class=0.8)
+    objective = Entropy(least_entropy=0.1, most_entropy=0.6, largest_class=0.8)
     shares = torch.tensor([share, 1 - share, 0.0])
     assert objective.collapsed(entropy, shares) is collapsed
     assert Mixed(rest=objective).collapsed(entropy, shares) is collapsed
@@ -295,6 +302,7 @@ def test_settings_out_of_range_are_refused() -> None:
         lambda: Consistency(decay=1.0),
         lambda: EntropyFiltered(margin=0.0),
         lambda: Mixed(whose="nobody"),
+        lambda: Entropy(least_entropy=0.5, most_entropy=0.5),
     ]
     for make in wrong:
         with pytest.raises(ConfigError):

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.settings import setting
 from fed_lorac.training.objectives.objective import Guesses, Losses, Objective
 
@@ -14,7 +15,8 @@ __all__ = ["LabelFree", "cross_entropy", "entropy", "log_probabilities"]
 
 @dataclass(frozen=True)
 class LabelFree(Objective):
-    """An objective that sees no label, and can make a network say one thing of everything: so it is watched.
+    """An objective that sees no label, and can make a network say one thing of everything, or nothing of anything: so
+    it is watched.
 
     A camera whose predictions in the last pass leave these bounds, or are not finite, has collapsed: its adapter is put
     back to a fresh one.
@@ -26,14 +28,26 @@ class LabelFree(Objective):
         least=0,
         below=1,
     )
+    most_entropy: float = setting(
+        0.8, "mean entropy of predictions, over ln C, above which a camera resets its adapter; 1: none", above=0, most=1
+    )
     largest_class: float = setting(
         0.9, "mean probability of one class above which a camera resets its adapter; 1: none", above=0, most=1
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.least_entropy >= self.most_entropy:
+            raise ConfigError(
+                "A camera has collapsed where the mean entropy of its predictions leaves [least_entropy, "
+                f"most_entropy], so the first is below the second; came {self.least_entropy} and {self.most_entropy}. "
+                "Lower the first or raise the second."
+            )
+
     def collapsed(self, entropy: float, shares: Float[Tensor, " classes"]) -> bool:
-        """Whether the mean entropy or a class's share leaves the bounds, or is no number."""
-        largest = float(shares.max())
-        return not (entropy >= self.least_entropy and largest <= self.largest_class)
+        """Whether the mean entropy (over ln C) or a class's share leaves the bounds, or is no number."""
+        sure = self.least_entropy <= entropy and (entropy <= self.most_entropy or self.most_entropy == 1)
+        return not (sure and float(shares.max()) <= self.largest_class)
 
     def guessed(
         self,
