@@ -39,7 +39,7 @@ KINDS: dict[str, Objective] = {
     "entropy-filtered": EntropyFiltered(redundancy=0.9),
     "entropy-filtered, SAR": EntropyFiltered(redundancy=1.0, weighted=False, sharpness=0.05),
     "pseudo-label": PseudoLabel(threshold=0.6),
-    "pseudo-label of the global model": PseudoLabel(threshold=0.6, decay=1.0, strong=False),
+    "pseudo-label of the global model": PseudoLabel(threshold=0.6, decay=1.0, view="none"),
     "pseudo-label of a teacher": PseudoLabel(threshold=0.6, decay=0.9),
     "consistency": Consistency(),
     "consistency, CoTTA": Consistency(views=2, decay=0.999, restore=0.01),
@@ -139,12 +139,18 @@ def lee(p: np.ndarray) -> float:
     return float(np.where(sure >= 0.95, -np.log(sure), 0).mean())
 
 
+def mixmatch(p: np.ndarray) -> float:
+    sharp = p**2 / (p**2).sum(1, keepdims=True)  # MixMatch, arXiv 1905.02249, equation 7, T = 1/2
+    return float(-(sharp * np.log(p)).sum(1).mean())
+
+
 FORMULAS: dict[str, tuple[Objective, Callable[[np.ndarray], float]]] = {
     "TENT": (Entropy(diversity=0.0), tent),
     "SHOT": (Entropy(diversity=1.0), shot),
     "EATA": (EntropyFiltered(), eata),
-    "Lee": (PseudoLabel(strong=False), lee),
-    "self": (Consistency(views=0), tent),  # the teacher is the network as yet: H(p, p) = H(p)
+    "Lee": (PseudoLabel(view="none"), lee),
+    "sharpened": (Consistency(views=0, view="none", temperature=0.5), mixmatch),
+    "self": (Consistency(views=0, temperature=1.0), tent),  # the teacher is the network as yet: H(p, p) = H(p)
 }
 
 
@@ -229,7 +235,7 @@ def test_a_teacher_is_the_moving_mean_of_the_network(decay: float) -> None:
     """Four steps by hand: plain SGD on the cross-entropy with the teacher's sure predictions."""
     images, threshold = pictures(9, 12), 0.5
     model, student, teacher = linear(9), linear(9), linear(9)
-    objective = PseudoLabel(threshold=threshold, decay=decay, strong=False)
+    objective = PseudoLabel(threshold=threshold, decay=decay, view="none")
     recipe = Recipe(
         lr=0.5, momentum=0, weight_decay=0, clip_norm=math.inf, batch_size=6, augment="none", shuffled=False
     )
