@@ -1,18 +1,18 @@
 """The experiment: what every process of a run shares, and what its cameras see. Knows data, fleet, base and adapters;
 not messages or bytes, nor how it is made of a config (`build`)."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
 import torch
+from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import ToDelta
-from fed_lorac.config import (
-    Config,
-)
+from fed_lorac.config import Config
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.experiment.base_model import BaseModel
 from fed_lorac.fleet.camera_data import CameraData, Stream, camera_data
@@ -83,7 +83,8 @@ class LocalPlan:
     `trains`, `sends`: whether it trains, and sends what it has trained. `updates`: each of the server's is a delta of
     weights, an adapter state that both ends turn into one, or factors that live on in the adapter. `clustered`: a
     camera's personal parameters are its cluster's delta of the weights; otherwise its adapter starts from them.
-    `fixed_basis`: an adapter draws the same in every round.
+    `fixed_basis`: an adapter draws the same in every round. `budget_bytes`: where the server is still to choose the
+    layers, of what cameras say of each, what a frame's payload may take; 0: it is not.
     """
 
     seed: int
@@ -104,6 +105,7 @@ class LocalPlan:
     updates: Literal["delta", "state", "factors"]
     clustered: bool
     fixed_basis: bool
+    budget_bytes: int = 0
 
     def recipe_in(self, round: int) -> Recipe:
         """How steps are taken in a round, from 1."""
@@ -152,6 +154,7 @@ class Experiment:
     precision: Precision
     known: frozenset[str] = frozenset()
     _seen: _Seen = field(default_factory=_Seen, init=False, repr=False)
+    _attached: dict[int, nn.Module] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def adapter(self) -> Adapter:
@@ -161,6 +164,16 @@ class Experiment:
     def place(self, camera: int) -> int:
         """The place of a camera's adapter in `adapters`, which are assigned round robin."""
         return camera % len(self.adapters)
+
+    def attached(self, place: int | None = None) -> nn.Module:
+        """The base with the adapter of a place attached (None: that of the highest rank), untrained, on the device. It
+        is made once, as attaching looks at the whole network; nobody alters it."""
+        place = self.adapters.index(self.adapter) if place is None else place
+        if place not in self._attached:
+            model = copy.deepcopy(self.base.model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.adapters[place].attach(model, drawn_from(self, 0))
+            self._attached[place] = model
+        return self._attached[place]
 
     def images(self, camera: int, weather: Weather) -> CameraData:
         """A camera's images in this weather, which nobody alters. Severity 0 is clear air; DataError where there is
