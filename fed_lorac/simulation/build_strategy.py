@@ -11,7 +11,7 @@ from fed_lorac.client.shapes import uplink_template
 from fed_lorac.client.state import GlobalModel, encode_global_model, fold_updates
 from fed_lorac.config import CodecConfig, Topk
 from fed_lorac.experiment.experiment import Experiment, to_delta
-from fed_lorac.fleet.links import Clock
+from fed_lorac.fleet.clock import Clock
 from fed_lorac.models.fingerprints import shapes_of
 from fed_lorac.seeds import stream
 from fed_lorac.server.fleet_strategy import Downlink, FleetRules, FleetStrategy, Update

@@ -11,8 +11,9 @@ from flwr.serverapp import Grid
 
 from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError, kind_of, last_line
+from fed_lorac.fleet.clock import Clock
 from fed_lorac.fleet.fleet import Camera, Fleet, Weather
-from fed_lorac.fleet.links import Clock, air_time_s, downlink_time_s, elapsed_s, link
+from fed_lorac.radio.link import Link, crossed
 from fed_lorac.records.ledger import GUESSING_CAMERA_COLUMNS, Ledger, Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.watch import Watch
@@ -187,7 +188,8 @@ def write_rows(
     billed = [reply.size for reply in report.replies if reply.counted or reply.size.message_bytes]
     by_camera = {reply.camera: reply for reply in report.replies}
     for camera in fleet.cameras:
-        _write_camera(ledger, report, camera, by_camera.get(camera.id), fleet.weather(camera.id, report.round), clock)
+        weather, over = fleet.weather(camera.id, report.round), fleet.links[camera.link]
+        _write_camera(ledger, report, camera, over, by_camera.get(camera.id), weather, clock)
     heard = {camera: size.message_bytes for camera, size in report.down.items()}
     counted = [reply.camera for reply in report.replies if reply.counted]
     return ledger.round(
@@ -221,10 +223,17 @@ def _guesses_in_round(report: RoundReport) -> dict[str, object]:
 
 
 def _write_camera(
-    ledger: Ledger, report: RoundReport, camera: Camera, reply: Reply | None, weather: Weather, clock: Clock | None
+    ledger: Ledger,
+    report: RoundReport,
+    camera: Camera,
+    over: Link,
+    reply: Reply | None,
+    weather: Weather,
+    clock: Clock | None,
 ) -> None:
-    sent, over = reply or Reply(camera.id, reason=""), link(camera.link)
+    sent = reply or Reply(camera.id, reason="")
     down, trip = report.down.get(camera.id, MessageSize()), clock and clock.trips.get(camera.id)
+    went, came = (crossed(over, size.message_bytes, up=up) for size, up in ((sent.size, True), (down, False)))
     status = "idle" if reply is None else "counted" if reply.counted else "left out"
     ledger.camera(
         round=report.round,
@@ -238,9 +247,9 @@ def _write_camera(
         train_loss=sent.train_loss,
         **sent.size.columns("uplink"),
         **down.columns("downlink"),
-        air_time_s=air_time_s(sent.size.message_bytes, over),
-        downlink_time_s=downlink_time_s(down.message_bytes, over),
-        elapsed_s=elapsed_s(sent.size.message_bytes, over),
+        uplink_air_time_s=went.transmit_s,
+        downlink_time_s=came.takes_s,
+        elapsed_s=went.busy_s,
         compute_s=trip and trip.compute_s,
         reply_s=trip and trip.reply_s,
         **(_guesses_of(sent.observed) if ledger.guesses else {}),
