@@ -12,8 +12,8 @@ from flwr.serverapp import Grid
 from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError, kind_of, last_line
 from fed_lorac.fleet.clock import Clock
-from fed_lorac.fleet.fleet import Camera, Fleet, Weather
-from fed_lorac.radio.link import Link, crossed
+from fed_lorac.fleet.fleet import Camera, Fleet
+from fed_lorac.radio.link import crossed
 from fed_lorac.records.ledger import GUESSING_CAMERA_COLUMNS, Ledger, Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.watch import Watch
@@ -188,8 +188,8 @@ def write_rows(
     billed = [reply.size for reply in report.replies if reply.counted or reply.size.message_bytes]
     by_camera = {reply.camera: reply for reply in report.replies}
     for camera in fleet.cameras:
-        weather, over = fleet.weather(camera.id, report.round), fleet.links[camera.link]
-        _write_camera(ledger, report, camera, over, by_camera.get(camera.id), weather, clock)
+        scores = _scores(camera.id, measured, source, zero_byte)
+        _write_camera(ledger, report, fleet, camera, by_camera.get(camera.id), clock, scores)
     heard = {camera: size.message_bytes for camera, size in report.down.items()}
     counted = [reply.camera for reply in report.replies if reply.counted]
     return ledger.round(
@@ -225,13 +225,17 @@ def _guesses_in_round(report: RoundReport) -> dict[str, object]:
 def _write_camera(
     ledger: Ledger,
     report: RoundReport,
+    fleet: Fleet,
     camera: Camera,
-    over: Link,
     reply: Reply | None,
-    weather: Weather,
     clock: Clock | None,
+    scores: Mapping[str, float | None],
 ) -> None:
-    sent = reply or Reply(camera.id, reason="")
+    sent, weather, over = (
+        reply or Reply(camera.id, reason=""),
+        fleet.weather(camera.id, report.round),
+        fleet.links[camera.link],
+    )
     down, trip = report.down.get(camera.id, MessageSize()), clock and clock.trips.get(camera.id)
     went, came = (crossed(over, size.message_bytes, up=up) for size, up in ((sent.size, True), (down, False)))
     status = "idle" if reply is None else "counted" if reply.counted else "left out"
@@ -252,8 +256,21 @@ def _write_camera(
         elapsed_s=went.busy_s,
         compute_s=trip and trip.compute_s,
         reply_s=trip and trip.reply_s,
+        **scores,
         **(_guesses_of(sent.observed) if ledger.guesses else {}),
     )
+
+
+def _scores(
+    camera: int, adapted: Measured, source: Measured | None, zero_byte: Measured | None
+) -> dict[str, float | None]:
+    """What one camera was measured at, where it was."""
+    return {
+        "accuracy": adapted.weather.get(camera),
+        "accuracy_clean": adapted.clean.get(camera),
+        "accuracy_source": source.weather.get(camera) if source else None,
+        "accuracy_zero_byte": zero_byte.weather.get(camera) if zero_byte else None,
+    }
 
 
 def _guesses_of(observed: Mapping[str, float]) -> dict[str, object]:
