@@ -313,7 +313,7 @@ def test_a_value_of_another_type_is_refused() -> None:
 
 def _choice_of(key: str) -> dict[str, object]:
     section, table, _ = key.split(".")
-    return {f"{section}.{SECTIONS[section].known_tables()[table][0]}": 2 if table == "ray" else table}
+    return {f"{section}.{SECTIONS[section].known_tables()[table][0]}": BRINGS.get(table, table)}
 
 
 def test_a_value_out_of_range_or_choice_is_refused() -> None:
