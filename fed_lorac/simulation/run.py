@@ -40,8 +40,8 @@ from fed_lorac.simulation.round import (
     measured_base,
     roll_call,
     run_round,
-    write_rows,
 )
+from fed_lorac.simulation.rows import write_rows
 from fed_lorac.simulation.waste import wasteful
 
 __all__ = ["Memories", "run_rounds"]
