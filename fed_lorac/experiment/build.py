@@ -134,7 +134,7 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         steps=0 if local.epochs else local.steps,
         image_size=config.data.image_size,
         batch_norm=BatchNormPlan(config.batch_norm.mode, statistics.training_statistics == "fixed", statistics.window),
-        uplink=UplinkCodec(codec.build("up"), codec.table(Topk).share, codec.error_feedback, codec.entropy),
+        uplink=UplinkCodec(codec.build("up"), codec.table(Topk).share, codec.error_feedback, codec.entropy_coding),
         block_size=1 if config.run.engine == "flower" else config.run.table(FleetEngine).block_size,
         stream=stream,
         trains=strategy.trains,

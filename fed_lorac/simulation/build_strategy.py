@@ -48,7 +48,7 @@ def strategy_of(
     if isinstance(strategy, SilentStrategy):
         return SilentFleet(strategy, rules)
     more: dict[str, Any] = {
-        "codec": DownlinkCodec(config.codec.build("down"), config.codec.table(Topk).share, config.codec.entropy),
+        "codec": DownlinkCodec(config.codec.build("down"), config.codec.table(Topk).share, config.codec.entropy_coding),
         "seed": config.run.seed,
         "rules": rules,
         "encode_global_model": _GlobalModelFrame(experiment),
