@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from fed_lorac.errors import ConfigError
@@ -31,6 +32,14 @@ class Sheet:
         """
         check_format(format)
         return _WRITERS[format](self)
+
+    def as_html(self) -> str:
+        """The table and its notes, for a notebook."""
+        head = "".join(f"<th>{escape(name)}</th>" for name in self.head)
+        rows = ("".join(f"<td>{escape(cell.text)}</td>" for cell in row) for row in self.rows)
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><ul>{notes}</ul>"
 
 
 def check_format(format: str) -> None:

@@ -68,6 +68,12 @@ class StudyResult:
         counts = self.runs["status"].value_counts()
         return f"<Study {self.path}: {', '.join(f'{number} {status}' for status, number in counts.items())}>"
 
+    def _repr_html_(self) -> str:
+        """The study's table, for a notebook."""
+        from fed_lorac.studies.table import study_table  # noqa: PLC0415
+
+        return study_table(self).as_html()
+
     def _table(self, name: str) -> "pd.DataFrame":
         import pandas as pd  # noqa: PLC0415  (half a second, for those who look at tables)
 

@@ -112,6 +112,7 @@ def test_arms_over_one_fleet_are_tested_camera_by_camera(done: fl.StudyResult) -
         half = stats.ttest_rel(found.mean(), [0, 0]).confidence_interval().high - found.mean().mean()
         assert float(row["difference, points, half of 95 % interval"] or 0) == pytest.approx(100 * half)
     assert study.table("csv", against="lora-c") != study.table("csv")
+    assert study._repr_html_().count("<tr>") == 1 + len(rows)
     with pytest.raises(ConfigError, match="tested against one of them: full, lora-c; got 'rank'"):
         study.table(against="rank")
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from xml.etree import ElementTree
 
 import pytest
 from command_line import called
@@ -49,6 +50,13 @@ def test_markdown_escapes_its_own_sign() -> None:
     lines = SHEET.written().splitlines()
     assert r"codec\|way" in lines[0] and len({len(re.findall(r"(?<!\\)\|", line)) for line in lines[:4]}) == 1
     assert lines[-2:] == ["", "- 100 % of it"]
+
+
+def test_html_has_every_cell_and_note_escaped() -> None:
+    page = ElementTree.fromstring(f"<div>{SHEET.as_html()}</div>")
+    assert [cell.text or "" for cell in page.iter("td")] == [cell.text for row in SHEET.rows for cell in row]
+    assert [cell.text or "" for cell in page.iter("th")] == SHEET.head
+    assert [note.text for note in page.iter("li")] == SHEET.notes
 
 
 def test_a_format_that_there_is_not_is_refused(
