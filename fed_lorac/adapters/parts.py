@@ -23,6 +23,7 @@ from fed_lorac.adapters.deltas import State, ToDelta, set_tensors
 from fed_lorac.adapters.dense import DenseAdapter
 from fed_lorac.adapters.plain import RATES_NOTE, check_plain
 from fed_lorac.errors import ConfigError, FactorError
+from fed_lorac.seeds import torch_stream
 
 __all__ = ["Parts"]
 
@@ -209,8 +210,8 @@ class Parts(Adapter):
 
     def _draws(self, generator: torch.Generator) -> list[torch.Generator]:
         """A stream for each part, so that none depends on how much another draws."""
-        seeds = torch.randint(2**62, (len(self.parts),), generator=generator).tolist()
-        return [torch.Generator().manual_seed(seed) for seed in seeds]
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return [torch_stream(seed, "part", place) for place in range(len(self.parts))]
 
     def read(self, model: nn.Module) -> dict[str, Tensor]:
         """Every part's tensors."""

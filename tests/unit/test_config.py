@@ -130,10 +130,14 @@ def test_every_setting_says_what_it_means() -> None:
     assert all(rule.meaning for rule in ALL.values())
 
 
+CASES: dict[str, object] = {"ray": 2, "parts": "norm-affine + lora-c"}
+"""Table that no name brings -> the value that does."""
+
+
 def test_a_bare_key_or_a_flat_config_reaches_every_setting_of_a_table() -> None:
     for name, section in SECTIONS.items():
         for table, choices in section.known_tables().items():
-            chosen: dict[str, object] = {f"{name}.{choices[0]}": 2 if table == "ray" else table}
+            chosen: dict[str, object] = {f"{name}.{choices[0]}": CASES.get(table, table)}
             if name == "adapter":
                 chosen["strategy.name"] = "local-only"
             if name == "data":
@@ -308,7 +312,7 @@ def test_a_value_of_another_type_is_refused() -> None:
 
 def _choice_of(key: str) -> dict[str, object]:
     section, table, _ = key.split(".")
-    return {f"{section}.{SECTIONS[section].known_tables()[table][0]}": 2 if table == "ray" else table}
+    return {f"{section}.{SECTIONS[section].known_tables()[table][0]}": CASES.get(table, table)}
 
 
 def test_a_value_out_of_range_or_choice_is_refused() -> None:
