@@ -29,6 +29,7 @@ ADAPTERS = Kind(
         "ffa-lora-c": "fed_lorac.adapters.ffa_lora_c:FfaLoraC",
         "aad": "fed_lorac.adapters.aad:AdditiveDecomposition",
         "filter-atoms": "fed_lorac.adapters.filter_atoms:FilterAtoms",
+        "lora-xs": "fed_lorac.adapters.lora_xs:LoraXs",
         "norm-affine": "fed_lorac.adapters.norm_affine:NormAffine",
         "linear-probe": "fed_lorac.adapters.linear_probe:LinearProbe",
         "full": "fed_lorac.adapters.full:FullFineTuning",
