@@ -215,6 +215,9 @@ def sizes(
         list[int] | None, typer.Option(help="The rank setting r; may be repeated.", show_default="1, 4, 16")
     ] = None,
     rank_mode: Annotated[str, typer.Option(help="r*k, r or auto: as in the paper.")] = "auto",
+    layers: Annotated[
+        str, typer.Option(help="Which convolutions, as adapter.layers has it: patterns, or all.")
+    ] = "all",
     classes: Annotated[int, typer.Option(help="Classes of the classifier.", min=2)] = 10,
     dtype: Annotated[str, typer.Option(help="A codec: fp32, fp16, bf16, int8, int4, drive or topk.")] = "fp32",
     as_json: AsJson = False,
@@ -231,7 +234,7 @@ def sizes(
     found = []
     for network, its in asked(model, method, rank, rank_mode).items():
         with err.status(f"building and weighing what is sent of {network}"):
-            rows = [weighed(*one, classes=classes, dtype=dtype) for one in its]
+            rows = [weighed(*one, classes=classes, dtype=dtype, layers=layers) for one in its]
         if not as_json:
             out.print(sizes_table(rows))
         found += [row.as_dict() for row in rows]

@@ -24,7 +24,7 @@ from fed_lorac.adapters.deltas import State, ToDelta, set_tensors
 from fed_lorac.adapters.misfits import refuse_misfits, refuse_other_tensors, refuse_taken_names
 from fed_lorac.adapters.plain import copied
 from fed_lorac.adapters.strided import StridedConv2d
-from fed_lorac.adapters.targets import branch_targets, ends_of
+from fed_lorac.adapters.targets import ALL_LAYERS, branch_targets, ends_of, named_by
 from fed_lorac.runtime.settings import setting
 from fed_lorac.seeds import torch_stream
 
@@ -158,6 +158,11 @@ class ConvAdapter(Adapter):
     """What a convolution with a branch becomes."""
     state_is_delta = False
 
+    layers: str = setting(
+        ALL_LAYERS,
+        'which convolutions are adapted: "all" but the first, or names and patterns like "layer1.*, layer2.0.conv?"',
+        listed=True,
+    )
     train_first_conv: bool = setting(True, "train, and send, the first convolution's weight as it is")
     train_classifier: bool = setting(True, "train, and send, the classifier's weight as it is")
     dense: tuple[str, ...] | None = field(default=None, compare=False, repr=False)  # convolutions, once fitted
@@ -170,11 +175,12 @@ class ConvAdapter(Adapter):
         """
 
     def convolutions(self, model: nn.Module) -> tuple[str, ...]:
-        """Names of the convolutions that are adapted, in the network's order: every one but the first.
+        """Names of the convolutions that are adapted, in the network's order: those of `layers`, never the first.
 
-        A method that wants fewer chooses among these. FactorError for a network that an adapter cannot be attached to.
+        A method that wants fewer chooses among these. FactorError for a network that an adapter cannot be attached to,
+        and where a pattern of `layers` names none of its convolutions.
         """
-        return branch_targets(model, need_classifier=self.train_classifier)
+        return named_by(self.layers, branch_targets(model, need_classifier=self.train_classifier))
 
     def fit_to(self, base: nn.Module) -> Self:
         """With the convolutions that are trained as they are, `dense`: a branch would be no smaller. Adapters of lower

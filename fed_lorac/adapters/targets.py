@@ -3,13 +3,23 @@
 Everything that attach refuses is refused here, before the first layer is touched.
 """
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from fed_lorac.adapters.plain import check_plain
 from fed_lorac.errors import FactorError
+from fed_lorac.runtime.near import did_you_mean
+from fed_lorac.runtime.settings import items
 
-__all__ = ["auto_rank_mode", "branch_targets", "classifier_of", "ends_of", "first_conv_of"]
+__all__ = ["ALL_LAYERS", "auto_rank_mode", "branch_targets", "classifier_of", "ends_of", "first_conv_of", "named_by"]
+
+ALL_LAYERS = "all"
+"""What stands for every layer that an adapter can change."""
+
+_TOLD = 40  # layers that an error names
 
 
 def auto_rank_mode(model: nn.Module) -> str:
@@ -50,6 +60,31 @@ def branch_targets(model: nn.Module, *, need_classifier: bool) -> tuple[str, ...
     for name, conv in inner.items():
         _refuse_unfit(name, conv)
     return tuple(inner)
+
+
+def named_by(patterns: str, layers: Sequence[str]) -> tuple[str, ...]:
+    """Those of `layers` that are named, in their order: all of them, or by names and shell-style patterns with commas
+    between, such as "layer1.*, layer2.0.conv?". A star stands for any text, dots too.
+
+    FactorError for a pattern that names none of them.
+    """
+    if patterns == ALL_LAYERS:
+        return tuple(layers)
+    found: set[str] = set()
+    for pattern in items(patterns):
+        named = {name for name in layers if name == pattern or fnmatchcase(name, pattern)}
+        if not named:
+            raise FactorError(
+                f"Each pattern of adapter.layers names layers that can be adapted; {pattern!r} names none."
+                f"{did_you_mean(pattern, layers)} There are {_told(layers)}."
+            )
+        found |= named
+    return tuple(name for name in layers if name in found)
+
+
+def _told(layers: Sequence[str]) -> str:
+    more = f" and {len(layers) - _TOLD} more" if len(layers) > _TOLD else ""
+    return ", ".join(layers[:_TOLD]) + more
 
 
 def _refuse_unfit(name: str, conv: _ConvNd) -> None:

@@ -127,6 +127,10 @@ CAMERA_COLUMNS: dict[str, Kind] = {
     "elapsed_s": NUMBER,
     "compute_s": NUMBER,
     "reply_s": NUMBER,
+    "accuracy": NUMBER,
+    "accuracy_clean": NUMBER,
+    "accuracy_source": NUMBER,
+    "accuracy_zero_byte": NUMBER,
 }
 
 GUESSING_ROUND_COLUMNS: dict[str, Kind] = {

@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from fed_lorac.adapters.targets import ALL_LAYERS
 from fed_lorac.registry import ADAPTERS
 from fed_lorac.reporting.sizes import Sizes
 from fed_lorac.runtime.settings import rules_of
@@ -31,7 +32,8 @@ def sizes_table(rows: Sequence[Sizes]) -> RenderableType:
     if first.method != "full":
         table.add_section()
         table.add_row(*(cell(_as_full(first)) for cell in columns.values()))
-    title = f"{first.model}, {first.method}, {first.dtype}: what a camera trains and sends up in a round"
+    where = "" if first.layers == ALL_LAYERS else f" on {first.layers}"
+    title = f"{first.model}, {first.method}{where}, {first.dtype}: what a camera trains and sends up in a round"
     return Group(title, table, *filter(None, map(_dense, rows)))
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import trainable_parameters
-from fed_lorac.adapters.targets import auto_rank_mode
+from fed_lorac.adapters.targets import ALL_LAYERS, auto_rank_mode
+from fed_lorac.errors import ConfigError
 from fed_lorac.models import build
 from fed_lorac.registry import ADAPTERS, CODECS
 from fed_lorac.runtime.settings import rules_of
@@ -55,6 +56,7 @@ class Sizes:
     method: str
     rank: int
     rank_mode: str
+    layers: str
     dtype: str
     trainable_parameters: int
     dense_layers: int
@@ -78,19 +80,23 @@ def sizes(
     *,
     classes: int = 10,
     dtype: str = "fp32",
+    layers: str = ALL_LAYERS,
 ) -> Sizes:
-    """Attach `method` to `model`, encode what a camera would send, and measure it; nothing is estimated.
+    """Attach `method` to `layers` of `model`, encode what a camera would send, and measure it; nothing is estimated.
 
     A frame's size follows from shapes and settings, never from values, so the network's weights are not drawn.
 
     Raises:
-        ConfigError: there is no such model, method, rank mode or codec, or no such rank.
+        ConfigError: there is no such model, method, rank mode or codec, or no such rank; or the method has no `layers`.
+        FactorError: a pattern of `layers` names none.
     """
     CODECS.load(dtype)
     network = _without_weights(model, classes)
     mode = auto_rank_mode(network) if rank_mode == "auto" else rank_mode
     full, full_count = _full(model, classes, dtype), sum(p.numel() for p in network.parameters())
-    kind, given = ADAPTERS.load(method), {"rank": rank, "alpha": 2.0 * rank, "rank_mode": mode}
+    kind, given = ADAPTERS.load(method), {"rank": rank, "alpha": 2.0 * rank, "rank_mode": mode, "layers": layers}
+    if layers != ALL_LAYERS and "layers" not in rules_of(kind):
+        raise ConfigError(f"Layers are chosen where a method has branches; {method} has none. Leave layers at all.")
     adapter = kind(**{key: value for key, value in given.items() if key in rules_of(kind)}).fit_to(network)
     adapter.attach(network, torch_stream(0, "sizes"))
     state = adapter.read(network)
@@ -101,6 +107,7 @@ def sizes(
         method=method,
         rank=rank,
         rank_mode=mode,
+        layers=layers,
         dtype=dtype,
         trainable_parameters=trainable_parameters(network),
         dense_layers=len(getattr(adapter, "dense", None) or ()),

@@ -174,11 +174,12 @@ def _method(config: Config) -> str:
     own = s.settings("name")
     how = " by ".join([" ".join([s.name, *_each(own, "downlink")]), *_each(own, "by")])
     its = a.settings("method")
+    where = f" on {a.layers}" if its.get("layers", "all") != "all" else ""
     if "rank" not in its:
-        return f"{a.method}, {how}"
+        return f"{a.method}{where}, {how}"
     mode = f" ({'kernel-wise' if its.get('kernel_wise') else its['rank_mode']})" if "rank_mode" in its else ""
     ranks = "/".join(map(str, a.ranks))
-    return f"{a.method} r={ranks}{mode}, {how}"
+    return f"{a.method} r={ranks}{mode}{where}, {how}"
 
 
 def _each(settings: Mapping[str, Any], key: str) -> list[Any]:

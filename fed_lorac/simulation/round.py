@@ -187,7 +187,8 @@ def write_rows(
     billed = [reply.size for reply in report.replies if reply.counted or reply.size.message_bytes]
     by_camera = {reply.camera: reply for reply in report.replies}
     for camera in fleet.cameras:
-        _write_camera(ledger, report, camera, by_camera.get(camera.id), fleet.weather(camera.id, report.round), clock)
+        weather, arms = fleet.weather(camera.id, report.round), (measured, source, zero_byte)
+        _write_camera(ledger, report, camera, by_camera.get(camera.id), weather, clock, _scores(camera.id, *arms))
     heard = {camera: size.message_bytes for camera, size in report.down.items()}
     counted = [reply.camera for reply in report.replies if reply.counted]
     return ledger.round(
@@ -221,7 +222,13 @@ def _guesses_in_round(report: RoundReport) -> dict[str, object]:
 
 
 def _write_camera(
-    ledger: Ledger, report: RoundReport, camera: Camera, reply: Reply | None, weather: Weather, clock: Clock | None
+    ledger: Ledger,
+    report: RoundReport,
+    camera: Camera,
+    reply: Reply | None,
+    weather: Weather,
+    clock: Clock | None,
+    scores: Mapping[str, float | None],
 ) -> None:
     sent, over = reply or Reply(camera.id, reason=""), link(camera.link)
     down, trip = report.down.get(camera.id, MessageSize()), clock and clock.trips.get(camera.id)
@@ -243,8 +250,21 @@ def _write_camera(
         elapsed_s=elapsed_s(sent.size.message_bytes, over),
         compute_s=trip and trip.compute_s,
         reply_s=trip and trip.reply_s,
+        **scores,
         **(_guesses_of(sent.observed) if ledger.guesses else {}),
     )
+
+
+def _scores(
+    camera: int, adapted: Measured, source: Measured | None, zero_byte: Measured | None
+) -> dict[str, float | None]:
+    """What one camera was measured at, where it was."""
+    return {
+        "accuracy": adapted.weather.get(camera),
+        "accuracy_clean": adapted.clean.get(camera),
+        "accuracy_source": source.weather.get(camera) if source else None,
+        "accuracy_zero_byte": zero_byte.weather.get(camera) if zero_byte else None,
+    }
 
 
 def _guesses_of(observed: Mapping[str, float]) -> dict[str, object]:

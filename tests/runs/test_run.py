@@ -100,6 +100,10 @@ def test_the_adapted_accuracy_is_that_of_the_model_under_each_cameras_own_statis
     assert summary["adapted_accuracy"] == pytest.approx(sum(found) / len(found), abs=0.02)
     assert summary["clean_accuracy"]["adapted"] == pytest.approx(sum(clean) / len(clean), abs=0.02)
     assert rows(folder / "rounds.jsonl")[-1]["accuracy"] == summary["adapted_accuracy"]
+    last = [row for row in rows(folder / "cameras.jsonl") if row["round"] == summary["rounds"]]
+    means = {"accuracy": "adapted", "accuracy_source": "source", "accuracy_zero_byte": "zero_byte"}
+    for column, arm in means.items():
+        assert sum(row[column] for row in last) / len(last) == pytest.approx(summary[f"{arm}_accuracy"], abs=1e-12)
 
 
 def test_the_summary_adds_up_what_the_ledger_says(done: Done) -> None:

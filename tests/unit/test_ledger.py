@@ -63,6 +63,10 @@ def a_camera(**changes: object) -> dict[str, object]:
         "elapsed_s": 1.5,
         "compute_s": 0.0,
         "reply_s": None,
+        "accuracy": 0.8,
+        "accuracy_clean": None,
+        "accuracy_source": 0.5,
+        "accuracy_zero_byte": 0.7,
     } | changes
 
 

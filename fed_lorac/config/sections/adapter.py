@@ -16,7 +16,7 @@ class AdapterConfig(Section):
 
     section: ClassVar[str] = "adapter"
     choices: ClassVar = {"method": registry.ADAPTERS}
-    shared: ClassVar = {"method": ("rank", "alpha")}
+    shared: ClassVar = {"method": ("rank", "alpha", "layers")}
     method: str = setting(
         "lora-c",
         "what cameras train and send in place of the whole network",
@@ -28,6 +28,11 @@ class AdapterConfig(Section):
     )
     alpha: float = setting(
         4.0, "what is learnt counts alpha / r times (of several ranks, r is the largest); the paper: 2 r", above=0
+    )
+    layers: str = setting(
+        "all",
+        'which convolutions are adapted: "all" but the first, or names and patterns like "layer1.*, layer2.0.conv?"',
+        listed=True,
     )
 
     @property
