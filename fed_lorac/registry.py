@@ -30,6 +30,8 @@ ADAPTERS = Kind(
         "aad": "fed_lorac.adapters.aad:AdditiveDecomposition",
         "filter-atoms": "fed_lorac.adapters.filter_atoms:FilterAtoms",
         "lora-xs": "fed_lorac.adapters.lora_xs:LoraXs",
+        "vera-b": "fed_lorac.adapters.vera_b:VeraB",
+        "subspace": "fed_lorac.adapters.subspace:Subspace",
         "norm-affine": "fed_lorac.adapters.norm_affine:NormAffine",
         "linear-probe": "fed_lorac.adapters.linear_probe:LinearProbe",
         "full": "fed_lorac.adapters.full:FullFineTuning",

@@ -3,8 +3,8 @@ cameras, rounds or frames.
 
 LoRA-XS, arXiv 2405.17604, on LoRA-C's view of a convolution, out*K rows and in*K columns: delta W = reshape(U S V),
 U (out*K, r) and V (r, in*K) frozen, S (r, r) trained from zero. U and V are orthonormal and span the leading singular
-vectors of the starting base's weight, which both ends have: nothing of them is sent. As they are the same for all cameras, the
-mean of cores is the core of the mean (Fed-SB, arXiv 2502.15436).
+vectors of the starting base's weight, which both ends have: nothing of them is sent. As they are the same for all
+cameras, the mean of cores is the core of the mean (Fed-SB, arXiv 2502.15436).
 """
 
 import math
