@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.logging import RichHandler
@@ -24,9 +24,6 @@ from fed_lorac.commands.options import AsJson, Overrides, Overwrite, Source, err
 from fed_lorac.commands.run import run
 from fed_lorac.commands.study import study
 from fed_lorac.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["app", "main"]
 
@@ -126,14 +123,26 @@ def export(
 
 
 @app.command()
-def methods(as_json: AsJson = False) -> None:
+def methods(
+    part: Annotated[
+        str | None,
+        typer.Option("--networks", metavar="TEXT", help='Only the networks whose name has TEXT in it: "timm/".'),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """List every name that a config may say: what it is, its source, and the package that it comes from.
 
-    Adapters, strategies (with whether their mean is exact), codecs, links, models, data sets and corruptions.
+    Adapters, strategies (with whether their mean is exact), codecs, links, models, data sets and corruptions. A family
+    of torchvision's networks is one row, and so is timm: --networks lists them one by one.
     """
     from fed_lorac.api.catalogue import methods as all_methods  # noqa: PLC0415
+    from fed_lorac.api.catalogue import networks  # noqa: PLC0415
     from fed_lorac.reporting.tables import methods_tables  # noqa: PLC0415
 
+    if part is not None:
+        names = networks(part)
+        sys.stdout.write(json.dumps(names, indent=2) + "\n" if as_json else "".join(f"{name}\n" for name in names))
+        return
     found = all_methods()
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")

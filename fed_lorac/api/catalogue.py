@@ -6,8 +6,9 @@ What is said of a part stands beside it: an attribute `source`, or a docstring. 
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fed_lorac.errors import ConfigError, FedLoracError
@@ -15,7 +16,7 @@ from fed_lorac.fleet.links import Link
 from fed_lorac.registry import ADAPTERS, CODECS, CORRUPTIONS, DATASETS, LINKS, MODELS, OBJECTIVES, STRATEGIES, Kind
 from fed_lorac.wire.codecs.codecs import Codec
 
-__all__ = ["Entry", "methods"]
+__all__ = ["Entry", "methods", "networks"]
 
 Entry = dict[str, Any]
 
@@ -23,7 +24,9 @@ Entry = dict[str, Any]
 def methods() -> dict[str, list[Entry]]:
     """Every name that a config may have, by kind: built-in ones first, then those of installed packages.
 
-    The kinds are "adapters", "strategies", "objectives", "codecs", "links", "models", "datasets" and "corruptions". An
+    The kinds are "adapters", "strategies", "objectives", "codecs", "links", "models", "datasets" and "corruptions". A
+    family of torchvision's networks is one entry, under what their names begin with ("convnext*"), and so is timm
+    ("timm/*"); `networks` has every name. An
     entry has its `name`, a `summary` of one line, its `source` (a paper or a standard; "" where it names none),
     `origin` ("built in", or the package and its version), `problem` (why an installed part cannot be used; ""
     otherwise) and, of a strategy, whether its mean is `exact`. As a table:
@@ -41,15 +44,23 @@ def methods() -> dict[str, list[Entry]]:
     }
 
 
+def networks(part: str = "") -> list[str]:
+    """Every network that `model.name` may say on this machine, those whose name has this part in it."""
+    return [name for name in (*MODELS.names, *MODELS.installed(), *MODELS.library_names) if part in name]
+
+
 def _entries(kind: Kind, summary: Callable[[Any], str]) -> list[Entry]:
     try:
         installed = sorted(kind.installed())
     except ConfigError as error:  # two packages have registered one name
-        return [*_entries_of(kind, kind.names, summary), _entry("?", kind.group, problem=str(error))]
-    return _entries_of(kind, (*kind.names, *installed), summary)
+        own, others = _entries_of(kind, kind.names, summary), [_entry("?", kind.group, problem=str(error))]
+    else:
+        own, others = (_entries_of(kind, names, summary) for names in (kind.names, installed))
+    of_libraries = [_entry(name, _release(package), *said) for name, *said, package in kind.families]
+    return [*own, *of_libraries, *others]
 
 
-def _entries_of(kind: Kind, names: tuple[str, ...], summary: Callable[[Any], str]) -> list[Entry]:
+def _entries_of(kind: Kind, names: Sequence[str], summary: Callable[[Any], str]) -> list[Entry]:
     found = []
     for name in names:
         try:
@@ -58,6 +69,13 @@ def _entries_of(kind: Kind, names: tuple[str, ...], summary: Callable[[Any], str
         except FedLoracError as error:
             found.append(_entry(name, kind.origin(name), problem=str(error)))
     return found
+
+
+def _release(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package}, not installed"
 
 
 def _entry(name: str, origin: str, summary: str = "", source: str = "", problem: str = "") -> Entry:

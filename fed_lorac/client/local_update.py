@@ -134,7 +134,7 @@ class _Bench:
 
     def __init__(self, experiment: Experiment, global_model: GlobalModel, round: int, place: int) -> None:
         adapter = experiment.adapters[place]
-        model = copy.deepcopy(_attached(experiment, place))
+        model = copy.deepcopy(experiment.attached(place))
         adapter.restart(model, global_model.tensors, drawn_from(experiment, round))
         if global_model.factors:
             adapter.load(model, {**adapter.read(model), **global_model.factors})
@@ -160,14 +160,6 @@ class _Bench:
         """Give one of these networks a fresh adapter: what it was trained to is gone."""
         for name, value in _moving(model):
             value.copy_(self._fresh[name])
-
-
-@lru_cache(maxsize=8)
-def _attached(experiment: Experiment, place: int) -> nn.Module:
-    """The base with the adapter of a place attached, for all rounds: attaching looks at the whole network."""
-    model = build_network(experiment, GlobalModel(), {})
-    experiment.adapters[place].attach(model, drawn_from(experiment, 0))
-    return model
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,7 @@ from fed_lorac.data.datasets import Dataset
 from fed_lorac.data.progress import at
 from fed_lorac.data.store import cache_folder
 from fed_lorac.errors import DataError
-from fed_lorac.experiment.base_weights import Taken, fresh_normalization, remedy, take
+from fed_lorac.experiment.base_weights import Taken, fresh_normalization, recorded_resize, remedy, take
 from fed_lorac.models import build, check_outputs, described
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.models.weights import SHIPPED, imagenet, read_checkpoint, shipped_path
@@ -170,6 +170,7 @@ def provenance(config: Config, data: Dataset, recipe: Recipe, epochs: int) -> di
         "data": data.name,
         "data_set": config.data.name,
         "data_fingerprint": data.fingerprint,
+        **recorded_resize(config),
         "cloud_share": _share(data),
         "pretrain_epochs": str(epochs),
         "lr": str(recipe.lr),

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from fed_lorac.config import Config
+from fed_lorac.config.names import OF_ANY_SIZE
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.models import described
 from fed_lorac.models.classes import classes_of, difference, reordered
@@ -18,7 +19,7 @@ from fed_lorac.models.weights import Checkpoint
 from fed_lorac.registry import ADAPTERS, MODELS, STRATEGIES
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
 
-__all__ = ["Taken", "fresh_normalization", "recorded_normalization", "remedy", "take"]
+__all__ = ["Taken", "fresh_normalization", "recorded_normalization", "recorded_resize", "remedy", "take"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,13 @@ def take(
     _check_kind(said, source)
     _check_network(said, source, config)
     normalization, assumed = _normalization(said, source, config)
+    squared = _check_squares(said, source, config, trains_on=trains_on)
     checkpoint, why = _with_classes(model, checkpoint, classes)
     if why and not (trains_on or ("classes" not in said and _cameras_train_classifier(config))):
         raise DataError(_of_other_classes(said, source, config, why))
     notes = load_into(model, checkpoint, source, fresh=classifier_tensors(model) if why else ())
     told = (f"its classifier is drawn anew, to be trained: {why}",) if why else _of_other_data(said, config)
-    return Taken(normalization, (*checkpoint.notes, *notes, *told, *assumed))
+    return Taken(normalization, (*checkpoint.notes, *notes, *told, *assumed, *squared))
 
 
 def _cameras_train_classifier(config: Config) -> bool:
@@ -180,6 +182,25 @@ def _normalization(said: Mapping[str, str], source: str, config: Config) -> tupl
             f'model.normalization is {setting!r}. Set it to "auto".'
         )
     return recorded, ()
+
+
+def recorded_resize(config: Config) -> dict[str, str]:
+    """What a file of weights says of how images became squares; nothing where they were so from the beginning."""
+    return {"resize": config.data.resize} if config.data.name in OF_ANY_SIZE else {}
+
+
+def _check_squares(said: Mapping[str, str], source: str, config: Config, *, trains_on: bool) -> tuple[str, ...]:
+    """DataError where cameras' images become squares in another way than the base's did; with training to follow, a
+    note."""
+    its, ours = said.get("resize"), recorded_resize(config).get("resize")
+    if None in (its, ours) or its == ours:
+        return ()
+    if trains_on:
+        return (f'its images became squares by data.resize = "{its}", these do by "{ours}"',)
+    raise DataError(
+        f"A network is right on images that become squares as those that it was trained on; {source} says "
+        f'data.resize = "{its}", the config has "{ours}". Set it to "{its}".'
+    )
 
 
 def _setting(network: Mapping[str, str], key: str) -> str:

@@ -1,18 +1,18 @@
 """The experiment: what every process of a run shares, and what its cameras see. Knows data, fleet, base and adapters;
 not messages or bytes, nor how it is made of a config (`build`)."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
 import torch
+from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import ToDelta
-from fed_lorac.config import (
-    Config,
-)
+from fed_lorac.config import Config
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.experiment.base_model import BaseModel
 from fed_lorac.fleet.camera_data import CameraData, Stream, camera_data
@@ -152,6 +152,7 @@ class Experiment:
     precision: Precision
     known: frozenset[str] = frozenset()
     _seen: _Seen = field(default_factory=_Seen, init=False, repr=False)
+    _attached: dict[int, nn.Module] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def adapter(self) -> Adapter:
@@ -161,6 +162,16 @@ class Experiment:
     def place(self, camera: int) -> int:
         """The place of a camera's adapter in `adapters`, which are assigned round robin."""
         return camera % len(self.adapters)
+
+    def attached(self, place: int | None = None) -> nn.Module:
+        """The base with the adapter of a place attached (None: that of the highest rank), untrained, on the device. It
+        is made once, as attaching looks at the whole network; nobody alters it."""
+        place = self.adapters.index(self.adapter) if place is None else place
+        if place not in self._attached:
+            model = copy.deepcopy(self.base.model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.adapters[place].attach(model, drawn_from(self, 0))
+            self._attached[place] = model
+        return self._attached[place]
 
     def images(self, camera: int, weather: Weather) -> CameraData:
         """A camera's images in this weather, which nobody alters. Severity 0 is clear air; DataError where there is

@@ -4,6 +4,7 @@ import hashlib
 import json
 
 from fed_lorac import __version__
+from fed_lorac.experiment.base_weights import recorded_resize
 from fed_lorac.export.deployed import Deployed
 from fed_lorac.export.finished import Finished, own_change_of_camera, statistics_of_camera
 from fed_lorac.models import described
@@ -57,6 +58,7 @@ def _origin(run: Finished, camera: int | None) -> dict[str, str]:
         "folded_round": said["folded_round"],
         "data": said["data"],
         "data_fingerprint": said.get("data_fingerprint", ""),
+        **recorded_resize(run.config),
         "statistics": f"camera {camera}" if statistics_of_camera(run, camera) else "base",
         "own_part": f"camera {camera}" if own_change_of_camera(run, camera) else "none",
         "normalization": run.normalization.text,

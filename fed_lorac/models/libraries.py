@@ -1,6 +1,6 @@
 """Networks of other packages by name: torchvision's under their own, timm's as "timm/NAME". Knows names; not layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
 
@@ -33,6 +33,11 @@ class Libraries:
     def names() -> tuple[str, ...]:
         """All that may be named on this machine."""
         return tuple(name for module in _MODULES for name in module.names())
+
+    @staticmethod
+    def families() -> Iterator[tuple[str, str, str, str]]:
+        """All that may be named, in words: how the names of a family begin, which they are, its source, the package."""
+        return ((*row, module.PACKAGE) for module in reversed(_MODULES) for row in module.families())
 
     @staticmethod
     def published(name: str) -> Published | None:

@@ -4,6 +4,7 @@ an extra, and takes seconds to import: only who names one of its networks needs 
 Wightman 2019, "PyTorch Image Models", https://github.com/huggingface/pytorch-image-models.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 
@@ -14,8 +15,9 @@ from fed_lorac.models.published import Published
 from fed_lorac.models.stems import cifar_stem
 from fed_lorac.runtime.normalization import Normalization
 
-__all__ = ["FAMILIES", "PREFIX", "has", "made", "names", "published"]
+__all__ = ["FAMILIES", "PACKAGE", "PREFIX", "families", "has", "made", "names", "published"]
 
+PACKAGE = "timm"
 PREFIX = "timm/"
 
 FAMILIES = (
@@ -35,6 +37,13 @@ def names() -> tuple[str, ...]:
     import timm  # noqa: PLC0415
 
     return tuple(f"{PREFIX}{name}" for name in timm.list_models() if _family(name) in FAMILIES)
+
+
+def families() -> Iterator[tuple[str, str, str]]:
+    """How the names begin, which there are in words, and their source: one row, read without importing timm."""
+    missing = "" if find_spec("timm") else ': pip install "fed-lorac[timm]"'
+    source = "PyTorch Image Models, Wightman 2019, github.com/huggingface/pytorch-image-models"
+    yield f"{PREFIX}*", f"hundreds of networks, such as {PREFIX}resnet26{missing}", source
 
 
 def has(name: str) -> bool:

@@ -2,6 +2,8 @@
 not adapters or cameras. torchvision takes a second to import: only who names one of its networks waits for it.
 """
 
+from collections.abc import Iterator
+
 from torch import nn
 
 from fed_lorac.errors import ConfigError
@@ -9,7 +11,9 @@ from fed_lorac.models.published import Published
 from fed_lorac.models.stems import cifar_stem
 from fed_lorac.runtime.normalization import Normalization
 
-__all__ = ["FAMILIES", "has", "made", "names", "published"]
+__all__ = ["FAMILIES", "PACKAGE", "families", "has", "made", "names", "published"]
+
+PACKAGE = "torchvision"
 
 FAMILIES = {
     "alexnet": "AlexNet, arXiv 1404.5997",
@@ -46,6 +50,13 @@ def names() -> tuple[str, ...]:
     from torchvision import models  # noqa: PLC0415
 
     return tuple(name for name in models.list_models(module=models) if not _why_refused(name))
+
+
+def families() -> Iterator[tuple[str, str, str]]:
+    """Of each family how its names begin, which there are in words, and its paper."""
+    for start, source in FAMILIES.items():
+        its = [name for name in names() if name.startswith(start)]
+        yield f"{start}*", f"{len(its)} network{'s' * (len(its) > 1)}, such as {its[-1]}", source
 
 
 def has(name: str) -> bool:

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from fed_lorac.records.summaries import NO_BATCH_NORM, Summary, free_accuracy, has_batch_norm
+from fed_lorac.records.summaries import NO_BATCH_NORM, has_batch_norm
 from fed_lorac.reporting.alike import ComparedRun, Row, check_alike, rows_of
 from fed_lorac.reporting.cells import (
     accuracy_in,
@@ -19,16 +19,11 @@ from fed_lorac.reporting.cells import (
     spread,
     took,
 )
+from fed_lorac.reporting.gain import gain_recovered, is_full, is_in_fp32
 
-__all__ = ["compare", "comparison", "recovered_share"]
+__all__ = ["compare", "comparison"]
 
 _BASE = {"source": "source", "zero_byte": "local batch norm, nothing sent"}
-
-
-def recovered_share(zero_byte: float, method: float, full: float) -> float | None:
-    """The share of full fine-tuning's gain over zero-byte that a method recovers; None where there is no gain.
-    Without batch norm, `zero_byte` is the source's accuracy."""
-    return (method - zero_byte) / (full - zero_byte) if full > zero_byte else None
 
 
 def compare(folders: Iterable[str | os.PathLike[str]], target: float | None = None) -> str:
@@ -123,7 +118,7 @@ class _Table:
             return ""
         full = {run.seed: run.summary for run in self._full.runs}
         pairs = [(run.summary, full[run.seed]) for run in row.runs if run.seed in full]
-        shares = [share for own, best in pairs if (share := _recovered(own, best)) is not None]
+        shares = [share for own, best in pairs if (share := gain_recovered(own, best)) is not None]
         return spread([100 * share for share in shares], "{:.0f}", " %") if shares else ""
 
     def notes(self) -> Iterator[str]:
@@ -170,21 +165,12 @@ _GAIN = "gain recovered"
 def _reference(rows: Sequence[Row]) -> Row | None:
     """The row of full fine-tuning that gains are held against: in fp32, where there is one."""
     full = [row for row in rows if _is_full(row)]
-    exact = [row for row in full if of_all(row, "full_fp32_total_bytes") == of_all(row, "full_total_bytes")]
+    exact = [row for row in full if all(is_in_fp32(run.summary) for run in row.runs)]
     return next(iter([*exact, *full]), None)
 
 
 def _is_full(row: Row) -> bool:
-    """Whether it is full fine-tuning from labels that was averaged: cameras may train every parameter each for itself,
-    too, or without labels."""
-    summary = row.runs[0].summary
-    from_labels = summary["config"].get("local.objective", "labels") == "labels"
-    return from_labels and (summary["method"], summary["strategy"]) == ("full", "fedavg")
-
-
-def _recovered(own: Summary, full: Summary) -> float | None:
-    free, adapted, best = free_accuracy(own), own["adapted_accuracy"], full["adapted_accuracy"]
-    return None if free is None or None in (adapted, best) else recovered_share(free, adapted, best)
+    return is_full(row.runs[0].summary)
 
 
 def _seeds(row: Row) -> str:

@@ -2,7 +2,7 @@
 how to import and what keeps a contract; no part itself."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module, invalidate_caches
@@ -39,7 +39,8 @@ class Kind:
     """Further names -> the built-in name that each stands for."""
     library: str = field(default="", kw_only=True)
     """"module:Name" of what finds further names in packages that are slow to import: `find(name)` gives a function, or
-    None, or raises `ConfigError` with why this one is not taken; `names()` has all; `words` says which they are."""
+    None, or raises `ConfigError` with why this one is not taken; `names()` has all, `families()` and `words` say which
+    they are."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,6 +57,16 @@ class Kind:
             return "built in"
         point = self._points().get(name)
         return f"{point.dist.name} {point.dist.version}" if point and point.dist else ""
+
+    @property
+    def families(self) -> Sequence[tuple[str, str, str, str]]:
+        """The names that libraries have, in words: how they begin, which they are, their source, the package."""
+        return tuple(load(self.library).families()) if self.library else ()
+
+    @property
+    def library_names(self) -> tuple[str, ...]:
+        """The names that libraries have on this machine."""
+        return tuple(load(self.library).names()) if self.library else ()
 
     def _points(self) -> Mapping[str, EntryPoint]:
         return _installed(self.group, self.names) if self.group else {}
@@ -107,10 +118,9 @@ class Kind:
 
     def _unknown(self, name: str) -> ConfigError:
         what = self.contract.partition(" of your own")[0] or "a name"
-        more = load(self.library).names() if self.library else ()
         return ConfigError(
             f"{what[0].upper()}{what[1:]} must be one of {', '.join(self.built_in)}{self.others}; got {name!r}."
-            f"{did_you_mean(name, (*self.built_in, *self.installed(), *more))}"
+            f"{did_you_mean(name, (*self.built_in, *self.installed(), *self.library_names))}"
         )
 
     def broken(self, name: str, what: str) -> ConfigError:

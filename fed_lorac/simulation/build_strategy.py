@@ -50,7 +50,7 @@ def strategy_of(
 
 
 def _frame_spec(experiment: Experiment) -> FrameSpec:
-    templates = [uplink_template(experiment, adapter) for adapter in experiment.adapters]
+    templates = [uplink_template(experiment, place) for place in range(len(experiment.adapters))]
     return FrameSpec(
         base=experiment.base.fingerprint,
         shapes=shapes_of(experiment.base.model),

@@ -18,6 +18,7 @@ from fed_lorac.client.state import ClientState, GlobalModel, fold_updates
 from fed_lorac.config import Config, FleetEngine, LimitedDevices, check_unchanged
 from fed_lorac.data.progress import at
 from fed_lorac.experiment.base_model import tell_notes
+from fed_lorac.experiment.base_weights import recorded_resize
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet.links import Clock, images_seen
@@ -189,6 +190,7 @@ class _Run:
             "method": self._config.adapter.method,
             "data": self._experiment.data.name,
             "data_fingerprint": self._experiment.data.fingerprint,
+            **recorded_resize(self._config),
             "classes": json.dumps(self._experiment.data.classes),
             "normalization": self._experiment.base.normalization.text,
             "seed": str(self._config.run.seed),

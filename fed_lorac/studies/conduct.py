@@ -20,26 +20,24 @@ __all__ = ["conduct", "planned"]
 def conduct(study: Study, out: Path, *, workers: int = 1, watch: StudyWatch | None = None) -> StudyResult:
     """Run what the study lacks, into the folder `out`, and write its tables after each run.
 
-    A run that is finished there is never run again; one that was left in the middle goes on from its checkpoint; one
-    that failed is tried again. A run whose settings have changed is another run. With several workers so many runs go
-    at once, each in a Ray process of its own; runs with workers of their own are refused then.
+    A run that is finished there is never run again, whoever asked for it: tuning runs of two arms, or a tuning run and
+    one of the table, may be the same. One that was left in the middle goes on from its checkpoint; one that failed is
+    tried again. A run whose settings have changed is another run. With several workers so many runs go at once, each in
+    a Ray process of its own; runs with workers of their own are refused then.
 
     Raises:
         ConfigError: a trial's settings make no sense (nothing has been run then).
         RunError: the folder cannot be written, or another process is at work in it.
     """
-    watch, folder = watch or StudyWatch(), StudyFolder(out)
-    tuning = study.tuning_trials()
-    _check_workers([finding.trial for finding in planned(study, out)], workers)
+    watch, folder, tuning = watch or StudyWatch(), StudyFolder(out), study.tuning_trials()
+    trials = study.trials(first := _first_values(tuning))
+    _check_workers([*tuning, *trials], workers)
     with FolderLock(out):
-        found = planned(study, out)
-        watch.begin(len(found), sum(one.status == "finished" for one in found))
-        best = None
         if tuning:
-            for findings in _progress(tuning, folder, workers, watch):
+            for findings in _progress(tuning, folder, workers, watch, to_come=len(trials)):
                 folder.write_tuning(findings)
-            best = {**_first_values(study), **folder.best(tuning)}
-        for findings in _progress(study.trials(best), folder, workers, watch):
+            trials = study.trials({**first, **folder.best(tuning)})
+        for findings in _progress(trials, folder, workers, watch, before=len(_distinct(tuning))):
             folder.write_tables(findings)
     return load_study(out)
 
@@ -51,21 +49,40 @@ def planned(study: Study, out: Path) -> list[Finding]:
         ConfigError: a trial's settings make no sense.
     """
     folder, tuning = StudyFolder(out), study.tuning_trials()
-    trials = [*tuning, *study.trials({**_first_values(study), **folder.best(tuning)})]
-    return [folder.finding(trial) for trial in trials]
+    trials = [*tuning, *study.trials({**_first_values(tuning), **folder.best(tuning)})]
+    return [folder.finding(trial) for trial in _distinct(trials)]
 
 
-def _first_values(study: Study) -> dict[str, Mapping[str, object]]:
+def _first_values(tuning: Sequence[Trial]) -> dict[str, Mapping[str, object]]:
     """For each arm and point of the grid the first values that tuning tries: what it keeps where all of them fail."""
-    return {trial.place: trial.tuned for trial in reversed(study.tuning_trials())}
+    return {trial.place: trial.tuned for trial in reversed(tuning)}
 
 
-def _progress(trials: Sequence[Trial], folder: StudyFolder, workers: int, watch: StudyWatch) -> Iterator[list[Finding]]:
-    """How far all of these are: at the beginning, and after each that ends."""
+def _distinct(trials: Sequence[Trial]) -> list[Trial]:
+    """Each run once: of trials that are the same run, the first."""
+    first = dict[str, Trial]()
+    for trial in trials:
+        first.setdefault(trial.digest, trial)
+    return list(first.values())
+
+
+def _progress(
+    trials: Sequence[Trial],
+    folder: StudyFolder,
+    workers: int,
+    watch: StudyWatch,
+    *,
+    before: int = 0,
+    to_come: int = 0,
+) -> Iterator[list[Finding]]:
+    """How far all of these are: at the beginning, and after each run that ends. `before`, `to_come`: the number of the
+    study's other runs, before these and after them."""
     findings = [folder.finding(trial) for trial in trials]
     yield findings
-    todo = [finding.trial for finding in findings if finding.status != "finished"]
-    for trial, error in _runs(todo, folder, workers, watch):
+    runs = _distinct(trials)
+    finished = {finding.trial.digest for finding in findings if finding.status == "finished"}
+    watch.begin(before + len(runs) + to_come, before + len(finished))
+    for trial, error in _runs([trial for trial in runs if trial.digest not in finished], folder, workers, watch):
         if error is not None:
             folder.write_error(trial, error)
         watch.ended(trial, error)

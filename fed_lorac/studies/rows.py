@@ -1,8 +1,8 @@
 """What a study found, as tidy rows: one a run, and one a run and round. Knows summaries and ledgers; not who runs what.
 
 `gain_recovered` is the share of full fine-tuning's gain over zero-byte that a run keeps:
-(accuracy - zero-byte) / (full - zero-byte). Full fine-tuning is the study's own run of it over the same fleet and seed,
-in fp32 where there are several.
+(accuracy - zero-byte) / (full - zero-byte), or over the source where the network has no batch norm. Full fine-tuning is
+the study's own run of it over the same fleet and seed, from labels, in fp32 where there are several.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any
 
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.summaries import Summary, read_summary
-from fed_lorac.reporting.compare import recovered_share
+from fed_lorac.reporting.gain import gain_recovered, is_full, is_in_fp32
 from fed_lorac.studies.definition import Trial
 
 __all__ = ["Finding", "Row", "round_rows", "run_rows"]
@@ -69,9 +69,6 @@ def _row(finding: Finding, found: Summary | None, full: Mapping[Any, Summary]) -
 
 def _measured(found: Summary | None, full: Summary | None) -> Row:
     s: Mapping[str, Any] = found or {"bytes": {}, "clean_accuracy": {}}
-    accuracy, zero_byte = s.get("adapted_accuracy"), s.get("zero_byte_accuracy")
-    best = full["adapted_accuracy"] if full else None
-    known = accuracy is not None and zero_byte is not None and best is not None
     total = s.get("total_bytes")
     return {
         "label": s.get("label"),
@@ -81,13 +78,13 @@ def _measured(found: Summary | None, full: Summary | None) -> Row:
         "total_bytes": total,
         "share_of_full_fp32": _share(total, s.get("full_fp32_total_bytes")),
         "share_of_full_same_codec": _share(total, s.get("full_total_bytes")),
-        "accuracy": accuracy,
+        "accuracy": s.get("adapted_accuracy"),
         "accuracy_clean": s["clean_accuracy"].get("adapted"),
         "accuracy_worst_weather": _worst(s),
         "source_accuracy": s.get("source_accuracy"),
-        "zero_byte_accuracy": zero_byte,
-        "full_accuracy": best,
-        "gain_recovered": recovered_share(zero_byte, accuracy, best) if known else None,  # type: ignore[arg-type]
+        "zero_byte_accuracy": s.get("zero_byte_accuracy"),
+        "full_accuracy": full["adapted_accuracy"] if full else None,
+        "gain_recovered": gain_recovered(found, full) if found and full else None,
     }
 
 
@@ -104,16 +101,12 @@ def _full_by_fleet(findings: Sequence[Finding], summaries: Sequence[Summary | No
     """Full fine-tuning's summary over each fleet and seed: that in fp32 first."""
     found: dict[Any, Summary] = {}
     for finding, its in zip(findings, summaries, strict=True):
-        if its is None or (its["method"], its["strategy"]) != ("full", "fedavg"):
+        if its is None or not is_full(its):
             continue
         before = found.get(key := _fleet(finding.trial))
-        if before is None or (_exact(its) and not _exact(before)):
+        if before is None or (is_in_fp32(its) and not is_in_fp32(before)):
             found[key] = its
     return found
-
-
-def _exact(summary: Summary) -> bool:
-    return bool(summary["full_total_bytes"] == summary["full_fp32_total_bytes"])
 
 
 def _fleet(trial: Trial) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ class StudyWatch:
     """Told how a study goes; this one says nothing."""
 
     def begin(self, trials: int, done: int) -> None:
-        """So many runs are to be, of which so many were finished before."""
+        """So many runs are to be, of which so many are finished: at the beginning, and again when tuning is over."""
 
     def started(self, trial: Trial) -> None:
         """A run begins."""

@@ -15,7 +15,7 @@ from typer.utils import get_params_from_function
 
 from fed_lorac import cli
 from fed_lorac.config import load_config, names
-from fed_lorac.reporting.compare import recovered_share
+from fed_lorac.reporting.gain import recovered_share
 from fed_lorac.reporting.sizes import sizes
 
 # METHODS: arXiv 2410.16954, 10 classes; branches, the first convolution's weight and the classifier's.

@@ -55,6 +55,6 @@ def test_a_run_says_why_cameras_train_one_after_another() -> None:
 
 def test_cameras_of_every_rank_train_the_same_grouped_convolutions_as_they_are() -> None:
     experiment = build_experiment(config(rank="1, 4, 2", rank_mode="r"))
-    templates = [uplink_template(experiment, adapter) for adapter in experiment.adapters]
+    templates = [uplink_template(experiment, place) for place in range(len(experiment.adapters))]
     assert templates[0].keys() == templates[1].keys() == templates[2].keys()
     assert {"3.weight", "8.weight", "10.A", "12.A"} <= templates[0].keys()

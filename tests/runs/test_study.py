@@ -15,12 +15,15 @@ from small_runs import ROOT, TINY, environment
 
 import fed_lorac as fl
 from fed_lorac.errors import RunError
-from fed_lorac.reporting.compare import recovered_share
+from fed_lorac.reporting.gain import recovered_share
 from fed_lorac.studies import conduct as conduct_room
+from fed_lorac.studies.definition import Trial
 from fed_lorac.studies.folder import StudyFolder
 from fed_lorac.studies.read import parse_study
 from fed_lorac.studies.table import interval_95, study_table
+from fed_lorac.studies.watch import StudyWatch
 
+do = conduct_room._do
 SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
 SETTINGS |= {"run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2}
 FULL = {"adapter.method": "full", "strategy.name": "fedavg"}
@@ -99,6 +102,50 @@ def test_tuning_chooses_the_most_accurate_value_of_each_arm(tmp_path: Path) -> N
     assert found.runs["local.lr"].tolist() == [tuning.loc[tuning["accuracy"].idxmax(), "local.lr"]]
     before = marks(found)
     assert marks(fl.study(study, found.path, progress=False)) == before
+
+
+def test_a_run_that_several_ask_for_is_run_once_and_serves_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def counted(config: Any, folder: Any, goes_on: bool) -> None:
+        done.append(str(folder))
+        do(config, folder, goes_on)
+
+    monkeypatch.setattr(conduct_room, "_do", counted)
+    tune = {"grid": {"local.lr": [0.001, 0.05]}, "settings": {"run.rounds": 1}}
+    study = {"settings": {**SETTINGS, "run.rounds": 2}, "arms": {"two": {}, "one": {"run.rounds": 1}}, "tune": tune}
+    watch = Counted()
+    found = conduct_room.conduct(parse_study("s", study, tmp_path), tmp_path / "out", watch=watch)
+    tuning = pd.read_csv(found.path / "tuning.csv")
+    assert tuning["arm"].tolist() == ["two", "two", "one", "one"] and tuning["status"].eq("finished").all()
+    assert tuning["run"].tolist()[:2] == tuning["run"].tolist()[2:]  # both arms are tuned with one round
+    assert found.runs["run"][1] in tuning["run"].tolist()  # and so is the run of one round
+    assert len(done) == len(set(done)) == 3 == watch.runs
+    assert (watch.total, watch.done) == (4, 4)  # two of tuning, two of the table, of which one was there
+
+
+def test_gains_are_over_the_source_where_there_is_no_batch_norm_to_adapt(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "model.weights": "pretrain", "model.pretrain.epochs": 1, "model.resnet8.norm": "group"}
+    arms = {"full": {**FULL, "local.lr": 0.05}, "unlabelled": {**FULL, "local.objective": "entropy"}, "lora-c": {}}
+    runs = fl.study({"settings": settings, "arms": arms}, tmp_path / "out", progress=False).runs
+    full, row = runs.iloc[0], runs.iloc[2]
+    assert runs["zero_byte_accuracy"].isna().all() and set(runs["full_accuracy"]) == {full.accuracy}
+    wanted = recovered_share(row.source_accuracy, row.accuracy, full.accuracy)
+    assert (pd.isna(row.gain_recovered) and wanted is None) or row.gain_recovered == wanted
+    assert full.accuracy <= full.source_accuracy or full.gain_recovered == 1
+
+
+class Counted(StudyWatch):
+    """What a study's bar shows."""
+
+    total = done = runs = 0
+
+    def begin(self, trials: int, done: int) -> None:
+        self.total, self.done = trials, done
+
+    def ended(self, trial: Trial, error: str | None) -> None:
+        assert error is None
+        self.done, self.runs = self.done + 1, self.runs + 1
 
 
 def test_a_run_that_fails_is_a_row_with_its_error_and_is_tried_again(

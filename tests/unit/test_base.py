@@ -18,7 +18,14 @@ from torch import Tensor
 from fed_lorac.config import Config
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.errors import ConfigError, DataError, RunError
-from fed_lorac.experiment.base_model import BaseModel, load_base_model, saw_fleet_images, tell_notes, train_base
+from fed_lorac.experiment.base_model import (
+    BaseModel,
+    load_base_model,
+    provenance,
+    saw_fleet_images,
+    tell_notes,
+    train_base,
+)
 from fed_lorac.experiment.base_weights import remedy
 from fed_lorac.experiment.build import open_data
 from fed_lorac.models import build
@@ -26,6 +33,7 @@ from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.models.weights import read_checkpoint
 from fed_lorac.training.accuracy import accuracy
 from fed_lorac.training.batches import to_input
+from fed_lorac.training.pretrain import RECIPE
 from fed_lorac.wire.updates import global_fingerprint
 
 
@@ -313,6 +321,18 @@ def test_a_normalisation_that_is_not_the_bases_is_refused(tmp_path: Path) -> Non
         load_base_model(config, of_classes(*NAMES))
     with pytest.raises(DataError, match="metadata names its normalization"):
         base(tmp_path, state_of(4), of_classes(*NAMES), normalization="what")
+
+
+def test_a_base_is_of_images_that_became_squares_in_one_way(tmp_path: Path) -> None:
+    data, weights = of_classes(*NAMES), {"model.weights": str(tmp_path / "b.safetensors")}
+    said = train_base(tiny(data__name="folder", data__root="photos"), data, tmp_path / "b.safetensors", epochs=1)
+    assert said["resize"] == "squeeze" and load_base_model(folder_config(**weights), data).notes == ()
+    cropped = folder_config(**weights, data__resize="crop")
+    with pytest.raises(DataError, match=r'says data.resize = "squeeze", the config has "crop". Set it to "squeeze"'):
+        load_base_model(cropped, data)
+    [note] = load_base_model(cropped, data, trains_on=True).notes
+    assert 'by data.resize = "squeeze", these do by "crop"' in note
+    assert "resize" not in provenance(tiny(), data, RECIPE, 1)  # the digits are squares
 
 
 def test_a_base_that_is_trained_here_says_its_classes_and_normalisation(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from own_parts import asked_beside, register, write_package
 from rich.console import Console
 
 from fed_lorac import registry
-from fed_lorac.api.catalogue import methods
+from fed_lorac.api.catalogue import methods, networks
 from fed_lorac.reporting.tables import methods_tables
 
 KINDS = ("adapters", "strategies", "objectives", "codecs", "links", "models", "datasets", "corruptions")
@@ -21,13 +21,27 @@ LISTED = "import fed_lorac as fl, json; print(json.dumps(fl.methods()))"
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_name_that_a_config_may_say_is_listed_with_what_it_is_and_its_source(kind: str) -> None:
     entries = methods()[kind]
-    assert tuple(entry["name"] for entry in entries) == getattr(registry, kind.upper()).names
+    built_in = getattr(registry, kind.upper()).names
+    assert tuple(entry["name"] for entry in entries if not entry["name"].endswith("*")) == built_in
     for entry in entries:
         assert [*entry] == [*COLUMNS, *(["exact"] if kind == "strategies" else [])]
-        assert (entry["origin"], entry["problem"]) == ("built in", "")
+        assert (entry["origin"] == "built in") == (entry["name"] in built_in) and not entry["problem"]
         assert 4 < len(entry["summary"]) < 121 and "\n" not in entry["summary"], entry
         if entry["name"] not in ("folder", "cameras"):  # one's own images are nobody's paper
             assert len(entry["source"]) > 3, entry
+
+
+def test_every_network_of_a_library_is_of_one_family_and_listed_under_its_own_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    families = [entry for entry in methods()["models"] if entry["name"].endswith("*")]
+    assert {entry["origin"].split()[0] for entry in families} == {"torchvision", "timm"}
+    for name in networks():
+        of = [entry for entry in families if name.startswith(entry["name"].removesuffix("*"))]
+        assert name in registry.MODELS.names or (len(of) == 1 and registry.MODELS.takes(name)), name
+    assert called(monkeypatch, "methods", "--networks", "convnext_") == 0
+    assert capsys.readouterr().out.split() == networks("convnext_")
+    assert {"convnext_tiny", "timm/convnext_atto"} <= set(networks("convnext_")) and "resnet8" in networks()
 
 
 def test_every_adapter_says_its_own_source() -> None:
