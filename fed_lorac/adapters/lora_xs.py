@@ -97,7 +97,7 @@ class LoraXs(ConvAdapter):
         "what a core stands between: the weight's leading singular vectors, or drawn matrices",
         choices=("weight", "drawn"),
     )
-    lr_scale: float = setting(1.0, "the cores' learning rate, in local.lr", above=0)
+    lr_scale: float = setting(1.0, "the cores' learning rate: so many times local.lr", above=0)
     known: Mapping[str, Bases] | None = field(default=None, compare=False, repr=False)  # by convolution, once fitted
 
     def fit_to(self, base: nn.Module) -> Self:

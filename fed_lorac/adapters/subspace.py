@@ -46,7 +46,7 @@ class Subspace(ConvAdapter):
     linear = True
 
     dimension: int = setting(256, "dimensions d of the subspace: numbers of all convolutions together", least=1)
-    lr_scale: float = setting(1.0, "the learning rate of z, in local.lr", above=0)
+    lr_scale: float = setting(1.0, "the learning rate of z: so many times local.lr", above=0)
     parts: Mapping[str, int] | None = field(default=None, compare=False, repr=False)  # of d, once fitted
 
     def fit_to(self, base: nn.Module) -> Self:

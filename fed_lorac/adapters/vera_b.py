@@ -52,7 +52,7 @@ class VeraB(ConvAdapter):
     linear = True
 
     inner: int = setting(16, "rows m of A0: the rank of what is drawn; none of it is sent", least=1)
-    lr_scale: float = setting(1.0, "the learning rate of b, in local.lr", above=0)
+    lr_scale: float = setting(1.0, "the learning rate of b: so many times local.lr", above=0)
 
     def branch(self, name: str, conv: nn.Conv2d, generator: torch.Generator) -> Branch:
         """B0 and A0 drawn, and b = 0."""
