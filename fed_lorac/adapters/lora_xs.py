@@ -58,7 +58,8 @@ def _drawn(rows: int, cols: int, generator: torch.Generator) -> Tensor:
 def _orthonormal(columns: Tensor, apart: Tensor) -> Tensor:
     """Orthonormal columns of the same span, each on the side of the one that it was made of."""
     Q, R = torch.linalg.qr(columns / (float(columns.norm()) or 1.0) + _APART * apart)
-    return Q * torch.where(R.diagonal() < 0, -1.0, 1.0)
+    sided: Tensor = Q * torch.where(R.diagonal() < 0, -1.0, 1.0)
+    return sided
 
 
 class CoreConv2d(AdaptedConv2d):

@@ -94,7 +94,7 @@ def furthest(a: nn.Module, b: nn.Module) -> float:
 KINDS = list(product(["batch", "group"], ["projection", "identity"], [False, True]))
 # One adapter on every kind of network; each other one on a kind and on that which differs in all from it.
 EACH = [("lora-c r", *kind) for kind in KINDS] + [
-    (method, *KINDS[kind]) for number, method in enumerate(METHODS) if number for kind in (number, 7 - number)
+    (method, *KINDS[kind]) for number, method in enumerate(METHODS) if number for kind in (number % 8, 7 - number % 8)
 ]
 
 

@@ -38,4 +38,5 @@ def spread(
 ) -> Float[Tensor, "*any n"]:
     """P z, of n numbers; |P z| = |z| but for what a last block that is cut off loses."""
     padded = F.pad(z, (0, right.shape[-1] - z.shape[-1])).unsqueeze(-2)
-    return (left * walsh_hadamard(right * padded)).flatten(-2)[..., :n] / n**0.5
+    whole: Tensor = (left * walsh_hadamard(right * padded)).flatten(-2)
+    return whole[..., :n] / n**0.5
