@@ -75,7 +75,7 @@ def named_by(patterns: str, layers: Sequence[str]) -> tuple[str, ...]:
         named = {name for name in layers if name == pattern or fnmatchcase(name, pattern)}
         if not named:
             raise FactorError(
-                f"Each pattern of adapter.layers names layers that can be adapted; {pattern!r} names none."
+                f"Each pattern of adapter.layers names layers that can be adapted; {pattern!r} names none here."
                 f"{did_you_mean(pattern, layers)} There are {_told(layers)}."
             )
         found |= named

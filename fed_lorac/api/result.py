@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from fed_lorac.api.tables import table
 from fed_lorac.config import Config, load_config
 from fed_lorac.errors import RunError
-from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, columns_of
+from fed_lorac.records.columns import Kind, columns_of
+from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE
 from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE
 from fed_lorac.records.summaries import NO_BATCH_NORM, Summary, has_batch_norm, read_summary
 from fed_lorac.runtime.files import home_expanded
@@ -44,12 +45,16 @@ class Run:
     def rounds(self) -> "pd.DataFrame":
         """A row a round: accuracies (0 to 1), bytes up and down, those of full fine-tuning, times (s); so far, where
         the run still goes on."""
-        return table(self.path / ROUNDS_FILE, columns_of(guesses=self.config.local.guesses)[0])
+        return table(self.path / ROUNDS_FILE, self._columns[0])
 
     @cached_property
     def cameras(self) -> "pd.DataFrame":
         """A row a camera and round that it was asked in: weather, link, what became of its reply, bytes, times (s)."""
-        return table(self.path / CAMERAS_FILE, columns_of(guesses=self.config.local.guesses)[1])
+        return table(self.path / CAMERAS_FILE, self._columns[1])
+
+    @property
+    def _columns(self) -> tuple[dict[str, Kind], dict[str, Kind]]:
+        return columns_of(guesses=self.config.local.guesses, chooses=self.config.adapter.chooses)
 
     @cached_property
     def summary(self) -> Summary:

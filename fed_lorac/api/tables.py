@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fed_lorac.records.ledger import NUMBER, Kind, read_rows
+from fed_lorac.records.columns import NUMBER, Kind
+from fed_lorac.records.ledger import read_rows
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,9 +5,10 @@ Flower keeps a node's records and nothing else from message to message, so here 
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
-from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
@@ -76,15 +77,18 @@ def _handle(experiment: Experiment, global_model: GlobalModel, message: Message,
     [reply] = handle(experiment, global_model, [_request(message, context)])
     records = reply.state
     records["tensors"], records["factors"] = _pack(global_model.tensors), _pack(global_model.factors)
+    if global_model.layers:
+        records["layers"] = ConfigRecord({"chosen": list(global_model.layers)})
     context.state = records
     return reply.message
 
 
 def _fold(experiment: Experiment, message: Message, context: Context) -> GlobalModel:
     """The global model in the node's records, once the updates in a message are folded into it."""
-    content, arrays = message.content, context.state.array_records
+    content, arrays, told = message.content, context.state.array_records, context.state.config_records
     folded_round = ClientState.read(context.state).folded_round
-    kept = GlobalModel(folded_round, _unpack(arrays.get("tensors")), _unpack(arrays.get("factors")))
+    layers = tuple(map(str, cast(list[str], told["layers"]["chosen"]))) if "layers" in told else ()
+    kept = GlobalModel(folded_round, _unpack(arrays.get("tensors")), _unpack(arrays.get("factors")), layers)
     return catch_up(experiment, kept, read_whole_model(content), read_updates(content))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from math import nan
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +46,10 @@ __all__ = [
     "Scores",
     "evaluate",
     "evaluate_base",
+    "images_in_round",
+    "local_task",
     "local_updates",
+    "ready_for_training",
     "trained_state",
 ]
 
@@ -75,20 +79,13 @@ def local_updates(
     `states` holds the state of each of these cameras, whose adapters are of one shape.
     """
     plan = experiment.plan
-    images = {camera: _images_in_round(experiment, camera, round) for camera in states}
+    images = {camera: images_in_round(experiment, camera, round) for camera in states}
     [place] = {experiment.place(camera) for camera in states}
     bench = _bench_of(experiment, global_model, round, place)
-    models = bench.models(experiment, states.values())
-    if plan.batch_norm.local and plan.batch_norm.fixed:
-        _fix_statistics(experiment, models, images.values())
+    models = ready_for_training(experiment, bench.models(experiment, states.values()), images.values())
     before = [statistics_of(model) for model in models]
     tasks = [
-        Task(
-            view.train,
-            view.train_labels if view.labelled is None else view.known_labels(NO_LABEL),
-            plan.steps_on(len(view.train)),
-            stream(plan.seed, "camera", camera, "round", round),
-        )
+        local_task(view, plan.steps_on(len(view.train)), stream(plan.seed, "camera", camera, "round", round))
         for camera, view in images.items()
     ]
     outcomes = train(models, tasks, recipe=plan.recipe_in(round), objective=plan.objective)
@@ -103,6 +100,12 @@ def local_updates(
         frame, state = _encode(experiment, global_model, round, camera, state, trained)
         updates[camera] = LocalUpdate(frame, len(task.labels), outcome.mean_loss, state, observed)
     return updates
+
+
+def local_task(view: CameraData, steps: int, rng: np.random.Generator) -> Task:
+    """A camera's task on these images, with the labels that it has."""
+    labels = view.train_labels if view.labelled is None else view.known_labels(NO_LABEL)
+    return Task(view.train, labels, steps, rng)
 
 
 def _encode(
@@ -182,14 +185,19 @@ def _set_training_mode(experiment: Experiment, model: nn.Module) -> None:
             norm.eval()
 
 
-def _fix_statistics(experiment: Experiment, models: Sequence[nn.Module], images: Iterable[CameraData]) -> None:
-    """Statistics that stay fixed in training are this round's model's own: older ones ruin it within a few rounds."""
-    recipe = experiment.plan.recipe
+def ready_for_training(
+    experiment: Experiment, models: Sequence[nn.Module], images: Iterable[CameraData]
+) -> Sequence[nn.Module]:
+    """The models in training mode. Statistics that stay fixed in it are this round's model's own: older ones ruin it
+    within a few rounds."""
+    recipe, batch_norm = experiment.plan.recipe, experiment.plan.batch_norm
     for model, view in zip(models, images, strict=True):
-        latest = _images_for_statistics(experiment, view)
-        every = -(-len(latest) // _FIXED_BY)
-        reestimate_statistics(model, latest[::every], recipe.precision, recipe.normalization)
+        if batch_norm.local and batch_norm.fixed:
+            latest = _images_for_statistics(experiment, view)
+            every = -(-len(latest) // _FIXED_BY)
+            reestimate_statistics(model, latest[::every], recipe.precision, recipe.normalization)
         _set_training_mode(experiment, model)
+    return models
 
 
 def trained_state(experiment: Experiment, adapter: Adapter, model: nn.Module, before: Statistics) -> dict[str, Tensor]:
@@ -240,7 +248,7 @@ def _scores(experiment: Experiment, round: int, camera: int, score: Callable[[Ca
     clean = nan if clear is None else score(clear)
     if experiment.fleet.weather(camera, round).severity == CLEAR:
         return Scores(clean, clean)
-    return Scores(score(_images_in_round(experiment, camera, round)), clean)
+    return Scores(score(images_in_round(experiment, camera, round)), clean)
 
 
 def _score(experiment: Experiment, model: nn.Module, images: CameraData, *, reestimated: bool) -> float:
@@ -250,7 +258,7 @@ def _score(experiment: Experiment, model: nn.Module, images: CameraData, *, rees
     return accuracy(model, images.test, images.test_labels, recipe.precision, recipe.normalization)
 
 
-def _images_in_round(experiment: Experiment, camera: int, round: int) -> CameraData:
+def images_in_round(experiment: Experiment, camera: int, round: int) -> CameraData:
     """A camera's images in the round's weather."""
     images = experiment.images(camera, experiment.fleet.weather(camera, round))
     return _in_time(experiment, camera, round, images)

@@ -15,7 +15,9 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import Tensor, nn
 
+from fed_lorac.adapters.choice import CHOICE_KEY, choice_state, chosen_in
 from fed_lorac.adapters.deltas import apply_delta, changed_names, set_tensors
+from fed_lorac.experiment.adapters import candidates, on_layers
 from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.wire.billing import frame_record, read_frame
 from fed_lorac.wire.frame import decode, encode
@@ -58,12 +60,13 @@ class GlobalModel:
     """The base model after the update of `round` (0: none yet). The base model itself is not part of it.
 
     `tensors` are those that updates have changed; `factors` those that live on in the adapter
-    (strategy "factor-fedavg").
+    (strategy "factor-fedavg"); `layers` those that the server has chosen to be adapted, where it does.
     """
 
     round: int = 0
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     factors: Mapping[str, Tensor] = field(default_factory=dict)
+    layers: tuple[str, ...] = ()
 
     def fingerprint(self, base: str) -> str:
         """Its identity, over a base model of that fingerprint."""
@@ -73,15 +76,25 @@ class GlobalModel:
 def fold_updates(
     experiment: Experiment, global_model: GlobalModel, updates: Iterable[tuple[int, bytes]]
 ) -> GlobalModel:
-    """`W <- W + D` for each (round, frame) after the global model's own round, in order. The argument stays as it is.
+    """`W <- W + D` for each (round, frame) after the global model's own round, in order; one that chooses layers says
+    where the next adapters are. The argument stays as it is.
 
     Raises FrameError or FactorError, where a frame is not intact or not for this model.
     """
-    for round, update in read_deltas(experiment, updates, global_model.round):
-        delta, factors = _without_factors(experiment, update)
+    for round, update in unfolded(updates, experiment.base.fingerprint, global_model.round):
+        if CHOICE_KEY in update:
+            global_model = replace(global_model, round=round, layers=chosen_in(candidates(experiment), update))
+            continue
+        said = _delta(on_layers(experiment, global_model.layers), round, update)
+        delta, factors = _without_factors(experiment, said)
         tensors = _add_delta(experiment, global_model, delta)
-        global_model = GlobalModel(round, tensors, {**global_model.factors, **factors})
+        global_model = replace(global_model, round=round, tensors=tensors, factors={**global_model.factors, **factors})
     return global_model
+
+
+def _delta(experiment: Experiment, round: int, update: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """An update as a delta: an adapter's state is turned into one."""
+    return to_delta(experiment, round)(update) if experiment.plan.updates == "state" else update
 
 
 def _without_factors(
@@ -103,15 +116,17 @@ def _add_delta(experiment: Experiment, global_model: GlobalModel, delta: Mapping
 def add_cluster_delta(experiment: Experiment, global_model: GlobalModel, frame: bytes) -> GlobalModel:
     """The model that a cluster's cameras train: the global one and the cluster's delta, a frame."""
     delta = decode(frame, base=personal_fingerprint(experiment.base.fingerprint))
-    return GlobalModel(global_model.round, _add_delta(experiment, global_model, delta), global_model.factors)
+    return replace(global_model, tensors=_add_delta(experiment, global_model, delta))
 
 
 def read_deltas(
-    experiment: Experiment, updates: Iterable[tuple[int, bytes]], folded_round: int = 0
+    experiment: Experiment, updates: Iterable[tuple[int, bytes]]
 ) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
-    """(round, delta) of every (round, frame) after `folded_round`, in order; adapter states are turned into deltas."""
-    for round, update in unfolded(updates, experiment.base.fingerprint, folded_round):
-        yield round, to_delta(experiment, round)(update) if experiment.plan.updates == "state" else update
+    """(round, delta) of every (round, frame) that has one, in order; the layers of the experiment's adapters are
+    chosen."""
+    for round, update in unfolded(updates, experiment.base.fingerprint, 0):
+        if CHOICE_KEY not in update:
+            yield round, _delta(experiment, round, update)
 
 
 def encode_global_model(experiment: Experiment, global_model: GlobalModel) -> bytes:
@@ -121,7 +136,8 @@ def encode_global_model(experiment: Experiment, global_model: GlobalModel) -> by
     takes this over has bit for bit the model of those who folded.
     """
     tag = whole_fingerprint(experiment.base.fingerprint, global_model.round)
-    return encode({**global_model.tensors, **global_model.factors}, dtype="fp32", base=tag)
+    choice = choice_state(candidates(experiment), global_model.layers) if global_model.layers else {}
+    return encode({**global_model.tensors, **global_model.factors, **choice}, dtype="fp32", base=tag)
 
 
 def catch_up(
@@ -135,7 +151,9 @@ def catch_up(
     if whole is not None and whole[0] > global_model.round:
         round, frame = whole
         state = decode(frame, base=whole_fingerprint(experiment.base.fingerprint, round))
-        global_model = GlobalModel(round, *_without_factors(experiment, state))
+        layers = chosen_in(candidates(experiment), state) if CHOICE_KEY in state else ()
+        own = {name: tensor for name, tensor in state.items() if name != CHOICE_KEY}
+        global_model = GlobalModel(round, *_without_factors(experiment, own), layers)
     return fold_updates(experiment, global_model, updates)
 
 

@@ -103,6 +103,11 @@ def _method(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> It
         kinds = {name: registry.STRATEGIES.load(name) for name in registry.STRATEGIES.names}
         able = [name for name, kind in kinds.items() if kind().refuses(_under(kind, _adapter(config))) is None]
         yield f"{why} {got}; strategy.name may be {' or '.join(map(toml, able))}."
+    elif config.adapter.chooses and not strategy.sends:
+        yield (
+            'Layers are chosen by the server, of what cameras send; got adapter.layers = "auto" with strategy.name = '
+            f"{toml(config.strategy.name)}, where they send nothing. Name the layers, or choose another strategy."
+        )
     elif why := strategy.refuses_ranks(adapter, config.adapter.ranks if adapter.has_rank else ()):
         yield f"{why} {got} and adapter.rank = {toml(config.adapter.rank)}."
 

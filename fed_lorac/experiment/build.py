@@ -1,18 +1,13 @@
 """From a config to the experiment, once; nobody below the builder reads a whole config. Knows config, data, fleet and
 base; not messages or bytes."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Literal, cast
 
 import torch
-from torch import nn
 
-from fed_lorac.adapters.adapter import Adapter
-from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.config import (
-    AdapterConfig,
     CamerasData,
     CifarData,
     Config,
@@ -26,7 +21,8 @@ from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.data.decode import Resize
 from fed_lorac.data.progress import at
 from fed_lorac.data.store import cached_arrays
-from fed_lorac.experiment.base_model import BaseModel, load_base_model
+from fed_lorac.experiment.adapters import build_adapters
+from fed_lorac.experiment.base_model import load_base_model
 from fed_lorac.experiment.experiment import BatchNormPlan, Experiment, LocalPlan, UplinkCodec
 from fed_lorac.fleet.assignment import build_fleet
 from fed_lorac.fleet.camera_data import Stream
@@ -108,7 +104,7 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...], makers: tuple[tuple[str, s
         local=plan.batch_norm.local,
     )
     known = frozenset(name for name, maker in makers if maker is not None)
-    return Experiment(config, data, fleet, base, _adapters(config, base, plan), plan, device, precision, known)
+    return Experiment(config, data, fleet, base, build_adapters(config, base, plan), plan, device, precision, known)
 
 
 def local_plan(config: Config, precision: Precision, normalization: Normalization) -> LocalPlan:
@@ -146,6 +142,7 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         updates=strategy.update_kind,
         clustered=strategy.personal_kind == "delta",
         fixed_basis=fixed_basis(config),
+        budget_bytes=config.adapter.budget_bytes if config.adapter.chooses else 0,
     )
 
 
@@ -156,35 +153,3 @@ def _labelled(config: Config) -> Labelled | None:
         return None
     whose = cast(Literal["images", "cameras"], objective.whose)
     return Labelled(objective.labelled_share, whose, config.fleet.cameras, config.run.seed)
-
-
-def _adapters(config: Config, base: BaseModel, plan: LocalPlan) -> tuple[Adapter, ...]:
-    """What cameras train: one adapter for all, or one for each of the ranks, with the same alpha / r.
-
-    Under a rotating basis what is drawn stays for the round.
-    """
-    adapter = config.adapter
-    adapters: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank)) for rank in adapter.ranks]
-    if STRATEGIES.load(config.strategy.name).rotates:
-        adapters = [one.with_frozen_basis() or one for one in adapters]
-    if not plan.uplink.codec.lossless and STRATEGIES.load(config.strategy.name).draws_anew:
-        adapters = [one.relative_to_init() for one in adapters]
-    return _fitted(adapters, base.model)
-
-
-def _fitted(adapters: Sequence[Adapter], model: nn.Module) -> tuple[Adapter, ...]:
-    """With what each takes from the network; of several ranks all train those layers as they are that the largest
-    trains so."""
-    first, *others = sorted(adapters, key=lambda one: getattr(one, "rank", 0), reverse=True)
-    largest = first.fit_to(model)
-    if not others or not isinstance(largest, ConvAdapter):
-        return tuple(largest if one is first else one.fit_to(model) for one in adapters)
-    return tuple(replace(cast(ConvAdapter, one), dense=largest.dense).fit_to(model) for one in adapters)
-
-
-def _of_rank(config: AdapterConfig, rank: int) -> dict[str, float]:
-    """What an adapter of one of several ranks has instead: alpha / r is that of the largest."""
-    if len(config.ranks) == 1:
-        return {}
-    scaled = {"alpha": config.alpha / max(config.ranks) * rank} if "alpha" in config.settings("method") else {}
-    return {"rank": rank, **scaled}

@@ -83,7 +83,8 @@ class LocalPlan:
     `trains`, `sends`: whether it trains, and sends what it has trained. `updates`: each of the server's is a delta of
     weights, an adapter state that both ends turn into one, or factors that live on in the adapter. `clustered`: a
     camera's personal parameters are its cluster's delta of the weights; otherwise its adapter starts from them.
-    `fixed_basis`: an adapter draws the same in every round.
+    `fixed_basis`: an adapter draws the same in every round. `budget_bytes`: where the server is still to choose the
+    layers, of what cameras say of each, what a frame's payload may take; 0: it is not.
     """
 
     seed: int
@@ -104,6 +105,7 @@ class LocalPlan:
     updates: Literal["delta", "state", "factors"]
     clustered: bool
     fixed_basis: bool
+    budget_bytes: int = 0
 
     def recipe_in(self, round: int) -> Recipe:
         """How steps are taken in a round, from 1."""

@@ -5,27 +5,21 @@ readable file. A float that is not finite is written as null, so that every read
 """
 
 import json
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from fed_lorac.errors import RunError
+from fed_lorac.records.columns import Kind, columns_of
 
 __all__ = [
     "CAMERAS_FILE",
-    "CAMERA_COLUMNS",
-    "GUESSING_CAMERA_COLUMNS",
-    "GUESSING_ROUND_COLUMNS",
     "ROUNDS_FILE",
-    "ROUND_COLUMNS",
     "Ledger",
     "Rows",
-    "columns_of",
     "read_rows",
 ]
 
@@ -34,136 +28,13 @@ Row = dict[str, Any]
 ROUNDS_FILE, CAMERAS_FILE = "rounds.jsonl", "cameras.jsonl"
 
 
-def _integer(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError
-    return int(value)
-
-
-def _number(value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError
-    return float(value) if math.isfinite(value) else None
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-def _word(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return str(value)
-
-
-def _counts(value: object) -> dict[str, int]:
-    if not isinstance(value, Mapping):
-        raise TypeError
-    return {_word(reason): _integer(count) for reason, count in sorted(value.items())}
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a column holds: a word for it, and the check that gives the value to write."""
-
-    name: str
-    check: Callable[[object], object]
-
-
-INTEGER = Kind("an integer", _integer)
-NUMBER = Kind("a number or None", _number)
-FLAG = Kind("True or False", _flag)
-WORD = Kind("a string", _word)
-COUNTS = Kind("counts by reason", _counts)
-
-ROUND_COLUMNS: dict[str, Kind] = {
-    "round": INTEGER,
-    "cameras_counted": INTEGER,
-    "cameras_left_out": INTEGER,
-    "skipped": FLAG,
-    "reasons": COUNTS,
-    "cameras_measured": INTEGER,
-    "accuracy": NUMBER,
-    "accuracy_clean": NUMBER,
-    "accuracy_source": NUMBER,
-    "accuracy_zero_byte": NUMBER,
-    "uplink_payload_bytes": INTEGER,
-    "uplink_frame_bytes": INTEGER,
-    "uplink_message_bytes": INTEGER,
-    "downlink_payload_bytes": INTEGER,
-    "downlink_frame_bytes": INTEGER,
-    "downlink_message_bytes": INTEGER,
-    "full_uplink_message_bytes": INTEGER,
-    "full_downlink_message_bytes": INTEGER,
-    "full_fp32_uplink_message_bytes": INTEGER,
-    "full_fp32_downlink_message_bytes": INTEGER,
-    "aggregation_error": NUMBER,
-    "round_time_s": NUMBER,
-    "seconds": NUMBER,
-}
-
-CAMERA_COLUMNS: dict[str, Kind] = {
-    "round": INTEGER,
-    "camera": INTEGER,
-    "corruption": WORD,
-    "severity": INTEGER,
-    "link": WORD,
-    "status": WORD,
-    "reason": WORD,
-    "num_examples": INTEGER,
-    "train_loss": NUMBER,
-    "uplink_payload_bytes": INTEGER,
-    "uplink_frame_bytes": INTEGER,
-    "uplink_message_bytes": INTEGER,
-    "downlink_payload_bytes": INTEGER,
-    "downlink_frame_bytes": INTEGER,
-    "downlink_message_bytes": INTEGER,
-    "air_time_s": NUMBER,
-    "downlink_time_s": NUMBER,
-    "elapsed_s": NUMBER,
-    "compute_s": NUMBER,
-    "reply_s": NUMBER,
-    "accuracy": NUMBER,
-    "accuracy_clean": NUMBER,
-    "accuracy_source": NUMBER,
-    "accuracy_zero_byte": NUMBER,
-}
-
-GUESSING_ROUND_COLUMNS: dict[str, Kind] = {
-    "labels_used": INTEGER,
-    "online_accuracy": NUMBER,
-    "cameras_collapsed": INTEGER,
-}
-"""What a round's row has besides, where cameras learn from images without labels."""
-
-GUESSING_CAMERA_COLUMNS: dict[str, Kind] = {
-    "labels_used": INTEGER,
-    "online_accuracy": NUMBER,
-    "pseudo_label_coverage": NUMBER,
-    "pseudo_label_precision": NUMBER,
-    "collapsed": FLAG,
-}
-"""The same of a camera's row."""
-
-
-def columns_of(*, guesses: bool) -> tuple[dict[str, Kind], dict[str, Kind]]:
-    """The columns of rounds and of cameras, in a run whose cameras have all labels, or (`guesses`) do not."""
-    if not guesses:
-        return ROUND_COLUMNS, CAMERA_COLUMNS
-    return ROUND_COLUMNS | GUESSING_ROUND_COLUMNS, CAMERA_COLUMNS | GUESSING_CAMERA_COLUMNS
-
-
 def _row(file: str, columns: Mapping[str, Kind], values: Mapping[str, object]) -> Row:
     """The values in the table's order, each checked against its column."""
     if values.keys() != columns.keys():
         missing = ", ".join(sorted(columns.keys() - values.keys())) or "none"
         unknown = ", ".join(sorted(values.keys() - columns.keys())) or "none"
         raise RunError(
-            f"A row of {file} has exactly the columns of its table in fed_lorac.records.ledger; missing: {missing}; "
+            f"A row of {file} has exactly the columns of its table in fed_lorac.records.columns; missing: {missing}; "
             f"unknown: {unknown}. Give every column, or add the new one to the table."
         )
     row = {}
@@ -256,16 +127,17 @@ class Ledger:
     """The two files of a run: `rounds.jsonl` and `cameras.jsonl` in `folder`, which is made where it is missing.
 
     Opening a folder that has them already goes on after their last whole row; a torn last line is cut off. `guesses`:
-    whether the run's cameras learn from images without labels, whose rows have columns besides.
+    whether the run's cameras learn from images without labels, whose rows have columns besides; `chooses`: whether its
+    server chooses the layers.
     """
 
-    def __init__(self, folder: str | Path, *, guesses: bool = False) -> None:
-        folder, self.guesses = Path(folder), guesses
+    def __init__(self, folder: str | Path, *, guesses: bool = False, chooses: bool = False) -> None:
+        folder, self.guesses, self.chooses = Path(folder), guesses, chooses
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as cause:
             raise RunError(f"A run needs a folder; {folder}: {cause.strerror}. Choose another with --out.") from None
-        of_rounds, of_cameras = columns_of(guesses=guesses)
+        of_rounds, of_cameras = columns_of(guesses=guesses, chooses=chooses)
         self._rounds = _File(folder / ROUNDS_FILE, of_rounds)
         self._cameras = _File(folder / CAMERAS_FILE, of_cameras)
 

@@ -74,7 +74,7 @@ class RunFolder:
                 if overwrite:
                     _remove_run(path)
                 _check_new(path, config)
-            ledger = Ledger(path, guesses=config.local.guesses)
+            ledger = Ledger(path, guesses=config.local.guesses, chooses=config.adapter.chooses)
             folder = cls(path, ledger, Checkpoints(path), lock, resume)
             try:
                 if not resume:  # else once it is known that the run may go on with this config

@@ -121,6 +121,7 @@ def summary(
         "label": _label(config),
         "objective": config.local.objective,
         **({"without_labels": _without_labels(rows)} if config.local.guesses else {}),
+        **({"layers_chosen": _layers_chosen(rows)} if config.adapter.chooses else {}),
         "data": experiment.data.name,
         "camera_names": {str(camera.id): camera.name for camera in experiment.fleet.cameras if camera.name},
         "frost_textures": frost_textures() if sees_frost(experiment) else None,
@@ -143,6 +144,11 @@ def summary(
         "seconds": math.fsum(row["seconds"] for row in rows),
         "versions": versions(),
     }
+
+
+def _layers_chosen(rows: Sequence[Row]) -> list[str]:
+    """The layers that the server has chosen; empty where no round came to that."""
+    return next((row["layers_chosen"].split(", ") for row in rows if row["layers_chosen"]), [])
 
 
 def _without_labels(rows: Sequence[Row]) -> dict[str, Any]:
@@ -175,6 +181,7 @@ def _method(config: Config) -> str:
     how = " by ".join([" ".join([s.name, *_each(own, "downlink")]), *_each(own, "by")])
     its = a.settings("method")
     where = f" on {a.layers}" if its.get("layers", "all") != "all" else ""
+    where += f" layers of {a.budget_bytes:,} bytes" if a.chooses else ""
     if "rank" not in its:
         return f"{a.method}{where}, {how}"
     mode = f" ({'kernel-wise' if its.get('kernel_wise') else its['rank_mode']})" if "rank_mode" in its else ""

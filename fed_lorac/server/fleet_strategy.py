@@ -148,6 +148,9 @@ class FleetStrategy(FlowerStrategy):
             is smaller than they are; None: updates alone.
     """
 
+    chosen: tuple[str, ...] = ()
+    """The layers that it has chosen for adapters to be on; empty: it has chosen none, or never does."""
+
     bills: ClassVar[bool] = True
     """Whether its messages cross a radio."""
 

@@ -22,7 +22,16 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
 from fed_lorac.server.fleet_strategy import EncodeGlobalModel, FleetRules, FleetStrategy, Update
 from fed_lorac.server.replies import Reply, ReplyCollector, train_metrics
-from fed_lorac.server.strategy import DownlinkCodec, FrameSpec, Notes, PersonalPart, Proposal, ServerState, Strategy
+from fed_lorac.server.strategy import (
+    DownlinkCodec,
+    FrameSpec,
+    Notes,
+    PersonalPart,
+    Proposal,
+    ServerState,
+    Shapes,
+    Strategy,
+)
 from fed_lorac.wire.billing import MessageSize
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.refusals import RefusedFrameError
@@ -148,9 +157,7 @@ class FrameStrategy(FleetStrategy):
         """Judge the replies as they come and make the round's update; (None, None) where the quorum is not met."""
         base, report = global_fingerprint(self.spec.base, self.folded_round), self.report
         server = replace(self.state, round=server_round)
-        collector = ReplyCollector(
-            self.roster, [reply.camera for reply in report.replies], base, self.spec.template_for, self._judged
-        )
+        collector = self._collector(self.spec.template_for)
         proposal = self._propose(server, collector.states(replies))
         report.replies = list(collector.verdicts.values())
         counted = [reply for reply in report.replies if reply.counted]
@@ -166,6 +173,15 @@ class FrameStrategy(FleetStrategy):
         """Say in Flower's log what is averaged, and how it goes down."""
         _log.info("\t├──> base %s, %d tensors in a frame up", self.spec.base, len(self.spec.template))
         _log.info("\t└──> %s frames down, quorum %d", self.codec.dtype, self.quorum)
+
+    def agree(self, spec: FrameSpec) -> None:
+        """Go on with another agreement, over the same base."""
+        self.spec, self.state = spec, replace(self.state, spec=spec)
+
+    def _collector(self, template: Callable[[int], Shapes]) -> ReplyCollector:
+        """What judges the round's replies, whose frames have each camera's template."""
+        base, drawn = global_fingerprint(self.spec.base, self.folded_round), [r.camera for r in self.report.replies]
+        return ReplyCollector(self.roster, drawn, base, template, self._judged)
 
     def _judged(self, reply: Reply) -> Reply:
         return self.rules.judge(reply, self.report.down.get(reply.camera, MessageSize()))

@@ -47,7 +47,8 @@ class Reply:
 class RoundReport:
     """One round in numbers: replies in the order of the draw, what went down to each camera, the average's error.
 
-    `caught_up` counts messages by the number of updates that they made up for.
+    `caught_up` counts messages by the number of updates that they made up for. `layers`: those that the server has
+    chosen in this round; `needed_bytes`: what a frame's payload takes from then on.
     """
 
     round: int
@@ -56,6 +57,8 @@ class RoundReport:
     caught_up: Counter[int] = field(default_factory=Counter)
     skipped: bool = False
     aggregation_error: float = math.nan
+    layers: tuple[str, ...] = ()
+    needed_bytes: int = 0
 
     @property
     def updates_sent(self) -> int:

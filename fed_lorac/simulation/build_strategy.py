@@ -4,25 +4,32 @@ rounds or records."""
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
+import torch
 from flwr.app import ConfigRecord, MessageType
 
+from fed_lorac.adapters.choice import Budget
 from fed_lorac.client.shapes import uplink_template
 from fed_lorac.client.state import GlobalModel, encode_global_model, fold_updates
 from fed_lorac.config import CodecConfig, Topk
+from fed_lorac.errors import ConfigError
+from fed_lorac.experiment.adapters import candidates, on_layers
 from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.fleet.links import Clock
 from fed_lorac.models.fingerprints import shapes_of
+from fed_lorac.runtime.spelling import toml
 from fed_lorac.seeds import stream
+from fed_lorac.server.choosing_strategy import ChoosingStrategy, LayerChoice
 from fed_lorac.server.fleet_strategy import Downlink, FleetRules, FleetStrategy, Update
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.silent_fleet import SilentFleet
-from fed_lorac.server.strategy import DownlinkCodec, FrameSpec
+from fed_lorac.server.strategy import DownlinkCodec, FrameSpec, Shapes
 from fed_lorac.server.traits import SilentStrategy
 from fed_lorac.simulation.round import judge_by_clock
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.wire.billing import FullMessages, Reference, full_message, reply_records
-from fed_lorac.wire.frame import encode
+from fed_lorac.wire.frame import encode, payload_bytes
 
 __all__ = ["full_messages", "reference_of", "strategy_of", "update_message_bytes"]
 
@@ -38,15 +45,17 @@ def strategy_of(
         rules = replace(rules, judge=partial(judge_by_clock, clock))
     if isinstance(strategy, SilentStrategy):
         return SilentFleet(strategy, rules)
-    return FrameStrategy(
-        strategy,
-        _frame_spec(experiment),
-        codec=DownlinkCodec(config.codec.build("down"), config.codec.table(Topk).share),
-        seed=config.run.seed,
-        rules=rules,
-        encode_global_model=_GlobalModelFrame(experiment),
-        weather_of=_weathers(experiment),
-    )
+    more: dict[str, Any] = {
+        "codec": DownlinkCodec(config.codec.build("down"), config.codec.table(Topk).share),
+        "seed": config.run.seed,
+        "rules": rules,
+        "encode_global_model": _GlobalModelFrame(experiment),
+        "weather_of": _weathers(experiment),
+    }
+    spec = _frame_spec(experiment)
+    if experiment.plan.budget_bytes:
+        return ChoosingStrategy(strategy, spec, _layer_choice(experiment, spec), **more)
+    return FrameStrategy(strategy, spec, **more)
 
 
 def _frame_spec(experiment: Experiment) -> FrameSpec:
@@ -59,6 +68,27 @@ def _frame_spec(experiment: Experiment) -> FrameSpec:
         to_delta=partial(to_delta, experiment),
         template_of=(lambda camera: templates[experiment.place(camera)]) if len(templates) > 1 else None,
     )
+
+
+def _layer_choice(experiment: Experiment, spec: FrameSpec) -> LayerChoice:
+    uplink = experiment.plan.uplink
+
+    def takes(shapes: Shapes) -> int:
+        """The payload of tensors of these shapes, which are read and no value."""
+        zero = torch.zeros(())
+        return payload_bytes(
+            {name: zero.expand(tuple(s)) for name, s in shapes.items()}, uplink.codec, uplink.topk_share
+        )
+
+    budget = Budget(experiment.plan.budget_bytes, candidates(experiment), takes, spec.template)
+    alone = _frame_spec(on_layers(experiment, budget.layers[:1])).template
+    if takes(alone) != budget.needed_bytes(budget.layers[:1]):
+        raise ConfigError(
+            'Layers are chosen where each takes bytes of its own; got adapter.layers = "auto" with adapter.method = '
+            f"{toml(experiment.config.adapter.method)}, of which a layer takes the more the fewer others there are. "
+            "Name the layers, or choose another method."
+        )
+    return LayerChoice(budget, lambda chosen: _frame_spec(on_layers(experiment, chosen)))
 
 
 def _weathers(experiment: Experiment) -> Callable[[int], int]:

@@ -13,7 +13,8 @@ from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError, kind_of, last_line
 from fed_lorac.fleet.fleet import Camera, Fleet, Weather
 from fed_lorac.fleet.links import Clock, air_time_s, downlink_time_s, elapsed_s, link
-from fed_lorac.records.ledger import GUESSING_CAMERA_COLUMNS, Ledger, Row
+from fed_lorac.records.columns import GUESSING_CAMERA_COLUMNS
+from fed_lorac.records.ledger import Ledger, Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.server.fleet_strategy import FleetStrategy
@@ -207,7 +208,12 @@ def write_rows(
         round_time_s=clock and clock.end(counted, heard),
         seconds=seconds,
         **(_guesses_in_round(report) if ledger.guesses else {}),
+        **(_chosen_in_round(report) if ledger.chooses else {}),
     )
+
+
+def _chosen_in_round(report: RoundReport) -> dict[str, object]:
+    return {"layers_chosen": ", ".join(report.layers), "needed_payload_bytes": report.needed_bytes}
 
 
 def _guesses_in_round(report: RoundReport) -> dict[str, object]:

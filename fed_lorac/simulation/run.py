@@ -17,6 +17,7 @@ from fed_lorac.client.shapes import one_after_another
 from fed_lorac.client.state import ClientState, GlobalModel, fold_updates
 from fed_lorac.config import Config, FleetEngine, LimitedDevices, check_unchanged
 from fed_lorac.data.progress import at
+from fed_lorac.experiment.adapters import on_layers
 from fed_lorac.experiment.base_model import tell_notes
 from fed_lorac.experiment.base_weights import recorded_resize
 from fed_lorac.experiment.build import build_experiment
@@ -162,11 +163,17 @@ class _Run:
     def _warn_once(self) -> None:
         """Warn, once there is an update, where it takes more bytes than another downlink would, and where cameras
         cannot train side by side."""
-        if self._warnings is None and self._strategy.updates:
-            found = wasteful(self._experiment, self._strategy.updates[0]), one_after_another(self._experiment)
+        updates = self._strategy.updates[bool(self._strategy.chosen) :]  # the first of those only chooses layers
+        if self._warnings is None and updates:
+            found = wasteful(self._settled, updates[0]), one_after_another(self._settled)
             self._warnings = [text for text in found if text]
             for text in self._warnings:
                 logging.getLogger(__name__).warning("%s", text)
+
+    @property
+    def _settled(self) -> Experiment:
+        """The experiment on the layers that the server has chosen, where it does."""
+        return on_layers(self._experiment, self._strategy.chosen)
 
     def finish(self, *, interrupted: bool) -> dict[str, Any]:
         """Write the results of the rounds that have rows; return the summary."""
@@ -178,7 +185,7 @@ class _Run:
         groups = {str(k): group for k in cameras if (group := self._strategy.cluster_of(k)) is not None}
         self._warn_once()
         arms, said = self.progress.measured, self._warnings or ()
-        found = summary(self._experiment, rows, **arms, groups=groups, interrupted=interrupted, remarks=said)
+        found = summary(self._settled, rows, **arms, groups=groups, interrupted=interrupted, remarks=said)
         # An interrupted round may have made its update already, but has no row: it never was.
         updates = [update for update in self._strategy.updates if update.round <= found["rounds"]]
         global_model = fold_updates(
@@ -197,8 +204,8 @@ class _Run:
         }
         self._folder.finish(
             found,
-            adapter=adapter_state(self._experiment, global_model, updates, self.progress.not_in_updates),
-            model=model_state(self._experiment, global_model, self.progress.not_in_updates),
+            adapter=adapter_state(self._settled, global_model, updates, self.progress.not_in_updates),
+            model=model_state(self._settled, global_model, self.progress.not_in_updates),
             cameras=self._of_cameras(),
             metadata=metadata,
         )
@@ -226,7 +233,7 @@ class _Run:
         places = {frame: place for place, frame in enumerate(dict.fromkeys(filter(None, frames.values())))}
         found = {f"own.camera-{k}": torch.tensor(places[frame]) for k, frame in frames.items() if frame}
         for frame, place in places.items():
-            delta = own_state(self._experiment, frame, self.progress.not_in_updates)
+            delta = own_state(self._settled, frame, self.progress.not_in_updates)
             found |= {f"own-{place}.{name}": tensor for name, tensor in delta.items()}
         return found
 

@@ -77,7 +77,7 @@ def _others(config: Config) -> Iterator[tuple[Config, str]]:
 def _under(experiment: Experiment, config: Config) -> Experiment:
     """The same experiment under another strategy."""
     plan = local_plan(config, experiment.precision, experiment.base.normalization)
-    return replace(experiment, config=config, plan=plan)
+    return replace(experiment, config=config, plan=replace(plan, budget_bytes=experiment.plan.budget_bytes))
 
 
 def _update_of(experiment: Experiment) -> Update:

@@ -64,7 +64,9 @@ def test_the_order_of_patterns_does_not_matter_and_a_layer_named_twice_is_one() 
 
 def test_a_pattern_that_names_no_layer_is_refused_with_the_layers_there_are() -> None:
     for wrong in ("conv1", "fc", "layer9.*", "layer1.*, layer2.0.convv1"):
-        with pytest.raises(FactorError, match=r"names none.* There are layer1\.0\.conv1, .*layer3\.0\.conv2") as raised:
+        with pytest.raises(
+            FactorError, match=r"names none here.*There are layer1\.0\.conv1, .*layer3\.0\.conv2"
+        ) as raised:
             ADAPTERS.make("lora-c", layers=wrong).attach(plain(), torch_stream(0, "adapter"))
     assert "Did you mean 'layer2.0.conv1'?" in str(raised.value)
 

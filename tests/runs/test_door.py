@@ -21,7 +21,7 @@ from fed_lorac import cli
 from fed_lorac.adapters.deltas import fold
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.fleet.camera_data import camera_data
-from fed_lorac.records.ledger import CAMERA_COLUMNS, ROUND_COLUMNS
+from fed_lorac.records.columns import CAMERA_COLUMNS, ROUND_COLUMNS
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.training.accuracy import accuracy
 

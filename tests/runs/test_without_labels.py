@@ -21,7 +21,7 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet.labelled import Labelled
-from fed_lorac.records.ledger import GUESSING_CAMERA_COLUMNS, GUESSING_ROUND_COLUMNS
+from fed_lorac.records.columns import GUESSING_CAMERA_COLUMNS, GUESSING_ROUND_COLUMNS
 from fed_lorac.registry import OBJECTIVES
 from fed_lorac.reporting.compare import compare
 from fed_lorac.reporting.watch import Watch

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from small_runs import ROOT
 
 from fed_lorac.errors import RunError
-from fed_lorac.records.ledger import CAMERA_COLUMNS, ROUND_COLUMNS, Ledger, read_rows
+from fed_lorac.records.columns import CAMERA_COLUMNS, ROUND_COLUMNS
+from fed_lorac.records.ledger import Ledger, read_rows
 from fed_lorac.runtime import files, tensor_files
 
 BYTES = {f"{way}_{what}_bytes": 10 for way in ("uplink", "downlink") for what in ("payload", "frame", "message")}

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fed_lorac import registry
-from fed_lorac.config.section import Section
+from fed_lorac.config.section import Section, When
 from fed_lorac.runtime.settings import items, setting
 
 __all__ = ["AdapterConfig"]
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,7 @@ class AdapterConfig(Section):
     section: ClassVar[str] = "adapter"
     choices: ClassVar = {"method": registry.ADAPTERS}
     shared: ClassVar = {"method": ("rank", "alpha", "layers")}
+    under: ClassVar = {"budget_bytes": When("layers", lambda layers: layers == AUTO, '"auto"')}
     method: str = setting(
         "lora-c",
         "what cameras train and send in place of the whole network",
@@ -31,9 +34,18 @@ class AdapterConfig(Section):
     )
     layers: str = setting(
         "all",
-        'which convolutions are adapted: "all" but the first, or names and patterns like "layer1.*, layer2.0.conv?"',
+        'convolutions that are adapted: "all" but the first, names and patterns like "layer1.*, layer2.0.conv?", or '
+        '"auto": the server chooses',
         listed=True,
     )
+    budget_bytes: int = setting(
+        1000, "the most that a camera's update may take, as a frame's payload: layers are chosen for it", least=1
+    )
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the server chooses the layers."""
+        return self.layers == AUTO
 
     @property
     def ranks(self) -> tuple[int, ...]:

@@ -1,0 +1,70 @@
+"""What cameras train, fitted to the base: one adapter for all or one a rank, on the layers that a config names, or that
+a server has chosen. Knows a config and a base; not messages."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import cast
+
+from torch import nn
+
+from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.conv_adapter import ConvAdapter
+from fed_lorac.adapters.targets import ALL_LAYERS
+from fed_lorac.config import AdapterConfig, Config
+from fed_lorac.experiment.base_model import BaseModel
+from fed_lorac.experiment.experiment import Experiment, LocalPlan
+from fed_lorac.registry import STRATEGIES
+
+__all__ = ["build_adapters", "candidates", "on_layers"]
+
+
+def build_adapters(config: Config, base: BaseModel, plan: LocalPlan, layers: str = ALL_LAYERS) -> tuple[Adapter, ...]:
+    """What cameras train: one adapter for all, or one for each of the ranks, with the same alpha / r.
+
+    Under a rotating basis what is drawn stays for the round. Where a server chooses the layers they are `layers`, until
+    then all.
+    """
+    adapter = config.adapter
+    where = {"layers": layers} if adapter.chooses else {}
+    adapters: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank), **where) for rank in adapter.ranks]
+    if STRATEGIES.load(config.strategy.name).rotates:
+        adapters = [one.with_frozen_basis() or one for one in adapters]
+    if not plan.uplink.codec.lossless and STRATEGIES.load(config.strategy.name).draws_anew:
+        adapters = [one.relative_to_init() for one in adapters]
+    return _fitted(adapters, base.model)
+
+
+def _fitted(adapters: Sequence[Adapter], model: nn.Module) -> tuple[Adapter, ...]:
+    """With what each takes from the network; of several ranks all train those layers as they are that the largest
+    trains so."""
+    first, *others = sorted(adapters, key=lambda one: getattr(one, "rank", 0), reverse=True)
+    largest = first.fit_to(model)
+    if not others or not isinstance(largest, ConvAdapter):
+        return tuple(largest if one is first else one.fit_to(model) for one in adapters)
+    return tuple(replace(cast(ConvAdapter, one), dense=largest.dense).fit_to(model) for one in adapters)
+
+
+def _of_rank(config: AdapterConfig, rank: int) -> dict[str, float]:
+    """What an adapter of one of several ranks has instead: alpha / r is that of the largest."""
+    if len(config.ranks) == 1:
+        return {}
+    scaled = {"alpha": config.alpha / max(config.ranks) * rank} if "alpha" in config.settings("method") else {}
+    return {"rank": rank, **scaled}
+
+
+@lru_cache(maxsize=2)
+def candidates(experiment: Experiment) -> tuple[str, ...]:
+    """The layers that a server may choose among, in the network's order, of an experiment where none is chosen yet."""
+    return cast(ConvAdapter, experiment.adapter).convolutions(experiment.base.model)
+
+
+@lru_cache(maxsize=2)
+def on_layers(experiment: Experiment, chosen: tuple[str, ...]) -> Experiment:
+    """The experiment with its adapters on the layers that the server has chosen; itself, where that has chosen none."""
+    if not chosen:
+        return experiment
+    adapters = build_adapters(experiment.config, experiment.base, experiment.plan, ", ".join(chosen))
+    settled = replace(experiment, adapters=adapters, plan=replace(experiment.plan, budget_bytes=0))
+    object.__setattr__(settled, "_seen", experiment._seen)  # their cameras see the same
+    return settled

@@ -1,0 +1,151 @@
+"""The columns of a run's rows: what each is called and what it holds. Knows words and the kinds of values; not rows or
+files."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+__all__ = [
+    "CAMERA_COLUMNS",
+    "CHOOSING_ROUND_COLUMNS",
+    "GUESSING_CAMERA_COLUMNS",
+    "GUESSING_ROUND_COLUMNS",
+    "NUMBER",
+    "ROUND_COLUMNS",
+    "Kind",
+    "columns_of",
+]
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError
+    return int(value)
+
+
+def _number(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError
+    return float(value) if math.isfinite(value) else None
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return str(value)
+
+
+def _counts(value: object) -> dict[str, int]:
+    if not isinstance(value, Mapping):
+        raise TypeError
+    return {_word(reason): _integer(count) for reason, count in sorted(value.items())}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a column holds: a word for it, and the check that gives the value to write."""
+
+    name: str
+    check: Callable[[object], object]
+
+
+INTEGER = Kind("an integer", _integer)
+NUMBER = Kind("a number or None", _number)
+FLAG = Kind("True or False", _flag)
+WORD = Kind("a string", _word)
+COUNTS = Kind("counts by reason", _counts)
+
+ROUND_COLUMNS: dict[str, Kind] = {
+    "round": INTEGER,
+    "cameras_counted": INTEGER,
+    "cameras_left_out": INTEGER,
+    "skipped": FLAG,
+    "reasons": COUNTS,
+    "cameras_measured": INTEGER,
+    "accuracy": NUMBER,
+    "accuracy_clean": NUMBER,
+    "accuracy_source": NUMBER,
+    "accuracy_zero_byte": NUMBER,
+    "uplink_payload_bytes": INTEGER,
+    "uplink_frame_bytes": INTEGER,
+    "uplink_message_bytes": INTEGER,
+    "downlink_payload_bytes": INTEGER,
+    "downlink_frame_bytes": INTEGER,
+    "downlink_message_bytes": INTEGER,
+    "full_uplink_message_bytes": INTEGER,
+    "full_downlink_message_bytes": INTEGER,
+    "full_fp32_uplink_message_bytes": INTEGER,
+    "full_fp32_downlink_message_bytes": INTEGER,
+    "aggregation_error": NUMBER,
+    "round_time_s": NUMBER,
+    "seconds": NUMBER,
+}
+
+CAMERA_COLUMNS: dict[str, Kind] = {
+    "round": INTEGER,
+    "camera": INTEGER,
+    "corruption": WORD,
+    "severity": INTEGER,
+    "link": WORD,
+    "status": WORD,
+    "reason": WORD,
+    "num_examples": INTEGER,
+    "train_loss": NUMBER,
+    "uplink_payload_bytes": INTEGER,
+    "uplink_frame_bytes": INTEGER,
+    "uplink_message_bytes": INTEGER,
+    "downlink_payload_bytes": INTEGER,
+    "downlink_frame_bytes": INTEGER,
+    "downlink_message_bytes": INTEGER,
+    "air_time_s": NUMBER,
+    "downlink_time_s": NUMBER,
+    "elapsed_s": NUMBER,
+    "compute_s": NUMBER,
+    "reply_s": NUMBER,
+    "accuracy": NUMBER,
+    "accuracy_clean": NUMBER,
+    "accuracy_source": NUMBER,
+    "accuracy_zero_byte": NUMBER,
+}
+
+GUESSING_ROUND_COLUMNS: dict[str, Kind] = {
+    "labels_used": INTEGER,
+    "online_accuracy": NUMBER,
+    "cameras_collapsed": INTEGER,
+}
+"""What a round's row has besides, where cameras learn from images without labels."""
+
+GUESSING_CAMERA_COLUMNS: dict[str, Kind] = {
+    "labels_used": INTEGER,
+    "online_accuracy": NUMBER,
+    "pseudo_label_coverage": NUMBER,
+    "pseudo_label_precision": NUMBER,
+    "collapsed": FLAG,
+}
+"""The same of a camera's row."""
+
+
+CHOOSING_ROUND_COLUMNS: dict[str, Kind] = {
+    "layers_chosen": WORD,
+    "needed_payload_bytes": INTEGER,
+}
+"""What a round's row has besides, where the server chooses the layers: in the round that does, which, and what a
+camera's frame takes from then on; in others "" and 0."""
+
+
+def columns_of(*, guesses: bool, chooses: bool = False) -> tuple[dict[str, Kind], dict[str, Kind]]:
+    """The columns of rounds and of cameras, in a run whose cameras have all labels, or (`guesses`) do not, and whose
+    layers the server `chooses`, or not."""
+    of_rounds = (
+        ROUND_COLUMNS | (GUESSING_ROUND_COLUMNS if guesses else {}) | (CHOOSING_ROUND_COLUMNS if chooses else {})
+    )
+    return of_rounds, CAMERA_COLUMNS | (GUESSING_CAMERA_COLUMNS if guesses else {})

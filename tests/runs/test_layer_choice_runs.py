@@ -1,0 +1,109 @@
+"""Runs whose server chooses the layers: one round asks, its update tells, and the rounds after train those alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+from interrupted import Ended, check_equal
+from safetensors.torch import load_file
+from small_runs import rows, tiny
+
+import fed_lorac as fl
+from fed_lorac.errors import ConfigError
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
+
+AUTO = {"adapter__layers": "auto", "adapter__budget_bytes": 4000}
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("chosen") / "run"
+    run(tiny(run__rounds=3, **AUTO), out, Watch())
+    return out
+
+
+def test_the_first_round_asks_and_tells_and_trains_nothing(chosen: Path) -> None:
+    first, *later = rows(chosen / "rounds.jsonl")
+    layers = 8  # of resnet8's nine convolutions
+    assert first["uplink_payload_bytes"] == first["cameras_counted"] * layers * 2
+    assert first["downlink_payload_bytes"] == 4 * layers * 2  # all four cameras are told
+    assert 0 < len(first["layers_chosen"].split(", ")) < layers
+    assert first["cameras_measured"] == 4 and first["aggregation_error"] is None
+    for row in later:
+        assert (row["layers_chosen"], row["needed_payload_bytes"]) == ("", 0)
+
+
+def test_cameras_send_what_was_chosen_within_the_budget(chosen: Path) -> None:
+    first, *later = rows(chosen / "rounds.jsonl")
+    assert first["needed_payload_bytes"] <= AUTO["adapter__budget_bytes"]
+    for row in later:
+        assert row["uplink_payload_bytes"] == row["cameras_counted"] * first["needed_payload_bytes"]
+    summary = json.loads((chosen / "summary.json").read_text())
+    assert summary["layers_chosen"] == first["layers_chosen"].split(", ")
+    changed = {name.rpartition(".")[0] for name in load_file(chosen / "adapter.safetensors")}
+    assert changed == {*summary["layers_chosen"], "conv1", "fc"}
+    assert list(fl.load_run(chosen).rounds["layers_chosen"]) == [first["layers_chosen"], "", ""]
+
+
+def test_other_runs_have_no_such_columns(tmp_path: Path) -> None:
+    run(tiny(run__rounds=1, adapter__layers="layer1.*"), tmp_path / "run", Watch())
+    [row] = rows(tmp_path / "run" / "rounds.jsonl")
+    assert "layers_chosen" not in row
+    assert "layers_chosen" not in json.loads((tmp_path / "run" / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("after", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_that_is_interrupted_after_the_choice_goes_on_to_the_same_end(
+    tmp_path: Path, chosen: Path, after: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(run__rounds=3, **AUTO), tmp_path / "cut", Ended(after))
+    run(tiny(run__rounds=3, **AUTO), tmp_path / "cut", Ended(0), resume=True)
+    check_equal(tmp_path / "cut", chosen)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"adapter__method": "ffa-lora-c", "strategy__name": "fedavg"},
+        {"adapter__method": "filter-atoms", "strategy__name": "fedavg", "adapter__budget_bytes": 3000},
+        {"adapter__method": "aad", "strategy__name": "rotating-basis"},
+        {"adapter__method": "lorae", "codec__up": "int8", "codec__down": "int4"},
+        {"strategy__name": "factor-fedavg"},
+        {"strategy__name": "flexlora", "adapter__rank": "1, 2"},
+        {"strategy__name": "clustered"},
+    ],
+    ids=lambda settings: " ".join(map(str, settings.values())),
+)
+def test_every_strategy_goes_on_from_the_choice(tmp_path: Path, settings: dict[str, str]) -> None:
+    settings = {name: str(value) for name, value in settings.items()}
+    run(tiny(run__rounds=3, **(AUTO | settings)), tmp_path / "run", Watch())
+    first, *later = rows(tmp_path / "run" / "rounds.jsonl")
+    assert all(not row["skipped"] and row["uplink_payload_bytes"] > 0 for row in later)
+    assert all(row["uplink_payload_bytes"] <= 3 * first["needed_payload_bytes"] for row in later)
+
+
+@pytest.mark.slow
+def test_cameras_that_were_away_learn_of_the_choice_when_they_are_back(tmp_path: Path) -> None:
+    """Some miss the choice and updates after it, and are sent what they lack, or the whole model, choice included."""
+    away = {"fleet__devices": "limited", "availability": "0.5", "dropout": "0.3", "strategy__quorum": "0.1"}
+    run(tiny(run__rounds=8, **AUTO, **away), tmp_path / "run", Watch())
+    found = rows(tmp_path / "run" / "rounds.jsonl")
+    assert sum(bool(row["layers_chosen"]) for row in found) == 1
+    reasons = {reason for row in found for reason in row["reasons"]}
+    assert reasons <= {"no reply", "dropped out"}
+
+
+def test_a_choice_needs_cameras_that_send() -> None:
+    for name in ("zero-byte", "local-only"):
+        with pytest.raises(ConfigError, match="Layers are chosen by the server, of what cameras send"):
+            tiny(strategy__name=name, **AUTO)
+
+
+def test_a_budget_is_for_layers_that_are_chosen() -> None:
+    with pytest.raises(ConfigError, match=r"budget_bytes has no meaning under adapter\.layers"):
+        tiny(adapter__budget_bytes=4000)
+    with pytest.raises(ConfigError, match=r"layers has no meaning under adapter\.method"):
+        tiny(adapter__method="norm-affine", adapter__layers="auto", strategy__name="fedavg")
