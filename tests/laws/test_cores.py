@@ -200,4 +200,4 @@ def test_lr_scale_is_a_learning_rate(method: str, scale: float) -> None:
                 p.data -= lr * gradient
         outputs.append(model(x))
     assert (outputs[0] - network().double()(x)).abs().max() > 1e-4
-    assert torch.allclose(*outputs, atol=1e-9)
+    assert torch.allclose(outputs[0], outputs[1], atol=1e-9)

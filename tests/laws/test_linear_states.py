@@ -109,7 +109,7 @@ def core_by_hand(name: str, sent: Dense, draw: torch.Generator) -> np.ndarray:
     U = _on_the_side(W @ start, left)
     for _ in range(10):
         U = _on_the_side(W @ _on_the_side(W.T @ U, right), left)
-    return 2 * U @ sent[f"{name}.S"] @ _on_the_side(W.T @ U, right).T
+    return np.asarray(2 * U @ sent[f"{name}.S"] @ _on_the_side(W.T @ U, right).T)
 
 
 def _on_the_side(columns: np.ndarray, apart: np.ndarray) -> np.ndarray:
@@ -132,7 +132,7 @@ def drawn_core_by_hand(name: str, sent: Dense, draw: torch.Generator) -> np.ndar
 def vera_by_hand(name: str, sent: Dense, draw: torch.Generator) -> np.ndarray:
     out, in_, k, _ = CONVS[name].shape
     A0, B0 = (torch.randn(shape, generator=draw).double().numpy() for shape in ((5, in_ * k), (out * k, 5)))
-    return 2 * np.diag(sent[f"{name}.b"]) @ B0 @ A0 / math.sqrt(5 * in_ * k)
+    return np.asarray(2 * np.diag(sent[f"{name}.b"]) @ B0 @ A0 / math.sqrt(5 * in_ * k))
 
 
 def spread_by_hand(name: str, sent: Dense, draw: torch.Generator) -> np.ndarray:

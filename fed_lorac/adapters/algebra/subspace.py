@@ -7,6 +7,8 @@ of P is diag(left_c) H diag(right_c) / sqrt(n), H the Walsh-Hadamard matrix of m
 built.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -38,5 +40,4 @@ def spread(
 ) -> Float[Tensor, "*any n"]:
     """P z, of n numbers; |P z| = |z| but for what a last block that is cut off loses."""
     padded = F.pad(z, (0, right.shape[-1] - z.shape[-1])).unsqueeze(-2)
-    whole: Tensor = (left * walsh_hadamard(right * padded)).flatten(-2)
-    return whole[..., :n] / n**0.5
+    return (left * walsh_hadamard(right * padded)).flatten(-2)[..., :n] / math.sqrt(n)
