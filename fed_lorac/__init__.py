@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fed_lorac.config import Config, load_config, shipped_configs
     from fed_lorac.data.corruptions import corrupt
     from fed_lorac.export import export_run, load_adapter, load_network
+    from fed_lorac.pages.report import report
     from fed_lorac.reporting.compare import compare
     from fed_lorac.server.frame_strategy import FrameStrategy
     from fed_lorac.server.strategy import Strategy
@@ -62,6 +63,7 @@ __all__ = [
     "load_study",
     "lora_c",
     "methods",
+    "report",
     "run",
     "shipped_configs",
     "study",
@@ -86,6 +88,7 @@ _FOUND_IN = {
     "load_study": "fed_lorac.studies.result:load_study",
     "lora_c": "fed_lorac.adapters.lora_c",
     "methods": "fed_lorac.api.catalogue:methods",
+    "report": "fed_lorac.pages.report:report",
     "run": "fed_lorac.api.start:run",
     "shipped_configs": "fed_lorac.config:shipped_configs",
     "study": "fed_lorac.studies.start:study",

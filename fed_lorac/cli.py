@@ -21,6 +21,7 @@ from fed_lorac.commands.cache import cache
 from fed_lorac.commands.config import config
 from fed_lorac.commands.ending import Commands, ended
 from fed_lorac.commands.options import AsJson, Overrides, Overwrite, Source, err, out
+from fed_lorac.commands.report import report
 from fed_lorac.commands.run import run
 from fed_lorac.commands.study import study
 from fed_lorac.errors import ConfigError
@@ -47,6 +48,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 app.command()(run)
 app.command()(study)
+app.command()(report)
 app.command()(config)
 
 

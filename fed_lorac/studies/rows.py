@@ -5,17 +5,18 @@
 the study's own run of it over the same fleet and seed, from labels, in fp32 where there are several.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fed_lorac.config.resumed import WITHOUT_EFFECT
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.summaries import Summary, read_summary
 from fed_lorac.reporting.gain import gain_recovered, is_full, is_in_fp32
 from fed_lorac.studies.definition import Trial
 
-__all__ = ["Finding", "Row", "round_rows", "run_rows"]
+__all__ = ["Finding", "Row", "loose_rows", "round_rows", "run_rows"]
 
 Row = dict[str, Any]
 
@@ -42,8 +43,21 @@ class Finding:
 def run_rows(findings: Sequence[Finding]) -> list[Row]:
     """One row a run, in the study's order; what is not known is None."""
     summaries = [finding.summary for finding in findings]
-    full = _full_by_fleet(findings, summaries)
-    return [_row(finding, found, full) for finding, found in zip(findings, summaries, strict=True)]
+    fleets = [_fleet(finding.trial.config.to_flat()) for finding in findings]
+    full = _full_by_fleet(fleets, summaries)
+    return [
+        _row(finding, found, full.get(fleet)) for finding, found, fleet in zip(findings, summaries, fleets, strict=True)
+    ]
+
+
+def loose_rows(runs: Mapping[str, Summary]) -> list[Row]:
+    """One row a finished run that no study holds, by the name of each, with a study's columns."""
+    fleets = [_fleet(found["config"]) for found in runs.values()]
+    full = _full_by_fleet(fleets, list(runs.values()))
+    return [
+        {"arm": found["label"], "seed": found["seed"], "run": name, **_measured(found, full.get(fleet))}
+        for (name, found), fleet in zip(runs.items(), fleets, strict=True)
+    ]
 
 
 def round_rows(findings: Iterable[Finding]) -> list[Row]:
@@ -62,9 +76,9 @@ def _who(trial: Trial) -> Row:
     return {"arm": trial.arm, "seed": trial.seed, **point, "run": trial.digest}
 
 
-def _row(finding: Finding, found: Summary | None, full: Mapping[Any, Summary]) -> Row:
+def _row(finding: Finding, found: Summary | None, full: Summary | None) -> Row:
     said = {"status": finding.status, "error": finding.error, "seconds": finding.seconds}
-    return {**_who(finding.trial), **_measured(found, full.get(_fleet(finding.trial))), **said}
+    return {**_who(finding.trial), **_measured(found, full), **said}
 
 
 def _measured(found: Summary | None, full: Summary | None) -> Row:
@@ -97,18 +111,19 @@ def _worst(summary: Mapping[str, Any]) -> float | None:
     return min((value for value in found if value is not None), default=None)
 
 
-def _full_by_fleet(findings: Sequence[Finding], summaries: Sequence[Summary | None]) -> dict[Any, Summary]:
+def _full_by_fleet(fleets: Sequence[Hashable], summaries: Sequence[Summary | None]) -> dict[Hashable, Summary]:
     """Full fine-tuning's summary over each fleet and seed: that in fp32 first."""
-    found: dict[Any, Summary] = {}
-    for finding, its in zip(findings, summaries, strict=True):
+    found: dict[Hashable, Summary] = {}
+    for fleet, its in zip(fleets, summaries, strict=True):
         if its is None or not is_full(its):
             continue
-        before = found.get(key := _fleet(finding.trial))
+        before = found.get(fleet)
         if before is None or (is_in_fp32(its) and not is_in_fp32(before)):
-            found[key] = its
+            found[fleet] = its
     return found
 
 
-def _fleet(trial: Trial) -> tuple[Any, ...]:
-    """What runs over one fleet and seed share."""
-    return tuple((k, v) for k, v in sorted(trial.config.to_flat().items()) if not k.startswith(_OF_THE_METHOD))
+def _fleet(settings: Mapping[str, Any]) -> Hashable:
+    """What runs over one fleet and seed share, of all their settings."""
+    free = (*_OF_THE_METHOD, *WITHOUT_EFFECT)
+    return tuple((key, value) for key, value in sorted(settings.items()) if not key.startswith(free))

@@ -1,0 +1,50 @@
+"""Energy of the radio, where the ledger has it. Knows what is reported; not how it is drawn."""
+
+from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Row, Series
+from fed_lorac.pages.reported import Reported, ReportedRun
+from fed_lorac.pages.words import log_axis, mean_and_half, said
+
+__all__ = ["energy"]
+
+_TITLE = "Energy of the radio"
+_COLUMN = "energy_radio_j"
+
+
+def energy(found: Reported) -> Figure | Absent:
+    """Joules that a camera's radio takes in the whole run, by link: the mean over cameras."""
+    rows = [
+        {"arm": arm.label, "seed": run.seed, "run": run.row["run"], **its}
+        for arm in found.arms
+        for run in arm.runs
+        for its in _by_link(run)
+    ]
+    if not any(row["energy_j"] for row in rows):
+        return Absent(_TITLE, f"the runs' ledgers have no {_COLUMN}.")
+    links, words = sorted({row["link"] for row in rows}), [arm.label for arm in reversed(found.arms)]
+    series = []
+    for look, name in enumerate(links):
+        means = {
+            label: mean_and_half(row["energy_j"] for row in rows if (row["arm"], row["link"]) == (label, name))[0]
+            for label in words
+        }
+        its = [(value, label) for label, value in means.items() if value]
+        hover = [f"{label}\n{name}: {said(value)} J" for value, label in its]
+        series.append(Series(name, [value for value, _ in its], [label for _, label in its], hover, look))
+    values = [x for one in series for x in one.x]
+    chart = Plot(series, log_axis("joules, radio of one camera, the whole run", values), Axis(words=words))
+    low, high = (pick((row for row in rows if row["energy_j"]), key=lambda row: row["energy_j"]) for pick in (min, max))
+    caption = (
+        f"A camera's radio takes from {said(low['energy_j'])} J ({low['arm']} on {low['link']}) to "
+        f"{said(high['energy_j'])} J ({high['arm']} on {high['link']}) in the whole run, up and down together."
+    )
+    alt = f"Joules on a log axis, on {', '.join(links)}, for each of {len(words)} arms."
+    return Figure("energy", _TITLE, caption, alt, rows, chart)
+
+
+def _by_link(run: ReportedRun) -> list[Row]:
+    spent: dict[str, float] = {}
+    cameras: dict[str, set[int]] = {}
+    for row in run.cameras:
+        spent[row["link"]] = spent.get(row["link"], 0.0) + (row.get(_COLUMN) or 0.0)
+        cameras.setdefault(row["link"], set()).add(row["camera"])
+    return [{"link": name, "energy_j": joules / len(cameras[name])} for name, joules in spent.items()]

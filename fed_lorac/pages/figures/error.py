@@ -1,0 +1,51 @@
+"""How far what cameras fold is from the exact mean. Knows what is reported; not how it is drawn."""
+
+from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Series
+from fed_lorac.pages.reported import Reported
+from fed_lorac.pages.words import log_axis, mean_and_half, power_said, said
+
+__all__ = ["error"]
+
+_TITLE = "Aggregation error"
+
+
+def error(found: Reported) -> Figure | Absent:
+    """Each arm's aggregation error, round by round."""
+    rows = [
+        {
+            "arm": arm.label,
+            "seed": run.seed,
+            "run": run.row["run"],
+            "round": row["round"],
+            "aggregation_error": row["aggregation_error"],
+        }
+        for arm in found.arms
+        for run in arm.runs
+        for row in run.rounds
+        if row["aggregation_error"]
+    ]
+    if not rows:
+        return Absent(_TITLE, "no arm averages with an error.")
+    series, worst = [], dict[str, float]()
+    for arm in found.arms:
+        by_round: dict[int, list[float]] = {}
+        for row in rows:
+            if row["arm"] == arm.label:
+                by_round.setdefault(row["round"], []).append(row["aggregation_error"])
+        means = {number: sum(values) / len(values) for number, values in sorted(by_round.items())}
+        if means:
+            hover = [f"{arm.label}, round {number}\n{value:.2g}" for number, value in means.items()]
+            series.append(Series(arm.label, list(means), list(means.values()), hover, arm.look, line=True))
+            worst[arm.label] = mean_and_half(means.values())[0] or 0.0
+    y = log_axis("distance from the exact mean, over its norm", [row["aggregation_error"] for row in rows], power_said)
+    label, value = max(worst.items(), key=lambda one: one[1])
+    exact = [name for name, its in worst.items() if its < 1e-5]
+    caption = " ".join(
+        [
+            f"{label} folds what is {said(100 * value)} % away from the exact mean of the deltas, on average.",
+            *([f"Exact to rounding: {', '.join(exact)}."] if exact else []),
+            "1 would be as far away as the mean is long.",
+        ]
+    )
+    alt = f"Relative aggregation error on a log axis over rounds, {len(series)} curves."
+    return Figure("error", _TITLE, caption, alt, rows, Plot(series, Axis("round"), y))

@@ -1,0 +1,141 @@
+"""Accuracy against bytes: the figure that the product is for. Knows what is reported; not how it is drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fed_lorac.pages.chart import Absent, Axis, Figure, Level, Plot, Row, Series
+from fed_lorac.pages.reported import Arm, Reported
+from fed_lorac.pages.words import byte_axis, bytes_said, known, mean_and_half, percent, share_said
+
+__all__ = ["Point", "frontier", "levels", "on_front", "points"]
+
+_TITLE = "Accuracy against bytes"
+
+
+@dataclass(frozen=True)
+class Point:
+    """An arm's means over its seeds, and half of the 95 % interval of its accuracy."""
+
+    arm: Arm
+    total_bytes: float
+    accuracy: float
+    half: float | None
+    share: float | None
+    gain: float | None
+
+
+def points(found: Reported) -> list[Point]:
+    """The arms whose accuracy was measured."""
+    result = []
+    for arm in found.arms:
+        (accuracy, half), (total, _) = (mean_and_half(arm.values(name)) for name in ("accuracy", "total_bytes"))
+        share, gain = (mean_and_half(arm.values(name))[0] for name in ("share_of_full_fp32", "gain_recovered"))
+        if accuracy is not None and total is not None:
+            result.append(Point(arm, total, accuracy, half, share, gain))
+    return result
+
+
+def on_front(all_points: Sequence[Point]) -> list[Point]:
+    """The Pareto front, by means: no other arm is as accurate for as few bytes. The fewest bytes first."""
+    front: list[Point] = []
+    for point in sorted(all_points, key=lambda point: (point.total_bytes, -point.accuracy)):
+        if not front or point.accuracy > front[-1].accuracy:
+            front.append(point)
+    return front
+
+
+def levels(found: Reported) -> list[Level]:
+    """What the fleet reaches for nothing, and with full fine-tuning; none where runs are over several fleets."""
+    if not found.one_fleet:
+        return []
+    free = mean_and_half({run.seed: run.free_accuracy for run in found.runs}.values())[0]
+    full = mean_and_half({run.seed: run.row["full_accuracy"] for run in found.runs}.values())[0]
+    named = (("nothing sent (zero-byte)", free), ("full fine-tuning", full))
+    return [Level(f"{name}, {percent(at)}", at) for name, at in named if at is not None]
+
+
+def frontier(found: Reported) -> Figure | Absent:
+    """Each arm's accuracy against all it sends, up and down, with the Pareto front."""
+    measured = [point for point in points(found) if point.total_bytes > 0]
+    if not measured:
+        return Absent(_TITLE, "no arm that sends anything was measured.")
+    front, rows = on_front(measured), _rows(found)
+    series = [one for point in measured for one in _series(point)]
+    if len(front) > 1:
+        xs, ys = [point.total_bytes for point in front], [point.accuracy for point in front]
+        series.insert(0, Series("Pareto front", xs, ys, [], steps=True))
+    sizes = [row["total_bytes"] for row in rows]
+    x = byte_axis("bytes of the whole run, up + down" + _under(found), sizes, found.full_bytes)
+    chart = Plot(series, x, Axis("accuracy, each camera in its weather", percent=True), levels(found))
+    alt = f"{len(measured)} arms by total bytes on a log axis and accuracy. On the Pareto front: " + "; ".join(
+        f"{point.arm.label}, {percent(point.accuracy)} for {bytes_said(point.total_bytes)}" for point in front
+    )
+    return Figure("frontier", _TITLE, _caption(found, measured, front), f"{alt}.", rows, chart)
+
+
+def _under(found: Reported) -> str:
+    return "\n(below: share of full fine-tuning in fp32)" if found.full_bytes else ""
+
+
+def _rows(found: Reported) -> list[Row]:
+    front = {point.arm.label for point in on_front([point for point in points(found) if point.total_bytes > 0])}
+    columns = ("seed", "run", "total_bytes", "share_of_full_fp32", "accuracy", "zero_byte_accuracy", "full_accuracy")
+    return [
+        {"arm": arm.label, **{name: run.row[name] for name in columns}, "on_front": arm.label in front}
+        for arm in found.arms
+        for run in arm.runs
+        if run.row["accuracy"] is not None and run.row["total_bytes"] > 0
+    ]
+
+
+def _series(point: Point) -> list[Series]:
+    arm = point.arm
+    gain = "" if point.gain is None else f"\n{100 * point.gain:.0f} % of full fine-tuning's gain"
+    said = f"{bytes_said(point.total_bytes)}, {share_said(point.share)} of full (fp32)"
+    hover = f"{arm.label}\n{percent(point.accuracy, point.half)}, seeds: {len(arm.runs)}\n{said}{gain}"
+    mean = Series(arm.label, [point.total_bytes], [point.accuracy], [hover], arm.look, error=[point.half])
+    runs = [run for run in arm.runs if run.row["accuracy"] is not None]
+    each = Series(
+        arm.label,
+        [run.row["total_bytes"] for run in runs],
+        [run.row["accuracy"] for run in runs],
+        [f"{arm.label}\n{run.name}\n{percent(run.row['accuracy'])}" for run in runs],
+        arm.look,
+        faint=True,
+    )
+    return [each, mean] if len(runs) > 1 else [mean]
+
+
+def _caption(found: Reported, measured: Sequence[Point], front: Sequence[Point]) -> str:
+    said = [f"On the front: {'; '.join(_said(point) for point in front)}."]
+    said += _gains([point for point in measured if point.share is None or point.share < 1])
+    if not known(point.gain for point in measured):
+        said.append("Without a run of full fine-tuning nothing is known of the share of its gain.")
+    many = len(found.seeds) > 1
+    said.append(
+        "Bars are 95 % intervals over the seeds, pale points single seeds: where bars overlap, seeds may decide."
+        if many
+        else "One seed: small differences may be chance."
+    )
+    return " ".join(said)
+
+
+def _gains(others: Sequence[Point]) -> list[str]:
+    """What keeping a share of full fine-tuning's gain takes at least, each arm once, at the most that it keeps."""
+    found: dict[str, str] = {}
+    for asked in (1.0, 0.9, 0.5):
+        enough = [point for point in others if point.gain is not None and point.gain >= asked]
+        if enough:
+            least = min(enough, key=lambda point: point.total_bytes)
+            text = f"At least {share_said(asked)} of full fine-tuning's gain takes {_cost(least)} ({least.arm.label})."
+            found.setdefault(least.arm.label, text)
+    return list(found.values())
+
+
+def _said(point: Point) -> str:
+    return f"{point.arm.label} ({percent(point.accuracy)} for {bytes_said(point.total_bytes)})"
+
+
+def _cost(point: Point) -> str:
+    share = "" if point.share is None else f", {share_said(point.share)} of full fine-tuning in fp32"
+    return f"{bytes_said(point.total_bytes)}{share}"

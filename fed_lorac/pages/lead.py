@@ -1,0 +1,93 @@
+"""What a page says first: one paragraph and four numbers. Knows what is reported; not how it is shown."""
+
+from fed_lorac.pages.chart import Row
+from fed_lorac.pages.figures.frontier import Point, points
+from fed_lorac.pages.reported import Reported
+from fed_lorac.pages.words import bytes_said, known, mean_and_half, percent, share_said
+
+__all__ = ["lead", "tiles"]
+
+
+def lead(found: Reported) -> str:
+    """What was run, what it gave, what it cost."""
+    measured, said = points(found), [_what(found)]
+    free = mean_and_half(run.free_accuracy for run in found.runs)[0] if found.one_fleet else None
+    full = mean_and_half(run.row["full_accuracy"] for run in found.runs)[0] if found.one_fleet else None
+    if free is not None:
+        said.append(f"With nothing sent the fleet reaches {percent(free)}.")
+    if full is not None and found.full_bytes:
+        said.append(f"Full fine-tuning reaches {percent(full)} for {bytes_said(found.full_bytes)} in fp32.")
+    if measured:
+        best = _best(measured)
+        said.append(f"{_subject(found, best)} {percent(best.accuracy, best.half)} for {_cost(best)}.")
+        least = _cheapest(measured, 0.9)
+        if least is not None and least is not best:
+            said.append(
+                f"The cheapest arm that keeps 90 % of full fine-tuning's gain is {least.arm.label}: "
+                f"{percent(least.accuracy, least.half)} for {_cost(least)}."
+            )
+        elif least is None and known(point.gain for point in measured):
+            said.append("No arm but full fine-tuning itself keeps 90 % of its gain.")
+    return " ".join(said)
+
+
+def _what(found: Reported) -> str:
+    first, seeds = found.runs[0].summary, len(found.seeds)
+    cameras = first.get("cameras_measured", {}).get("of")
+    weathers = ", ".join(name.replace("_", " ") for name in first["per_corruption"])
+    fleet = f"{_count(cameras, 'camera')} on {first['data']}" if cameras else str(first["data"])
+    what = "One run" if len(found.runs) == 1 else f"{len(found.runs)} runs: {_count(len(found.arms), 'arm')}"
+    over = "" if len(found.runs) == 1 else f", {_count(seeds, 'seed')}"
+    if not found.one_fleet:
+        return f"{what}{over}, over several fleets or lengths, so that arms do not compare one to one."
+    return f"{what}{over}; {fleet} in {weathers}; {_count(first['rounds'], 'round')}."
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _subject(found: Reported, best: Point) -> str:
+    if len(found.arms) == 1:
+        return f"{best.arm.label} reaches"
+    return f"The most accurate arm that sends less, {best.arm.label}, reaches"
+
+
+def _best(measured: list[Point]) -> Point:
+    """The most accurate arm that sends less than full fine-tuning does in fp32, where there is one."""
+    less = [point for point in measured if point.share is not None and point.share < 1]
+    return max(less or measured, key=lambda point: point.accuracy)
+
+
+def _cost(point: Point) -> str:
+    share = "" if point.share is None else f", {share_said(point.share)} of full fine-tuning in fp32"
+    return f"{bytes_said(point.total_bytes)}{share}"
+
+
+def _cheapest(measured: list[Point], gain: float) -> Point | None:
+    enough = [
+        point
+        for point in measured
+        if point.gain is not None and point.gain >= gain and (point.share is None or point.share < 1)
+    ]
+    return min(enough, key=lambda point: point.total_bytes, default=None)
+
+
+def tiles(found: Reported) -> Row:
+    """A few numbers by what they are."""
+    measured = points(found)
+    if not measured:
+        return {"finished runs": f"{len(found.runs)}"}
+    best = _best(measured)
+    least = _cheapest(measured, 0.9)
+    shown = {f"most accurate below full's bytes: {best.arm.label}": percent(best.accuracy)}
+    free = mean_and_half(run.free_accuracy for run in found.runs)[0] if found.one_fleet else None
+    if free is not None:
+        shown["with nothing sent"] = percent(free)
+    if least is not None:
+        shown[f"for 90 % of full fine-tuning's gain: {least.arm.label}"] = bytes_said(least.total_bytes)
+        shown["of full fine-tuning's bytes in fp32, the same"] = share_said(least.share)
+    else:
+        shown["sent, up + down"] = bytes_said(best.total_bytes)
+        shown["of full fine-tuning's bytes in fp32"] = share_said(best.share)
+    return shown

@@ -1,0 +1,202 @@
+"""What a page is about: runs out of their folders, in arms. Knows the folders of runs and studies; not figures."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fed_lorac.api.result import load_run
+from fed_lorac.errors import RunError
+from fed_lorac.pages.chart import Row
+from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, read_rows
+from fed_lorac.records.summaries import Summary, free_accuracy, read_summary
+from fed_lorac.reporting.alike import ComparedRun, check_alike, rows_of
+from fed_lorac.runtime.files import home_expanded
+from fed_lorac.studies.folder import RUNS_TABLE, TUNING_TABLE
+from fed_lorac.studies.result import load_study
+from fed_lorac.studies.rows import loose_rows
+
+__all__ = ["Arm", "Reported", "ReportedRun", "read_reported"]
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """A finished run: its row as in study.csv, and its folder, whose files are read when they are first asked for."""
+
+    row: Row
+    folder: Path
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return int(self.row["seed"])
+
+    @property
+    def name(self) -> str:
+        """What hovering over it says first."""
+        return f"seed {self.seed}, run {self.row['run']}"
+
+    @cached_property
+    def summary(self) -> Summary:
+        """summary.json."""
+        return read_summary(self.folder)
+
+    @cached_property
+    def rounds(self) -> list[Row]:
+        """rounds.jsonl."""
+        return read_rows(self.folder / ROUNDS_FILE).rows
+
+    @cached_property
+    def cameras(self) -> list[Row]:
+        """cameras.jsonl."""
+        return read_rows(self.folder / CAMERAS_FILE).rows
+
+    @property
+    def free_accuracy(self) -> float | None:
+        """What the fleet reaches with nothing sent."""
+        return free_accuracy(self.summary)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that differ in their seed alone, at least one. `look`: the number of its colour and shape."""
+
+    label: str
+    runs: Sequence[ReportedRun]
+    look: int = 0
+    not_finished: int = 0
+
+    def values(self, column: str) -> list[Any]:
+        """What each run's row has."""
+        return [run.row[column] for run in self.runs]
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Everything a page is about: arms with their finished runs, those that send least first."""
+
+    title: str
+    folder: Path
+    arms: Sequence[Arm]
+    errors: Sequence[str] = ()
+    remarks: Sequence[str] = ()
+    tuning: Sequence[Row] = ()
+
+    @property
+    def runs(self) -> list[ReportedRun]:
+        """All finished runs."""
+        return [run for arm in self.arms for run in arm.runs]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of all runs."""
+        return sorted({run.seed for run in self.runs})
+
+    @cached_property
+    def one_fleet(self) -> bool:
+        """Whether all runs of a seed share the fleet: the base measures the same on it."""
+        facts = {(run.seed, run.free_accuracy, *run.summary["per_corruption"]) for run in self.runs}
+        full = {(run.seed, run.summary["full_fp32_total_bytes"]) for run in self.runs}
+        rounds = {run.summary["rounds"] for run in self.runs}
+        return len(facts) == len(full) == len(self.seeds) and len(rounds) == 1
+
+    @property
+    def full_bytes(self) -> float | None:
+        """What full fine-tuning sends in fp32, the mean over seeds; None: unknown, or over several fleets."""
+        found = {run.seed: run.summary["full_fp32_total_bytes"] for run in self.runs}
+        return fmean(found.values()) if self.one_fleet and None not in found.values() else None
+
+
+def read_reported(paths: Sequence[Path], title: str = "") -> Reported:
+    """The runs and studies in these folders.
+
+    Raises:
+        RunError: a folder holds neither, or none of them has a finished run.
+    """
+    folders = list(dict.fromkeys(home_expanded(path).absolute() for path in paths))
+    studies = [folder for folder in folders if (folder / f"{RUNS_TABLE}.parquet").is_file()]
+    runs = [folder for folder in folders if folder not in studies]
+    for folder in runs:
+        _check_run(folder)
+    arms, errors, tuning = list[Arm](), list[str](), list[Row]()
+    for folder in studies:
+        rows = _table(folder, RUNS_TABLE)
+        arms += _named(folder, _arms(folder, rows), alone=len(folders) == 1)
+        errors += [f"{_place(row, rows)}, seed {row['seed']}: {row['error']}" for row in rows if row["error"]]
+        tuning += _table(folder, TUNING_TABLE) if (folder / f"{TUNING_TABLE}.parquet").is_file() else []
+    loose, remarks = _loose(runs)
+    arms += loose
+    if not arms:
+        raise RunError(
+            f"A report is of finished runs; {', '.join(map(str, folders))} has none yet. Wait for the first, or go on "
+            "with `fed-lorac study` or `fed-lorac run --resume`."
+        )
+    ordered = sorted(arms, key=lambda arm: arm.runs[0].row["total_bytes"])
+    looks = [replace(arm, look=number) for number, arm in enumerate(ordered)]
+    return Reported(title or _title(folders), folders[0], looks, errors, remarks, tuning)
+
+
+def _check_run(folder: Path) -> None:
+    """Raise `RunError` where no run began, be it that a study is still being tuned."""
+    if (folder / f"{TUNING_TABLE}.parquet").is_file():
+        raise RunError(
+            f"A report is of finished runs; {folder} is a study whose tuning goes on. Wait for its first run."
+        )
+    if not (folder / ROUNDS_FILE).is_file():
+        raise RunError(
+            f"A report is about runs ({ROUNDS_FILE} in their folder) and studies ({RUNS_TABLE}.parquet); {folder} "
+            f"{'has neither' if folder.is_dir() else 'is not there'}. Give the folder that `fed-lorac run` or "
+            "`fed-lorac study` names at its end."
+        )
+
+
+def _title(folders: Sequence[Path]) -> str:
+    return folders[0].name if len(folders) == 1 else f"{len(folders)} runs and studies"
+
+
+def _table(folder: Path, name: str) -> list[Row]:
+    import pandas as pd  # noqa: PLC0415  (half a second, for those who look at tables)
+
+    table = load_study(folder).runs if name == RUNS_TABLE else pd.read_parquet(folder / f"{name}.parquet")
+    return [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def _arms(folder: Path, rows: Sequence[Row]) -> list[Arm]:
+    study, groups = load_study(folder), dict[str, list[Row]]()
+    for row in rows:
+        groups.setdefault(_place(row, rows), []).append(row)
+    found = []
+    for label, group in groups.items():
+        done = [ReportedRun(row, study.run(row["run"]).path) for row in group if row["status"] == "finished"]
+        if done:
+            found.append(Arm(label, done, not_finished=len(group) - len(done)))
+    return found
+
+
+def _place(row: Row, rows: Sequence[Row]) -> str:
+    """The arm and the settings of the grid that vary within it; what tuning chose is one value, and goes unsaid."""
+    its = [other for other in rows if other["arm"] == row["arm"]]
+    varied = [key for key in row if "." in key and len({other[key] for other in its}) > 1]
+    return ", ".join([str(row["arm"]), *(f"{key.rpartition('.')[2]} {row[key]}" for key in varied)])
+
+
+def _named(folder: Path, arms: Iterable[Arm], *, alone: bool) -> list[Arm]:
+    return list(arms) if alone else [replace(arm, label=f"{folder.name}: {arm.label}") for arm in arms]
+
+
+def _loose(folders: Sequence[Path]) -> tuple[list[Arm], list[str]]:
+    """Runs that no study holds, in arms as `fed-lorac compare` has them, and what a reader must know of them."""
+    loaded = [load_run(folder) for folder in folders]
+    remarks = [f"{run.path} is not finished, and left out." for run in loaded if not run.finished]
+    compared = [ComparedRun.read(run.path) for run in loaded if run.finished]
+    if not compared:
+        return [], remarks
+    try:
+        check_alike(compared)
+    except RunError as differ:
+        remarks.append(str(differ))
+    rows = loose_rows({run.folder: run.summary for run in compared})
+    by_folder = {row["run"]: ReportedRun({**row, "run": Path(row["run"]).name}, Path(row["run"])) for row in rows}
+    return [Arm(row.label, [by_folder[run.folder] for run in row.runs]) for row in rows_of(compared)], remarks

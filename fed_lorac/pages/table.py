@@ -1,0 +1,46 @@
+"""The table at the end of a page: a row an arm. Knows what is reported; not HTML."""
+
+from collections.abc import Callable
+
+from fed_lorac.pages.figures.air import time_said
+from fed_lorac.pages.reported import Arm, Reported
+from fed_lorac.pages.words import known, mean_and_half, percent, share_said
+
+__all__ = ["NOTE", "table"]
+
+NOTE = (
+    "Mean ± half of the 95 % interval over the seeds. Bytes are whole messages up and down, all cameras and rounds. "
+    "Radio time: a camera's uplink of the whole run on the slowest link of the fleet."
+)
+
+
+def table(found: Reported) -> tuple[list[str], list[list[str]]]:
+    """Headers, and a row of cells an arm."""
+    cells: dict[str, Callable[[Arm], str]] = {
+        "arm": lambda arm: arm.label,
+        "seeds": _seeds,
+        "accuracy": lambda arm: percent(*mean_and_half(arm.values("accuracy"))),
+        "clear air": lambda arm: percent(*mean_and_half(arm.values("accuracy_clean"))),
+        "worst weather": lambda arm: percent(mean_and_half(arm.values("accuracy_worst_weather"))[0]),
+        "nothing sent": lambda arm: percent(mean_and_half(run.free_accuracy for run in arm.runs)[0]),
+        "gain recovered": lambda arm: _gain(mean_and_half(arm.values("gain_recovered"))[0]),
+        "bytes up + down": lambda arm: f"{mean_and_half(arm.values('total_bytes'))[0] or 0:,.0f}",
+        "of full, fp32": lambda arm: share_said(mean_and_half(arm.values("share_of_full_fp32"))[0]),
+        "of full, same codec": lambda arm: share_said(mean_and_half(arm.values("share_of_full_same_codec"))[0]),
+        "radio time": _days,
+    }
+    return list(cells), [[cell(arm) for cell in cells.values()] for arm in found.arms]
+
+
+def _seeds(arm: Arm) -> str:
+    return f"{len(arm.runs)} of {len(arm.runs) + arm.not_finished}" if arm.not_finished else f"{len(arm.runs)}"
+
+
+def _gain(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f} %"
+
+
+def _days(arm: Arm) -> str:
+    slowest = [max(known(its["adapter"] for its in run.summary["days"].values()), default=None) for run in arm.runs]
+    mean = mean_and_half(slowest)[0]
+    return "-" if not mean else time_said(mean)
