@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import trainable_parameters
 from fed_lorac.adapters.algebra.subspace import draw_signs, spread, walsh_hadamard
-from fed_lorac.adapters.conv_adapter import adapted_layers
+from fed_lorac.adapters.branches import adapted_layers
 from fed_lorac.adapters.lora_xs import LoraXs, singular_bases
 from fed_lorac.adapters.subspace import Subspace
 from fed_lorac.errors import FactorError
