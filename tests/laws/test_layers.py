@@ -8,7 +8,8 @@ import pytest
 from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter, trainable_parameters
-from fed_lorac.adapters.conv_adapter import ConvAdapter, adapted_layers
+from fed_lorac.adapters.branches import adapted_layers
+from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.adapters.deltas import changed_names
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.models import build
@@ -69,6 +70,11 @@ def test_a_pattern_that_names_no_layer_is_refused_with_the_layers_there_are() ->
         ) as raised:
             ADAPTERS.make("lora-c", layers=wrong).attach(plain(), torch_stream(0, "adapter"))
     assert "Did you mean 'layer2.0.conv1'?" in str(raised.value)
+
+
+def test_only_a_run_lets_its_server_choose() -> None:
+    with pytest.raises(FactorError, match=r"Only the server of a run chooses layers; name them here. There are layer1"):
+        ADAPTERS.make("lora-c", layers="auto").fit_to(plain())
 
 
 def test_a_frozen_basis_stays_on_the_same_layers() -> None:

@@ -490,7 +490,7 @@ def test_the_model_and_each_cameras_part_of_it_are_written(heard: tuple[Path, Ov
         assert np.allclose(weight.numpy() + change(adapter, name, weight.shape), expected, atol=1e-6)
         for camera, frame in messages.own(2).items():
             part = change(cameras, f"own-{int(cameras[f'own.camera-{camera}'])}.{name}", weight.shape)
-            has = weight.numpy() + product(frame, base, templates=known)[stem].reshape(weight.shape)
+            has = weight.numpy() + product(frame, base, templates=messages.templates)[stem].reshape(weight.shape)
             assert np.allclose(model[name].numpy() + part, has, atol=1e-6)
 
 
