@@ -23,7 +23,7 @@ from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.build_strategy import full_messages, strategy_of, update_message_bytes
 from fed_lorac.wire.frame import encode, inspect, payload_bytes
 
-__all__ = ["wasteful"]
+__all__ = ["update_of", "wasteful"]
 
 FAR_MORE = 4
 """So many times what cameras send up, or what another strategy would send down, is worth a remark."""
@@ -42,7 +42,7 @@ def wasteful(experiment: Experiment, update: Update) -> str | None:
     )
     if sent <= FAR_MORE * needed:
         return None
-    others = [(_update_of(_under(experiment, other)), other, said) for other, said in _others(config)]
+    others = [(update_of(_under(experiment, other)), other, said) for other, said in _others(config)]
     best = min(others, key=lambda one: len(one[0].frame), default=None)
     if best is None or len(best[0].frame) * FAR_MORE > len(update.frame):
         return None
@@ -80,7 +80,7 @@ def _under(experiment: Experiment, config: Config) -> Experiment:
     return replace(experiment, config=config, plan=replace(plan, budget_bytes=experiment.plan.budget_bytes))
 
 
-def _update_of(experiment: Experiment) -> Update:
+def update_of(experiment: Experiment) -> Update:
     """The first update that a strategy makes of some state: its size follows from shapes.
 
     A server optimizer and an aggregator change values alone; the simplest of them stand in.
