@@ -38,6 +38,7 @@ ADAPTERS = Kind(
     "an adapter of your own is a class that extends fed_lorac.adapters.adapter.Adapter, or one of its kinds",
     "fed_lorac.adapters.adapter:Adapter",
     also={"bn-affine": "norm-affine"},
+    joined="fed_lorac.adapters.parts:Parts",
 )
 
 OBJECTIVES = Kind(

@@ -11,7 +11,6 @@ from rich.table import Table
 from fed_lorac.adapters.targets import ALL_LAYERS
 from fed_lorac.registry import ADAPTERS
 from fed_lorac.reporting.sizes import Sizes
-from fed_lorac.runtime.settings import rules_of
 
 __all__ = ["sizes_table"]
 
@@ -82,4 +81,4 @@ def _share(part: int, whole: int) -> str:
 
 
 def _has_rank(method: str) -> bool:
-    return "rank" in rules_of(ADAPTERS.load(method))
+    return "rank" in ADAPTERS.rules(method)

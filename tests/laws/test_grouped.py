@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import trainable_parameters
 from fed_lorac.adapters.algebra.factors import delta, to_view, view_of
-from fed_lorac.adapters.conv_adapter import AdaptedConv2d, ConvAdapter, inject
+from fed_lorac.adapters.branches import AdaptedConv2d, inject
+from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.adapters.targets import auto_rank_mode, classifier_of
 from fed_lorac.aggregation.delta_sum import DeltaSum, compressed
 from fed_lorac.errors import FactorError
