@@ -14,7 +14,7 @@ from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.registry import ADAPTERS, STRATEGIES
 from fed_lorac.reporting.plan import MethodSizes
 from fed_lorac.seeds import stream
-from fed_lorac.simulation.waste import update_of
+from fed_lorac.simulation.waste import first_update
 from fed_lorac.wire.frame import encode
 
 __all__ = ["OWN", "configs_of", "sizes_of"]
@@ -76,4 +76,5 @@ def _frame_bytes(experiment: Experiment) -> tuple[int, int]:
     state = {name: torch.zeros(shape) for name, shape in uplink_template(experiment).items()}
     share = codec.table(Topk).share
     up = encode(state, dtype=codec.build("up"), base="", rng=stream(0, "weighed"), topk_share=share)
-    return len(up), len(update_of(experiment).frame)
+    highest = [experiment.adapters.index(experiment.adapter)]
+    return len(up), len(first_update(experiment, highest).frame)
