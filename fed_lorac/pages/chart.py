@@ -4,9 +4,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Absent", "Axis", "Bars", "Chart", "Figure", "Heat", "Level", "Picture", "Plot", "Row", "Series"]
+__all__ = [
+    "MOST_NAMES",
+    "Absent",
+    "Axis",
+    "Bars",
+    "Chart",
+    "Figure",
+    "Heat",
+    "Level",
+    "Picture",
+    "Plot",
+    "Row",
+    "Series",
+]
 
 Row = dict[str, Any]
+
+MOST_NAMES = 20
+"""A legend of more would take the room of the figure: the pointer says which is which, and the table has them all."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +33,8 @@ class Axis:
     log: bool = False
     percent: bool = False
     ticks: Mapping[float, str] = field(default_factory=dict)
+    span: tuple[float, float] | None = None
+    """What is shown first, where that is not all."""
     words: Sequence[str] = ()
     """The places of an axis of words, the first at the bottom."""
 
@@ -36,6 +54,7 @@ class Series:
     look: int | None = None
     error: Sequence[float | None] = ()
     labels: Sequence[str] = ()
+    labels_left: bool = False
     line: bool = False
     steps: bool = False
     faint: bool = False

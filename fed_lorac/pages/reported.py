@@ -90,6 +90,11 @@ class Reported:
         return [run for arm in self.arms for run in arm.runs]
 
     @property
+    def sending(self) -> list[Arm]:
+        """The arms that send anything."""
+        return [arm for arm in self.arms if any(arm.values("total_bytes"))]
+
+    @property
     def seeds(self) -> list[int]:
         """The seeds of all runs."""
         return sorted({run.seed for run in self.runs})

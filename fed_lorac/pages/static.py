@@ -3,7 +3,7 @@
 import io
 from typing import TYPE_CHECKING, Any
 
-from fed_lorac.pages.chart import Bars, Chart, Heat, Picture, Plot, Series
+from fed_lorac.pages.chart import MOST_NAMES, Bars, Chart, Heat, Picture, Plot, Series
 from fed_lorac.pages.palette import NEUTRAL, SHADES, colour, shape
 from fed_lorac.pages.words import wrapped
 
@@ -53,7 +53,7 @@ def _file(paper: "Paper", kind: str, **how: Any) -> bytes:
 def _height_in(chart: Chart) -> float:
     if isinstance(chart, Plot):
         named = len([one for one in chart.series if one.name and not one.faint])
-        return _rows_in(len(chart.y.words)) if chart.y.words else 4.2 + 0.1 * named
+        return _rows_in(len(chart.y.words)) if chart.y.words else 4.2 + 0.1 * min(named, MOST_NAMES)
     if isinstance(chart, Picture):
         return 1.05 * _WIDTH_IN / chart.columns * -(-len(chart.images) // chart.columns) * 1.2
     return _rows_in(len(chart.y) if isinstance(chart, Heat) else len(chart.words)) + 0.3
@@ -69,17 +69,18 @@ def _plot(chart: Plot, paper: "Paper") -> None:
         axes.set_yticks(range(len(chart.y.words)), [wrapped(word, 30) for word in chart.y.words])
         axes.set_ylim(-0.6, len(chart.y.words) - 0.4)
     places = {word: place for place, word in enumerate(chart.y.words)}
+    crowded = len({one.name for one in chart.series}) > MOST_NAMES
     for one in chart.series:
-        _series(one, axes, [places.get(y, y) for y in one.y])
-    for level in chart.levels:
-        axes.axhline(level.at, color=NEUTRAL, linestyle="--", linewidth=1, zorder=1)
-        place = axes.get_yaxis_transform()
-        axes.text(0.01, level.at, level.name, transform=place, va="bottom", fontsize=8, color="#444444")
+        _series(one, axes, [places.get(y, y) for y in one.y], in_legend=one.steps or not crowded)
+    for level, dash in zip(chart.levels, ("--", "-."), strict=False):
+        axes.axhline(level.at, color=NEUTRAL, linestyle=dash, linewidth=1, zorder=1, label=level.name)
     for name, axis in (("x", chart.x), ("y", chart.y)):
         own = getattr(axes, f"{name}axis")
         getattr(axes, f"set_{name}label")(axis.title)
         if axis.log:
             _set_log(axes, name, list(axis.ticks.items()))
+        if axis.span:
+            getattr(axes, f"set_{name}lim")(*axis.span)
         if axis.percent:
             own.set_major_formatter(_percents())
     handles, labels = axes.get_legend_handles_labels()
@@ -96,12 +97,12 @@ def _set_log(axes: "Axes", name: str, ticks: list[tuple[float, str]]) -> None:
     getattr(axes, f"set_{name}ticks")([], minor=True)
 
 
-def _series(one: Series, axes: "Axes", y: list[Any]) -> None:
+def _series(one: Series, axes: "Axes", y: list[Any], *, in_legend: bool) -> None:
     axes.errorbar(
         one.x,
         y,
         yerr=[half or 0 for half in one.error] or None,
-        label="" if one.faint else one.name,
+        label=one.name if in_legend and not one.faint else "",
         color=colour(one.look),
         marker="" if one.steps else shape(one.look, 1),
         markersize=3 if one.faint else 6,
@@ -112,7 +113,10 @@ def _series(one: Series, axes: "Axes", y: list[Any]) -> None:
         zorder=1 if one.steps else 3,
     )
     for x, height, label in zip(one.x, y, one.labels, strict=False):
-        axes.annotate(label, (x, height), xytext=(4, 5), textcoords="offset points", fontsize=8)
+        left = one.labels_left
+        place = (-4 if left else 4, 5)
+        side: Any = "right" if left else "left"
+        axes.annotate(label, (x, height), xytext=place, textcoords="offset points", ha=side, fontsize=8)
 
 
 def _heat(chart: Heat, paper: "Paper") -> None:

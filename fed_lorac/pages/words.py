@@ -12,6 +12,7 @@ __all__ = [
     "byte_axis",
     "bytes_said",
     "known",
+    "listed",
     "log_axis",
     "mean_and_half",
     "percent",
@@ -57,6 +58,12 @@ def said(value: float) -> str:
 def wrapped(text: str, width: int = 24) -> str:
     """A long name on several lines."""
     return "\n".join(textwrap.wrap(text, width)) or text
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names in a sentence, the first of many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def known(values: Iterable[float | None]) -> list[float]:

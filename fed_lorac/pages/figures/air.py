@@ -16,7 +16,7 @@ def air(found: Reported) -> Figure | Absent:
     rows = _rows(found)
     if not known(row["days"] for row in rows if row["days"]):
         return Absent(_TITLE, "nothing was sent.")
-    links, words = list(dict.fromkeys(row["link"] for row in rows)), [arm.label for arm in reversed(found.arms)]
+    links, words = list(dict.fromkeys(row["link"] for row in rows)), [arm.label for arm in reversed(found.sending)]
     series = []
     for look, name in enumerate(links):
         means = {
@@ -59,7 +59,7 @@ def _rows(found: Reported) -> list[Row]:
             "days": days["adapter"],
             "days_full_fp32": days["full_fp32"],
         }
-        for arm in found.arms
+        for arm in found.sending
         for run in arm.runs
         for name, days in run.summary["days"].items()
     ]

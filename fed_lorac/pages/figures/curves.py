@@ -2,8 +2,8 @@
 
 from itertools import accumulate
 
-from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Row, Series
-from fed_lorac.pages.figures.frontier import levels
+from fed_lorac.pages.chart import Absent, Figure, Plot, Row, Series
+from fed_lorac.pages.figures.levels import accuracy_axis, free_and_full, levels
 from fed_lorac.pages.reported import Arm, Reported, ReportedRun
 from fed_lorac.pages.words import byte_axis, bytes_said, mean_and_half, percent
 
@@ -25,7 +25,8 @@ def curves(found: Reported) -> Figure | Absent:
         [_first_above(found, by_arm), "Each point is a measured round; a curve that is still rising has not converged."]
     )
     alt = f"Accuracy over bytes so far, {len(series)} curves, one for each arm."
-    chart = Plot(series, x, Axis("accuracy, mean over seeds", percent=True), levels(found))
+    y = accuracy_axis(found, "accuracy, mean over seeds", [y for one in series for y in one.y])
+    chart = Plot(series, x, y, levels(found))
     return Figure("curves", _TITLE, caption, alt, rows, chart)
 
 
@@ -68,8 +69,8 @@ def _series(arm: Arm, rows: list[Row]) -> Series:
 
 def _first_above(found: Reported, by_arm: dict[str, list[Row]]) -> str:
     """Which arm is first above what is free, and for how many bytes."""
-    free = mean_and_half(run.free_accuracy for run in found.runs)[0]
-    if free is None or not found.one_fleet:
+    free, _ = free_and_full(found)
+    if free is None:
         return "Each arm starts at what its first round costs."
     above = [
         (row["total_bytes"], label, row) for label, rows in by_arm.items() for row in rows if row["accuracy"] > free

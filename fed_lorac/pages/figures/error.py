@@ -2,7 +2,7 @@
 
 from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Series
 from fed_lorac.pages.reported import Reported
-from fed_lorac.pages.words import log_axis, mean_and_half, power_said, said
+from fed_lorac.pages.words import listed, log_axis, mean_and_half, power_said, said
 
 __all__ = ["error"]
 
@@ -43,7 +43,7 @@ def error(found: Reported) -> Figure | Absent:
     caption = " ".join(
         [
             f"{label} folds what is {said(100 * value)} % away from the exact mean of the deltas, on average.",
-            *([f"Exact to rounding: {', '.join(exact)}."] if exact else []),
+            *([f"Exact to rounding: {listed(exact)}."] if exact else []),
             "1 would be as far away as the mean is long.",
         ]
     )
