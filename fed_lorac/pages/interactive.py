@@ -26,7 +26,14 @@ def interactive(chart: Plot | Heat | Bars) -> Values:
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
         "margin": {"l": 8, "r": 16, "t": 8, "b": 8},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "yanchor": "bottom",
+            "itemsizing": "constant",
+            "itemwidth": 40,
+        },
     }
     return {"data": data, "layout": {**shared, **layout}}
 

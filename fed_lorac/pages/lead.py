@@ -80,7 +80,8 @@ def tiles(found: Reported) -> Row:
         return {"finished runs": f"{len(found.runs)}"}
     best = _best(measured)
     least = _cheapest(measured, 0.9)
-    shown = {f"most accurate below full's bytes: {best.arm.label}": percent(best.accuracy)}
+    name = "accuracy" if len(found.arms) == 1 else f"most accurate below full's bytes: {best.arm.label}"
+    shown = {name: percent(best.accuracy)}
     free, _ = free_and_full(found)
     if free is not None:
         shown["with nothing sent"] = percent(free)

@@ -108,6 +108,11 @@ class Reported:
         return len(facts) == len(full) == len(self.seeds) and len(rounds) == 1
 
     @property
+    def changing(self) -> bool:
+        """Whether weather changes from round to round in any of the runs."""
+        return any(run.summary.get("schedule", "constant") != "constant" for run in self.runs)
+
+    @property
     def full_bytes(self) -> float | None:
         """What full fine-tuning sends in fp32, the mean over seeds; None: unknown, or over several fleets."""
         found = {run.seed: run.summary["full_fp32_total_bytes"] for run in self.runs}
