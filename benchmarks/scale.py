@@ -41,13 +41,15 @@ from fed_lorac.fleet.fleet import Camera, Fleet
 from fed_lorac.grid.executor import SerialExecutor
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
+from fed_lorac.radio.cellular import LTE_M
 from fed_lorac.records.ledger import Ledger
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.server.fleet_strategy import FleetRules
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.simulation.round import run_round, write_rows
+from fed_lorac.simulation.round import run_round
+from fed_lorac.simulation.rows import write_rows
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.training.loop import train
 from fed_lorac.training.recipe import Recipe, Task
@@ -135,7 +137,12 @@ def fleet_of(cameras: int) -> dict[str, Any]:
     roster = {FIRST_NODE + camera: camera for camera in range(cameras)}
     strategy = FrameStrategy.for_model(MergedFedAvg(), network(), ADAPTER, rules=FleetRules(roster=roster))
     nobody = np.zeros(0, dtype=np.int64)
-    fleet = Fleet(tuple(Camera(i, "fog", 3, nobody, nobody, {}, "lte-m") for i in range(cameras)), cameras, 0)
+    fleet = Fleet(
+        tuple(Camera(i, "fog", 3, nobody, nobody, {}, "lte-m") for i in range(cameras)),
+        cameras,
+        0,
+        links={"lte-m": LTE_M},
+    )
     with tempfile.TemporaryDirectory() as folder, Ledger(folder) as ledger:
         one_round(grid, strategy, fleet, ledger, 1)
         gc.collect()

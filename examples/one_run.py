@@ -17,7 +17,7 @@ def main() -> None:
     rounds = run.rounds[["round", "accuracy", "accuracy_source", "uplink_message_bytes", "downlink_message_bytes"]]
     print(rounds.to_string(index=False))
 
-    by_weather = run.cameras.groupby("corruption").agg({"train_loss": "mean", "air_time_s": "mean"})
+    by_weather = run.cameras.groupby("corruption").agg({"train_loss": "mean", "uplink_air_time_s": "mean"})
     print(by_weather)
 
     share = run.summary["total_bytes"] / run.summary["full_fp32_total_bytes"]

@@ -9,8 +9,7 @@ from typing import Any
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.api.catalogue import methods
-from fed_lorac.fleet.links import LINKS, elapsed_s
-from fed_lorac.registry import ADAPTERS, STRATEGIES
+from fed_lorac.registry import ADAPTERS, LINKS, STRATEGIES
 from fed_lorac.wire.codecs.codecs import CODECS, Codec
 from method_bytes.formulas import DOWN
 from method_bytes.pairs import FORMS, ONE, WAYS, Pair, accepted
@@ -89,14 +88,16 @@ def codecs(found: Found) -> str:
 
 
 def links(found: Found) -> str:
-    """Every radio class: source, rates, duty cycle, and how long LoRA-C's smallest message takes."""
+    """Every radio class: source, rates, duty cycle, and the packets and the time of LoRA-C's smallest message."""
     weights = _weights(found, _networks(found)[0], "lora-c", "r", "merged", "svd")
     size = weights[0]["message_bytes"] if weights else 0
     rows = []
-    for name, row in LINKS.items():
-        rates = [f"{rate:,g}" for rate in (row.uplink_kbit_s, row.downlink_kbit_s)]
-        rows.append([f"`{name}`", row.source, *rates, f"{100 * row.duty_cycle:g} %", _time(elapsed_s(size, row))])
-    head = ["`fleet.link`", "source", "up, kbit/s", "down, kbit/s", "duty cycle", f"{size:,} bytes up"]
+    for name in LINKS.names:
+        row = LINKS.make(name)
+        up, rates = row.up(size), [f"{rate:,g}" for rate in (row.uplink_kbit_s, row.downlink_kbit_s)]
+        duty = f"{100 * row.duty_cycle:g} %"
+        rows.append([f"`{name}`", row.source, *rates, duty, f"{up.packets:,}", _time(up.busy_s)])
+    head = ["`fleet.link`", "source", "up, kbit/s", "down, kbit/s", "duty cycle", "packets", f"{size:,} bytes up"]
     return _table(head, _said_once(rows, 1), left=2)
 
 

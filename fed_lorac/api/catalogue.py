@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fed_lorac.errors import ConfigError, FedLoracError
-from fed_lorac.fleet.links import Link
+from fed_lorac.radio.link import Link
 from fed_lorac.registry import ADAPTERS, CODECS, CORRUPTIONS, DATASETS, LINKS, MODELS, OBJECTIVES, STRATEGIES, Kind
 from fed_lorac.wire.codecs.codecs import Codec
 

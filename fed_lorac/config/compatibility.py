@@ -78,6 +78,10 @@ def _fleet(config: "Config") -> Iterator[str]:
             f"A round cannot draw more cameras than there are; got fleet.per_round = {fleet.per_round} of "
             f"fleet.cameras = {fleet.cameras}. Lower the first or raise the second."
         )
+    try:
+        fleet.links()
+    except ConfigError as error:
+        yield str(error)
 
 
 def _run(config: "Config") -> Iterator[str]:

@@ -97,7 +97,7 @@ def build_fleet(
         for i in range(config.cameras)
     )
     climate = Climate(config.schedule, *_pace(config), weathers, max(levels), seed)
-    return Fleet(cameras, config.per_round, seed, limits.availability, limits.dropout, climate)
+    return Fleet(cameras, config.per_round, seed, limits.availability, limits.dropout, climate, config.links())
 
 
 class _Given(NamedTuple):

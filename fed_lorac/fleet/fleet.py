@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fed_lorac.radio.link import Link
 from fed_lorac.seeds import stream
 
 __all__ = ["AS_IT_IS", "CLEAR", "SCHEDULES", "Camera", "Climate", "Fleet", "Indices", "Weather", "weather"]
@@ -130,7 +131,7 @@ class Camera:
 
 @dataclass(frozen=True, eq=False)
 class Fleet:
-    """All cameras, `cameras[i].id == i`, and which are sampled in each round."""
+    """All cameras, `cameras[i].id == i`, which are sampled in each round, and each of their links by its name."""
 
     cameras: tuple[Camera, ...]
     per_round: int
@@ -138,6 +139,7 @@ class Fleet:
     availability: float = 1.0
     dropout: float = 0.0
     climate: Climate = field(default_factory=Climate)
+    links: Mapping[str, Link] = field(default_factory=dict)
 
     def weather(self, camera: int, round: int) -> Weather:
         """This camera's weather in `round`; round 0 is before the first."""

@@ -106,7 +106,7 @@ CAMERA_COLUMNS: dict[str, Kind] = {
     "downlink_payload_bytes": INTEGER,
     "downlink_frame_bytes": INTEGER,
     "downlink_message_bytes": INTEGER,
-    "air_time_s": NUMBER,
+    "uplink_air_time_s": NUMBER,
     "downlink_time_s": NUMBER,
     "elapsed_s": NUMBER,
     "compute_s": NUMBER,

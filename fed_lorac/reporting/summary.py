@@ -15,13 +15,14 @@ from fed_lorac.config import Config
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.experiment.experiment import Experiment, sees_frost
 from fed_lorac.fleet.fleet import AS_IT_IS
-from fed_lorac.fleet.links import air_time_s, days_to_send, link
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
 from fed_lorac.records.ledger import Row
 from fed_lorac.records.measured import Measured
+from fed_lorac.reporting.radios import ARMS, on_links
 from fed_lorac.runtime.versions import versions
 from fed_lorac.server.fleet_strategy import Update
 from fed_lorac.training.accuracy import has_batch_norm
+from fed_lorac.wire.billing import Reference
 from fed_lorac.wire.frame import decode
 from fed_lorac.wire.updates import personal_fingerprint
 
@@ -29,8 +30,6 @@ __all__ = ["adapter_state", "model_state", "own_state", "summary"]
 
 _ACCURACIES = {"source": "accuracy_source", "zero_byte": "accuracy_zero_byte", "adapted": "accuracy"}
 _WAYS = ("uplink_message_bytes", "downlink_message_bytes")
-_WHOSE = {"adapter": "", "full": "full_", "full_fp32": "full_fp32_"}
-"""This method, full fine-tuning under the same codec, and in fp32 -> what their columns begin with."""
 
 
 def adapter_state(
@@ -87,6 +86,7 @@ def _stacked(sums: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
 def summary(
     experiment: Experiment,
     rows: list[Row],
+    full: Reference,
     source: Measured,
     zero_byte: Measured,
     adapted: Measured,
@@ -95,12 +95,15 @@ def summary(
     groups: Mapping[str, int] | None = None,
     remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Everything a table needs, in plain numbers; accuracies are fleet means, 0 to 1."""
+    """Everything a table needs, in plain numbers; accuracies are fleet means, 0 to 1. `full`: what full fine-tuning's
+    messages weigh."""
     arms = {"source": source, "zero_byte": zero_byte, "adapted": adapted}
-    totals = {f"{whose}{way}": 0 for whose in _WHOSE.values() for way in _WAYS}
+    totals = {f"{whose}{way}": 0 for whose in ARMS.values() for way in _WAYS}
     totals = {name: sum(int(row[name]) for row in rows) for name in totals}
     config = experiment.config
     weathers = _weathers(experiment, len(rows))
+    links = {camera.link: experiment.fleet.links[camera.link] for camera in experiment.fleet.cameras}
+    air_time_s, days = on_links(links, totals, full, config.fleet.cameras)
     return {
         **{f"{arm}_accuracy": measured.mean() for arm, measured in arms.items()},
         "clean_accuracy": {arm: measured.mean_clean() for arm, measured in arms.items()},
@@ -108,10 +111,10 @@ def summary(
         "cameras_measured": _cameras_measured(weathers, arms, rows),
         "schedule": config.fleet.schedule,
         "over_rounds": {arm: _over_rounds(rows, column) for arm, column in _ACCURACIES.items()},
-        **{f"{whose}total_bytes": sum(totals[f"{whose}{way}"] for way in _WAYS) for whose in _WHOSE.values()},
+        **{f"{whose}total_bytes": sum(totals[f"{whose}{way}"] for way in _WAYS) for whose in ARMS.values()},
         "bytes": totals,
-        "air_time_s": _air_times(experiment, totals, config.fleet.cameras),
-        "days": _days(experiment, totals),
+        "air_time_s": air_time_s,
+        "days": days,
         "simulated_s": math.fsum(row["round_time_s"] for row in rows),
         "rounds": len(rows),
         "rounds_skipped": sum(bool(row["skipped"]) for row in rows),
@@ -230,27 +233,3 @@ def _cameras_measured(weathers: Sequence[str], arms: Mapping[str, Measured], row
         },
         "over_rounds": {"fewest": min(by_round, default=0), "most": max(by_round, default=0)},
     }
-
-
-def _days(experiment: Experiment, totals: Mapping[str, int]) -> dict[str, dict[str, float]]:
-    """Days that a camera's mean uplink of the whole run takes, silence that a duty cycle demands included, by link
-    class in the fleet: this method and full fine-tuning."""
-    each = _uplinks(totals, len(experiment.fleet.cameras))
-    return {
-        name: {arm: days_to_send(sent, link(name)) for arm, sent in each.items()}
-        for name in dict.fromkeys(camera.link for camera in experiment.fleet.cameras)
-    }
-
-
-def _air_times(experiment: Experiment, totals: Mapping[str, int], cameras: int) -> dict[str, dict[str, float]]:
-    """Seconds on the air for one camera's mean uplink, by link class in the fleet: this method and full fine-tuning."""
-    each = _uplinks(totals, cameras)
-    return {
-        name: {arm: air_time_s(sent, link(name)) for arm, sent in each.items()}
-        for name in experiment.config.fleet.link_names
-    }
-
-
-def _uplinks(totals: Mapping[str, int], cameras: int) -> dict[str, int]:
-    """A camera's mean uplink of the whole run: this method's, and full fine-tuning's."""
-    return {arm: round(totals[f"{whose}uplink_message_bytes"] / cameras) for arm, whose in _WHOSE.items()}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from inspect import signature
 from typing import Any, TypeVar, cast
 
@@ -10,7 +10,7 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.spelling import LARGEST, Scalar, came, items, list_text, meant, toml
 
-__all__ = ["Rule", "Scalar", "check_settings", "items", "rules_of", "setting", "settings_of"]
+__all__ = ["Rule", "Scalar", "check_settings", "items", "rules_of", "setting", "settings_of", "with_default"]
 
 T = TypeVar("T", bool, int, float, str)
 
@@ -149,6 +149,13 @@ def setting(
 ) -> T:
     """A dataclass field that carries its `Rule`; its kind is its default's."""
     rule = Rule(type(default), default, meaning, least, above, most, below, choices, listed, outside)
+    made: T = field(default=default, metadata={"rule": rule})
+    return made
+
+
+def with_default(cls: type, name: str, default: T, meaning: str) -> T:
+    """The setting `name` of `cls` in a class that extends it, with another default, and its meaning."""
+    rule = replace(rules_of(cls)[name], default=default, meaning=meaning)
     made: T = field(default=default, metadata={"rule": rule})
     return made
 

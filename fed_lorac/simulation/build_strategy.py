@@ -16,7 +16,7 @@ from fed_lorac.config import CodecConfig, Topk
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.adapters import candidates, on_layers
 from fed_lorac.experiment.experiment import Experiment, to_delta
-from fed_lorac.fleet.links import Clock
+from fed_lorac.fleet.clock import Clock
 from fed_lorac.models.fingerprints import shapes_of
 from fed_lorac.runtime.spelling import toml
 from fed_lorac.seeds import stream

@@ -22,7 +22,7 @@ from fed_lorac.experiment.base_model import tell_notes
 from fed_lorac.experiment.base_weights import recorded_resize
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.experiment import Experiment
-from fed_lorac.fleet.links import Clock, images_seen
+from fed_lorac.fleet.clock import Clock, images_seen
 from fed_lorac.records.checkpoint import Checkpoint
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.measured import Measured
@@ -40,8 +40,8 @@ from fed_lorac.simulation.round import (
     measured_base,
     roll_call,
     run_round,
-    write_rows,
 )
+from fed_lorac.simulation.rows import write_rows
 from fed_lorac.simulation.waste import wasteful
 
 __all__ = ["Memories", "run_rounds"]
@@ -185,7 +185,7 @@ class _Run:
         groups = {str(k): group for k in cameras if (group := self._strategy.cluster_of(k)) is not None}
         self._warn_once()
         arms, said = self.progress.measured, self._warnings or ()
-        found = summary(self._settled, rows, **arms, groups=groups, interrupted=interrupted, remarks=said)
+        found = summary(self._settled, rows, self._full, **arms, groups=groups, interrupted=interrupted, remarks=said)
         # An interrupted round may have made its update already, but has no row: it never was.
         updates = [update for update in self._strategy.updates if update.round <= found["rounds"]]
         global_model = fold_updates(
@@ -289,4 +289,4 @@ def _clock(experiment: Experiment, limits: LimitedDevices) -> Clock:
         for camera in cameras
     ]
     compute_s = [images * limits.image_time_s / camera.speed for images, camera in zip(seen, cameras, strict=True)]
-    return Clock(cameras, compute_s, limits.round_s)
+    return Clock(cameras, experiment.fleet.links, compute_s, limits.round_s)

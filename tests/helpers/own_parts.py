@@ -31,7 +31,7 @@ from torch import nn
 from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Branch, ConvAdapter
 from fed_lorac.aggregation.aggregators import weighted_mean
 from fed_lorac.data.dataset import Images
-from fed_lorac.fleet.links import Link
+from fed_lorac.radio.link import Link
 from fed_lorac.runtime.settings import setting
 from fed_lorac.server.strategy import Proposal, Strategy
 from fed_lorac.wire.codecs.codecs import Codec

@@ -17,7 +17,6 @@ import fed_lorac as fl
 from fed_lorac.config import Config, load_config
 from fed_lorac.data.corruptions import corrupt, corruption_fingerprint
 from fed_lorac.errors import ConfigError, FrameError
-from fed_lorac.fleet.links import link
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 from fed_lorac.wire.frame import by_name, decode, encode, inspect
@@ -169,7 +168,8 @@ def test_two_codecs_of_one_code_are_not_both_in_a_run(package: str, tmp_path: Pa
 
 
 def test_a_link_of_ones_own_has_its_rates(package: str) -> None:
-    assert link(f"{package}.parts:PIGEON").uplink_kbit_s == 0.01
+    mine = f"{package}.parts:PIGEON"
+    assert load_config(None, {"fleet.link": mine}).fleet.links()[mine].uplink_kbit_s == 0.01
 
 
 BROKEN: dict[str, tuple[str, str, str]] = {

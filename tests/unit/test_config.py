@@ -108,11 +108,12 @@ def test_flower_fuses_every_shipped_config_to_what_we_load() -> None:
 
 
 def test_every_name_is_its_rooms_own() -> None:
-    from fed_lorac.fleet.links import LINKS
     from fed_lorac.models.stems import STEMS
     from fed_lorac.wire.codecs.codecs import CODECS
 
-    assert {name: registry.LINKS.load(name) for name in registry.LINKS.names} == LINKS
+    assert {name: registry.LINKS.make(name).name for name in registry.LINKS.names} == {
+        n: n for n in registry.LINKS.names
+    }
     assert {name: registry.CODECS.load(name) for name in registry.CODECS.names} == CODECS
     assert registry.MODELS.names == names.CIFAR_MODELS
     assert names.STEMS == STEMS
@@ -130,10 +131,14 @@ def test_every_setting_says_what_it_means() -> None:
     assert all(rule.meaning for rule in ALL.values())
 
 
+BRINGS: dict[str, object] = {"ray": 2, "lorawan": "lorawan-dr0", "nb-iot": "nb-iot-nb2"}
+"""Tables whose name is not what brings them."""
+
+
 def test_a_bare_key_or_a_flat_config_reaches_every_setting_of_a_table() -> None:
     for name, section in SECTIONS.items():
         for table, choices in section.known_tables().items():
-            chosen: dict[str, object] = {f"{name}.{choices[0]}": 2 if table == "ray" else table}
+            chosen: dict[str, object] = {f"{name}.{choices[0]}": BRINGS.get(table, table)}
             if name == "adapter":
                 chosen["strategy.name"] = "local-only"
             if name == "data":
@@ -308,7 +313,7 @@ def test_a_value_of_another_type_is_refused() -> None:
 
 def _choice_of(key: str) -> dict[str, object]:
     section, table, _ = key.split(".")
-    return {f"{section}.{SECTIONS[section].known_tables()[table][0]}": 2 if table == "ray" else table}
+    return {f"{section}.{SECTIONS[section].known_tables()[table][0]}": BRINGS.get(table, table)}
 
 
 def test_a_value_out_of_range_or_choice_is_refused() -> None:

@@ -59,7 +59,7 @@ def a_camera(**changes: object) -> dict[str, object]:
         "num_examples": 500,
         "train_loss": 0.5,
         **BYTES,
-        "air_time_s": 1.5,
+        "uplink_air_time_s": 1.5,
         "downlink_time_s": 0.5,
         "elapsed_s": 1.5,
         "compute_s": 0.0,

@@ -1,11 +1,16 @@
 """[fleet]: how many cameras there are, what they see, their links, and their limits."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fed_lorac import registry
 from fed_lorac.config import names
 from fed_lorac.config.section import Section, When
+from fed_lorac.radio.cellular import Lte4g, LteCat1, LteM, NbIot
+from fed_lorac.radio.link import Link
+from fed_lorac.radio.lorawan import LoraWan
+from fed_lorac.radio.wifi import Wifi
 from fed_lorac.registry import Kind
 from fed_lorac.runtime.settings import items, setting
 from fed_lorac.runtime.spelling import list_text
@@ -62,6 +67,17 @@ def _several(links: object) -> bool:
     return len(items(list_text(links) or "")) > 1
 
 
+RADIOS: tuple[type[Link], ...] = (LoraWan, NbIot, LteM, LteCat1, Lte4g, Wifi)
+"""The kinds of built-in links, each with a table of settings for all links of its kind."""
+
+
+def _among(table: str) -> Callable[[object], bool]:
+    """Whether a built-in link of this kind is among those that a fleet has."""
+    return lambda links: any(
+        name in registry.LINKS.built_in and name.startswith(table) for name in items(list_text(links) or "")
+    )
+
+
 @dataclass(frozen=True)
 class FleetConfig(Section):
     """Who the cameras are, what they see, and how they are linked."""
@@ -75,6 +91,9 @@ class FleetConfig(Section):
         "devices": Kind({"limited": LimitedDevices}),
     }
     under: ClassVar = {"link_assignment": When("link", _several, "several links")}
+    cases: ClassVar = {
+        kind.table: (When("link", _among(kind.table), f"a link of {kind.table}"), kind) for kind in RADIOS
+    }
     cameras: int = setting(12, "cameras in the fleet", least=1)
     per_round: int = setting(12, "cameras that take part in a round, drawn at random", least=1)
     images: int = setting(
@@ -132,6 +151,17 @@ class FleetConfig(Section):
     def severity_levels(self) -> tuple[int, ...]:
         """`severities`, parsed: whole numbers from 1 to 5."""
         return tuple(int(word) for word in items(self.severities))
+
+    def links(self) -> dict[str, Link]:
+        """Each of `link_names`, built with the settings of its table; ConfigError where it does not go with them."""
+        made: dict[str, Link] = {
+            name: registry.LINKS.make(name, **self.settings("link", name)) for name in self.link_names
+        }
+        tables: Mapping[str, Mapping[str, Any]] = self.tables
+        return {
+            name: replace(one, **tables.get(one.table, {})) if name in registry.LINKS.built_in else one
+            for name, one in made.items()
+        }
 
     @property
     def link_names(self) -> tuple[str, ...]:

@@ -1,0 +1,131 @@
+"""A round as rows of the ledger: every camera's part in it, and the round. Knows reports, clocks and
+columns; not messages."""
+
+from collections import Counter
+from collections.abc import Mapping
+from statistics import fmean
+
+from fed_lorac.fleet.clock import Clock
+from fed_lorac.fleet.fleet import Camera, Fleet
+from fed_lorac.radio.link import crossed
+from fed_lorac.records.columns import GUESSING_CAMERA_COLUMNS
+from fed_lorac.records.ledger import Ledger, Row
+from fed_lorac.records.measured import Measured
+from fed_lorac.server.replies import Reply, RoundReport
+from fed_lorac.wire.billing import MessageSize, Reference, round_columns
+
+__all__ = ["write_rows"]
+
+
+def write_rows(
+    ledger: Ledger,
+    report: RoundReport,
+    fleet: Fleet,
+    full: Reference,
+    measured: Measured,
+    seconds: float,
+    *,
+    source: Measured | None = None,
+    zero_byte: Measured | None = None,
+    clock: Clock | None = None,
+) -> Row:
+    """Append every camera's part in the round, and the round, to the ledger; return the round's row.
+
+    `source` and `zero_byte` are the base's scores in this round's weather, where they were measured; `clock` ends its
+    round.
+    """
+    left_out = [reply for reply in report.replies if not reply.counted]
+    billed = [reply.size for reply in report.replies if reply.counted or reply.size.message_bytes]
+    by_camera = {reply.camera: reply for reply in report.replies}
+    for camera in fleet.cameras:
+        scores = _scores(camera.id, measured, source, zero_byte)
+        _write_camera(ledger, report, fleet, camera, by_camera.get(camera.id), clock, scores)
+    heard = {camera: size.message_bytes for camera, size in report.down.items()}
+    counted = [reply.camera for reply in report.replies if reply.counted]
+    return ledger.round(
+        round=report.round,
+        cameras_counted=len(report.replies) - len(left_out),
+        cameras_left_out=len(left_out),
+        skipped=report.skipped,
+        reasons=Counter(reply.reason for reply in left_out),
+        cameras_measured=len(measured.weather),
+        accuracy=measured.mean(),
+        accuracy_clean=measured.mean_clean(),
+        accuracy_source=source and source.mean(),
+        accuracy_zero_byte=zero_byte and zero_byte.mean(),
+        **round_columns(billed, report.down.values(), full, asked=len(report.replies), caught_up=report.caught_up),
+        aggregation_error=report.aggregation_error,
+        round_time_s=clock and clock.end(counted, heard),
+        seconds=seconds,
+        **(_guesses_in_round(report) if ledger.guesses else {}),
+        **(_chosen_in_round(report) if ledger.chooses else {}),
+    )
+
+
+def _chosen_in_round(report: RoundReport) -> dict[str, object]:
+    return {"layers_chosen": ", ".join(report.layers), "needed_payload_bytes": report.needed_bytes}
+
+
+def _guesses_in_round(report: RoundReport) -> dict[str, object]:
+    """What was seen of all cameras that learnt, whether their replies count or not."""
+    seen = [reply.observed for reply in report.replies if reply.observed]
+    online = [found["online_accuracy"] for found in seen if "online_accuracy" in found]
+    return {
+        "labels_used": sum(int(found.get("labels_used", 0)) for found in seen),
+        "online_accuracy": fmean(online) if online else None,
+        "cameras_collapsed": sum(bool(found.get("collapsed")) for found in seen),
+    }
+
+
+def _write_camera(
+    ledger: Ledger,
+    report: RoundReport,
+    fleet: Fleet,
+    camera: Camera,
+    reply: Reply | None,
+    clock: Clock | None,
+    scores: Mapping[str, float | None],
+) -> None:
+    sent = reply or Reply(camera.id, reason="")
+    weather, over = fleet.weather(camera.id, report.round), fleet.links[camera.link]
+    down, trip = report.down.get(camera.id, MessageSize()), clock and clock.trips.get(camera.id)
+    went, came = (crossed(over, size.message_bytes, up=up) for size, up in ((sent.size, True), (down, False)))
+    status = "idle" if reply is None else "counted" if reply.counted else "left out"
+    ledger.camera(
+        round=report.round,
+        camera=camera.id,
+        corruption=weather.corruption,
+        severity=weather.severity,
+        link=camera.link,
+        status=status,
+        reason=sent.reason,
+        num_examples=sent.num_examples,
+        train_loss=sent.train_loss,
+        **sent.size.columns("uplink"),
+        **down.columns("downlink"),
+        uplink_air_time_s=went.transmit_s,
+        downlink_time_s=came.takes_s,
+        elapsed_s=went.busy_s,
+        compute_s=trip and trip.compute_s,
+        reply_s=trip and trip.reply_s,
+        **scores,
+        **(_guesses_of(sent.observed) if ledger.guesses else {}),
+    )
+
+
+def _scores(
+    camera: int, adapted: Measured, source: Measured | None, zero_byte: Measured | None
+) -> dict[str, float | None]:
+    """What one camera was measured at, where it was."""
+    return {
+        "accuracy": adapted.weather.get(camera),
+        "accuracy_clean": adapted.clean.get(camera),
+        "accuracy_source": source.weather.get(camera) if source else None,
+        "accuracy_zero_byte": zero_byte.weather.get(camera) if zero_byte else None,
+    }
+
+
+def _guesses_of(observed: Mapping[str, float]) -> dict[str, object]:
+    """What was seen of one camera."""
+    found: dict[str, object] = {name: observed.get(name) for name in GUESSING_CAMERA_COLUMNS}
+    return found | {"labels_used": int(observed.get("labels_used", 0)), "collapsed": bool(found["collapsed"])}
