@@ -27,7 +27,7 @@ MOST_NAMES = 20
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: `percent` where values are shares, 0 to 1; `ticks` say what stands where, on a log axis."""
+    """One axis: `percent` where values are shares, 0 to 1; `ticks` say what stands where, if not the numbers."""
 
     title: str = ""
     log: bool = False

@@ -20,7 +20,6 @@ def interactive(chart: Plot | Heat | Bars) -> Values:
     draw: Any = {Plot: _plot, Heat: _heat, Bars: _bars}[type(chart)]
     data, layout = draw(chart)
     shared = {
-        "autosize": True,
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "hovermode": "closest",
@@ -63,7 +62,7 @@ def _series(one: Series, *, in_legend: bool) -> Values:
         "legendgroup": _text(one.name),
         "showlegend": bool(one.name) and not one.faint and in_legend,
         "x": list(one.x),
-        "y": [wrapped(y).replace("\n", "<br>") if isinstance(y, str) else y for y in one.y],
+        "y": [_word(y) if isinstance(y, str) else y for y in one.y],
         "mode": "+".join(["lines"] * lines + ["markers"] * (not one.steps) + ["text"] * bool(one.labels)),
         "hovertext": list(map(_text, one.hover)),
         "hoverinfo": "text" if one.hover else "skip",
@@ -96,12 +95,14 @@ def _axis(axis: Axis) -> Values:
     if axis.percent:
         found["tickformat"] = ".1~%"
     if axis.log:
-        found |= {"type": "log", "tickvals": list(axis.ticks), "ticktext": list(map(_text, axis.ticks.values()))}
-        found |= {"tickangle": 0}
+        found["type"] = "log"
+    if axis.ticks:
+        said = list(map(_text, axis.ticks.values()))
+        found |= {"tickvals": list(axis.ticks), "ticktext": said, "tickangle": 0}
     if axis.span:
         found["range"] = list(axis.span)
     if axis.words:
-        words = [wrapped(word).replace("\n", "<br>") for word in axis.words]
+        words = list(map(_word, axis.words))
         found |= {"type": "category", "categoryorder": "array", "categoryarray": words}
         found |= {"range": [-0.6, len(words) - 0.4]}
     return found
@@ -121,7 +122,7 @@ def _heat(chart: Heat) -> tuple[list[Values], Values]:
     trace = {
         "type": "heatmap",
         "x": list(map(_text, chart.x)),
-        "y": [wrapped(name).replace("\n", "<br>") for name in chart.y],
+        "y": list(map(_word, chart.y)),
         "z": [list(values) for values in chart.z],
         "text": cells,
         "texttemplate": "%{text}",
@@ -146,7 +147,7 @@ def _cell(value: float | None, note: str) -> str:
 
 
 def _bars(chart: Bars) -> tuple[list[Values], Values]:
-    words = [wrapped(word).replace("\n", "<br>") for word in chart.words]
+    words = list(map(_word, chart.words))
     traces = [
         {
             "type": "bar",
@@ -165,6 +166,11 @@ def _bars(chart: Bars) -> tuple[list[Values], Values]:
         "yaxis": {"type": "category", "autorange": "reversed", "automargin": True},
     }
     return traces, {**axes, "barmode": "stack", "showlegend": True, "height": _height(len(words)) + 40}
+
+
+def _word(text: str) -> str:
+    """A long name beside an axis."""
+    return _text(wrapped(text))
 
 
 def _text(text: str) -> str:

@@ -78,7 +78,9 @@ def _plot(chart: Plot, paper: "Paper") -> None:
         own = getattr(axes, f"{name}axis")
         getattr(axes, f"set_{name}label")(axis.title)
         if axis.log:
-            _set_log(axes, name, list(axis.ticks.items()))
+            getattr(axes, f"set_{name}scale")("log")
+        if axis.ticks:
+            _set_ticks(axes, name, list(axis.ticks.items()))
         if axis.span:
             getattr(axes, f"set_{name}lim")(*axis.span)
         if axis.percent:
@@ -88,9 +90,7 @@ def _plot(chart: Plot, paper: "Paper") -> None:
         paper.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=8)
 
 
-def _set_log(axes: "Axes", name: str, ticks: list[tuple[float, str]]) -> None:
-    low, high = getattr(axes, f"get_{name}lim")()
-    getattr(axes, f"set_{name}scale")("log")
+def _set_ticks(axes: "Axes", name: str, ticks: list[tuple[float, str]]) -> None:
     low, high = getattr(axes, f"get_{name}lim")()
     inside = [(at, text) for at, text in ticks if low <= at <= high]
     getattr(axes, f"set_{name}ticks")([at for at, _ in inside], [text for _, text in inside], minor=False)

@@ -17,9 +17,11 @@ __all__ = [
     "mean_and_half",
     "percent",
     "power_said",
+    "round_axis",
     "said",
     "share_said",
     "time_axis",
+    "time_said",
     "wrapped",
 ]
 
@@ -97,8 +99,27 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def time_axis(title: str, days: Sequence[float]) -> Axis:
     """A log axis of days, with ticks in the unit that fits each."""
-    least, most = min(days) / 3, max(days) * 3
-    return Axis(title, log=True, ticks={at: name for name, at in _TIMES.items() if least <= at <= most})
+    inside = {at: name for name, at in _TIMES.items() if min(days) <= at <= max(days)}
+    return Axis(
+        title,
+        log=True,
+        ticks=inside
+        if len(inside) > 1
+        else {at: time_said(at) for at in sorted(set(days))[:: max(1, len(set(days)) - 1)]},
+    )
+
+
+def time_said(days: float) -> str:
+    """A time in the unit that fits it."""
+    for unit, seconds in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if days * 86400 >= seconds:
+            return f"{said(days * 86400 / seconds)}{_GAP}{unit}"
+    return f"{said(days * 86400)}{_GAP}s"
+
+
+def round_axis(rounds: Sequence[int]) -> Axis:
+    """An axis of rounds, some of which have a tick."""
+    return Axis("round", ticks={number: str(number) for number in rounds[:: max(1, -(-len(rounds) // 10))]})
 
 
 _TIMES = {

@@ -2,12 +2,11 @@
 
 from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Row, Series
 from fed_lorac.pages.reported import Reported
-from fed_lorac.pages.words import known, mean_and_half, said, time_axis
+from fed_lorac.pages.words import known, mean_and_half, time_axis, time_said
 
-__all__ = ["air", "time_said"]
+__all__ = ["air"]
 
 _TITLE = "Time on the radio"
-_DAY_S = 86400.0
 
 
 def air(found: Reported) -> Figure | Absent:
@@ -36,16 +35,8 @@ def air(found: Reported) -> Figure | Absent:
     return Figure("air", _TITLE, _caption(rows, links), alt, rows, chart)
 
 
-def time_said(days: float) -> str:
-    """A time in the unit that fits it."""
-    for unit, seconds in (("days", _DAY_S), ("hours", 3600.0), ("minutes", 60.0)):
-        if days * _DAY_S >= seconds:
-            return f"{said(days * _DAY_S / seconds)} {unit}"
-    return f"{said(days * _DAY_S)} s"
-
-
 def _air(seconds: float | None) -> str:
-    return "not known" if seconds is None else time_said(seconds / _DAY_S)
+    return "not known" if seconds is None else time_said(seconds / 86400)
 
 
 def _rows(found: Reported) -> list[Row]:
