@@ -89,7 +89,7 @@ def all_of(work: Sequence[Work], jobs: int) -> list[dict[str, Any]]:
 
 def row_of(network: str, pair: Pair, args: argparse.Namespace) -> dict[str, Any]:
     """One run of a pair on a network."""
-    found = ran(pair.config(network, args.cameras, args.rank, width=args.width))
+    found = ran(pair.config(network, args.cameras, args.rank, **_width(args)))
     row = {
         "network": network,
         "adapter": pair.adapter,
@@ -103,9 +103,14 @@ def row_of(network: str, pair: Pair, args: argparse.Namespace) -> dict[str, Any]
     return row
 
 
+def _width(args: argparse.Namespace) -> dict[str, int]:
+    """The networks' width, where one is asked for: those of torchvision have no such setting."""
+    return {"width": args.width} if args.width else {}
+
+
 def codec_row_of(network: str, pair: Pair, codec: str, args: argparse.Namespace) -> dict[str, Any]:
     """One run of a pair on a network, by a codec both ways."""
-    others = {"width": args.width, "codec__up": codec, "codec__down": codec}
+    others = {**_width(args), "codec__up": codec, "codec__down": codec}
     found = ran(pair.config(network, args.cameras, args.rank, **others))
     say(network, pair.form, codec, found)
     return {"network": network, "codec": codec, "form": pair.form, **found}

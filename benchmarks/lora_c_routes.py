@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.algebra.factors import init_factors
-from fed_lorac.adapters.conv_adapter import Branch, inject
+from fed_lorac.adapters.branches import Branch, inject
 from fed_lorac.adapters.low_rank import LoraConv2d, faster_route
 from fed_lorac.seeds import torch_stream
 

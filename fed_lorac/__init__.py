@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fed_lorac.adapters import lora_c
     from fed_lorac.adapters.adapter import Adapter
     from fed_lorac.api.catalogue import methods
+    from fed_lorac.api.fleet import show_fleet
     from fed_lorac.api.result import Run, load_run
     from fed_lorac.api.start import run
     from fed_lorac.config import Config, load_config, shipped_configs
@@ -66,6 +67,7 @@ __all__ = [
     "report",
     "run",
     "shipped_configs",
+    "show_fleet",
     "study",
 ]
 
@@ -91,6 +93,7 @@ _FOUND_IN = {
     "report": "fed_lorac.pages.report:report",
     "run": "fed_lorac.api.start:run",
     "shipped_configs": "fed_lorac.config:shipped_configs",
+    "show_fleet": "fed_lorac.api.fleet:show_fleet",
     "study": "fed_lorac.studies.start:study",
 }
 """Name -> the module, and what it is called there. Equal to the imports above, which are for type checkers."""

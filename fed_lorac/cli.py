@@ -18,8 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fed_lorac import __version__
 from fed_lorac.commands.cache import cache
+from fed_lorac.commands.compare import compare
 from fed_lorac.commands.config import config
 from fed_lorac.commands.ending import Commands, ended
+from fed_lorac.commands.fleet import fleet
 from fed_lorac.commands.options import AsJson, Overrides, Overwrite, Source, err, out
 from fed_lorac.commands.report import report
 from fed_lorac.commands.run import run
@@ -50,6 +52,7 @@ app.command()(run)
 app.command()(study)
 app.command()(report)
 app.command()(config)
+app.command()(fleet)
 
 
 @app.command()
@@ -82,21 +85,7 @@ def show(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> Non
     show_run(out, Run(folder).summary)
 
 
-@app.command()
-def compare(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of runs over one fleet.")],
-    target: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Also what reaching this accuracy took, 0 to 1.", show_default="none"),
-    ] = None,
-) -> None:
-    """Print several runs side by side as Markdown, with the share of full fine-tuning's gain that each recovers.
-
-    Runs that differ in their seed alone are one row: mean ± standard deviation.
-    """
-    from fed_lorac.reporting.compare import compare as side_by_side  # noqa: PLC0415
-
-    sys.stdout.write(side_by_side(folders, target) + "\n")
+app.command()(compare)
 
 
 @app.command()
@@ -128,7 +117,12 @@ def export(
 def methods(
     part: Annotated[
         str | None,
-        typer.Option("--networks", metavar="TEXT", help='Only the networks whose name has TEXT in it: "timm/".'),
+        typer.Option(
+            "--networks",
+            metavar="TEXT",
+            help="Only the networks whose name has TEXT in it, as timm/.",
+            show_default="all parts",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

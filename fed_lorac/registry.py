@@ -29,6 +29,9 @@ ADAPTERS = Kind(
         "ffa-lora-c": "fed_lorac.adapters.ffa_lora_c:FfaLoraC",
         "aad": "fed_lorac.adapters.aad:AdditiveDecomposition",
         "filter-atoms": "fed_lorac.adapters.filter_atoms:FilterAtoms",
+        "lora-xs": "fed_lorac.adapters.lora_xs:LoraXs",
+        "vera-b": "fed_lorac.adapters.vera_b:VeraB",
+        "subspace": "fed_lorac.adapters.subspace:Subspace",
         "norm-affine": "fed_lorac.adapters.norm_affine:NormAffine",
         "linear-probe": "fed_lorac.adapters.linear_probe:LinearProbe",
         "full": "fed_lorac.adapters.full:FullFineTuning",
@@ -38,6 +41,7 @@ ADAPTERS = Kind(
     "an adapter of your own is a class that extends fed_lorac.adapters.adapter.Adapter, or one of its kinds",
     "fed_lorac.adapters.adapter:Adapter",
     also={"bn-affine": "norm-affine"},
+    joined="fed_lorac.adapters.parts:Parts",
 )
 
 OBJECTIVES = Kind(

@@ -75,13 +75,24 @@ class Setting:
     atoms: int
     atoms_m1: int
     atoms_kc: int
+    inner: int
+    dimension: int
     cameras: int  # counted in a round
 
     @classmethod
     def of(cls, adapter: AdapterConfig, cameras: int) -> "Setting":
         """From a config's section."""
-        own = {"rank_mode": "r", "atoms": 0, "m1": 0, "kc": 0} | adapter.settings("method")
-        return cls(adapter.ranks[0], own["rank_mode"], own["atoms"], own["m1"], own["kc"], cameras)
+        own = {"rank_mode": "r", "atoms": 0, "m1": 0, "kc": 0, "inner": 0, "dimension": 0} | adapter.settings("method")
+        return cls(
+            adapter.ranks[0],
+            own["rank_mode"],
+            own["atoms"],
+            own["m1"],
+            own["kc"],
+            own["inner"],
+            own["dimension"],
+            cameras,
+        )
 
     def rows(self, conv: Conv) -> int:
         """R."""
@@ -103,10 +114,13 @@ class Up:
     branch: Callable[[Conv, Setting], int] | None = None
     pair: Callable[[Conv, Setting], Pair] | None = None
     beside: Callable[[Layers], int] = lambda layers: layers.ends
+    together: Callable[[Setting], int] = lambda s: 0  # of all branches, where their parts are no formula
 
     def numbers(self, layers: Layers, s: Setting) -> int:
         """All of it."""
-        return sum(self.branch(conv, s) for conv in layers.branches if self.branch) + self.beside(layers)
+        return sum(self.branch(conv, s) for conv in layers.branches if self.branch) + (
+            self.together(s) + self.beside(layers)
+        )
 
     def merged(self, layers: Layers, s: Setting, times: float) -> int:
         """Numbers of a mean of changes, as `times` pairs of the size of one camera's, or dense where that is less."""
@@ -143,6 +157,14 @@ def _overcomplete(conv: Conv, s: Setting) -> int:
     return s.atoms * s.atoms_m1 * (conv.in_ + conv.k**2) if conv.k > 1 else _atoms(conv, s)
 
 
+def _core(conv: Conv, s: Setting) -> Pair:
+    return min(s.rank, conv.in_ * conv.k, conv.out * conv.k), conv.in_ * conv.k, conv.out * conv.k
+
+
+def _rows_drawn(conv: Conv, s: Setting) -> Pair:
+    return s.inner, conv.in_ * conv.k, conv.out * conv.k
+
+
 def _kernel_wise(conv: Conv, s: Setting) -> int:
     return s.rank * conv.k * conv.in_ * conv.out
 
@@ -161,6 +183,9 @@ UP: dict[tuple[str, str], Up] = {
     ("aad", ""): Up(_LORA_C.branch, _two_of_them),
     ("filter-atoms", ""): Up(_atoms),
     ("filter-atoms", "m1"): Up(_overcomplete),
+    ("lora-xs", ""): Up(lambda conv, s: _core(conv, s)[0] ** 2, _core),
+    ("vera-b", ""): Up(lambda conv, s: conv.out * conv.k, _rows_drawn),
+    ("subspace", ""): Up(lambda conv, s: 0, together=lambda s: s.dimension),
     ("norm-affine", ""): Up(beside=lambda n: n.norms + n.ends),
     ("linear-probe", ""): Up(beside=lambda n: n.classifier + n.bias),
     ("full", ""): Up(beside=lambda n: n.everything),

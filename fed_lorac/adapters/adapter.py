@@ -102,6 +102,11 @@ class Adapter(ABC):
         needs nothing. `attach` fits an adapter to the very network where nobody did before."""
         return self
 
+    def fit_like(self, largest: "Adapter", base: nn.Module) -> Self:
+        """The same where cameras differ in rank, `largest` being that of the highest, fitted: what both train as it is
+        must be the same."""
+        return self.fit_to(base)
+
     def relative_to_init(self) -> "Adapter":
         """This adapter with a state that is, as far as it can be, relative to what `attach` drew: for lossy codecs,
         which lose a share of what they are given, and so lose less of a difference."""

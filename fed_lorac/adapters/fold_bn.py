@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from fed_lorac.adapters.conv_adapter import AdaptedConv2d, scaled
+from fed_lorac.adapters.branches import AdaptedConv2d, scaled
 from fed_lorac.adapters.dataflow import Feed, feeds
 from fed_lorac.adapters.plain import altered, copied, ties
 from fed_lorac.errors import FactorError

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.algebra.factors import init_factors, two_step_kernels
 from fed_lorac.adapters.algebra.thin import thin_conv2d
-from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Affine, Branch, ConvAdapter, adapted_layers, scaled
+from fed_lorac.adapters.branches import AdaptedConv2d, Affine, Branch, scaled
+from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.adapters.deltas import State, ToDelta, is_delta_already
 from fed_lorac.errors import FactorError
 from fed_lorac.runtime.settings import setting
@@ -43,6 +44,23 @@ class LoraConv2d(AdaptedConv2d):
     def delta(self, own: Mapping[str, Tensor]) -> Tensor:
         """scale * B @ A, (..., out*K, in*K) or another row-major view of the weight."""
         return (self.scale * own["B"]) @ own["A"]  # B is smaller than the product
+
+    def read_own(self) -> dict[str, Tensor]:
+        """A and B, or where A as it was drawn is kept, what A differs by from that."""
+        found = super().read_own()
+        return found | {"A": torch.add(found["A"], self._drawn(), alpha=-1.0)} if self._is_relative else found
+
+    def load_own(self, came: Mapping[str, Tensor]) -> None:
+        """The inverse."""
+        added = {"A": torch.add(came["A"], self._drawn(), alpha=1.0)} if self._is_relative else {}
+        super().load_own({**came, **added})
+
+    @property
+    def _is_relative(self) -> bool:
+        return "drawn_A" in self.branch_frozen
+
+    def _drawn(self) -> Tensor:
+        return self.get_buffer("drawn_A").to("cpu", torch.float32)
 
     def pick_route(self) -> Route:
         """The route the next forward takes: a fixed function of shapes, device type and whether gradients are on."""
@@ -129,14 +147,6 @@ class LowRankAdapter(ConvAdapter):
         """With a state that has, in the place of A, what it differs by from A as it was drawn."""
         return replace(self, relative=True)
 
-    def read(self, model: nn.Module) -> dict[str, Tensor]:
-        """Factors, and the deltas of what is trained beside them."""
-        return _added(super().read(model), _drawn(model), -1.0)
-
-    def load(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Factors and deltas back into a network attached alike."""
-        super().load(model, _added(state, _drawn(model), 1.0))
-
     def to_delta(self, base: nn.Module, generator: torch.Generator) -> ToDelta:
         """A state is a delta as it stands, but for what was drawn of A where the state is relative to that.
 
@@ -154,23 +164,13 @@ class LowRankAdapter(ConvAdapter):
         def added(state: State) -> State:
             key, own = next(iter(drawn(self.rank).items()))
             rows = state[key].shape[-2] if key in state else own.shape[-2]
-            return _added(state, drawn(self.rank * rows // own.shape[-2]), 1.0)
+            return _added(state, drawn(self.rank * rows // own.shape[-2]))
 
         return added
 
 
-def _drawn(model: nn.Module) -> dict[str, Tensor]:
-    """ "<conv>.A" as it was drawn, where a network's states are relative to that."""
-    layers = adapted_layers(model).items()
-    return {
-        f"{name}.A": layer.get_buffer("drawn_A").to("cpu", torch.float32)
-        for name, layer in layers
-        if "drawn_A" in layer.branch_frozen
-    }
-
-
-def _added(state: Mapping[str, Tensor], drawn: Mapping[str, Tensor], sign: float) -> dict[str, Tensor]:
-    return {key: torch.add(value, drawn[key], alpha=sign) if key in drawn else value for key, value in state.items()}
+def _added(state: State, drawn: State) -> dict[str, Tensor]:
+    return {key: torch.add(value, drawn[key]) if key in drawn else value for key, value in state.items()}
 
 
 # What more passes over the activations cost, in multiplications per channel and pixel: fitted.

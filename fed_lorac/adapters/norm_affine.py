@@ -10,9 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fed_lorac.adapters.dense import DenseAdapter
-from fed_lorac.adapters.targets import ends_of
+from fed_lorac.adapters.ends import Ends
 from fed_lorac.errors import FactorError
-from fed_lorac.runtime.settings import setting
 
 __all__ = ["NormAffine"]
 
@@ -20,14 +19,11 @@ _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True)
-class NormAffine(DenseAdapter):
+class NormAffine(Ends, DenseAdapter):
     """Every norm layer's weight and bias and, where asked, the first convolution's and the classifier's weight."""
 
     formula = "weights and biases of norm layers + ends"
     source = "Training BatchNorm and only BatchNorm, arXiv 2003.00152"
-
-    train_first_conv: bool = setting(True, "train, and send, the first convolution's weight as it is")
-    train_classifier: bool = setting(True, "train, and send, the classifier's weight as it is")
 
     def trained(self, model: nn.Module) -> list[str]:
         """FactorError where a network has no norm layer with a weight."""
@@ -37,4 +33,4 @@ class NormAffine(DenseAdapter):
             raise FactorError(
                 "norm-affine trains norm layers' weights and biases; this network has none. Choose another."
             )
-        return found + ends_of(model, first_conv=self.train_first_conv, classifier=self.train_classifier)
+        return found + self.ends(model)

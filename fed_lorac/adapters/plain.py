@@ -24,9 +24,12 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from fed_lorac.errors import FactorError
 
-__all__ = ["DENSE_NOTE", "altered", "carrier", "check_plain", "copied", "ties"]
+__all__ = ["DENSE_NOTE", "RATES_NOTE", "altered", "carrier", "check_plain", "copied", "ties"]
 
 DENSE_NOTE = "_dense_before"  # the attribute of a network by which it is known to carry an adapter
+
+RATES_NOTE = "_lr_factors"
+"""The attribute of a network with what the learning rate is multiplied by for some of its parameters, by name."""
 
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _WEIGHTED = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.Embedding)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-__all__ = ["AsJson", "Overrides", "Overwrite", "Source", "err", "out"]
+__all__ = ["AsJson", "Format", "Overrides", "Overwrite", "Source", "err", "out"]
 
 out, err = Console(), Console(stderr=True)
 
@@ -24,3 +24,6 @@ Overrides = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Format = Annotated[
+    str, typer.Option("--format", help="markdown, csv (numbers, and intervals in columns of their own) or latex.")
+]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fed_lorac.commands.options import err
+from fed_lorac.commands.options import Format, err
 
 if TYPE_CHECKING:
     from fed_lorac.studies.definition import Study
@@ -22,6 +22,7 @@ def study(
         Path | None, typer.Option("--out", help="The study's folder.", show_default="studies/NAME")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Runs that go at once, each in a process of its own.")] = 1,
+    format: Format = "markdown",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs, and run none.")] = False,
 ) -> None:
     """Run many configs that belong together (arms, a grid, seeds), and print one table.
@@ -31,8 +32,10 @@ def study(
 
     Exit code 1 where a run failed.
     """
+    from fed_lorac.reporting.sheet import check_format  # noqa: PLC0415
     from fed_lorac.studies.read import load_definition  # noqa: PLC0415
 
+    check_format(format)
     asked = load_definition(definition)
     target = folder or Path("studies") / asked.name
     if dry_run:
@@ -46,7 +49,7 @@ def study(
 
     with RichStudyWatch(err) as watch:
         found = conduct(asked, target.absolute(), workers=workers, watch=watch)
-    sys.stdout.write(study_table(found) + "\n")
+    sys.stdout.write(study_table(found).written(format) + "\n")
     err.print(f"The study is in {found.path}", highlight=False, markup=False, soft_wrap=True)
     if (found.runs["status"] == "failed").any():
         raise typer.Exit(1)

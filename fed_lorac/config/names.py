@@ -52,6 +52,14 @@ LINK_ASSIGNMENTS = ("round_robin", "random")
 FLEET_DEVICES = ("ideal", "limited")
 
 SCHEDULES = ("cosine", "constant")
-AUGMENTS = ("reflect_flip", "reflect_flip_cutout_light", "crop_flip", "crop", "crop_flip_cutout", "none")
+AUGMENTS = (
+    "reflect_flip",
+    "reflect_flip_light",
+    "reflect_flip_cutout_light",
+    "crop_flip",
+    "crop",
+    "crop_flip_cutout",
+    "none",
+)
 BATCH_NORMS = ("local", "frozen", "shared")
 TRAINING_STATISTICS = ("batch", "fixed")

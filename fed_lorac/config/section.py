@@ -137,7 +137,8 @@ class Section:
         if not cls._matters(key, chosen):
             return ()
         value = cls._value(key, chosen)
-        return items(list_text(value) or "") if cls.rules()[key].listed else (str(value),)
+        named = items(list_text(value) or "") if cls.rules()[key].listed else (str(value),)
+        return tuple(part for name in named for part in cls.choices[key].parts(name))
 
     def __post_init__(self) -> None:
         for key, rule in self.rules().items():
@@ -227,16 +228,24 @@ class Section:
 
     def settings(self, key: str, named: str = "") -> dict[str, Any]:
         """What the class that `key` chooses is built with: its own values of those in view, and its table's. Of a list,
-        `named` says which of its choices is meant."""
+        or of several parts, `named` says which of its choices is meant; without, the settings of all parts are given.
+        """
         value = named or getattr(self, key)
+        if len(parts := self.choices[key].parts(value)) > 1:
+            return {own: value for part in parts for own, value in self.settings(key, part).items()}
         declared = self._declared(key, value)
         passed = {own: getattr(self, own) for own in self.shared.get(key, ()) if own in declared}
         name = OPTIONS if self.choices[key].is_outside(value) else value
         return passed | {own: value for own, value in self.tables.get(name, {}).items() if own in declared}
 
     def build(self, key: str, **changes: Any) -> Any:
-        """What `key` chooses, built with its settings, and `changes` in their place."""
-        return self.choices[key].make(getattr(self, key), **{**self.settings(key), **changes})
+        """What `key` chooses, built with its settings, and `changes` in their place; of several parts each with its own
+        settings, and those of the changes that it has."""
+        kind, name = self.choices[key], getattr(self, key)
+        if len(parts := kind.parts(name)) == 1:
+            return kind.make(name, **{**self.settings(key), **changes})
+        own = [{k: v for k, v in changes.items() if k in self._declared(key, part)} for part in parts]
+        return kind.join([kind.make(p, **{**self.settings(key, p), **its}) for p, its in zip(parts, own, strict=True)])
 
     @classmethod
     def own_parts(cls) -> dict[str, Kind]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.conv_adapter import ConvAdapter
+from fed_lorac.adapters.parts import Parts
 from fed_lorac.adapters.targets import ALL_LAYERS
 from fed_lorac.config import AdapterConfig, Config
 from fed_lorac.experiment.base_model import BaseModel
@@ -38,11 +39,9 @@ def build_adapters(config: Config, base: BaseModel, plan: LocalPlan, layers: str
 def _fitted(adapters: Sequence[Adapter], model: nn.Module) -> tuple[Adapter, ...]:
     """With what each takes from the network; of several ranks all train those layers as they are that the largest
     trains so."""
-    first, *others = sorted(adapters, key=lambda one: getattr(one, "rank", 0), reverse=True)
+    first = max(adapters, key=lambda one: getattr(one, "rank", 0))
     largest = first.fit_to(model)
-    if not others or not isinstance(largest, ConvAdapter):
-        return tuple(largest if one is first else one.fit_to(model) for one in adapters)
-    return tuple(replace(cast(ConvAdapter, one), dense=largest.dense).fit_to(model) for one in adapters)
+    return tuple(largest if one is first else one.fit_like(largest, model) for one in adapters)
 
 
 def _of_rank(config: AdapterConfig, rank: int) -> dict[str, float]:
@@ -56,7 +55,7 @@ def _of_rank(config: AdapterConfig, rank: int) -> dict[str, float]:
 @lru_cache(maxsize=2)
 def candidates(experiment: Experiment) -> tuple[str, ...]:
     """The layers that a server may choose among, in the network's order, of an experiment where none is chosen yet."""
-    return cast(ConvAdapter, experiment.adapter).convolutions(experiment.base.model)
+    return cast(ConvAdapter | Parts, experiment.adapter).convolutions(experiment.base.model)
 
 
 @lru_cache(maxsize=2)

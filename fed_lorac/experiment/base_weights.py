@@ -57,9 +57,11 @@ def take(
 
 
 def _cameras_train_classifier(config: Config) -> bool:
-    kind = ADAPTERS.load(config.adapter.method)
-    told = config.adapter.settings("method").get("train_classifier", kind.trains_classifier)
-    return bool(told) and STRATEGIES.load(config.strategy.name).trains
+    told = (
+        config.adapter.settings("method", part).get("train_classifier", ADAPTERS.load(part).trains_classifier)
+        for part in ADAPTERS.parts(config.adapter.method)
+    )
+    return any(told) and STRATEGIES.load(config.strategy.name).trains
 
 
 def _with_classes(model: nn.Module, checkpoint: Checkpoint, classes: Sequence[str]) -> tuple[Checkpoint, str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
 from fed_lorac.pages.chart import Axis
-from fed_lorac.studies.table import interval_95
+from fed_lorac.reporting.intervals import interval_95
 
 __all__ = [
     "byte_axis",

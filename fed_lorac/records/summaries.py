@@ -12,9 +12,10 @@ from typing import Any
 
 from fed_lorac.config.load import flatten
 from fed_lorac.errors import RunError
+from fed_lorac.records.ledger import CAMERAS_FILE, read_rows
 from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE
 
-__all__ = ["NO_BATCH_NORM", "Summary", "free_accuracy", "has_batch_norm", "read_summary"]
+__all__ = ["NO_BATCH_NORM", "Summary", "camera_accuracies", "free_accuracy", "has_batch_norm", "read_summary"]
 
 Summary = Mapping[str, Any]
 
@@ -39,6 +40,13 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if "full_fp32_total_bytes" not in found:
         _add_fp32(found)
     return found
+
+
+def camera_accuracies(folder: Path) -> dict[int, float]:
+    """Camera -> its last measured accuracy, 0 to 1; empty where the run's version did not record them."""
+    file = folder / CAMERAS_FILE
+    rows = read_rows(file).rows if file.is_file() else []
+    return {row["camera"]: row["accuracy"] for row in rows if row.get("accuracy") is not None}
 
 
 def has_batch_norm(summary: Summary) -> bool:

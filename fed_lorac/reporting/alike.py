@@ -3,41 +3,54 @@ run folders and summaries; not how a table is written."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from fed_lorac.config.resumed import WITHOUT_EFFECT
 from fed_lorac.errors import RunError
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
-from fed_lorac.records.summaries import Summary, read_summary
+from fed_lorac.records.summaries import Summary, camera_accuracies, read_summary
+from fed_lorac.reporting.paired import Scores
 from fed_lorac.reporting.target import reached
 
-__all__ = ["ComparedRun", "Row", "check_alike", "rows_of"]
+__all__ = ["ComparedRun", "Row", "check_alike", "rows_of", "scores_of"]
 
 _FREE = ("run.seed", "run.out", "run.workers", "run.ray.")
 """Keys, or their beginnings, in which runs of one row differ: their seed, and which workers ran them."""
+_NO_IMAGES = ("fleet.per_round", "fleet.link", "fleet.devices", "fleet.limited.", *WITHOUT_EFFECT)
+"""Settings of the fleet and the data, or their beginnings, that change no camera's images."""
 _MOST = 4  # settings that a label names; a run that differs in more is called by its folder
 _DRAWN = ("none", "pretrain")  # bases that follow from the seed
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A finished run: its folder, its summary, and what reaching an accuracy took it, where that was asked."""
+    """A finished run: its folder, its summary, what reaching an accuracy took it (where that was asked), and each
+    camera's last accuracy."""
 
     folder: str
     summary: Summary
     took: Summary | None = None
+    cameras: Mapping[int, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path, target: float | None = None) -> Self:
         """The run in a folder; with `target`, what reaching that accuracy took it."""
         took = None if target is None else reached(target, read_rows(folder / ROUNDS_FILE).rows)
-        return cls(str(folder), read_summary(folder), took)
+        return cls(str(folder), read_summary(folder), took, camera_accuracies(folder))
 
     @property
     def seed(self) -> int:
         """The run's seed."""
         return int(self.summary["seed"])
+
+    @property
+    def fleet(self) -> tuple[Any, ...]:
+        """What runs share whose cameras have the same images and weather."""
+        config = sorted(self.summary["config"].items())
+        own = ((k, v) for k, v in config if k.startswith(("data.", "fleet.")) and not k.startswith(_NO_IMAGES))
+        return (self.seed, self.summary["data"], *own)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -58,6 +71,15 @@ class Row:
     def seeds(self) -> list[int]:
         """The runs' seeds, ascending."""
         return sorted(run.seed for run in self.runs)
+
+
+def scores_of(runs: Iterable[ComparedRun]) -> Scores:
+    """Each fleet's cameras' accuracies: of the first run over it that has any."""
+    found: dict[Any, Mapping[int, float]] = {}
+    for run in runs:
+        if run.cameras and run.summary["config"]:
+            found.setdefault(run.fleet, run.cameras)
+    return found
 
 
 def rows_of(runs: Sequence[ComparedRun]) -> list[Row]:

@@ -1,79 +1,112 @@
-"""The cells of a comparison: a row's mean over its seeds, and how far they spread. Knows rows of summaries;
-not which columns there are."""
+"""The cells of a comparison: a row's mean over its seeds, and how sure it is. Knows rows of summaries; not which
+columns there are."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean, stdev
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from fed_lorac.records.summaries import Summary
 from fed_lorac.reporting.alike import Row
+from fed_lorac.reporting.intervals import interval_95
+from fed_lorac.reporting.paired import Difference
 
-__all__ = ["accuracy_in", "clear_air", "days_on", "fleet_mean", "markdown_line", "of_all", "share_of", "spread", "took"]
+__all__ = [
+    "EMPTY",
+    "Cell",
+    "accuracy_in",
+    "chance",
+    "clear_air",
+    "days_on",
+    "fleet_mean",
+    "mean_of",
+    "points",
+    "share_of",
+    "took",
+]
 
 
-def of_all(row: Row, key: str) -> list[Any]:
-    """What each run's summary has under a key."""
-    return [run.summary[key] for run in row.runs]
+@dataclass(frozen=True)
+class Cell:
+    """What people read; for programs the number in it, and half of its 95 % interval."""
+
+    text: str
+    number: float | None = None
+    half: float | None = None
 
 
-def markdown_line(cells: Iterable[str]) -> str:
-    """A row of a Markdown table."""
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+EMPTY = Cell("")
 
 
-def spread(values: Sequence[float], form: str, unit: str = "") -> str:
-    """Mean ± sample standard deviation of what differs between seeds, else the value; "-" of none."""
+def mean_of(values: Sequence[float], form: str, unit: str = "") -> Cell:
+    """The mean of what differs between seeds ± half of its 95 % interval, else the value; "-" of none."""
     if not values:
-        return "-"
+        return Cell("-")
     if len(set(values)) == 1:
-        return form.format(values[0]) + unit
-    return f"{form.format(fmean(values))} ± {form.format(stdev(values))}{unit}"
+        return Cell(form.format(values[0]) + unit, values[0])
+    mean, half = fmean(values), interval_95(values)
+    return Cell(f"{form.format(mean)} ± {form.format(half)}{unit}", mean, half)
 
 
-def accuracy_in(weather: str, row: Row, arm: str) -> str:
+def accuracy_in(weather: str, row: Row, arm: str) -> Cell:
     """Of the cameras in one weather."""
     means = [s["per_corruption"].get(weather, {}).get(arm) for s in _of(row)]
     counts = [_cameras(s).get("per_corruption", {}).get(weather, {}) for s in _of(row)]
     return _percents(means, [(count.get(arm), count.get("of")) for count in counts])
 
 
-def fleet_mean(row: Row, arm: str) -> str:
+def fleet_mean(row: Row, arm: str) -> Cell:
     """Of all cameras, each in its weather."""
     counts = [(_cameras(s).get(arm), _cameras(s).get("of")) for s in _of(row)]
-    return _percents(of_all(row, f"{arm}_accuracy"), counts)
+    return _percents([s[f"{arm}_accuracy"] for s in _of(row)], counts)
 
 
-def clear_air(row: Row, arm: str) -> str:
+def clear_air(row: Row, arm: str) -> Cell:
     """Of all cameras, in clear air."""
     counts = [(_cameras(s).get("clean", {}).get(arm), _cameras(s).get("of")) for s in _of(row)]
     return _percents([s["clean_accuracy"][arm] for s in _of(row)], counts)
 
 
-def share_of(denominator: str, row: Row) -> str:
+def share_of(denominator: str, row: Row) -> Cell:
     """All bytes over those of full fine-tuning under this key of the summary."""
-    return spread([100 * s["total_bytes"] / s[denominator] for s in _of(row) if s[denominator]], "{:.1f}", " %")
+    return mean_of([100 * s["total_bytes"] / s[denominator] for s in _of(row) if s[denominator]], "{:.2f}", " %")
 
 
-def days_on(link: str, row: Row) -> str:
+def days_on(link: str, row: Row) -> Cell:
     """Days that a camera's uplink of the whole run takes on a link."""
-    return spread([s["days"][link]["adapter"] for s in _of(row)], "{:.3g}")
+    return mean_of([s["days"][link]["adapter"] for s in _of(row)], "{:.3g}")
 
 
-def took(row: Row) -> str:
+def took(row: Row) -> Cell:
     """What reaching an accuracy took."""
     found = [run.took for run in row.runs if run.took is not None and run.took["bytes"] is not None]
     if not found:
-        return "not reached"
+        return Cell("not reached")
+    sent = mean_of([one["bytes"] for one in found], "{:,.0f}")
     if len(row.runs) == 1:
-        return f"{found[0]['bytes']:,} by round {found[0]['rounds']}"
-    sent = spread([one["bytes"] for one in found], "{:,.0f}")
-    return f"{sent}, reached by {len(found)} of {len(row.runs)} seeds"
+        return replace(sent, text=f"{sent.text} by round {found[0]['rounds']}")
+    return replace(sent, text=f"{sent.text}, reached by {len(found)} of {len(row.runs)} seeds")
 
 
-def _percents(means: Iterable[float | None], counts: Iterable[tuple[int | None, int | None]]) -> str:
+def points(found: Difference) -> Cell:
+    """A difference of accuracies, in points."""
+    mean, half = 100 * found.mean, 100 * found.half_95
+    if math.isnan(half):
+        return Cell(f"{mean:+.2f}", mean)
+    return Cell(f"{mean:+.2f} ± {half:.2f}", mean, half)
+
+
+def chance(p: float) -> Cell:
+    """A p-value."""
+    return Cell(f"{p:.3f}" if p >= 0.001 else "<0.001", p)
+
+
+def _percents(means: Iterable[float | None], counts: Iterable[tuple[int | None, int | None]]) -> Cell:
     """A mean of means in per cent; in brackets the fewest cameras that one is over, where that is not all."""
     few = min((measured for measured, of in counts if measured and measured != of), default=None)
-    return spread([100 * mean for mean in means if mean is not None], "{:.1f}") + (f" ({few})" if few else "")
+    found = mean_of([100 * mean for mean in means if mean is not None], "{:.1f}")
+    return replace(found, text=f"{found.text} ({few})") if few else found
 
 
 def _of(row: Row) -> list[Summary]:

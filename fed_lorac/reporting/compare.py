@@ -1,4 +1,4 @@
-"""Several runs side by side, as Markdown. Knows rows of summaries; not models, cameras or messages."""
+"""Several runs side by side. Knows rows of summaries; not models, cameras or messages."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -6,129 +6,150 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from fed_lorac.errors import ConfigError
 from fed_lorac.records.summaries import NO_BATCH_NORM, has_batch_norm
-from fed_lorac.reporting.alike import ComparedRun, Row, check_alike, rows_of
+from fed_lorac.reporting.alike import ComparedRun, Row, check_alike, rows_of, scores_of
 from fed_lorac.reporting.cells import (
+    EMPTY,
+    Cell,
     accuracy_in,
     clear_air,
     days_on,
     fleet_mean,
-    markdown_line,
-    of_all,
+    mean_of,
     share_of,
-    spread,
     took,
 )
 from fed_lorac.reporting.gain import gain_recovered, is_full, is_in_fp32
+from fed_lorac.reporting.sheet import Sheet, check_format
+from fed_lorac.reporting.tested import CHANCE, DIFFERENCE, paired_cells, paired_notes
 
-__all__ = ["compare", "comparison"]
+__all__ = ["compare", "compared", "comparison"]
 
 _BASE = {"source": "source", "zero_byte": "local batch norm, nothing sent"}
 
 
-def compare(folders: Iterable[str | os.PathLike[str]], target: float | None = None) -> str:
-    """Finished runs over one fleet side by side, as a Markdown table with notes; see `comparison`.
+def compare(
+    folders: Iterable[str | os.PathLike[str]],
+    target: float | None = None,
+    *,
+    format: str = "markdown",
+    against: str | os.PathLike[str] | None = None,
+) -> str:
+    """Finished runs over one fleet side by side, as a table with notes; see `comparison`.
 
     Args:
         folders: the runs' folders, or `Run`s.
         target: also what reaching this accuracy took, 0 to 1.
+        format: "markdown", "csv" (numbers alone, intervals in columns of their own) or "latex" (package booktabs).
+        against: the run whose row the others are tested against; None: full fine-tuning, else the first.
 
     Raises:
         RunError: a folder holds no finished run, or the runs do not compare.
+        ConfigError: there is no such format, or `against` is none of the folders.
     """
-    return comparison([ComparedRun.read(Path(folder), target) for folder in folders])
+    check_format(format)
+    return compared(folders, target, against).written(format)
 
 
-def comparison(runs: Sequence[ComparedRun]) -> str:
-    """A Markdown table of runs over one fleet, and notes under it: accuracy, bytes, days of sending on the fleet's
-    slowest link, and the share of full fine-tuning's gain recovered.
+def compared(
+    folders: Iterable[str | os.PathLike[str]], target: float | None, against: str | os.PathLike[str] | None
+) -> Sheet:
+    """The runs of these folders side by side; see `compare`."""
+    runs = [ComparedRun.read(Path(folder), target) for folder in folders]
+    return comparison(runs, None if against is None else str(Path(against)))
 
-    Runs that differ in their seed alone are one row: the mean over seeds and the sample standard deviation.
+
+def comparison(runs: Sequence[ComparedRun], against: str | None = None) -> Sheet:
+    """A table of runs over one fleet, and notes under it: accuracy, bytes, days of sending on the fleet's slowest link,
+    the share of full fine-tuning's gain recovered, and whether a row differs from that of `against` (a folder) camera
+    by camera.
+
+    Runs that differ in their seed alone are one row: the mean over seeds, and half of its 95 % interval.
 
     Raises:
         RunError: the runs differ in data, base, rounds, weather or links, so that their numbers do not compare.
     """
     check_alike(runs)
-    table = _Table(rows_of(runs))
-    return "\n".join([*table.lines(), "", *(f"- {note}" for note in table.notes())])
+    return _Table(rows_of(runs), against).sheet()
 
 
 class _Table:
     """The rows, what they are held against, and the columns that they need."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Row], against: str | None) -> None:
         self._rows = rows
         self._runs = [run for row in rows for run in row.runs]
         by_seed = {run.seed: run for run in reversed(self._runs)}  # the first of each seed
         self._base = Row("", [by_seed[seed] for seed in sorted(by_seed)])
         self._full = _reference(rows)
+        self._other = self._full or rows[0] if against is None else _row_of(against, rows)
+        theirs = scores_of(self._other.runs)
+        self._pairs = paired_cells([None if row is self._other else (scores_of(row.runs), theirs) for row in rows])
         days = self._runs[0].summary["days"]
         self._batch_norm = has_batch_norm(self._runs[0].summary)
         self._link = max(days, key=lambda name: days[name]["full"])
 
-    def lines(self) -> Iterator[str]:
+    def sheet(self) -> Sheet:
         """The table."""
         accuracies, costs = self._accuracies(), self._costs()
         seeds = [_seeds] if any(row.seeds != [self._runs[0].seed] for row in self._rows) else []
-        head = ["", *(["seeds"] * len(seeds)), *accuracies, *costs]
-        yield markdown_line(head)
-        yield markdown_line(["---", *["---:"] * (len(head) - 1)])
+        head = ["", *(["seeds"] * len(seeds)), *accuracies, *costs, *([DIFFERENCE, CHANCE] if any(self._pairs) else [])]
+        rows = []
         for arm, label in _BASE.items():
             free = [
-                at_no_cost if arm == "zero_byte" or name != _GAIN else "" for name, (_, at_no_cost) in costs.items()
+                at_no_cost if arm == "zero_byte" or name != _GAIN else EMPTY for name, (_, at_no_cost) in costs.items()
             ]
             own = [cell(self._base) for cell in seeds]
             missing = arm == "zero_byte" and not self._batch_norm
-            found = (NO_BATCH_NORM if missing else cell(self._base, arm) for cell in accuracies.values())
-            yield markdown_line([label, *own, *found, *([""] * len(free) if missing else free)])
-        for row in self._rows:
+            found = (Cell(NO_BATCH_NORM) if missing else cell(self._base, arm) for cell in accuracies.values())
+            said = [Cell(label), *own, *found, *([EMPTY] * len(free) if missing else free)]
+            rows.append([*said, *([EMPTY] * (len(head) - len(said)))])
+        for row, pair in zip(self._rows, self._pairs, strict=True):
             means = (cell(row, "adapted") for cell in accuracies.values())
-            yield markdown_line(
-                [row.label, *(cell(row) for cell in seeds), *means, *(cell(row) for cell, _ in costs.values())]
-            )
+            own = [cell(row) for cell in seeds]
+            rows.append([Cell(row.label), *own, *means, *(cell(row) for cell, _ in costs.values()), *pair])
+        return Sheet(head, rows, tuple(self.notes()))
 
-    def _accuracies(self) -> dict[str, Callable[[Row, str], str]]:
+    def _accuracies(self) -> dict[str, Callable[[Row, str], Cell]]:
         """Header -> a row's cell, by arm."""
         weathers = dict.fromkeys(chain.from_iterable(run.summary["per_corruption"] for run in self._runs))
         by_weather = {weather: partial(accuracy_in, weather) for weather in weathers}
         return {**by_weather, "fleet mean": fleet_mean, "clear air": clear_air}
 
-    def _costs(self) -> dict[str, tuple[Callable[[Row], str], str]]:
+    def _costs(self) -> dict[str, tuple[Callable[[Row], Cell], Cell]]:
         """Header -> a row's cell, and what the base alone costs."""
-        found: dict[str, tuple[Callable[[Row], str], str]] = {
-            "bytes up + down": (lambda row: spread(of_all(row, "total_bytes"), "{:,.0f}"), "0"),
-            "of full": (partial(share_of, "full_fp32_total_bytes"), "0 %"),
+        nothing, no_share = Cell("0", 0.0), Cell("0 %", 0.0)
+        found: dict[str, tuple[Callable[[Row], Cell], Cell]] = {
+            "bytes up + down": (lambda row: mean_of([r.summary["total_bytes"] for r in row.runs], "{:,.0f}"), nothing),
+            "of full, fp32": (partial(share_of, "full_fp32_total_bytes"), no_share),
+            "of full, same codec": (partial(share_of, "full_total_bytes"), no_share),
+            f"days on {self._link}": (partial(days_on, self._link), nothing),
+            _GAIN: (self._gain, no_share if self._full else EMPTY),
         }
-        if self._codecs_differ():
-            found["of full, same codec"] = partial(share_of, "full_total_bytes"), "0 %"
-        found[f"days on {self._link}"] = partial(days_on, self._link), "0"
-        found[_GAIN] = self._gain, "0 %" if self._full else ""
         if (asked := self._runs[0].took) is not None:
-            found[f"bytes to {asked['accuracy']:.1%}"] = took, ""
+            found[f"bytes to {asked['accuracy']:.1%}"] = took, EMPTY
         return found
 
-    def _codecs_differ(self) -> bool:
-        """Whether full fine-tuning sends something else under a row's codec than in fp32, as far as is known."""
-        summaries = [run.summary for run in self._runs]
-        return any(s["full_fp32_total_bytes"] != s["full_total_bytes"] for s in summaries)
-
-    def _gain(self, row: Row) -> str:
+    def _gain(self, row: Row) -> Cell:
         """Of each seed's own gain; seeds that full fine-tuning lacks are left out."""
         if self._full is None:
-            return ""
+            return EMPTY
         full = {run.seed: run.summary for run in self._full.runs}
         pairs = [(run.summary, full[run.seed]) for run in row.runs if run.seed in full]
         shares = [share for own, best in pairs if (share := gain_recovered(own, best)) is not None]
-        return spread([100 * share for share in shares], "{:.0f}", " %") if shares else ""
+        return mean_of([100 * share for share in shares], "{:.0f}", " %") if shares else EMPTY
 
     def notes(self) -> Iterator[str]:
         """What a reader must know beside the numbers."""
         yield _cameras(self._runs)
-        yield '"of full": bytes over those of full fine-tuning in fp32, whatever the codec of the row.'
-        if self._codecs_differ():
-            yield '"same codec": over those of full fine-tuning under the codec of the row.'
+        yield '"of full": bytes over those of full fine-tuning, in fp32 and under the codec of the row.'
         if any(len(row.runs) > 1 for row in self._rows):
-            yield "a ± b: mean and sample standard deviation over the seeds."
+            yield "a ± b: mean over the seeds, half of its 95 % confidence interval (Student's t)."
+        if any(self._pairs):
+            yield from paired_notes(self._other.label)
+        elif len(self._rows) > 1:
+            yield f'No paired test: no row has the cameras of "{self._other.label}", each with its accuracy recorded.'
         if len({tuple(row.seeds) for row in self._rows}) > 1:
             yield "The rows are not of the same seeds: some of what sets them apart may be chance."
         yield from self._gain_notes()
@@ -173,8 +194,18 @@ def _is_full(row: Row) -> bool:
     return is_full(row.runs[0].summary)
 
 
-def _seeds(row: Row) -> str:
-    return ", ".join(map(str, row.seeds))
+def _row_of(against: str, rows: Sequence[Row]) -> Row:
+    """The row that has the run of a folder."""
+    for row in rows:
+        if against in (run.folder for run in row.runs):
+            return row
+    raise ConfigError(
+        f"Rows are tested against that of one of the runs; got {against!r}. Give it among the folders too."
+    )
+
+
+def _seeds(row: Row) -> Cell:
+    return Cell(", ".join(map(str, row.seeds)))
 
 
 def _cameras(runs: Sequence[ComparedRun]) -> str:
@@ -190,4 +221,4 @@ def _cameras(runs: Sequence[ComparedRun]) -> str:
 
 
 def _digits(run: ComparedRun, arm: str) -> str:
-    return fleet_mean(Row("", [run]), arm)
+    return fleet_mean(Row("", [run]), arm).text

@@ -11,7 +11,6 @@ from rich.table import Table
 from fed_lorac.adapters.targets import ALL_LAYERS
 from fed_lorac.registry import ADAPTERS
 from fed_lorac.reporting.sizes import Sizes
-from fed_lorac.runtime.settings import rules_of
 
 __all__ = ["sizes_table"]
 
@@ -45,18 +44,16 @@ def _dense(row: Sizes) -> str:
 
 
 def _columns(first: Sizes) -> dict[str, Callable[[Sizes], str]]:
-    """Header -> a row's cell. The share that counts is of full fine-tuning in fp32."""
-    found: dict[str, Callable[[Sizes], str]] = {
+    """Header -> a row's cell. Shares are of full fine-tuning in fp32, and under the same codec."""
+    return {
         "rank" if _has_rank(first.method) else "": _rank,
         "trained": lambda row: f"{row.trainable_parameters:,}",
         "of full": lambda row: _share(row.trainable_parameters, row.full_parameters),
         "frame\nbytes": lambda row: f"{row.frame_bytes:,}",
         "message\nbytes": lambda row: f"{row.message_bytes:,}",
         "of full\nin fp32": lambda row: _share(row.message_bytes, row.full_fp32_message_bytes),
+        "same\ncodec": lambda row: _share(row.message_bytes, row.full_message_bytes),
     }
-    if first.dtype != "fp32":
-        found[f"of full\nin {first.dtype}"] = lambda row: _share(row.message_bytes, row.full_message_bytes)
-    return found
 
 
 def _as_full(row: Sizes) -> Sizes:
@@ -82,4 +79,4 @@ def _share(part: int, whole: int) -> str:
 
 
 def _has_rank(method: str) -> bool:
-    return "rank" in rules_of(ADAPTERS.load(method))
+    return "rank" in ADAPTERS.rules(method)

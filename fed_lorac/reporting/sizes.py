@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters.adapter import trainable_parameters
+from fed_lorac.adapters.adapter import Adapter, trainable_parameters
 from fed_lorac.adapters.targets import ALL_LAYERS, auto_rank_mode
 from fed_lorac.errors import ConfigError
 from fed_lorac.models import build
 from fed_lorac.registry import ADAPTERS, CODECS
-from fed_lorac.runtime.settings import rules_of
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.wire.billing import MessageSize, full_message, message_size, reply_records
 from fed_lorac.wire.frame import encode, payload_bytes
@@ -36,7 +35,7 @@ Question = tuple[str, str, int, str]
 def asked(model: str | None, method: str, ranks: Sequence[int] | None, rank_mode: str) -> dict[str, list[Question]]:
     """The rows that are wanted, by network: where nothing is said, the paper's; a method without a rank has one."""
     networks = dict.fromkeys(row[0] for row in PAPER_TABLE) if model is None else [model]
-    wanted = (ranks or [1, 4, 16])[: None if "rank" in rules_of(ADAPTERS.load(method)) else 1]
+    wanted = (ranks or [1, 4, 16])[: None if "rank" in ADAPTERS.rules(method) else 1]
     rows = [(network, method, rank, rank_mode) for network in networks for rank in wanted]
     if model is None and ranks is None and (method, rank_mode) == ("lora-c", "auto"):
         rows = list(PAPER_TABLE)
@@ -94,10 +93,11 @@ def sizes(
     network = _without_weights(model, classes)
     mode = auto_rank_mode(network) if rank_mode == "auto" else rank_mode
     full, full_count = _full(model, classes, dtype), sum(p.numel() for p in network.parameters())
-    kind, given = ADAPTERS.load(method), {"rank": rank, "alpha": 2.0 * rank, "rank_mode": mode, "layers": layers}
-    if layers != ALL_LAYERS and "layers" not in rules_of(kind):
+    known, given = ADAPTERS.rules(method), {"rank": rank, "alpha": 2.0 * rank, "rank_mode": mode, "layers": layers}
+    if layers != ALL_LAYERS and "layers" not in known:
         raise ConfigError(f"Layers are chosen where a method has branches; {method} has none. Leave layers at all.")
-    adapter = kind(**{key: value for key, value in given.items() if key in rules_of(kind)}).fit_to(network)
+    made: Adapter = ADAPTERS.make(method, **{key: value for key, value in given.items() if key in known})
+    adapter = made.fit_to(network)
     adapter.attach(network, torch_stream(0, "sizes"))
     state = adapter.read(network)
     frame = encode(state, dtype=dtype, base="", rng=stream(0, "weighed"))

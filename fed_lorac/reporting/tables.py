@@ -68,17 +68,18 @@ def _fewest_to_most(measured: Mapping[str, Any]) -> str:
 
 
 def bytes_table(summary: Mapping[str, Any]) -> RenderableType:
-    """Bytes of all Flower messages, up and down, beside full fine-tuning's in fp32, which shares are of; and the share
-    of full fine-tuning under the same codec, where that is another."""
+    """Bytes of all Flower messages, up and down, beside full fine-tuning's in fp32; and the shares of full fine-tuning
+    in fp32 and under the same codec."""
     whose = "full" if summary["full_fp32_total_bytes"] is None else "full_fp32"  # an older summary may know no better
-    beside = whose == "full_fp32" and summary["full_fp32_total_bytes"] != summary["full_total_bytes"]
     table = Table(title="Bytes over the radio (Flower messages, all cameras and rounds)")
-    full = "full fine-tuning, " + ("same codec" if whose == "full" else "fp32")
-    for column in ("", summary["label"], full, "share", *(["share, same codec"] * beside)):
-        table.add_column(column, justify="right" if column else "left")
+    full = "full fine-tuning,\n" + ("same codec" if whose == "full" else "fp32")
+    table.add_column()
+    table.add_column(summary["label"], justify="right")
+    for column in (full, "share,\nfp32", "share,\nsame codec"):
+        table.add_column(column, justify="right", no_wrap=True)
     found = {way: _three(summary["bytes"], f"{way}link_message_bytes") for way in ("up", "down")}
     for name, row in (found | {"total": _three(summary, "total_bytes")}).items():
-        shares = [_share(row["adapter"], row[arm]) for arm in (whose, *(["full"] * beside))]
+        shares = [_share(row["adapter"], row[arm]) for arm in ("full_fp32", "full")]
         table.add_row(name, f"{row['adapter']:,}", f"{row[whose]:,}", *shares, style="bold" * (name == "total"))
     for link, seconds in summary["air_time_s"].items():
         table.add_row(f"air time up, a camera, {link}", *(_clock(seconds[arm]) for arm in ("adapter", whose)))
@@ -103,7 +104,7 @@ def _how_learnt(summary: Mapping[str, Any]) -> Iterable[str]:
         )
 
 
-def _share(part: int, whole: int) -> str:
+def _share(part: int, whole: int | None) -> str:
     return f"{part / whole:.2%}" if whole else ""
 
 

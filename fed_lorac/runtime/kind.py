@@ -35,6 +35,8 @@ class Kind:
     base: str = ""
     given: tuple[str, ...] = ()
     declared: Mapping[str, type] | None = field(default=None, kw_only=True)
+    joined: str = field(default="", kw_only=True)
+    """"module:Name" of what several parts make together, which are named with " + " between; "": each stands alone."""
     also: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     """Further names -> the built-in name that each stands for."""
     library: str = field(default="", kw_only=True)
@@ -71,10 +73,16 @@ class Kind:
     def _points(self) -> Mapping[str, EntryPoint]:
         return _installed(self.group, self.names) if self.group else {}
 
+    def parts(self, name: str) -> tuple[str, ...]:
+        """The names that a name is made of: of "a + b" both, else itself."""
+        return tuple(part.strip() for part in name.split("+")) if self.joined and "+" in name else (name,)
+
     def find(self, name: str) -> Any:
         """What a name stands for: a built-in class, an installed package's "module:Name", or itself, or a library's
-        function; None: nothing."""
+        function, or what several together make; None: nothing."""
         name = self.also.get(name, name)
+        if len(self.parts(name)) > 1:
+            return self.joined
         if name in self.built_in:
             return self.built_in[name]
         if self.is_outside(name):
@@ -83,6 +91,8 @@ class Kind:
 
     def is_outside(self, name: str) -> bool:
         """Whether a name is somebody else's: an entry point or "module:Name"."""
+        if len(self.parts(name)) > 1:
+            return False  # each is asked by itself
         return bool(self.group) and not self._is_built_in(name) and (":" in name or name in self.installed())
 
     def is_of_library(self, name: str) -> bool:
@@ -94,7 +104,12 @@ class Kind:
 
     def takes(self, name: str) -> bool:
         """Whether a name that is not in `names` stands for something. `ConfigError`, with the nearest name, where a
-        library is asked and has none."""
+        library is asked and has none, or where one of several parts has none."""
+        if len(names := self.parts(name)) > 1:
+            for part in names:
+                if self.find(part) is None:
+                    raise self._unknown(part)
+            return True
         if self.is_of_library(name) and self.find(name) is None:
             raise self._unknown(name)
         return name in self.also or self.is_outside(name) or self.is_of_library(name)
@@ -130,7 +145,11 @@ class Kind:
         )
 
     def make(self, name: str, **settings: Any) -> Any:
-        """What a name stands for, called with its settings; or itself, where it is a value."""
+        """What a name stands for, called with its settings; or itself, where it is a value. Of several parts each gets
+        those of the settings that it has."""
+        if len(names := self.parts(name)) > 1:
+            each = [{k: v for k, v in settings.items() if k in self.rules(part)} for part in names]
+            return self.join([self.make(part, **own) for part, own in zip(names, each, strict=True)])
         found = self.load(name)
         if not self.is_outside(name):
             return found(**settings) if callable(found) else found
@@ -144,8 +163,14 @@ class Kind:
             raise self.broken(name, f"it gives {type(made).__name__}")
         return made
 
+    def join(self, made: Sequence[Any]) -> Any:
+        """Several parts as one, or the one that there is."""
+        return made[0] if len(made) == 1 else load(self.joined)(tuple(made))
+
     def rules(self, name: str) -> dict[str, Rule]:
-        """The settings that a name brings: field or parameter -> rule. None for an unknown name."""
+        """The settings that a name brings, of several parts all: field or parameter -> rule; none of an unknown one."""
+        if len(names := self.parts(name)) > 1:
+            return {key: rule for part in names for key, rule in self.rules(part).items()}
         if self.is_outside(name):
             return {key: rule for key, rule in settings_of(self.load(name)).items() if key not in self.given}
         if self.declared is not None:

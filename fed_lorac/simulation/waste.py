@@ -5,7 +5,7 @@ Nothing is known here of single methods: what an update weighs is compared with 
 far more, the update that each other exact strategy would make of the same adapter is built and weighed too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,7 +23,7 @@ from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.build_strategy import full_messages, strategy_of, update_message_bytes
 from fed_lorac.wire.frame import encode, inspect, payload_bytes
 
-__all__ = ["wasteful"]
+__all__ = ["first_update", "wasteful"]
 
 FAR_MORE = 4
 """So many times what cameras send up, or what another strategy would send down, is worth a remark."""
@@ -42,7 +42,8 @@ def wasteful(experiment: Experiment, update: Update) -> str | None:
     )
     if sent <= FAR_MORE * needed:
         return None
-    others = [(_update_of(_under(experiment, other)), other, said) for other, said in _others(config)]
+    highest = [experiment.adapters.index(experiment.adapter)]  # the first camera that has the adapter of this place
+    others = [(first_update(_under(experiment, other), highest), other, said) for other, said in _others(config)]
     best = min(others, key=lambda one: len(one[0].frame), default=None)
     if best is None or len(best[0].frame) * FAR_MORE > len(update.frame):
         return None
@@ -80,8 +81,8 @@ def _under(experiment: Experiment, config: Config) -> Experiment:
     return replace(experiment, config=config, plan=replace(plan, budget_bytes=experiment.plan.budget_bytes))
 
 
-def _update_of(experiment: Experiment) -> Update:
-    """The first update that a strategy makes of some state: its size follows from shapes.
+def first_update(experiment: Experiment, cameras: Sequence[int]) -> Update:
+    """The first update that a strategy makes of some states of these cameras: its size follows from shapes.
 
     A server optimizer and an aggregator change values alone; the simplest of them stand in.
     """
@@ -89,10 +90,13 @@ def _update_of(experiment: Experiment) -> Update:
     simple = replace(config, strategy=config.strategy.choose("server_optimizer", "sgd").choose("aggregator", "mean"))
     strategy = strategy_of(_under(experiment, simple))
     assert isinstance(strategy, FrameStrategy)  # whoever sends updates is one
-    drawn = torch_stream(0, "weighed")
-    state = {name: torch.randn(shape, generator=drawn) for name, shape in strategy.spec.template.items()}
-    server = replace(strategy.state, round=1)
-    proposal = strategy.strategy.propose(server, [server.client_delta(0, 1.0, state)])
+    server, drawn = replace(strategy.state, round=1), torch_stream(0, "weighed")
+    shapes = {camera: uplink_template(experiment, experiment.place(camera)) for camera in cameras}
+    deltas = (
+        server.client_delta(camera, 1.0, {name: torch.randn(shape, generator=drawn) for name, shape in its.items()})
+        for camera, its in shapes.items()
+    )
+    proposal = strategy.strategy.propose(server, deltas)
     rng = stream(0, "weighed")
     codec = config.codec
     return Update(

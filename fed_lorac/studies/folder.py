@@ -21,9 +21,14 @@ from fed_lorac.runtime.files import write_bytes, write_text, writing
 from fed_lorac.studies.definition import Trial
 from fed_lorac.studies.rows import Finding, Row, round_rows, run_rows
 
-__all__ = ["ROUNDS_TABLE", "RUNS_TABLE", "TUNING_TABLE", "StudyFolder"]
+__all__ = ["ROUNDS_TABLE", "RUNS_TABLE", "TUNING_TABLE", "StudyFolder", "holds_study"]
 
 RUNS_TABLE, ROUNDS_TABLE, TUNING_TABLE = "study", "rounds", "tuning"
+
+
+def holds_study(folder: Path) -> bool:
+    """Whether a study began in this folder."""
+    return (folder / f"{RUNS_TABLE}.parquet").is_file()
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from fed_lorac.api.result import Run, load_run
 from fed_lorac.errors import RunError
+from fed_lorac.reporting.sheet import check_format
 from fed_lorac.runtime.files import home_expanded
-from fed_lorac.studies.folder import ROUNDS_TABLE, RUNS_TABLE
+from fed_lorac.studies.folder import ROUNDS_TABLE, RUNS_TABLE, holds_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,12 +45,34 @@ class StudyResult:
             raise RunError(f"A study's runs are named by its column `run`; {self.path} has no {digest!r}.")
         return load_run(there[0])
 
+    def table(self, format: str = "markdown", against: str | None = None) -> str:
+        """The study's table: an arm and point of the grid a row, means over seeds, both shares of full fine-tuning's
+        bytes, and whether arms differ camera by camera.
+
+        Args:
+            format: "markdown", "csv" or "latex", as `fed_lorac.compare` writes them.
+            against: the arm that the others are tested against; None: full fine-tuning, else the first.
+
+        Raises:
+            ConfigError: there is no such format, or arm.
+        """
+        from fed_lorac.studies.table import study_table  # noqa: PLC0415  (it knows this class)
+
+        check_format(format)
+        return study_table(self, against).written(format)
+
     def __fspath__(self) -> str:
         return str(self.path)
 
     def __repr__(self) -> str:
         counts = self.runs["status"].value_counts()
         return f"<Study {self.path}: {', '.join(f'{number} {status}' for status, number in counts.items())}>"
+
+    def _repr_html_(self) -> str:
+        """The study's table, for a notebook."""
+        from fed_lorac.studies.table import study_table  # noqa: PLC0415
+
+        return study_table(self).as_html()
 
     def _table(self, name: str) -> "pd.DataFrame":
         import pandas as pd  # noqa: PLC0415  (half a second, for those who look at tables)
@@ -67,7 +90,7 @@ def load_study(path: str | PathLike[str]) -> StudyResult:
         RunError: no study began there.
     """
     folder = home_expanded(Path(path)).absolute()
-    if not (folder / f"{RUNS_TABLE}.parquet").is_file():
+    if not holds_study(folder):
         raise RunError(
             f"A study has {RUNS_TABLE}.parquet in its folder; {folder} has none. Give the folder that "
             "`fed-lorac study` names at its end."

@@ -1,75 +1,109 @@
-"""A study's table for people: an arm a row, mean and interval over its seeds. Knows a study's rows; not runs."""
+"""A study's table for people: an arm a row, mean and interval over its seeds. Knows a study's rows; not what a run
+computes."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from fed_lorac.reporting.cells import markdown_line
+from fed_lorac.errors import ConfigError
+from fed_lorac.reporting.alike import ComparedRun, scores_of
+from fed_lorac.reporting.cells import Cell, mean_of
+from fed_lorac.reporting.gain import is_full, is_in_fp32
+from fed_lorac.reporting.paired import Scores
+from fed_lorac.reporting.sheet import Sheet
+from fed_lorac.reporting.tested import CHANCE, DIFFERENCE, paired_cells, paired_notes
 from fed_lorac.studies.result import StudyResult
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["interval_95", "study_table"]
+__all__ = ["study_table"]
 
-_MEASURED: dict[str, tuple[str, str, float]] = {
-    "accuracy": ("accuracy", "{:.1f}", 100),
-    "clear air": ("accuracy_clean", "{:.1f}", 100),
-    "zero-byte": ("zero_byte_accuracy", "{:.1f}", 100),
-    "gain recovered": ("gain_recovered", "{:.0f}", 100),
-    "bytes up + down": ("total_bytes", "{:,.0f}", 1),
-    "of full, fp32": ("share_of_full_fp32", "{:.2f}", 100),
-    "of full, same codec": ("share_of_full_same_codec", "{:.2f}", 100),
+_MEASURED: dict[str, tuple[str, str, float, str]] = {
+    "accuracy": ("accuracy", "{:.1f}", 100, ""),
+    "clear air": ("accuracy_clean", "{:.1f}", 100, ""),
+    "zero-byte": ("zero_byte_accuracy", "{:.1f}", 100, ""),
+    "gain recovered": ("gain_recovered", "{:.0f}", 100, " %"),
+    "bytes up + down": ("total_bytes", "{:,.0f}", 1, ""),
+    "of full, fp32": ("share_of_full_fp32", "{:.2f}", 100, " %"),
+    "of full, same codec": ("share_of_full_same_codec", "{:.2f}", 100, " %"),
 }
-"""Header -> the column, how a value is written, and what it is multiplied by."""
-_IN_PERCENT = {"gain recovered", "of full, fp32", "of full, same codec"}
+"""Header -> the column, how a value is written, what it is multiplied by, and its unit."""
+
+Place = tuple[str, ...]
+"""An arm and a point of the grid, as text."""
+Runs = Sequence[ComparedRun]
 
 
-def interval_95(values: Sequence[float]) -> float:
-    """Half the width of the 95 % confidence interval of a mean, by Student's t; nan of fewer than two values."""
-    from scipy import stats  # noqa: PLC0415
-
-    count = len(values)
-    if count < 2:
-        return math.nan
-    mean = math.fsum(values) / count
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    return float(stats.t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
-
-
-def study_table(study: StudyResult) -> str:
-    """The study as Markdown: each arm and point of the grid is a row, the mean over its seeds ± half the 95 % interval.
+def study_table(study: StudyResult, against: str | None = None) -> Sheet:
+    """Each arm and point of the grid is a row: the mean over its seeds, half of the 95 % interval, and whether it
+    differs camera by camera from the arm `against` (None: full fine-tuning, else the first arm) over the same fleet, at
+    the same point of the grid where there is one.
 
     Failed runs and runs to come are counted in the column of seeds; failed ones are named below the table.
+
+    Raises:
+        ConfigError: the study has no such arm.
+        RunError: a run of it is damaged.
     """
     runs = study.runs
     point = [name for name in runs.columns if "." in name]
-    head = ["arm", *point, "seeds", *_MEASURED]
-    lines = [markdown_line(head), markdown_line(["---", *["---:"] * (len(head) - 1)])]
-    for key, group in runs.groupby(["arm", *point], sort=False, dropna=False):
-        lines.append(markdown_line([*map(_said, key), *_cells(group)]))
-    lines += ["", "Accuracy in per cent. a ± b: mean over the seeds, half of its 95 % confidence interval."]
-    failed = runs[runs.status == "failed"]
-    lines += [f"- failed: {row.arm}, seed {row.seed}: {row.error}" for row in failed.itertuples()]
-    return "\n".join(lines)
+    groups = list(runs.groupby(["arm", *point], sort=False, dropna=False))
+    places, done = [tuple(map(str, key)) for key, _ in groups], [_runs_of(study, group) for _, group in groups]
+    other = _other([arm for arm, *_ in places], done, against)
+    pairs = paired_cells([_pair(place, its, other, places, done) for place, its in zip(places, done, strict=True)])
+    head = ["arm", *point, "seeds", *_MEASURED, *([DIFFERENCE, CHANCE] if any(pairs) else [])]
+    rows = [[*map(_said, key), *_cells(group), *pair] for (key, group), pair in zip(groups, pairs, strict=True)]
+    return Sheet(head, rows, tuple(_notes(runs, other if any(pairs) else None)))
 
 
-def _cells(group: "pd.DataFrame") -> list[str]:
+def _pair(
+    place: Place, own: Runs, other: str, places: Sequence[Place], done: Sequence[Runs]
+) -> tuple[Scores, Scores] | None:
+    """A row's scores, and those of the other arm: of the point that is most like the row's, where several are of one
+    fleet."""
+    if place[0] == other:
+        return None
+    of_other = [k for k, its in enumerate(places) if its[0] == other]
+    nearest = sorted(of_other, key=lambda k: sum(a != b for a, b in zip(places[k], place, strict=True)))
+    return scores_of(own), scores_of(run for k in nearest for run in done[k])
+
+
+def _runs_of(study: StudyResult, group: "pd.DataFrame") -> Runs:
+    return [ComparedRun.read(study.run(digest).path) for digest in group[group.status == "finished"]["run"]]
+
+
+def _other(arms: Sequence[str], done: Sequence[Runs], against: str | None) -> str:
+    """The arm that the others are tested against."""
+    if against is not None and against not in arms:
+        raise ConfigError(f"Arms are tested against one of them: {', '.join(dict.fromkeys(arms))}; got {against!r}.")
+    full = [arm for arm, runs in zip(arms, done, strict=True) if runs and is_full(runs[0].summary)]
+    exact = [arm for arm, runs in zip(arms, done, strict=True) if arm in full and runs and is_in_fp32(runs[0].summary)]
+    return against or next(iter([*exact, *full, *arms]))
+
+
+def _notes(runs: "pd.DataFrame", tested_against: str | None) -> Iterator[str]:
+    yield "Accuracy in per cent. a ± b: mean over the seeds, half of its 95 % confidence interval (Student's t)."
+    yield '"of full": bytes over those of full fine-tuning, in fp32 and under the codec of the row.'
+    if tested_against is not None:
+        yield from paired_notes(tested_against)
+    yield from (
+        f"failed: {row.arm}, seed {row.seed}: {row.error}" for row in runs[runs.status == "failed"].itertuples()
+    )
+
+
+def _cells(group: "pd.DataFrame") -> list[Cell]:
     done = group[group.status == "finished"]
     seeds = f"{len(done)}" if len(done) == len(group) else f"{len(done)} of {len(group)}"
-    return [seeds, *(_cell(done[how[0]].dropna().tolist(), name, *how[1:]) for name, how in _MEASURED.items())]
+    return [
+        Cell(seeds),
+        *(
+            mean_of([by * value for value in done[column].dropna().tolist()], form, unit)
+            for column, form, by, unit in _MEASURED.values()
+        ),
+    ]
 
 
-def _cell(values: Sequence[float], name: str, form: str, by: float) -> str:
-    if not values:
-        return "-"
-    scaled, unit = [by * value for value in values], " %" * (name in _IN_PERCENT)
-    mean = form.format(math.fsum(scaled) / len(scaled))
-    spread = "" if len(set(scaled)) == 1 else f" ± {form.format(interval_95(scaled))}"
-    return f"{mean}{spread}{unit}"
-
-
-def _said(value: object) -> str:
+def _said(value: object) -> Cell:
     import pandas as pd  # noqa: PLC0415
 
-    return "" if pd.isna(value) else str(value)  # type: ignore[call-overload]
+    return Cell("" if pd.isna(value) else str(value))  # type: ignore[call-overload]

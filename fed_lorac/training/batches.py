@@ -31,7 +31,9 @@ __all__ = [
     "to_input",
 ]
 
-Augment = Literal["reflect_flip", "reflect_flip_cutout_light", "crop_flip", "crop", "crop_flip_cutout", "none"]
+Augment = Literal[
+    "reflect_flip", "reflect_flip_light", "reflect_flip_cutout_light", "crop_flip", "crop", "crop_flip_cutout", "none"
+]
 AUGMENTS: tuple[str, ...] = get_args(Augment)
 
 _PADDING = 4
@@ -81,7 +83,7 @@ def augmented(
     pixels around a random centre is the mean's grey besides, as far as it is in the image (cutout, arXiv 1708.04552).
     "reflect_flip": the padding mirrors the image. Black borders raise the first batch norm's variance by a quarter, so
     statistics that are estimated afterwards, on whole images, do not fit a network that was trained on them.
-    "reflect_flip_cutout_light": cutout, and another brightness and contrast, besides: an image's strong view.
+    "reflect_flip_light": another brightness and contrast besides. "reflect_flip_cutout_light": both, and cutout.
     """
     crops = drawn_crops(len(images), images.shape[1], images.shape[2], how, rng)
     return cropped(images, how, crops, normalization)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fed_lorac.adapters.fold_bn import fixed_norms_folded
+from fed_lorac.adapters.plain import RATES_NOTE
 from fed_lorac.adapters.strided import strides_unfolded
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.training.batches import Feed
@@ -38,6 +39,13 @@ def warm_cosine(step: int, steps: int, warm_share: float = 0.1) -> float:
 
 def _decays(trained: Sequence[Tensor], weight_decay: float) -> list[float]:
     return [weight_decay if p.ndim > 1 else 0.0 for p in trained]
+
+
+def _lr_factors(model: nn.Module) -> list[float]:
+    """What the learning rate is multiplied by for each trained parameter; empty: by 1 for all."""
+    factors = getattr(model, RATES_NOTE, {})
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    return [factors.get(name, 1.0) for name in trained] if factors else []
 
 
 def train(
@@ -103,7 +111,12 @@ class _Block:
         self.side = Alone(models[0]) if len(models) == 1 else Stack(models)
         trained = [p for p in models[0].parameters() if p.requires_grad]
         self.sgd = Sgd(
-            _decays(trained, recipe.weight_decay), recipe.momentum, recipe.nesterov, recipe.clip_norm, recipe.prox_mu
+            _decays(trained, recipe.weight_decay),
+            recipe.momentum,
+            recipe.nesterov,
+            recipe.clip_norm,
+            recipe.prox_mu,
+            _lr_factors(models[0]),
         )
         self.like = trained[0]
         self.feed = Feed(
@@ -198,7 +211,7 @@ class Sgd:
     Momentum (Nesterov's or not), decay and clipping as torch.optim.SGD and clip_grad_norm_ do them, row by row.
 
     `prox`: FedProx's mu (arXiv 1812.06127, equation 2): the loss has mu/2 ||w - w_0||^2 besides, w_0 being where each
-    tensor was at the first step.
+    tensor was at the first step. `lr_factors`: what the learning rate is multiplied by for each tensor; empty: 1.
     """
 
     decays: Sequence[float]
@@ -206,6 +219,7 @@ class Sgd:
     nesterov: bool
     clip_norm: float
     prox: float = 0.0
+    lr_factors: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         self._moving: list[Tensor | None] = [None] * len(self.decays)
@@ -227,6 +241,8 @@ class Sgd:
             torch._foreach_add_([grad for grad, _ in decayed], [tensor for _, tensor in decayed], alpha=decay)
         if self.momentum:
             grads = self._moved([place for place, _, _ in live], grads)
+        if self.lr_factors:  # not in place: those may be the momentum
+            grads = list(torch._foreach_mul(grads, [self.lr_factors[place] for place, _, _ in live]))
         if len(set(lrs)) == 1:
             torch._foreach_add_(tensors, grads, alpha=-lrs[0])
         else:

@@ -33,6 +33,9 @@ METHODS = {
     "filter-atoms m=6": named_adapter("filter-atoms", atoms=6),
     "filter-atoms m=12": named_adapter("filter-atoms", atoms=12),
     "filter-atoms m1=3": named_adapter("filter-atoms", m1=3),
+    "lora-xs": named_adapter("lora-xs", lr_scale=0.5),
+    "vera-b": named_adapter("vera-b", lr_scale=4.0),
+    "subspace": named_adapter("subspace", dimension=50, lr_scale=4.0),
     "full": named_adapter("full"),
 }
 RAGGED = [(7, 4), (8, 2), (5, 4), (9, 0), (3, 3)]  # images, steps: batches of 4 and a rest, some finish early
@@ -91,7 +94,7 @@ def furthest(a: nn.Module, b: nn.Module) -> float:
 KINDS = list(product(["batch", "group"], ["projection", "identity"], [False, True]))
 # One adapter on every kind of network; each other one on a kind and on that which differs in all from it.
 EACH = [("lora-c r", *kind) for kind in KINDS] + [
-    (method, *KINDS[kind]) for number, method in enumerate(METHODS) if number for kind in (number, 7 - number)
+    (method, *KINDS[kind]) for number, method in enumerate(METHODS) if number for kind in (number % 8, 7 - number % 8)
 ]
 
 

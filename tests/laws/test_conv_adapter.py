@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import trainable_parameters
-from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Branch, ConvAdapter, remove_branch
+from fed_lorac.adapters.branches import remove_branch
+from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Branch, ConvAdapter
 from fed_lorac.adapters.deltas import changed_names
 from fed_lorac.adapters.fold_bn import fixed_norms_folded
 from fed_lorac.errors import ConfigError, FactorError

@@ -13,11 +13,13 @@ from grouped import mobile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from named_adapters import named_adapter
+from scipy.linalg import hadamard
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import trainable_parameters
 from fed_lorac.adapters.algebra.factors import delta, to_view, view_of
-from fed_lorac.adapters.conv_adapter import AdaptedConv2d, ConvAdapter, inject
+from fed_lorac.adapters.branches import AdaptedConv2d, inject
+from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.adapters.targets import auto_rank_mode, classifier_of
 from fed_lorac.aggregation.delta_sum import DeltaSum, compressed
 from fed_lorac.errors import FactorError
@@ -82,6 +84,17 @@ def pointwise(conv: nn.Conv2d, x: Tensor, own: Own) -> Tensor:
     return torch.cat([like(conv, part, kernel) for part, kernel in parts], 1)
 
 
+def in_subspace(conv: nn.Conv2d, x: Tensor, own: Own) -> Tensor:
+    """P of SciPy's Hadamard matrices, built."""
+    blocks, m = own["left"].shape
+    H = torch.from_numpy(hadamard(m)).double()
+    P = torch.cat([torch.diag(own["left"][c]) @ H @ torch.diag(own["right"][c]) for c in range(blocks)])
+    n = conv.weight.numel()
+    kernels = (P[:n, : len(own["z"])] @ own["z"] / math.sqrt(n)).view(conv.weight.shape)
+    parts = zip(x.chunk(conv.groups, 1), kernels.chunk(conv.groups), strict=True)
+    return torch.cat([like(conv, part, kernel) for part, kernel in parts], 1)
+
+
 def like(conv: nn.Conv2d, x: Tensor, kernel: Tensor) -> Tensor:
     how: dict[str, Any] = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation}
     return F.conv2d(x, kernel, **how)
@@ -107,6 +120,10 @@ ROUTES: dict[str, tuple[Any, Callable[[nn.Conv2d, Tensor, Own], Tensor]]] = {
     ),
     "filter-atoms": (made("filter-atoms", atoms=6, kc=1), either),
     "filter-atoms m1": (made("filter-atoms", atoms=5, m1=3, kc=1), either),
+    "lora-xs": (made("lora-xs", lr_scale=4.0), lambda c, x, t: 2 * lora_c(c, x, t["V"], t["U"] @ t["S"])),
+    "lora-xs drawn": (made("lora-xs", bases="drawn"), lambda c, x, t: lora_c(c, x, t["V"], t["U"] @ t["S"])),
+    "vera-b": (made("vera-b", inner=5), lambda c, x, t: lora_c(c, x, t["A0"], torch.diag(t["b"]) @ t["B0"])),
+    "subspace": (made("subspace", dimension=7), in_subspace),
 }  # type: ignore[assignment]
 
 
@@ -168,6 +185,9 @@ SETTINGS = [("lora-c", {"rank": r, "rank_mode": mode}) for r, mode in ((1, "r"),
     ("aad", {}),
     ("filter-atoms", {}),
     ("filter-atoms", {"m1": 2, "kc": 2}),
+    ("lora-xs", {"rank": 4}),
+    ("vera-b", {}),
+    ("subspace", {"dimension": 40}),
     ("norm-affine", {}),
     ("linear-probe", {}),
     ("full", {}),
@@ -182,10 +202,12 @@ def test_every_adapter_keeps_its_laws_on_a_network_of_such_convolutions(method: 
 GROUPED = ("3", "8", "10", "12")
 
 
-@pytest.mark.parametrize("method", ["lora-c", "ffa-lora-c", "lorae", "conv-lora", "aad", "filter-atoms"])
+@pytest.mark.parametrize(
+    "method", ["lora-c", "ffa-lora-c", "lorae", "conv-lora", "aad", "filter-atoms", "lora-xs", "vera-b", "subspace"]
+)
 @pytest.mark.parametrize("rank", [1, 2, 4, 16])
 def test_an_adapter_of_a_grouped_convolution_is_never_larger_than_its_weight(method: str, rank: int) -> None:
-    model, adapter = mobile(), made(method, rank=rank, atoms=3 * rank)
+    model, adapter = mobile(), made(method, rank=rank, atoms=3 * rank, dimension=100 * rank)
     weights = {name: model.get_parameter(f"{name}.weight").numel() for name in GROUPED}
     adapter.attach(model, torch_stream(0, "A"))
     state = adapter.read(model)

@@ -8,7 +8,8 @@ import pytest
 from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter, trainable_parameters
-from fed_lorac.adapters.conv_adapter import ConvAdapter, adapted_layers
+from fed_lorac.adapters.branches import adapted_layers
+from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.adapters.deltas import changed_names
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.models import build

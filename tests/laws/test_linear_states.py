@@ -1,4 +1,4 @@
-"""Laws of plain averaging over states that are expanded: ffa-lora-c, aad and filter-atoms, and of a rotating basis.
+"""Laws of plain averaging over states that are expanded, and of a rotating basis.
 
 The other route: NumPy in float64, from the frames, with what is frozen drawn or solved for by hand.
 """
@@ -15,6 +15,7 @@ from cameras import GRID, answer, reply, roster
 from flwr.app import ArrayRecord, ConfigRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import hadamard
 from torch import Tensor, nn
 
 from fed_lorac.adapters.aad import AdditiveDecomposition
@@ -22,7 +23,10 @@ from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.ffa_lora_c import FfaLoraC
 from fed_lorac.adapters.filter_atoms import FilterAtoms
 from fed_lorac.adapters.lora_c import LoraC
+from fed_lorac.adapters.lora_xs import LoraXs
 from fed_lorac.adapters.norm_affine import NormAffine
+from fed_lorac.adapters.subspace import Subspace
+from fed_lorac.adapters.vera_b import VeraB
 from fed_lorac.aggregation.aggregators import Krum, Median
 from fed_lorac.aggregation.delta_sum import DeltaSum
 from fed_lorac.aggregation.server_optimizers import Adam, Momentum, ServerOptimizer, Sgd
@@ -48,9 +52,13 @@ ADAPTERS: dict[str, Adapter] = {
     "ffa-lora-c": FfaLoraC(RANK, SCALE * RANK),
     "aad": AdditiveDecomposition(RANK, SCALE * RANK),
     "filter-atoms": FilterAtoms(atoms=6, kc=4),
+    "lora-xs": LoraXs(rank=3, lr_scale=4.0),
+    "lora-xs drawn": LoraXs(rank=3, bases="drawn"),
+    "vera-b": VeraB(inner=5, lr_scale=4.0),
+    "subspace": Subspace(dimension=60, lr_scale=4.0),
 }
-PLAIN = [(FedAvg, "ffa-lora-c"), (FedAvg, "aad"), (FedAvg, "filter-atoms")]
-EXACT = [*PLAIN, (RotatingBasis, "ffa-lora-c"), (RotatingBasis, "aad")]
+PLAIN = [(FedAvg, method) for method in ADAPTERS if method != "lora-xs drawn"]
+EXACT = [*PLAIN, *((RotatingBasis, own) for own in ("ffa-lora-c", "aad", "lora-xs drawn", "vera-b", "subspace"))]
 each = pytest.mark.parametrize(("make", "method"), EXACT)
 Kind = type[Strategy]
 
@@ -79,12 +87,69 @@ def by_hand(method: str, state: State, round: int, *, rank: int = RANK, seed: in
         if method == "filter-atoms":
             found[f"{name}.weight"] = atoms_by_hand(name, sent)
             continue
+        if method in CORES:
+            found[f"{name}.weight"] = CORES[method](name, sent, draw).reshape(weight.shape)
+            continue
         A = _uniform((rank * k, in_ * k), in_ * k, draw)
         view = sent[f"{name}.B"] @ A if method == "ffa-lora-c" else sent[f"{name}.L"] @ A
         if method == "aad":
             view = view + _uniform((out * k, rank * k), in_ * k, draw) @ sent[f"{name}.R"]
         found[f"{name}.weight"] = SCALE * view.reshape(weight.shape)
     return found
+
+
+def core_by_hand(name: str, sent: Dense, draw: torch.Generator) -> np.ndarray:
+    """U S V, by the subspace iteration in NumPy."""
+    out, in_, k, _ = CONVS[name].shape
+    W = CONVS[name].numpy().astype(np.float64).reshape(out * k, in_ * k)
+    own, u = torch_stream(0, "lora-xs", name), min(3, *W.shape)
+    start, left, right = (
+        torch.randn(n, u, dtype=torch.float64, generator=own).numpy() for n in (in_ * k, out * k, in_ * k)
+    )
+    U = _on_the_side(W @ start, left)
+    for _ in range(10):
+        U = _on_the_side(W @ _on_the_side(W.T @ U, right), left)
+    return np.asarray(2 * U @ sent[f"{name}.S"] @ _on_the_side(W.T @ U, right).T)
+
+
+def _on_the_side(columns: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """Gram and Schmidt's, one column after another."""
+    made: list[np.ndarray] = []
+    for column in (columns / np.linalg.norm(columns) + 1e-7 * apart).T:
+        rest = column
+        for before in (*made, *made):
+            rest = rest - before * (before @ rest)
+        made.append(rest / np.linalg.norm(rest))
+    return np.stack(made, 1)
+
+
+def drawn_core_by_hand(name: str, sent: Dense, draw: torch.Generator) -> np.ndarray:
+    out, in_, k, _ = CONVS[name].shape
+    U, V = (torch.randn(shape, generator=draw).double().numpy() for shape in ((out * k, 3), (3, in_ * k)))
+    return np.asarray(U @ sent[f"{name}.S"] @ V) / math.sqrt(out * k * in_ * k)
+
+
+def vera_by_hand(name: str, sent: Dense, draw: torch.Generator) -> np.ndarray:
+    out, in_, k, _ = CONVS[name].shape
+    A0, B0 = (torch.randn(shape, generator=draw).double().numpy() for shape in ((5, in_ * k), (out * k, 5)))
+    return np.asarray(2 * np.diag(sent[f"{name}.b"]) @ B0 @ A0 / math.sqrt(5 * in_ * k))
+
+
+def spread_by_hand(name: str, sent: Dense, draw: torch.Generator) -> np.ndarray:
+    z, n = sent[f"{name}.z"], CONVS[name].numel()
+    assert 60 // len(CONVS) <= len(z) <= 60 // len(CONVS) + 1
+    m = 1 << math.ceil(math.log2(len(z)))
+    left, right = (torch.randint(0, 2, (math.ceil(n / m), m), generator=draw).numpy() * 2.0 - 1 for _ in range(2))
+    P = np.concatenate([np.diag(a) @ hadamard(m) @ np.diag(b) for a, b in zip(left, right, strict=True)])[:n]
+    return np.asarray(2 * P[:, : len(z)] @ z / math.sqrt(n))
+
+
+CORES: dict[str, Callable[[str, Dense, torch.Generator], np.ndarray]] = {
+    "lora-xs": core_by_hand,
+    "lora-xs drawn": drawn_core_by_hand,
+    "vera-b": vera_by_hand,
+    "subspace": spread_by_hand,
+}
 
 
 def _uniform(shape: tuple[int, int], fan_in: int, draw: torch.Generator) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fed_lorac.adapters.adapter import trainable_parameters
-from fed_lorac.adapters.conv_adapter import Branch, adapted_layers, inject
+from fed_lorac.adapters.branches import Branch, adapted_layers, inject
 from fed_lorac.adapters.deltas import apply_delta, changed_names, dense_delta, fold
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.adapters.lora_c import LoraC

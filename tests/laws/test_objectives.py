@@ -39,7 +39,7 @@ KINDS: dict[str, Objective] = {
     "entropy-filtered": EntropyFiltered(redundancy=0.9),
     "entropy-filtered, SAR": EntropyFiltered(redundancy=1.0, weighted=False, sharpness=0.05),
     "pseudo-label": PseudoLabel(threshold=0.6),
-    "pseudo-label of the global model": PseudoLabel(threshold=0.6, decay=1.0, strong=False),
+    "pseudo-label of the global model": PseudoLabel(threshold=0.6, decay=1.0, view="none"),
     "pseudo-label of a teacher": PseudoLabel(threshold=0.6, decay=0.9),
     "consistency": Consistency(),
     "consistency, CoTTA": Consistency(views=2, decay=0.999, restore=0.01),
@@ -139,12 +139,18 @@ def lee(p: np.ndarray) -> float:
     return float(np.where(sure >= 0.95, -np.log(sure), 0).mean())
 
 
+def mixmatch(p: np.ndarray) -> float:
+    sharp = p**2 / (p**2).sum(1, keepdims=True)  # MixMatch, arXiv 1905.02249, equation 7, T = 1/2
+    return float(-(sharp * np.log(p)).sum(1).mean())
+
+
 FORMULAS: dict[str, tuple[Objective, Callable[[np.ndarray], float]]] = {
     "TENT": (Entropy(diversity=0.0), tent),
     "SHOT": (Entropy(diversity=1.0), shot),
     "EATA": (EntropyFiltered(), eata),
-    "Lee": (PseudoLabel(strong=False), lee),
-    "self": (Consistency(views=0), tent),  # the teacher is the network as yet: H(p, p) = H(p)
+    "Lee": (PseudoLabel(view="none"), lee),
+    "sharpened": (Consistency(views=0, view="none", temperature=0.5), mixmatch),
+    "self": (Consistency(views=0, temperature=1.0), tent),  # the teacher is the network as yet: H(p, p) = H(p)
 }
 
 
@@ -229,7 +235,7 @@ def test_a_teacher_is_the_moving_mean_of_the_network(decay: float) -> None:
     """Four steps by hand: plain SGD on the cross-entropy with the teacher's sure predictions."""
     images, threshold = pictures(9, 12), 0.5
     model, student, teacher = linear(9), linear(9), linear(9)
-    objective = PseudoLabel(threshold=threshold, decay=decay, strong=False)
+    objective = PseudoLabel(threshold=threshold, decay=decay, view="none")
     recipe = Recipe(
         lr=0.5, momentum=0, weight_decay=0, clip_norm=math.inf, batch_size=6, augment="none", shuffled=False
     )
@@ -278,10 +284,17 @@ def test_a_look_at_a_network_leaves_no_trace_in_its_statistics() -> None:
 
 @pytest.mark.parametrize(
     ("entropy", "share", "collapsed"),
-    [(0.5, 0.3, False), (0.05, 0.3, True), (0.5, 0.85, True), (math.nan, 0.3, True), (0.5, math.nan, True)],
+    [
+        (0.5, 0.3, False),
+        (0.05, 0.3, True),
+        (0.5, 0.85, True),
+        (0.7, 0.3, True),
+        (math.nan, 0.3, True),
+        (0.5, math.nan, True),
+    ],
 )
 def test_a_camera_has_collapsed_outside_the_bounds(entropy: float, share: float, collapsed: bool) -> None:
-    objective = Entropy(least_entropy=0.1, largest_class=0.8)
+    objective = Entropy(least_entropy=0.1, most_entropy=0.6, largest_class=0.8)
     shares = torch.tensor([share, 1 - share, 0.0])
     assert objective.collapsed(entropy, shares) is collapsed
     assert Mixed(rest=objective).collapsed(entropy, shares) is collapsed
@@ -295,6 +308,7 @@ def test_settings_out_of_range_are_refused() -> None:
         lambda: Consistency(decay=1.0),
         lambda: EntropyFiltered(margin=0.0),
         lambda: Mixed(whose="nobody"),
+        lambda: Entropy(least_entropy=0.5, most_entropy=0.5),
     ]
     for make in wrong:
         with pytest.raises(ConfigError):

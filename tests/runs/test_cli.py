@@ -29,6 +29,7 @@ KEYS = {
     *("model", "method", "rank", "rank_mode", "dtype", "trainable_parameters", "full_parameters"),
     *("frame_bytes", "message_bytes", "full_frame_bytes", "full_message_bytes", "full_fp32_message_bytes"),
     "dense_layers",
+    "layers",
 }
 
 
@@ -213,7 +214,7 @@ def test_runs_compare_only_over_one_fleet(
         "full fine-tuning",
     ]
     assert len({line.count("|") for line in lines}) == 1
-    assert "100.0 %" in lines[-1]
+    assert "100.00 %" in lines[-1]
     for target, by in (("0.01", "by round 1"), ("1", "not reached")):
         assert called(monkeypatch, "compare", str(tmp_path / "full"), "--target", target) == 0
         assert by in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| full"))

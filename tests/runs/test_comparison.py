@@ -3,14 +3,16 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+from scipy import stats
 from small_runs import rows, tiny
 
-from fed_lorac.errors import RunError
+from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.records.summaries import read_summary
 from fed_lorac.reporting.alike import ComparedRun, rows_of
 from fed_lorac.reporting.compare import comparison
@@ -48,9 +50,9 @@ def like(folder: Path) -> Any:
 
 def table_of(*runs: ComparedRun) -> tuple[dict[str, dict[str, str]], list[str]]:
     """Label -> header -> cell, and the notes."""
-    lines = comparison(runs).splitlines()
-    cells = [[cell.strip() for cell in line.split(" | ")] for line in lines if line.startswith("|")]
-    cells = [[cell.removeprefix("| ").removesuffix(" |") for cell in line] for line in cells]
+    lines = comparison(runs).written().splitlines()
+    lined = (line.removeprefix("| ").removesuffix(" |") for line in lines if line.startswith("|"))
+    cells = [[cell.strip() for cell in line.split(" | ")] for line in lined]
     assert len({len(line) for line in cells}) == 1
     return {line[0]: dict(zip(cells[0], line, strict=True)) for line in cells[2:]}, [
         line for line in lines if line.startswith("- ")
@@ -70,8 +72,9 @@ def test_a_row_is_the_mean_over_its_seeds_and_their_spread(like: Any) -> None:
     scores = [0.70, 0.75, 0.77]
     table, notes = table_of(*(like(str(k), {"adapted": v}, run__seed=k) for k, v in enumerate(scores)))
     row = table["lora-c r=2 (auto), merged svd"]
-    assert row["fleet mean"] == f"{100 * fmean(scores):.1f} ± {100 * stdev(scores):.1f}"
-    assert row["seeds"] == "0, 1, 2" and any("sample standard deviation" in note for note in notes)
+    half = stats.t.ppf(0.975, 2) * stdev(scores) / 3**0.5
+    assert row["fleet mean"] == f"{100 * fmean(scores):.1f} ± {100 * half:.1f}"
+    assert row["seeds"] == "0, 1, 2" and any("95 % confidence interval" in note for note in notes)
 
 
 def test_a_run_and_its_repetition_are_not_two_seeds(like: Any) -> None:
@@ -128,17 +131,18 @@ def test_shares_are_of_full_fine_tuning_in_fp32_whatever_the_codec(tmp_path: Pat
     for row, one in zip([*table.values()][2:], found.values(), strict=True):
         ours = one.summary["total_bytes"]
         own = full_int8 if "int8" in one.folder else full
-        assert row["of full"] == f"{100 * ours / full:.1f} %"
-        assert row["of full, same codec"] == f"{100 * ours / own:.1f} %"
+        assert row["of full, fp32"] == f"{100 * ours / full:.2f} %"
+        assert row["of full, same codec"] == f"{100 * ours / own:.2f} %"
     [told] = rows(tmp_path / "int8" / "rounds.jsonl")
     [sent] = rows(tmp_path / "full" / "rounds.jsonl")
     for way in ("uplink", "downlink"):
         assert told[f"full_fp32_{way}_message_bytes"] == sent[f"{way}_message_bytes"]
 
 
-def test_where_every_codec_is_fp32_there_is_one_share(like: Any) -> None:
+def test_both_shares_are_there_whatever_the_codec(like: Any) -> None:
     table, _ = table_of(like("a"))
-    assert "of full, same codec" not in table["source"]
+    row = table["lora-c r=2 (auto), merged svd"]
+    assert row["of full, fp32"] == row["of full, same codec"] != "-"
 
 
 def test_a_gain_is_of_each_seed_s_own_and_seeds_without_full_are_left_out(like: Any) -> None:
@@ -149,7 +153,8 @@ def test_a_gain_is_of_each_seed_s_own_and_seeds_without_full_are_left_out(like: 
         for k in range(2)
     ]
     table, notes = table_of(*runs)
-    assert table["lora-c r=2 (auto), merged svd"]["gain recovered"] == "70 ± 14 %"
+    row = table["lora-c r=2 (auto), merged svd"]
+    assert row["gain recovered"] == "70 ± 127 %"  # 12.7 standard errors, of two seeds
     assert any("leaves out seed 2" in note for note in notes)
     assert any("not of the same seeds" in note for note in notes)
 
@@ -173,12 +178,45 @@ def test_without_batch_norm_the_row_says_so_and_a_gain_is_over_the_source(like: 
 
 def test_the_base_alone_is_the_mean_over_all_seeds(like: Any) -> None:
     table, _ = table_of(*(like(str(k), {"zero_byte": v}, run__seed=k) for k, v in enumerate((0.5, 0.7))))
-    assert table["local batch norm, nothing sent"]["fleet mean"] == "60.0 ± 14.1"
+    assert table["local batch norm, nothing sent"]["fleet mean"] == "60.0 ± 127.1"
 
 
 def test_a_base_that_was_measured_otherwise_is_said(like: Any) -> None:
     runs = like("a", {"zero_byte": 0.5}), like("b", {"zero_byte": 0.6}, window=3)
     assert any("it differs in b" in note for note in table_of(*runs)[1])
+
+
+# ---- Whether rows differ ----
+
+
+def test_rows_over_one_fleet_are_tested_camera_by_camera_against_full_or_another(like: Any) -> None:
+    def run(name: str, gain: float, **settings: object) -> ComparedRun:
+        scores = {camera: 0.5 + 0.01 * camera + gain * (1 + camera % 3) for camera in range(8)}
+        made: ComparedRun = like(name, **settings)
+        return replace(made, cameras=scores)
+
+    runs = [
+        run("a", 0.02, local__lr=0.1, fleet__per_round=1),  # who is asked is no matter
+        run("full", 0.0, adapter__method="full"),
+        run("b", -0.01, local__lr=0.2),
+    ]
+    table, notes = table_of(*runs)
+    _, _, a, full, b = table.values()
+    points = 100 * fmean(1 + camera % 3 for camera in range(8))
+    assert (a["difference, points"], b["difference, points"]) == (f"{0.02 * points:+.2f}", f"{-0.01 * points:+.2f}")
+    assert a["p"] == b["p"] == f"{2 * 2 / 2**8:.3f}"  # all signs alike, of two rows
+    assert full["difference, points"] == full["p"] == ""
+    assert any('less that of "full fine-tuning" on the same cameras' in note for note in notes)
+    other = comparison(runs, against="a")
+    assert [row[-1].text for row in other.rows] == ["", "", "", "0.016", "0.016"]
+    with pytest.raises(ConfigError, match="one of the runs; got 'c'"):
+        comparison(runs, against="c")
+
+
+def test_rows_of_other_images_are_not_tested(like: Any) -> None:
+    runs = [replace(like("a"), cameras={0: 0.5}), replace(like("b", fleet__images=7), cameras={0: 0.6})]
+    table, notes = table_of(*runs)
+    assert "p" not in table["source"] and any(note.startswith("- No paired test") for note in notes)
 
 
 # ---- What does not compare ----
@@ -267,7 +305,7 @@ def test_an_older_run_under_another_codec_has_no_share_that_was_not_recorded(tmp
     run(tiny(run__rounds=1, codec__up="int8"), tmp_path / "run", Watch())
     old = ComparedRun.read(as_of_before(tmp_path / "run", tmp_path / "old"))
     table, notes = table_of(old)
-    assert table["lora-c r=2 (auto), merged svd"]["of full"] == "-"
+    assert table["lora-c r=2 (auto), merged svd"]["of full, fp32"] == "-"
     assert table["lora-c r=2 (auto), merged svd"]["of full, same codec"] != "-"
     assert any("did not record it" in note for note in notes)
     console = Console(record=True, width=120)

@@ -1,5 +1,7 @@
 """Laws of a study: nothing is run twice, what was left goes on, what fails is a row, tables are the runs' own."""
 
+import csv
+import io
 import json
 import signal
 import subprocess
@@ -14,13 +16,12 @@ from scipy import stats
 from small_runs import ROOT, TINY, environment
 
 import fed_lorac as fl
-from fed_lorac.errors import RunError
+from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.reporting.gain import recovered_share
 from fed_lorac.studies import conduct as conduct_room
 from fed_lorac.studies.definition import Trial
 from fed_lorac.studies.folder import StudyFolder
 from fed_lorac.studies.read import parse_study
-from fed_lorac.studies.table import interval_95, study_table
 from fed_lorac.studies.watch import StudyWatch
 
 do = conduct_room._do
@@ -79,7 +80,7 @@ def test_what_is_finished_is_not_run_again_and_a_changed_setting_is_another_run(
 
 
 def test_the_table_has_the_mean_and_interval_over_seeds(done: fl.StudyResult) -> None:
-    lines = study_table(fl.load_study(fl.study(STUDY, done.path, progress=False).path)).splitlines()
+    lines = fl.load_study(fl.study(STUDY, done.path, progress=False).path).table().splitlines()
     head = [cell.strip() for cell in lines[0].strip("|").split("|")]
     rows = [dict(zip(head, (cell.strip() for cell in line.strip("|").split("|")), strict=True)) for line in lines[2:5]]
     assert [(row["arm"], row["adapter.rank"], row["seeds"]) for row in rows] == [
@@ -90,7 +91,30 @@ def test_the_table_has_the_mean_and_interval_over_seeds(done: fl.StudyResult) ->
     accuracy = 100 * done.runs.query("arm == 'full'")["accuracy"]
     low, high = stats.t.interval(0.95, 1, loc=accuracy.mean(), scale=stats.sem(accuracy))
     assert rows[0]["accuracy"] == f"{accuracy.mean():.1f} ± {(high - low) / 2:.1f}"
-    assert interval_95([1.0]) != interval_95([1.0])  # nan: one value has no interval
+
+
+def test_arms_over_one_fleet_are_tested_camera_by_camera(done: fl.StudyResult) -> None:
+    study = fl.load_study(fl.study(STUDY, done.path, progress=False).path)
+    rows = [*csv.DictReader(io.StringIO(study.table("csv")))]
+
+    def of(row: Any) -> pd.Series:
+        cameras = study.run(row.run).cameras
+        return cameras[cameras["round"] == cameras["round"].max()].set_index("camera")["accuracy"]
+
+    full = {row.seed: of(row) for row in study.runs.query("arm == 'full'").itertuples()}
+    for row, rank in zip(rows, ("", 1, 2), strict=True):
+        if not rank:
+            assert row["difference, points"] == row["p"] == ""
+            continue
+        arm = study.runs[study.runs["adapter.rank"] == rank]
+        found = pd.DataFrame({one.seed: of(one) - full[one.seed] for one in arm.itertuples()})
+        assert float(row["difference, points"]) == pytest.approx(100 * found.mean().mean())
+        half = stats.ttest_rel(found.mean(), [0, 0]).confidence_interval().high - found.mean().mean()
+        assert float(row["difference, points, half of 95 % interval"] or 0) == pytest.approx(100 * half)
+    assert study.table("csv", against="lora-c") != study.table("csv")
+    assert study._repr_html_().count("<tr>") == 1 + len(rows)
+    with pytest.raises(ConfigError, match="tested against one of them: full, lora-c; got 'rank'"):
+        study.table(against="rank")
 
 
 def test_tuning_chooses_the_most_accurate_value_of_each_arm(tmp_path: Path) -> None:
@@ -155,7 +179,7 @@ def test_a_run_that_fails_is_a_row_with_its_error_and_is_tried_again(
     study = {"settings": SETTINGS, "arms": {"bad": {"model.weights": str(weights)}, "good": {}}}
     first = fl.study(study, tmp_path / "out", progress=False)
     assert first.runs["status"].tolist() == ["failed", "finished"]
-    assert "base.safetensors is not there" in first.runs["error"][0] and "- failed: bad" in study_table(first)
+    assert "base.safetensors is not there" in first.runs["error"][0] and "- failed: bad" in first.table()
     monkeypatch.setattr(conduct_room, "_do", lambda *_: pytest.fail("a finished run, or a bad one, is run again"))
     again = fl.study({**study, "arms": {"good": {}}}, tmp_path / "out", progress=False)
     assert again.runs["status"].tolist() == ["finished"]

@@ -131,7 +131,12 @@ def test_every_setting_says_what_it_means() -> None:
     assert all(rule.meaning for rule in ALL.values())
 
 
-BRINGS: dict[str, object] = {"ray": 2, "lorawan": "lorawan-dr0", "nb-iot": "nb-iot-nb2"}
+BRINGS: dict[str, object] = {
+    "ray": 2,
+    "lorawan": "lorawan-dr0",
+    "nb-iot": "nb-iot-nb2",
+    "parts": "norm-affine + lora-c",
+}
 """Tables whose name is not what brings them."""
 
 

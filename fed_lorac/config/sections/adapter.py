@@ -1,7 +1,7 @@
 """[adapter]: what a camera trains. Each adapter's own settings are its class's."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from fed_lorac import registry
 from fed_lorac.config.section import Section, When
@@ -13,12 +13,22 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
+class PartRates:
+    """[adapter.parts]: what an adapter of several parts has beside their own settings."""
+
+    lr_factors: float | str = setting(
+        1.0, "what local.lr is multiplied by for each part, in their order; or one number for all", above=0, listed=True
+    )
+
+
+@dataclass(frozen=True)
 class AdapterConfig(Section):
     """What a camera trains."""
 
     section: ClassVar[str] = "adapter"
     choices: ClassVar = {"method": registry.ADAPTERS}
     shared: ClassVar = {"method": ("rank", "alpha", "layers")}
+    cases: ClassVar = {"parts": (When("method", lambda method: "+" in str(method), "made of parts, a + b"), PartRates)}
     under: ClassVar = {"budget_bytes": When("layers", lambda layers: layers == AUTO, '"auto"')}
     method: str = setting(
         "lora-c",
@@ -41,6 +51,14 @@ class AdapterConfig(Section):
     budget_bytes: int = setting(
         1000, "the most that a camera's update may take, as a frame's payload: layers are chosen for it", least=1
     )
+
+    def build(self, key: str, **changes: Any) -> Any:
+        """As `Section.build`, with a learning-rate factor for each part."""
+        made = super().build(key, **changes)
+        if key != "method" or "parts" not in self.tables:
+            return made
+        factors = tuple(float(word) for word in items(str(self.table(PartRates).lr_factors)))
+        return replace(made, lr_factors=factors)
 
     @property
     def chooses(self) -> bool:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fed_lorac.adapters.conv_adapter import scaled
+from fed_lorac.adapters.branches import scaled
 from fed_lorac.adapters.fold_bn import affine_of
 from fed_lorac.adapters.strided import unstrided
 from fed_lorac.models.cifar_resnet import IdentityShortcut

@@ -48,14 +48,15 @@ class EntropyFiltered(LabelFree):
         used = each.detach() < limit
         if self.redundancy < 1:
             used = self._new(batch, p, used)
-        return self.guessed(_mean(each * self._weights(each, limit), used), p, used=used)
+        return self.guessed(_mean(each * self._weights(each, limit), used) + self.spread(log_p), p, used=used)
 
     def losses_uphill(self, batch: Batch, first: Losses) -> Float[Tensor, " n"]:
         """The same of those of the samples in use that are reliable uphill."""
         assert first.guesses is not None
-        each = entropy(log_probabilities(batch.logits))
-        limit = self._limit(first.guesses.predicted)
-        return _mean(each * self._weights(each, limit), first.guesses.used & (each.detach() < limit))
+        log_p = log_probabilities(batch.logits)
+        each, limit = entropy(log_p), self._limit(first.guesses.predicted)
+        sure = first.guesses.used & (each.detach() < limit)
+        return _mean(each * self._weights(each, limit), sure) + self.spread(log_p)
 
     def _limit(self, p: Tensor) -> float:
         return self.margin * math.log(p.shape[-1])

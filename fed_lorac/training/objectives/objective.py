@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 import torch
@@ -36,13 +36,10 @@ from fed_lorac.training.blocks import Alone, Stack
 if TYPE_CHECKING:
     from fed_lorac.training.objectives.teachers import Teachers
 
-__all__ = ["NO_LABEL", "STRONG", "Batch", "Guesses", "Labels", "Learners", "Losses", "Objective"]
+__all__ = ["NO_LABEL", "Batch", "Guesses", "Labels", "Learners", "Losses", "Objective"]
 
 NO_LABEL = -1
 """The label of an image whose class the camera does not know."""
-
-STRONG: Augment = "reflect_flip_cutout_light"
-"""How the strong view of an image is drawn."""
 
 
 class Learners:
@@ -98,9 +95,9 @@ class Batch:
         """The images as `local.augment` has them, a network's input."""
         return self.view(None)
 
-    def view(self, augment: Augment | None) -> Float[Tensor, "b n*3 h w"]:
-        """The same images, augmented anew as this says."""
-        return self._feed.images(self._cameras, self._index, augment).to(self._dtype)
+    def view(self, augment: str | None) -> Float[Tensor, "b n*3 h w"]:
+        """The same images, augmented anew as this one of `AUGMENTS` says; None: as `local.augment` does."""
+        return self._feed.images(self._cameras, self._index, cast(Augment | None, augment)).to(self._dtype)
 
     @property
     def labels(self) -> Int64[Tensor, "b n"]:

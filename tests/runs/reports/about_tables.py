@@ -53,8 +53,8 @@ CASES = [
         says=(
             "merged svd; codec.down=fp32, codec.up=fp32 |",
             "merged svd; codec.down=int8, codec.up=int8 |",
-            "| of full | of full, same codec |",
-            "over those of full fine-tuning in fp32, whatever the codec",
+            "| of full, fp32 | of full, same codec |",
+            "over those of full fine-tuning, in fp32 and under the codec of the row",
         ),
     ),
     Case(
@@ -85,7 +85,7 @@ CASES = [
         "a run under a lossy codec",
         lambda folder: ["run", *SHORT, "-c", "codec.up=int8", "-c", "codec.down=int8"],
         exit_code=0,
-        says=("full fine-tuning, fp32", "share, same codec"),
+        says=("full fine-tuning,", "share, fp32", "same codec"),
     ),
     Case(
         "a run in a log",

@@ -1,0 +1,237 @@
+"""A branch on a convolution: put on, read, loaded, merged and taken off, whatever it computes. Knows networks; not
+which convolutions carry one, nor why.
+
+In a state a branch's trained tensors are "<conv>.<its name>"; what is trained beside branches is `dense`'s.
+"""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
+
+from fed_lorac.adapters import dense
+from fed_lorac.adapters.deltas import State
+from fed_lorac.adapters.misfits import refuse_misfits, refuse_other_tensors, refuse_taken_names
+from fed_lorac.adapters.plain import copied
+from fed_lorac.adapters.strided import StridedConv2d
+
+__all__ = [
+    "AdaptedConv2d",
+    "Affine",
+    "Branch",
+    "adapted_layers",
+    "apart",
+    "attach",
+    "conv_named",
+    "deltas_of",
+    "detach",
+    "full_precision",
+    "inject",
+    "load_state",
+    "merged",
+    "read_state",
+    "remove_branch",
+    "scaled",
+]
+
+Affine = tuple[Float[Tensor, " out"], Float[Tensor, " out"] | None]
+"""Gain and shift of a convolution's output, channel by channel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """What a convolution's branch starts with: its tensors by name (not "weight" or "bias"), and its settings.
+
+    Both ends must be able to make the frozen ones again: they are not sent.
+    """
+
+    trained: Mapping[str, Tensor]
+    frozen: Mapping[str, Tensor] = field(default_factory=dict)
+    settings: Mapping[str, float | str] = field(default_factory=dict)
+
+
+class AdaptedConv2d(StridedConv2d):
+    """An nn.Conv2d that adds `delta` to its frozen weight: y = conv(x, W + delta).
+
+    Never constructed: `inject` turns an existing nn.Conv2d into a subclass of this one in place (its parent, hooks and
+    parameters do not notice); `remove_branch` turns it back. Trained tensors are parameters, frozen ones buffers out of
+    the state_dict; settings are plain attributes. `train()` and `eval()` alter no weight.
+    """
+
+    branch_trained: tuple[str, ...]
+    branch_frozen: tuple[str, ...]
+    branch_settings: tuple[str, ...]
+
+    @abstractmethod
+    def delta(self, own: Mapping[str, Tensor]) -> Tensor:
+        """What the weight gains, of the weight's shape or any view of it that is row-major, a function of the layer's
+        tensors by name, each with any (cameras') axes in front, and of the weight's shape, never of its values.
+        Autocast is off."""
+
+    def to_delta(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The delta as a state says it: dense, as "weight". A method of low rank says "A" and "B" instead, with
+        B @ A * `Adapter.scale` the delta in a view of `algebra.factors`."""
+        return {"weight": self.delta(own).reshape(own["weight"].shape)}
+
+    def read_own(self) -> dict[str, Tensor]:
+        """What a state has of the branch, by name: its trained tensors, float32, contiguous, on the CPU."""
+        plain = torch.contiguous_format
+        named = {name: self.get_parameter(name).detach() for name in self.branch_trained}
+        return {k: p.to("cpu", torch.float32, copy=True, memory_format=plain) for k, p in named.items()}
+
+    def load_own(self, came: Mapping[str, Tensor]) -> None:
+        """The inverse, of tensors of the same shapes."""
+        for name in self.branch_trained:
+            self.get_parameter(name).copy_(came[name])
+
+    def own(self) -> dict[str, Tensor]:
+        """This layer's tensors by name."""
+        return {k: t for k, t in (*self._parameters.items(), *self._buffers.items()) if t is not None}
+
+    def effective_weight(self, own: Mapping[str, Tensor]) -> Tensor:
+        """W + delta, (..., out, in, K, K), from the layer's tensors by name with any (cameras') axes in front."""
+        with full_precision(self.weight.device.type):
+            return own["weight"] + self.delta(own).reshape(own["weight"].shape)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The convolution with its delta."""
+        return self.convolve(input, None)
+
+    def convolve(self, input: Tensor, affine: Affine | None) -> Tensor:
+        """`forward`, then y * gain + shift where `affine` is (gain, shift), each (out,): a batch norm that is fixed."""
+        return self._conv_forward(input, *scaled(self.effective_weight(self.own()), self.bias, affine))
+
+    def extra_repr(self) -> str:
+        """The convolution's settings, then its branch's: equal layers are known by them."""
+        shapes = [f"{name}={tuple(self.get_parameter(name).shape)}" for name in self.branch_trained]
+        settings = ((name, getattr(self, name)) for name in self.branch_settings)
+        said = [f"{name}={value}" if isinstance(value, str) else f"{name}={value:g}" for name, value in settings]
+        return ", ".join([super().extra_repr(), *shapes, *said])  # type: ignore[no-untyped-call]
+
+
+def inject(conv: nn.Conv2d, kind: type[AdaptedConv2d], branch: Branch) -> None:
+    """Give an nn.Conv2d a branch, in place: same object, same parent, same hooks, another class."""
+    like = conv.weight
+    conv.__class__ = kind
+    layer = cast(AdaptedConv2d, conv)
+    for name, tensor in branch.trained.items():
+        own = tensor.to(device=like.device, dtype=like.dtype, copy=True)
+        layer.register_parameter(name, nn.Parameter(own))
+    for name, tensor in branch.frozen.items():
+        layer.register_buffer(name, tensor.to(device=like.device, dtype=like.dtype), persistent=False)
+    for name, value in branch.settings.items():
+        setattr(layer, name, value)
+    layer.branch_trained, layer.branch_frozen = tuple(branch.trained), tuple(branch.frozen)
+    layer.branch_settings = tuple(branch.settings)
+
+
+def attach(model: nn.Module, found: Mapping[str, tuple[type[AdaptedConv2d], Branch]], beside: Collection[str]) -> None:
+    """Put branches on a plain network's convolutions, by name, and train them, the parameters `beside` and no other.
+    FactorError, with nothing altered, where a convolution has a name already that a branch needs."""
+    refuse_taken_names(model, {n: (*b.trained, *b.frozen, *b.settings) for n, (_, b) in found.items()})
+    dense.attach(model, beside)
+    for name, (kind, branch) in found.items():
+        inject(conv_named(model, name), kind, branch)
+
+
+def remove_branch(layer: AdaptedConv2d) -> None:
+    """Take the branch off again, dropping its tensors: what is left is the plain nn.Conv2d it was."""
+    for name in (*layer.branch_trained, *layer.branch_frozen, *layer.branch_settings):
+        delattr(layer, name)
+    del layer.branch_trained, layer.branch_frozen, layer.branch_settings
+    cast(nn.Module, layer).__class__ = nn.Conv2d
+
+
+def scaled(
+    weight: Float[Tensor, "out in k k"], bias: Float[Tensor, " out"] | None, affine: Affine | None
+) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of `conv(x, weight, bias) * gain + shift`, where `affine` is (gain, shift); None: as they are."""
+    if affine is None:
+        return weight, bias
+    gain, shift = affine
+    bias = shift if bias is None else bias * gain if shift is None else bias * gain + shift
+    return weight * gain.view(-1, 1, 1, 1), bias
+
+
+def full_precision(device: str) -> AbstractContextManager[object]:
+    """Autocast off: a delta is computed in the precision that its tensors are kept in."""
+    return torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext()
+
+
+def adapted_layers(model: nn.Module) -> dict[str, AdaptedConv2d]:
+    """The convolutions that carry a branch, by name."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, AdaptedConv2d)}
+
+
+def conv_named(model: nn.Module, name: str) -> nn.Conv2d:
+    """The convolution of this name."""
+    return cast(nn.Conv2d, model.get_submodule(name))
+
+
+def apart(conv: nn.Conv2d, kind: type[AdaptedConv2d], branch: Branch) -> AdaptedConv2d:
+    """The layer that `inject` would make of a convolution, which stays as it is; they share the weight."""
+    twin = copy.deepcopy(conv, {id(p): p for p in conv.parameters()})
+    inject(twin, kind, branch)
+    return cast(AdaptedConv2d, twin)
+
+
+def read_state(model: nn.Module) -> dict[str, Tensor]:
+    """All branches' trained tensors, "<conv>.<name>", and the deltas of what is trained beside, sorted by name."""
+    own = {f"{name}.{k}": t for name, layer in adapted_layers(model).items() for k, t in layer.read_own().items()}
+    return dict(sorted((dense.read_state(model) | own).items()))
+
+
+@torch.no_grad()
+def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Tensors and deltas back into a network attached alike; FactorError on a misfit, nothing half loaded."""
+    refuse_misfits(state, read_state(model))
+    layers = adapted_layers(model)
+    own = {name: {k: state[f"{name}.{k}"] for k in layer.branch_trained} for name, layer in layers.items()}
+    taken = {f"{name}.{k}" for name, tensors in own.items() for k in tensors}
+    dense.load_state(model, {name: tensor for name, tensor in state.items() if name not in taken})
+    for name, layer in layers.items():
+        layer.load_own(own[name])
+
+
+def detach(model: nn.Module) -> None:
+    """Branches off, in place, and what was trained beside them back to where it began."""
+    for layer in adapted_layers(model).values():
+        remove_branch(layer)
+    dense.detach(model)
+
+
+@torch.no_grad()
+def merged(model: nn.Module) -> nn.Module:
+    """A copy whose weights have their branches' deltas in them."""
+    copy_of = copied(model)
+    for layer in adapted_layers(copy_of).values():
+        layer.weight.copy_(layer.effective_weight(layer.own()))
+        remove_branch(layer)
+    dense.detach(copy_of, keep=True)
+    return copy_of
+
+
+def deltas_of(layers: Mapping[str, AdaptedConv2d], state: State) -> dict[str, Tensor]:
+    """A state as a delta: each branch's tensors as its layer says them; what is dense passes.
+
+    FactorError where a state has other tensors of a branch than its layer, or other shapes.
+    """
+    trained = {f"{name}.{own}" for name, layer in layers.items() for own in layer.branch_trained}
+    delta = {key: tensor for key, tensor in state.items() if key not in trained}
+    for name, layer in layers.items():
+        came = {key: state[f"{name}.{key}"] for key in layer.branch_trained if f"{name}.{key}" in state}
+        own = {key: layer.get_parameter(key) for key in layer.branch_trained}
+        if {key: t.shape for key, t in came.items()} != {key: t.shape for key, t in own.items()}:
+            refuse_other_tensors(name, came, own)
+        like = next(iter(came.values()))
+        frozen = {key: layer.get_buffer(key).to(like) for key in layer.branch_frozen}
+        said = layer.to_delta({"weight": layer.weight, **frozen, **came})
+        delta |= {f"{name}.{key}": tensor for key, tensor in said.items()}
+    return delta

@@ -1,0 +1,276 @@
+"""Adapters made of parts: norm layers beside a branch on each convolution, say, as one adapter. Knows networks and the
+two kinds of adapters; not what any of them computes.
+
+    adapter = Parts((NormAffine(), LoraC(rank=2, layers="layer1.*")))
+
+Each part keeps its settings. A state has every part's tensors, and the delta is the parts' sum: as no tensor is two
+parts', it is linear if its parts are.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from fed_lorac.adapters import branches, dense
+from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.branches import AdaptedConv2d, Branch, adapted_layers
+from fed_lorac.adapters.conv_adapter import ConvAdapter
+from fed_lorac.adapters.deltas import State, ToDelta, set_tensors
+from fed_lorac.adapters.dense import DenseAdapter
+from fed_lorac.adapters.plain import RATES_NOTE, check_plain
+from fed_lorac.errors import ConfigError, FactorError
+from fed_lorac.seeds import torch_stream
+
+__all__ = ["Parts"]
+
+Part = ConvAdapter | DenseAdapter
+
+_CLASSIFIER, _FIRST = "train_classifier", "train_first_conv"
+
+
+@dataclass(frozen=True)
+class Parts(Adapter):
+    """Several adapters as one, each of different tensors.
+
+    An end that several parts would train as it is, the first convolution's or the classifier's weight, belongs to the
+    first of them. `lr_factors`: what the learning rate is multiplied by for each part's tensors.
+
+    Raises:
+        ConfigError: there are fewer than two parts, one is of neither kind that can be a part (`ConvAdapter` and
+            `DenseAdapter`), or the factors are not as many as the parts.
+    """
+
+    source = "made of parts, each with a source of its own"
+
+    parts: tuple[Part, ...]
+    lr_factors: tuple[float, ...] = ()
+    places: tuple[tuple[str, ...], ...] | None = field(default=None, compare=False, repr=False)  # branches, once fitted
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for part in self.parts:
+            if not isinstance(part, ConvAdapter | DenseAdapter):
+                raise ConfigError(
+                    "A part trains parameters as they are (DenseAdapter) or has branches (ConvAdapter); "
+                    f"{type(part).__name__} does neither. Choose it alone."
+                )
+        if len(self.parts) < 2 or len(self.lr_factors) not in (0, 1, len(self.parts)):
+            raise ConfigError(
+                "An adapter of parts has two or more, and one learning-rate factor for each, or for all; got "
+                f"{len(self.parts)} parts and lr_factors = {', '.join(f'{f:g}' for f in self.lr_factors)}. Match them."
+            )
+
+    @property
+    def linear(self) -> bool:
+        """Every part's delta is."""
+        return all(part.linear for part in self.parts)
+
+    @property
+    def draws_anew(self) -> bool:
+        """Some part does."""
+        return any(part.draws_anew for part in self.parts)
+
+    @property
+    def has_factors(self) -> bool:  # type: ignore[override]
+        """Some part has, and no other's state is to be turned into a delta."""
+        return self.state_is_delta and any(part.has_factors for part in self.parts)
+
+    @property
+    def state_is_delta(self) -> bool:  # type: ignore[override]
+        """Every part's is, and one scale stands for all."""
+        return all(part.state_is_delta for part in self.parts) and len(self._scales) < 2
+
+    @property
+    def trains_everything(self) -> bool:  # type: ignore[override]
+        """Some part does."""
+        return any(part.trains_everything for part in self.parts)
+
+    @property
+    def trains_classifier(self) -> bool:  # type: ignore[override]
+        """Some part does."""
+        return any(map(_trains_classifier, self.parts))
+
+    @property
+    def rank(self) -> int:
+        """The largest of the parts that have one; AttributeError where none has."""
+        ranks: list[int] = [rank for part in self.parts if (rank := getattr(part, "rank", None)) is not None]
+        if not ranks:
+            raise AttributeError("rank")
+        return max(ranks)
+
+    @property
+    def reconstruction_error(self) -> float | None:
+        """That of the part that has one."""
+        found = (getattr(part, "reconstruction_error", None) for part in self.parts)
+        return next((error for error in found if error is not None), None)
+
+    @property
+    def formula(self) -> str:
+        """The parts', whose ends count once."""
+        return "; ".join(part.formula for part in self.parts)
+
+    @property
+    def _scales(self) -> set[float]:
+        return {part.scale for part in self.parts if isinstance(part, ConvAdapter)}
+
+    @property
+    def scale(self) -> float:
+        """The one scale of the parts' factors; where they differ it is in what `to_delta` gives."""
+        return next(iter(self._scales)) if len(self._scales) == 1 else 1.0
+
+    def _of_parts(self, change: Callable[[Part], Adapter]) -> Self:
+        return replace(self, parts=tuple(cast(Part, change(part)) for part in self.parts))
+
+    def relative_to_init(self) -> Self:
+        """Of its parts' such forms."""
+        return self._of_parts(lambda part: part.relative_to_init())
+
+    def with_frozen_basis(self) -> Self | None:
+        """Of its parts' such forms, those that draw nothing as they are; None, where some part has none, or all are
+        dense."""
+        forms = [part.with_frozen_basis() for part in self.parts]
+        needed = [form for form, part in zip(forms, self.parts, strict=True) if isinstance(part, ConvAdapter)]
+        if not needed or None in needed:
+            return None
+        return self._of_parts(lambda part: part.with_frozen_basis() or part)
+
+    def fit_to(self, base: nn.Module) -> Self:
+        """With its parts fitted, each end given to the first part that trains it.
+
+        FactorError where two parts train the same tensor.
+        """
+        if self.places is not None:
+            return self
+        check_plain(base)
+        parts: list[Part] = []
+        for part in self.parts:
+            parts.append(_without_ends(part, self.parts, parts).fit_to(base))
+        places = tuple(_places(part, base) for part in parts)
+        owners: dict[str, str] = {}
+        for part, own in zip(parts, places, strict=True):
+            for name in (*(f"{conv}.weight" for conv in own), *_beside(part, base)):
+                if name in owners:
+                    raise FactorError(
+                        f"Parts train different tensors; {owners[name]} and {type(part).__name__} both train {name!r}. "
+                        "Leave one of them out, or give one other layers."
+                    )
+                owners[name] = type(part).__name__
+        return replace(self, parts=tuple(parts), places=places)
+
+    def fit_like(self, largest: Adapter, base: nn.Module) -> Self:
+        """As `fit_to`, each part like that of the adapter of the highest rank."""
+        others = cast(Parts, largest).parts
+        pairs = zip(self.parts, others, strict=True)
+        parts = tuple(
+            _without_ends(part, self.parts, others[:place]).fit_like(other, base)
+            for place, (part, other) in enumerate(pairs)
+        )
+        return replace(self, parts=parts).fit_to(base)
+
+    def convolutions(self, model: nn.Module) -> tuple[str, ...]:
+        """Of all parts, in the network's order: what layers may be chosen among."""
+        found = {name for part in self.parts if isinstance(part, ConvAdapter) for name in part.convolutions(model)}
+        return tuple(name for name, _ in model.named_modules() if name in found)
+
+    def attach(self, model: nn.Module, generator: torch.Generator) -> None:
+        """Every part at once. FactorError, with nothing altered, where two parts train the same tensor or one cannot be
+        attached."""
+        fitted, found = self.fit_to(model), dict[str, tuple[type[AdaptedConv2d], Branch]]()
+        for part, draw in zip(fitted.parts, fitted._draws(generator), strict=True):
+            if isinstance(part, ConvAdapter):
+                found |= {name: (part.layer, branch) for name, branch in part.branches(model, draw).items()}
+        beside = [_beside(part, model) for part in fitted.parts]
+        branches.attach(model, found, [name for names in beside for name in names])
+        if factors := fitted._factors():
+            rates = {
+                name: factor
+                for factor, own, names in zip(factors, fitted.places or (), beside, strict=True)
+                for name in (*(f"{conv}.{k}" for conv in own for k in found[conv][1].trained), *names)
+            }
+            setattr(model, RATES_NOTE, rates)
+
+    def _factors(self) -> tuple[float, ...]:
+        """One for each part; empty where all are 1."""
+        each = self.lr_factors * len(self.parts) if len(self.lr_factors) == 1 else self.lr_factors
+        return each if any(factor != 1 for factor in each) else ()
+
+    @torch.no_grad()
+    def restart(self, model: nn.Module, weights: State, generator: torch.Generator) -> None:
+        """Other weights, and every part drawn again; this adapter is fitted."""
+        set_tensors(model, weights)
+        dense.restart(model)
+        layers = adapted_layers(model)
+        for part, own, draw in zip(self.parts, self.places or (), self._draws(generator), strict=True):
+            if isinstance(part, ConvAdapter):
+                part.redraw({name: layers[name] for name in own}, draw)
+
+    def _draws(self, generator: torch.Generator) -> list[torch.Generator]:
+        """A stream for each part, so that none depends on how much another draws."""
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return [torch_stream(seed, "part", place) for place in range(len(self.parts))]
+
+    def read(self, model: nn.Module) -> dict[str, Tensor]:
+        """Every part's tensors."""
+        return branches.read_state(model)
+
+    def load(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """Every part's tensors back into a network attached alike."""
+        branches.load_state(model, state)
+
+    def detach(self, model: nn.Module) -> None:
+        """Every part off."""
+        vars(model).pop(RATES_NOTE, None)
+        branches.detach(model)
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """A plain copy with every part's delta in its weights."""
+        plain = branches.merged(model)
+        vars(plain).pop(RATES_NOTE, None)
+        return plain
+
+    def to_delta(self, base: nn.Module, generator: torch.Generator) -> ToDelta:
+        """The parts' deltas together; where their scales differ, products have theirs in B."""
+        fitted, found = self.fit_to(base), []
+        for part, own, draw in zip(fitted.parts, fitted.places or (), fitted._draws(generator), strict=True):
+            if isinstance(part, ConvAdapter):
+                found.append((own, part.to_delta(base, draw), part.scale / self.scale))
+        return partial(_to_delta, found)
+
+
+def _to_delta(parts: list[tuple[tuple[str, ...], ToDelta, float]], state: State) -> dict[str, Tensor]:
+    left, said = dict(state), dict[str, Tensor]()
+    for own, to_delta, scale in parts:
+        theirs = {key: left.pop(key) for key in list(left) if key.rpartition(".")[0] in own}
+        delta = to_delta(theirs)
+        said |= {key: tensor * scale if scale != 1 and key.endswith(".B") else tensor for key, tensor in delta.items()}
+    return left | said
+
+
+def _places(part: Part, base: nn.Module) -> tuple[str, ...]:
+    """The convolutions that carry a fitted part's branches."""
+    if not isinstance(part, ConvAdapter):
+        return ()
+    return tuple(name for name in part.convolutions(base) if name not in (part.dense or ()))
+
+
+def _beside(part: Part, model: nn.Module) -> list[str]:
+    """What a fitted part trains as it is."""
+    return part.trained_beside(model) if isinstance(part, ConvAdapter) else list(part.trained(model))
+
+
+def _trains_classifier(part: Adapter) -> bool:
+    return bool(getattr(part, _CLASSIFIER, part.trains_classifier))
+
+
+def _without_ends(part: Part, every: tuple[Part, ...], before: Sequence[Part]) -> Part:
+    """A part without the ends that one before it trains, or one that has no choice."""
+    own = {one.name for one in fields(part)}
+    taken = {_FIRST} if any(getattr(one, _FIRST, False) for one in before) else set()
+    taken |= {_CLASSIFIER} if any(map(_trains_classifier, before)) else set()
+    taken |= {_CLASSIFIER} if any(one.trains_classifier for one in every) else set()
+    changes: dict[str, Any] = dict.fromkeys(taken & own, False)
+    return replace(part, **changes)

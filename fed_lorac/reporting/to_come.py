@@ -1,0 +1,57 @@
+"""The bytes that a run will send, in words. Knows numbers; not how they were weighed."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+__all__ = ["BytesToCome", "in_words"]
+
+
+@dataclass(frozen=True)
+class BytesToCome:
+    """Bytes of messages, if every camera can be reached in every round.
+
+    `replies`: each camera's in a round that it takes part in. `update`: what each camera is sent after a round. The
+    others are of the whole run: this one's, those of full fine-tuning of the same model under the same codec, and in
+    fp32. `personal`: cameras are sent something of their own besides, which is known when it is made.
+    """
+
+    replies: tuple[int, ...]
+    update: int
+    uplink: int
+    downlink: int
+    full: int
+    full_fp32: int
+    personal: bool
+
+    @property
+    def total(self) -> int:
+        """Up and down."""
+        return self.uplink + self.downlink
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {**asdict(self), "total": self.total}
+
+
+def in_words(to_come: BytesToCome | None, *, rounds: int, cameras: int, per_round: int) -> Iterator[str]:
+    """What will be sent, in lines."""
+    who = "all cameras" if per_round == cameras else f"{per_round} of {cameras} cameras"
+    yield f"{rounds} round{'s' * (rounds != 1)}, {who} in each."
+    if to_come is None:
+        yield "Bytes to come are known once the first round has chosen layers."
+        return
+    if not to_come.total:
+        yield f"Nothing is sent. Full fine-tuning would send {to_come.full_fp32:,} bytes in fp32."
+        return
+    yield f"A reply {_range(to_come.replies)} bytes, an update {to_come.update:,} bytes to every camera."
+    own = ", and what is each camera's own besides" if to_come.personal else ""
+    yield (
+        f"Bytes to come, if every camera can be reached: {to_come.uplink:,} up and {to_come.downlink:,} down{own}: "
+        f"{to_come.total / to_come.full_fp32:.2%} of full fine-tuning's in fp32, {to_come.total / to_come.full:.2%} of "
+        "those under the same codec."
+    )
+
+
+def _range(sizes: tuple[int, ...]) -> str:
+    least, most = min(sizes), max(sizes)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"

@@ -1,0 +1,99 @@
+"""Laws of looking at a fleet first: what is shown is what the run then has, sees and sends."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import called
+from PIL import Image
+from small_runs import tiny, words
+
+import fed_lorac as fl
+from fed_lorac.errors import RunError
+from fed_lorac.experiment.build import build_experiment
+from fed_lorac.fleet.fleet import Weather
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
+
+FRONT = {"fleet__schedule": "front", "run__rounds": 3}
+WAYS = {
+    "merged": {},
+    "full, int8": {"adapter__method": "full", "strategy__name": "fedavg", "codec__up": "int8", "codec__down": "int8"},
+    "two ranks": {"adapter__rank": "1, 2", "strategy__name": "flora", "fleet__per_round": 4},
+    "zero-byte": {"strategy__name": "zero-byte"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_bytes_to_come_are_those_that_the_run_sends(way: str, tmp_path: Path) -> None:
+    config = tiny(**WAYS[way])
+    told = fl.show_fleet(config).messages
+    run(config, tmp_path / "run", Watch())
+    sent = fl.load_run(tmp_path / "run").summary
+    assert told is not None and not told.personal
+    # Ids and round numbers move a message of Flower's by a byte or two.
+    assert told.total == pytest.approx(sent["total_bytes"], rel=2e-3)
+    assert told.uplink == pytest.approx(sent["bytes"]["uplink_message_bytes"], rel=2e-3)
+    assert (told.full, told.full_fp32) == (sent["full_total_bytes"], sent["full_fp32_total_bytes"])
+
+
+def test_cameras_labels_and_weather_are_the_fleets_own(tmp_path: Path) -> None:
+    view, fleet = fl.show_fleet(tiny(**FRONT)), build_experiment(tiny(**FRONT)).fleet
+    for camera in fleet.cameras:
+        row = view.cameras.iloc[camera.id]
+        assert (row.camera, row.corruption, row.severity, row.link) == (
+            *(camera.id, camera.corruption, camera.severity, camera.link),
+        )
+        assert (row.images, row.evaluation_images) == (len(camera.train), len(camera.evaluation))
+        assert view.labels.iloc[camera.id].to_dict() == camera.label_mix
+        assert row.commonest_share == max(camera.label_mix.values()) == camera.label_mix[row.commonest_class]
+        for round in range(1, 4):
+            seen = fleet.weather(camera.id, round)
+            assert view.weather.loc[camera.id, round] == f"{seen.corruption} {seen.severity}"
+
+
+def test_the_contact_sheet_shows_the_very_pixels_that_cameras_see(tmp_path: Path) -> None:
+    still, moving = tiny(), tiny(**FRONT)
+    for config, rounds in ((still, None), (moving, (1, 2, 3))):
+        experiment, sheet = build_experiment(config), np.asarray(fl.show_fleet(config).picture(2, 3))
+        for camera in range(2):
+            for column in range(3):
+                own = experiment.fleet.cameras[camera]
+                weather = Weather(own.corruption, own.severity)
+                if rounds is not None:
+                    weather = experiment.fleet.weather(camera, rounds[column])
+                seen = experiment.images(camera, weather).train
+                pixels = seen[column * len(seen) // 3 if rounds is None else 0].numpy()
+                top, left = (0 if rounds is None else 24) + 76 * camera, 190 + 76 * column
+                tile = sheet[top : top + 72, left : left + 72]
+                assert np.array_equal(
+                    tile[1::9, 1::9], pixels[::4, ::4]
+                )  # 72 pixels of 32: every ninth of every fourth
+    file = fl.show_fleet(still).save_picture(tmp_path / "fleet.png")
+    with Image.open(file) as drawn:
+        assert drawn.info["Description"].startswith("What 4 of 4 cameras see")
+    with pytest.raises(RunError, match="is not overwritten"):
+        fl.show_fleet(still).save_picture(file)
+
+
+def test_the_command_shows_the_fleet_and_writes_its_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["fleet", *(part for word in words(**FRONT) for part in ("-c", word))]
+    assert called(monkeypatch, *asked, "--picture", str(tmp_path / "a.png"), "--cameras", "3") == 0
+    said = capsys.readouterr()
+    shown = " ".join(said.out.split())
+    assert "severity" in shown and "rounds" in shown and "and 1 more" in shown and "3 of 4 cameras in each" in shown
+    assert "of full fine-tuning's in fp32" in shown and "under the same codec" in shown
+    assert (tmp_path / "a.png").is_file() and "a.png" in said.err
+    assert called(monkeypatch, *asked, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["cameras"]) == 4 and found["messages"]["total"] > 0
+
+
+def test_a_fleet_shows_itself_in_a_notebook_and_in_a_line() -> None:
+    view = fl.show_fleet(tiny())
+    html = view._repr_html_()
+    assert html.count("<tr") == 1 + 4 and 'alt="What 4 of 4 cameras see' in html and "data:image/png;base64," in html
+    assert repr(view).startswith("<Fleet of 4 cameras: 2 rounds, 3 of 4 cameras in each.")
