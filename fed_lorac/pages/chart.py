@@ -103,11 +103,9 @@ class Bars:
 
 @dataclass(frozen=True)
 class Picture:
-    """Images in a grid, each (H, W, 3) uint8, with a word under it: a row a camera or two, `columns` in a row."""
+    """A picture as a whole PNG file."""
 
-    images: Sequence[Any]
-    words: Sequence[str]
-    columns: int
+    png: bytes
 
 
 Chart = Plot | Heat | Bars | Picture

@@ -29,6 +29,8 @@ _STYLE: dict[Any, Any] = {
 
 def static(chart: Chart) -> dict[str, bytes]:
     """The chart as "png" and "svg"; a picture as "png" alone."""
+    if isinstance(chart, Picture):
+        return {"png": chart.png}
     import matplotlib as mpl  # noqa: PLC0415  (an extra, and half a second)
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure as Paper  # noqa: PLC0415
@@ -36,12 +38,10 @@ def static(chart: Chart) -> dict[str, bytes]:
     with mpl.rc_context(_STYLE):
         paper = Paper(figsize=(_WIDTH_IN, _height_in(chart)), layout="constrained")
         FigureCanvasAgg(paper)
-        draw: Any = {Plot: _plot, Heat: _heat, Bars: _bars, Picture: _picture}[type(chart)]
+        draw: Any = {Plot: _plot, Heat: _heat, Bars: _bars}[type(chart)]
         draw(chart, paper)
-        files = {"png": _file(paper, "png", dpi=200, metadata={"Software": None})}
-        if not isinstance(chart, Picture):
-            files["svg"] = _file(paper, "svg", metadata={"Date": None, "Creator": None})
-    return files
+        png = _file(paper, "png", dpi=200, metadata={"Software": None})
+        return {"png": png, "svg": _file(paper, "svg", metadata={"Date": None, "Creator": None})}
 
 
 def _file(paper: "Paper", kind: str, **how: Any) -> bytes:
@@ -50,12 +50,10 @@ def _file(paper: "Paper", kind: str, **how: Any) -> bytes:
     return file.getvalue()
 
 
-def _height_in(chart: Chart) -> float:
+def _height_in(chart: Plot | Heat | Bars) -> float:
     if isinstance(chart, Plot):
         named = len([one for one in chart.series if one.name and not one.faint])
         return _rows_in(len(chart.y.words)) if chart.y.words else 4.2 + 0.1 * min(named, MOST_NAMES)
-    if isinstance(chart, Picture):
-        return 1.05 * _WIDTH_IN / chart.columns * -(-len(chart.images) // chart.columns) * 1.2
     return _rows_in(len(chart.y) if isinstance(chart, Heat) else len(chart.words)) + 0.3
 
 
@@ -157,12 +155,3 @@ def _percents() -> "Formatter":
     from matplotlib.ticker import PercentFormatter  # noqa: PLC0415
 
     return PercentFormatter(1.0)
-
-
-def _picture(chart: Picture, paper: "Paper") -> None:
-    rows = -(-len(chart.images) // chart.columns)
-    for axes in (grid := paper.subplots(rows, chart.columns, squeeze=False)).flat:
-        axes.axis("off")
-    for axes, image, word in zip(grid.flat, chart.images, chart.words, strict=False):
-        axes.imshow(image, interpolation="nearest")
-        axes.set_title(word, fontsize=7)

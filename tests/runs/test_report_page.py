@@ -145,6 +145,6 @@ def test_the_same_study_gives_the_same_page_and_each_figure_as_files(study: fl.S
     assert page == tmp_path / "report.html" and page.read_bytes() == (study.path / "report.html").read_bytes()
     for picture in (tmp_path / "figures").glob("*.png"):
         assert np.asarray(Image.open(picture)).std() > 0
-        assert picture.with_suffix(".csv").read_text().count("\n") > 1
+        assert picture.stem == "contact-sheet" or picture.with_suffix(".csv").read_text().count("\n") > 1
     assert (tmp_path / "figures" / "frontier.svg").read_bytes() == (study.path / "figures/frontier.svg").read_bytes()
     assert not (fl.report(study, out=tmp_path, images=False).parent / "figures" / "contact-sheet.png").exists()
