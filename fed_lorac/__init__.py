@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fed_lorac.adapters.adapter import Adapter
     from fed_lorac.api.catalogue import methods
     from fed_lorac.api.fleet import show_fleet
+    from fed_lorac.api.plan import plan
     from fed_lorac.api.result import Run, load_run
     from fed_lorac.api.start import run
     from fed_lorac.config import Config, load_config, shipped_configs
@@ -64,6 +65,7 @@ __all__ = [
     "load_study",
     "lora_c",
     "methods",
+    "plan",
     "report",
     "run",
     "shipped_configs",
@@ -90,6 +92,7 @@ _FOUND_IN = {
     "load_study": "fed_lorac.studies.result:load_study",
     "lora_c": "fed_lorac.adapters.lora_c",
     "methods": "fed_lorac.api.catalogue:methods",
+    "plan": "fed_lorac.api.plan:plan",
     "report": "fed_lorac.pages.report:report",
     "run": "fed_lorac.api.start:run",
     "shipped_configs": "fed_lorac.config:shipped_configs",

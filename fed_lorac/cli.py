@@ -23,6 +23,7 @@ from fed_lorac.commands.config import config
 from fed_lorac.commands.ending import Commands, ended
 from fed_lorac.commands.fleet import fleet
 from fed_lorac.commands.options import AsJson, Overrides, Overwrite, Source, err, out
+from fed_lorac.commands.plan import plan
 from fed_lorac.commands.report import report
 from fed_lorac.commands.run import run
 from fed_lorac.commands.study import study
@@ -53,6 +54,7 @@ app.command()(study)
 app.command()(report)
 app.command()(config)
 app.command()(fleet)
+app.command()(plan)
 
 
 @app.command()

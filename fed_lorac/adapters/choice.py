@@ -14,10 +14,7 @@ from torch import Tensor
 
 from fed_lorac.errors import ConfigError
 
-__all__ = ["AUTO_LAYERS", "CHOICE_KEY", "NORMS_KEY", "Budget", "choice_state", "chosen_in"]
-
-AUTO_LAYERS = "auto"
-"""What stands for the layers that a server chooses."""
+__all__ = ["CHOICE_KEY", "NORMS_KEY", "Budget", "choice_state", "chosen_in"]
 
 NORMS_KEY = "relative_gradient_norms"
 """The tensor of a camera's reply that has each layer's norm, (layers,)."""

@@ -14,10 +14,22 @@ from fed_lorac.errors import FactorError
 from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.settings import items
 
-__all__ = ["ALL_LAYERS", "auto_rank_mode", "branch_targets", "classifier_of", "ends_of", "first_conv_of", "named_by"]
+__all__ = [
+    "ALL_LAYERS",
+    "AUTO_LAYERS",
+    "auto_rank_mode",
+    "branch_targets",
+    "classifier_of",
+    "ends_of",
+    "first_conv_of",
+    "named_by",
+]
 
 ALL_LAYERS = "all"
 """What stands for every layer that an adapter can change."""
+
+AUTO_LAYERS = "auto"
+"""What stands for those that the server of a run chooses (`choice`)."""
 
 _TOLD = 40  # layers that an error names
 
@@ -70,6 +82,8 @@ def named_by(patterns: str, layers: Sequence[str]) -> tuple[str, ...]:
     """
     if patterns == ALL_LAYERS:
         return tuple(layers)
+    if patterns == AUTO_LAYERS:
+        raise FactorError(f"Only the server of a run chooses layers; name them here. There are {_told(layers)}.")
     found: set[str] = set()
     for pattern in items(patterns):
         named = {name for name in layers if name == pattern or fnmatchcase(name, pattern)}

@@ -38,7 +38,7 @@ from fed_lorac.training.objectives.mixed import Mixed
 from fed_lorac.training.recipe import Recipe
 from fed_lorac.wire.frame import by_name
 
-__all__ = ["build_experiment", "local_plan", "open_data"]
+__all__ = ["build_experiment", "local_plan", "open_data", "with_config"]
 
 
 def open_data(config: Config) -> Dataset:
@@ -105,6 +105,12 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...], makers: tuple[tuple[str, s
     )
     known = frozenset(name for name, maker in makers if maker is not None)
     return Experiment(config, data, fleet, base, build_adapters(config, base, plan), plan, device, precision, known)
+
+
+def with_config(experiment: Experiment, config: Config) -> Experiment:
+    """The same data, fleet and base under a config that differs in adapter, strategy or codec alone."""
+    plan = local_plan(config, experiment.precision, experiment.base.normalization)
+    return replace(experiment, config=config, plan=plan, adapters=build_adapters(config, experiment.base, plan))
 
 
 def local_plan(config: Config, precision: Precision, normalization: Normalization) -> LocalPlan:

@@ -12,10 +12,11 @@ from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import ToDelta
-from fed_lorac.config import Config
+from fed_lorac.config import Config, LimitedDevices
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.experiment.base_model import BaseModel
 from fed_lorac.fleet.camera_data import CameraData, Stream, camera_data
+from fed_lorac.fleet.clock import images_seen
 from fed_lorac.fleet.fleet import CLEAR, Fleet, Weather
 from fed_lorac.fleet.labelled import Labelled
 from fed_lorac.runtime.precision import Precision
@@ -30,6 +31,7 @@ __all__ = [
     "Experiment",
     "LocalPlan",
     "UplinkCodec",
+    "compute_s",
     "drawn_from",
     "sees_frost",
     "to_delta",
@@ -195,6 +197,17 @@ class Experiment:
     def clear_images(self, camera: int) -> CameraData | None:
         """The same uncorrupted; None where the data set has only corrupted ones."""
         return self.images(camera, Weather("", CLEAR)) if len(self.data.images) else None
+
+
+def compute_s(experiment: Experiment) -> list[float]:
+    """Simulated seconds that each camera trains in a round, where an image takes `image_time_s` at speed 1."""
+    plan, limits = experiment.plan, experiment.config.fleet.table(LimitedDevices)
+    return [
+        images_seen(len(camera.train), batch_size=plan.recipe.batch_size, epochs=plan.epochs, steps=plan.steps)
+        * limits.image_time_s
+        / camera.speed
+        for camera in experiment.fleet.cameras
+    ]
 
 
 def drawn_from(experiment: Experiment, round: int) -> torch.Generator:

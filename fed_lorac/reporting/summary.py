@@ -26,7 +26,7 @@ from fed_lorac.wire.billing import Reference
 from fed_lorac.wire.frame import decode
 from fed_lorac.wire.updates import personal_fingerprint
 
-__all__ = ["adapter_state", "model_state", "own_state", "summary"]
+__all__ = ["adapter_state", "label", "model_state", "own_state", "summary"]
 
 _ACCURACIES = {"source": "accuracy_source", "zero_byte": "accuracy_zero_byte", "adapted": "accuracy"}
 _WAYS = ("uplink_message_bytes", "downlink_message_bytes")
@@ -121,7 +121,7 @@ def summary(
         "interrupted": interrupted,
         "method": config.adapter.method,
         "strategy": config.strategy.name,
-        "label": _label(config),
+        "label": label(config),
         "objective": config.local.objective,
         **({"without_labels": _without_labels(rows)} if config.local.guesses else {}),
         **({"layers_chosen": _layers_chosen(rows)} if config.adapter.chooses else {}),
@@ -163,7 +163,7 @@ def _without_labels(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _label(config: Config) -> str:
+def label(config: Config) -> str:
     """A run's method in a few words, for tables; how it learns, unless it is from labels."""
     local = config.local
     if not local.guesses or config.strategy.name == "zero-byte":

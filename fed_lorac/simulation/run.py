@@ -21,8 +21,8 @@ from fed_lorac.experiment.adapters import on_layers
 from fed_lorac.experiment.base_model import tell_notes
 from fed_lorac.experiment.base_weights import recorded_resize
 from fed_lorac.experiment.build import build_experiment
-from fed_lorac.experiment.experiment import Experiment
-from fed_lorac.fleet.clock import Clock, images_seen
+from fed_lorac.experiment.experiment import Experiment, compute_s
+from fed_lorac.fleet.clock import Clock
 from fed_lorac.records.checkpoint import Checkpoint
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.measured import Measured
@@ -102,7 +102,8 @@ class _Run:
         self._grid, self._config, self._folder, self._watch, self._memories = grid, config, folder, watch, memories
         self._experiment: Experiment = build_experiment(config)
         tell_notes(self._experiment.base)
-        self._clock = _clock(self._experiment, config.fleet.table(LimitedDevices))
+        fleet, round_s = self._experiment.fleet, config.fleet.table(LimitedDevices).round_s
+        self._clock = Clock(fleet.cameras, fleet.links, compute_s(self._experiment), round_s)
         self._strategy: FleetStrategy = strategy_of(self._experiment, clock=self._clock)
         self._full = reference_of(self._experiment)
         self._identity = identity_of(self._experiment)  # it stays, and reading it off takes a network
@@ -279,14 +280,3 @@ class _Run:
         notes = kept.facts["notes"]
         self._strategy.resume([Update(*update) for update in updates], confirmed, sums, notes)
         self._mark_done(kept.round)
-
-
-def _clock(experiment: Experiment, limits: LimitedDevices) -> Clock:
-    """Simulated time, where training on one image takes `image_time_s` at speed 1."""
-    plan, cameras = experiment.plan, experiment.fleet.cameras
-    seen = [
-        images_seen(len(camera.train), batch_size=plan.recipe.batch_size, epochs=plan.epochs, steps=plan.steps)
-        for camera in cameras
-    ]
-    compute_s = [images * limits.image_time_s / camera.speed for images, camera in zip(seen, cameras, strict=True)]
-    return Clock(cameras, experiment.fleet.links, compute_s, limits.round_s)

@@ -72,6 +72,11 @@ def test_a_pattern_that_names_no_layer_is_refused_with_the_layers_there_are() ->
     assert "Did you mean 'layer2.0.conv1'?" in str(raised.value)
 
 
+def test_only_a_run_lets_its_server_choose() -> None:
+    with pytest.raises(FactorError, match=r"Only the server of a run chooses layers; name them here. There are layer1"):
+        ADAPTERS.make("lora-c", layers="auto").fit_to(plain())
+
+
 def test_a_frozen_basis_stays_on_the_same_layers() -> None:
     adapter = ADAPTERS.make("lora-c", layers="layer1.*").with_frozen_basis()
     assert tuple(adapted_layers(state_of(adapter)[0])) == FIRST_STAGE

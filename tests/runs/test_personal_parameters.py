@@ -29,7 +29,7 @@ from fed_lorac.grid.executor import SerialExecutor
 from fed_lorac.grid.fleet_grid import FleetGrid
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.records.checkpoint import Checkpoints
-from fed_lorac.reporting.summary import _label
+from fed_lorac.reporting.summary import label as label_of
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import record_of, task_identity
 from fed_lorac.simulation.engines import run
@@ -368,7 +368,7 @@ def test_an_interrupted_round_leaves_no_trace_in_the_results(run_of: Any, tmp_pa
     ],
 )
 def test_a_run_is_called_by_what_it_did(changes: dict[str, object], label: str):
-    assert _label(tiny(**changes)) == label
+    assert label_of(tiny(**changes)) == label
 
 
 def test_a_run_says_who_shares_a_cluster(run_of: Any):

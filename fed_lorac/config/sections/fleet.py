@@ -49,13 +49,22 @@ class Dirichlet:
 
 @dataclass(frozen=True)
 class LimitedDevices:
-    """[fleet.limited]: cameras that are away, lose replies, take their time, or are late."""
+    """[fleet.limited]: cameras that are away, lose replies, take their time, are late, or live on a battery."""
 
     availability: float = setting(1.0, "probability that a camera can be reached in a round", above=0, most=1)
     dropout: float = setting(0.0, "probability that a camera's reply is lost", least=0, below=1)
     image_time_s: float = setting(0.0, "simulated seconds to train on one image at speed 1", least=0)
     speeds: float | str = setting(1.0, "training speeds, assigned to cameras round robin", above=0, listed=True)
     round_s: float = setting(0.0, "simulated seconds after which a reply is late; 0: never", least=0)
+    compute_watt: float = setting(
+        3.0, "watts while it trains; taken as a Raspberry Pi Zero 2 W's at full load", least=0
+    )
+    idle_watt: float = setting(0.0, "watts of the camera beside training and radio", least=0)
+    battery_wh: float = setting(5.0, "watt hours in a full battery; 5: 3GPP TR 45.820, section 5.4", above=0)
+    self_discharge: float = setting(
+        0.01, "share of a battery that a year takes; 0.01: primary lithium cells, Varta's handbook", least=0, below=1
+    )
+    solar_wh: float = setting(0.0, "watt hours that a solar panel brings in a day", least=0)
 
     @property
     def speed_factors(self) -> tuple[float, ...]:

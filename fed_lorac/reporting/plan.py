@@ -1,0 +1,151 @@
+"""What updates of a method take on a link, reckoned ahead: bytes, air, joules, battery and cost, and what cannot be.
+Knows sizes of messages, links and batteries; not how a message is made.
+
+An update of a camera is one reply up and one update down, each a message of its own on the link. Only frames cross a
+real radio; Flower's messages around them are the simulation's.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fed_lorac.radio.battery import DAY_S, Battery
+from fed_lorac.radio.link import Crossing, Link, crossed
+
+__all__ = ["MethodSizes", "Plan", "Planned", "Terms", "planned"]
+
+WEEK_S = 7 * DAY_S
+_YEAR_WEEKS = 365.25 / 7
+
+
+@dataclass(frozen=True)
+class MethodSizes:
+    """A method by name, and what an update of one camera sends: bytes of the frame up, and of the update's down."""
+
+    method: str
+    uplink_frame_bytes: int
+    downlink_frame_bytes: int
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How many cameras, how often, at what price, and on what power.
+
+    Args:
+        cameras: how many there are, each of which takes part in each update.
+        updates_week: updates in a week.
+        price_per_mb: what a million bytes on the air cost.
+        battery: each camera's.
+        compute_s: seconds of training in an update, of a mean camera.
+        compute_watt: watts in them.
+        idle_watt: watts of a camera beside training and radio.
+    """
+
+    cameras: int
+    updates_week: float
+    price_per_mb: float
+    battery: Battery
+    compute_s: float
+    compute_watt: float
+    idle_watt: float
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One method on one link: all of an update of one camera, up and down together, unless the name says more.
+
+    `air_time_s`: how long the camera transmits. `takes_s`: from the beginning of its reply until it may send again
+    after it has heard the update, without training. `air_share`: the share of all time that this is. `station_share`:
+    the share of all time that one base station for all cameras would transmit; `base_stations`: how many they need so
+    that none is on the air longer than the link's duty cycle allows. `cost_year`: of all cameras.
+    `problems`: what cannot be, or what has to be known, each as a sentence.
+    """
+
+    method: str
+    link: str
+    uplink_frame_bytes: int
+    downlink_frame_bytes: int
+    packets: int
+    bytes_on_air: int
+    air_time_s: float
+    takes_s: float
+    air_share: float
+    station_share: float
+    base_stations: int
+    energy_radio_j: float
+    energy_compute_j: float
+    battery_days: float
+    cost_year: float
+    possible: bool
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A row a method and link, which methods were left out, with why, and the config's own method in words."""
+
+    terms: Terms
+    own: str
+    rows: tuple[Planned, ...]
+    left_out: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; a battery that never empties has null days."""
+        rows = [asdict(row) for row in self.rows]
+        for row in rows:
+            row["battery_days"] = row["battery_days"] if math.isfinite(row["battery_days"]) else None
+        return {"terms": asdict(self.terms), "own": self.own, "rows": rows, "left_out": list(self.left_out)}
+
+
+def planned(methods: Iterable[MethodSizes], links: Sequence[Link], terms: Terms) -> Iterator[Planned]:
+    """Each method on each link."""
+    for sizes in methods:
+        for link in links:
+            yield _row(sizes, link, terms)
+
+
+def _row(sizes: MethodSizes, link: Link, terms: Terms) -> Planned:
+    up = crossed(link, sizes.uplink_frame_bytes, up=True)
+    down = crossed(link, sizes.downlink_frame_bytes, up=False)
+    on_air, takes_s = up.bytes_on_air + down.bytes_on_air, up.busy_s + down.busy_s
+    radio_j, compute_j = up.energy_j + down.energy_j, terms.compute_s * terms.compute_watt
+    air_share = terms.updates_week * takes_s / WEEK_S
+    station_share = terms.cameras * terms.updates_week * (up.station_s + down.station_s) / WEEK_S
+    daily_j = terms.updates_week / 7 * (radio_j + compute_j) + DAY_S * (link.standing_w + terms.idle_watt)
+    impossible = list(_impossible(link, terms, takes_s, air_share))
+    return Planned(
+        **asdict(sizes),
+        link=link.name,
+        packets=up.packets + down.packets,
+        bytes_on_air=on_air,
+        air_time_s=up.transmit_s + down.transmit_s,
+        takes_s=takes_s,
+        air_share=air_share,
+        station_share=station_share,
+        base_stations=max(1, math.ceil(station_share / link.duty_cycle)),
+        energy_radio_j=radio_j,
+        energy_compute_j=compute_j,
+        battery_days=terms.battery.days(daily_j),
+        cost_year=terms.cameras * terms.updates_week * _YEAR_WEEKS * terms.price_per_mb * on_air / 1e6,
+        possible=not impossible,
+        problems=(*impossible, *_to_know(terms, up, terms.battery.days(daily_j))),
+    )
+
+
+def _impossible(link: Link, terms: Terms, takes_s: float, air_share: float) -> Iterator[str]:
+    """What no camera can do."""
+    if air_share > 1:
+        limit = f"under its duty cycle of {link.duty_cycle:.1%}" if link.duty_cycle < 1 else "at its rate"
+        yield (
+            f"impossible: it takes {takes_s / DAY_S:,.1f} days {limit}, and {terms.updates_week:g} a week leave "
+            f"{7 / terms.updates_week:,.1f}."
+        )
+
+
+def _to_know(terms: Terms, up: Crossing, battery_days: float) -> Iterator[str]:
+    """What a plan has to reckon with besides."""
+    if up.arrives < 0.99:
+        yield f"a reply arrives whole with probability {up.arrives:.2g}: confirm packets, or repeat them."
+    if battery_days < 7 / terms.updates_week:
+        yield f"a full battery is empty after {battery_days:.1f} days, before the next update."

@@ -1,0 +1,80 @@
+"""The sizes that a plan is made of: frames of a config's own method, of every adapter, and of full fine-tuning, built
+and weighed without training. Knows experiments and strategies; not links."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from fed_lorac.client.shapes import uplink_template
+from fed_lorac.config import CodecConfig, Config, Topk
+from fed_lorac.errors import ConfigError
+from fed_lorac.experiment.build import with_config
+from fed_lorac.experiment.experiment import Experiment
+from fed_lorac.registry import ADAPTERS, STRATEGIES
+from fed_lorac.reporting.plan import MethodSizes
+from fed_lorac.seeds import stream
+from fed_lorac.simulation.waste import first_update
+from fed_lorac.wire.frame import encode
+
+__all__ = ["OWN", "configs_of", "sizes_of"]
+
+OWN = "own"
+"""What stands for the config's own method among names of adapters."""
+
+
+def configs_of(config: Config, methods: tuple[str, ...] = ()) -> tuple[list[tuple[str, Config]], list[str]]:
+    """Each method's name and config, and of those that do not go with the rest of the config why they are left out.
+
+    Args:
+        config: a run's.
+        methods: names of adapters, each with its defaults, and "own"; none: the config's own, every other adapter,
+            and full fine-tuning in fp32.
+    """
+    found, left_out = [], []
+    others = (name for name in ADAPTERS.names if name not in (config.adapter.method, "full"))
+    for name in methods or (OWN, *others, "full"):
+        try:
+            found.append(_named(config, name))
+        except ConfigError as error:
+            left_out.append(f"{name}: {error}")
+    return found, left_out
+
+
+def _named(config: Config, name: str) -> tuple[str, Config]:
+    if name == OWN:
+        return OWN, config
+    codec = CodecConfig() if name == "full" else replace(config.codec, error_feedback=False)
+    return name, _with_adapter(replace(config, codec=codec), name)
+
+
+def _with_adapter(config: Config, name: str) -> Config:
+    """The adapter with its defaults, by fedavg where that takes it, else merged."""
+    adapter = config.adapter.choose("method", name)
+    try:
+        return replace(config, adapter=adapter, strategy=config.strategy.choose("name", "fedavg"))
+    except ConfigError:
+        return replace(config, adapter=adapter, strategy=config.strategy.choose("name", "merged"))
+
+
+def sizes_of(experiment: Experiment, methods: list[tuple[str, Config]]) -> Iterator[MethodSizes | str]:
+    """What each method sends, or why the network does not take it."""
+    for name, config in methods:
+        try:
+            one = with_config(experiment, config)
+            yield MethodSizes(name, *_frame_bytes(one))
+        except ConfigError as error:
+            yield f"{name}: {error}"
+
+
+def _frame_bytes(experiment: Experiment) -> tuple[int, int]:
+    """Bytes of a camera's frame and of an update's; none of a strategy whose cameras send nothing."""
+    config = experiment.config
+    if not STRATEGIES.load(config.strategy.name).sends:
+        return 0, 0
+    codec = config.codec
+    state = {name: torch.zeros(shape) for name, shape in uplink_template(experiment).items()}
+    share = codec.table(Topk).share
+    up = encode(state, dtype=codec.build("up"), base="", rng=stream(0, "weighed"), topk_share=share)
+    highest = [experiment.adapters.index(experiment.adapter)]
+    return len(up), len(first_update(experiment, highest).frame)

@@ -1,0 +1,98 @@
+"""Laws of plans: what is reckoned ahead is what a run bills, what cannot be is said, and the page's example is real."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+from small_runs import ROOT, rows, tiny
+
+import fed_lorac as fl
+from fed_lorac.errors import ConfigError
+from fed_lorac.radio.battery import Battery
+from fed_lorac.radio.cellular import NB1
+from fed_lorac.radio.lorawan import DR0
+from fed_lorac.reporting.plan import MethodSizes, Planned, Terms, planned
+from fed_lorac.reporting.plan_table import plan_tables
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
+
+TERMS = Terms(200, 1.0, 0.5, Battery(5.0), compute_s=10.0, compute_watt=2.0, idle_watt=0.0)
+
+
+def a_row(link: Any, up: int = 2_000, down: int = 2_000, **terms: Any) -> Planned:
+    (found,) = planned([MethodSizes("some", up, down)], [link], replace(TERMS, **terms))
+    return found
+
+
+def test_a_plans_frames_are_those_that_a_run_bills(tmp_path: Any) -> None:
+    asked = {"codec__up": "int8", "run__rounds": 1}
+    run(tiny(**asked), tmp_path / "run", Watch())
+    found = fl.plan(tiny(**asked), methods=["own", "full"])
+    own, full = found.rows
+    row = rows(tmp_path / "run" / "cameras.jsonl")[0]
+    assert (own.uplink_frame_bytes, own.downlink_frame_bytes) == (
+        row["uplink_frame_bytes"],
+        row["downlink_frame_bytes"],
+    )
+    assert full.method == "full" and full.uplink_frame_bytes > 4 * own.uplink_frame_bytes
+
+
+def test_an_update_is_a_reply_up_and_an_update_down() -> None:
+    up, down, row = NB1.up(2_000), NB1.down(3_000), a_row(NB1, 2_000, 3_000)
+    assert row.packets == up.packets + down.packets and row.bytes_on_air == up.bytes_on_air + down.bytes_on_air
+    assert row.energy_radio_j == pytest.approx(up.energy_j + down.energy_j) and row.energy_compute_j == 20
+    assert row.cost_year == pytest.approx(200 * 365.25 / 7 * 0.5 * row.bytes_on_air / 1e6)
+
+
+def test_a_battery_lasts_until_updates_and_sleep_have_emptied_it() -> None:
+    row = a_row(NB1)
+    daily_j = (row.energy_radio_j + 20) / 7 + 86_400 * NB1.sleep_w
+    assert row.battery_days == pytest.approx(5 * 3_600 / daily_j)
+    assert a_row(NB1, battery=Battery(5.0, solar_wh=1.0)).battery_days == math.inf
+    assert Battery(5.0, self_discharge=0.1).days(0) == pytest.approx(3652.5)
+    assert a_row(replace(DR0, device_class="C")).battery_days < 6  # its receiver never sleeps
+
+
+def test_what_a_duty_cycle_does_not_allow_is_said() -> None:
+    row = a_row(DR0, 400_000, 400_000)
+    assert not row.possible and row.air_share > 1
+    assert re.search(
+        r"impossible: it takes [\d.]+ days under its duty cycle of 1.0%, and 1 a week leave 7", row.problems[0]
+    )
+    assert a_row(DR0, 400, 400).possible
+    assert a_row(DR0, 4_000, 4_000).base_stations == math.ceil(200 * DR0.down(4_000).station_s / (7 * 86_400) / 0.01)
+    assert "arrives whole" in a_row(replace(DR0, loss=0.3)).problems[0]
+
+
+def test_all_methods_stand_on_all_links_and_what_does_not_fit_is_left_out_by_name() -> None:
+    found = fl.plan(tiny(), cameras=3, links=["all"], methods=["own", "filter-atoms"], price_per_mb=0.5)
+    assert len(found.rows) == 2 * 12 and found.terms.cameras == 3
+    read = json.loads(json.dumps(found.as_dict()))
+    assert read["rows"][0]["method"] == "own" and read["own"].startswith("lora-c r=2")
+    console = Console(record=True, width=80)
+    console.print(*plan_tables(found))
+    assert "…" not in console.export_text()
+
+
+@pytest.mark.parametrize("wrong", [{"updates_week": 0.0}, {"cameras": 0}, {"price_per_mb": math.inf}])
+def test_a_plan_is_for_some_cameras_some_updates_and_a_price(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="A plan is for at least one camera"):
+        fl.plan(tiny(), **wrong)
+
+
+def test_the_pages_example_is_what_the_command_prints() -> None:
+    from typer.testing import CliRunner
+
+    from fed_lorac.cli import app
+
+    page = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
+    command = re.search(r"^fed-lorac (plan quickstart .*--cameras 200.*)$", page, re.MULTILINE)
+    assert command is not None
+    printed = CliRunner(env={"COLUMNS": "80"}).invoke(app, command[1].split())
+    assert printed.exit_code == 0, printed.output
+    shown = page.split("```text\n")[1].split("```")[0]
+    assert [line.rstrip() for line in shown.splitlines()] == [line.rstrip() for line in printed.stdout.splitlines()]
