@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from fed_lorac.client.shapes import uplink_template
+from fed_lorac.client.agreement import frame_spec, uplink_template
 from fed_lorac.config import CodecConfig, Config, Topk
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import with_config
@@ -75,6 +75,7 @@ def _frame_bytes(experiment: Experiment) -> tuple[int, int]:
     codec = config.codec
     state = {name: torch.zeros(shape) for name, shape in uplink_template(experiment).items()}
     share = codec.table(Topk).share
-    up = encode(state, dtype=codec.build("up"), base="", rng=stream(0, "weighed"), topk_share=share)
+    rng, known = stream(0, "weighed"), frame_spec(experiment).templates
+    up = encode(state, dtype=codec.build("up"), base="", rng=rng, topk_share=share, templates=known)
     highest = [experiment.adapters.index(experiment.adapter)]
     return len(up), len(first_update(experiment, highest).frame)
