@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from torch.amp.autocast_mode import is_autocast_available
 from fed_lorac.adapters import dense
 from fed_lorac.adapters.deltas import State
 from fed_lorac.adapters.misfits import refuse_misfits, refuse_other_tensors, refuse_taken_names
+from fed_lorac.adapters.own_forward import has_own_forward, with_own_forward
 from fed_lorac.adapters.plain import copied
 from fed_lorac.adapters.strided import StridedConv2d
 
@@ -65,6 +66,8 @@ class AdaptedConv2d(StridedConv2d):
     the state_dict; settings are plain attributes. `train()` and `eval()` alter no weight.
     """
 
+    unadapted: ClassVar[type[nn.Conv2d]] = nn.Conv2d
+    """The class that the convolution was of."""
     branch_trained: tuple[str, ...]
     branch_frozen: tuple[str, ...]
     branch_settings: tuple[str, ...]
@@ -119,7 +122,7 @@ class AdaptedConv2d(StridedConv2d):
 def inject(conv: nn.Conv2d, kind: type[AdaptedConv2d], branch: Branch) -> None:
     """Give an nn.Conv2d a branch, in place: same object, same parent, same hooks, another class."""
     like = conv.weight
-    conv.__class__ = kind
+    conv.__class__ = with_own_forward(kind, type(conv)) if has_own_forward(conv) else kind  # type: ignore[arg-type]
     layer = cast(AdaptedConv2d, conv)
     for name, tensor in branch.trained.items():
         own = tensor.to(device=like.device, dtype=like.dtype, copy=True)
@@ -142,11 +145,11 @@ def attach(model: nn.Module, found: Mapping[str, tuple[type[AdaptedConv2d], Bran
 
 
 def remove_branch(layer: AdaptedConv2d) -> None:
-    """Take the branch off again, dropping its tensors: what is left is the plain nn.Conv2d it was."""
+    """Take the branch off again, dropping its tensors: what is left is the convolution it was."""
     for name in (*layer.branch_trained, *layer.branch_frozen, *layer.branch_settings):
         delattr(layer, name)
     del layer.branch_trained, layer.branch_frozen, layer.branch_settings
-    cast(nn.Module, layer).__class__ = nn.Conv2d
+    cast(nn.Module, layer).__class__ = layer.unadapted
 
 
 def scaled(

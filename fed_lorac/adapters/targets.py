@@ -102,11 +102,11 @@ def _told(layers: Sequence[str]) -> str:
 
 
 def _refuse_unfit(name: str, conv: _ConvNd) -> None:
-    law = "A branch needs a plain nn.Conv2d"
-    if type(conv) is not nn.Conv2d:
+    law = "A branch needs an nn.Conv2d, or a subclass with a forward of its own"
+    if not isinstance(conv, nn.Conv2d) or type(conv)._conv_forward is not nn.Conv2d._conv_forward:
         raise FactorError(
             f"{law}; layer {name!r} is a {type(conv).__name__}. Detach what was attached to it, or choose a network "
-            "of plain 2-D convolutions: transposed, 1-D and 3-D ones carry none."
+            "of 2-D convolutions: transposed, 1-D and 3-D ones carry none, nor does a class with its own _conv_forward."
         )
     if how := {"forward", "_conv_forward"} & vars(conv).keys():
         raise FactorError(

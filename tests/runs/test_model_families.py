@@ -25,6 +25,7 @@ FAMILIES = (
     *("mobilenet_v2", "mobilenet_v3_small", "mnasnet0_5", "efficientnet_b0", "efficientnet_v2_s", "regnet_y_400mf"),
     *("convnext_tiny", "alexnet", "vgg11", "squeezenet1_1"),
     *("timm/test_resnet", "timm/test_efficientnet", "timm/test_convnext", "timm/test_byobnet"),
+    "timm/tf_mobilenetv3_small_minimal_100",  # whose convolutions pad as TensorFlow does
 )
 SMALL: dict[str, Any] = {
     "width": None,

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fed_lorac.adapters.branches import scaled
 from fed_lorac.adapters.fold_bn import affine_of
+from fed_lorac.adapters.own_forward import OwnForward
 from fed_lorac.adapters.strided import unstrided
 from fed_lorac.models.cifar_resnet import IdentityShortcut
 
@@ -177,7 +178,7 @@ class SideShortcut(Side):
 
 def side_of(layer: nn.Module) -> Callable[[Sequence[nn.Module]], Side] | None:
     """What puts layers like this one side by side; None where nothing here can."""
-    if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
+    if isinstance(layer, OwnForward) or (isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros"):
         return None
     if isinstance(layer, _BatchNorm) and layer.training and (layer.momentum is None or _holds_still(layer)):
         return None  # a cumulative mean moves at a pace of the camera's own count
