@@ -1,6 +1,7 @@
 """What reaching an accuracy took. Knows a ledger's rows of rounds; not models, cameras or messages."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from fed_lorac.records.ledger import Row
 
@@ -20,7 +21,7 @@ def reached(accuracy: float, rows: Sequence[Row]) -> dict[str, float | None]:
 
     def total(*columns: str) -> float | None:
         known = until and all(column in until[0] for column in columns)
-        found = [row[column] for row in until for column in columns] if known else [None]
+        found: list[Any] = [row[column] for row in until for column in columns] if known else [None]
         return None if None in found else sum(found)
 
     return {

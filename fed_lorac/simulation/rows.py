@@ -85,7 +85,7 @@ def write_rows(
     taken = _Taken()
     for camera in fleet.cameras:
         scores, reply = _scores(camera.id, measured, source, zero_byte), by_camera.get(camera.id)
-        its = _Taken.by(camera, fleet, reply, report, clock and clock.trips.get(camera.id), full.fp32)
+        its = _Taken.by(camera, fleet, reply, report, clock.trips.get(camera.id) if clock else None, full.fp32)
         _write_camera(ledger, report, fleet, camera, reply, clock, its.of_camera() | scores)
         taken += its
     heard = {camera: size.frame_bytes for camera, size in report.down.items()}
