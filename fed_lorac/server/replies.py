@@ -48,15 +48,17 @@ class Reply:
 class RoundReport:
     """One round in numbers: replies in the order of the draw, what went down to each camera, the average's error.
 
-    `caught_up` counts messages by the number of updates that they made up for. Of these, `repeats` brought the round's
-    update to the second camera of a link and to those after it; `repeated` is what such copies weigh. `layers`: those
-    that the server has chosen in this round; `needed_bytes`: what a frame's payload takes from then on.
+    `caught_up` counts messages by the number of updates that they made up for, `updates_for` these by camera. Of the
+    messages, `repeats` brought the round's update to the second camera of a link and to those after it; `repeated` is
+    what such copies weigh. `layers`: those that the server has chosen in this round; `needed_bytes`: what a frame's
+    payload takes from then on.
     """
 
     round: int
     replies: list[Reply]
     down: dict[int, MessageSize] = field(default_factory=dict)
     caught_up: Counter[int] = field(default_factory=Counter)
+    updates_for: Counter[int] = field(default_factory=Counter)
     repeats: int = 0
     repeated: MessageSize = field(default_factory=MessageSize)
     skipped: bool = False

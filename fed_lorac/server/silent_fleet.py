@@ -80,10 +80,11 @@ class SilentFleet(FleetStrategy):
     ) -> list[Message]:
         messages = super()._messages(cameras, message_type, server_round, config)
         heard_by = self._notes.get(_HEARD, {})
-        lack = {camera: self._made - heard_by.get(str(camera), 0) for camera in cameras}
-        self.report.caught_up.update(lack.values())
+        missed = {camera: self._made - heard_by.get(str(camera), 0) for camera in cameras}
+        self.report.caught_up.update(missed.values())
+        self.report.updates_for.update(missed)
         if message_type == MessageType.EVALUATE and not self.report.skipped:
-            fresh = [self.rules.link(camera) for camera, updates in lack.items() if updates == 1]
+            fresh = [self.rules.link(camera) for camera, updates in missed.items() if updates == 1]
             self.report.repeats += len(fresh) - len(set(fresh))
         return messages
 

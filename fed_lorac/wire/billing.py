@@ -198,6 +198,7 @@ class FullMessages:
     """Full fine-tuning's messages for the same model, built and measured once.
 
     `down` has an update, `ask` no tensor, `whole` the model itself: for who missed updates that are larger together.
+    Their frames alone cross a real radio.
     """
 
     up: MessageSize
