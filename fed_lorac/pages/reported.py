@@ -90,6 +90,11 @@ class Reported:
         return [run for arm in self.arms for run in arm.runs]
 
     @property
+    def sending(self) -> list[Arm]:
+        """The arms that send anything."""
+        return [arm for arm in self.arms if any(arm.values("total_bytes"))]
+
+    @property
     def seeds(self) -> list[int]:
         """The seeds of all runs."""
         return sorted({run.seed for run in self.runs})
@@ -101,6 +106,11 @@ class Reported:
         full = {(run.seed, run.summary["full_fp32_total_bytes"]) for run in self.runs}
         rounds = {run.summary["rounds"] for run in self.runs}
         return len(facts) == len(full) == len(self.seeds) and len(rounds) == 1
+
+    @property
+    def changing(self) -> bool:
+        """Whether weather changes from round to round in any of the runs."""
+        return any(run.summary.get("schedule", "constant") != "constant" for run in self.runs)
 
     @property
     def full_bytes(self) -> float | None:

@@ -10,7 +10,9 @@ from small_runs import rows, tiny
 
 import fed_lorac as fl
 from fed_lorac.errors import ConfigError
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.build_strategy import strategy_of
 from fed_lorac.simulation.engines import run
 
 AUTO = {"adapter__layers": "auto", "adapter__budget_bytes": 4000}
@@ -100,6 +102,19 @@ def test_a_choice_needs_cameras_that_send() -> None:
     for name in ("zero-byte", "local-only"):
         with pytest.raises(ConfigError, match="Layers are chosen by the server, of what cameras send"):
             tiny(strategy__name=name, **AUTO)
+
+
+def test_where_a_layer_takes_what_others_leave_none_is_chosen() -> None:
+    """A subspace's dimensions are dealt to the layers there are."""
+    config = tiny(adapter__method="subspace", strategy__name="fedavg", **AUTO)
+    with pytest.raises(ConfigError, match="Layers are chosen where each takes bytes of its own"):
+        strategy_of(build_experiment(config))
+
+
+def test_a_budget_that_is_too_small_is_refused_before_the_first_round() -> None:
+    config = tiny(adapter__layers="auto", adapter__budget_bytes=1000)
+    with pytest.raises(ConfigError, match=r"got 1,000: with the smallest, .* are not the layer's"):
+        strategy_of(build_experiment(config))
 
 
 def test_a_budget_is_for_layers_that_are_chosen() -> None:

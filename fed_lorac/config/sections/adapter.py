@@ -49,7 +49,7 @@ class AdapterConfig(Section):
         listed=True,
     )
     budget_bytes: int = setting(
-        1000, "the most that a camera's update may take, as a frame's payload: layers are chosen for it", least=1
+        20_000, "the most that a camera's update may take, as a frame's payload: layers are chosen for it", least=1
     )
 
     def build(self, key: str, **changes: Any) -> Any:
