@@ -15,8 +15,8 @@ _SAME_BYTES = ("run.seed", "local.")
 def bytes_in_words(trials: Iterable[Trial]) -> dict[str, str]:
     """Each run's bytes to come by its digest, in words, with both shares of full fine-tuning; or why none are known.
 
-    Runs that differ in their seed or in how cameras train send as many, so one of them is weighed: with weights that are
-    drawn, as sizes follow from shapes.
+    Runs that differ in their seed or in how cameras train send as many, so one of them is weighed: with weights that
+    are drawn, as sizes follow from shapes.
     """
     found: dict[str, str] = {}
     alike: dict[object, str] = {}
