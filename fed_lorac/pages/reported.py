@@ -139,9 +139,10 @@ def read_reported(paths: Sequence[Path], title: str = "") -> Reported:
     loose, remarks = _loose(runs)
     arms += loose
     if not arms:
+        failed = f" {len(errors)} failed: {errors[0].rstrip('.')}." if errors else ""
         raise RunError(
-            f"A report is of finished runs; {', '.join(map(str, folders))} has none yet. Wait for the first, or go on "
-            "with `fed-lorac study` or `fed-lorac run --resume`."
+            f"A report is of finished runs; {', '.join(map(str, folders))} has none yet.{failed} Wait for the first, "
+            "or go on with `fed-lorac study` or `fed-lorac run --resume`."
         )
     ordered = sorted(arms, key=lambda arm: arm.runs[0].row["total_bytes"])
     looks = [replace(arm, look=number) for number, arm in enumerate(ordered)]
