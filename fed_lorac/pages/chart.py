@@ -4,19 +4,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Absent", "Axis", "Bars", "Chart", "Figure", "Heat", "Level", "Picture", "Plot", "Row", "Series"]
+__all__ = [
+    "MOST_NAMES",
+    "Absent",
+    "Axis",
+    "Bars",
+    "Chart",
+    "Figure",
+    "Heat",
+    "Level",
+    "Picture",
+    "Plot",
+    "Row",
+    "Series",
+]
 
 Row = dict[str, Any]
+
+MOST_NAMES = 20
+"""A legend of more would take the room of the figure: the pointer says which is which, and the table has them all."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: `percent` where values are shares, 0 to 1; `ticks` say what stands where, on a log axis."""
+    """One axis: `percent` where values are shares, 0 to 1; `ticks` say what stands where, if not the numbers."""
 
     title: str = ""
     log: bool = False
     percent: bool = False
     ticks: Mapping[float, str] = field(default_factory=dict)
+    span: tuple[float, float] | None = None
+    """What is shown first, where that is not all."""
     words: Sequence[str] = ()
     """The places of an axis of words, the first at the bottom."""
 
@@ -36,6 +54,7 @@ class Series:
     look: int | None = None
     error: Sequence[float | None] = ()
     labels: Sequence[str] = ()
+    labels_left: bool = False
     line: bool = False
     steps: bool = False
     faint: bool = False
@@ -84,11 +103,9 @@ class Bars:
 
 @dataclass(frozen=True)
 class Picture:
-    """Images in a grid, each (H, W, 3) uint8, with a word under it: a row a camera or two, `columns` in a row."""
+    """A picture as a whole PNG file."""
 
-    images: Sequence[Any]
-    words: Sequence[str]
-    columns: int
+    png: bytes
 
 
 Chart = Plot | Heat | Bars | Picture

@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from fed_lorac.pages.chart import Axis, Bars, Heat, Plot, Series
+from fed_lorac.pages.chart import MOST_NAMES, Axis, Bars, Heat, Level, Plot, Series
 from fed_lorac.pages.palette import NEUTRAL, SHADES, colour, shape
 from fed_lorac.pages.words import wrapped
 
@@ -12,6 +12,7 @@ __all__ = ["interactive"]
 Values = dict[str, Any]
 
 _GRID = "rgba(128, 128, 128, 0.25)"
+_DASHES = ("dash", "longdashdot")
 
 
 def interactive(chart: Plot | Heat | Bars) -> Values:
@@ -19,13 +20,19 @@ def interactive(chart: Plot | Heat | Bars) -> Values:
     draw: Any = {Plot: _plot, Heat: _heat, Bars: _bars}[type(chart)]
     data, layout = draw(chart)
     shared = {
-        "autosize": True,
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
         "margin": {"l": 8, "r": 16, "t": 8, "b": 8},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "yanchor": "bottom",
+            "itemsizing": "constant",
+            "itemwidth": 40,
+        },
     }
     return {"data": data, "layout": {**shared, **layout}}
 
@@ -35,27 +42,27 @@ def _plot(chart: Plot) -> tuple[list[Values], Values]:
     layout = {
         "xaxis": _axis(chart.x),
         "yaxis": _axis(chart.y),
-        "shapes": [_line(level.at) for level in chart.levels],
-        "annotations": [_name(level.name, level.at) for level in chart.levels],
-        "showlegend": len(named) > 1,
-        "height": _height(len(chart.y.words)) if chart.y.words else 440 + 11 * len(named),
+        "shapes": [_line(level, _DASHES[place % 2]) for place, level in enumerate(chart.levels)],
+        "showlegend": len(named) + len(chart.levels) > 1,
+        "height": _height(len(chart.y.words)) if chart.y.words else 440 + 11 * min(len(named), MOST_NAMES),
     }
-    return [_series(one) for one in chart.series], layout
+    crowded = len(named) > MOST_NAMES
+    return [_series(one, in_legend=one.steps or not crowded) for one in chart.series], layout
 
 
 def _height(words: int) -> int:
     return 110 + 36 * max(2, words)
 
 
-def _series(one: Series) -> Values:
+def _series(one: Series, *, in_legend: bool) -> Values:
     lines = one.line or one.steps
     found: Values = {
         "type": "scatter",
         "name": _text(one.name),
         "legendgroup": _text(one.name),
-        "showlegend": bool(one.name) and not one.faint,
+        "showlegend": bool(one.name) and not one.faint and in_legend,
         "x": list(one.x),
-        "y": [wrapped(y).replace("\n", "<br>") if isinstance(y, str) else y for y in one.y],
+        "y": [_word(y) if isinstance(y, str) else y for y in one.y],
         "mode": "+".join(["lines"] * lines + ["markers"] * (not one.steps) + ["text"] * bool(one.labels)),
         "hovertext": list(map(_text, one.hover)),
         "hoverinfo": "text" if one.hover else "skip",
@@ -71,7 +78,7 @@ def _series(one: Series) -> Values:
         dash = {"dash": "dot", "shape": "hv"} if one.steps else {}
         found["line"] = {"color": colour(one.look), "width": 2, **dash}
     if one.labels:
-        found |= {"text": list(map(_text, one.labels)), "textposition": "top right"}
+        found |= {"text": list(map(_text, one.labels)), "textposition": f"top {'left' if one.labels_left else 'right'}"}
     if any(half is not None for half in one.error):
         found["error_y"] = {"type": "data", "array": [half or 0 for half in one.error], "thickness": 1.5, "width": 4}
     return found
@@ -88,23 +95,23 @@ def _axis(axis: Axis) -> Values:
     if axis.percent:
         found["tickformat"] = ".1~%"
     if axis.log:
-        found |= {"type": "log", "tickvals": list(axis.ticks), "ticktext": list(map(_text, axis.ticks.values()))}
-        found |= {"tickangle": 0}
+        found["type"] = "log"
+    if axis.ticks:
+        said = list(map(_text, axis.ticks.values()))
+        found |= {"tickvals": list(axis.ticks), "ticktext": said, "tickangle": 0}
+    if axis.span:
+        found["range"] = list(axis.span)
     if axis.words:
-        words = [wrapped(word).replace("\n", "<br>") for word in axis.words]
+        words = list(map(_word, axis.words))
         found |= {"type": "category", "categoryorder": "array", "categoryarray": words}
         found |= {"range": [-0.6, len(words) - 0.4]}
     return found
 
 
-def _line(at: float) -> Values:
-    line = {"color": NEUTRAL, "width": 1.5, "dash": "dash"}
-    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": at, "y1": at, "line": line, "layer": "below"}
-
-
-def _name(text: str, at: float) -> Values:
-    place = {"xref": "paper", "x": 0, "xanchor": "left", "y": at, "yanchor": "bottom"}
-    return {"text": _text(text), "showarrow": False, "font": {"size": 12}, **place}
+def _line(level: Level, dash: str) -> Values:
+    place = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": level.at, "y1": level.at, "layer": "below"}
+    line = {"color": NEUTRAL, "width": 1.5, "dash": dash}
+    return {**place, "line": line, "name": _text(level.name), "showlegend": True}
 
 
 def _heat(chart: Heat) -> tuple[list[Values], Values]:
@@ -115,7 +122,7 @@ def _heat(chart: Heat) -> tuple[list[Values], Values]:
     trace = {
         "type": "heatmap",
         "x": list(map(_text, chart.x)),
-        "y": [wrapped(name).replace("\n", "<br>") for name in chart.y],
+        "y": list(map(_word, chart.y)),
         "z": [list(values) for values in chart.z],
         "text": cells,
         "texttemplate": "%{text}",
@@ -140,7 +147,7 @@ def _cell(value: float | None, note: str) -> str:
 
 
 def _bars(chart: Bars) -> tuple[list[Values], Values]:
-    words = [wrapped(word).replace("\n", "<br>") for word in chart.words]
+    words = list(map(_word, chart.words))
     traces = [
         {
             "type": "bar",
@@ -159,6 +166,11 @@ def _bars(chart: Bars) -> tuple[list[Values], Values]:
         "yaxis": {"type": "category", "autorange": "reversed", "automargin": True},
     }
     return traces, {**axes, "barmode": "stack", "showlegend": True, "height": _height(len(words)) + 40}
+
+
+def _word(text: str) -> str:
+    """A long name beside an axis."""
+    return _text(wrapped(text))
 
 
 def _text(text: str) -> str:

@@ -2,8 +2,9 @@
 
 from fed_lorac.pages.chart import Row
 from fed_lorac.pages.figures.frontier import Point, points
+from fed_lorac.pages.figures.levels import free_and_full
 from fed_lorac.pages.reported import Reported
-from fed_lorac.pages.words import bytes_said, known, mean_and_half, percent, share_said
+from fed_lorac.pages.words import bytes_said, known, percent, share_said
 
 __all__ = ["lead", "tiles"]
 
@@ -11,8 +12,7 @@ __all__ = ["lead", "tiles"]
 def lead(found: Reported) -> str:
     """What was run, what it gave, what it cost."""
     measured, said = points(found), [_what(found)]
-    free = mean_and_half(run.free_accuracy for run in found.runs)[0] if found.one_fleet else None
-    full = mean_and_half(run.row["full_accuracy"] for run in found.runs)[0] if found.one_fleet else None
+    free, full = free_and_full(found)
     if free is not None:
         said.append(f"With nothing sent the fleet reaches {percent(free)}.")
     if full is not None and found.full_bytes:
@@ -80,8 +80,9 @@ def tiles(found: Reported) -> Row:
         return {"finished runs": f"{len(found.runs)}"}
     best = _best(measured)
     least = _cheapest(measured, 0.9)
-    shown = {f"most accurate below full's bytes: {best.arm.label}": percent(best.accuracy)}
-    free = mean_and_half(run.free_accuracy for run in found.runs)[0] if found.one_fleet else None
+    name = "accuracy" if len(found.arms) == 1 else f"most accurate below full's bytes: {best.arm.label}"
+    shown = {name: percent(best.accuracy)}
+    free, _ = free_and_full(found)
     if free is not None:
         shown["with nothing sent"] = percent(free)
     if least is not None:

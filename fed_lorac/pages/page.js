@@ -11,13 +11,14 @@ function dataOf(chart) {
   return chart.data.map((trace) => (crowded(trace) ? { ...trace, texttemplate: "" } : { ...trace }));
 }
 
-function layoutOf(chart) {
+function layoutOf(chart, width) {
   const style = getComputedStyle(document.body);
   const named = chart.layout.showlegend === false ? 0 : chart.data.filter((trace) => trace.showlegend).length;
   return {
     ...structuredClone(chart.layout),
     font: { color: style.color, family: style.fontFamily, size: narrow.matches ? 11 : 13 },
     hoverlabel: { ...chart.layout.hoverlabel, font: { size: 13 } },
+    width,
     height: chart.layout.height + (narrow.matches ? 12 * named : 0),
     dragmode: touch.matches ? false : "zoom", // a finger scrolls the page
   };
@@ -26,10 +27,17 @@ function layoutOf(chart) {
 function draw() {
   for (const [name, chart] of Object.entries(charts)) {
     const place = document.getElementById("plot-" + name);
-    Plotly.react(place, dataOf(chart), layoutOf(chart), { responsive: true, displayModeBar: false });
+    const width = place.clientWidth; // 0 in print, where the files stand in
+    if (width) Plotly.react(place, dataOf(chart), layoutOf(chart, width), { displayModeBar: false });
   }
 }
 
 document.documentElement.classList.add("js");
 draw();
-for (const change of [dark, narrow]) change.addEventListener("change", draw);
+dark.addEventListener("change", draw);
+let drawnAt = window.innerWidth;
+window.addEventListener("resize", () => {
+  if (window.innerWidth === drawnAt) return; // a phone's address bar comes and goes
+  drawnAt = window.innerWidth;
+  window.requestAnimationFrame(draw);
+});

@@ -43,7 +43,7 @@ def page(found: Reported, figures: Sequence[Figure | Absent], drawn: Drawn) -> s
     )
 
 
-_TABLE = Figure("table", "The table", "", "", [], Picture([], [], 1))
+_TABLE = Figure("table", "The table", "", "", [], Picture(b""))
 
 
 def _part(name: str) -> str:
@@ -60,7 +60,9 @@ def _section(figure: Figure, its: Mapping[str, bytes]) -> str:
         if isinstance(figure.chart, Picture)
         else f'<div class="plot" id="plot-{figure.name}" role="img" aria-label="{alt}"></div>\n'
     )
-    links = ", ".join(f'<a href="figures/{figure.name}.{one}">{one.upper()}</a>' for one in (*its, "csv"))
+    links = ", ".join(
+        f'<a href="figures/{figure.name}.{one}">{one.upper()}</a>' for one in (*its, *["csv"] * bool(figure.rows))
+    )
     return (
         f'<section id="{figure.name}">\n<h2>{escape(figure.title)}</h2>\n<figure>\n'
         f"<figcaption>{escape(figure.caption)}</figcaption>\n{plot}"

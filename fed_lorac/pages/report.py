@@ -70,6 +70,7 @@ def _figures(found: Reported, *, images: bool) -> list[Figure | Absent]:
 
 
 def _write(found: Reported, figures: Sequence[Figure | Absent], target: Path) -> Path:
+    from fed_lorac.pages.contact import CONTACT_SHEET  # noqa: PLC0415
     from fed_lorac.pages.figures import FIGURES  # noqa: PLC0415
     from fed_lorac.pages.page import page  # noqa: PLC0415
     from fed_lorac.pages.static import static  # noqa: PLC0415
@@ -78,19 +79,20 @@ def _write(found: Reported, figures: Sequence[Figure | Absent], target: Path) ->
     drawn = {one.name: static(one.chart) for one in shown}
     with writing(target):
         (target / FOLDER).mkdir(parents=True, exist_ok=True)
-        for name in (*FIGURES, "contact-sheet"):  # of a report that was here before, and had more
+        for name in (*FIGURES, CONTACT_SHEET):  # of a report that was here before, and had more
             for kind in _KINDS:
                 (target / FOLDER / f"{name}.{kind}").unlink(missing_ok=True)
     for one in shown:
         for kind, data in drawn[one.name].items():
             write_bytes(target / FOLDER / f"{one.name}.{kind}", data)
-        write_text(target / FOLDER / f"{one.name}.csv", _csv(one.rows))
+        if one.rows:
+            write_text(target / FOLDER / f"{one.name}.csv", _csv(one.rows))
     return write_text(target / PAGE, page(found, figures, drawn))
 
 
 def _csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

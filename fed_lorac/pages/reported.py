@@ -90,6 +90,11 @@ class Reported:
         return [run for arm in self.arms for run in arm.runs]
 
     @property
+    def sending(self) -> list[Arm]:
+        """The arms that send anything."""
+        return [arm for arm in self.arms if any(arm.values("total_bytes"))]
+
+    @property
     def seeds(self) -> list[int]:
         """The seeds of all runs."""
         return sorted({run.seed for run in self.runs})
@@ -101,6 +106,11 @@ class Reported:
         full = {(run.seed, run.summary["full_fp32_total_bytes"]) for run in self.runs}
         rounds = {run.summary["rounds"] for run in self.runs}
         return len(facts) == len(full) == len(self.seeds) and len(rounds) == 1
+
+    @property
+    def changing(self) -> bool:
+        """Whether weather changes from round to round in any of the runs."""
+        return any(run.summary.get("schedule", "constant") != "constant" for run in self.runs)
 
     @property
     def full_bytes(self) -> float | None:
@@ -129,9 +139,10 @@ def read_reported(paths: Sequence[Path], title: str = "") -> Reported:
     loose, remarks = _loose(runs)
     arms += loose
     if not arms:
+        failed = f" {len(errors)} failed: {errors[0].rstrip('.')}." if errors else ""
         raise RunError(
-            f"A report is of finished runs; {', '.join(map(str, folders))} has none yet. Wait for the first, or go on "
-            "with `fed-lorac study` or `fed-lorac run --resume`."
+            f"A report is of finished runs; {', '.join(map(str, folders))} has none yet.{failed} Wait for the first, "
+            "or go on with `fed-lorac study` or `fed-lorac run --resume`."
         )
     ordered = sorted(arms, key=lambda arm: arm.runs[0].row["total_bytes"])
     looks = [replace(arm, look=number) for number, arm in enumerate(ordered)]

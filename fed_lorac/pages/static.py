@@ -3,7 +3,7 @@
 import io
 from typing import TYPE_CHECKING, Any
 
-from fed_lorac.pages.chart import Bars, Chart, Heat, Picture, Plot, Series
+from fed_lorac.pages.chart import MOST_NAMES, Bars, Chart, Heat, Picture, Plot, Series
 from fed_lorac.pages.palette import NEUTRAL, SHADES, colour, shape
 from fed_lorac.pages.words import wrapped
 
@@ -29,6 +29,8 @@ _STYLE: dict[Any, Any] = {
 
 def static(chart: Chart) -> dict[str, bytes]:
     """The chart as "png" and "svg"; a picture as "png" alone."""
+    if isinstance(chart, Picture):
+        return {"png": chart.png}
     import matplotlib as mpl  # noqa: PLC0415  (an extra, and half a second)
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure as Paper  # noqa: PLC0415
@@ -36,12 +38,10 @@ def static(chart: Chart) -> dict[str, bytes]:
     with mpl.rc_context(_STYLE):
         paper = Paper(figsize=(_WIDTH_IN, _height_in(chart)), layout="constrained")
         FigureCanvasAgg(paper)
-        draw: Any = {Plot: _plot, Heat: _heat, Bars: _bars, Picture: _picture}[type(chart)]
+        draw: Any = {Plot: _plot, Heat: _heat, Bars: _bars}[type(chart)]
         draw(chart, paper)
-        files = {"png": _file(paper, "png", dpi=200, metadata={"Software": None})}
-        if not isinstance(chart, Picture):
-            files["svg"] = _file(paper, "svg", metadata={"Date": None, "Creator": None})
-    return files
+        png = _file(paper, "png", dpi=200, metadata={"Software": None})
+        return {"png": png, "svg": _file(paper, "svg", metadata={"Date": None, "Creator": None})}
 
 
 def _file(paper: "Paper", kind: str, **how: Any) -> bytes:
@@ -50,12 +50,10 @@ def _file(paper: "Paper", kind: str, **how: Any) -> bytes:
     return file.getvalue()
 
 
-def _height_in(chart: Chart) -> float:
+def _height_in(chart: Plot | Heat | Bars) -> float:
     if isinstance(chart, Plot):
         named = len([one for one in chart.series if one.name and not one.faint])
-        return _rows_in(len(chart.y.words)) if chart.y.words else 4.2 + 0.1 * named
-    if isinstance(chart, Picture):
-        return 1.05 * _WIDTH_IN / chart.columns * -(-len(chart.images) // chart.columns) * 1.2
+        return _rows_in(len(chart.y.words)) if chart.y.words else 4.2 + 0.1 * min(named, MOST_NAMES)
     return _rows_in(len(chart.y) if isinstance(chart, Heat) else len(chart.words)) + 0.3
 
 
@@ -69,17 +67,20 @@ def _plot(chart: Plot, paper: "Paper") -> None:
         axes.set_yticks(range(len(chart.y.words)), [wrapped(word, 30) for word in chart.y.words])
         axes.set_ylim(-0.6, len(chart.y.words) - 0.4)
     places = {word: place for place, word in enumerate(chart.y.words)}
+    crowded = len({one.name for one in chart.series}) > MOST_NAMES
     for one in chart.series:
-        _series(one, axes, [places.get(y, y) for y in one.y])
-    for level in chart.levels:
-        axes.axhline(level.at, color=NEUTRAL, linestyle="--", linewidth=1, zorder=1)
-        place = axes.get_yaxis_transform()
-        axes.text(0.01, level.at, level.name, transform=place, va="bottom", fontsize=8, color="#444444")
+        _series(one, axes, [places.get(y, y) for y in one.y], in_legend=one.steps or not crowded)
+    for level, dash in zip(chart.levels, ("--", "-."), strict=False):
+        axes.axhline(level.at, color=NEUTRAL, linestyle=dash, linewidth=1, zorder=1, label=level.name)
     for name, axis in (("x", chart.x), ("y", chart.y)):
         own = getattr(axes, f"{name}axis")
         getattr(axes, f"set_{name}label")(axis.title)
         if axis.log:
-            _set_log(axes, name, list(axis.ticks.items()))
+            getattr(axes, f"set_{name}scale")("log")
+        if axis.ticks:
+            _set_ticks(axes, name, list(axis.ticks.items()))
+        if axis.span:
+            getattr(axes, f"set_{name}lim")(*axis.span)
         if axis.percent:
             own.set_major_formatter(_percents())
     handles, labels = axes.get_legend_handles_labels()
@@ -87,21 +88,19 @@ def _plot(chart: Plot, paper: "Paper") -> None:
         paper.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=8)
 
 
-def _set_log(axes: "Axes", name: str, ticks: list[tuple[float, str]]) -> None:
-    low, high = getattr(axes, f"get_{name}lim")()
-    getattr(axes, f"set_{name}scale")("log")
+def _set_ticks(axes: "Axes", name: str, ticks: list[tuple[float, str]]) -> None:
     low, high = getattr(axes, f"get_{name}lim")()
     inside = [(at, text) for at, text in ticks if low <= at <= high]
     getattr(axes, f"set_{name}ticks")([at for at, _ in inside], [text for _, text in inside], minor=False)
     getattr(axes, f"set_{name}ticks")([], minor=True)
 
 
-def _series(one: Series, axes: "Axes", y: list[Any]) -> None:
+def _series(one: Series, axes: "Axes", y: list[Any], *, in_legend: bool) -> None:
     axes.errorbar(
         one.x,
         y,
         yerr=[half or 0 for half in one.error] or None,
-        label="" if one.faint else one.name,
+        label=one.name if in_legend and not one.faint else "",
         color=colour(one.look),
         marker="" if one.steps else shape(one.look, 1),
         markersize=3 if one.faint else 6,
@@ -112,7 +111,10 @@ def _series(one: Series, axes: "Axes", y: list[Any]) -> None:
         zorder=1 if one.steps else 3,
     )
     for x, height, label in zip(one.x, y, one.labels, strict=False):
-        axes.annotate(label, (x, height), xytext=(4, 5), textcoords="offset points", fontsize=8)
+        left = one.labels_left
+        place = (-4 if left else 4, 5)
+        side: Any = "right" if left else "left"
+        axes.annotate(label, (x, height), xytext=place, textcoords="offset points", ha=side, fontsize=8)
 
 
 def _heat(chart: Heat, paper: "Paper") -> None:
@@ -153,12 +155,3 @@ def _percents() -> "Formatter":
     from matplotlib.ticker import PercentFormatter  # noqa: PLC0415
 
     return PercentFormatter(1.0)
-
-
-def _picture(chart: Picture, paper: "Paper") -> None:
-    rows = -(-len(chart.images) // chart.columns)
-    for axes in (grid := paper.subplots(rows, chart.columns, squeeze=False)).flat:
-        axes.axis("off")
-    for axes, image, word in zip(grid.flat, chart.images, chart.words, strict=False):
-        axes.imshow(image, interpolation="nearest")
-        axes.set_title(word, fontsize=7)

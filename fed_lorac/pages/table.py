@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-from fed_lorac.pages.figures.air import time_said
 from fed_lorac.pages.reported import Arm, Reported
-from fed_lorac.pages.words import known, mean_and_half, percent, share_said
+from fed_lorac.pages.words import known, mean_and_half, percent, share_said, time_said
 
 __all__ = ["NOTE", "table"]
 

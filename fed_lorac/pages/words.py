@@ -12,13 +12,16 @@ __all__ = [
     "byte_axis",
     "bytes_said",
     "known",
+    "listed",
     "log_axis",
     "mean_and_half",
     "percent",
     "power_said",
+    "round_axis",
     "said",
     "share_said",
     "time_axis",
+    "time_said",
     "wrapped",
 ]
 
@@ -59,6 +62,12 @@ def wrapped(text: str, width: int = 24) -> str:
     return "\n".join(textwrap.wrap(text, width)) or text
 
 
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names in a sentence, the first of many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def known(values: Iterable[float | None]) -> list[float]:
     """Those that were measured."""
     return [value for value in values if value is not None]
@@ -90,8 +99,27 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def time_axis(title: str, days: Sequence[float]) -> Axis:
     """A log axis of days, with ticks in the unit that fits each."""
-    least, most = min(days) / 3, max(days) * 3
-    return Axis(title, log=True, ticks={at: name for name, at in _TIMES.items() if least <= at <= most})
+    inside = {at: name for name, at in _TIMES.items() if min(days) <= at <= max(days)}
+    return Axis(
+        title,
+        log=True,
+        ticks=inside
+        if len(inside) > 1
+        else {at: time_said(at) for at in sorted(set(days))[:: max(1, len(set(days)) - 1)]},
+    )
+
+
+def time_said(days: float) -> str:
+    """A time in the unit that fits it."""
+    for unit, seconds in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if days * 86400 >= seconds:
+            return f"{said(days * 86400 / seconds)}{_GAP}{unit}"
+    return f"{said(days * 86400)}{_GAP}s"
+
+
+def round_axis(rounds: Sequence[int]) -> Axis:
+    """An axis of rounds, some of which have a tick."""
+    return Axis("round", ticks={number: str(number) for number in rounds[:: max(1, -(-len(rounds) // 10))]})
 
 
 _TIMES = {

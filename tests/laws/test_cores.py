@@ -1,6 +1,6 @@
 """Laws of lora-xs, vera-b and subspace: published counts, bases that are the same at both ends, learning rates."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from fed_lorac.adapters.adapter import trainable_parameters
 from fed_lorac.adapters.algebra.subspace import draw_signs, spread, walsh_hadamard
 from fed_lorac.adapters.branches import adapted_layers
+from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.adapters.lora_xs import LoraXs, singular_bases
+from fed_lorac.adapters.norm_affine import NormAffine
+from fed_lorac.adapters.parts import Parts
 from fed_lorac.adapters.subspace import Subspace
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build
@@ -179,6 +182,16 @@ def test_fewer_dimensions_than_convolutions_are_refused() -> None:
     with pytest.raises(FactorError, match=r"dimension = 3 for 8 convolutions.*adapter\.layers"):
         Subspace(dimension=3).fit_to(network())
     Subspace(dimension=3, layers="layer1.0.*").fit_to(network())
+
+
+# --- beside norm layers
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_small_adapter_beside_norm_layers_keeps_the_laws(method: str) -> None:
+    adapter = Parts((NormAffine(**ALONE), cast(ConvAdapter, named_adapter(method, **ALONE))), (1.0, 0.5))
+    assert adapter.linear
+    check_adapter(adapter, network())
 
 
 # --- learning rates

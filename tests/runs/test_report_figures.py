@@ -1,5 +1,7 @@
 """Laws of a report's figures: their numbers are the runs' own, and the front is what no arm beats."""
 
+import json
+import shutil
 from collections import Counter
 from itertools import accumulate
 from pathlib import Path
@@ -17,6 +19,7 @@ from fed_lorac.pages.figures import FIGURES
 from fed_lorac.pages.figures.frontier import Point, on_front
 from fed_lorac.pages.reported import Arm, Reported, read_reported
 from fed_lorac.pages.words import bytes_said, power_said
+from fed_lorac.records.ledger import read_rows
 
 SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
 SETTINGS |= {"fleet.devices": "limited", "fleet.limited.dropout": 0.4, "fleet.schedule": "front"}
@@ -83,6 +86,15 @@ def test_times_and_weathers_are_those_of_the_summary(run: fl.Run, found: Reporte
     }
     per_weather = {name: its["adapted"] for name, its in run.summary["per_corruption"].items()}
     assert adapted == {**per_weather, "all in clear air": run.summary["clean_accuracy"]["adapted"]}
+
+
+def test_energy_is_a_camera_s_in_the_whole_run_where_the_ledger_has_it(run: fl.Run, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    joules = {0: 1.0, 1: 2.0, 2: 4.0, 3: None}
+    rows = [{**row, "energy_radio_j": joules[row["camera"]]} for row in read_rows(run.path / "cameras.jsonl").rows]
+    (tmp_path / "run" / "cameras.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (row,) = rows_of("energy", read_reported([tmp_path / "run"]))
+    assert row["energy_j"] == run.config.run.rounds * (1.0 + 2.0 + 4.0) / 3
 
 
 def test_what_cannot_be_drawn_says_why(found: Reported) -> None:

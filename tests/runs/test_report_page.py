@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,16 @@ def test_the_page_opens_at_both_widths_without_a_complaint_or_a_network(
     opened = Opened(browser, study.path / "report.html", WIDTHS[width])
     assert opened.complaints == []
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width]
-    for plot in opened.page.query_selector_all(".plot"):
-        box = plot.query_selector(".main-svg").bounding_box()
-        assert 0 < box["width"] <= WIDTHS[width] and plot.get_attribute("aria-label")
     assert all(image.get_attribute("alt") for image in opened.page.query_selector_all("img"))
     opened.page.screenshot(path=tmp_path / "page.png", full_page=True)
-    pixels = np.asarray(Image.open(tmp_path / "page.png").convert("L"))
-    assert pixels.shape[1] == WIDTHS[width]
-    blank = (pixels == pixels[0, 0]).all(axis=1)
-    assert max(map(len, "".join("." if line else "#" for line in blank).split("#"))) < 300, "an empty stretch"
+    assert Image.open(tmp_path / "page.png").width == WIDTHS[width]
+    plots = opened.page.query_selector_all(".plot")
+    assert len(plots) >= 10
+    for plot in plots:
+        box = plot.query_selector(".main-svg").bounding_box()
+        assert 0 < box["width"] <= WIDTHS[width] and plot.get_attribute("aria-label")
+        shown = np.asarray(Image.open(BytesIO(plot.screenshot())))
+        assert shown.std() > 1, f"{plot.get_attribute('id')} is one colour"
 
 
 @needs_browser
@@ -143,6 +145,6 @@ def test_the_same_study_gives_the_same_page_and_each_figure_as_files(study: fl.S
     assert page == tmp_path / "report.html" and page.read_bytes() == (study.path / "report.html").read_bytes()
     for picture in (tmp_path / "figures").glob("*.png"):
         assert np.asarray(Image.open(picture)).std() > 0
-        assert picture.with_suffix(".csv").read_text().count("\n") > 1
+        assert picture.stem == "contact-sheet" or picture.with_suffix(".csv").read_text().count("\n") > 1
     assert (tmp_path / "figures" / "frontier.svg").read_bytes() == (study.path / "figures/frontier.svg").read_bytes()
     assert not (fl.report(study, out=tmp_path, images=False).parent / "figures" / "contact-sheet.png").exists()

@@ -2,12 +2,11 @@
 
 from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Row, Series
 from fed_lorac.pages.reported import Reported
-from fed_lorac.pages.words import known, mean_and_half, said, time_axis
+from fed_lorac.pages.words import known, mean_and_half, time_axis, time_said
 
-__all__ = ["air", "time_said"]
+__all__ = ["air"]
 
 _TITLE = "Time on the radio"
-_DAY_S = 86400.0
 
 
 def air(found: Reported) -> Figure | Absent:
@@ -16,7 +15,7 @@ def air(found: Reported) -> Figure | Absent:
     rows = _rows(found)
     if not known(row["days"] for row in rows if row["days"]):
         return Absent(_TITLE, "nothing was sent.")
-    links, words = list(dict.fromkeys(row["link"] for row in rows)), [arm.label for arm in reversed(found.arms)]
+    links, words = list(dict.fromkeys(row["link"] for row in rows)), [arm.label for arm in reversed(found.sending)]
     series = []
     for look, name in enumerate(links):
         means = {
@@ -36,16 +35,8 @@ def air(found: Reported) -> Figure | Absent:
     return Figure("air", _TITLE, _caption(rows, links), alt, rows, chart)
 
 
-def time_said(days: float) -> str:
-    """A time in the unit that fits it."""
-    for unit, seconds in (("days", _DAY_S), ("hours", 3600.0), ("minutes", 60.0)):
-        if days * _DAY_S >= seconds:
-            return f"{said(days * _DAY_S / seconds)} {unit}"
-    return f"{said(days * _DAY_S)} s"
-
-
 def _air(seconds: float | None) -> str:
-    return "not known" if seconds is None else time_said(seconds / _DAY_S)
+    return "not known" if seconds is None else time_said(seconds / 86400)
 
 
 def _rows(found: Reported) -> list[Row]:
@@ -59,7 +50,7 @@ def _rows(found: Reported) -> list[Row]:
             "days": days["adapter"],
             "days_full_fp32": days["full_fp32"],
         }
-        for arm in found.arms
+        for arm in found.sending
         for run in arm.runs
         for name, days in run.summary["days"].items()
     ]

@@ -57,7 +57,10 @@ def _caption(rows: list[Row]) -> str:
     between = pstdev(fmean(values) for values in by_camera.values())
     arms = pstdev(fmean(values) for values in by_arm.values())
     more = "cameras differ more than arms do" if between > arms else "arms differ more than cameras do"
+    said = "In per cent, after the last measured round, mean over seeds."
+    if len(by_arm) < 2:
+        return f"{said} Cameras' means spread by {100 * between:.1f} points (standard deviation)."
     return (
-        f"In per cent, after the last measured round, mean over seeds. Here {more}: cameras' means spread by "
+        f"{said} Here {more}: cameras' means spread by "
         f"{100 * between:.1f} points, arms' means by {100 * arms:.1f} (standard deviations)."
     )

@@ -2,10 +2,11 @@
 
 from itertools import accumulate
 
-from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Row, Series
-from fed_lorac.pages.figures.frontier import levels
+from fed_lorac.pages.chart import Absent, Figure, Plot, Row, Series
+from fed_lorac.pages.figures.levels import accuracy_axis, levels
 from fed_lorac.pages.reported import Arm, Reported, ReportedRun
 from fed_lorac.pages.words import byte_axis, bytes_said, mean_and_half, percent
+from fed_lorac.records.summaries import has_batch_norm
 
 __all__ = ["curves"]
 
@@ -21,11 +22,15 @@ def curves(found: Reported) -> Figure | Absent:
     rows = [row for arm in found.arms for run in arm.runs for row in _rows(arm.label, run)]
     sizes = [row["total_bytes"] for row in rows if row["total_bytes"] > 0]
     x = byte_axis("bytes so far, up + down", sizes, found.full_bytes)
-    caption = " ".join(
-        [_first_above(found, by_arm), "Each point is a measured round; a curve that is still rising has not converged."]
+    ends = (
+        "Weather changes from round to round, and accuracy with it."
+        if found.changing
+        else "Each point is a measured round; a curve that is still rising has not converged."
     )
+    caption = f"{_first_above(by_arm)} {ends}"
     alt = f"Accuracy over bytes so far, {len(series)} curves, one for each arm."
-    chart = Plot(series, x, Axis("accuracy, mean over seeds", percent=True), levels(found))
+    y = accuracy_axis(found, "accuracy, mean over seeds", [y for one in series for y in one.y])
+    chart = Plot(series, x, y, [] if found.changing else levels(found))
     return Figure("curves", _TITLE, caption, alt, rows, chart)
 
 
@@ -39,6 +44,7 @@ def _rows(label: str, run: ReportedRun) -> list[Row]:
             "round": row["round"],
             "total_bytes": total,
             "accuracy": row["accuracy"],
+            "nothing_sent": row[f"accuracy_{'zero_byte' if has_batch_norm(run.summary) else 'source'}"],
         }
         for row, total in zip(run.rounds, sent, strict=True)
         if row["accuracy"] is not None
@@ -52,8 +58,8 @@ def _points(arm: Arm) -> list[Row]:
     for number in sorted({row["round"] for row in rows}):
         its = [row for row in rows if row["round"] == number]
         accuracy, half = mean_and_half(row["accuracy"] for row in its)
-        total, _ = mean_and_half(row["total_bytes"] for row in its)
-        found.append({"round": number, "total_bytes": total, "accuracy": accuracy, "half": half})
+        total, free = (mean_and_half(row[name] for row in its)[0] for name in ("total_bytes", "nothing_sent"))
+        found.append({"round": number, "total_bytes": total, "accuracy": accuracy, "half": half, "free": free})
     return [row for row in found if row["total_bytes"]]
 
 
@@ -66,18 +72,18 @@ def _series(arm: Arm, rows: list[Row]) -> Series:
     return Series(arm.label, xs, ys, hover, arm.look, line=True)
 
 
-def _first_above(found: Reported, by_arm: dict[str, list[Row]]) -> str:
-    """Which arm is first above what is free, and for how many bytes."""
-    free = mean_and_half(run.free_accuracy for run in found.runs)[0]
-    if free is None or not found.one_fleet:
-        return "Each arm starts at what its first round costs."
+def _first_above(by_arm: dict[str, list[Row]]) -> str:
+    """Which arm is first above what is free in the same weather, and for how many bytes."""
     above = [
-        (row["total_bytes"], label, row) for label, rows in by_arm.items() for row in rows if row["accuracy"] > free
+        (row["total_bytes"], label, row)
+        for label, rows in by_arm.items()
+        for row in rows
+        if row["free"] is not None and row["accuracy"] > row["free"]
     ]
     if not above:
-        return f"No arm gets above what nothing sent gives ({percent(free)})."
+        return "No arm gets above what nothing sent gives."
     total, label, row = min(above, key=lambda one: one[0])
     return (
-        f"{label} is the first above what nothing sent gives ({percent(free)}): {percent(row['accuracy'])} by round "
-        f"{row['round']}, for {bytes_said(total)}."
+        f"{label} is the first above what nothing sent gives: {percent(row['accuracy'])} over {percent(row['free'])} "
+        f"in round {row['round']}, for {bytes_said(total)}."
     )

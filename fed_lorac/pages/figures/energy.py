@@ -1,5 +1,7 @@
 """Energy of the radio, where the ledger has it. Knows what is reported; not how it is drawn."""
 
+from statistics import fmean
+
 from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Row, Series
 from fed_lorac.pages.reported import Reported, ReportedRun
 from fed_lorac.pages.words import log_axis, mean_and_half, said
@@ -42,9 +44,10 @@ def energy(found: Reported) -> Figure | Absent:
 
 
 def _by_link(run: ReportedRun) -> list[Row]:
-    spent: dict[str, float] = {}
-    cameras: dict[str, set[int]] = {}
+    """The mean over each link's cameras, of a link whose power is known."""
+    spent: dict[str, dict[int, float]] = {}
     for row in run.cameras:
-        spent[row["link"]] = spent.get(row["link"], 0.0) + (row.get(_COLUMN) or 0.0)
-        cameras.setdefault(row["link"], set()).add(row["camera"])
-    return [{"link": name, "energy_j": joules / len(cameras[name])} for name, joules in spent.items()]
+        if row.get(_COLUMN) is not None:
+            its = spent.setdefault(row["link"], {})
+            its[row["camera"]] = its.get(row["camera"], 0.0) + row[_COLUMN]
+    return [{"link": name, "energy_j": fmean(its.values())} for name, its in spent.items()]

@@ -1,12 +1,13 @@
 """How far what cameras fold is from the exact mean. Knows what is reported; not how it is drawn."""
 
-from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Series
+from fed_lorac.pages.chart import Absent, Figure, Plot, Series
 from fed_lorac.pages.reported import Reported
-from fed_lorac.pages.words import log_axis, mean_and_half, power_said, said
+from fed_lorac.pages.words import listed, log_axis, mean_and_half, power_said, round_axis, said
 
 __all__ = ["error"]
 
 _TITLE = "Aggregation error"
+_ROUNDING = 1e-5
 
 
 def error(found: Reported) -> Figure | Absent:
@@ -39,13 +40,15 @@ def error(found: Reported) -> Figure | Absent:
             worst[arm.label] = mean_and_half(means.values())[0] or 0.0
     y = log_axis("distance from the exact mean, over its norm", [row["aggregation_error"] for row in rows], power_said)
     label, value = max(worst.items(), key=lambda one: one[1])
-    exact = [name for name, its in worst.items() if its < 1e-5]
-    caption = " ".join(
-        [
-            f"{label} folds what is {said(100 * value)} % away from the exact mean of the deltas, on average.",
-            *([f"Exact to rounding: {', '.join(exact)}."] if exact else []),
-            "1 would be as far away as the mean is long.",
-        ]
-    )
+    exact = [name for name, its in worst.items() if its < _ROUNDING]
+    if value < _ROUNDING:
+        caption = "Every arm folds the exact mean of the deltas, to rounding."
+    else:
+        also = f" Exact to rounding: {listed(exact)}." if exact else ""
+        caption = (
+            f"{label} folds what is {said(100 * value)} % away from the exact mean of the deltas, on average.{also} "
+            "1 would be as far away as the mean is long."
+        )
+    x = round_axis(sorted({row["round"] for row in rows}))
     alt = f"Relative aggregation error on a log axis over rounds, {len(series)} curves."
-    return Figure("error", _TITLE, caption, alt, rows, Plot(series, Axis("round"), y))
+    return Figure("error", _TITLE, caption, alt, rows, Plot(series, x, y))

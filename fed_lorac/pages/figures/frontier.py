@@ -1,13 +1,15 @@
 """Accuracy against bytes: the figure that the product is for. Knows what is reported; not how it is drawn."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fed_lorac.pages.chart import Absent, Axis, Figure, Level, Plot, Row, Series
+from fed_lorac.pages.chart import MOST_NAMES, Absent, Figure, Plot, Row, Series
+from fed_lorac.pages.figures.levels import accuracy_axis, below, levels
 from fed_lorac.pages.reported import Arm, Reported
 from fed_lorac.pages.words import byte_axis, bytes_said, known, mean_and_half, percent, share_said
 
-__all__ = ["Point", "frontier", "levels", "on_front", "points"]
+__all__ = ["Point", "frontier", "on_front", "points"]
 
 _TITLE = "Accuracy against bytes"
 
@@ -44,29 +46,26 @@ def on_front(all_points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def levels(found: Reported) -> list[Level]:
-    """What the fleet reaches for nothing, and with full fine-tuning; none where runs are over several fleets."""
-    if not found.one_fleet:
-        return []
-    free = mean_and_half({run.seed: run.free_accuracy for run in found.runs}.values())[0]
-    full = mean_and_half({run.seed: run.row["full_accuracy"] for run in found.runs}.values())[0]
-    named = (("nothing sent (zero-byte)", free), ("full fine-tuning", full))
-    return [Level(f"{name}, {percent(at)}", at) for name, at in named if at is not None]
-
-
 def frontier(found: Reported) -> Figure | Absent:
     """Each arm's accuracy against all it sends, up and down, with the Pareto front."""
     measured = [point for point in points(found) if point.total_bytes > 0]
     if not measured:
         return Absent(_TITLE, "no arm that sends anything was measured.")
     front, rows = on_front(measured), _rows(found)
-    series = [one for point in measured for one in _series(point)]
+    no_legend = len(measured) > MOST_NAMES
+    middle = math.sqrt(measured[0].total_bytes * measured[-1].total_bytes)
+    series = [
+        one
+        for point in measured
+        for one in _series(point, named=no_legend and point in front, left=point.total_bytes > middle)
+    ]
     if len(front) > 1:
         xs, ys = [point.total_bytes for point in front], [point.accuracy for point in front]
         series.insert(0, Series("Pareto front", xs, ys, [], steps=True))
     sizes = [row["total_bytes"] for row in rows]
     x = byte_axis("bytes of the whole run, up + down" + _under(found), sizes, found.full_bytes)
-    chart = Plot(series, x, Axis("accuracy, each camera in its weather", percent=True), levels(found))
+    y = accuracy_axis(found, "accuracy, each camera in its weather", [y for one in series for y in one.y])
+    chart = Plot(series, x, y, levels(found))
     alt = f"{len(measured)} arms by total bytes on a log axis and accuracy. On the Pareto front: " + "; ".join(
         f"{point.arm.label}, {percent(point.accuracy)} for {bytes_said(point.total_bytes)}" for point in front
     )
@@ -88,12 +87,14 @@ def _rows(found: Reported) -> list[Row]:
     ]
 
 
-def _series(point: Point) -> list[Series]:
+def _series(point: Point, *, named: bool, left: bool) -> list[Series]:
+    """An arm's mean, its name beside it where it is `named`, and its single seeds."""
     arm = point.arm
     gain = "" if point.gain is None else f"\n{100 * point.gain:.0f} % of full fine-tuning's gain"
     said = f"{bytes_said(point.total_bytes)}, {share_said(point.share)} of full (fp32)"
     hover = f"{arm.label}\n{percent(point.accuracy, point.half)}, seeds: {len(arm.runs)}\n{said}{gain}"
-    mean = Series(arm.label, [point.total_bytes], [point.accuracy], [hover], arm.look, error=[point.half])
+    labels = [arm.label] if named else []
+    mean = Series(arm.label, [point.total_bytes], [point.accuracy], [hover], arm.look, [point.half], labels, left)
     runs = [run for run in arm.runs if run.row["accuracy"] is not None]
     each = Series(
         arm.label,
@@ -107,10 +108,11 @@ def _series(point: Point) -> list[Series]:
 
 
 def _caption(found: Reported, measured: Sequence[Point], front: Sequence[Point]) -> str:
-    said = [f"On the front: {'; '.join(_said(point) for point in front)}."]
+    said = [f"On the front: {'; '.join(map(_said, front))}."]
     said += _gains([point for point in measured if point.share is None or point.share < 1])
     if not known(point.gain for point in measured):
         said.append("Without a run of full fine-tuning nothing is known of the share of its gain.")
+    said += below(found, {point.arm.label: point.accuracy for point in measured})
     many = len(found.seeds) > 1
     said.append(
         "Bars are 95 % intervals over the seeds, pale points single seeds: where bars overlap, seeds may decide."

@@ -20,12 +20,12 @@ _MEASURED = {
 def per_round(found: Reported) -> Figure | Absent:
     """What each arm sends a round, up and down, all cameras together, and what full fine-tuning would."""
     rows = _rows(found)
-    if all(row[name] <= 0 for row in rows for name in ("uplink_message_bytes", "downlink_message_bytes")):
+    if not rows:
         return Absent(_TITLE, "nothing was sent.")
-    words = [arm.label for arm in reversed(found.arms)]
+    words = [arm.label for arm in reversed(found.sending)]
     means = {
         (arm.label, name): mean_and_half(row[column] for row in rows if row["arm"] == arm.label)[0]
-        for arm in found.arms
+        for arm in found.sending
         for name, column in _MEASURED.items()
     }
     series = []
@@ -56,13 +56,13 @@ def _rows(found: Reported) -> list[Row]:
             "full_same_codec_bytes": mean(run.rounds, "full_uplink_message_bytes", "full_downlink_message_bytes"),
             "full_fp32_bytes": mean(run.rounds, "full_fp32_uplink_message_bytes", "full_fp32_downlink_message_bytes"),
         }
-        for arm in found.arms
+        for arm in found.sending
         for run in arm.runs
     ]
 
 
 def _caption(found: Reported, means: dict[tuple[str, str], float | None]) -> str:
-    least = found.arms[0].label
+    least = found.sending[0].label
     up, down = (means[least, way] or 0 for way in ("up", "down"))
     said = [f"{least} sends least: {bytes_said(up)} up and {bytes_said(down)} down a round, of all cameras together."]
     fp32, same = means[least, "full fine-tuning, fp32"], means[least, "full fine-tuning, same codec"]

@@ -55,10 +55,7 @@ def _caption(found: Reported, z: list[list[float | None]], names: list[str], col
         its = [(row[place], name) for row, name in zip(z[own:], names[own:], strict=True) if row[place] is not None]
         if its:
             best, name = max(its, key=lambda one: one[0] or 0)
-            said.append(f"{column.replace('_', ' ')} {percent(best)} ({name})")
-    last = " Weather changes here, and this is the last round." if _changes(found) else ""
-    return f"The most accurate arm in each: {'; '.join(said)}.{last} In per cent, mean over cameras and seeds."
-
-
-def _changes(found: Reported) -> bool:
-    return any(run.summary.get("schedule", "constant") != "constant" for run in found.runs)
+            said.append(f"{column.replace('_', ' ')} {percent(best)}" + (f" ({name})" if len(found.arms) > 1 else ""))
+    last = " Weather changes here, and this is the last round." if found.changing else ""
+    whose = "The most accurate arm in each" if len(found.arms) > 1 else found.arms[0].label
+    return f"{whose}: {'; '.join(said)}.{last} In per cent, mean over cameras and seeds."
