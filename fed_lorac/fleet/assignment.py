@@ -97,7 +97,16 @@ def build_fleet(
         for i in range(config.cameras)
     )
     climate = Climate(config.schedule, *_pace(config), weathers, max(levels), seed)
-    return Fleet(cameras, config.per_round, seed, limits.availability, limits.dropout, climate, config.links())
+    return Fleet(
+        cameras,
+        config.per_round,
+        seed,
+        limits.availability,
+        limits.dropout,
+        climate,
+        config.links(),
+        limits.compute_watt,
+    )
 
 
 class _Given(NamedTuple):

@@ -131,7 +131,8 @@ class Camera:
 
 @dataclass(frozen=True, eq=False)
 class Fleet:
-    """All cameras, `cameras[i].id == i`, which are sampled in each round, and each of their links by its name."""
+    """All cameras, `cameras[i].id == i`, which are sampled in each round, each of their links by its name,
+    and the watts of one that trains."""
 
     cameras: tuple[Camera, ...]
     per_round: int
@@ -140,6 +141,7 @@ class Fleet:
     dropout: float = 0.0
     climate: Climate = field(default_factory=Climate)
     links: Mapping[str, Link] = field(default_factory=dict)
+    compute_watt: float = 0.0
 
     def weather(self, camera: int, round: int) -> Weather:
         """This camera's weather in `round`; round 0 is before the first."""

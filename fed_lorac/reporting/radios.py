@@ -1,14 +1,15 @@
 """What a run's messages take on the fleet's links, beside full fine-tuning's. Knows links and sums of bytes; not
 rounds."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
+from fed_lorac.radio.battery import DAY_S, Battery
 from fed_lorac.radio.link import Link, crossed
+from fed_lorac.records.ledger import Row
 from fed_lorac.wire.billing import Reference
 
-__all__ = ["ARMS", "on_links"]
-
-DAY_S = 86_400.0
+__all__ = ["ARMS", "energy_of", "on_links"]
 
 ARMS = {"adapter": "", "full": "full_", "full_fp32": "full_fp32_"}
 """This method, full fine-tuning under the same codec, and in fp32 -> what their columns begin with."""
@@ -24,12 +25,13 @@ def on_links(
 
     Args:
         links: each link of the fleet by name.
-        totals: the run's sums of the round's columns of bytes.
+        totals: the run's sums of the round's columns of bytes. Frames cross the radio, not Flower's messages.
         full: full fine-tuning's messages; every reply has one beside it.
         cameras: how many there are.
     """
     replies = round(totals["full_uplink_message_bytes"] / full.same_codec.up)
-    sizes = {arm: round(totals[f"{whose}uplink_message_bytes"] / max(1, replies)) for arm, whose in ARMS.items()}
+    own = round(totals["uplink_frame_bytes"] / max(1, replies))
+    sizes = {"adapter": own, "full": full.same_codec.up_frame, "full_fp32": full.fp32.up_frame}
     each = {name: {arm: crossed(link, size, up=True) for arm, size in sizes.items()} for name, link in links.items()}
     share = replies / cameras
     air_s = {name: {arm: share * one.transmit_s for arm, one in arms.items()} for name, arms in each.items()}
@@ -38,3 +40,25 @@ def on_links(
         for name, arms in air_s.items()
     }
     return air_s, days
+
+
+def energy_of(rows: Sequence[Row], links: Sequence[Link], battery: Battery) -> dict[str, float | None]:
+    """Joules of a mean camera in the whole run, and how many days a full battery lasts at a round a week: this method,
+    and full fine-tuning in fp32 with the same training. None where a link's power is not known, or for ever.
+
+    Args:
+        rows: the ledger's rounds.
+        links: each camera's link.
+        battery: each camera's.
+    """
+    cameras, rounds = len(links), max(1, len(rows))
+
+    def mean(column: str) -> float:
+        return sum(math.nan if row[column] is None else row[column] for row in rows) / cameras
+
+    radio, full, compute = map(mean, ("energy_radio_j", "full_fp32_energy_radio_j", "energy_compute_j"))
+    standing_j = DAY_S * sum(link.standing_w for link in links) / cameras
+    found = {"radio_j": radio, "compute_j": compute, "full_fp32_radio_j": full}
+    for name, joules in (("battery_days", radio + compute), ("full_fp32_battery_days", full + compute)):
+        found[name] = battery.days(joules / rounds / 7 + standing_j)
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}

@@ -11,14 +11,15 @@ from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.aggregation.delta_sum import DeltaSum, compressed, sum_states
 from fed_lorac.client.shapes import block_size_of
 from fed_lorac.client.state import GlobalModel, personal_delta, read_deltas
-from fed_lorac.config import Config
+from fed_lorac.config import Config, LimitedDevices
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.experiment.experiment import Experiment, sees_frost
 from fed_lorac.fleet.fleet import AS_IT_IS
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
+from fed_lorac.radio.battery import Battery
 from fed_lorac.records.ledger import Row
 from fed_lorac.records.measured import Measured
-from fed_lorac.reporting.radios import ARMS, on_links
+from fed_lorac.reporting.radios import ARMS, energy_of, on_links
 from fed_lorac.runtime.versions import versions
 from fed_lorac.server.fleet_strategy import Update
 from fed_lorac.training.accuracy import has_batch_norm
@@ -103,7 +104,8 @@ def summary(
     config = experiment.config
     weathers = _weathers(experiment, len(rows))
     links = {camera.link: experiment.fleet.links[camera.link] for camera in experiment.fleet.cameras}
-    air_time_s, days = on_links(links, totals, full, config.fleet.cameras)
+    frames = {"uplink_frame_bytes": sum(int(row["uplink_frame_bytes"]) for row in rows)}
+    air_time_s, days = on_links(links, totals | frames, full, config.fleet.cameras)
     return {
         **{f"{arm}_accuracy": measured.mean() for arm, measured in arms.items()},
         "clean_accuracy": {arm: measured.mean_clean() for arm, measured in arms.items()},
@@ -115,6 +117,7 @@ def summary(
         "bytes": totals,
         "air_time_s": air_time_s,
         "days": days,
+        "energy": _energy(experiment, rows),
         "simulated_s": math.fsum(row["round_time_s"] for row in rows),
         "rounds": len(rows),
         "rounds_skipped": sum(bool(row["skipped"]) for row in rows),
@@ -152,6 +155,12 @@ def summary(
 def _layers_chosen(rows: Sequence[Row]) -> list[str]:
     """The layers that the server has chosen; empty where no round came to that."""
     return next((row["layers_chosen"].split(", ") for row in rows if row["layers_chosen"]), [])
+
+
+def _energy(experiment: Experiment, rows: Sequence[Row]) -> dict[str, float | None]:
+    fleet, limits = experiment.fleet, experiment.config.fleet.table(LimitedDevices)
+    battery = Battery(limits.battery_wh, limits.self_discharge, limits.solar_wh)
+    return energy_of(rows, [fleet.links[camera.link] for camera in fleet.cameras], battery)
 
 
 def _without_labels(rows: Sequence[Row]) -> dict[str, Any]:

@@ -47,14 +47,16 @@ class Reply:
 class RoundReport:
     """One round in numbers: replies in the order of the draw, what went down to each camera, the average's error.
 
-    `caught_up` counts messages by the number of updates that they made up for. `layers`: those that the server has
-    chosen in this round; `needed_bytes`: what a frame's payload takes from then on.
+    `caught_up` counts messages by the number of updates that they made up for, `updates_for` these by camera.
+    `layers`: those that the server has chosen in this round; `needed_bytes`: what a frame's payload takes from then
+    on.
     """
 
     round: int
     replies: list[Reply]
     down: dict[int, MessageSize] = field(default_factory=dict)
     caught_up: Counter[int] = field(default_factory=Counter)
+    updates_for: Counter[int] = field(default_factory=Counter)
     skipped: bool = False
     aggregation_error: float = math.nan
     layers: tuple[str, ...] = ()

@@ -80,7 +80,9 @@ class SilentFleet(FleetStrategy):
     ) -> list[Message]:
         messages = super()._messages(cameras, message_type, server_round, config)
         heard_by = self._notes.get(_HEARD, {})
-        self.report.caught_up.update(self._made - heard_by.get(str(camera), 0) for camera in cameras)
+        missed = {camera: self._made - heard_by.get(str(camera), 0) for camera in cameras}
+        self.report.caught_up.update(missed.values())
+        self.report.updates_for.update(missed)
         return messages
 
     @property

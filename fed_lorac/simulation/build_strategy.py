@@ -129,7 +129,7 @@ def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
     whole = encode(tensors, dtype="fp32", base="")
     ask = Downlink().messages_down([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].size
     down, anew = (update_message_bytes(Update(1, one)) for one in (frame, whole))
-    return FullMessages(up.message_bytes, down, ask.message_bytes, anew)
+    return FullMessages(up.message_bytes, down, ask.message_bytes, anew, up.frame_bytes, len(frame), len(whole))
 
 
 def update_message_bytes(update: Update) -> int:

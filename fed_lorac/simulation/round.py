@@ -156,7 +156,7 @@ def judge_by_clock(clock: Clock, reply: Reply, asked: MessageSize) -> Reply:
         clock.trip(reply.camera, 0, 0)  # training that nothing is sent of takes its time too
     if not reply.size.message_bytes:
         return reply  # nothing came
-    trip = clock.trip(reply.camera, asked.message_bytes, reply.size.message_bytes)
+    trip = clock.trip(reply.camera, asked.frame_bytes, reply.size.frame_bytes)
     if not trip.late:
         return reply
     size = reply.size if trip.sent else MessageSize()

@@ -3,18 +3,63 @@ columns; not messages."""
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import fmean
 
-from fed_lorac.fleet.clock import Clock
+from fed_lorac.fleet.clock import Clock, Trip
 from fed_lorac.fleet.fleet import Camera, Fleet
 from fed_lorac.radio.link import crossed
 from fed_lorac.records.columns import GUESSING_CAMERA_COLUMNS
 from fed_lorac.records.ledger import Ledger, Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.server.replies import Reply, RoundReport
-from fed_lorac.wire.billing import MessageSize, Reference, round_columns
+from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, round_columns
 
 __all__ = ["write_rows"]
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What messages took of cameras' radios, all their bytes on the air, and training; and what full fine-tuning's in
+    fp32 would have taken for as many replies and updates."""
+
+    uplink_bytes_on_air: int = 0
+    downlink_bytes_on_air: int = 0
+    energy_radio_j: float = 0.0
+    energy_compute_j: float = 0.0
+    full_fp32_energy_radio_j: float = 0.0
+
+    @classmethod
+    def by(
+        cls,
+        camera: Camera,
+        fleet: Fleet,
+        reply: Reply | None,
+        report: RoundReport,
+        trip: Trip | None,
+        full: FullMessages,
+    ) -> "_Taken":
+        """One camera's, in one round."""
+        over, sent = fleet.links[camera.link], reply.size if reply else MessageSize()
+        answered = reply is not None and (reply.counted or bool(sent.message_bytes))
+        went = crossed(over, sent.frame_bytes, up=True)
+        came = crossed(over, report.down.get(camera.id, MessageSize()).frame_bytes, up=False)
+        full_up = crossed(over, full.up_frame if answered else 0, up=True)
+        full_down = crossed(over, full.told_frame(report.updates_for[camera.id]), up=False)
+        return cls(
+            went.bytes_on_air,
+            came.bytes_on_air,
+            went.energy_j + came.energy_j,
+            trip.compute_s * fleet.compute_watt if trip else 0.0,
+            full_up.energy_j + full_down.energy_j,
+        )
+
+    def of_camera(self) -> dict[str, float | None]:
+        """The columns of a camera's row."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("full_")}
+
+    def __add__(self, other: "_Taken") -> "_Taken":
+        return _Taken(*(mine + its for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
 def write_rows(
@@ -37,10 +82,13 @@ def write_rows(
     left_out = [reply for reply in report.replies if not reply.counted]
     billed = [reply.size for reply in report.replies if reply.counted or reply.size.message_bytes]
     by_camera = {reply.camera: reply for reply in report.replies}
+    taken = _Taken()
     for camera in fleet.cameras:
-        scores = _scores(camera.id, measured, source, zero_byte)
-        _write_camera(ledger, report, fleet, camera, by_camera.get(camera.id), clock, scores)
-    heard = {camera: size.message_bytes for camera, size in report.down.items()}
+        scores, reply = _scores(camera.id, measured, source, zero_byte), by_camera.get(camera.id)
+        its = _Taken.by(camera, fleet, reply, report, clock.trips.get(camera.id) if clock else None, full.fp32)
+        _write_camera(ledger, report, fleet, camera, reply, clock, its.of_camera() | scores)
+        taken += its
+    heard = {camera: size.frame_bytes for camera, size in report.down.items()}
     counted = [reply.camera for reply in report.replies if reply.counted]
     return ledger.round(
         round=report.round,
@@ -56,6 +104,7 @@ def write_rows(
         **round_columns(billed, report.down.values(), full, asked=len(report.replies), caught_up=report.caught_up),
         aggregation_error=report.aggregation_error,
         round_time_s=clock and clock.end(counted, heard),
+        **vars(taken),
         seconds=seconds,
         **(_guesses_in_round(report) if ledger.guesses else {}),
         **(_chosen_in_round(report) if ledger.chooses else {}),
@@ -84,12 +133,12 @@ def _write_camera(
     camera: Camera,
     reply: Reply | None,
     clock: Clock | None,
-    scores: Mapping[str, float | None],
+    more: Mapping[str, float | None],
 ) -> None:
     sent = reply or Reply(camera.id, reason="")
     weather, over = fleet.weather(camera.id, report.round), fleet.links[camera.link]
     down, trip = report.down.get(camera.id, MessageSize()), clock and clock.trips.get(camera.id)
-    went, came = (crossed(over, size.message_bytes, up=up) for size, up in ((sent.size, True), (down, False)))
+    went, came = crossed(over, sent.size.frame_bytes, up=True), crossed(over, down.frame_bytes, up=False)
     status = "idle" if reply is None else "counted" if reply.counted else "left out"
     ledger.camera(
         round=report.round,
@@ -108,7 +157,7 @@ def _write_camera(
         elapsed_s=went.busy_s,
         compute_s=trip and trip.compute_s,
         reply_s=trip and trip.reply_s,
-        **scores,
+        **more,
         **(_guesses_of(sent.observed) if ledger.guesses else {}),
     )
 

@@ -185,16 +185,24 @@ class FullMessages:
     """Bytes of full fine-tuning's messages for the same model, built and measured once.
 
     `down` has an update, `ask` no tensor, `whole` the model itself: for who missed updates that are larger together.
+    Their frames, which alone cross a real radio, are `up_frame` and so on.
     """
 
     up: int
     down: int
     ask: int
     whole: int
+    up_frame: int = 0
+    down_frame: int = 0
+    whole_frame: int = 0
 
     def told(self, updates: int) -> int:
         """What a camera that lacks so many updates is sent."""
         return min(updates * self.down, self.whole) if updates else 0
+
+    def told_frame(self, updates: int) -> int:
+        """The bytes of frames in that."""
+        return min(updates * self.down_frame, self.whole_frame) if updates else 0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Laws of simulated time: what a turn and a message take, who is late, who waits, and what a run says of it."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from fed_lorac.experiment.build import build_experiment
 from fed_lorac.fleet.clock import Clock, images_seen
 from fed_lorac.fleet.fleet import Camera
 from fed_lorac.radio.link import Link, crossed
-from fed_lorac.radio.lorawan import LoraWan
 from fed_lorac.registry import LINKS
 from fed_lorac.reporting.target import reached
 from fed_lorac.reporting.watch import Watch
@@ -32,9 +30,9 @@ BYTES = st.integers(0, 10**8)
 PEAK = Link("peak", 5.47, 5.47, 0.01, "a test's: LoRaWAN's fastest rate without packets")
 
 
-def a_link(name: str, *, always: bool = False) -> Link:
+def a_link(name: str) -> Link:
     found: Link = PEAK if name == "peak" else LINKS.make(name)
-    return replace(found, device_class="C") if isinstance(found, LoraWan) and always else found
+    return found
 
 
 def a_clock(
@@ -181,7 +179,7 @@ SLOW: dict[str, Any] = {
     "run__rounds": 3,
     "fleet__per_round": 4,
     "fleet__link": "lte-m, lorawan-dr0",
-    "device_class": "C",
+    "compute_watt": 2.0,
     "fleet__devices": "limited",
     "round_s": 100,
     "image_time_s": 0.01,
@@ -203,8 +201,11 @@ def test_who_is_late_is_left_out_and_who_sent_in_vain_is_billed(folder: Path) ->
         began = row["round"] == 1
         assert bool(row["uplink_message_bytes"]) == (not late or began)
         assert (row["reply_s"] > 100) == late and row["compute_s"] == pytest.approx(0.5)
-        over = a_link(row["link"], always=True)
-        up, down = over.up(row["uplink_message_bytes"]), over.down(row["downlink_message_bytes"])
+        over = a_link(row["link"])
+        up, down = over.up(row["uplink_frame_bytes"]), over.down(row["downlink_frame_bytes"])
+        assert (row["uplink_bytes_on_air"], row["downlink_bytes_on_air"]) == (up.bytes_on_air, down.bytes_on_air)
+        assert row["energy_radio_j"] == pytest.approx(up.energy_j + down.energy_j)
+        assert row["energy_compute_j"] == pytest.approx(2 * row["compute_s"])
         assert (row["uplink_air_time_s"], row["elapsed_s"]) == (up.transmit_s, up.busy_s)
         assert row["downlink_time_s"] == down.takes_s > 0
     for row in rows(folder / "rounds.jsonl"):
@@ -215,8 +216,9 @@ def test_a_round_takes_as_long_as_its_slowest_counted_camera(folder: Path) -> No
     cameras = rows(folder / "cameras.jsonl")
     for row in rows(folder / "rounds.jsonl"):
         counted = [c for c in cameras if c["round"] == row["round"] and c["status"] == "counted"]
-        assert row["round_time_s"] >= max(c["compute_s"] + c["elapsed_s"] + c["downlink_time_s"] for c in counted)
-        assert row["round_time_s"] > max(c["reply_s"] for c in counted)
+        slowest = max(c["compute_s"] + c["elapsed_s"] + c["downlink_time_s"] for c in counted)
+        assert row["round_time_s"] == pytest.approx(slowest)
+        assert slowest > max(c["reply_s"] for c in counted)
 
 
 def test_the_summary_has_simulated_time_and_days_on_each_link(folder: Path) -> None:
@@ -228,17 +230,30 @@ def test_the_summary_has_simulated_time_and_days_on_each_link(folder: Path) -> N
     assert found["simulated_s"] == pytest.approx(sum(row["round_time_s"] for row in ledger))
     assert set(found["days"]) == {"lte-m", "lorawan-dr0"}
     slow, fast = found["days"]["lorawan-dr0"], found["days"]["lte-m"]
-    size = ledger[0]["full_uplink_message_bytes"] // 4
-    messages = sum(row["full_uplink_message_bytes"] for row in ledger) / size
+    cameras = rows(folder / "cameras.jsonl")
+    size, sent = (
+        max(row["uplink_frame_bytes"] for row in cameras),
+        sum(row["uplink_frame_bytes"] > 0 for row in cameras),
+    )
     for name, days in (("lte-m", fast), ("lorawan-dr0", slow)):
         link = a_link(name)
-        assert days["full"] == pytest.approx(messages / 4 * link.up(size).transmit_s / link.duty_cycle / 86_400)
+        assert days["adapter"] == pytest.approx(sent / 4 * link.up(size).transmit_s / link.duty_cycle / 86_400)
     assert slow["full"] > slow["adapter"] > 1_000 * fast["adapter"]
     console = Console(record=True, width=160)
     show_run(console, found)
     told = console.export_text()
     assert "with the duty cycle, lorawan-dr0" in told
     assert "with the duty cycle, lte-m" not in told  # no silence is owed there
+
+
+def test_a_runs_energy_is_its_cameras(folder: Path) -> None:
+    found, cameras = json.loads((folder / "summary.json").read_text())["energy"], rows(folder / "cameras.jsonl")
+    ledger = rows(folder / "rounds.jsonl")
+    for name in ("energy_radio_j", "energy_compute_j", "uplink_bytes_on_air", "downlink_bytes_on_air"):
+        for row in ledger:
+            assert row[name] == pytest.approx(sum(c[name] for c in cameras if c["round"] == row["round"]))
+    assert found["radio_j"] == pytest.approx(sum(row["energy_radio_j"] for row in ledger) / 4)
+    assert found["full_fp32_radio_j"] > found["radio_j"] and found["full_fp32_battery_days"] < found["battery_days"]
 
 
 def test_what_a_target_took_is_summed_up_to_the_round_that_reached_it(folder: Path) -> None:
@@ -251,8 +266,11 @@ def test_what_a_target_took_is_summed_up_to_the_round_that_reached_it(folder: Pa
         "full_bytes": first["full_uplink_message_bytes"] + first["full_downlink_message_bytes"],
         "full_fp32_bytes": first["full_uplink_message_bytes"] + first["full_downlink_message_bytes"],
         "simulated_s": first["round_time_s"],
+        "energy_j": first["energy_radio_j"] + first["energy_compute_j"],
+        "full_fp32_energy_j": first["full_fp32_energy_radio_j"] + first["energy_compute_j"],
     }
-    nothing = dict.fromkeys(("rounds", "bytes", "full_bytes", "full_fp32_bytes", "simulated_s"))
+    known = ("rounds", "bytes", "full_bytes", "full_fp32_bytes", "simulated_s", "energy_j", "full_fp32_energy_j")
+    nothing = dict.fromkeys(known)
     assert reached(0.99, ledger) == {"accuracy": 0.99} | nothing
 
 

@@ -22,6 +22,7 @@ from fed_lorac.records.ledger import Ledger, read_rows
 from fed_lorac.runtime import files, tensor_files
 
 BYTES = {f"{way}_{what}_bytes": 10 for way in ("uplink", "downlink") for what in ("payload", "frame", "message")}
+ON_AIR = {"uplink_bytes_on_air": 12, "downlink_bytes_on_air": 12}
 
 
 def a_round(**changes: object) -> dict[str, object]:
@@ -37,12 +38,16 @@ def a_round(**changes: object) -> dict[str, object]:
         "accuracy_source": 0.5,
         "accuracy_zero_byte": None,
         **BYTES,
+        **ON_AIR,
         "full_uplink_message_bytes": 100,
         "full_downlink_message_bytes": 100,
         "full_fp32_uplink_message_bytes": 100,
         "full_fp32_downlink_message_bytes": 100,
         "aggregation_error": 0.0,
         "round_time_s": 2.0,
+        "energy_radio_j": 4.0,
+        "energy_compute_j": 0.0,
+        "full_fp32_energy_radio_j": None,
         "seconds": 2,
     } | changes
 
@@ -59,11 +64,14 @@ def a_camera(**changes: object) -> dict[str, object]:
         "num_examples": 500,
         "train_loss": 0.5,
         **BYTES,
+        **ON_AIR,
         "uplink_air_time_s": 1.5,
         "downlink_time_s": 0.5,
         "elapsed_s": 1.5,
         "compute_s": 0.0,
         "reply_s": None,
+        "energy_radio_j": 2.5,
+        "energy_compute_j": 0.0,
         "accuracy": 0.8,
         "accuracy_clean": None,
         "accuracy_source": 0.5,
