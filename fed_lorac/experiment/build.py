@@ -69,6 +69,11 @@ def build_experiment(config: Config) -> Experiment:
     return _experiment(tuple(sorted(config.to_flat().items())), _makers(config))
 
 
+def without_weights(config: Config) -> Config:
+    """The same with a base that is drawn, for what follows from shapes and images: no file is read, no base trained."""
+    return replace(config, model=config.model.choose("weights", "none"))
+
+
 def _makers(config: Config) -> tuple[tuple[str, str | None], ...]:
     """Each corruption with what makes its pixels (None: nobody knows): with another, it is another experiment."""
     if config.data.name == "cifar10c":  # on file
