@@ -20,7 +20,9 @@ from torch import Tensor
 
 from fed_lorac.aggregation.clustering import clusters, cosines, gram, nearest
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums, sum_states
+from fed_lorac.client.agreement import frame_spec
 from fed_lorac.errors import ConfigError
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.fleet_strategy import Update
@@ -404,13 +406,15 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_clusters(tmp_path: Pat
 
 
 def test_a_run_bills_each_camera_for_its_clusters_delta(tmp_path: Path):
-    run(tiny(**TWO, strategy__name="clustered", run__rounds=1), tmp_path / "run", Watch())
+    config = tiny(**TWO, strategy__name="clustered", run__rounds=1)
+    run(config, tmp_path / "run", Watch())
+    known = frame_spec(build_experiment(config)).templates
     adapter, cameras = (load_file(tmp_path / "run" / f"{name}.safetensors") for name in ("adapter", "cameras"))
     assert {k: int(v) for k, v in cameras.items() if k.startswith("own.")} == {
         f"own.camera-{camera}": camera % 2 for camera in range(4)
     }
     frames = [{k[6:]: v for k, v in cameras.items() if k.startswith(f"own-{group}.")} for group in (0, 1)]
-    sizes = [len(encode(one, dtype="fp32", base="")) for one in (adapter, *frames)]
+    sizes = [len(encode(one, dtype="fp32", base="", templates=known)) for one in (adapter, *frames)]
     assert [row["downlink_frame_bytes"] for row in rows(tmp_path / "run" / "cameras.jsonl")] == [
         sizes[0] + sizes[1 + camera % 2] for camera in range(4)
     ]
