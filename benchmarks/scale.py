@@ -53,7 +53,7 @@ from fed_lorac.simulation.rows import write_rows
 from fed_lorac.training.accuracy import statistics_of
 from fed_lorac.training.loop import train
 from fed_lorac.training.recipe import Recipe, Task
-from fed_lorac.wire.billing import FullMessages, Reference, frame_record
+from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, frame_record
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.updates import global_fingerprint
 from strategies.merged import MergedFedAvg
@@ -167,7 +167,7 @@ def fleet_of(cameras: int) -> dict[str, Any]:
 def one_round(grid: FleetGrid, strategy: FrameStrategy, fleet: Fleet, ledger: Ledger, number: int) -> None:
     """A round with its rows."""
     measured, seconds = run_round(grid, strategy, number, measure=False, last=False, timeout=3600.0, watch=Watch())
-    one = FullMessages(1, 1, 1, 1)
+    one = FullMessages(*[MessageSize(1, 1, 1)] * 4)
     row = write_rows(ledger, strategy.report, fleet, Reference(one, one), measured, seconds)
     assert row["cameras_counted"] == len(fleet.cameras), row
 

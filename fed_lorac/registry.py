@@ -163,6 +163,7 @@ CODECS = Kind(
         "bf16": "fed_lorac.wire.codecs.codecs:BF16",
         "int8": "fed_lorac.wire.codecs.codecs:INT8",
         "int4": "fed_lorac.wire.codecs.codecs:INT4",
+        "int2": "fed_lorac.wire.codecs.codecs:INT2",
         "drive": "fed_lorac.wire.codecs.codecs:DRIVE",
         "topk": "fed_lorac.wire.codecs.codecs:TOPK",
     },

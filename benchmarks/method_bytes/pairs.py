@@ -66,12 +66,13 @@ class Pair:
     way: str
     settings: Settings = field(default_factory=dict, compare=False, repr=False)
 
-    def config(self, network: str, cameras: int, rank: int, **others: object) -> Config:
-        """The config of a small run; ConfigError where the pair makes no sense."""
+    def config(self, network: str, cameras: int, rank: int, width: int = 0, **others: object) -> Config:
+        """The config of a small run; ConfigError where the pair makes no sense. `width`: the network's; 0: its own."""
         asked, takes = {"rank": rank, "alpha": 2.0 * rank}, AdapterConfig(self.adapter).settings("method")
         keys = {
             **_SMALL,
             "model.name": network,
+            **({f"model.{network}.width": width} if width else {}),
             "fleet.cameras": cameras,
             "fleet.per_round": cameras,
             "adapter.method": self.adapter,

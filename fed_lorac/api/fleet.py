@@ -98,9 +98,9 @@ class FleetView:
 
     @cached_property
     def _experiment(self) -> "Experiment":
-        from fed_lorac.experiment.build import build_experiment  # noqa: PLC0415  (PyTorch, images and the base)
+        from fed_lorac.experiment.build import build_experiment, without_weights  # noqa: PLC0415  (PyTorch and images)
 
-        return build_experiment(self.config)
+        return build_experiment(without_weights(self.config))
 
     def _png(self, cameras: int, images: int) -> bytes:
         from PIL.PngImagePlugin import PngInfo  # noqa: PLC0415
@@ -136,7 +136,7 @@ def show_fleet(source: Source = None, overrides: Overrides = ()) -> FleetView:
         source: a shipped name, a TOML file, settings as a mapping, or a `Config`; None: the quick start.
         overrides: settings on top: a mapping of Python values, or `key=value` texts.
 
-    Images and the base are opened when they are first looked at; a base that is to be trained is trained then.
+    Images are opened when they are first looked at. The base's weights are not: sizes follow from shapes.
 
     Raises:
         ConfigError: a setting is unknown or makes no sense.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from math import nan
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import apply_delta
+from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.observe import COLLAPSED, observe
 from fed_lorac.client.state import (
     ClientState,
@@ -38,7 +40,8 @@ from fed_lorac.training.accuracy import (
 from fed_lorac.training.loop import train
 from fed_lorac.training.objectives.objective import NO_LABEL
 from fed_lorac.training.recipe import Task
-from fed_lorac.wire.frame import encode, encode_with_feedback
+from fed_lorac.wire.feedback import encode_with_feedback
+from fed_lorac.wire.frame import encode
 from fed_lorac.wire.updates import personal_fingerprint
 
 __all__ = [
@@ -121,14 +124,18 @@ def _encode(
     plan, base = experiment.plan, experiment.base.fingerprint
     if not plan.sends:
         return b"", state.with_personal(encode(trained, dtype="fp32", base=personal_fingerprint(base)))
-    frame, residual = encode_with_feedback(
-        trained,
-        state.residual if plan.uplink.error_feedback else None,
-        dtype=plan.uplink.codec,
-        base=global_model.fingerprint(base),
-        rng=stream(plan.seed, "codec", camera, round),
-        topk_share=plan.uplink.topk_share,
-    )
+    uplink = plan.uplink
+    how: dict[str, Any] = {
+        "dtype": uplink.codec,
+        "base": global_model.fingerprint(base),
+        "rng": stream(plan.seed, "codec", camera, round),
+        "topk_share": uplink.topk_share,
+        "templates": frame_spec(experiment).templates,
+        "entropy": uplink.entropy,
+    }
+    if not uplink.error_feedback:
+        return encode(trained, **how), state.with_residual({})
+    frame, residual = encode_with_feedback(trained, state.residual, **how)
     return frame, state.with_residual(residual)
 
 

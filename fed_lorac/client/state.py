@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.choice import CHOICE_KEY, choice_state, chosen_in
 from fed_lorac.adapters.deltas import apply_delta, changed_names, set_tensors
+from fed_lorac.client.agreement import frame_spec
 from fed_lorac.experiment.adapters import candidates, on_layers
 from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.wire.billing import frame_record, read_frame
@@ -39,6 +40,7 @@ __all__ = [
     "add_cluster_delta",
     "build_network",
     "catch_up",
+    "decode_personal",
     "encode_global_model",
     "fold_updates",
     "initial_state",
@@ -81,11 +83,16 @@ def fold_updates(
 
     Raises FrameError or FactorError, where a frame is not intact or not for this model.
     """
-    for round, update in unfolded(updates, experiment.base.fingerprint, global_model.round):
+    base = experiment.base.fingerprint
+    for round, frame in sorted(updates):
+        if round <= global_model.round:  # it came before, and its confirmation was lost
+            continue
+        here = on_layers(experiment, global_model.layers)
+        update = decode(frame, base=global_model.fingerprint(base), templates=frame_spec(here).templates)
         if CHOICE_KEY in update:
             global_model = replace(global_model, round=round, layers=chosen_in(candidates(experiment), update))
             continue
-        said = _delta(on_layers(experiment, global_model.layers), round, update)
+        said = _delta(here, round, update)
         delta, factors = _without_factors(experiment, said)
         tensors = _add_delta(experiment, global_model, delta)
         global_model = replace(global_model, round=round, tensors=tensors, factors={**global_model.factors, **factors})
@@ -115,7 +122,7 @@ def _add_delta(experiment: Experiment, global_model: GlobalModel, delta: Mapping
 @lru_cache(maxsize=8)
 def add_cluster_delta(experiment: Experiment, global_model: GlobalModel, frame: bytes) -> GlobalModel:
     """The model that a cluster's cameras train: the global one and the cluster's delta, a frame."""
-    delta = decode(frame, base=personal_fingerprint(experiment.base.fingerprint))
+    delta = decode_personal(experiment, frame)
     return replace(global_model, tensors=_add_delta(experiment, global_model, delta))
 
 
@@ -124,7 +131,7 @@ def read_deltas(
 ) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
     """(round, delta) of every (round, frame) that has one, in order; the layers of the experiment's adapters are
     chosen."""
-    for round, update in unfolded(updates, experiment.base.fingerprint, 0):
+    for round, update in unfolded(updates, experiment.base.fingerprint, 0, frame_spec(experiment).templates):
         if CHOICE_KEY not in update:
             yield round, _delta(experiment, round, update)
 
@@ -135,9 +142,10 @@ def encode_global_model(experiment: Experiment, global_model: GlobalModel) -> by
     Values and not their delta: a sum of deltas would be rounded otherwise than folding them one by one, and whoever
     takes this over has bit for bit the model of those who folded.
     """
-    tag = whole_fingerprint(experiment.base.fingerprint, global_model.round)
+    tag, known = whole_fingerprint(experiment.base.fingerprint, global_model.round), frame_spec(experiment).templates
     choice = choice_state(candidates(experiment), global_model.layers) if global_model.layers else {}
-    return encode({**global_model.tensors, **global_model.factors, **choice}, dtype="fp32", base=tag)
+    state = {**global_model.tensors, **global_model.factors, **choice}
+    return encode(state, dtype="fp32", base=tag, templates=known)
 
 
 def catch_up(
@@ -150,7 +158,8 @@ def catch_up(
     updates to fold. Raises as `fold_updates`."""
     if whole is not None and whole[0] > global_model.round:
         round, frame = whole
-        state = decode(frame, base=whole_fingerprint(experiment.base.fingerprint, round))
+        tag = whole_fingerprint(experiment.base.fingerprint, round)
+        state = decode(frame, base=tag, templates=frame_spec(experiment).templates)
         layers = chosen_in(candidates(experiment), state) if CHOICE_KEY in state else ()
         own = {name: tensor for name, tensor in state.items() if name != CHOICE_KEY}
         global_model = GlobalModel(round, *_without_factors(experiment, own), layers)
@@ -161,7 +170,13 @@ def personal_parameters(experiment: Experiment, frame: bytes) -> Mapping[str, Te
     """The adapter state that a camera's personal frame holds; empty where it has none, or its cluster's delta."""
     if not frame or experiment.plan.clustered:
         return {}
-    return decode(frame, base=personal_fingerprint(experiment.base.fingerprint))
+    return decode_personal(experiment, frame)
+
+
+def decode_personal(experiment: Experiment, frame: bytes) -> dict[str, Tensor]:
+    """What a personal frame holds: a camera's adapter state, or its cluster's delta."""
+    tag = personal_fingerprint(experiment.base.fingerprint)
+    return decode(frame, base=tag, templates=frame_spec(experiment).templates)
 
 
 def personal_delta(experiment: Experiment, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

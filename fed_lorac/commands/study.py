@@ -23,7 +23,9 @@ def study(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Runs that go at once, each in a process of its own.")] = 1,
     format: Format = "markdown",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs, and run none.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the runs and the bytes that each will send, and run none.")
+    ] = False,
 ) -> None:
     """Run many configs that belong together (arms, a grid, seeds), and print one table.
 
@@ -57,10 +59,14 @@ def study(
 
 def _show_plan(asked: "Study", target: Path) -> None:
     from fed_lorac.studies.conduct import planned  # noqa: PLC0415
+    from fed_lorac.studies.weighing import bytes_in_words  # noqa: PLC0415
 
     findings = planned(asked, target.absolute())
+    with err.status("weighing what is sent"):
+        weighed = bytes_in_words(finding.trial for finding in findings)
     for finding in findings:
-        sys.stdout.write(f"{finding.trial.digest}  {finding.status:8}  {finding.trial.name}\n")
+        trial = finding.trial
+        sys.stdout.write(f"{trial.digest}  {finding.status:8}  {trial.name}: {weighed[trial.digest]}\n")
     to_do = [finding for finding in findings if finding.status != "finished"]
     known = [finding.seconds for finding in findings if finding.seconds is not None]
     each = f", about {sum(known) / len(known):,.0f} s each as those that are finished took" if known else ""

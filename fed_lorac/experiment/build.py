@@ -69,6 +69,11 @@ def build_experiment(config: Config) -> Experiment:
     return _experiment(tuple(sorted(config.to_flat().items())), _makers(config))
 
 
+def without_weights(config: Config) -> Config:
+    """The same with a base that is drawn, for what follows from shapes and images: no file is read, no base trained."""
+    return replace(config, model=config.model.choose("weights", "none"))
+
+
 def _makers(config: Config) -> tuple[tuple[str, str | None], ...]:
     """Each corruption with what makes its pixels (None: nobody knows): with another, it is another experiment."""
     if config.data.name == "cifar10c":  # on file
@@ -140,7 +145,7 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         steps=0 if local.epochs else local.steps,
         image_size=config.data.image_size,
         batch_norm=BatchNormPlan(config.batch_norm.mode, statistics.training_statistics == "fixed", statistics.window),
-        uplink=UplinkCodec(codec.build("up"), codec.table(Topk).share, codec.error_feedback),
+        uplink=UplinkCodec(codec.build("up"), codec.table(Topk).share, codec.error_feedback, codec.entropy_coding),
         block_size=1 if config.run.engine == "flower" else config.run.table(FleetEngine).block_size,
         stream=stream,
         trains=strategy.trains,

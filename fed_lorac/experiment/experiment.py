@@ -71,6 +71,7 @@ class UplinkCodec:
     codec: Codec = FP32
     topk_share: float = 0.05
     error_feedback: bool = False
+    entropy: bool = False
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ function draw() {
 document.documentElement.classList.add("js");
 draw();
 dark.addEventListener("change", draw);
+window.matchMedia("print").addEventListener("change", draw); // the window may have changed meanwhile
 let drawnAt = window.innerWidth;
 window.addEventListener("resize", () => {
   if (window.innerWidth === drawnAt) return; // a phone's address bar comes and goes

@@ -124,8 +124,8 @@ def _heat(chart: Heat, paper: "Paper") -> None:
     z = np.array([[np.nan if value is None else value for value in row] for row in chart.z], dtype=float)
     image = axes.imshow(z, aspect="auto", cmap=SHADES)
     axes.grid(visible=False)
-    crowded = len(chart.x) > 9
-    axes.set_xticks(range(len(chart.x)), chart.x, rotation=90 if crowded else 0)
+    turned = 90 if len(chart.x) > 12 else 30 if sum(map(len, chart.x)) > 70 else 0
+    axes.set_xticks(range(len(chart.x)), chart.x, rotation=turned, ha="right" if turned == 30 else "center")
     axes.set_yticks(range(len(chart.y)), [wrapped(name, 30) for name in chart.y])
     axes.set_xlabel(chart.x_title)
     middle = float(np.nanmin(z) + np.nanmax(z)) / 2

@@ -64,6 +64,14 @@ FLAG = Kind("True or False", _flag)
 WORD = Kind("a string", _word)
 COUNTS = Kind("counts by reason", _counts)
 
+_SIZES = {
+    f"{whose}{way}_{what}_bytes": INTEGER
+    for whose in ("", "full_", "full_fp32_")
+    for way in ("uplink", "downlink", "multicast_downlink")
+    for what in ("payload", "frame", "message")
+}
+"""Of all cameras in a round: this method's, full fine-tuning's under the same codec, and in fp32."""
+
 ROUND_COLUMNS: dict[str, Kind] = {
     "round": INTEGER,
     "cameras_counted": INTEGER,
@@ -75,18 +83,9 @@ ROUND_COLUMNS: dict[str, Kind] = {
     "accuracy_clean": NUMBER,
     "accuracy_source": NUMBER,
     "accuracy_zero_byte": NUMBER,
-    "uplink_payload_bytes": INTEGER,
-    "uplink_frame_bytes": INTEGER,
-    "uplink_message_bytes": INTEGER,
-    "downlink_payload_bytes": INTEGER,
-    "downlink_frame_bytes": INTEGER,
-    "downlink_message_bytes": INTEGER,
+    **_SIZES,
     "uplink_bytes_on_air": INTEGER,
     "downlink_bytes_on_air": INTEGER,
-    "full_uplink_message_bytes": INTEGER,
-    "full_downlink_message_bytes": INTEGER,
-    "full_fp32_uplink_message_bytes": INTEGER,
-    "full_fp32_downlink_message_bytes": INTEGER,
     "aggregation_error": NUMBER,
     "round_time_s": NUMBER,
     "energy_radio_j": NUMBER,

@@ -18,7 +18,7 @@ Times = dict[str, dict[str, float]]
 
 
 def on_links(
-    links: Mapping[str, Link], totals: Mapping[str, int], full: Reference, cameras: int
+    links: Mapping[str, Link], totals: Mapping[str, int | None], full: Reference, cameras: int
 ) -> tuple[Times, Times]:
     """By link and arm, for a camera that sends its share of the run's replies: seconds that it transmits, and days on
     the clock, with the silence that a duty cycle demands.
@@ -29,9 +29,9 @@ def on_links(
         full: full fine-tuning's messages; every reply has one beside it.
         cameras: how many there are.
     """
-    replies = round(totals["full_uplink_message_bytes"] / full.same_codec.up)
-    own = round(totals["uplink_frame_bytes"] / max(1, replies))
-    sizes = {"adapter": own, "full": full.same_codec.up_frame, "full_fp32": full.fp32.up_frame}
+    replies = round((totals["full_uplink_message_bytes"] or 0) / full.same_codec.up.message_bytes)
+    own = round((totals["uplink_frame_bytes"] or 0) / max(1, replies))
+    sizes = {"adapter": own, "full": full.same_codec.up.frame_bytes, "full_fp32": full.fp32.up.frame_bytes}
     each = {name: {arm: crossed(link, size, up=True) for arm, size in sizes.items()} for name, link in links.items()}
     share = replies / cameras
     air_s = {name: {arm: share * one.transmit_s for arm, one in arms.items()} for name, arms in each.items()}

@@ -16,6 +16,7 @@ from fed_lorac.registry import ADAPTERS, CODECS
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.wire.billing import MessageSize, full_message, message_size, reply_records
 from fed_lorac.wire.frame import encode, payload_bytes
+from fed_lorac.wire.template import template_of
 
 __all__ = ["PAPER_TABLE", "Sizes", "asked", "sizes"]
 
@@ -100,7 +101,8 @@ def sizes(
     adapter = made.fit_to(network)
     adapter.attach(network, torch_stream(0, "sizes"))
     state = adapter.read(network)
-    frame = encode(state, dtype=dtype, base="", rng=stream(0, "weighed"))
+    shared = [template_of({name: tensor.shape for name, tensor in state.items()})]
+    frame = encode(state, dtype=dtype, base="", rng=stream(0, "weighed"), templates=shared)
     own = message_size(frame, payload_bytes(state, dtype), reply_records(), reply=True)
     return Sizes(
         model=model,

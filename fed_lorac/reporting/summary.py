@@ -10,7 +10,7 @@ from torch import Tensor
 from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.aggregation.delta_sum import DeltaSum, compressed, sum_states
 from fed_lorac.client.shapes import block_size_of
-from fed_lorac.client.state import GlobalModel, personal_delta, read_deltas
+from fed_lorac.client.state import GlobalModel, decode_personal, personal_delta, read_deltas
 from fed_lorac.config import Config, LimitedDevices
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.experiment.experiment import Experiment, sees_frost
@@ -24,13 +24,12 @@ from fed_lorac.runtime.versions import versions
 from fed_lorac.server.fleet_strategy import Update
 from fed_lorac.training.accuracy import has_batch_norm
 from fed_lorac.wire.billing import Reference
-from fed_lorac.wire.frame import decode
-from fed_lorac.wire.updates import personal_fingerprint
 
 __all__ = ["adapter_state", "label", "model_state", "own_state", "summary"]
 
 _ACCURACIES = {"source": "accuracy_source", "zero_byte": "accuracy_zero_byte", "adapted": "accuracy"}
-_WAYS = ("uplink_message_bytes", "downlink_message_bytes")
+_WAYS = ("uplink", "downlink", "multicast_downlink")
+_LAYERS = ("payload_bytes", "frame_bytes", "message_bytes")
 
 
 def adapter_state(
@@ -67,7 +66,7 @@ def model_state(
 
 def own_state(experiment: Experiment, frame: bytes, not_in_updates: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
     """What a camera's network has beside the merged model, as a delta of it, from the frame that it remembers."""
-    delta: Mapping[str, Tensor] = decode(frame, base=personal_fingerprint(experiment.base.fingerprint))
+    delta: Mapping[str, Tensor] = decode_personal(experiment, frame)
     scale = 1.0
     if not experiment.plan.clustered:
         delta, scale = personal_delta(experiment, delta), experiment.adapter.scale
@@ -99,8 +98,7 @@ def summary(
     """Everything a table needs, in plain numbers; accuracies are fleet means, 0 to 1. `full`: what full fine-tuning's
     messages weigh."""
     arms = {"source": source, "zero_byte": zero_byte, "adapted": adapted}
-    totals = {f"{whose}{way}": 0 for whose in ARMS.values() for way in _WAYS}
-    totals = {name: sum(int(row[name]) for row in rows) for name in totals}
+    totals = _totals(rows)
     config = experiment.config
     weathers = _weathers(experiment, len(rows))
     links = {camera.link: experiment.fleet.links[camera.link] for camera in experiment.fleet.cameras}
@@ -113,7 +111,8 @@ def summary(
         "cameras_measured": _cameras_measured(weathers, arms, rows),
         "schedule": config.fleet.schedule,
         "over_rounds": {arm: _over_rounds(rows, column) for arm, column in _ACCURACIES.items()},
-        **{f"{whose}total_bytes": sum(totals[f"{whose}{way}"] for way in _WAYS) for whose in ARMS.values()},
+        **{f"{whose}total_bytes": _both_ways(totals, whose, "downlink") for whose in ARMS.values()},
+        **{f"{whose}multicast_bytes": _both_ways(totals, whose, "multicast_downlink") for whose in ARMS.values()},
         "bytes": totals,
         "air_time_s": air_time_s,
         "days": days,
@@ -150,6 +149,17 @@ def summary(
         "seconds": math.fsum(row["seconds"] for row in rows),
         "versions": versions(),
     }
+
+
+def _totals(rows: Sequence[Row]) -> dict[str, int | None]:
+    """Bytes of the whole run by column; None where rows are older than the column."""
+    names = [f"{whose}{way}_{layer}" for whose in ARMS.values() for way in _WAYS for layer in _LAYERS]
+    return {name: sum(row[name] for row in rows) if all(name in row for row in rows) else None for name in names}
+
+
+def _both_ways(totals: Mapping[str, int | None], whose: str, down: str) -> int | None:
+    up, down_too = (totals[f"{whose}{way}_message_bytes"] for way in ("uplink", down))
+    return None if up is None or down_too is None else up + down_too
 
 
 def _layers_chosen(rows: Sequence[Row]) -> list[str]:

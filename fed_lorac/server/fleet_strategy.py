@@ -122,6 +122,7 @@ class FleetRules:
         roster: node id -> camera; None: the grid's nodes become cameras 0, 1, 2, ... as they register.
         draw: round -> the cameras to ask, in the order in which they are asked and summed; None: all of them.
         away: round -> the cameras that cannot be reached in it: they are told nothing and catch up later; None: none.
+        link: camera -> the link that it hears: what all lack goes out on each once, under multicast; by default one.
         judge: (a reply, the size of what its camera was asked with) -> the reply as it counts, the late ones left out.
     """
 
@@ -129,6 +130,7 @@ class FleetRules:
     roster: Mapping[int, int] | None = None
     draw: Callable[[int], Iterable[int]] | None = None
     away: Callable[[int], Collection[int]] | None = None
+    link: Callable[[int], str] = lambda camera: ""
     judge: Callable[[Reply, MessageSize], Reply] = lambda reply, asked: reply
 
 
@@ -279,6 +281,16 @@ class FleetStrategy(FlowerStrategy):
             report.updates_for[camera] += message_down.updates
             if self.bills and is_billed(message_type, message_down.updates):
                 report.down[camera] = report.down.get(camera, MessageSize()) + message_down.size
+        fresh = [
+            (self.rules.link(camera), message_down)
+            for camera, message_down in messages_down.items()
+            if message_type == MessageType.EVALUATE and message_down.updates == 1 and self.folded_round == server_round
+        ]
+        report.repeats += len(fresh) - len({link for link, _ in fresh})
+        once = {(link, id(message_down)): message_down.size for link, message_down in fresh}
+        if self.bills:
+            repeats = sum(once.values(), MessageSize()).times(-1)
+            report.repeated += sum((message_down.size for _, message_down in fresh), repeats)
         return [
             Message(message_down.content, dst_node_id=nodes[camera], message_type=message_type)
             for camera, message_down in messages_down.items()

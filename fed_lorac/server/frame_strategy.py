@@ -181,7 +181,7 @@ class FrameStrategy(FleetStrategy):
     def _collector(self, template: Callable[[int], Shapes]) -> ReplyCollector:
         """What judges the round's replies, whose frames have each camera's template."""
         base, drawn = global_fingerprint(self.spec.base, self.folded_round), [r.camera for r in self.report.replies]
-        return ReplyCollector(self.roster, drawn, base, template, self._judged)
+        return ReplyCollector(self.roster, drawn, base, template, self._judged, self.spec.templates)
 
     def _judged(self, reply: Reply) -> Reply:
         return self.rules.judge(reply, self.report.down.get(reply.camera, MessageSize()))
@@ -206,7 +206,7 @@ class FrameStrategy(FleetStrategy):
         try:
             frame = self._encode(proposal.update, base, round)
             # Cameras fold what the codec left of the update, so the server goes on from that too.
-            decoded = self.strategy.decode_update(server, decode(frame, base=base))
+            decoded = self.strategy.decode_update(server, decode(frame, base=base, templates=self.spec.templates))
             after = self._with_personal_frames(server, self.strategy.commit(server, proposal, decoded))
         except RefusedFrameError as error:  # a mean beyond fp16, for one
             why = f"the update is refused: {error.reason}"
@@ -245,7 +245,11 @@ class FrameStrategy(FleetStrategy):
 
     def _encode(self, state: State, base: str, round: int, *whose: str | int) -> bytes:
         rng = stream(self.state.seed, "codec", "server", round, *whose)
-        return encode(state, dtype=self.codec.dtype, base=base, rng=rng, topk_share=self.codec.topk_share)
+        known = () if self.spec.names_down else self.spec.templates
+        how, share = self.codec, self.codec.topk_share
+        return encode(
+            state, dtype=how.dtype, base=base, rng=rng, topk_share=share, templates=known, entropy=how.entropy
+        )
 
     def _error(self, decoded: Sums, exact: Sums) -> float:
         """How far what cameras decode is from the exact mean, relative (Frobenius); where a camera has the mean only
@@ -258,7 +262,7 @@ class FrameStrategy(FleetStrategy):
         return math.sqrt(sum(counts[name] * off[name] ** 2 for name in counts) / counts.total())
 
     def _decoded(self, frame: bytes) -> Sums:
-        state = decode(frame, base=personal_fingerprint(self.spec.base))
+        state = decode(frame, base=personal_fingerprint(self.spec.base), templates=self.spec.templates)
         return sum_states([(state, 1.0)], self.spec.shapes, self.spec.scale)
 
 

@@ -17,6 +17,7 @@ from fed_lorac.errors import last_line
 from fed_lorac.wire.billing import MessageSize, message_bytes, read_frame, read_observed, without_observed
 from fed_lorac.wire.frame import decode, inspect
 from fed_lorac.wire.refusals import DROPPED_OUT, RefusedFrameError
+from fed_lorac.wire.template import Template
 
 __all__ = ["Reply", "ReplyCollector", "RoundReport", "mean_metrics", "read_metrics", "train_metrics", "weighted_mean"]
 
@@ -47,9 +48,10 @@ class Reply:
 class RoundReport:
     """One round in numbers: replies in the order of the draw, what went down to each camera, the average's error.
 
-    `caught_up` counts messages by the number of updates that they made up for, `updates_for` these by camera.
-    `layers`: those that the server has chosen in this round; `needed_bytes`: what a frame's payload takes from then
-    on.
+    `caught_up` counts messages by the number of updates that they made up for, `updates_for` these by camera. Of the
+    messages, `repeats` brought the round's update to the second camera of a link and to those after it; `repeated` is
+    what such copies weigh. `layers`: those that the server has chosen in this round; `needed_bytes`: what a frame's
+    payload takes from then on.
     """
 
     round: int
@@ -57,6 +59,8 @@ class RoundReport:
     down: dict[int, MessageSize] = field(default_factory=dict)
     caught_up: Counter[int] = field(default_factory=Counter)
     updates_for: Counter[int] = field(default_factory=Counter)
+    repeats: int = 0
+    repeated: MessageSize = field(default_factory=MessageSize)
     skipped: bool = False
     aggregation_error: float = math.nan
     layers: tuple[str, ...] = ()
@@ -85,6 +89,7 @@ class ReplyCollector:
         base: fingerprint of the base that this round's frames must be for.
         template: camera -> name -> shape of every tensor of its frame.
         judge: has the last word on a reply that came, and may leave it out.
+        templates: what frames without names may be of.
     """
 
     def __init__(
@@ -94,8 +99,9 @@ class ReplyCollector:
         base: str,
         template: Callable[[int], Mapping[str, Sequence[int]]],
         judge: Callable[[Reply], Reply] = lambda reply: reply,
+        templates: Sequence[Template] = (),
     ) -> None:
-        self._roster, self._base, self._template = roster, base, template
+        self._roster, self._base, self._template, self._templates = roster, base, template, templates
         self.verdicts = {camera: Reply(camera) for camera in drawn}
         self._heard: set[int] = set()
         self._judge = judge
@@ -112,7 +118,7 @@ class ReplyCollector:
                 self._bill_again(who, message)
                 continue
             self._heard.add(who)
-            reply, state = _read(message, who, self._base, self._template(who))
+            reply, state = self._read(message, who)
             self.verdicts[who] = self._judge(reply)
             waiting[who] = state if self.verdicts[who].counted else None
             while camera in waiting:
@@ -133,14 +139,17 @@ class ReplyCollector:
         logging.getLogger(__name__).warning("A reply of %s is ignored: it was not asked in this round.", who)
         return None
 
+    def _read(self, message: Message, camera: int) -> tuple[Reply, State | None]:
+        return _read(message, self._base, camera, self._template(camera), self._templates)
+
     def _bill_again(self, camera: int, message: Message) -> None:
-        first, (extra, _) = self.verdicts[camera], _read(message, camera, self._base, self._template(camera))
+        first, (extra, _) = self.verdicts[camera], self._read(message, camera)
         reason = "a second reply was ignored" if first.counted else first.reason
         self.verdicts[camera] = replace(first, reason=reason, size=first.size + extra.size)
 
 
 def _read(
-    message: Message, camera: int, base: str, template: Mapping[str, Sequence[int]]
+    message: Message, base: str, camera: int, template: Mapping[str, Sequence[int]], templates: Sequence[Template]
 ) -> tuple[Reply, State | None]:
     if not message.has_content():
         return Reply(camera, reason=_failure(message.error)), None
@@ -148,11 +157,12 @@ def _read(
     try:
         frame = read_frame(_one(message.content, ArrayRecord))
         size = replace(size, frame_bytes=len(frame))
-        facts = inspect(frame)
+        facts = inspect(frame, templates=templates)
         size = replace(size, payload_bytes=facts.payload_bytes)
         metrics = _one(message.content, MetricRecord)
-        _check_shapes(facts.shapes, template)
-        state = decode(frame, base=base)
+        if facts.shapes is not None:
+            _check_shapes(facts.shapes, template)
+        state = decode(frame, base=base, templates=templates)
         _check_range(state)
         examples, loss = _numbers(metrics)
     except _RefusedError as refusal:

@@ -4,7 +4,7 @@ Knows rounds and replies; not frames."""
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 
 from fed_lorac.aggregation.delta_sum import Sums
@@ -83,6 +83,9 @@ class SilentFleet(FleetStrategy):
         missed = {camera: self._made - heard_by.get(str(camera), 0) for camera in cameras}
         self.report.caught_up.update(missed.values())
         self.report.updates_for.update(missed)
+        if message_type == MessageType.EVALUATE and not self.report.skipped:
+            fresh = [self.rules.link(camera) for camera, updates in missed.items() if updates == 1]
+            self.report.repeats += len(fresh) - len(set(fresh))
         return messages
 
     @property

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter
-from fed_lorac.adapters.deltas import ToDelta, check_delta, is_delta_already
+from fed_lorac.adapters.algebra.factors import view_of
+from fed_lorac.adapters.deltas import ToDelta, changed_names, check_delta, is_delta_already, pair_of
 from fed_lorac.aggregation.aggregators import ClientDelta
 from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, sum_states
 from fed_lorac.errors import ConfigError
@@ -23,6 +24,7 @@ from fed_lorac.seeds import torch_stream
 from fed_lorac.server.traits import Traits
 from fed_lorac.wire.codecs.codecs import Codec
 from fed_lorac.wire.frame import TOPK_SHARE, by_name
+from fed_lorac.wire.template import Template, template_of
 
 __all__ = ["DownlinkCodec", "FrameSpec", "Notes", "PersonalPart", "Proposal", "ServerState", "Shapes", "Strategy"]
 
@@ -44,6 +46,9 @@ class FrameSpec:
         scale: what a delta's factor products are multiplied by, alpha / r.
         to_delta: round -> what a state of that round says, as a delta (`Adapter.to_delta`).
         template_of: camera -> its own template, where cameras differ in rank.
+        other_templates: those of cameras of other ranks.
+        names_down: whether frames down name their tensors: cameras that do not have this agreement can read no others.
+            Frames up are read with names and without.
 
     Raises:
         FactorError: the template does not fit the shapes.
@@ -55,13 +60,28 @@ class FrameSpec:
     scale: float = 1.0
     to_delta: Callable[[int], ToDelta] = field(default=lambda round: is_delta_already, repr=False)
     template_of: Callable[[int], Shapes] | None = field(default=None, repr=False)
+    other_templates: Sequence[Shapes] = field(default=(), repr=False)
+    names_down: bool = True
     deltas: Shapes = field(init=False, repr=False)
     """Shapes of the tensors of a delta: what the template's state says."""
+    templates: tuple[Template, ...] = field(init=False, repr=False)
+    """What frames without names may be of: a camera's state, and an update, which may hold a delta of less rank, more
+    rank, or dense."""
 
     def __post_init__(self) -> None:
         delta = self.to_delta(0)({name: torch.zeros(tuple(shape)) for name, shape in self.template.items()})
         check_delta(delta, self.shapes)
         object.__setattr__(self, "deltas", {name: tensor.shape for name, tensor in delta.items()})
+        states = map(template_of, (self.template, *self.other_templates, self.deltas))
+        object.__setattr__(self, "templates", (*states, self._update_template()))
+
+    def _update_template(self) -> Template:
+        views = {}
+        for name in (names := changed_names(self.deltas)):
+            if (pair := pair_of(self.deltas, name)) is not None:
+                a, b = pair
+                views[name] = (b[0], a[1]) if len(a) == 2 else view_of(self.shapes[name])
+        return template_of({name: self.shapes[name] for name in names}, views)
 
     @classmethod
     def for_model(cls, model: nn.Module, adapter: Adapter, *, seed: int = 0, rotates: bool = False) -> Self:
@@ -100,7 +120,8 @@ class FrameSpec:
 
 @dataclass(frozen=True)
 class DownlinkCodec:
-    """How the numbers of frames down travel: `dtype` is a codec or its name; `topk_share`, what topk sends.
+    """How the numbers of frames down travel: `dtype` is a codec or its name; `topk_share`, what topk sends; `entropy`,
+    whether they are entropy-coded, where frames do not name their tensors.
 
     Raises:
         FrameError: no such dtype.
@@ -108,6 +129,7 @@ class DownlinkCodec:
 
     dtype: str | Codec = "fp32"
     topk_share: float = TOPK_SHARE
+    entropy: bool = False
 
     def __post_init__(self) -> None:
         by_name(self.dtype)

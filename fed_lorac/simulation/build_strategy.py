@@ -10,14 +10,13 @@ import torch
 from flwr.app import ConfigRecord, MessageType
 
 from fed_lorac.adapters.choice import Budget
-from fed_lorac.client.shapes import uplink_template
+from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.state import GlobalModel, encode_global_model, fold_updates
 from fed_lorac.config import CodecConfig, Topk
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.adapters import candidates, on_layers
-from fed_lorac.experiment.experiment import Experiment, to_delta
+from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet.clock import Clock
-from fed_lorac.models.fingerprints import shapes_of
 from fed_lorac.runtime.spelling import toml
 from fed_lorac.seeds import stream
 from fed_lorac.server.choosing_strategy import ChoosingStrategy, LayerChoice
@@ -28,10 +27,11 @@ from fed_lorac.server.strategy import DownlinkCodec, FrameSpec, Shapes
 from fed_lorac.server.traits import SilentStrategy
 from fed_lorac.simulation.round import judge_by_clock
 from fed_lorac.training.accuracy import statistics_of
-from fed_lorac.wire.billing import FullMessages, Reference, full_message, reply_records
+from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, full_message, reply_records
 from fed_lorac.wire.frame import encode, payload_bytes
+from fed_lorac.wire.template import template_of
 
-__all__ = ["full_messages", "reference_of", "strategy_of", "update_message_bytes"]
+__all__ = ["full_messages", "reference_of", "strategy_of", "update_message"]
 
 
 def strategy_of(
@@ -40,34 +40,30 @@ def strategy_of(
     """The strategy that the config names, for its base and fleet; with a clock, late replies are left out."""
     config, strategy = experiment.config, experiment.config.strategy.strategy()
     fleet = experiment.fleet
-    rules = FleetRules(quorum=config.quorum_cameras, roster=roster, draw=fleet.drawn, away=fleet.away)
+    rules = FleetRules(
+        quorum=config.quorum_cameras, roster=roster, draw=fleet.drawn, away=fleet.away, link=_link_of(experiment)
+    )
     if clock is not None:
         rules = replace(rules, judge=partial(judge_by_clock, clock))
     if isinstance(strategy, SilentStrategy):
         return SilentFleet(strategy, rules)
     more: dict[str, Any] = {
-        "codec": DownlinkCodec(config.codec.build("down"), config.codec.table(Topk).share),
+        "codec": DownlinkCodec(config.codec.build("down"), config.codec.table(Topk).share, config.codec.entropy_coding),
         "seed": config.run.seed,
         "rules": rules,
         "encode_global_model": _GlobalModelFrame(experiment),
         "weather_of": _weathers(experiment),
     }
-    spec = _frame_spec(experiment)
+    spec = frame_spec(experiment)
     if experiment.plan.budget_bytes:
         return ChoosingStrategy(strategy, spec, _layer_choice(experiment, spec), **more)
     return FrameStrategy(strategy, spec, **more)
 
 
-def _frame_spec(experiment: Experiment) -> FrameSpec:
-    templates = [uplink_template(experiment, place) for place in range(len(experiment.adapters))]
-    return FrameSpec(
-        base=experiment.base.fingerprint,
-        shapes=shapes_of(experiment.base.model),
-        template=templates[experiment.adapters.index(experiment.adapter)],
-        scale=experiment.adapter.scale,
-        to_delta=partial(to_delta, experiment),
-        template_of=(lambda camera: templates[experiment.place(camera)]) if len(templates) > 1 else None,
-    )
+def _link_of(experiment: Experiment) -> Callable[[int], str]:
+    """Camera -> its link's name."""
+    cameras = experiment.fleet.cameras
+    return lambda camera: cameras[camera].link
 
 
 def _layer_choice(experiment: Experiment, spec: FrameSpec) -> LayerChoice:
@@ -81,14 +77,14 @@ def _layer_choice(experiment: Experiment, spec: FrameSpec) -> LayerChoice:
         )
 
     budget = Budget(experiment.plan.budget_bytes, candidates(experiment), takes, spec.template)
-    alone = _frame_spec(on_layers(experiment, budget.layers[:1])).template
+    alone = frame_spec(on_layers(experiment, budget.layers[:1])).template
     if takes(alone) != budget.needed_bytes(budget.layers[:1]):
         raise ConfigError(
             'Layers are chosen where each takes bytes of its own; got adapter.layers = "auto" with adapter.method = '
             f"{toml(experiment.config.adapter.method)}, of which a layer takes the more the fewer others there are. "
             "Name the layers, or choose another method."
         )
-    return LayerChoice(budget, lambda chosen: _frame_spec(on_layers(experiment, chosen)))
+    return LayerChoice(budget, lambda chosen: frame_spec(on_layers(experiment, chosen)))
 
 
 def _weathers(experiment: Experiment) -> Callable[[int], int]:
@@ -124,15 +120,15 @@ def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
     examples = max(len(camera.train) for camera in experiment.fleet.cameras)
     up = full_message(tensors, codec.build("up"), reply_records(examples), reply=True, topk_share=share)
     # Put together as the strategy does it, so that the two arms differ in the frame alone.
-    rng = stream(0, "weighed")
-    frame = encode(tensors, dtype=codec.build("down"), base="", rng=rng, topk_share=share)
-    whole = encode(tensors, dtype="fp32", base="")
+    rng, known = stream(0, "weighed"), [template_of({name: tensor.shape for name, tensor in tensors.items()})]
+    frame = encode(tensors, dtype=codec.build("down"), base="", rng=rng, topk_share=share, templates=known)
+    whole = encode(tensors, dtype="fp32", base="", templates=known)
     ask = Downlink().messages_down([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].size
-    down, anew = (update_message_bytes(Update(1, one)) for one in (frame, whole))
-    return FullMessages(up.message_bytes, down, ask.message_bytes, anew, up.frame_bytes, len(frame), len(whole))
+    down, anew = (update_message(Update(1, one)) for one in (frame, whole))
+    return FullMessages(up, down, ask, anew)
 
 
-def update_message_bytes(update: Update) -> int:
-    """The bytes of the message that sends a camera an update."""
+def update_message(update: Update) -> MessageSize:
+    """The size of the message that sends a camera an update."""
     told = ConfigRecord({"measure": True, "statistics": False, "server-round": 1})
-    return Downlink([update]).messages_down([0], told, MessageType.EVALUATE)[0].size.message_bytes
+    return Downlink([update]).messages_down([0], told, MessageType.EVALUATE)[0].size

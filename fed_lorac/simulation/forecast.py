@@ -3,14 +3,14 @@ sizes; not rounds or ledgers."""
 
 import torch
 
-from fed_lorac.client.shapes import uplink_template
+from fed_lorac.client.agreement import frame_spec, uplink_template
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.registry import STRATEGIES
 from fed_lorac.reporting.to_come import BytesToCome
 from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.simulation.build_strategy import reference_of, update_message_bytes
+from fed_lorac.simulation.build_strategy import reference_of, update_message
 from fed_lorac.simulation.waste import first_update
-from fed_lorac.wire.billing import message_size, reply_records
+from fed_lorac.wire.billing import Told, message_size, reply_records
 from fed_lorac.wire.frame import encode, payload_bytes
 
 __all__ = ["bytes_to_come"]
@@ -20,19 +20,20 @@ def bytes_to_come(experiment: Experiment) -> BytesToCome | None:
     """What the run of an experiment will send; None where its layers are chosen in the first round, by what is seen
     there.
 
-    A reply is built of drawn numbers and measured, and so is the update of the first round's cameras. Cameras are drawn
-    at random, so a round's uplink is that of so many mean cameras.
+    A reply is built of drawn numbers and measured, and so is the update of the first round's cameras; where payloads
+    are entropy-coded a run sends less. Cameras are drawn at random, so a round's uplink is that of so many mean
+    cameras.
     """
     if experiment.plan.budget_bytes:
         return None
     fleet, rounds, reference = experiment.fleet, experiment.plan.rounds, reference_of(experiment)
     cameras, asked = len(fleet.cameras), fleet.per_round
-    full = reference.columns(asked=asked, answered=asked, caught_up={1: cameras})
+    full = reference.columns(asked=asked, answered=asked, told=Told({1: cameras}))
     strategy, sends = STRATEGIES.load(experiment.config.strategy.name), experiment.plan.sends
     of_places = [_reply(experiment, place) for place in range(len(experiment.adapters))] if sends else []
     replies = tuple(of_places[experiment.place(camera.id)] if sends else 0 for camera in fleet.cameras)
-    update = update_message_bytes(first_update(experiment, fleet.drawn(1))) if sends else 0
-    down = asked * reference.fp32.ask + cameras * update if sends else 0
+    update = update_message(first_update(experiment, fleet.drawn(1))).message_bytes if sends else 0
+    down = asked * reference.fp32.ask.message_bytes + cameras * update if sends else 0
     return BytesToCome(
         replies=replies,
         update=update,
@@ -48,7 +49,8 @@ def _reply(experiment: Experiment, place: int) -> int:
     """A reply of a camera whose adapter has this place."""
     uplink, drawn = experiment.plan.uplink, torch_stream(0, "weighed")
     state = {name: torch.randn(shape, generator=drawn) for name, shape in uplink_template(experiment, place).items()}
-    frame = encode(state, dtype=uplink.codec, base="", rng=stream(0, "weighed"), topk_share=uplink.topk_share)
+    rng, known = stream(0, "weighed"), frame_spec(experiment).templates
+    frame = encode(state, dtype=uplink.codec, base="", rng=rng, topk_share=uplink.topk_share, templates=known)
     examples = max(len(camera.train) for camera in experiment.fleet.cameras)
     payload = payload_bytes(state, uplink.codec, uplink.topk_share)
     return message_size(frame, payload, reply_records(examples), reply=True).message_bytes

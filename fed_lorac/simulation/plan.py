@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from fed_lorac.client.shapes import uplink_template
-from fed_lorac.config import CodecConfig, Config, Topk
+from fed_lorac.adapters.targets import ALL_LAYERS
+from fed_lorac.client.agreement import frame_spec, uplink_template
+from fed_lorac.config import AdapterConfig, CodecConfig, Config, Topk
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import with_config
 from fed_lorac.experiment.experiment import Experiment
@@ -49,8 +50,12 @@ def _named(config: Config, name: str) -> tuple[str, Config]:
 
 
 def _with_adapter(config: Config, name: str) -> Config:
-    """The adapter with its defaults, by fedavg where that takes it, else merged."""
-    adapter = config.adapter.choose("method", name)
+    """The adapter with its defaults, by fedavg where that takes it, else merged; on all layers, where the config leaves
+    the choice to the server."""
+    adapter = config.adapter
+    if adapter.chooses:
+        adapter = replace(adapter, layers=ALL_LAYERS, budget_bytes=AdapterConfig.budget_bytes)
+    adapter = adapter.choose("method", name)
     try:
         return replace(config, adapter=adapter, strategy=config.strategy.choose("name", "fedavg"))
     except ConfigError:
@@ -62,6 +67,9 @@ def sizes_of(experiment: Experiment, methods: list[tuple[str, Config]]) -> Itera
     for name, config in methods:
         try:
             one = with_config(experiment, config)
+            if most := one.plan.budget_bytes:
+                yield f"{name}: its layers are chosen in the run, for {most:,} bytes of payload; name them for a plan"
+                continue
             yield MethodSizes(name, *_frame_bytes(one))
         except ConfigError as error:
             yield f"{name}: {error}"
@@ -75,6 +83,7 @@ def _frame_bytes(experiment: Experiment) -> tuple[int, int]:
     codec = config.codec
     state = {name: torch.zeros(shape) for name, shape in uplink_template(experiment).items()}
     share = codec.table(Topk).share
-    up = encode(state, dtype=codec.build("up"), base="", rng=stream(0, "weighed"), topk_share=share)
+    rng, known = stream(0, "weighed"), frame_spec(experiment).templates
+    up = encode(state, dtype=codec.build("up"), base="", rng=rng, topk_share=share, templates=known)
     highest = [experiment.adapters.index(experiment.adapter)]
     return len(up), len(first_update(experiment, highest).frame)

@@ -13,7 +13,7 @@ from fed_lorac.records.columns import GUESSING_CAMERA_COLUMNS
 from fed_lorac.records.ledger import Ledger, Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.server.replies import Reply, RoundReport
-from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, round_columns
+from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, Told, round_columns
 
 __all__ = ["write_rows"]
 
@@ -44,8 +44,8 @@ class _Taken:
         answered = reply is not None and (reply.counted or bool(sent.message_bytes))
         went = crossed(over, sent.frame_bytes, up=True)
         came = crossed(over, report.down.get(camera.id, MessageSize()).frame_bytes, up=False)
-        full_up = crossed(over, full.up_frame if answered else 0, up=True)
-        full_down = crossed(over, full.told_frame(report.updates_for[camera.id]), up=False)
+        full_up = crossed(over, full.up.frame_bytes if answered else 0, up=True)
+        full_down = crossed(over, full.told(report.updates_for[camera.id]).frame_bytes, up=False)
         return cls(
             went.bytes_on_air,
             came.bytes_on_air,
@@ -101,7 +101,14 @@ def write_rows(
         accuracy_clean=measured.mean_clean(),
         accuracy_source=source and source.mean(),
         accuracy_zero_byte=zero_byte and zero_byte.mean(),
-        **round_columns(billed, report.down.values(), full, asked=len(report.replies), caught_up=report.caught_up),
+        **round_columns(
+            billed,
+            report.down.values(),
+            full,
+            asked=len(report.replies),
+            told=Told(report.caught_up, report.repeats),
+            repeated=report.repeated,
+        ),
         aggregation_error=report.aggregation_error,
         round_time_s=clock and clock.end(counted, heard),
         **vars(taken),

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from fed_lorac.client.shapes import uplink_template
+from fed_lorac.client.agreement import uplink_template
 from fed_lorac.config import CodecConfig, Config, Topk
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import local_plan
@@ -20,7 +20,7 @@ from fed_lorac.runtime.settings import Scalar
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.server.fleet_strategy import Update
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.simulation.build_strategy import full_messages, strategy_of, update_message_bytes
+from fed_lorac.simulation.build_strategy import full_messages, strategy_of, update_message
 from fed_lorac.wire.frame import encode, inspect, payload_bytes
 
 __all__ = ["first_update", "wasteful"]
@@ -48,8 +48,8 @@ def wasteful(experiment: Experiment, update: Update) -> str | None:
     if best is None or len(best[0].frame) * FAR_MORE > len(update.frame):
         return None
     fewer, other, said = best
-    full = full_messages(experiment, CodecConfig()).down
-    ours, theirs = update_message_bytes(update), update_message_bytes(fewer)
+    full = full_messages(experiment, CodecConfig()).down.message_bytes
+    ours, theirs = (update_message(one).message_bytes for one in (update, fewer))
     lost = _has_clusters(config) and not _has_clusters(other)
     return (
         f"What goes down is far more than {config.adapter.method} needs: an update of {config.strategy.name} weighs "
@@ -97,11 +97,9 @@ def first_update(experiment: Experiment, cameras: Sequence[int]) -> Update:
         for camera, its in shapes.items()
     )
     proposal = strategy.strategy.propose(server, deltas)
-    rng = stream(0, "weighed")
-    codec = config.codec
-    return Update(
-        1, encode(proposal.update, dtype=codec.build("down"), base="", rng=rng, topk_share=codec.table(Topk).share)
-    )
+    dtype, share = config.codec.build("down"), config.codec.table(Topk).share
+    rng, known = stream(0, "weighed"), strategy.spec.templates
+    return Update(1, encode(proposal.update, dtype=dtype, base="", rng=rng, topk_share=share, templates=known))
 
 
 def _has_clusters(config: Config) -> bool:

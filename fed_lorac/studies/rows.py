@@ -24,6 +24,10 @@ _OF_THE_METHOD = ("adapter.", "strategy.", "codec.", "local.")
 """Settings in which an arm may differ from full fine-tuning and still be held against it."""
 
 
+_LAYERS = [f"{way}_{what}_bytes" for way in ("uplink", "downlink") for what in ("payload", "frame")]
+"""What is billed inside Flower's messages, whose totals are `uplink_bytes` and `downlink_bytes`."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """How far a trial came: "finished", "failed" (with the error), or "waiting"; and its folder."""
@@ -89,6 +93,8 @@ def _measured(found: Summary | None, full: Summary | None) -> Row:
         "rounds": s.get("rounds"),
         "uplink_bytes": s["bytes"].get("uplink_message_bytes"),
         "downlink_bytes": s["bytes"].get("downlink_message_bytes"),
+        **{name: s["bytes"].get(name) for name in _LAYERS},
+        "multicast_bytes": s.get("multicast_bytes"),
         "total_bytes": total,
         "share_of_full_fp32": _share(total, s.get("full_fp32_total_bytes")),
         "share_of_full_same_codec": _share(total, s.get("full_total_bytes")),

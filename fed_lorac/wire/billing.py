@@ -12,12 +12,15 @@ The law, for every method and for full fine-tuning alike:
 - Nothing is billed under a strategy whose cameras send nothing.
 - A message is measured, never estimated, at three depths (`MessageSize`): its values alone (payload), the frame around
   them with names, shapes, settings and checksum, and Flower's message around that as protobuf under fixed ids.
+- Each camera is billed a copy of what goes down. Beside that stands what a base station would send that reaches all
+  its cameras at once (`multicast`): the round's update once for all who lack just that and are on one link, and have
+  the same beside it (a cluster's part). What is sent again to single cameras, and the asking, stays as it is.
 - Full fine-tuning is billed for the same messages to the same cameras, built with the same code (`Reference`): once
   under the run's own codec, and once in fp32, which every share is of.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 
 import numpy as np
@@ -30,6 +33,7 @@ from fed_lorac.seeds import stream
 from fed_lorac.wire.codecs.codecs import Codec
 from fed_lorac.wire.frame import TOPK_SHARE, encode, payload_bytes
 from fed_lorac.wire.refusals import RefusedFrameError
+from fed_lorac.wire.template import template_of
 
 __all__ = [
     "FRAME_KEY",
@@ -37,6 +41,7 @@ __all__ = [
     "FullMessages",
     "MessageSize",
     "Reference",
+    "Told",
     "frame_record",
     "full_message",
     "is_billed",
@@ -71,6 +76,10 @@ class MessageSize:
             self.frame_bytes + other.frame_bytes,
             self.message_bytes + other.message_bytes,
         )
+
+    def times(self, count: int) -> "MessageSize":
+        """So many messages of this size; with a count below 0, as many less."""
+        return MessageSize(self.payload_bytes * count, self.frame_bytes * count, self.message_bytes * count)
 
     def columns(self, direction: str) -> dict[str, int]:
         """As ledger columns: `size.columns("uplink")` has `uplink_payload_bytes` and so on."""
@@ -175,34 +184,42 @@ def full_message(
     The same codec with the same settings on both sides: a method under int4 is held against full fine-tuning under
     int4. `model_state` holds every parameter of the model, and its running statistics only where those are sent.
     Neither its values nor the fingerprint of the base matter here: a frame's size follows from shapes and settings.
+    Both ends know the network, so the frame names no tensors.
     """
-    frame = encode(model_state, dtype=dtype, base="", rng=stream(0, "weighed"), topk_share=topk_share)
+    known = template_of({name: tensor.shape for name, tensor in model_state.items()})
+    frame = encode(
+        model_state, dtype=dtype, base="", rng=stream(0, "weighed"), topk_share=topk_share, templates=[known]
+    )
     return message_size(frame, payload_bytes(model_state, dtype, topk_share), records, reply=reply)
 
 
 @dataclass(frozen=True)
 class FullMessages:
-    """Bytes of full fine-tuning's messages for the same model, built and measured once.
+    """Full fine-tuning's messages for the same model, built and measured once.
 
     `down` has an update, `ask` no tensor, `whole` the model itself: for who missed updates that are larger together.
-    Their frames, which alone cross a real radio, are `up_frame` and so on.
+    Their frames alone cross a real radio.
     """
 
-    up: int
-    down: int
-    ask: int
-    whole: int
-    up_frame: int = 0
-    down_frame: int = 0
-    whole_frame: int = 0
+    up: MessageSize
+    down: MessageSize
+    ask: MessageSize
+    whole: MessageSize
 
-    def told(self, updates: int) -> int:
+    def told(self, updates: int) -> MessageSize:
         """What a camera that lacks so many updates is sent."""
-        return min(updates * self.down, self.whole) if updates else 0
+        sent = self.down.times(updates)
+        return self.whole if sent.message_bytes > self.whole.message_bytes else sent
 
-    def told_frame(self, updates: int) -> int:
-        """The bytes of frames in that."""
-        return min(updates * self.down_frame, self.whole_frame) if updates else 0
+
+@dataclass(frozen=True)
+class Told:
+    """What full fine-tuning would have sent down in a round beside asking: `caught_up` counts messages by the number of
+    updates that they make up for; `repeats` are those that bring the round's own to the second camera of a link and to
+    those after it, which multicast saves."""
+
+    caught_up: Mapping[int, int] = field(default_factory=dict)
+    repeats: int = 0
 
 
 @dataclass(frozen=True)
@@ -212,13 +229,14 @@ class Reference:
     same_codec: FullMessages
     fp32: FullMessages
 
-    def columns(self, *, asked: int, answered: int, caught_up: Mapping[int, int]) -> dict[str, int]:
-        """A round as ledger columns; `caught_up` counts messages by the number of updates that they make up for."""
-        found = {}
+    def columns(self, *, asked: int, answered: int, told: Told) -> dict[str, int]:
+        """A round as ledger columns."""
+        found: dict[str, int] = {}
         for name, full in (("full", self.same_codec), ("full_fp32", self.fp32)):
-            told = sum(full.told(updates) * messages for updates, messages in caught_up.items())
-            found[f"{name}_uplink_message_bytes"] = answered * full.up
-            found[f"{name}_downlink_message_bytes"] = asked * full.ask + told
+            sent = [full.told(updates).times(messages) for updates, messages in told.caught_up.items()]
+            down = sum(sent, full.ask.times(asked))
+            found |= full.up.times(answered).columns(f"{name}_uplink") | down.columns(f"{name}_downlink")
+            found |= (down + full.down.times(-told.repeats)).columns(f"{name}_multicast_downlink")
         return found
 
 
@@ -228,7 +246,8 @@ def round_columns(
     reference: Reference,
     *,
     asked: int,
-    caught_up: Mapping[int, int],
+    told: Told,
+    repeated: MessageSize,
 ) -> dict[str, int]:
     """A round's bytes as ledger columns: all that was billed, and what full fine-tuning would have been billed.
 
@@ -237,11 +256,13 @@ def round_columns(
         down: what each camera was sent.
         reference: full fine-tuning's messages.
         asked: how many cameras were asked to train.
-        caught_up: number of updates -> messages that made up for as many.
+        told: what full fine-tuning would have told them.
+        repeated: how much of `down` is copies of an update for one more camera of a link.
     """
-    up = list(up)
+    up, total = list(up), sum(down, MessageSize())
     return {
         **sum(up, MessageSize()).columns("uplink"),
-        **sum(down, MessageSize()).columns("downlink"),
-        **reference.columns(asked=asked, answered=len(up), caught_up=caught_up),
+        **total.columns("downlink"),
+        **(total + repeated.times(-1)).columns("multicast_downlink"),
+        **reference.columns(asked=asked, answered=len(up), told=told),
     }

@@ -1,18 +1,19 @@
 """Frames: what crosses the radio, as bytes. Knows tensors, floats, checksums; not sockets, rounds or Flower.
 
-    frame   = header, table, payload, crc
-    header  = magic, version, dtype, base, length; 18 bytes
-    table   = names and shapes, sorted by name; a few bytes a tensor
-    payload = setup, then the tensors in the table's order, nothing between them         (wire/codecs.py)
+    frame   = header, table or runs, payload, crc
+    header  = magic, version, dtype, base, length; 18 bytes. Version 2: version, dtype, template, base; 14 bytes
+    table   = version 1: names and shapes, sorted by name; a few bytes a tensor
+    runs    = version 2, whose tensors both ends know: 1 byte, or a few where not all are as expected (wire/template.py)
+    payload = setup, then the tensors in the order of their names, nothing between them  (wire/codecs.py)
     setup   = what the dtype says once: drive 8 bytes of seed, topk 4 of share, others nothing
     crc     = CRC-32 of every byte before it; 4 bytes
 
 "dtype" is the codec's name: a number format or more. Scales, zero points, indices and padding are payload, and so are
-billed. One state has one frame per dtype, base, setting and generator, and one frame one state; where the codec does
-not round at random, `encode(decode(f)) == f`.
+billed. One state has one frame per dtype, base, setting, generator and template, and one frame one state; where the
+codec does not round at random, `encode(decode(f)) == f`. The version moves no value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,26 +23,26 @@ from torch import Tensor
 
 from fed_lorac.errors import ConfigError, one_line
 from fed_lorac.seeds import stream
-from fed_lorac.wire.codecs.codecs import OTHERS_FROM, Codec, by_code, by_name
+from fed_lorac.wire.codecs.codecs import OTHERS_FROM, Codec, by_code, by_name, check_finite, float32
+from fed_lorac.wire.entropy import Inflated, deflated
 from fed_lorac.wire.layout import (
     CRC_BYTES,
-    HEADER_BYTES,
-    VERSION,
+    Cursor,
     Entry,
+    Header,
     Shape,
     Slot,
     Values,
     base_tag,
-    check_whole,
-    component_axis,
+    open_header,
     pack_table,
-    read_header,
     read_table,
     seal,
 )
 from fed_lorac.wire.refusals import RefusedFrameError, malformed
+from fed_lorac.wire.template import Template, choices_of, entries_of
 
-__all__ = ["TOPK_SHARE", "VERSION", "FrameFacts", "by_name", "decode", "encode", "inspect", "payload_bytes"]
+__all__ = ["TOPK_SHARE", "FrameFacts", "by_name", "decode", "encode", "inspect", "payload_bytes"]
 
 TOPK_SHARE = 0.05
 """The share of each tensor's values that topk sends where none is named."""
@@ -49,52 +50,20 @@ TOPK_SHARE = 0.05
 
 @dataclass(frozen=True)
 class FrameFacts:
-    """What an intact frame says of itself before its values are read."""
+    """What an intact frame says of itself before its values are read.
+
+    `template_tag`: empty in version 1, which names its tensors. `table_bytes`: of its names and shapes, or of its runs.
+    `shapes`: None where they are those of a template that was not given.
+    """
 
     version: int
     dtype: str
     base_tag: bytes
+    template_tag: bytes
     frame_bytes: int
     table_bytes: int
     payload_bytes: int
-    shapes: dict[str, Shape]
-
-
-def _float32(name: str, tensor: Tensor) -> Values:
-    """A tensor's values as contiguous float32 in CPU memory."""
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        came = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise RefusedFrameError(
-            f"A frame carries floating-point tensors only; {name!r} is {came}. Leave it out of the state "
-            "(a batch norm's num_batches_tracked, for one, stays with the camera) or convert it with .float().",
-            "not encodable",
-        )
-    if tensor.layout != torch.strided or tensor.is_meta:
-        raise RefusedFrameError(
-            f"A frame carries dense tensors that hold values; {name!r} is {tensor.layout} on {tensor.device}. "
-            "Call .to_dense(), or load the model's weights first.",
-            "not encodable",
-        )
-    return np.ascontiguousarray(tensor.to(torch.float32).numpy(force=True))
-
-
-def _check_finite(name: str, tensor: Tensor, values: Values, dtype: Codec) -> None:
-    peak = max(float(values.max(initial=0)), -float(values.min(initial=0)))
-    if peak < dtype.overflow_at:  # false for NaN
-        return
-    if not bool(torch.isfinite(tensor).all()):
-        bad = int((~torch.isfinite(tensor)).sum())
-        raise RefusedFrameError(
-            f"A frame carries finite numbers; {bad} of the {tensor.numel()} in {name!r} are NaN or infinite. "
-            "Has training diverged? Lower the learning rate or clip the gradient.",
-            "non-finite",
-        )
-    remedy = "Send bf16 or fp32" if dtype.overflow_at < 2.0**127 else "Scale it"
-    raise RefusedFrameError(
-        f"A number in a {dtype.name} frame must be below {min(dtype.overflow_at, 2.0**128):.6g} in magnitude; "
-        f"{name!r} holds {float(tensor.abs().max()):.6g}. {remedy}, or lower the learning rate.",
-        "overflow",
-    )
+    shapes: dict[str, Shape] | None
 
 
 def _sorted_names(state: Mapping[str, Tensor]) -> list[str]:
@@ -104,6 +73,16 @@ def _sorted_names(state: Mapping[str, Tensor]) -> list[str]:
         raise RefusedFrameError(
             f"A frame's names must be valid Unicode strings; {cause}. Rename the tensor.", "not encodable"
         ) from None
+
+
+def component_axis(name: str, shape: Shape) -> int:
+    """The axis on which a tensor's rank components lie: rows of "<name>.A", columns of "<name>.B", else the first.
+
+    The kernel-wise A (out, in, r, K) and B (out, in, K, r) have theirs on the same axis, counted from the end.
+    """
+    if len(shape) < 2:
+        return 0
+    return {"A": -2, "B": -1}.get(name.rpartition(".")[2], 0)
 
 
 def _slot(name: str, shape: Shape, number: int, setup: bytes) -> Slot:
@@ -117,6 +96,8 @@ def encode(
     base: str,
     rng: Generator | None = None,
     topk_share: float = TOPK_SHARE,
+    templates: Iterable[Template] = (),
+    entropy: bool = False,
 ) -> bytes:
     """The frame of a state: the same bytes for equal states, whatever their order, device or strides.
 
@@ -124,8 +105,11 @@ def encode(
         state: floating-point tensors by name.
         dtype: a codec or its name; `wire.codecs.CODECS` has those that are built in.
         base: fingerprint of the model that the state changes; only the same string decodes the frame.
-        rng: for those that round or rotate at random (int8, int4, drive): a stream of this frame's own.
+        rng: for those that round or rotate at random (int8, int4, int2, drive): a stream of this frame's own.
         topk_share: of topk: the share of each tensor's values to send, in steps of a millionth; 0.001 to 1.
+        templates: those that the receiver knows (`wire.template.template_of`). Of the first that holds this state the
+            frame is of version 2, and says no names or shapes; where none does it says them, and is of version 1.
+        entropy: whether the payload of a frame of version 2 is entropy-coded, where that is smaller.
 
     Raises:
         FrameError: a tensor is not finite, overflows `dtype`, or is not a dense floating-point tensor; or there is no
@@ -135,11 +119,16 @@ def encode(
     setup = row.setup(rng, topk_share)
     payload = [setup]
     for number, name in enumerate(names):
-        values = _float32(name, state[name])
-        _check_finite(name, state[name], values, row)
+        values = float32(name, state[name])
+        check_finite(name, state[name], values, row)
         payload.append(_packed(row, values, _slot(name, values.shape, number, setup), rng))
-    table = pack_table([(name, tuple(state[name].shape)) for name in names])
-    return seal(row.code, base_tag(base), [table, *payload])
+    entries = [(name, tuple(state[name].shape)) for name in names]
+    for template in templates:
+        if (runs := choices_of(template, frozenset(entries))) is not None:
+            coded = deflated(b"".join(payload)) if entropy else None
+            sent = payload if coded is None else [coded]
+            return seal(row.code, base_tag(base), [runs, *sent], template.tag, coded is not None)
+    return seal(row.code, base_tag(base), [pack_table(entries), *payload])
 
 
 def _packed(codec: Codec, values: Values, slot: Slot, rng: Generator | None) -> bytes:
@@ -163,25 +152,59 @@ def payload_bytes(state: Mapping[str, Tensor], dtype: str | Codec, topk_share: f
 
 @dataclass(frozen=True)
 class _Opened:
-    """A frame of which everything but the values is known to be sound."""
+    """A frame of which everything but the values is known to be sound; `slots` is None where nobody knows its
+    template."""
 
+    header: Header
     dtype: Codec
-    tag: bytes
-    slots: dict[str, Slot]
+    slots: dict[str, Slot] | None
     payload: memoryview
     table_bytes: int
+    payload_bytes: int  # as it travels
 
 
-def _open(frame: memoryview) -> _Opened:
-    check_whole(frame)
-    code, tag = read_header(frame)
-    dtype = by_code(code)
-    entries, table_bytes = read_table(frame[HEADER_BYTES:-CRC_BYTES])
-    payload = frame[HEADER_BYTES + table_bytes : -CRC_BYTES]
+def _open(frame: memoryview, templates: Iterable[Template]) -> _Opened:
+    header = open_header(frame)
+    dtype, body = by_code(header.code), frame[header.size : -CRC_BYTES]
+    entries: Sequence[Entry] | None
+    if header.template:
+        table_bytes = _runs_bytes(body)
+        known = next((one for one in templates if one.tag == header.template), None)
+        entries = None if known is None else entries_of(known, bytes(body[:table_bytes]))
+    else:
+        entries, table_bytes = read_table(body)
+    payload = body[table_bytes:]
+    if entries is None:
+        return _Opened(header, dtype, None, payload, table_bytes, len(payload))
+    if not header.coded:
+        return _Opened(header, dtype, _slots(dtype, entries, payload), payload, table_bytes, len(payload))
+    inflated = Inflated(payload)
+    setup = inflated.take(dtype.setup_bytes)
+    dtype.check_setup(setup)
+    places = _places(entries, setup)
+    values = inflated.take(sum(dtype.size_bytes(slot) for slot in places.values()))
+    inflated.end()
+    return _Opened(header, dtype, places, memoryview(setup + values), table_bytes, len(payload))
+
+
+def _runs_bytes(data: memoryview) -> int:
+    """How many bytes the runs take that `data` starts with."""
+    cursor = Cursor(data)
+    for _ in range(2 * cursor.varint()):
+        cursor.varint()
+    return cursor.at
+
+
+def _places(entries: Sequence[Entry], setup: bytes) -> dict[str, Slot]:
+    return {name: _slot(name, shape, number, setup) for number, (name, shape) in enumerate(entries)}
+
+
+def _slots(dtype: Codec, entries: Sequence[Entry], payload: memoryview) -> dict[str, Slot]:
+    """Each tensor's place by name; FrameError unless the payload is as long as all of them."""
     needed, slots = dtype.setup_bytes, {}
     if len(payload) >= needed:
         dtype.check_setup(setup := bytes(payload[:needed]))
-        slots = _slots(entries, setup)
+        slots = _places(entries, setup)
         needed += sum(dtype.size_bytes(slot) for slot in slots.values())
     if needed != len(payload):
         raise RefusedFrameError(
@@ -189,11 +212,7 @@ def _open(frame: memoryview) -> _Opened:
             f"{len(payload)}. The sender is not this codec: encode with fed_lorac.wire.frame.encode.",
             "malformed table",
         )
-    return _Opened(dtype, tag, slots, payload, table_bytes)
-
-
-def _slots(entries: list[Entry], setup: bytes) -> dict[str, Slot]:
-    return {name: _slot(name, shape, number, setup) for number, (name, shape) in enumerate(entries)}
+    return slots
 
 
 def _unpack(name: str, slot: Slot, data: memoryview, dtype: Codec) -> Tensor:
@@ -211,22 +230,30 @@ def _unpack(name: str, slot: Slot, data: memoryview, dtype: Codec) -> Tensor:
     return torch.from_numpy(values)
 
 
-def decode(frame: bytes, *, base: str) -> dict[str, Tensor]:
+def decode(frame: bytes, *, base: str, templates: Iterable[Template] = ()) -> dict[str, Tensor]:
     """The state in a frame: float32 CPU tensors by name, sorted, each in memory of its own.
 
     Args:
         frame: any bytes whatever.
         base: fingerprint of the model that the receiver holds.
+        templates: those that a frame of version 2 may be of.
 
     Raises:
-        FrameError: the bytes are not one intact, canonical, finite frame for this base; a `RefusedFrameError` says why.
+        FrameError: the bytes are not one intact, canonical, finite frame for this base, of one of these templates or
+            with names of its own; a `RefusedFrameError` says why.
     """
-    opened = _open(memoryview(frame).cast("B"))
-    if opened.tag != base_tag(base):
+    opened = _open(memoryview(frame).cast("B"), templates)
+    if opened.header.base != base_tag(base):
         raise RefusedFrameError(
             f"A frame must be for the base that its receiver holds, tag {base_tag(base).hex()} ({base[:64]!r}); "
-            f"this one is for tag {opened.tag.hex()}. Bring the sender up to date with the rounds it missed.",
+            f"this one is for tag {opened.header.base.hex()}. Bring the sender up to date with the rounds it missed.",
             "other base",
+        )
+    if opened.slots is None:
+        raise RefusedFrameError(
+            "A frame without names must be of a template that its receiver knows; this one is of tag "
+            f"{opened.header.template.hex()}. Give decode its template, or have the sender name its tensors.",
+            "other template",
         )
     state, at = {}, opened.dtype.setup_bytes
     for name, slot in opened.slots.items():
@@ -236,32 +263,18 @@ def decode(frame: bytes, *, base: str) -> dict[str, Tensor]:
     return state
 
 
-def inspect(frame: bytes) -> FrameFacts:
-    """What a frame says of itself, for any base and without its values; FrameError as for `decode`."""
-    opened = _open(memoryview(frame).cast("B"))
-    shapes = {name: slot.shape for name, slot in opened.slots.items()}
+def inspect(frame: bytes, *, templates: Iterable[Template] = ()) -> FrameFacts:
+    """What a frame says of itself, for any base and without its values; FrameError as for `decode`, but for a template
+    that is not among these."""
+    opened = _open(memoryview(frame).cast("B"), templates)
+    header, slots = opened.header, opened.slots
     return FrameFacts(
-        VERSION, opened.dtype.name, opened.tag, len(frame), opened.table_bytes, len(opened.payload), shapes
+        header.version,
+        opened.dtype.name,
+        header.base,
+        header.template,
+        len(frame),
+        opened.table_bytes,
+        opened.payload_bytes,
+        None if slots is None else {name: slot.shape for name, slot in slots.items()},
     )
-
-
-def encode_with_feedback(
-    state: Mapping[str, Tensor],
-    lost: Mapping[str, Tensor] | None,
-    *,
-    dtype: str | Codec,
-    base: str,
-    rng: Generator,
-    topk_share: float,
-) -> tuple[bytes, dict[str, Tensor]]:
-    """The frame of `state + lost`, and what is lost now.
-
-    `lost` is empty at first; where it is None there is no feedback: nothing is added, and nothing kept. FrameError as
-    `encode`'s.
-    """
-    if lost is None:
-        return encode(state, dtype=dtype, base=base, rng=rng, topk_share=topk_share), {}
-    meant = {name: value + lost[name] if name in lost else value for name, value in state.items()}
-    frame = encode(meant, dtype=dtype, base=base, rng=rng, topk_share=topk_share)
-    arrived = decode(frame, base=base)
-    return frame, {name: value - arrived[name] for name, value in meant.items()}

@@ -17,6 +17,7 @@ Reason = Literal[
     "damaged",
     "unknown dtype",
     "other base",
+    "other template",
     "malformed table",
     "malformed payload",
     "non-finite",

@@ -6,13 +6,14 @@ A message has one record a round, or one whole model in their stead. Both ends o
 last folded round, never by a hash of folded floats, which may differ in the last bit between machines.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from flwr.app import RecordDict
 from torch import Tensor
 
 from fed_lorac.wire.billing import read_frame
 from fed_lorac.wire.frame import decode
+from fed_lorac.wire.template import Template
 
 __all__ = [
     "PERSONAL_KEY",
@@ -72,7 +73,7 @@ def read_updates(content: RecordDict) -> list[tuple[int, bytes]]:
 
 
 def unfolded(
-    updates: Iterable[tuple[int, bytes]], base: str, folded_round: int
+    updates: Iterable[tuple[int, bytes]], base: str, folded_round: int, templates: Sequence[Template] = ()
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """(round, change) of every update after `folded_round`, in order, for a camera to fold one by one.
 
@@ -82,11 +83,12 @@ def unfolded(
         updates: (round, frame) in any order, as from `read_updates`.
         base: fingerprint of the base model.
         folded_round: the last round that this camera has folded, 0 at first.
+        templates: what frames without names may be of (`FrameSpec.templates`).
 
     Raises:
         FrameError: a frame is not intact, or not for the base that the camera has by then.
     """
     for round, frame in sorted(updates):
         if round > folded_round:
-            yield round, decode(frame, base=global_fingerprint(base, folded_round))
+            yield round, decode(frame, base=global_fingerprint(base, folded_round), templates=templates)
             folded_round = round

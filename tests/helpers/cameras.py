@@ -80,6 +80,7 @@ def served(
     quorum: int = 1,
     draw: Callable[[int], Sequence[int]] | None = None,
     weather_of: Callable[[int], int] | None = None,
+    link: Callable[[int], str] = lambda camera: "",
     **own: Any,
 ) -> FrameStrategy:
     """A strategy of this kind with settings of its `own`, over frames of these cameras."""
@@ -88,7 +89,7 @@ def served(
         FrameSpec(BASE, shapes, template, scale, template_of=template_of),
         codec=DownlinkCodec(dtype),
         seed=seed,
-        rules=FleetRules(quorum=quorum, roster=roster(cameras), draw=draw),
+        rules=FleetRules(quorum=quorum, roster=roster(cameras), draw=draw, link=link),
         weather_of=weather_of,
     )
 

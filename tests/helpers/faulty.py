@@ -14,6 +14,7 @@ from flwr.app import Message
 from small_runs import rounds_run
 from torch import Tensor
 
+from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.handlers import FleetApp
 from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.client.state import GlobalModel
@@ -44,8 +45,11 @@ class FaultyApp(FleetApp):
         replies = super().answer(requests, shared)
         for reply, fault in zip(replies, faults, strict=True):
             if fault in WRONG:
-                frame = read_frame(reply.message.content.array_records["arrays"])
-                wrong = WRONG[fault](frame, self._experiment.base.fingerprint, shared.round)
+                base = self._experiment.base.fingerprint
+                sent = read_frame(reply.message.content.array_records["arrays"])
+                state = decode(sent, base=shared.fingerprint(base), templates=frame_spec(self._experiment).templates)
+                named = encode(state, dtype="fp32", base=shared.fingerprint(base))
+                wrong = WRONG[fault](named, base, shared.round)
                 reply.message.content["arrays"] = frame_record(wrong)
         return replies
 

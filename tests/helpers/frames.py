@@ -19,6 +19,7 @@ from fed_lorac.wire.codecs.codecs import CODECS
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.layout import CRC_BYTES, HEADER_BYTES, pack_table
 from fed_lorac.wire.refusals import RefusedFrameError
+from fed_lorac.wire.template import Template
 
 BASE = "5f1a:round 3"
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -98,6 +99,8 @@ def _tensor_bytes(dtype: str, name: str, shape: tuple[int, ...], topk_share: flo
 
 def sealed(body: bytes) -> bytes:
     """A frame whose length and checksum are right, whatever else is wrong with it."""
+    if body[:1] == b"\2":  # of version 2, which does not say how long it is
+        return body + struct.pack("<I", zlib.crc32(body))
     body = body[:14] + struct.pack("<I", len(body) + CRC_BYTES) + body[18:]
     return body + struct.pack("<I", zlib.crc32(body))
 
@@ -106,9 +109,9 @@ def with_table(table: bytes, payload: bytes = b"") -> bytes:
     return sealed(encode({}, dtype="fp32", base=BASE)[:HEADER_BYTES] + table + payload)
 
 
-def reason(frame: bytes, base: str = BASE) -> str:
+def reason(frame: bytes, base: str = BASE, templates: Sequence[Template] = ()) -> str:
     with pytest.raises(FrameError) as caught:
-        decode(frame, base=base)
+        decode(frame, base=base, templates=templates)
     assert isinstance(caught.value, RefusedFrameError)
     return caught.value.reason
 

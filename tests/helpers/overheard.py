@@ -9,12 +9,15 @@ from flwr.app import Message, MessageType
 from small_runs import rounds_run
 from torch import Tensor
 
+from fed_lorac.client.agreement import frame_spec
 from fed_lorac.config import Config
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.simulation.engines import Fleet
 from fed_lorac.wire.billing import read_frame
 from fed_lorac.wire.frame import decode
+from fed_lorac.wire.template import Template
 from fed_lorac.wire.updates import PERSONAL_KEY, read_updates
 
 __all__ = ["Overheard", "overheard"]
@@ -26,6 +29,7 @@ class Overheard:
 
     sent: dict[tuple[str, int], list[Message]] = field(default_factory=dict)
     replies: dict[tuple[str, int], list[Message]] = field(default_factory=dict)
+    templates: tuple[Template, ...] = ()
 
     def frames(self, round: int) -> dict[int, bytes]:
         """Camera -> the frame that it sent in a round."""
@@ -41,7 +45,10 @@ class Overheard:
             for reply in self.replies[MessageType.TRAIN, round]
         ]
         frames = self.frames(round).items()
-        return [(k, decode(frame, base=tag), n / sum(examples)) for (k, frame), n in zip(frames, examples, strict=True)]
+        return [
+            (k, decode(frame, base=tag, templates=self.templates), n / sum(examples))
+            for (k, frame), n in zip(frames, examples, strict=True)
+        ]
 
     def updates(self) -> dict[int, bytes]:
         """Round -> the update that was sent of it."""
@@ -62,7 +69,7 @@ class Overheard:
 
 def overheard(config: Config, out: Path) -> Overheard:
     """Run a config in this process, into the folder `out`."""
-    heard = Overheard()
+    heard = Overheard(templates=frame_spec(build_experiment(config)).templates)
     with task_identity(), closing(Fleet(config)) as fleet:
         _listen(fleet.grid, heard)
         rounds_run(fleet.grid, config, out, memories=fleet)

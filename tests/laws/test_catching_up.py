@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from fed_lorac.errors import FrameError
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.wire.billing import MessageSize
 from fed_lorac.wire.updates import read_updates, unfolded
 from strategies.merged import MergedFedAvg
 
@@ -57,6 +58,32 @@ def test_a_camera_that_confirmed_nothing_gets_it_again_and_is_billed():
     assert strategy.report.down[2].frame_bytes == 2 * first + len(strategy.updates[1].frame)
     assert strategy.report.updates_sent == 1 + 4
     assert strategy.confirmed == {0: 2, 1: 2, 2: 2}
+
+
+def test_multicast_sends_the_update_once_a_link_and_the_rest_to_each():
+    """Five cameras on two links; one of them missed a round, and is sent that and the new one by itself."""
+    strategy = merged(5, link=lambda camera: "lte-m" if camera < 3 else "nb-iot-nb2")
+    train(strategy, 1, {camera: 4 for camera in range(5)})
+    tell(strategy, 1, deaf=[2])
+    train(strategy, 2, {camera: 4 for camera in (0, 1, 3, 4)})
+    asked = sum(size.message_bytes for size in strategy.report.down.values())
+    tell(strategy, 2)
+    report, update = strategy.report, len(strategy.updates[1].frame)
+    assert report.caught_up[1] == 1 + 4 and report.caught_up[2] == 1 and report.repeats == 2
+    assert report.repeated.frame_bytes == 2 * update
+    alone = report.repeated.message_bytes // 2
+    sent = sum(size.message_bytes for size in report.down.values()) - report.repeated.message_bytes
+    both = report.down[2].message_bytes - asked + sum(report.down[c].message_bytes - alone for c in (0, 1, 3, 4))
+    assert sent == asked + 2 * alone + both
+    tell(strategy, 2)
+    assert report.repeats == 2  # nothing is lacking any more
+
+
+def test_nothing_is_saved_where_each_camera_has_a_link_of_its_own():
+    strategy = merged(3, link=str)
+    train(strategy, 1, {0: 4, 1: 5, 2: 6})
+    tell(strategy, 1)
+    assert strategy.report.repeats == 0 and strategy.report.repeated == MessageSize()
 
 
 def test_a_counted_frame_confirms_what_its_base_has_folded():

@@ -1,4 +1,4 @@
-"""Laws of int8 and int4: unbiased, within one step, a grid for each rank component."""
+"""Laws of int8, int4 and int2: unbiased, within one step, a grid for each rank component."""
 
 import struct
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from fed_lorac.seeds import stream
 from fed_lorac.wire.codecs.quantize import pack_rounded, unpack_rounded
-from fed_lorac.wire.frame import decode, payload_bytes
-from fed_lorac.wire.layout import Slot, component_axis
+from fed_lorac.wire.frame import component_axis, decode, payload_bytes
+from fed_lorac.wire.layout import Slot
 
 BITS = pytest.mark.parametrize("dtype", ["int8", "int4"])
-TOP = {"int8": 255, "int4": 15}
+TOP = {"int8": 255, "int4": 15, "int2": 3}
 
 matrices = hnp.arrays(
     np.float32,

@@ -7,22 +7,25 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import pytest
 import torch
-from cameras import BASE, TEMPLATE, answer, frame, reply, roster, state
+from cameras import BASE, SHAPES, TEMPLATE, answer, frame, reply, roster, state
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
 from fed_lorac.aggregation.delta_sum import State
 from fed_lorac.server.replies import Reply, ReplyCollector, mean_metrics
+from fed_lorac.server.strategy import FrameSpec
 from fed_lorac.wire.billing import MessageSize, frame_record, message_bytes
 from fed_lorac.wire.frame import encode, inspect
+from fed_lorac.wire.template import template_of
 from fed_lorac.wire.updates import global_fingerprint
 
 NOW = global_fingerprint(BASE, 3)
+SPEC = FrameSpec(BASE, SHAPES, TEMPLATE)
 GOOD = frame(1, 3)
 
 
 def judged(messages: Iterable[Message], cameras: int, drawn: Iterable[int]) -> tuple[list[Reply], list[State]]:
-    collector = ReplyCollector(roster(cameras), drawn, NOW, lambda camera: TEMPLATE)
+    collector = ReplyCollector(roster(cameras), drawn, NOW, lambda camera: TEMPLATE, templates=SPEC.templates)
     states = [state for _, state, _ in collector.states(messages)]
     return list(collector.verdicts.values()), states
 
@@ -158,8 +161,26 @@ def test_a_state_is_handed_out_as_soon_as_those_drawn_before_it_have_come():
             taken += 1
             yield reply(camera, answer(frame(camera, 3)))
 
-    states = ReplyCollector(roster(4), range(4), NOW, lambda camera: TEMPLATE).states(arriving())
+    states = ReplyCollector(roster(4), range(4), NOW, lambda camera: TEMPLATE, templates=SPEC.templates).states(
+        arriving()
+    )
     assert [taken for _ in states] == [1, 3, 3, 4]
+
+
+def test_a_frame_without_names_counts_like_one_with_them():
+    short = encode(state(1), dtype="fp32", base=NOW, templates=SPEC.templates)
+    (named, states), (found, others) = (judged([reply(1, answer(one))], 3, [1]) for one in (GOOD, short))
+    assert found[0].counted and found[0].size.payload_bytes == named[0].size.payload_bytes
+    assert found[0].size.frame_bytes == len(short) == named[0].size.payload_bytes + 19 < len(GOOD)
+    assert all(torch.equal(states[0][name], others[0][name]) for name in TEMPLATE)
+
+
+def test_a_frame_of_a_template_that_nobody_agreed_on_is_refused():
+    other = template_of({"conv.weight": (1, 2)})
+    short = encode({"conv.weight": torch.ones(1, 2)}, dtype="fp32", base=NOW, templates=[other])
+    [verdict] = judged([reply(1, answer(short))], 3, [1])[0]
+    assert (verdict.counted, verdict.reason) == (False, "other template")
+    assert verdict.size.payload_bytes == 8
 
 
 def test_the_first_reply_counts_and_a_second_is_ignored_and_billed():

@@ -12,7 +12,7 @@ from fed_lorac.adapters.deltas import fold
 from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.adapters.norm_affine import NormAffine
 from fed_lorac.adapters.parts import Parts
-from fed_lorac.client.shapes import uplink_template
+from fed_lorac.client.agreement import uplink_template
 from fed_lorac.config import Config, load_config
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import build_experiment

@@ -13,8 +13,8 @@ from frames import BASE
 from small_runs import rounds_run, rows, tiny
 from torch import Tensor
 
+from fed_lorac.client.agreement import uplink_template
 from fed_lorac.client.app import make_client_app
-from fed_lorac.client.shapes import uplink_template
 from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config
 from fed_lorac.config.compatibility import fixed_basis
@@ -25,9 +25,10 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import record_of, task_identity
 from fed_lorac.seeds import stream
 from fed_lorac.simulation.engines import run
-from fed_lorac.wire.frame import decode, encode, encode_with_feedback
+from fed_lorac.wire.feedback import encode_with_feedback
+from fed_lorac.wire.frame import decode, encode
 
-LOSSY = ["bf16", "int8", "int4", "drive", "topk"]
+LOSSY = ["bf16", "int8", "int4", "int2", "drive", "topk"]
 FULL = {"adapter__method": "full", "strategy__name": "fedavg", "local__lr": 0.02}
 
 # The sum of what arrives

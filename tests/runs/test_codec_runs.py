@@ -6,11 +6,12 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
 from frames import formula_bytes
 from safetensors.torch import load_file
 from small_runs import rows, tiny
 
-from fed_lorac.client.shapes import uplink_template
+from fed_lorac.client.agreement import frame_spec, uplink_template
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.build_strategy import full_messages
@@ -39,11 +40,14 @@ def test_a_run_ends_finite_and_its_ledger_bills_the_formula(dtype: str, method: 
     found = json.loads((tmp_path / "run/summary.json").read_text())
     assert math.isfinite(found["adapted_accuracy"]) and found["adapted_accuracy"] > 0
     assert all(t.isfinite().all() for t in load_file(tmp_path / "run/model.safetensors").values())
-    up = formula_bytes(dtype, uplink_template(build_experiment(config)), 0.1)
+    known = frame_spec(build_experiment(config))
+    up = formula_bytes(dtype, known.template, 0.1)
     for row in rows(tmp_path / "run/rounds.jsonl"):
         assert row["cameras_counted"] == 3
         assert row["uplink_payload_bytes"] == 3 * up
-        update = inspect((tmp_path / f"run/checkpoints/update-{row['round']:06d}.frame").read_bytes())
+        frame = (tmp_path / f"run/checkpoints/update-{row['round']:06d}.frame").read_bytes()
+        update = inspect(frame, templates=known.templates)
+        assert update.shapes is not None and len(frame) - update.payload_bytes <= 32
         assert update.dtype == dtype
         assert row["downlink_payload_bytes"] == 4 * formula_bytes(dtype, update.shapes, 0.1)
         assert row["downlink_frame_bytes"] == 4 * update.frame_bytes
@@ -67,7 +71,7 @@ def test_the_bytes_given_for_full_fine_tuning_are_those_it_really_sends_under_th
     run(config, tmp_path / "full", Watch())
     [row] = rows(tmp_path / "full/rounds.jsonl")
     said = full_messages(build_experiment(tiny()), config.codec)
-    assert row["uplink_message_bytes"] == 3 * said.up == row["full_uplink_message_bytes"]
+    assert row["uplink_message_bytes"] == 3 * said.up.message_bytes == row["full_uplink_message_bytes"]
     assert row["downlink_message_bytes"] == row["full_downlink_message_bytes"]
 
 
@@ -88,3 +92,18 @@ def test_workers_change_no_byte_of_rounded_frames(tmp_path: Path) -> None:
         assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes(), file
     summaries = [json.loads((tmp_path / w / "summary.json").read_text()) for w in "12"]
     assert summaries[0]["adapted_accuracy"] == summaries[1]["adapted_accuracy"]
+
+
+@pytest.mark.parametrize("dtype", ["int4", "topk"])
+def test_entropy_coding_moves_no_value_of_a_run_and_is_billed(dtype: str, tmp_path: Path) -> None:
+    found = {}
+    for on in (False, True):
+        config = tiny(run__rounds=1, codec__up=dtype, codec__down=dtype, codec__entropy_coding=on, **METHODS["full"])
+        run(config, tmp_path / f"{on}", Watch())
+        found[on] = rows(tmp_path / f"{on}/rounds.jsonl")[0], load_file(tmp_path / f"{on}/model.safetensors")
+    (plain, model), (coded, other) = found[False], found[True]
+    assert all(torch.equal(model[name], other[name]) for name in model)
+    for way in ("uplink", "downlink"):
+        for what in ("payload", "frame", "message"):
+            assert coded[f"{way}_{what}_bytes"] < plain[f"{way}_{what}_bytes"]
+        assert coded[f"full_{way}_message_bytes"] == plain[f"full_{way}_message_bytes"]

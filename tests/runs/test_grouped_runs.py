@@ -7,7 +7,8 @@ import pytest
 from safetensors import safe_open
 from small_runs import rows, tiny
 
-from fed_lorac.client.shapes import one_after_another, uplink_template
+from fed_lorac.client.agreement import uplink_template
+from fed_lorac.client.shapes import one_after_another
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run

@@ -14,6 +14,7 @@ from fed_lorac.experiment.build import build_experiment
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.build_strategy import strategy_of
 from fed_lorac.simulation.engines import run
+from fed_lorac.simulation.plan import configs_of, sizes_of
 
 AUTO = {"adapter__layers": "auto", "adapter__budget_bytes": 4000}
 
@@ -115,6 +116,14 @@ def test_a_budget_that_is_too_small_is_refused_before_the_first_round() -> None:
     config = tiny(adapter__layers="auto", adapter__budget_bytes=1000)
     with pytest.raises(ConfigError, match=r"got 1,000: with the smallest, .* are not the layer's"):
         strategy_of(build_experiment(config))
+
+
+def test_a_plan_does_not_guess_what_a_server_will_choose() -> None:
+    config = tiny(**AUTO)
+    methods, left_out = configs_of(config, ("own", "lora-xs"))
+    own, other = sizes_of(build_experiment(config), methods)
+    assert not left_out and own.startswith("own: its layers are chosen in the run, for 4,000 bytes")
+    assert not isinstance(other, str)
 
 
 def test_a_budget_is_for_layers_that_are_chosen() -> None:

@@ -47,7 +47,7 @@ def frames_said(heard: Overheard, *, rotates: bool) -> list[Dense]:
     """What the updates of a run say, with the run's A drawn by hand."""
     found, before = [], 0
     for round, frame in sorted(heard.updates().items()):
-        state = decode(frame, base=global_fingerprint(base_of_run(), before))
+        state = decode(frame, base=global_fingerprint(base_of_run(), before), templates=heard.templates)
         found.append(by_hand("ffa-lora-c", state, round if rotates else 0, rank=1, seed=0))
         before = round
     return found

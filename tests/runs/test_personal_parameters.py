@@ -17,6 +17,7 @@ from small_runs import rounds_run, rows, tiny
 from torch import Tensor, nn
 
 from fed_lorac.adapters.deltas import dense_delta, join_deltas
+from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.app import make_client_app
 from fed_lorac.client.handlers import FleetApp
 from fed_lorac.client.state import ClientState, GlobalModels
@@ -125,15 +126,15 @@ def by_hand(folder: Path, camera: int) -> dict[str, Tensor]:
     experiment, base = build_experiment(config), summary["base"]["fingerprint"]
     assert kept is not None and experiment.base.fingerprint == base
     weights = {n: t.numpy().astype(np.float64) for n, t in experiment.base.model.state_dict().items()}
-    folded = 0
+    folded, known = 0, frame_spec(experiment).templates
     for number, frame in sorted(kept.updates.items()):
-        _add(weights, decode(frame, base=global_fingerprint(base, folded)), 1.0)
+        _add(weights, decode(frame, base=global_fingerprint(base, folded), templates=known), 1.0)
         folded = number
     own = ClientState.read(record_of(kept.tensors[f"node {1000 + camera}"].numpy().tobytes())).personal_frame
     a = config.adapter
     _add(
         weights,
-        decode(own, base=personal_fingerprint(base)),
+        decode(own, base=personal_fingerprint(base), templates=known),
         1.0 if summary["strategy"] == "clustered" else a.alpha / max(a.ranks),
     )
     return {name: torch.from_numpy(value) for name, value in weights.items()}

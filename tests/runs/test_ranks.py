@@ -32,6 +32,7 @@ from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.aggregation.aggregators import ClippedMean, Median, TrimmedMean
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
 from fed_lorac.aggregation.server_optimizers import Adam
+from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.local_update import local_updates
 from fed_lorac.client.state import ClientState, GlobalModel, fold_updates, initial_state
 from fed_lorac.config import Config
@@ -45,6 +46,7 @@ from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.strategy import Strategy
 from fed_lorac.simulation.engines import run
 from fed_lorac.wire.frame import decode, encode, inspect
+from fed_lorac.wire.template import Template
 from fed_lorac.wire.updates import global_fingerprint, personal_fingerprint
 from strategies.clustered import ClusteredFedAvg
 from strategies.factor_fedavg import FactorFedAvg
@@ -158,9 +160,12 @@ class ByHand:
         return float(np.sqrt(np.mean(np.square(lost))))
 
 
-def product(frame: bytes, base: str = BASE, scale: float = SCALE) -> dict[str, np.ndarray]:
+def product(
+    frame: bytes, base: str = BASE, scale: float = SCALE, templates: Sequence[Template] = ()
+) -> dict[str, np.ndarray]:
     """The products that a camera's own factors make, by layer, in their view."""
-    own = {key: t.numpy().astype(np.float64) for key, t in decode(frame, base=personal_fingerprint(base)).items()}
+    state = decode(frame, base=personal_fingerprint(base), templates=templates)
+    own = {key: t.numpy().astype(np.float64) for key, t in state.items()}
     return {key[:-2]: scale * own[f"{key[:-2]}.B"] @ own[key] for key in own if key.endswith(".A")}
 
 
@@ -370,7 +375,7 @@ def test_each_camera_is_sent_the_truncated_mean(heard: tuple[Path, Overheard, Ex
     for round in (1, 2):
         mean = means(heard, round)
         for camera, frame in messages.own(round).items():
-            for name, found in product(frame, experiment.base.fingerprint).items():
+            for name, found in product(frame, experiment.base.fingerprint, templates=messages.templates).items():
                 k = experiment.base.model.get_parameter(f"{name}.weight").shape[-1]
                 expected = nearest(mean[name], rank_rows(rank_in_run(camera), k, "r*k"))
                 assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(mean[name]), (round, camera, name)
@@ -382,10 +387,16 @@ def test_the_ledger_says_the_root_mean_square_of_what_ranks_leave_out(
     folder, messages, experiment = heard
     for round, row in enumerate(rows(folder / "rounds.jsonl"), 1):
         mean, base = means(heard, round), experiment.base.fingerprint
-        dense = decode(messages.updates()[round], base=global_fingerprint(base, round - 1))
+        dense = decode(
+            messages.updates()[round], base=global_fingerprint(base, round - 1), templates=messages.templates
+        )
         size = sum(float(np.linalg.norm(m)) ** 2 for m in (*mean.values(), *(t.numpy() for t in dense.values())))
         lost = [
-            sum(float(np.linalg.norm(mean[name] - found)) ** 2 for name, found in product(frame, base).items()) / size
+            sum(
+                float(np.linalg.norm(mean[name] - found)) ** 2
+                for name, found in product(frame, base, templates=messages.templates).items()
+            )
+            / size
             for frame in messages.own(round).values()
         ]
         assert len(lost) == 4 and row["aggregation_error"] == pytest.approx(math.sqrt(sum(lost) / 4), rel=1e-4)
@@ -437,7 +448,9 @@ def test_training_begins_with_the_product_sent_and_draws_the_missing_rows(camera
     base = experiment.base.fingerprint
     told = ClientState().with_personal(encode(own, dtype="fp32", base=personal_fingerprint(base)))
     found = decode(
-        local_updates(experiment, GlobalModel(), 5, {camera: told})[camera].frame, base=global_fingerprint(base, 0)
+        local_updates(experiment, GlobalModel(), 5, {camera: told})[camera].frame,
+        base=global_fingerprint(base, 0),
+        templates=frame_spec(experiment).templates,
     )
     fresh = torch_stream(config.run.seed, "adapter", 5)
     for name, module in experiment.base.model.named_modules():
@@ -477,7 +490,7 @@ def test_the_model_and_each_cameras_part_of_it_are_written(heard: tuple[Path, Ov
         assert np.allclose(weight.numpy() + change(adapter, name, weight.shape), expected, atol=1e-6)
         for camera, frame in messages.own(2).items():
             part = change(cameras, f"own-{int(cameras[f'own.camera-{camera}'])}.{name}", weight.shape)
-            has = weight.numpy() + product(frame, base)[stem].reshape(weight.shape)
+            has = weight.numpy() + product(frame, base, templates=messages.templates)[stem].reshape(weight.shape)
             assert np.allclose(model[name].numpy() + part, has, atol=1e-6)
 
 

@@ -23,6 +23,7 @@ from fed_lorac.studies.definition import Trial
 from fed_lorac.studies.folder import StudyFolder
 from fed_lorac.studies.read import parse_study
 from fed_lorac.studies.watch import StudyWatch
+from fed_lorac.studies.weighing import bytes_in_words
 
 do = conduct_room._do
 SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
@@ -115,6 +116,21 @@ def test_arms_over_one_fleet_are_tested_camera_by_camera(done: fl.StudyResult) -
     assert study._repr_html_().count("<tr>") == 1 + len(rows)
     with pytest.raises(ConfigError, match="tested against one of them: full, lora-c; got 'rank'"):
         study.table(against="rank")
+
+
+def test_bytes_are_known_before_anything_is_run(done: fl.StudyResult, tmp_path: Path) -> None:
+    trials = parse_study("s", STUDY, tmp_path).trials()
+    said, runs = bytes_in_words(trials), done.runs.set_index("run")
+    assert len(said) == len(trials) == 6
+    for trial in trials:
+        row, words = runs.loc[trial.digest], said[trial.digest]
+        total, share = int(words.split()[0].replace(",", "")), float(words.split()[2].removesuffix("%")) / 100
+        assert total == pytest.approx(row.total_bytes, rel=2e-3) and share == pytest.approx(
+            row.share_of_full_fp32, rel=0.01
+        )
+    absent = {**STUDY, "settings": {**SETTINGS, "data.name": "folder", "data.root": str(tmp_path / "none")}}
+    for words in bytes_in_words(parse_study("s", absent, tmp_path).trials()).values():
+        assert words.startswith("bytes not known: ") and "none" in words
 
 
 def test_tuning_chooses_the_most_accurate_value_of_each_arm(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from small_runs import rows, tiny
 from torch import Tensor
 
 from fed_lorac.api.result import load_run
+from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.local_update import LocalUpdate, local_updates
 from fed_lorac.client.state import ClientState, GlobalModel
 from fed_lorac.config import Config, load_config
@@ -58,7 +59,7 @@ def test_no_label_reaches_a_camera_that_has_none(objective: str) -> None:
     experiment = build_experiment(tiny(**SHIPPED, local__objective=objective, local__lr=0.01))
     found, other = updated(experiment), updated(permuted(experiment))
     assert frames(found) == frames(other)
-    trained = decode(found[0].frame, base=inspect_base(experiment))
+    trained = decode(found[0].frame, base=inspect_base(experiment), templates=frame_spec(experiment).templates)
     assert any(float(tensor.abs().max()) > 0 for name, tensor in trained.items() if name.endswith(".B"))
     truths = [update.observed["pseudo_label_precision"] for updates in (found, other) for update in updates.values()]
     assert truths[:2] != truths[2:]  # whoever looks on knows
@@ -99,7 +100,7 @@ def test_a_camera_that_collapses_sends_a_fresh_adapter_and_says_so(tmp_path: Pat
     config = tiny(**SHIPPED, local__objective="entropy", local__entropy__largest_class=0.01, run__rounds=1)
     experiment = build_experiment(config)
     for update in updated(experiment).values():
-        state = decode(update.frame, base=inspect_base(experiment))
+        state = decode(update.frame, base=inspect_base(experiment), templates=frame_spec(experiment).templates)
         assert update.observed["collapsed"] and update.num_examples == 50
         assert all(not tensor.any() for name, tensor in state.items() if not name.endswith(".A"))
     run(config, tmp_path / "run", Watch())

@@ -16,7 +16,10 @@ from fed_lorac.errors import FrameError
 from fed_lorac.runtime.flower_private import SERVER_NODE_ID, fixed_message, task_identity
 from fed_lorac.wire.billing import (
     FRAME_KEY,
+    FullMessages,
     MessageSize,
+    Reference,
+    Told,
     frame_record,
     full_message,
     message_bytes,
@@ -187,3 +190,15 @@ def test_the_full_message_carries_every_parameter(dtype: str, size: int) -> None
 def test_the_full_message_of_a_state_dict_with_counters_is_refused() -> None:
     with pytest.raises(FrameError, match="num_batches_tracked"):
         full_message(nn.BatchNorm2d(8).state_dict(), "fp32")
+
+
+def test_full_fine_tuning_under_multicast_is_told_once_a_link() -> None:
+    """Ten cameras on two links; nine lack the round's update and one lacks three."""
+    up, down, ask, whole = (MessageSize(size, size + 1, size + 2) for size in (50, 100, 5, 1_000))
+    full = FullMessages(up, down, ask, whole)
+    columns = Reference(full, full).columns(asked=4, answered=3, told=Told({0: 4, 1: 9, 3: 1}, repeats=7))
+    for name in ("full", "full_fp32"):
+        assert columns[f"{name}_uplink_payload_bytes"] == 3 * 50
+        assert columns[f"{name}_downlink_message_bytes"] == 4 * 7 + 9 * 102 + 3 * 102
+        assert columns[f"{name}_multicast_downlink_message_bytes"] == 4 * 7 + 2 * 102 + 3 * 102
+        assert columns[f"{name}_multicast_downlink_frame_bytes"] == 4 * 6 + 2 * 101 + 3 * 101

@@ -14,7 +14,7 @@ from small_runs import ROOT
 
 from fed_lorac import registry
 from fed_lorac.api.catalogue import methods
-from fed_lorac.client.shapes import uplink_template
+from fed_lorac.client.agreement import uplink_template
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.models import build
 from fed_lorac.registry import ADAPTERS

@@ -22,6 +22,12 @@ from fed_lorac.records.ledger import Ledger, read_rows
 from fed_lorac.runtime import files, tensor_files
 
 BYTES = {f"{way}_{what}_bytes": 10 for way in ("uplink", "downlink") for what in ("payload", "frame", "message")}
+ALL_BYTES = {
+    f"{whose}{way}_{what}_bytes": 10
+    for whose in ("", "full_", "full_fp32_")
+    for way in ("uplink", "downlink", "multicast_downlink")
+    for what in ("payload", "frame", "message")
+}
 ON_AIR = {"uplink_bytes_on_air": 12, "downlink_bytes_on_air": 12}
 
 
@@ -37,12 +43,8 @@ def a_round(**changes: object) -> dict[str, object]:
         "accuracy_clean": None,
         "accuracy_source": 0.5,
         "accuracy_zero_byte": None,
-        **BYTES,
+        **ALL_BYTES,
         **ON_AIR,
-        "full_uplink_message_bytes": 100,
-        "full_downlink_message_bytes": 100,
-        "full_fp32_uplink_message_bytes": 100,
-        "full_fp32_downlink_message_bytes": 100,
         "aggregation_error": 0.0,
         "round_time_s": 2.0,
         "energy_radio_j": 4.0,

@@ -16,6 +16,7 @@ from fed_lorac.reporting.size_tables import sizes_table
 from fed_lorac.reporting.sizes import PAPER_TABLE, asked, sizes
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.wire.frame import encode
+from fed_lorac.wire.template import template_of
 
 
 def shown(*words: str) -> str:
@@ -36,7 +37,9 @@ def test_a_frame_is_as_large_without_weights_as_with_them(method: str, dtype: st
     network = build("resnet8")
     adapter = named_adapter(method=method, rank=2, alpha=4.0, rank_mode="r*k")
     adapter.attach(network, torch_stream(0, "sizes"))
-    frame = encode(adapter.read(network), dtype=dtype, base="", rng=stream(0, "weighed"))
+    state = adapter.read(network)
+    known = [template_of({name: tensor.shape for name, tensor in state.items()})]
+    frame = encode(state, dtype=dtype, base="", rng=stream(0, "weighed"), templates=known)
     found = sizes("resnet8", method, 2, "r*k", dtype=dtype)
     assert found.frame_bytes == len(frame)
     assert found.trainable_parameters == sum(p.numel() for p in network.parameters() if p.requires_grad)

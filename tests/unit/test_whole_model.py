@@ -17,7 +17,7 @@ from fed_lorac.server.fleet_strategy import FleetRules, Update
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.strategy import FrameSpec
 from fed_lorac.simulation.build_strategy import strategy_of
-from fed_lorac.wire.billing import FullMessages, frame_record
+from fed_lorac.wire.billing import FullMessages, MessageSize, frame_record
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.updates import (
     global_fingerprint,
@@ -72,8 +72,9 @@ def test_the_smaller_is_sent_and_billed(missed: int, base_values: int) -> None:
 
 
 def test_full_fine_tuning_is_billed_the_smaller_too() -> None:
-    full = FullMessages(up=10, down=100, ask=1, whole=250)
-    assert [full.told(missed) for missed in range(5)] == [0, 100, 200, 250, 250]
+    up, down, ask, whole = (MessageSize(message_bytes=size) for size in (10, 100, 1, 250))
+    full = FullMessages(up, down, ask, whole)
+    assert [full.told(missed).message_bytes for missed in range(5)] == [0, 100, 200, 250, 250]
 
 
 # Runs, whose cameras are often away

@@ -23,7 +23,10 @@ class CodecConfig(Section):
 
     section: ClassVar[str] = "codec"
     choices: ClassVar = dict.fromkeys(("up", "down"), replace(registry.CODECS, declared={"topk": Topk}))
-    under: ClassVar = {"error_feedback": When("up", lambda up: up != "fp32", "a codec that loses something")}
+    under: ClassVar = {
+        "error_feedback": When("up", lambda up: up != "fp32", "a codec that loses something"),
+        "entropy_coding": When("up", lambda up: up != "fp32", "another codec than fp32"),
+    }
     up: str = setting(
         "fp32",
         "how numbers are written on the way from camera to server",
@@ -31,6 +34,7 @@ class CodecConfig(Section):
         outside=registry.CODECS.is_outside,
     )
     error_feedback: bool = setting(False, "what the codec lost of a camera's frame is added to its next one")
+    entropy_coding: bool = setting(False, "payloads are entropy-coded, up and down, where that is smaller")
     down: str = setting(
         "fp32", "and from server to camera", choices=registry.CODECS.names, outside=registry.CODECS.is_outside
     )

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from math import inf
 
 import numpy as np
+import torch
 from numpy.random import Generator
+from torch import Tensor
 
 from fed_lorac import registry
 from fed_lorac.errors import ConfigError
@@ -17,7 +19,7 @@ from fed_lorac.wire.codecs import drive, quantize, topk
 from fed_lorac.wire.layout import Slot, Values
 from fed_lorac.wire.refusals import RefusedFrameError
 
-__all__ = ["CODECS", "OTHERS_FROM", "Codec", "by_code", "by_name"]
+__all__ = ["CODECS", "OTHERS_FROM", "Codec", "by_code", "by_name", "check_finite", "float32"]
 
 OTHERS_FROM, OTHERS_TO = 128, 255
 """Header codes of codecs that are not built in."""
@@ -136,8 +138,9 @@ TOPK = Codec(
     lambda rng, topk_share: topk.pack_share(topk_share),
     topk.check_share,
 )
+INT2 = _rounded("int2", 8, 2)
 
-CODECS: dict[str, Codec] = {row.name: row for row in (FP32, FP16, BF16, INT8, INT4, DRIVE, TOPK)}
+CODECS: dict[str, Codec] = {row.name: row for row in (FP32, FP16, BF16, INT8, INT4, INT2, DRIVE, TOPK)}
 """codec.up and codec.down -> how values travel."""
 
 
@@ -192,3 +195,41 @@ def by_code(code: int) -> Codec:
             f"A frame's dtype code must be one of {listed}; this frame says {code}. {remedy}", "unknown dtype"
         )
     return known[code]
+
+
+def float32(name: str, tensor: Tensor) -> Values:
+    """A tensor's values as contiguous float32 in CPU memory."""
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        came = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise RefusedFrameError(
+            f"A frame carries floating-point tensors only; {name!r} is {came}. Leave it out of the state "
+            "(a batch norm's num_batches_tracked, for one, stays with the camera) or convert it with .float().",
+            "not encodable",
+        )
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise RefusedFrameError(
+            f"A frame carries dense tensors that hold values; {name!r} is {tensor.layout} on {tensor.device}. "
+            "Call .to_dense(), or load the model's weights first.",
+            "not encodable",
+        )
+    return np.ascontiguousarray(tensor.to(torch.float32).numpy(force=True))
+
+
+def check_finite(name: str, tensor: Tensor, values: Values, dtype: Codec) -> None:
+    """Pass what the codec can carry; else a FrameError says what it cannot."""
+    peak = max(float(values.max(initial=0)), -float(values.min(initial=0)))
+    if peak < dtype.overflow_at:  # false for NaN
+        return
+    if not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise RefusedFrameError(
+            f"A frame carries finite numbers; {bad} of the {tensor.numel()} in {name!r} are NaN or infinite. "
+            "Has training diverged? Lower the learning rate or clip the gradient.",
+            "non-finite",
+        )
+    remedy = "Send bf16 or fp32" if dtype.overflow_at < 2.0**127 else "Scale it"
+    raise RefusedFrameError(
+        f"A number in a {dtype.name} frame must be below {min(dtype.overflow_at, 2.0**128):.6g} in magnitude; "
+        f"{name!r} holds {float(tensor.abs().max()):.6g}. {remedy}, or lower the learning rate.",
+        "overflow",
+    )

@@ -1,8 +1,8 @@
-"""Number formats of fewer bits: 16 as floats, 8 or 4 by stochastic rounding. Knows one tensor's values and how they
+"""Number formats of fewer bits: 16 as floats, 8, 4 or 2 by stochastic rounding. Knows one tensor's values and how they
 group; not names or frames. Of the latter two:
 
-    tensor = zero * groups, step * groups, codes       zero and step are bf16; a code is 8 or 4 bits; then padding
-    value  = zero + step * code                        code in 0 .. L, L = 255 or 15
+    tensor = zero * groups, step * groups, codes       zero and step are bf16; a code is 8, 4 or 2 bits; then padding
+    value  = zero + step * code                        code in 0 .. L, L = 255, 15 or 3
 
 A group is a rank component: a row of A, a column of B; a row (first axis) of any other tensor; a whole vector. `zero`
 is its least value rounded down, `step` one L-th of the way from there to its largest one, rounded up, so every value
@@ -45,7 +45,7 @@ def pack_rounded(values: Values, slot: Slot, rng: Generator, bits: int) -> bytes
     """The tensor's bytes; `rng` decides which way each value is rounded."""
     if slot.count == 0:
         return b""
-    rows, top = slot.grouped(values).astype(np.float64), (1 << bits) - 1
+    rows, top = _grouped(values, slot).astype(np.float64), (1 << bits) - 1
     zero = _bf16_down(rows.min(axis=1))
     step = _bf16_up((rows.max(axis=1) - zero) / top)
     way = np.divide(rows - zero[:, None], step[:, None], out=np.zeros_like(rows), where=step[:, None] > 0)
@@ -67,24 +67,46 @@ def unpack_rounded(data: memoryview, slot: Slot, bits: int) -> Values:
     codes = _unpacked(data[split:], slot.count, bits).reshape(slot.groups, -1)
     _check_grid(zero, step, codes)
     with np.errstate(over="ignore"):  # a forged grid: the frame is refused as not finite
-        return slot.ungrouped((zero[:, None] + step[:, None] * codes).astype(np.float32))
+        return _ungrouped((zero[:, None] + step[:, None] * codes).astype(np.float32), slot)
+
+
+def _grouped(values: Values, slot: Slot) -> Values:
+    """The values as (groups, values in one), contiguous."""
+    moved = np.moveaxis(values, slot.axis, 0) if values.ndim > 1 else values
+    return np.ascontiguousarray(moved).reshape(slot.groups, -1)
+
+
+def _ungrouped(rows: Values, slot: Slot) -> Values:
+    """The inverse of `_grouped`: values in the tensor's own order and shape."""
+    if len(slot.shape) < 2:
+        return rows.reshape(slot.shape)
+    at = slot.axis % len(slot.shape)
+    moved = (slot.shape[at], *slot.shape[:at], *slot.shape[at + 1 :])
+    return np.ascontiguousarray(np.moveaxis(rows.reshape(moved), 0, at))
 
 
 def _packed(codes: Codes, bits: int) -> bytes:
-    """Four-bit codes two a byte, the first one low; an odd one out is beside four zero bits."""
+    """Codes side by side in bytes, the first one low; the last byte is filled up with zero bits."""
     if bits == 8:
         return codes.tobytes()
-    even = np.append(codes, np.zeros(codes.size % 2, np.uint8))
-    return (even[::2] | even[1::2] << 4).tobytes()
+    each = 8 // bits
+    filled = np.append(codes, np.zeros(-codes.size % each, np.uint8)).reshape(-1, each)
+    packed: Codes = np.bitwise_or.reduce(filled << _shifts(bits), axis=1)
+    return packed.tobytes()
+
+
+def _shifts(bits: int) -> Codes:
+    """By how much each code of a byte is shifted."""
+    return np.arange(0, 8, bits, dtype=np.uint8)
 
 
 def _unpacked(data: memoryview, count: int, bits: int) -> Codes:
     raw = np.frombuffer(data, np.uint8)
     if bits == 8:
         return raw
-    codes = np.stack([raw & 15, raw >> 4], axis=1).reshape(-1)
+    codes: Codes = ((raw[:, None] >> _shifts(bits)) & np.uint8((1 << bits) - 1)).reshape(-1)
     if codes[count:].any():
-        raise malformed("the half byte after an odd number of int4 codes is zero, and this one is not")
+        raise malformed(f"what fills up the last byte of int{bits} codes is zero bits, and this is not")
     return codes[:count]
 
 

@@ -98,7 +98,10 @@ CASES = [
         "sizes of a codec that does not exist",
         lambda folder: ["sizes", "--model", "resnet8", "--dtype", "int3"],
         exit_code=2,
-        says=("A codec must be one of fp32, fp16, bf16, int8, int4, drive, topk", "got 'int3'. Did you mean 'int8'?"),
+        says=(
+            "A codec must be one of fp32, fp16, bf16, int8, int4, int2, drive, topk",
+            "got 'int3'. Did you mean 'int8'?",
+        ),
     ),
     Case(
         "sizes of a method without a rank, of every network",
