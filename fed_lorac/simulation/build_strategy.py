@@ -41,7 +41,11 @@ def strategy_of(
     config, strategy = experiment.config, experiment.config.strategy.strategy()
     fleet = experiment.fleet
     rules = FleetRules(
-        quorum=config.quorum_cameras, roster=roster, draw=fleet.drawn, away=fleet.away, link=_link_of(experiment)
+        quorum=config.quorum_cameras,
+        roster=roster,
+        draw=fleet.drawn,
+        away=fleet.away,
+        link={camera.id: camera.link for camera in fleet.cameras}.__getitem__,
     )
     if clock is not None:
         rules = replace(rules, judge=partial(judge_by_clock, clock))
@@ -58,12 +62,6 @@ def strategy_of(
     if experiment.plan.budget_bytes:
         return ChoosingStrategy(strategy, spec, _layer_choice(experiment, spec), **more)
     return FrameStrategy(strategy, spec, **more)
-
-
-def _link_of(experiment: Experiment) -> Callable[[int], str]:
-    """Camera -> its link's name."""
-    cameras = experiment.fleet.cameras
-    return lambda camera: cameras[camera].link
 
 
 def _layer_choice(experiment: Experiment, spec: FrameSpec) -> LayerChoice:
