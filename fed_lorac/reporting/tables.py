@@ -88,7 +88,7 @@ def bytes_table(summary: Mapping[str, Any]) -> RenderableType:
             continue  # no silence is owed on this link
         table.add_row(f"with the duty cycle, {link}", *(_clock(86_400 * days[arm]) for arm in ("adapter", whose)))
     if (energy := summary.get("energy", {})).get("radio_j") is not None and whose == "full_fp32":
-        own, full = (f"{energy[f'{arm}radio_j'] + energy['compute_j']:,.3g}" for arm in ("", "full_fp32_"))
+        own, full = (f"{energy[f'{arm}radio_j'] + energy['compute_j']:,.1f}" for arm in ("", "full_fp32_"))
         table.add_row("joules, a camera", own, full)
     return table
 
