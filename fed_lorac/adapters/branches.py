@@ -1,7 +1,8 @@
 """A branch on a convolution: put on, read, loaded, merged and taken off, whatever it computes. Knows networks; not
 which convolutions carry one, nor why.
 
-In a state a branch's trained tensors are "<conv>.<its name>"; what is trained beside branches is `dense`'s.
+In a state a branch's trained tensors are "<conv>.<its name>"; what is trained beside branches is dense
+(`deltas.train_dense`).
 """
 
 import copy
@@ -16,8 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.amp.autocast_mode import is_autocast_available
 
-from fed_lorac.adapters import dense
-from fed_lorac.adapters.deltas import State
+from fed_lorac.adapters.deltas import State, load_dense, read_dense, stop_dense, train_dense
 from fed_lorac.adapters.misfits import refuse_misfits, refuse_other_tensors, refuse_taken_names
 from fed_lorac.adapters.own_forward import has_own_forward, with_own_forward
 from fed_lorac.adapters.plain import copied
@@ -139,7 +139,7 @@ def attach(model: nn.Module, found: Mapping[str, tuple[type[AdaptedConv2d], Bran
     """Put branches on a plain network's convolutions, by name, and train them, the parameters `beside` and no other.
     FactorError, with nothing altered, where a convolution has a name already that a branch needs."""
     refuse_taken_names(model, {n: (*b.trained, *b.frozen, *b.settings) for n, (_, b) in found.items()})
-    dense.attach(model, beside)
+    train_dense(model, beside)
     for name, (kind, branch) in found.items():
         inject(conv_named(model, name), kind, branch)
 
@@ -188,7 +188,7 @@ def apart(conv: nn.Conv2d, kind: type[AdaptedConv2d], branch: Branch) -> Adapted
 def read_state(model: nn.Module) -> dict[str, Tensor]:
     """All branches' trained tensors, "<conv>.<name>", and the deltas of what is trained beside, sorted by name."""
     own = {f"{name}.{k}": t for name, layer in adapted_layers(model).items() for k, t in layer.read_own().items()}
-    return dict(sorted((dense.read_state(model) | own).items()))
+    return dict(sorted((read_dense(model) | own).items()))
 
 
 @torch.no_grad()
@@ -198,7 +198,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     layers = adapted_layers(model)
     own = {name: {k: state[f"{name}.{k}"] for k in layer.branch_trained} for name, layer in layers.items()}
     taken = {f"{name}.{k}" for name, tensors in own.items() for k in tensors}
-    dense.load_state(model, {name: tensor for name, tensor in state.items() if name not in taken})
+    load_dense(model, {name: tensor for name, tensor in state.items() if name not in taken})
     for name, layer in layers.items():
         layer.load_own(own[name])
 
@@ -207,7 +207,7 @@ def detach(model: nn.Module) -> None:
     """Branches off, in place, and what was trained beside them back to where it began."""
     for layer in adapted_layers(model).values():
         remove_branch(layer)
-    dense.detach(model)
+    stop_dense(model)
 
 
 @torch.no_grad()
@@ -217,7 +217,7 @@ def merged(model: nn.Module) -> nn.Module:
     for layer in adapted_layers(copy_of).values():
         layer.weight.copy_(layer.effective_weight(layer.own()))
         remove_branch(layer)
-    dense.detach(copy_of, keep=True)
+    stop_dense(copy_of, keep=True)
     return copy_of
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters import branches, dense
+from fed_lorac.adapters import branches
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.branches import (
     AdaptedConv2d,
@@ -25,7 +25,7 @@ from fed_lorac.adapters.branches import (
     conv_named,
     deltas_of,
 )
-from fed_lorac.adapters.deltas import State, ToDelta, set_tensors
+from fed_lorac.adapters.deltas import State, ToDelta, restart_dense, set_tensors
 from fed_lorac.adapters.ends import Ends
 from fed_lorac.adapters.targets import ALL_LAYERS, branch_targets, named_by
 from fed_lorac.runtime.settings import setting
@@ -107,7 +107,7 @@ class ConvAdapter(Ends, Adapter):
     def restart(self, model: nn.Module, weights: State, generator: torch.Generator) -> None:
         """Other weights, and branches that are drawn again; this adapter is fitted (`fit_to`)."""
         set_tensors(model, weights)
-        dense.restart(model)
+        restart_dense(model)
         self.redraw(adapted_layers(model), generator)
 
     def redraw(self, layers: Mapping[str, AdaptedConv2d], generator: torch.Generator) -> None:

@@ -1,17 +1,18 @@
 """Deltas: what is added to a network's tensors, as a state says it. Knows states, names and shapes; not cameras.
 
 A state is a flat dict. "<name>.A" beside "<name>.B" is a factor pair: the delta of "<name>.weight" is
-`scale * reshape(B @ A)`. Any other key is the dense delta of the tensor of that very name, never scaled.
+`scale * reshape(B @ A)`. Any other key is the dense delta of the tensor of that very name, never scaled. THE way to
+train parameters as they are stands here too (`train_dense`): the first convolution, the classifier, all of a network.
 """
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.algebra.factors import check_pair, delta, stack
-from fed_lorac.adapters.plain import carrier
+from fed_lorac.adapters.plain import DENSE_NOTE, carrier
 from fed_lorac.errors import FactorError
 
 __all__ = [
@@ -24,8 +25,16 @@ __all__ = [
     "fold",
     "is_delta_already",
     "join_deltas",
+    "load_dense",
     "pair_of",
+    "read_dense",
+    "restart_dense",
+    "set_tensors",
+    "stop_dense",
+    "train_dense",
 ]
+
+_FLAGS = "_dense_flags"  # the attribute of a network with what was trained before `train_dense`
 
 State = Mapping[str, Tensor]
 
@@ -148,3 +157,70 @@ def set_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     own = model.state_dict()
     own.update(tensors)  # in place: some networks load only what they have stamped themselves
     model.load_state_dict(own)
+
+
+# Parameters that are trained as they are: their dense deltas since `train_dense` are the state
+
+
+def train_dense(model: nn.Module, names: Collection[str]) -> None:
+    """Train these parameters and no other from here on, in place; deltas count from the current values.
+
+    The network is plain, as `plain.check_plain` says. FactorError, with nothing altered, for a name that means another
+    thing in a state.
+    """
+    if pairs := sorted(name for name in names if name.endswith((".A", ".B"))):
+        raise FactorError(
+            "In a state a name that ends in .A or .B is a factor of a pair; this network has a parameter "
+            f"{pairs[0]!r}, whose own delta would be read as one. Rename it."
+        )
+    setattr(model, _FLAGS, {name: p.requires_grad for name, p in model.named_parameters()})
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+        parameter.grad = None  # an optimizer would still move a frozen weight by a gradient left over
+    trained = {name: p.detach().clone() for name, p in model.named_parameters() if name in names}
+    setattr(model, DENSE_NOTE, trained)
+
+
+def restart_dense(model: nn.Module) -> None:
+    """Deltas count from the present values."""
+    before = _before(model)
+    before |= {name: model.get_parameter(name).detach().clone() for name in before}
+
+
+@torch.no_grad()
+def stop_dense(model: nn.Module, *, keep: bool = False) -> None:
+    """Back to the values, and which were trained, of before `train_dense`, in place; with `keep` the values stay."""
+    before = _before(model)
+    for name, value in before.items() if not keep else ():
+        model.get_parameter(name).copy_(value).grad = None
+    flags = getattr(model, _FLAGS)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(flags[name])
+    delattr(model, DENSE_NOTE)
+    delattr(model, _FLAGS)
+
+
+def read_dense(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> delta since `train_dense`: float32, contiguous, on the CPU, sorted by name."""
+    pairs = {name: (model.get_parameter(name).detach(), before) for name, before in sorted(_before(model).items())}
+    return {name: (now - before.to(now)).to("cpu", torch.float32).contiguous() for name, (now, before) in pairs.items()}
+
+
+@torch.no_grad()
+def load_dense(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Set every trained parameter to its value at `train_dense` plus its delta; FactorError where names differ."""
+    before = _before(model)
+    if state.keys() != before.keys():
+        odd = sorted(state.keys() ^ before.keys())[:3]
+        raise FactorError(
+            f"A state has every trained parameter, nothing else; differs in {odd}. Is it another method's, or model's?"
+        )
+    for name, value in before.items():
+        model.get_parameter(name).copy_(value + state[name].to(value))
+
+
+def _before(model: nn.Module) -> dict[str, Tensor]:
+    if not hasattr(model, DENSE_NOTE):
+        raise FactorError("A state counts from attach; this network carries no adapter. Attach one first.")
+    before: dict[str, Tensor] = getattr(model, DENSE_NOTE)
+    return before

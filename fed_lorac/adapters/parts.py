@@ -15,11 +15,11 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.adapters import branches, dense
+from fed_lorac.adapters import branches
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.branches import AdaptedConv2d, Branch, adapted_layers
 from fed_lorac.adapters.conv_adapter import ConvAdapter
-from fed_lorac.adapters.deltas import State, ToDelta, set_tensors
+from fed_lorac.adapters.deltas import State, ToDelta, restart_dense, set_tensors
 from fed_lorac.adapters.dense import DenseAdapter
 from fed_lorac.adapters.plain import RATES_NOTE, check_plain
 from fed_lorac.errors import ConfigError, FactorError
@@ -202,7 +202,7 @@ class Parts(Adapter):
     def restart(self, model: nn.Module, weights: State, generator: torch.Generator) -> None:
         """Other weights, and every part drawn again; this adapter is fitted."""
         set_tensors(model, weights)
-        dense.restart(model)
+        restart_dense(model)
         layers = adapted_layers(model)
         for part, own, draw in zip(self.parts, self.places or (), self._draws(generator), strict=True):
             if isinstance(part, ConvAdapter):

@@ -85,7 +85,7 @@ CASES = [
         "a run under a lossy codec",
         lambda folder: ["run", *SHORT, "-c", "codec.up=int8", "-c", "codec.down=int8"],
         exit_code=0,
-        says=("full fine-tuning,", "share, fp32", "same codec"),
+        says=("full fine-tuning,", "share,", "same codec"),
     ),
     Case(
         "a run in a log",
