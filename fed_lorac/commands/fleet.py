@@ -19,7 +19,8 @@ def fleet(
     config: Source = None,
     overrides: Overrides = None,
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Write a contact sheet of what cameras see.")
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Write a contact sheet of what cameras see.", show_default="none"),
     ] = None,
     cameras: Annotated[int, typer.Option(min=1, help="Cameras that are shown, the first ones.")] = 24,
     images: Annotated[int, typer.Option(min=1, help="Images, or rounds, of each in the contact sheet.")] = 8,

@@ -498,6 +498,9 @@ def with_layer(layer: nn.Module) -> Callable[[], nn.Module]:
 class Strange(nn.Conv2d):
     """A convolution with a life of its own."""
 
+    def _conv_forward(self, input, weight, bias):
+        return super()._conv_forward(input.flip(-1), weight, bias)
+
 
 @pytest.mark.parametrize(
     "make",

@@ -83,8 +83,18 @@ def test_the_wheel_holds_nothing_else_and_is_small(wheel: Path) -> None:
     assert {path.parts[0] for path in paths} == {"fed_lorac", f"fed_lorac-{PROJECT['version']}.dist-info"}
     of_ours = {path for path in paths if path.parts[0] == "fed_lorac"}
     assert "fed_lorac/strategies.py" not in map(str, of_ours)  # it stands for the folder in a checkout
-    assert {path.suffix or path.name for path in of_ours} <= {".py", ".toml", ".safetensors", ".md", ".typed"}
+    assert {path.suffix or path.name for path in of_ours} <= {
+        ".py",
+        ".toml",
+        ".safetensors",
+        ".md",
+        ".typed",
+        ".html",
+        ".css",
+        ".js",
+    }
     assert {str(path.parent) for path in of_ours if path.suffix in (".safetensors", ".md")} <= {WEIGHTS}
+    assert {path.parts[1] for path in of_ours if path.suffix in (".html", ".css", ".js")} == {"pages"}
     assert wheel.stat().st_size < 4_000_000
 
 
@@ -96,12 +106,13 @@ def test_the_wheel_names_its_licence_and_command(wheel: Path) -> None:
     assert "fed-lorac = fed_lorac.cli:main" in about["entry_points.txt"]
 
 
-def test_the_sdist_holds_the_tests_and_no_image(sdist: Path) -> None:
+def test_the_sdist_holds_the_tests_and_no_image_but_its_docs_figures(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = [PurePosixPath(*PurePosixPath(name).parts[1:]) for name in archive.getnames()]
     top = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "tests/conftest.py"}
     assert top <= set(map(str, names))
-    assert not {path.suffix for path in names} & {".jpg", ".png", ".npy", ".npz", ".xz", ".zip", ".pyc"}
+    told = {path for path in names if path.parent != PurePosixPath("docs/images")}
+    assert not {path.suffix for path in told} & {".jpg", ".png", ".npy", ".npz", ".xz", ".zip", ".pyc"}
 
 
 def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
@@ -194,7 +205,10 @@ def imports(*folders: str) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("folders", "extras"),
-    [(("fed_lorac", "strategies"), ("timm",)), (("tests", "benchmarks"), ("test", "frost", "benchmark", "export"))],
+    [
+        (("fed_lorac", "strategies"), ("timm", "report")),
+        (("tests", "benchmarks"), ("test", "timm", "frost", "benchmark", "export")),
+    ],
 )
 def test_every_import_is_a_declared_dependency(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
     own = [path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*")]

@@ -40,7 +40,8 @@ def test_models_are_the_same_bytes_whichever_way_cameras_catch_up(
     with monkeypatch.context() as patch:
         patch.setattr(conducting, "strategy_of", by_updates_alone)
         run(config, tmp_path / "updates", Watch())
-    down = (*(f"downlink_{what}_bytes" for what in ("payload", "frame", "message")), "downlink_time_s", "reply_s")
+    down = (*(f"downlink_{what}_bytes" for what in ("payload", "frame", "message")), "downlink_bytes_on_air")
+    down += ("downlink_time_s", "reply_s", "energy_radio_j")
     smaller, client, updates = (
         rows(tmp_path / name / "cameras.jsonl", *down) for name in ("smaller", "client app", "updates")
     )
