@@ -15,7 +15,15 @@ from fed_lorac.errors import RunError
 from fed_lorac.records.ledger import CAMERAS_FILE, read_rows
 from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE
 
-__all__ = ["NO_BATCH_NORM", "Summary", "camera_accuracies", "free_accuracy", "has_batch_norm", "read_summary"]
+__all__ = [
+    "NO_BATCH_NORM",
+    "Summary",
+    "camera_accuracies",
+    "free_accuracy",
+    "has_batch_norm",
+    "read_summary",
+    "weather_changes",
+]
 
 Summary = Mapping[str, Any]
 
@@ -52,6 +60,11 @@ def camera_accuracies(folder: Path) -> dict[int, float]:
 def has_batch_norm(summary: Summary) -> bool:
     """Whether the run's network has batch norm, as that of an older summary, which does not say, is taken to have."""
     return bool(summary.get("base", {}).get("batch_norm", True))
+
+
+def weather_changes(summary: Summary) -> bool:
+    """Whether cameras' weather changes from round to round, so that one round's accuracy does not say all."""
+    return bool(summary.get("schedule", "constant") != "constant")
 
 
 def free_accuracy(summary: Summary) -> float | None:

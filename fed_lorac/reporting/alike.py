@@ -10,7 +10,7 @@ from typing import Any, Self
 from fed_lorac.config.resumed import WITHOUT_EFFECT
 from fed_lorac.errors import RunError
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
-from fed_lorac.records.summaries import Summary, camera_accuracies, read_summary
+from fed_lorac.records.summaries import Summary, camera_accuracies, read_summary, weather_changes
 from fed_lorac.reporting.paired import Scores
 from fed_lorac.reporting.target import reached
 
@@ -129,7 +129,7 @@ def check_alike(runs: Sequence[ComparedRun]) -> None:
     _check(runs, "rounds", lambda s: s["rounds"])
     _check(runs, "links", lambda s: list(s["days"]))
     _check(runs, "base", lambda s: s["base"]["source"] if s["base"]["source"] in _DRAWN else s["base"])
-    _check(runs, "weather", lambda s: _schedule(s) if _changes(s) else [*s["per_corruption"], *_schedule(s)])
+    _check(runs, "weather", lambda s: _schedule(s) if weather_changes(s) else [*s["per_corruption"], *_schedule(s)])
     for seed in {run.seed for run in runs}:
         own = [run for run in runs if run.seed == seed]
         _check(own, "base", lambda s: s["base"])
@@ -144,10 +144,6 @@ def _check(runs: Sequence[ComparedRun], name: str, fact: Any) -> None:
             f"Runs compare if they share data, base, rounds, weather and links; {runs[0].folder} and "
             f"{runs[other].folder} differ in {name}: {found[0]} and {found[other]}. Run them again from one config."
         )
-
-
-def _changes(summary: Summary) -> bool:
-    return bool(summary.get("schedule", "constant") != "constant")
 
 
 def _schedule(summary: Summary) -> list[Any]:

@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from fed_lorac.records.summaries import NO_BATCH_NORM, has_batch_norm
+from fed_lorac.records.summaries import NO_BATCH_NORM, has_batch_norm, weather_changes
 
 if TYPE_CHECKING:
     from fed_lorac.experiment.doctor import Facts
@@ -46,7 +46,7 @@ def accuracy_table(summary: Mapping[str, Any]) -> RenderableType:
     fleet, of = {arm: summary[f"{arm}_accuracy"] for arm in ARMS}, {"of": measured.get("of")}
     table.add_row("fleet mean", *_means(fleet, measured, missing), style="bold")
     table.add_row("clear air", *_means(summary["clean_accuracy"], of | measured.get("clean", {}), missing))
-    if summary.get("schedule", "constant") != "constant":
+    if weather_changes(summary):
         table.add_row("mean over rounds", _fewest_to_most(measured), *_means(summary["over_rounds"], {}, missing)[1:])
     return table
 

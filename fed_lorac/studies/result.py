@@ -10,7 +10,7 @@ from fed_lorac.api.result import Run, load_run
 from fed_lorac.errors import RunError
 from fed_lorac.reporting.sheet import check_format
 from fed_lorac.runtime.files import home_expanded
-from fed_lorac.studies.folder import ROUNDS_TABLE, RUNS_TABLE, holds_study
+from fed_lorac.studies.folder import ROUNDS_TABLE, RUNS_TABLE, TUNING_TABLE, holds_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,11 @@ class StudyResult:
     def rounds(self) -> "pd.DataFrame":
         """A row a finished run and round: `arm`, `seed`, the point of the grid, then the run's own columns."""
         return self._table(ROUNDS_TABLE)
+
+    @cached_property
+    def tuning(self) -> "pd.DataFrame | None":
+        """A row a tuning run, with the columns of `runs`; None where nothing was tuned."""
+        return self._table(TUNING_TABLE) if (self.path / f"{TUNING_TABLE}.parquet").exists() else None
 
     def run(self, digest: str) -> Run:
         """The run of a row, by what its column `run` says.

@@ -12,7 +12,7 @@ from typing import Any
 
 from fed_lorac.config.resumed import WITHOUT_EFFECT
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
-from fed_lorac.records.summaries import Summary, read_summary
+from fed_lorac.records.summaries import Summary, read_summary, weather_changes
 from fed_lorac.reporting.gain import gain_recovered, is_full, is_in_fp32
 from fed_lorac.studies.definition import Trial
 
@@ -103,8 +103,19 @@ def _measured(found: Summary | None, full: Summary | None) -> Row:
         "accuracy_worst_weather": _worst(s),
         "source_accuracy": s.get("source_accuracy"),
         "zero_byte_accuracy": s.get("zero_byte_accuracy"),
+        **_over_rounds(s),
+        "online_accuracy": (s.get("without_labels") or {}).get("online_accuracy"),
         "full_accuracy": full["adapted_accuracy"] if full else None,
         "gain_recovered": gain_recovered(found, full) if found and full else None,
+    }
+
+
+def _over_rounds(summary: Mapping[str, Any]) -> Row:
+    """Means over the measured rounds, where the weather changes from one to the next; None where it stays."""
+    means = summary.get("over_rounds") if weather_changes(summary) else None
+    return {
+        "accuracy_over_rounds": means and means.get("adapted"),
+        "zero_byte_over_rounds": means and means.get("zero_byte"),
     }
 
 

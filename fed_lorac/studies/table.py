@@ -1,8 +1,9 @@
 """A study's table for people: an arm a row, mean and interval over its seeds. Knows a study's rows; not what a run
 computes."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 from fed_lorac.errors import ConfigError
 from fed_lorac.reporting.alike import ComparedRun, scores_of
@@ -22,12 +23,18 @@ _MEASURED: dict[str, tuple[str, str, float, str]] = {
     "accuracy": ("accuracy", "{:.1f}", 100, ""),
     "clear air": ("accuracy_clean", "{:.1f}", 100, ""),
     "zero-byte": ("zero_byte_accuracy", "{:.1f}", 100, ""),
+    "over the rounds": ("accuracy_over_rounds", "{:.1f}", 100, ""),
+    "zero-byte, over the rounds": ("zero_byte_over_rounds", "{:.1f}", 100, ""),
+    "online": ("online_accuracy", "{:.1f}", 100, ""),
     "gain recovered": ("gain_recovered", "{:.0f}", 100, " %"),
     "bytes up + down": ("total_bytes", "{:,.0f}", 1, ""),
     "of full, fp32": ("share_of_full_fp32", "{:.2f}", 100, " %"),
     "of full, same codec": ("share_of_full_same_codec", "{:.2f}", 100, " %"),
 }
 """Header -> the column, how a value is written, what it is multiplied by, and its unit."""
+
+_WHERE_MEASURED = ("accuracy_over_rounds", "zero_byte_over_rounds", "online_accuracy")
+"""Columns that a table has where a run of its study has them."""
 
 Place = tuple[str, ...]
 """An arm and a point of the grid, as text."""
@@ -51,9 +58,15 @@ def study_table(study: StudyResult, against: str | None = None) -> Sheet:
     places, done = [tuple(map(str, key)) for key, _ in groups], [_runs_of(study, group) for _, group in groups]
     other = _other([arm for arm, *_ in places], done, against)
     pairs = paired_cells([_pair(place, its, other, places, done) for place, its in zip(places, done, strict=True)])
-    head = ["arm", *point, "seeds", *_MEASURED, *([DIFFERENCE, CHANCE] if any(pairs) else [])]
-    rows = [[*map(_said, key), *_cells(group), *pair] for (key, group), pair in zip(groups, pairs, strict=True)]
-    return Sheet(head, rows, tuple(_notes(runs, other if any(pairs) else None)))
+    measured = {
+        name: how for name, how in _MEASURED.items() if how[0] not in _WHERE_MEASURED or runs[how[0]].notna().any()
+    }
+    head = ["arm", *point, "seeds", *measured, *([DIFFERENCE, CHANCE] if any(pairs) else [])]
+    rows = [
+        [*map(_said, key), *_cells(group, measured.values()), *pair]
+        for (key, group), pair in zip(groups, pairs, strict=True)
+    ]
+    return Sheet(head, rows, tuple(_notes(study, other if any(pairs) else None)))
 
 
 def _pair(
@@ -81,24 +94,44 @@ def _other(arms: Sequence[str], done: Sequence[Runs], against: str | None) -> st
     return against or next(iter([*exact, *full, *arms]))
 
 
-def _notes(runs: "pd.DataFrame", tested_against: str | None) -> Iterator[str]:
+def _notes(study: StudyResult, tested_against: str | None) -> Iterator[str]:
     yield "Accuracy in per cent. a ± b: mean over the seeds, half of its 95 % confidence interval (Student's t)."
     yield '"of full": bytes over those of full fine-tuning, in fp32 and under the codec of the row.'
     if tested_against is not None:
         yield from paired_notes(tested_against)
+    yield from _edges(study)
+    runs = study.runs
     yield from (
         f"failed: {row.arm}, seed {row.seed}: {row.error}" for row in runs[runs.status == "failed"].itertuples()
     )
 
 
-def _cells(group: "pd.DataFrame") -> list[Cell]:
+def _edges(study: StudyResult) -> Iterator[str]:
+    """Values that tuning chose at the end of those that it tried: a better one may lie beyond."""
+    if study.tuning is None:
+        return
+    for arm, chosen in study.runs.groupby("arm", sort=False):
+        tried = study.tuning[study.tuning.arm == arm]
+        for key in (name for name in tried.columns if "." in name and (tried.status == "finished").all()):
+            values, best = (_numbers(table[key]) for table in (tried, chosen))
+            if len(values) > 2 and best < values:
+                for end, more in ((min(values), "smaller"), (max(values), "larger")):
+                    if end in best:
+                        yield f"{arm}: the best {key} is at the end of those tried, {end:g}; try {more} ones."
+
+
+def _numbers(values: "pd.Series[Any]") -> set[Real]:
+    return {value for value in values.dropna() if isinstance(value, Real) and not isinstance(value, bool)}
+
+
+def _cells(group: "pd.DataFrame", measured: Iterable[tuple[str, str, float, str]]) -> list[Cell]:
     done = group[group.status == "finished"]
     seeds = f"{len(done)}" if len(done) == len(group) else f"{len(done)} of {len(group)}"
     return [
         Cell(seeds),
         *(
             mean_of([by * value for value in done[column].dropna().tolist()], form, unit)
-            for column, form, by, unit in _MEASURED.values()
+            for column, form, by, unit in measured
         ),
     ]
 

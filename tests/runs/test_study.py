@@ -144,6 +144,29 @@ def test_tuning_chooses_the_most_accurate_value_of_each_arm(tmp_path: Path) -> N
     assert marks(fl.study(study, found.path, progress=False)) == before
 
 
+def test_a_best_value_at_the_end_of_those_tried_is_told(tmp_path: Path) -> None:
+    tune = {"grid": {"local.lr": [1e-7, 1e-6, 10.0]}, "settings": {"run.rounds": 1}}
+    study = {"settings": {**SETTINGS, "run.rounds": 2}, "arms": {"full": FULL}, "tune": tune}
+    found = fl.study(study, tmp_path / "out", progress=False)
+    [best] = found.runs["local.lr"]
+    assert found.tuning is not None and len(found.tuning) == 3
+    for end, more in ((1e-7, "smaller"), (10.0, "larger")):
+        told = f"full: the best local.lr is at the end of those tried, {end:g}; try {more} ones."
+        assert (told in found.table()) == (best == end)
+
+
+def test_where_the_weather_changes_a_row_has_means_over_the_rounds(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "run.rounds": 2, "run.evaluate_every": 1, "local.objective": "entropy"}
+    study = {"settings": settings, "arms": {"stays": {}, "walks": {"fleet.schedule": "walk"}}}
+    found = fl.study(study, tmp_path / "out", progress=False)
+    stays, walks = (row for row in found.runs.itertuples())
+    summary = found.run(str(walks.run)).summary
+    assert walks.accuracy_over_rounds == summary["over_rounds"]["adapted"]
+    assert walks.zero_byte_over_rounds == summary["over_rounds"]["zero_byte"]
+    assert pd.isna(stays.accuracy_over_rounds) and stays.online_accuracy > 0
+    assert "| over the rounds | zero-byte, over the rounds | online |" in found.table()
+
+
 def test_a_run_that_several_ask_for_is_run_once_and_serves_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
