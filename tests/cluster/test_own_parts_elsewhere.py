@@ -26,6 +26,7 @@ def test_workers_on_ray_find_them_and_say_what_one_process_says(
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_one_that_is_missing_on_a_worker_is_named_with_the_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

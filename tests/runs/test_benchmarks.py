@@ -42,6 +42,7 @@ def test_corruptions_have_a_rate_at_every_severity() -> None:
     assert all(positive(*by_severity.values()) for by_severity in rates.values())
 
 
+@pytest.mark.slow
 def test_overhead_is_given_in_ms_a_camera() -> None:
     found = ran("overhead", "--cameras", "20", "--repeats", "1")
     assert positive(found["ms_a_camera"], found["round_ms_a_camera"])
@@ -63,6 +64,7 @@ def test_scale_compares_fleets() -> None:
     assert all(positive(row["cameras_state_mib"]) for row in found["fleets"])
 
 
+@pytest.mark.slow
 def test_aggregate_gives_every_downlink_a_rate_and_a_distance_to_bandwidth() -> None:
     found = ran("aggregate", "--model", "resnet8", "--width", "4", "--cameras", "6", "--mib", "8")
     assert set(found["cameras_per_s"]) == set(found["bandwidth_ratio"]) == {"svd", "stack", "dense"}

@@ -11,7 +11,7 @@ from test_bytes_by_method import numbers
 from fed_lorac import registry
 from fed_lorac.models import build
 
-BUSY = ("merged", "clustered")  # they accept nearly every adapter
+BUSY = ("merged", "clustered", "rotating-basis", "fedavg")  # they accept nearly every adapter
 STRATEGIES = [
     pytest.param(name, marks=pytest.mark.slow) if name in BUSY else name for name in registry.STRATEGIES.names
 ]

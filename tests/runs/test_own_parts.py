@@ -114,6 +114,7 @@ def test_a_run_does_not_go_on_with_other_code(tmp_path: Path) -> None:
     assert "its code of packages whose parts it names was edited_parts" in said and "Put that code back" in said
 
 
+@pytest.mark.slow
 def test_code_is_identified_by_the_modules_that_it_imports_too(tmp_path: Path) -> None:
     script = (
         "from fed_lorac.registry import CORRUPTIONS; from fed_lorac.data.corruptions import corruption_fingerprint;"
