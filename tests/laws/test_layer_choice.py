@@ -1,5 +1,6 @@
 """Laws of the layers that a server chooses: norms as autograd has them, and never more bytes than the budget."""
 
+import copy
 import math
 
 import numpy as np
@@ -60,18 +61,19 @@ def test_a_state_without_a_choice_says_so() -> None:
 
 
 def test_norms_are_those_of_the_whole_gradient_over_the_weights() -> None:
-    """By autograd on all images at once; 25 images in batches of 10 count each alike."""
+    """By autograd on all images at once, in float64; 25 images in batches of 10 count each alike."""
     model = build("resnet8", width=4, generator=torch_stream(0, "model")).eval()
     images = torch.randint(0, 256, (25, 8, 8, 3), generator=torch_stream(0, "images"), dtype=torch.uint8)
     labels = torch.arange(25) % 10
     layers = ("layer1.0.conv2", "layer2.0.downsample.0", "layer3.0.conv1")
-    weights = [model.get_parameter(f"{name}.weight") for name in layers]
-    loss = F.cross_entropy(model(to_input(images, torch.device("cpu"))), labels)
+    exact = copy.deepcopy(model).double()
+    weights = [exact.get_parameter(f"{name}.weight") for name in layers]
+    loss = F.cross_entropy(exact(to_input(images, torch.device("cpu")).double()), labels)
     expected = [g.norm() / w.norm() for g, w in zip(torch.autograd.grad(loss, weights), weights, strict=True)]
     task = Task(images, labels, 3, np.random.default_rng(0))
     recipe = Recipe(batch_size=10, augment="none")
     norms, mean = relative_gradient_norms(model, layers, task, recipe=recipe, objective=Labels())
-    torch.testing.assert_close(norms, torch.stack(expected).detach(), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(norms, torch.stack(expected).detach().float(), rtol=1e-4, atol=1e-7)
     assert mean == pytest.approx(float(loss.detach()), rel=1e-5)
     assert {name for name, p in model.named_parameters() if p.requires_grad} == {f"{name}.weight" for name in layers}
 
