@@ -64,7 +64,8 @@ def sign_flip_p(values: Sequence[float]) -> float:
     """How often a mean would be as far from 0 if each value's sign were drawn: exact up to 16 values, beyond that from
     65,536 draws, the observed signs being one more."""
     found = np.asarray(values, dtype=np.float64)
-    observed = abs(math.fsum(values)) * (1 - 1e-12)  # equal sums are equal, however they are rounded
+    rounding = 1e-12 * math.fsum(map(abs, values))  # equal sums are equal, however they are rounded, near zero too
+    observed = abs(math.fsum(values)) - rounding
     if len(found) <= _EXACT:
         signs = 1 - 2 * (np.arange(1 << len(found))[:, None] >> np.arange(len(found)) & 1)
         return float(np.mean(np.abs(signs @ found) >= observed))
