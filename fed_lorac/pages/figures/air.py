@@ -1,8 +1,9 @@
 """Air time and days on each link. Knows what is reported; not how it is drawn."""
 
-from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Row, Series
+from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Row
+from fed_lorac.pages.figures.by_link import mean_of, series_by_link
 from fed_lorac.pages.reported import Reported
-from fed_lorac.pages.words import known, mean_and_half, time_axis, time_said
+from fed_lorac.pages.words import known, time_axis, time_said
 
 __all__ = ["air"]
 
@@ -16,19 +17,11 @@ def air(found: Reported) -> Figure | Absent:
     if not known(row["days"] for row in rows if row["days"]):
         return Absent(_TITLE, "nothing was sent.")
     links, words = list(dict.fromkeys(row["link"] for row in rows)), [arm.label for arm in reversed(found.sending)]
-    series = []
-    for look, name in enumerate(links):
-        means = {
-            label: mean_and_half(row["days"] for row in rows if (row["arm"], row["link"]) == (label, name))[0]
-            for label in words
-        }
-        air_s = {
-            label: mean_and_half(row["air_time_s"] for row in rows if (row["arm"], row["link"]) == (label, name))[0]
-            for label in words
-        }
-        its = [(days, label) for label, days in means.items() if days]
-        hover = [f"{label}\n{name}: {time_said(days)}\non the air: {_air(air_s[label])}" for days, label in its]
-        series.append(Series(name, [days for days, _ in its], [label for _, label in its], hover, look))
+
+    def said(arm: str, link: str, days: float) -> str:
+        return f"{time_said(days)}\non the air: {_air(mean_of(rows, 'air_time_s', arm, link))}"
+
+    series = series_by_link(rows, "days", words, links, said)
     values = [x for one in series for x in one.x]
     chart = Plot(series, time_axis("time that a camera sends in the whole run", values), Axis(words=words))
     alt = f"Days of sending on a log axis, on {', '.join(links)}, for each of {len(words)} arms."

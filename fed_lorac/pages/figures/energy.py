@@ -2,9 +2,10 @@
 
 from statistics import fmean
 
-from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Row, Series
+from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Row
+from fed_lorac.pages.figures.by_link import series_by_link
 from fed_lorac.pages.reported import Reported, ReportedRun
-from fed_lorac.pages.words import log_axis, mean_and_half, said
+from fed_lorac.pages.words import log_axis, said
 
 __all__ = ["energy"]
 
@@ -23,15 +24,7 @@ def energy(found: Reported) -> Figure | Absent:
     if not any(row["energy_j"] for row in rows):
         return Absent(_TITLE, f"the runs' ledgers have no {_COLUMN}.")
     links, words = sorted({row["link"] for row in rows}), [arm.label for arm in reversed(found.arms)]
-    series = []
-    for look, name in enumerate(links):
-        means = {
-            label: mean_and_half(row["energy_j"] for row in rows if (row["arm"], row["link"]) == (label, name))[0]
-            for label in words
-        }
-        its = [(value, label) for label, value in means.items() if value]
-        hover = [f"{label}\n{name}: {said(value)} J" for value, label in its]
-        series.append(Series(name, [value for value, _ in its], [label for _, label in its], hover, look))
+    series = series_by_link(rows, "energy_j", words, links, lambda arm, link, joules: f"{said(joules)} J")
     values = [x for one in series for x in one.x]
     chart = Plot(series, log_axis("joules, radio of one camera, the whole run", values), Axis(words=words))
     low, high = (pick((row for row in rows if row["energy_j"]), key=lambda row: row["energy_j"]) for pick in (min, max))
