@@ -47,7 +47,7 @@ class LabelFree(Objective):
 
     def spread(self, log_p: Float[Tensor, "b n classes"]) -> Float[Tensor, " n"]:
         """-diversity * H(mean p) over each camera's own batch: lower, the more evenly classes are predicted."""
-        return -self.diversity * marginal_entropy(log_p)
+        return -self.diversity * marginal_entropy(log_p) if self.diversity else log_p.new_zeros(log_p.shape[1])
 
     def refuses(self, batch_size: int) -> str | None:
         """One image alone: its prediction is the batch's mean."""
