@@ -17,7 +17,6 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
@@ -39,7 +38,6 @@ __all__ = [
     "Entry",
     "Header",
     "Shape",
-    "Slot",
     "Values",
     "base_tag",
     "check_limits",
@@ -268,32 +266,3 @@ def read_table(data: memoryview) -> tuple[list[Entry], int]:
             raise malformed_table(f"the name {name[:64]!r} is not UTF-8") from None
         before = name
     return entries, cursor.at
-
-
-# A tensor's place
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One tensor's place.
-
-    `number` counts a frame's tensors from 0; `setup` is what the frame says once, for all of them; along `axis` lie
-    the tensor's rank components, or its rows.
-    """
-
-    shape: Shape
-    number: int = 0
-    axis: int = 0
-    setup: bytes = b""
-
-    @property
-    def count(self) -> int:
-        """How many values it holds."""
-        return prod(self.shape)
-
-    @property
-    def groups(self) -> int:
-        """How many rank components, or rows, it has; a vector and a single number are one, an empty tensor none."""
-        if self.count == 0:
-            return 0
-        return self.shape[self.axis] if len(self.shape) > 1 else 1
