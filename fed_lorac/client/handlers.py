@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
-from fed_lorac.client.local_update import LocalUpdate, Scores, evaluate, evaluate_base, local_updates
+from fed_lorac.client.evaluate_base import evaluate_base
+from fed_lorac.client.local_update import LocalUpdate, Scores, evaluate, local_updates
 from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.client.state import STATISTICS_KEY, ClientState, GlobalModel, add_cluster_delta
 from fed_lorac.client.survey import survey_layers
