@@ -78,10 +78,34 @@ def _fleet(config: "Config") -> Iterator[str]:
             f"A round cannot draw more cameras than there are; got fleet.per_round = {fleet.per_round} of "
             f"fleet.cameras = {fleet.cameras}. Lower the first or raise the second."
         )
+    yield from _deal(config)
     try:
         fleet.links()
     except ConfigError as error:
         yield str(error)
+
+
+def _deal(config: "Config") -> Iterator[str]:
+    """What is asked of a fleet whose cameras share images."""
+    fleet, got = config.fleet, 'got fleet.deal = "overlapping"'
+    if fleet.deal != "overlapping":
+        return
+    if not fleet.eval_images:
+        yield (
+            f"Cameras that share images each draw so many; {got} with fleet.eval_images = 0. Set fleet.eval_images to "
+            "the number of images that a camera is measured on."
+        )
+    if fleet.validation_share:
+        yield (
+            f"Images that settings are tuned on are no camera's to train on; {got} with fleet.validation_share = "
+            f"{toml(fleet.validation_share)}, where other cameras may have them. Set fleet.validation_share to 0, or "
+            'fleet.deal = "disjoint".'
+        )
+    if config.data.name in names.OWN_CAMERAS:
+        yield (
+            f"Cameras with images of their own have those that they took; {got} with data.name = "
+            f'{toml(config.data.name)}. Set fleet.deal = "disjoint".'
+        )
 
 
 def _run(config: "Config") -> Iterator[str]:

@@ -4,6 +4,7 @@ __all__ = [
     "AUGMENTS",
     "BATCH_NORMS",
     "CIFAR_MODELS",
+    "DEALS",
     "DEVICES",
     "DOWNLOADABLE",
     "ENGINES",
@@ -45,6 +46,7 @@ RESIZES = ("squeeze", "crop")
 WITHOUT_FILES = ("digits",)
 
 SEVERITIES = ("1", "2", "3", "4", "5")
+DEALS = ("disjoint", "overlapping")
 LABEL_SKEWS = ("iid", "dirichlet")
 WEATHER_SCHEDULES = ("constant", "front", "daily", "walk")
 STREAMS = ("iid", "correlated", "time")

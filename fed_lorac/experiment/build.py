@@ -99,7 +99,7 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...], makers: tuple[tuple[str, s
     plan = local_plan(config, precision, base.normalization)
     check_used(base.model, trains=plan.trains, shared=plan.batch_norm.mode == "shared")
     check_cameras(
-        fleet.cameras,
+        fleet.of_each_size,
         base.model,
         image_size=plan.image_size,
         batch_size=plan.recipe.batch_size,

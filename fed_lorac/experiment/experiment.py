@@ -183,7 +183,8 @@ class Experiment:
         none."""
 
         def draw() -> CameraData:
-            seen = camera_data(self.data, self.fleet.cameras[camera], self.plan.seed, weather)
+            one, keep = self.fleet.cameras[camera], not self.fleet.overlapping  # a million cameras fill a disk
+            seen = camera_data(self.data, one, self.plan.seed, weather, on_disk=keep)
             return replace(seen, labelled=self._labelled(camera, len(seen.train)))
 
         key = camera, "" if weather.severity == CLEAR else weather.corruption, weather.severity

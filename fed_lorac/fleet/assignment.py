@@ -8,6 +8,8 @@ from a stream of its own, so that one never moves another:
   flwr-datasets' partitioners split those to adapt on. No index is assigned twice and the two pools share none, so no
   image that any camera trains on is evaluated anywhere. Evaluation images are assigned in equal parts whatever the
   label skew, so that accuracies are of the same images at every skew.
+- images, where cameras may share them (`fleet.deal = "overlapping"`): each draws its own from either pool, and is made
+  when it is asked for (`overlapping`).
 - weather: with C corruptions and S severities, camera i has corruption i mod C and severity (i div C) mod S, so every
   corruption meets every severity once in C * S cameras; links and speeds go round robin, i mod L, or links are drawn,
   each camera's from a stream of its own. A camera whose corruption is "none" has severity 0: images as they are.
@@ -18,50 +20,23 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fed_lorac.config import Dirichlet, FleetConfig, Front, LimitedDevices
-from fed_lorac.data.dataset import OwnImages
-from fed_lorac.errors import ConfigError, DataError
+from fed_lorac.errors import ConfigError
 from fed_lorac.fleet.fleet import AS_IT_IS, CLEAR, Camera, Climate, Fleet, Indices
+from fed_lorac.fleet.overlapping import CamerasOnDemand, OverlappingPool
+from fed_lorac.fleet.pools import ImagePools, check_disjoint, label_mix
 from fed_lorac.fleet.validation import set_apart
 from fed_lorac.runtime.source import source_of
 from fed_lorac.seeds import stream
 
-__all__ = ["ImagePools", "build_fleet"]
+__all__ = ["build_fleet"]
 
 Remember = Callable[[str, Callable[[], dict[str, Indices]]], Mapping[str, Indices]]
-
-
-class ImagePools(Protocol):
-    """What the fleet needs of a data set: labels and two disjoint pools of image indices."""
-
-    @property
-    def name(self) -> str:
-        """As recorded, for messages."""
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class of every image, shape (N,)."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names, by label."""
-
-    @property
-    def cameras(self) -> Sequence[OwnImages]:
-        """What each camera took, where the data set says so; empty: images are assigned."""
-
-    @property
-    def fleet(self) -> Indices:
-        """Images to adapt on, shape (n,)."""
-
-    @property
-    def evaluation(self) -> Indices:
-        """Images to be measured on, shape (m,)."""
 
 
 def build_fleet(
@@ -75,38 +50,72 @@ def build_fleet(
     Raises `ConfigError` where there are too few images for the cameras asked for, or settings that do not fit cameras
     with images of their own; `DataError` where the pools overlap.
     """
-    _check_disjoint(data)
-    names, train, evaluation = _own(config, data) if data.cameras else _assigned(config, data, seed, remember)
-    if config.validation_share:
-        train, evaluation = set_apart(train, data.labels, config.validation_share, in_time=bool(data.cameras))
+    check_disjoint(data)
     weathers, levels = config.corruption_names, config.severity_levels
     limits = config.table(LimitedDevices)
-    speeds = limits.speed_factors
-    cameras = tuple(
-        Camera(
+    speeds, link = limits.speed_factors, _links(config, seed)
+
+    def camera(i: int, train: Indices, evaluation: Indices, name: str = "") -> Camera:
+        return Camera(
             id=i,
             corruption=weathers[i % len(weathers)],
             severity=CLEAR if weathers[i % len(weathers)] == AS_IT_IS else levels[i // len(weathers) % len(levels)],
-            train=train[i],
-            evaluation=evaluation[i],
-            label_mix=_label_mix(data, train[i]),
-            link=_assign_link(config, seed, i),
+            train=train,
+            evaluation=evaluation,
+            label_mix=label_mix(data, train),
+            link=link(i),
             speed=speeds[i % len(speeds)],
-            name=names[i],
+            name=name,
         )
-        for i in range(config.cameras)
-    )
-    climate = Climate(config.schedule, *_pace(config), weathers, max(levels), seed)
+
     return Fleet(
-        cameras,
+        _overlapping(config, data, seed, camera)
+        if _overlaps(config)
+        else _disjoint(config, data, seed, remember, camera),
         config.per_round,
         seed,
         limits.availability,
         limits.dropout,
-        climate,
+        Climate(config.schedule, *_pace(config), weathers, max(levels), seed),
         config.links(),
         limits.compute_watt,
+        _overlaps(config),
+        len(weathers) * len(levels),
     )
+
+
+_Make = Callable[..., Camera]
+"""Number, images to adapt on, images to be measured on and name -> the camera."""
+
+
+def _overlaps(config: FleetConfig) -> bool:
+    return config.deal == "overlapping"
+
+
+def _disjoint(config: FleetConfig, data: ImagePools, seed: int, remember: Remember, make: _Make) -> tuple[Camera, ...]:
+    names, train, evaluation = _own(config, data) if data.cameras else _assigned(config, data, seed, remember)
+    if config.validation_share:
+        train, evaluation = set_apart(train, data.labels, config.validation_share, in_time=bool(data.cameras))
+    return tuple(make(i, train[i], evaluation[i], names[i]) for i in range(config.cameras))
+
+
+def _overlapping(config: FleetConfig, data: ImagePools, seed: int, make: _Make) -> CamerasOnDemand:
+    if data.cameras:
+        raise ConfigError(
+            f"Cameras with images of their own have those that they took; {data.name} has such cameras, got "
+            'fleet.deal = "overlapping". Set it to "disjoint".'
+        )
+    _check_order(config, data)
+    adapt = OverlappingPool(data.fleet, config.images, seed, "train", "fleet.images", f"fleet's pool of {data.name}")
+    where = f"evaluation pool of {data.name}"
+    measure = OverlappingPool(data.evaluation, config.eval_images, seed, "evaluation", "fleet.eval_images", where)
+    alpha = config.table(Dirichlet).alpha
+
+    def camera(i: int) -> Camera:
+        own = adapt.drawn(i) if config.label_skew == "iid" else adapt.skewed(i, data.labels, alpha)
+        return make(i, own, measure.drawn(i))
+
+    return CamerasOnDemand(config.cameras, camera)
 
 
 class _Given(NamedTuple):
@@ -135,13 +144,17 @@ def _own(config: FleetConfig, data: ImagePools) -> _Given:
 
 
 def _assigned(config: FleetConfig, data: ImagePools, seed: int, remember: Remember) -> _Given:
+    _check_order(config, data)
+    train, evaluation = _assign_train(config, data, seed, remember), _assign_evaluation(config, data, seed)
+    return _Given([""] * config.cameras, train, evaluation)
+
+
+def _check_order(config: FleetConfig, data: ImagePools) -> None:
     if config.stream == "time":
         raise ConfigError(
             f"Images come in the order of time where a data set says who took them when; {data.name} does not, got "
             'fleet.stream = "time". Set it to "iid" or "correlated".'
         )
-    train, evaluation = _assign_train(config, data, seed, remember), _assign_evaluation(config, data, seed)
-    return _Given([""] * config.cameras, train, evaluation)
 
 
 def _pace(config: FleetConfig) -> tuple[int, float]:
@@ -150,24 +163,12 @@ def _pace(config: FleetConfig) -> tuple[int, float]:
     return int(own.get("period", Front.period)), float(own.get("lag", Front.lag))
 
 
-def _assign_link(config: FleetConfig, seed: int, camera: int) -> str:
+def _links(config: FleetConfig, seed: int) -> Callable[[int], str]:
+    """Camera -> its link's name."""
     links = config.link_names
-    at = camera if config.link_assignment == "round_robin" else int(stream(seed, "link", camera).integers(len(links)))
-    return links[at % len(links)]
-
-
-def _check_disjoint(data: ImagePools) -> None:
-    pools = np.concatenate([data.fleet, data.evaluation])
-    if twice := len(pools) - len(np.unique(pools)):
-        raise DataError(
-            f"An image is adapted on or evaluated, once; {data.name} holds {twice} of its fleet's and evaluation's "
-            f"{len(pools)} indices twice. Mend the data set's split."
-        )
-
-
-def _label_mix(data: ImagePools, indices: Indices) -> dict[str, float]:
-    counts = np.bincount(data.labels[indices], minlength=len(data.classes))
-    return {name: float(count / len(indices)) for name, count in zip(data.classes, counts, strict=True)}
+    if config.link_assignment == "round_robin":
+        return lambda camera: links[camera % len(links)]
+    return lambda camera: links[int(stream(seed, "link", camera).integers(len(links)))]
 
 
 def _assign_train(config: FleetConfig, data: ImagePools, seed: int, remember: Remember) -> list[Indices]:

@@ -39,10 +39,13 @@ class CameraData:
         return self.train_labels if self.labelled is None else self.train_labels.where(self.labelled, unknown)
 
 
-def camera_data(data: Dataset, camera: Camera, seed: int, weather: Weather | None = None) -> CameraData:
+def camera_data(
+    data: Dataset, camera: Camera, seed: int, weather: Weather | None = None, *, on_disk: bool = True
+) -> CameraData:
     """The camera's images in a weather, its own where none is given: drawn once, then mapped from the shared cache.
 
-    The same weather is the same pixels in whatever round. A corruption that somebody has replaced is drawn each time.
+    The same weather is the same pixels in whatever round. A corruption that somebody has replaced is drawn each time;
+    with `on_disk` false, every one.
     Severity 0 is clear air; DataError where there is none.
     """
     weather = weather or Weather(camera.corruption, camera.severity)
@@ -56,7 +59,7 @@ def camera_data(data: Dataset, camera: Camera, seed: int, weather: Weather | Non
         }
 
     made_by = data.weather_made_by(weather.corruption)
-    if made_by is None:
+    if made_by is None or not on_disk:
         arrays = build()
     else:
         assigned = hashlib.sha256(camera.train.tobytes() + b"|" + camera.evaluation.tobytes()).hexdigest()

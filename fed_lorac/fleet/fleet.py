@@ -19,7 +19,7 @@ A camera without a corruption ("none") sees its images as they are, severity 0, 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -132,9 +132,13 @@ class Camera:
 @dataclass(frozen=True, eq=False)
 class Fleet:
     """All cameras, `cameras[i].id == i`, which are sampled in each round, each of their links by its name,
-    and the watts of one that trains."""
+    and the watts of one that trains.
 
-    cameras: tuple[Camera, ...]
+    `overlapping`: whether cameras share images; each then has as many as any other. `period`: after how many cameras
+    their own weathers come again in the same order; 0: not known.
+    """
+
+    cameras: Sequence[Camera]
     per_round: int
     seed: int
     availability: float = 1.0
@@ -142,6 +146,8 @@ class Fleet:
     climate: Climate = field(default_factory=Climate)
     links: Mapping[str, Link] = field(default_factory=dict)
     compute_watt: float = 0.0
+    overlapping: bool = False
+    period: int = 0
 
     def weather(self, camera: int, round: int) -> Weather:
         """This camera's weather in `round`; round 0 is before the first."""
@@ -151,14 +157,34 @@ class Fleet:
     @property
     def corruptions(self) -> tuple[str, ...]:
         """Every corruption that some camera may see."""
-        own = tuple(dict.fromkeys(camera.corruption for camera in self.cameras))
+        own = self.own_corruptions
         about = self.climate.corruptions if self.climate.schedule == "walk" else own
         return tuple(name for name in about if name != AS_IT_IS)
 
     @property
+    def own_corruptions(self) -> tuple[str, ...]:
+        """Each corruption that is some camera's own, in the order in which cameras first have it."""
+        return tuple(dict.fromkeys(camera.corruption for camera in self._in_a_period))
+
+    @property
+    def of_each_size(self) -> Sequence[Camera]:
+        """Cameras with every number of images that there is: where all have as many, the first."""
+        return self.cameras[:1] if self.overlapping else self.cameras
+
+    @property
+    def most_images(self) -> int:
+        """The most images that a camera adapts on."""
+        return max(len(camera.train) for camera in self.of_each_size)
+
+    @property
     def sees_clear(self) -> bool:
         """Whether any camera may come to see its images as they are."""
-        return self.changing or any(camera.severity == CLEAR for camera in self.cameras)
+        return self.changing or any(camera.severity == CLEAR for camera in self._in_a_period)
+
+    @property
+    def _in_a_period(self) -> Sequence[Camera]:
+        """Cameras with every weather that there is."""
+        return self.cameras[: self.period or len(self.cameras)]
 
     @property
     def changing(self) -> bool:

@@ -87,8 +87,7 @@ def _layer_choice(experiment: Experiment, spec: FrameSpec) -> LayerChoice:
 
 def _weathers(experiment: Experiment) -> Callable[[int], int]:
     """Camera -> the number of the weather that it was assigned, in the order in which cameras first have it."""
-    cameras = experiment.fleet.cameras
-    weathers = list(dict.fromkeys(camera.corruption for camera in cameras))
+    cameras, weathers = experiment.fleet.cameras, experiment.fleet.own_corruptions
     return lambda camera: weathers.index(cameras[camera].corruption)
 
 
@@ -115,7 +114,7 @@ def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
     tensors, share = {name: p.detach() for name, p in experiment.base.model.named_parameters()}, codec.table(Topk).share
     if experiment.plan.batch_norm.mode == "shared":
         tensors |= statistics_of(experiment.base.model)
-    examples = max(len(camera.train) for camera in experiment.fleet.cameras)
+    examples = experiment.fleet.most_images
     up = full_message(tensors, codec.build("up"), reply_records(examples), reply=True, topk_share=share)
     # Put together as the strategy does it, so that the two arms differ in the frame alone.
     rng, known = stream(0, "weighed"), [template_of({name: tensor.shape for name, tensor in tensors.items()})]

@@ -51,6 +51,6 @@ def _reply(experiment: Experiment, place: int) -> int:
     state = {name: torch.randn(shape, generator=drawn) for name, shape in uplink_template(experiment, place).items()}
     rng, known = stream(0, "weighed"), frame_spec(experiment).templates
     frame = encode(state, dtype=uplink.codec, base="", rng=rng, topk_share=uplink.topk_share, templates=known)
-    examples = max(len(camera.train) for camera in experiment.fleet.cameras)
+    examples = experiment.fleet.most_images
     payload = payload_bytes(state, uplink.codec, uplink.topk_share)
     return message_size(frame, payload, reply_records(examples), reply=True).message_bytes

@@ -13,7 +13,7 @@ from fed_lorac.radio.lorawan import LoraWan
 from fed_lorac.radio.wifi import Wifi
 from fed_lorac.registry import Kind
 from fed_lorac.runtime.settings import items, setting
-from fed_lorac.runtime.spelling import list_text
+from fed_lorac.runtime.spelling import list_text, meant
 
 __all__ = ["Daily", "Dirichlet", "FleetConfig", "Front", "LimitedDevices", "Walk"]
 
@@ -76,6 +76,10 @@ def _several(links: object) -> bool:
     return len(items(list_text(links) or "")) > 1
 
 
+def _above_0(images: object) -> bool:
+    return isinstance(number := meant(int, images), int) and number > 0
+
+
 RADIOS: tuple[type[Link], ...] = (LoraWan, NbIot, LteM, LteCat1, Lte4g, Wifi)
 """The kinds of built-in links, each with a table of settings for all links of its kind."""
 
@@ -99,7 +103,10 @@ class FleetConfig(Section):
         "link": replace(registry.LINKS, declared={}),
         "devices": Kind({"limited": LimitedDevices}),
     }
-    under: ClassVar = {"link_assignment": When("link", _several, "several links")}
+    under: ClassVar = {
+        "deal": When("images", _above_0, "above 0"),
+        "link_assignment": When("link", _several, "several links"),
+    }
     cases: ClassVar = {
         kind.table: (When("link", _among(kind.table), f"a link of {kind.table}"), kind) for kind in RADIOS
     }
@@ -109,6 +116,11 @@ class FleetConfig(Section):
         0, "training images of each camera (with dirichlet: on average); 0: all that there are, divided", least=0
     )
     eval_images: int = setting(0, "evaluation images of each camera; 0: all that there are, divided", least=0)
+    deal: str = setting(
+        "disjoint",
+        "whether an image is one camera's alone, or may be several cameras', each of which draws its own",
+        choices=names.DEALS,
+    )
     validation_share: float = setting(
         0.0,
         "for tuning: share of its training images that a camera is measured on in place of evaluation images",
