@@ -8,7 +8,7 @@ later run with another adapter, strategy, codec or learning rate would measure t
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import nan
 
 import numpy as np
@@ -55,12 +55,12 @@ def base_scores(experiment: Experiment, measure: Callable[[], Scores]) -> Scores
     if (key := key_of(experiment)) is None:
         return measure()
     if (entry := find(key)) is not None:
-        source, zero_byte = map(_unpacked, entry.arrays["scores"])
+        source, zero_byte = (_unpacked(one, sorted(experiment.measured)) for one in entry.arrays["scores"])
         return source, zero_byte
-    found = measure()
-    if len(found[0].weather) == len(experiment.fleet.cameras):
+    found, cameras = measure(), sorted(experiment.measured)
+    if sorted(found[0].weather) == cameras:
         try:
-            cached(key, lambda: {"scores": np.array([_packed(one, len(experiment.fleet.cameras)) for one in found])})
+            cached(key, lambda: {"scores": np.array([_packed(one, cameras) for one in found])})
         except (RunError, DataError) as error:
             logging.getLogger(__name__).warning("What the base scores is not kept for later runs: %s", error)
     return found
@@ -91,14 +91,17 @@ def key_of(experiment: Experiment) -> str | None:
 
 
 def _seen(experiment: Experiment) -> str | None:
-    """A hash over each camera's images and weather, and what makes that."""
+    """A hash over the measured cameras' images and weather, and what makes that."""
     fleet, data, digest = experiment.fleet, experiment.data, hashlib.sha256()
-    for camera in fleet.cameras:
+    digest.update(str(experiment.plan.evaluate_images).encode())
+    for camera in (fleet.cameras[camera] for camera in sorted(experiment.measured)):
         weather = fleet.weather(camera.id, 0)
         made_by = "" if weather.severity == CLEAR else _made_by(experiment, weather.corruption)
         if made_by is None:
             return None
-        digest.update(f"{weather.corruption} {weather.severity} {made_by} {data.corruption_settings}\0".encode())
+        digest.update(
+            f"{camera.id} {weather.corruption} {weather.severity} {made_by} {data.corruption_settings}\0".encode()
+        )
         for indices in (camera.train, camera.evaluation):
             digest.update(f"{len(indices)} ".encode() + indices.tobytes())
     return digest.hexdigest()
@@ -123,14 +126,15 @@ def _arithmetic(experiment: Experiment) -> Mapping[str, object]:
     }
 
 
-def _packed(measured: Measured, cameras: int) -> list[list[float]]:
+def _packed(measured: Measured, cameras: Sequence[int]) -> list[list[float]]:
     """Accuracy in its weather and in clear air, by camera; nan: not measured."""
-    return [[scores.get(camera, nan) for camera in range(cameras)] for scores in (measured.weather, measured.clean)]
+    return [[scores.get(camera, nan) for camera in cameras] for scores in (measured.weather, measured.clean)]
 
 
-def _unpacked(scores: np.ndarray) -> Measured:
+def _unpacked(scores: np.ndarray, cameras: Sequence[int]) -> Measured:
     """The inverse of `_packed`."""
     weather, clean = (
-        {camera: float(score) for camera, score in enumerate(row) if not np.isnan(score)} for row in scores
+        {camera: float(score) for camera, score in zip(cameras, row, strict=True) if not np.isnan(score)}
+        for row in scores
     )
     return Measured(weather, clean)

@@ -122,6 +122,8 @@ def test_what_is_trained_and_sent_does_not_matter(changes: dict[str, object]) ->
         {"fleet__stream": "correlated"},
         {"window": 10},
         {"data__image_size": 16},
+        {"evaluate_cameras": 2},
+        {"evaluate_images": 15},
     ],
 )
 def test_what_decides_an_accuracy_is_in_the_key(changes: dict[str, object]) -> None:

@@ -9,11 +9,27 @@ from fed_lorac.registry import Kind
 from fed_lorac.runtime.settings import setting
 from fed_lorac.runtime.spelling import meant
 
-__all__ = ["FleetEngine", "RayWorkers", "RunConfig"]
+__all__ = ["FleetEngine", "FlowerEngine", "RayWorkers", "RunConfig", "Sampled"]
 
 
 @dataclass(frozen=True)
-class FleetEngine:
+class Sampled:
+    """What is measured where measuring everything takes too long: a sample, drawn from the seed once, the same in every
+    round."""
+
+    evaluate_cameras: int = setting(0, "cameras that are measured, drawn once for the whole run; 0: all", least=0)
+    evaluate_images: int = setting(
+        0, "evaluation images that each is measured on, drawn once; 0, or more than it has: all", least=0
+    )
+
+
+@dataclass(frozen=True)
+class FlowerEngine(Sampled):
+    """[run.flower]: Flower's runtime."""
+
+
+@dataclass(frozen=True)
+class FleetEngine(Sampled):
     """[run.fleet]: our own grid."""
 
     block_size: int = setting(0, "cameras that train side by side; 0: chosen by model and image size", least=0)
@@ -42,7 +58,7 @@ class RunConfig(Section):
     """How long, on what, and where the record goes."""
 
     section: ClassVar[str] = "run"
-    choices: ClassVar = {"engine": Kind({"fleet": FleetEngine})}
+    choices: ClassVar = {"engine": Kind({"fleet": FleetEngine, "flower": FlowerEngine})}
     cases: ClassVar = {"ray": (When("workers", _several, "above 1"), RayWorkers)}
     rounds: int = setting(10, "rounds of federated averaging", least=1)
     seed: int = setting(0, "all random numbers are drawn from it: the same seed, the same run", least=0)
