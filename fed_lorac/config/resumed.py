@@ -16,6 +16,8 @@ CONFIG_FILE = "config.toml"
 WITHOUT_EFFECT = (
     "run.workers",
     "run.out",
+    "run.log",
+    "run.options",
     "run.ray.",
     "run.fleet.checkpoint_every",
     "run.fleet.keep_base_scores",

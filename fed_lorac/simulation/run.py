@@ -27,6 +27,7 @@ from fed_lorac.records.checkpoint import Checkpoint
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.measured import Measured
 from fed_lorac.records.run_folder import RunFolder
+from fed_lorac.reporting.logs.several import logged
 from fed_lorac.reporting.summary import adapter_state, model_state, own_state, summary
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.versions import versions
@@ -82,15 +83,17 @@ def run_rounds(
     Raises:
         RunError: the run cannot begin or go on, or no camera took part in any round.
     """
-    run = _Run(grid, config, folder, watch, memories)
-    run.begin()
-    interrupted = False
-    try:
-        while run.progress.round < config.run.rounds:
-            run.round()
-    except KeyboardInterrupt:
-        interrupted = True
-    found = run.finish(interrupted=interrupted)
+    with logged(config, folder.path, watch, goes_on=folder.resumes) as told:
+        run = _Run(grid, config, folder, told, memories)
+        run.begin()
+        interrupted = False
+        try:
+            while run.progress.round < config.run.rounds:
+                run.round()
+        except KeyboardInterrupt:
+            interrupted = True
+        found = run.finish(interrupted=interrupted)
+        told.ended(found)
     if interrupted:
         raise KeyboardInterrupt
     return found

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fed_lorac import registry
 from fed_lorac.config import names
 from fed_lorac.config.section import Section, When
 from fed_lorac.registry import Kind
@@ -58,7 +59,8 @@ class RunConfig(Section):
     """How long, on what, and where the record goes."""
 
     section: ClassVar[str] = "run"
-    choices: ClassVar = {"engine": Kind({"fleet": FleetEngine, "flower": FlowerEngine})}
+    choices: ClassVar = {"engine": Kind({"fleet": FleetEngine, "flower": FlowerEngine}), "log": registry.LOGS}
+    quiet: ClassVar = ("log",)
     cases: ClassVar = {"ray": (When("workers", _several, "above 1"), RayWorkers)}
     rounds: int = setting(10, "rounds of federated averaging", least=1)
     seed: int = setting(0, "all random numbers are drawn from it: the same seed, the same run", least=0)
@@ -80,3 +82,14 @@ class RunConfig(Section):
         3600.0, "seconds of real time after which a round goes on without the replies that are missing", above=0
     )
     out: str = setting("", "the folder that the run is written to; empty: a new one in runs")
+    log: str = setting(
+        "",
+        "what writes the run down as it goes, beside its folder: one or several of these, or of your own",
+        choices=registry.LOGS.names,
+        listed=True,
+        outside=registry.LOGS.is_outside,
+    )
+
+    def outside(self) -> dict[str, str]:
+        """None: a log changes no result, so that a run may go on with another."""
+        return {}
