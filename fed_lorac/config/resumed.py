@@ -20,6 +20,7 @@ WITHOUT_EFFECT = (
     "run.options",
     "run.ray.",
     "run.fleet.checkpoint_every",
+    "run.fleet.keep_base_scores",
     "data.root",
 )
 """Keys, or their beginnings, that change no result: who works, where files are, and how a run is watched over."""

@@ -20,6 +20,7 @@ from fed_lorac.radio.battery import Battery
 from fed_lorac.records.ledger import Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.radios import ARMS, energy_of, on_links
+from fed_lorac.reporting.sampling import Sample
 from fed_lorac.runtime.versions import versions
 from fed_lorac.server.fleet_strategy import Update
 from fed_lorac.training.accuracy import has_batch_norm
@@ -109,6 +110,7 @@ def summary(
         "clean_accuracy": {arm: measured.mean_clean() for arm, measured in arms.items()},
         "per_corruption": {weather: _means(weathers, arms, weather) for weather in dict.fromkeys(weathers)},
         "cameras_measured": _cameras_measured(weathers, arms, rows),
+        **_standard_errors(experiment, arms),
         "schedule": config.fleet.schedule,
         "over_rounds": {arm: _over_rounds(rows, column) for arm, column in _ACCURACIES.items()},
         **{f"{whose}total_bytes": _both_ways(totals, whose, "downlink") for whose in ARMS.values()},
@@ -149,6 +151,19 @@ def summary(
         "seconds": math.fsum(row["seconds"] for row in rows),
         "versions": versions(),
     }
+
+
+def _standard_errors(experiment: Experiment, arms: Mapping[str, Measured]) -> dict[str, Any]:
+    """Those of the fleet's means, where they are over a sample."""
+    plan, cameras = experiment.plan, experiment.fleet.cameras
+    if not (plan.evaluate_cameras or plan.evaluate_images):
+        return {}
+    counts = {camera: len(cameras[camera].evaluation) for camera in experiment.measured}
+    images = {camera: (min(plan.evaluate_images or of, of), of) for camera, of in counts.items()}
+    sample = Sample(len(cameras), images)
+    found = {arm: sample.standard_error(measured.weather) for arm, measured in arms.items()}
+    clean = {arm: sample.standard_error(measured.clean) for arm, measured in arms.items()}
+    return {"standard_error": {**found, "clean": clean}}
 
 
 def _totals(rows: Sequence[Row]) -> dict[str, int | None]:

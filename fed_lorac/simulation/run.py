@@ -32,6 +32,7 @@ from fed_lorac.reporting.summary import adapter_state, model_state, own_state, s
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.versions import versions
 from fed_lorac.server.fleet_strategy import FleetStrategy, Update
+from fed_lorac.simulation.base_scores import base_scores
 from fed_lorac.simulation.build_strategy import reference_of, strategy_of
 from fed_lorac.simulation.identity import check_same, identity_of
 from fed_lorac.simulation.resume import check_rounds, packed_tensors, unpacked_tensors
@@ -124,7 +125,10 @@ class _Run:
             return
         self._folder.ledger.cut({"rounds": 0, "cameras": 0})
         timeout = self._config.run.round_timeout_s
-        source, zero_byte = measure_base(self._grid, self._strategy, self._watch, timeout)
+        source, zero_byte = base_scores(
+            self._experiment, lambda: measure_base(self._grid, self._strategy, self._watch, timeout)
+        )
+        self._strategy.confirmed.update(dict.fromkeys(sorted(self._strategy.roster.values()), 0))  # measured or not
         self.progress.measured |= {"source": source, "zero_byte": zero_byte}
         self._save()
 

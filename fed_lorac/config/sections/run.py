@@ -10,15 +10,34 @@ from fed_lorac.registry import Kind
 from fed_lorac.runtime.settings import setting
 from fed_lorac.runtime.spelling import meant
 
-__all__ = ["FleetEngine", "RayWorkers", "RunConfig"]
+__all__ = ["FleetEngine", "FlowerEngine", "RayWorkers", "RunConfig", "Sampled"]
 
 
 @dataclass(frozen=True)
-class FleetEngine:
+class Sampled:
+    """What is measured where measuring everything takes too long: a sample, drawn from the seed once, the same in every
+    round."""
+
+    evaluate_cameras: int = setting(0, "cameras that are measured, drawn once for the whole run; 0: all", least=0)
+    evaluate_images: int = setting(
+        0, "evaluation images that each is measured on, drawn once; 0, or more than it has: all", least=0
+    )
+
+
+@dataclass(frozen=True)
+class FlowerEngine(Sampled):
+    """[run.flower]: Flower's runtime."""
+
+
+@dataclass(frozen=True)
+class FleetEngine(Sampled):
     """[run.fleet]: our own grid."""
 
     block_size: int = setting(0, "cameras that train side by side; 0: chosen by model and image size", least=0)
     checkpoint_every: int = setting(1, "rounds between checkpoints, for --resume; 0: no checkpoints", least=0)
+    keep_base_scores: bool = setting(
+        True, "what the base scores before the first round is kept in the cache, for later runs of the same fleet"
+    )
 
 
 @dataclass(frozen=True)
@@ -40,7 +59,7 @@ class RunConfig(Section):
     """How long, on what, and where the record goes."""
 
     section: ClassVar[str] = "run"
-    choices: ClassVar = {"engine": Kind({"fleet": FleetEngine}), "log": registry.LOGS}
+    choices: ClassVar = {"engine": Kind({"fleet": FleetEngine, "flower": FlowerEngine}), "log": registry.LOGS}
     quiet: ClassVar = ("log",)
     cases: ClassVar = {"ray": (When("workers", _several, "above 1"), RayWorkers)}
     rounds: int = setting(10, "rounds of federated averaging", least=1)
