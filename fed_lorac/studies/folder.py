@@ -65,6 +65,10 @@ class StudyFolder:
                     return float(row["accuracy"]) if row["accuracy"] is not None else None
         return None
 
+    def rounds_of(self, trial: Trial) -> int:
+        """How many rounds a run has made that goes on; 0 where it begins anew."""
+        return len(read_rows(self.of(trial) / ROUNDS_FILE).rows) if self.goes_on(trial) else 0
+
     def ahead(self, trials: Sequence[Trial], rounds: int) -> list[Trial]:
         """For each arm and point of the grid the better third after so many rounds, at least one, in their order."""
         found = {trial.folder: self.accuracy_after(trial, rounds) for trial in trials}

@@ -204,10 +204,10 @@ class Counted(StudyWatch):
 
     total = done = runs = 0
 
-    def begin(self, trials: int, done: int) -> None:
+    def begin(self, trials: int, done: int, work: float) -> None:
         self.total, self.done = trials, done
 
-    def ended(self, trial: Trial, error: str | None) -> None:
+    def ended(self, trial: Trial, error: str | None, work: float) -> None:
         assert error is None
         self.done, self.runs = self.done + 1, self.runs + 1
 
