@@ -24,9 +24,12 @@ def study(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Runs that go at once, each in a process of its own.")] = 1,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="ARM", help="Run this arm alone; give it again for another.")
+        list[str] | None,
+        typer.Option(metavar="ARM", help="Run this arm alone; give it again for another.", show_default="all"),
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Run this seed alone; give it again for another.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Run this seed alone; give it again for another.", show_default="all")
+    ] = None,
     format: Format = "markdown",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs and the bytes that each will send, and run none.")

@@ -31,6 +31,7 @@ from fed_lorac.wire.layout import (
     Entry,
     Header,
     Shape,
+    Slot,
     Values,
     base_tag,
     open_header,
@@ -39,7 +40,6 @@ from fed_lorac.wire.layout import (
     seal,
 )
 from fed_lorac.wire.refusals import RefusedFrameError, malformed
-from fed_lorac.wire.slot import Slot
 from fed_lorac.wire.template import Template, choices_of, entries_of
 
 __all__ = ["TOPK_SHARE", "FrameFacts", "by_name", "decode", "encode", "inspect", "payload_bytes"]

@@ -17,6 +17,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ __all__ = [
     "Entry",
     "Header",
     "Shape",
+    "Slot",
     "Values",
     "base_tag",
     "check_limits",
@@ -67,6 +69,8 @@ MAX_NAME_BYTES = 1_024
 MAX_TENSORS = 65_535
 MAX_DIMS = 7  # three bits
 MAX_NUMBERS = (1 << 32) - 1  # a frame's own length is 32 bits
+
+LEAST_IN_GROUP = 16  # values that are worth a grid of four bytes: in int4 a row of a 4 x 4 core is two
 
 Entry = tuple[str, Shape]
 
@@ -266,3 +270,31 @@ def read_table(data: memoryview) -> tuple[list[Entry], int]:
             raise malformed_table(f"the name {name[:64]!r} is not UTF-8") from None
         before = name
     return entries, cursor.at
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor's place.
+
+    `number` counts a frame's tensors from 0; `setup` is what the frame says once, for all of them; along `axis` lie
+    the tensor's rank components, or its rows.
+    """
+
+    shape: Shape
+    number: int = 0
+    axis: int = 0
+    setup: bytes = b""
+
+    @property
+    def count(self) -> int:
+        """How many values it holds."""
+        return prod(self.shape)
+
+    @property
+    def groups(self) -> int:
+        """Into how many groups its values fall: one a rank component, or a row. One in all for a vector, a single
+        number, and where a component would have fewer than `LEAST_IN_GROUP` values; none for an empty tensor."""
+        if self.count == 0:
+            return 0
+        parts = self.shape[self.axis] if len(self.shape) > 1 else 1
+        return parts if self.count >= parts * LEAST_IN_GROUP else 1

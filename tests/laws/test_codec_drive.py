@@ -17,7 +17,7 @@ from scipy.linalg import hadamard
 from fed_lorac.seeds import stream
 from fed_lorac.wire.codecs.drive import blocks, pack_drive, unpack_drive
 from fed_lorac.wire.frame import inspect
-from fed_lorac.wire.slot import Slot
+from fed_lorac.wire.layout import Slot
 
 Array = NDArray[np.float64]
 

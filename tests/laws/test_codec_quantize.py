@@ -15,7 +15,7 @@ from torch import Tensor
 from fed_lorac.seeds import stream
 from fed_lorac.wire.codecs.quantize import pack_rounded, unpack_rounded
 from fed_lorac.wire.frame import component_axis, decode, payload_bytes
-from fed_lorac.wire.slot import Slot
+from fed_lorac.wire.layout import Slot
 
 BITS = pytest.mark.parametrize("dtype", ["int8", "int4"])
 TOP = {"int8": 255, "int4": 15, "int2": 3}

@@ -16,9 +16,8 @@ from torch import Tensor
 from fed_lorac import registry
 from fed_lorac.errors import ConfigError
 from fed_lorac.wire.codecs import drive, quantize, topk
-from fed_lorac.wire.layout import Values
+from fed_lorac.wire.layout import Slot, Values
 from fed_lorac.wire.refusals import RefusedFrameError
-from fed_lorac.wire.slot import Slot
 
 __all__ = ["CODECS", "OTHERS_FROM", "Codec", "by_code", "by_name", "check_finite", "float32"]
 

@@ -26,9 +26,8 @@ import numpy.typing as npt
 from numpy.random import Generator
 
 from fed_lorac.seeds import stream
-from fed_lorac.wire.layout import Values
+from fed_lorac.wire.layout import Slot, Values
 from fed_lorac.wire.refusals import malformed
-from fed_lorac.wire.slot import Slot
 
 __all__ = ["SEED_BYTES", "blocks", "drive_bytes", "drive_seed", "pack_drive", "unpack_drive"]
 

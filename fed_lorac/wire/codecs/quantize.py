@@ -19,9 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.random import Generator
 
-from fed_lorac.wire.layout import Values
+from fed_lorac.wire.layout import Slot, Values
 from fed_lorac.wire.refusals import malformed
-from fed_lorac.wire.slot import Slot
 
 __all__ = [
     "pack_bf16",

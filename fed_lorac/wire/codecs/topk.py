@@ -13,9 +13,8 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from fed_lorac.wire.layout import Values
+from fed_lorac.wire.layout import Slot, Values
 from fed_lorac.wire.refusals import RefusedFrameError, malformed
-from fed_lorac.wire.slot import Slot
 
 __all__ = [
     "LEAST_SHARE",
