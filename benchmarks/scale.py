@@ -46,8 +46,8 @@ from fed_lorac.records.ledger import Ledger
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.server.fleet_strategy import FleetRules
 from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.server.rules import FleetRules
 from fed_lorac.simulation.round import run_round
 from fed_lorac.simulation.rows import write_rows
 from fed_lorac.training.accuracy import statistics_of

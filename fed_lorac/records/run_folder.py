@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fed_lorac.config import Config, load_config
+from fed_lorac.config import Config, Sampled, load_config
 from fed_lorac.config.resumed import CONFIG_FILE
 from fed_lorac.errors import FedLoracError, RunError
 from fed_lorac.records.checkpoint import FOLDER, Checkpoint, Checkpoints, has_checkpoints
@@ -74,7 +74,8 @@ class RunFolder:
                 if overwrite:
                     _remove_run(path)
                 _check_new(path, config)
-            ledger = Ledger(path, guesses=config.local.guesses, chooses=config.adapter.chooses)
+            samples = 0 < config.run.table(Sampled).evaluate_cameras < config.fleet.cameras
+            ledger = Ledger(path, guesses=config.local.guesses, chooses=config.adapter.chooses, samples=samples)
             folder = cls(path, ledger, Checkpoints(path), lock, resume)
             try:
                 if not resume:  # else once it is known that the run may go on with this config
