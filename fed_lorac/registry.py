@@ -13,6 +13,7 @@ __all__ = [
     "CORRUPTIONS",
     "DATASETS",
     "LINKS",
+    "LOGS",
     "MODELS",
     "OBJECTIVES",
     "SERVER_OPTIMIZERS",
@@ -192,4 +193,17 @@ LINKS = Kind(
     "value",
     "a link of your own is a fed_lorac.radio.link.Link, or gives one",
     "fed_lorac.radio.link:Link",
+)
+
+LOGS = Kind(
+    {
+        "tensorboard": "fed_lorac.reporting.logs.tensorboard:TensorBoard",
+        "wandb": "fed_lorac.reporting.logs.wandb:WeightsAndBiases",
+        "mlflow": "fed_lorac.reporting.logs.mlflow:MLflow",
+    },
+    "fed_lorac.logs",
+    "class",
+    "a log of your own is a class that extends fed_lorac.reporting.watch.Watch",
+    "fed_lorac.reporting.watch:Watch",
+    declared={},
 )

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
-from fed_lorac.client.local_update import LocalUpdate, Scores, evaluate, evaluate_base, local_updates
+from fed_lorac.client.evaluate_base import evaluate_base
+from fed_lorac.client.local_update import LocalUpdate, Scores, evaluate, local_updates
 from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.client.state import STATISTICS_KEY, ClientState, GlobalModel, add_cluster_delta
 from fed_lorac.client.survey import survey_layers
@@ -112,10 +113,11 @@ def _evaluate(
 
 def _evaluate_one(experiment: Experiment, global_model: GlobalModel, request: ClientRequest) -> ClientReply:
     config, state = _config(request), _state(request, global_model)
-    round, asked = int(config["server-round"]), bool(config.get("measure"))  # type: ignore[arg-type]
-    examples = len(experiment.fleet.cameras[request.camera].evaluation)
+    round, drawn = int(config["server-round"]), request.camera in experiment.measured  # type: ignore[arg-type]
+    asked, examples = drawn and bool(config.get("measure")), len(experiment.fleet.cameras[request.camera].evaluation)
+    examples = min(examples, experiment.plan.evaluate_images or examples) if drawn else 0
     metrics = MetricRecord({"num-examples": examples, "folded-round": global_model.round})
-    if config.get("baseline") or (asked and experiment.fleet.changing):
+    if (drawn and config.get("baseline")) or (asked and experiment.fleet.changing):
         source, zero_byte = evaluate_base(experiment, round, request.camera)
         metrics.update(_accuracies("source", source) | _accuracies("zero-byte", zero_byte))
     if asked:

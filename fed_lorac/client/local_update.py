@@ -2,9 +2,9 @@
 and evaluation on what they see. Knows networks, weather and frames; not Flower's messages."""
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import nan
 from typing import Any
 
@@ -33,7 +33,6 @@ from fed_lorac.training.accuracy import (
     Statistics,
     accuracy,
     batch_norms,
-    has_batch_norm,
     reestimate_statistics,
     statistics_of,
 )
@@ -47,12 +46,15 @@ from fed_lorac.wire.updates import personal_fingerprint
 __all__ = [
     "LocalUpdate",
     "Scores",
+    "clear_images",
     "evaluate",
-    "evaluate_base",
     "images_in_round",
+    "in_time",
     "local_task",
     "local_updates",
+    "network_of",
     "ready_for_training",
+    "score",
     "trained_state",
 ]
 
@@ -230,35 +232,30 @@ def evaluate(
 
     Under local batch norm, its statistics are taken from that weather first; the state that is returned has them.
     """
-    model = build_network(experiment, global_model, state.statistics)
-    personal = personal_delta(experiment, personal_parameters(experiment, state.personal_frame))
-    for delta in filter(None, (global_model.factors, personal)):
-        apply_delta(named_tensors(model), delta, experiment.adapter.scale)
-    local = experiment.plan.batch_norm.local
-    score = partial(_score, experiment, model, reestimated=local)
-    return _scores(experiment, round, camera, score), state.with_statistics(statistics_of(model) if local else {})
+    model, local = network_of(experiment, global_model), experiment.plan.batch_norm.local
+    if personal := personal_delta(experiment, personal_parameters(experiment, state.personal_frame)):
+        model = copy.deepcopy(model)
+        apply_delta(named_tensors(model), personal, experiment.adapter.scale)
+    clear = clear_images(experiment, camera, round)
+    clean = nan if clear is None else score(experiment, model, clear, reestimated=local)
+    own = clean
+    if experiment.fleet.weather(camera, round).severity != CLEAR:
+        own = score(experiment, model, images_in_round(experiment, camera, round), reestimated=local)
+    return Scores(own, clean), state.with_statistics(statistics_of(model) if local else {})
 
 
-def evaluate_base(experiment: Experiment, round: int, camera: int) -> tuple[Scores, Scores]:
-    """The base model as it comes (source), and with statistics taken by each camera (zero-byte), in the round's
-    weather; nan for the latter where the model has no batch norm, which is nothing to adapt."""
-    model = build_network(experiment, GlobalModel(), {})
-    source = _scores(experiment, round, camera, partial(_score, experiment, model, reestimated=False))
-    if not has_batch_norm(model):
-        return source, Scores(nan, nan)
-    return source, _scores(experiment, round, camera, partial(_score, experiment, model, reestimated=True))
+@lru_cache(maxsize=2)
+def network_of(experiment: Experiment, global_model: GlobalModel) -> nn.Module:
+    """The network that cameras are measured with, one after another, so that it is built once a round and not once a
+    camera: what they alter are its batch norm's statistics. The base's own is in the second place."""
+    model = build_network(experiment, global_model, {})
+    if global_model.factors:
+        apply_delta(named_tensors(model), global_model.factors, experiment.adapter.scale)
+    return model
 
 
-def _scores(experiment: Experiment, round: int, camera: int, score: Callable[[CameraData], float]) -> Scores:
-    """In clear air, then in the round's weather; once, where that leaves the images as they are."""
-    clear = _clear_images(experiment, camera, round)
-    clean = nan if clear is None else score(clear)
-    if experiment.fleet.weather(camera, round).severity == CLEAR:
-        return Scores(clean, clean)
-    return Scores(score(images_in_round(experiment, camera, round)), clean)
-
-
-def _score(experiment: Experiment, model: nn.Module, images: CameraData, *, reestimated: bool) -> float:
+def score(experiment: Experiment, model: nn.Module, images: CameraData, *, reestimated: bool) -> float:
+    """A network's accuracy on a camera's evaluation images; `reestimated`: under statistics of those to adapt on."""
     recipe = experiment.plan.recipe
     if reestimated:
         reestimate_statistics(model, _images_for_statistics(experiment, images), recipe.precision, recipe.normalization)
@@ -268,7 +265,7 @@ def _score(experiment: Experiment, model: nn.Module, images: CameraData, *, rees
 def images_in_round(experiment: Experiment, camera: int, round: int) -> CameraData:
     """A camera's images in the round's weather."""
     images = experiment.images(camera, experiment.fleet.weather(camera, round))
-    return _in_time(experiment, camera, round, images)
+    return in_time(experiment, camera, round, images)
 
 
 def _images_for_statistics(experiment: Experiment, images: CameraData) -> Tensor:
@@ -276,13 +273,13 @@ def _images_for_statistics(experiment: Experiment, images: CameraData) -> Tensor
     return images.train[-experiment.plan.batch_norm.window :]  # -0: all
 
 
-def _clear_images(experiment: Experiment, camera: int, round: int) -> CameraData | None:
+def clear_images(experiment: Experiment, camera: int, round: int) -> CameraData | None:
     """The same images in clear air; None where the data set has none."""
     images = experiment.clear_images(camera)
-    return None if images is None else _in_time(experiment, camera, round, images)
+    return None if images is None else in_time(experiment, camera, round, images)
 
 
-def _in_time(experiment: Experiment, camera: int, round: int, images: CameraData) -> CameraData:
+def in_time(experiment: Experiment, camera: int, round: int, images: CameraData) -> CameraData:
     """The images in their order in time, drawn only where it matters: batches are shuffled otherwise."""
     plan = experiment.plan
     if plan.stream == "iid" and not plan.batch_norm.window:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fed_lorac import registry
 from fed_lorac.config import names
-from fed_lorac.config.sections import CifarResNet, RayWorkers
+from fed_lorac.config.sections import CifarResNet, RayWorkers, Sampled
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.spelling import toml
 
@@ -77,6 +77,11 @@ def _fleet(config: "Config") -> Iterator[str]:
         yield (
             f"A round cannot draw more cameras than there are; got fleet.per_round = {fleet.per_round} of "
             f"fleet.cameras = {fleet.cameras}. Lower the first or raise the second."
+        )
+    if (sample := config.run.table(Sampled).evaluate_cameras) > fleet.cameras:
+        yield (
+            f"A sample has no more cameras than there are; got evaluate_cameras = {sample} of fleet.cameras = "
+            f"{fleet.cameras}. Lower the first, or set it to 0, which measures all."
         )
     yield from _deal(config)
     try:

@@ -144,8 +144,9 @@ def _check_in_force(flat: Mapping[str, object]) -> None:
         section, _, table = _table_of(key).partition(".")
         if section in SECTIONS and table and f"{section}.{table}" not in in_force:
             raise ConfigError(SECTIONS[section].not_in_force(table, _values(section, flat)))
-        if key in rules() and key not in in_view:
-            raise ConfigError(SECTIONS[section].without_meaning(key.partition(".")[2], _values(section, flat)))
+        own = key.partition(".")[2]
+        if key in rules() and key not in in_view and own not in SECTIONS[section].quiet:
+            raise ConfigError(SECTIONS[section].without_meaning(own, _values(section, flat)))
 
 
 def _plain(value: object) -> object:

@@ -16,8 +16,11 @@ CONFIG_FILE = "config.toml"
 WITHOUT_EFFECT = (
     "run.workers",
     "run.out",
+    "run.log",
+    "run.options",
     "run.ray.",
     "run.fleet.checkpoint_every",
+    "run.fleet.keep_base_scores",
     "data.root",
 )
 """Keys, or their beginnings, that change no result: who works, where files are, and how a run is watched over."""

@@ -59,7 +59,8 @@ class When:
 class Section:
     """A section: checks each of its values as it is built, so no invalid one exists.
 
-    Its keys are in view, each under its own law (`under`) where it has one: without, it has a meaning always. `choices`
+    Its keys are in view, each under its own law (`under`) where it has one: without, it has a meaning always. Those
+    that are `quiet` stand in view where they are set: their default, which is empty, asks for nothing. `choices`
     names the keys whose value brings more settings: for each of its values a class, whose fields these are. Those that
     stand in view (`shared`) are passed on from there; the others are the table `[section.VALUE]`. A table that another
     value than a name brings stands in `cases`.
@@ -71,6 +72,7 @@ class Section:
     choices: ClassVar[Mapping[str, Kind]] = {}
     shared: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     under: ClassVar[Mapping[str, When]] = {}
+    quiet: ClassVar[tuple[str, ...]] = ()
     cases: ClassVar[Mapping[str, tuple[When, type]]] = {}
 
     tables: Mapping[str, Table] = field(default_factory=dict, kw_only=True, hash=False)
@@ -87,6 +89,8 @@ class Section:
 
     @classmethod
     def _matters(cls, key: str, chosen: Chosen) -> bool:
+        if key in cls.quiet and not cls._value(key, chosen):
+            return False
         if (when := cls.under.get(key)) and not when.holds(cls._value(when.key, chosen)):
             return False
         takers = [choice for choice, passed in cls.shared.items() if key in passed]

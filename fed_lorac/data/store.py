@@ -25,7 +25,7 @@ from fed_lorac.data.disk import locked, sha256, write, writing
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.runtime.files import home_expanded, sync_folder
 
-__all__ = ["FINISHED", "UNFINISHED", "Entry", "cache_folder", "cached", "cached_arrays", "kept", "map_array"]
+__all__ = ["FINISHED", "UNFINISHED", "Entry", "cache_folder", "cached", "cached_arrays", "find", "kept", "map_array"]
 
 Build = Callable[[], Mapping[str, np.ndarray]]
 FORMAT = 1
@@ -83,10 +83,10 @@ def cached(key: str, build: Build, cache_dir: Path | str | None = None) -> Entry
         RunError: the cache cannot be written.
         DataError: an array's name or type cannot be stored.
     """
-    cache = cache_folder(cache_dir)
-    place = cache / hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
-    with contextlib.suppress(DataError):
-        return _used(_open(place, key))
+    if (entry := find(key, cache_dir)) is not None:
+        return entry
+    place = _place(key, cache_dir)
+    cache = place.parent
     with writing(cache):
         cache.mkdir(parents=True, exist_ok=True)
     with locked(cache / f"{place.name}.lock", wait=True) as alone:
@@ -96,6 +96,17 @@ def cached(key: str, build: Build, cache_dir: Path | str | None = None) -> Entry
             _sweep(cache, place.name)
         _build(place, key, build)
     return _open(place, key)
+
+
+def find(key: str, cache_dir: Path | str | None = None) -> Entry | None:
+    """The entry of this key; None where there is none that is whole. Nothing is written, and nobody waited for."""
+    with contextlib.suppress(DataError):
+        return _used(_open(_place(key, cache_dir), key))
+    return None
+
+
+def _place(key: str, cache_dir: Path | str | None) -> Path:
+    return cache_folder(cache_dir) / hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def kept(place: Path) -> Entry:

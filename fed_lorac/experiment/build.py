@@ -14,6 +14,7 @@ from fed_lorac.config import (
     FleetEngine,
     FolderData,
     LocalStatistics,
+    Sampled,
     Topk,
 )
 from fed_lorac.config.compatibility import fixed_basis
@@ -121,6 +122,7 @@ def with_config(experiment: Experiment, config: Config) -> Experiment:
 def local_plan(config: Config, precision: Precision, normalization: Normalization) -> LocalPlan:
     """The plan of a config, in this precision, on pixels normalised like this."""
     local, codec, strategy = config.local, config.codec, STRATEGIES.load(config.strategy.name)
+    sample = config.run.table(Sampled)
     stream, statistics = cast(Stream, config.fleet.stream), config.batch_norm.table(LocalStatistics)
     recipe = Recipe(
         lr=local.lr,
@@ -154,6 +156,8 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         clustered=strategy.personal_kind == "delta",
         fixed_basis=fixed_basis(config),
         budget_bytes=config.adapter.budget_bytes if config.adapter.chooses else 0,
+        evaluate_cameras=sample.evaluate_cameras,
+        evaluate_images=sample.evaluate_images,
     )
 
 

@@ -4,7 +4,7 @@ not messages or bytes, nor how it is made of a config (`build`)."""
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import torch
@@ -20,7 +20,7 @@ from fed_lorac.fleet.clock import images_seen
 from fed_lorac.fleet.fleet import CLEAR, Fleet, Weather
 from fed_lorac.fleet.labelled import Labelled
 from fed_lorac.runtime.precision import Precision
-from fed_lorac.seeds import torch_stream
+from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.training.loop import cosine
 from fed_lorac.training.objectives.objective import Objective
 from fed_lorac.training.recipe import Recipe
@@ -87,7 +87,8 @@ class LocalPlan:
     weights, an adapter state that both ends turn into one, or factors that live on in the adapter. `clustered`: a
     camera's personal parameters are its cluster's delta of the weights; otherwise its adapter starts from them.
     `fixed_basis`: an adapter draws the same in every round. `budget_bytes`: where the server is still to choose the
-    layers, of what cameras say of each, what a frame's payload may take; 0: it is not.
+    layers, of what cameras say of each, what a frame's payload may take; 0: it is not. `evaluate_cameras`,
+    `evaluate_images`: how many cameras are measured, and on how many images each; 0: all.
     """
 
     seed: int
@@ -109,6 +110,8 @@ class LocalPlan:
     clustered: bool
     fixed_basis: bool
     budget_bytes: int = 0
+    evaluate_cameras: int = 0
+    evaluate_images: int = 0
 
     def recipe_in(self, round: int) -> Recipe:
         """How steps are taken in a round, from 1."""
@@ -164,6 +167,15 @@ class Experiment:
         """What cameras train; where they differ in rank, that of the highest."""
         return max(self.adapters, key=lambda adapter: getattr(adapter, "rank", 0))
 
+    @cached_property
+    def measured(self) -> frozenset[int] | range:
+        """The cameras that are measured, the same in every round: what sets two rounds, or two runs of one seed, apart
+        is then no other draw."""
+        count, of = self.plan.evaluate_cameras, len(self.fleet.cameras)
+        if not 0 < count < of:
+            return range(of)
+        return frozenset(stream(self.plan.seed, "evaluate cameras").permutation(of)[:count].tolist())
+
     def place(self, camera: int) -> int:
         """The place of a camera's adapter in `adapters`, which are assigned round robin."""
         return camera % len(self.adapters)
@@ -185,10 +197,19 @@ class Experiment:
         def draw() -> CameraData:
             one, keep = self.fleet.cameras[camera], not self.fleet.overlapping  # a million cameras fill a disk
             seen = camera_data(self.data, one, self.plan.seed, weather, on_disk=keep)
-            return replace(seen, labelled=self._labelled(camera, len(seen.train)))
+            return self._sampled(camera, replace(seen, labelled=self._labelled(camera, len(seen.train))))
 
         key = camera, "" if weather.severity == CLEAR else weather.corruption, weather.severity
         return self._seen.get(key, draw) if key[1] in {"", *self.known} else draw()
+
+    def _sampled(self, camera: int, seen: CameraData) -> CameraData:
+        """The same with those evaluation images alone that it is measured on: in every weather and round the same."""
+        count, of = self.plan.evaluate_images, len(seen.test)
+        if not 0 < count < of:
+            return seen
+        drawn = stream(self.plan.seed, "evaluate images", camera).permutation(of)[:count]
+        drawn.sort()
+        return replace(seen, test=seen.test[drawn], test_labels=seen.test_labels[drawn])
 
     def _labelled(self, camera: int, images: int) -> torch.Tensor | None:
         """Which of its labels to adapt on a camera has; None: all."""

@@ -146,6 +146,7 @@ class _Table:
         yield '"of full": bytes over those of full fine-tuning, in fp32 and under the codec of the row.'
         if any(len(row.runs) > 1 for row in self._rows):
             yield "a ± b: mean over the seeds, half of its 95 % confidence interval (Student's t)."
+        yield from _sampled(self._rows)
         if any(self._pairs):
             yield from paired_notes(self._other.label)
         elif len(self._rows) > 1:
@@ -202,6 +203,18 @@ def _row_of(against: str, rows: Sequence[Row]) -> Row:
     raise ConfigError(
         f"Rows are tested against that of one of the runs; got {against!r}. Give it among the folders too."
     )
+
+
+def _sampled(rows: Sequence[Row]) -> Iterator[str]:
+    """How far means over a sample may be from those over all."""
+    largest = {}
+    for row in rows:
+        errors = [run.summary["standard_error"]["adapted"] for run in row.runs if "standard_error" in run.summary]
+        if found := [error for error in errors if error is not None]:
+            largest[row.label] = f"{100 * max(found):.2f}"
+    if largest:
+        each = "; ".join(f"{label} {error}" for label, error in largest.items())
+        yield f'"fleet mean" over a sample of cameras or images: standard error of the draw, points, at most: {each}.'
 
 
 def _seeds(row: Row) -> Cell:

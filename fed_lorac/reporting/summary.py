@@ -22,6 +22,7 @@ from fed_lorac.radio.link import Link
 from fed_lorac.records.ledger import Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.radios import ARMS, energy_of, on_links
+from fed_lorac.reporting.sampling import Sample
 from fed_lorac.runtime.versions import versions
 from fed_lorac.server.fleet_strategy import Update
 from fed_lorac.training.accuracy import has_batch_norm
@@ -111,6 +112,7 @@ def summary(
         "clean_accuracy": {arm: measured.mean_clean() for arm, measured in arms.items()},
         "per_corruption": {weather: _means(weathers, arms, weather) for weather in dict.fromkeys(weathers.values())},
         "cameras_measured": _cameras_measured(weathers, arms, rows) | {"of": len(fleet.cameras)},
+        **_standard_errors(experiment, arms),
         "schedule": config.fleet.schedule,
         "over_rounds": {arm: _over_rounds(rows, column) for arm, column in _ACCURACIES.items()},
         **{f"{whose}total_bytes": _both_ways(totals, whose, "downlink") for whose in ARMS.values()},
@@ -151,6 +153,19 @@ def summary(
         "seconds": math.fsum(row["seconds"] for row in rows),
         "versions": versions(),
     }
+
+
+def _standard_errors(experiment: Experiment, arms: Mapping[str, Measured]) -> dict[str, Any]:
+    """Those of the fleet's means, where they are over a sample."""
+    plan, cameras = experiment.plan, experiment.fleet.cameras
+    if not (plan.evaluate_cameras or plan.evaluate_images):
+        return {}
+    counts = {camera: len(cameras[camera].evaluation) for camera in experiment.measured}
+    images = {camera: (min(plan.evaluate_images or of, of), of) for camera, of in counts.items()}
+    sample = Sample(len(cameras), images)
+    found = {arm: sample.standard_error(measured.weather) for arm, measured in arms.items()}
+    clean = {arm: sample.standard_error(measured.clean) for arm, measured in arms.items()}
+    return {"standard_error": {**found, "clean": clean}}
 
 
 def _totals(rows: Sequence[Row]) -> dict[str, int | None]:
@@ -228,7 +243,9 @@ def _each(settings: Mapping[str, Any], key: str) -> list[Any]:
 
 def _weathers(experiment: Experiment, round: int) -> dict[int, str]:
     """The weather of each camera that may be measured, by corruption."""
-    found = {camera: experiment.fleet.weather(camera, round) for camera in sorted(experiment.measured)}
+    fleet = experiment.fleet
+    cameras = sorted(experiment.measured) if fleet.overlapping else range(len(fleet.cameras))
+    found = {camera: fleet.weather(camera, round) for camera in cameras}
     return {k: one.corruption if one.severity or one.corruption == AS_IT_IS else "clear" for k, one in found.items()}
 
 

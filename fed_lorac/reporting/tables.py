@@ -45,6 +45,8 @@ def accuracy_table(summary: Mapping[str, Any]) -> RenderableType:
     table.add_section()
     fleet, of = {arm: summary[f"{arm}_accuracy"] for arm in ARMS}, {"of": measured.get("of")}
     table.add_row("fleet mean", *_means(fleet, measured, missing), style="bold")
+    if errors := summary.get("standard_error"):
+        table.add_row("standard error", "", *(_percent(errors[arm]) for arm in ARMS))
     table.add_row("clear air", *_means(summary["clean_accuracy"], of | measured.get("clean", {}), missing))
     if weather_changes(summary):
         table.add_row("mean over rounds", _fewest_to_most(measured), *_means(summary["over_rounds"], {}, missing)[1:])
@@ -115,6 +117,7 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
     """What a reader must know beside the numbers."""
     if _some_missed(summary.get("cameras_measured", {})):
         yield "A number in brackets says over how many cameras that mean is: the others were not measured."
+    yield from _sampled(summary)
     if summary["full_fp32_total_bytes"] is None:
         yield "[yellow]An older version made this run: full fine-tuning's bytes in fp32 were not recorded.[/yellow]"
     for remark in summary.get("remarks", ()):
@@ -143,6 +146,23 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
         yield f"[yellow]{summary['rounds_skipped']} rounds were skipped below the quorum; see rounds.jsonl.[/yellow]"
     if summary["interrupted"]:
         yield "[yellow]The run was interrupted; the numbers are those of the rounds that were finished.[/yellow]"
+
+
+def _sampled(summary: Mapping[str, Any]) -> Iterable[str]:
+    """What a run was measured on, where that is a sample."""
+    if "standard_error" not in summary:
+        return
+    settings = summary["config"]
+    cameras, images = (
+        next((value for key, value in settings.items() if key.endswith(f".evaluate_{what}")), 0)
+        for what in ("cameras", "images")
+    )
+    of = summary["cameras_measured"]["of"]
+    each = f", {images:,} evaluation images of each" if images else ""
+    yield (
+        f"Measured on a sample that was drawn once, {cameras or of:,} of {of:,} cameras{each}: the standard error is "
+        "of the draw, not of the training."
+    )
 
 
 def _some_missed(measured: Mapping[str, Any]) -> bool:

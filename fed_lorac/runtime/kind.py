@@ -144,7 +144,7 @@ class Kind:
             f"{self.contract[:1].upper()}{self.contract[1:]}; {name!r} is not: {what}. Mend it: see docs/extending.md."
         )
 
-    def make(self, name: str, **settings: Any) -> Any:
+    def make(self, name: str, /, **settings: Any) -> Any:
         """What a name stands for, called with its settings; or itself, where it is a value. Of several parts each gets
         those of the settings that it has."""
         if len(names := self.parts(name)) > 1:

@@ -45,7 +45,7 @@ def strategy_of(
     together: bool = False,
 ) -> FleetStrategy:
     """The strategy that the config names, for its base and fleet; with a clock, late replies are left out. `together`:
-    where a sample is measured, the others may hear updates as an audience."""
+    where cameras share images and a sample is measured, the others hear updates as an audience."""
     config, strategy = experiment.config, experiment.config.strategy.strategy()
     fleet = experiment.fleet
     rules = FleetRules(
@@ -55,7 +55,8 @@ def strategy_of(
         away=fleet.away,
         link=_links(fleet),
     )
-    if together and len(experiment.measured) < len(fleet.cameras) and not strategy.personal_kind:
+    sampled = fleet.overlapping and len(experiment.measured) < len(fleet.cameras)
+    if together and sampled and not (strategy.sends and strategy.personal_kind):
         audience = Audience(list(fleet.links), fleet.link_places)
         rules = replace(rules, measured=experiment.measured, audience=audience)
     if clock is not None:

@@ -18,6 +18,7 @@ from fed_lorac.experiment.build import build_experiment
 from fed_lorac.grid.executor import BlockApp, Executor, SerialExecutor
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
 from fed_lorac.records.run_folder import RunFolder
+from fed_lorac.reporting.logs.several import check_logs
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.runtime.precision import resolved_device
@@ -30,8 +31,10 @@ Engine = Callable[[Config, RunFolder, Watch], None]
 
 
 def check_machine(config: Config) -> None:
-    """Raise `RunError`, with nothing started, where this machine lacks the device, or the room for the workers."""
+    """Raise `RunError`, with nothing started, where this machine lacks the device, the room for the workers, or the
+    library of a log."""
     resolved_device(config.run.device)
+    check_logs(config.run)
     if config.run.workers > 1:
         from fed_lorac.grid.ray.cluster import check_own  # noqa: PLC0415
 

@@ -126,7 +126,7 @@ def write_rows(
         seconds=seconds,
         **(_guesses_in_round(report) if ledger.guesses else {}),
         **(_chosen_in_round(report) if ledger.chooses else {}),
-        **({"cameras_told_together": sum(alike.count for alike in report.told)} if ledger.samples else {}),
+        **({"cameras_told_together": sum(alike.count for alike in report.told)} if ledger.together else {}),
     )
 
 

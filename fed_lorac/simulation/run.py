@@ -27,10 +27,12 @@ from fed_lorac.records.checkpoint import Checkpoint
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.measured import Measured
 from fed_lorac.records.run_folder import RunFolder
+from fed_lorac.reporting.logs.several import logged
 from fed_lorac.reporting.summary import adapter_state, model_state, own_state, summary
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.versions import versions
 from fed_lorac.server.fleet_strategy import FleetStrategy, Update
+from fed_lorac.simulation.base_scores import base_scores
 from fed_lorac.simulation.build_strategy import reference_of, strategy_of
 from fed_lorac.simulation.identity import check_same, identity_of
 from fed_lorac.simulation.resume import HEARD, Memories, check_rounds, packed_tensors, unpacked_tensors
@@ -71,15 +73,17 @@ def run_rounds(
     Raises:
         RunError: the run cannot begin or go on, or no camera took part in any round.
     """
-    run = _Run(grid, config, folder, watch, memories)
-    run.begin()
-    interrupted = False
-    try:
-        while run.progress.round < config.run.rounds:
-            run.round()
-    except KeyboardInterrupt:
-        interrupted = True
-    found = run.finish(interrupted=interrupted)
+    with logged(config, folder.path, watch, goes_on=folder.resumes) as told:
+        run = _Run(grid, config, folder, told, memories)
+        run.begin()
+        interrupted = False
+        try:
+            while run.progress.round < config.run.rounds:
+                run.round()
+        except KeyboardInterrupt:
+            interrupted = True
+        found = run.finish(interrupted=interrupted)
+        told.ended(found)
     if interrupted:
         raise KeyboardInterrupt
     return found
@@ -117,7 +121,11 @@ class _Run:
             return
         self._folder.ledger.cut({"rounds": 0, "cameras": 0})
         timeout = self._config.run.round_timeout_s
-        source, zero_byte = measure_base(self._grid, self._strategy, self._watch, timeout)
+        source, zero_byte = base_scores(
+            self._experiment, lambda: measure_base(self._grid, self._strategy, self._watch, timeout)
+        )
+        if self._strategy.rules.audience is None:
+            self._strategy.confirmed.update(dict.fromkeys(sorted(self._strategy.roster.values()), 0))  # measured or not
         self.progress.measured |= {"source": source, "zero_byte": zero_byte}
         self._save()
 

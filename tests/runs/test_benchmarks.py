@@ -43,6 +43,18 @@ def test_corruptions_have_a_rate_at_every_severity() -> None:
 
 
 @pytest.mark.slow
+def test_evaluation_compares_what_is_done_once_with_what_is_done_for_each() -> None:
+    found = ran("evaluation", "--repeats", "1", "-c", "fleet.cameras=3", "-c", "fleet.per_round=3", *TINY_CAMERAS)
+    assert positive(found["base_ratio"], found["network_ratio"])
+
+
+@pytest.mark.slow
+def test_start_compares_a_run_with_its_imports() -> None:
+    found = ran("start", "--repeats", "1")
+    assert 1 < found["again_ratio"] < found["first_ratio"]
+
+
+@pytest.mark.slow
 def test_overhead_is_given_in_ms_a_camera() -> None:
     found = ran("overhead", "--cameras", "20", "--repeats", "1")
     assert positive(found["ms_a_camera"], found["round_ms_a_camera"])

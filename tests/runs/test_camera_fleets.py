@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from small_runs import rows, tiny
 
-from fed_lorac.client.local_update import evaluate_base
+from fed_lorac.client.evaluate_base import evaluate_base
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.experiment.base_model import saw_fleet_images
 from fed_lorac.experiment.build import build_experiment

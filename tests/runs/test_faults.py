@@ -85,7 +85,7 @@ def test_replies_that_the_radio_loses_are_no_fault_of_the_run(tmp_path: Path):
 
 
 def test_a_run_whose_base_no_camera_can_measure_ends_at_once(tmp_path: Path):
-    config = tiny()
+    config = tiny(keep_base_scores=False)
     blind = Fleet(config, partial(Blind, config.to_flat()))
     with (
         task_identity(),

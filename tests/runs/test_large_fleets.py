@@ -16,6 +16,7 @@ from fed_lorac.simulation.engines import run
 FLEET: dict[str, object] = {
     "fleet__cameras": 8,
     "fleet__per_round": 3,
+    "fleet__deal": "overlapping",
     "fleet__images": 20,
     "fleet__eval_images": 10,
     "fleet__link": "lte-m, nb-iot-nb1, lte-m",
@@ -77,7 +78,7 @@ def test_a_sampled_run_that_goes_on_ends_as_one_that_was_not_stopped(tmp_path: P
 
 
 def test_of_many_cameras_only_those_that_take_part_are_made(tmp_path: Path):
-    many: dict[str, object] = {"fleet__cameras": 300_000, "fleet__deal": "overlapping", "run__rounds": 2}
+    many: dict[str, object] = {"fleet__cameras": 300_000, "run__rounds": 2}
     config = asked(4, **many)
     folder = done(tmp_path / "run", config)
     cameras = build_experiment(config).fleet.cameras

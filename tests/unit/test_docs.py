@@ -15,7 +15,7 @@ DOCS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT /
 PAGES = pytest.mark.parametrize("file", DOCS, ids=lambda file: str(file.relative_to(ROOT)))
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
-PARTS = ("adapters", "strategies", "objectives", "codecs", "models", "datasets", "corruptions", "links")
+PARTS = ("adapters", "strategies", "objectives", "codecs", "models", "datasets", "corruptions", "links", "logs")
 GROUPS = {f"fed_lorac.{part}" for part in PARTS}  # of entry points
 
 

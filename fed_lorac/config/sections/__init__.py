@@ -13,7 +13,7 @@ from fed_lorac.config.sections.data import CamerasData, CifarData, DataConfig, F
 from fed_lorac.config.sections.fleet import Daily, Dirichlet, FleetConfig, Front, LimitedDevices, Walk
 from fed_lorac.config.sections.local import LocalConfig
 from fed_lorac.config.sections.model import CifarResNet, ModelConfig, Pretrain
-from fed_lorac.config.sections.run import FleetEngine, RayWorkers, RunConfig
+from fed_lorac.config.sections.run import FleetEngine, RayWorkers, RunConfig, Sampled
 from fed_lorac.config.sections.strategy import StrategyConfig
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Pretrain",
     "RayWorkers",
     "RunConfig",
+    "Sampled",
     "StrategyConfig",
     "Topk",
     "TrafficSigns",

@@ -3,21 +3,41 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fed_lorac import registry
 from fed_lorac.config import names
 from fed_lorac.config.section import Section, When
 from fed_lorac.registry import Kind
 from fed_lorac.runtime.settings import setting
 from fed_lorac.runtime.spelling import meant
 
-__all__ = ["FleetEngine", "RayWorkers", "RunConfig"]
+__all__ = ["FleetEngine", "FlowerEngine", "RayWorkers", "RunConfig", "Sampled"]
 
 
 @dataclass(frozen=True)
-class FleetEngine:
+class Sampled:
+    """What is measured where measuring everything takes too long: a sample, drawn from the seed once, the same in every
+    round."""
+
+    evaluate_cameras: int = setting(0, "cameras that are measured, drawn once for the whole run; 0: all", least=0)
+    evaluate_images: int = setting(
+        0, "evaluation images that each is measured on, drawn once; 0, or more than it has: all", least=0
+    )
+
+
+@dataclass(frozen=True)
+class FlowerEngine(Sampled):
+    """[run.flower]: Flower's runtime."""
+
+
+@dataclass(frozen=True)
+class FleetEngine(Sampled):
     """[run.fleet]: our own grid."""
 
     block_size: int = setting(0, "cameras that train side by side; 0: chosen by model and image size", least=0)
     checkpoint_every: int = setting(1, "rounds between checkpoints, for --resume; 0: no checkpoints", least=0)
+    keep_base_scores: bool = setting(
+        True, "what the base scores before the first round is kept in the cache, for later runs of the same fleet"
+    )
 
 
 @dataclass(frozen=True)
@@ -39,7 +59,8 @@ class RunConfig(Section):
     """How long, on what, and where the record goes."""
 
     section: ClassVar[str] = "run"
-    choices: ClassVar = {"engine": Kind({"fleet": FleetEngine})}
+    choices: ClassVar = {"engine": Kind({"fleet": FleetEngine, "flower": FlowerEngine}), "log": registry.LOGS}
+    quiet: ClassVar = ("log",)
     cases: ClassVar = {"ray": (When("workers", _several, "above 1"), RayWorkers)}
     rounds: int = setting(10, "rounds of federated averaging", least=1)
     seed: int = setting(0, "all random numbers are drawn from it: the same seed, the same run", least=0)
@@ -61,3 +82,14 @@ class RunConfig(Section):
         3600.0, "seconds of real time after which a round goes on without the replies that are missing", above=0
     )
     out: str = setting("", "the folder that the run is written to; empty: a new one in runs")
+    log: str = setting(
+        "",
+        "what writes the run down as it goes, beside its folder: one or several of these, or of your own",
+        choices=registry.LOGS.names,
+        listed=True,
+        outside=registry.LOGS.is_outside,
+    )
+
+    def outside(self) -> dict[str, str]:
+        """None: a log changes no result, so that a run may go on with another."""
+        return {}
