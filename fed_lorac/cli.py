@@ -229,7 +229,7 @@ def sizes(
     dtype: Annotated[str, typer.Option(help="A codec: fp32, fp16, bf16, int8, int4, int2, drive or topk.")] = "fp32",
     as_json: AsJson = False,
 ) -> None:
-    """Print trainable parameters and message bytes, built and weighed, per method and rank, a table a network.
+    """Print trainable parameters and bytes of a reply, built and weighed, per method and rank, a table a network.
 
     Shares are of full fine-tuning in fp32; with another --dtype, that of full fine-tuning in it stands beside them.
     """

@@ -48,7 +48,7 @@ def strategies(found: Found) -> str:
         name = entry["name"]
         adapter, form = _typical(name)
         sent = [_weights(found, network, adapter, form, name, way) for network in _networks(found)]
-        bytes_ = [f"{weight['message_bytes']:,}" for pair in sent if pair for weight in pair]
+        bytes_ = [f"{weight['frame_bytes']:,}" for pair in sent if pair for weight in pair]
         shown = f"`{adapter}`{', ' if form else ''}{FORM_WORDS[form]}"
         said = [entry["source"], _yes(entry["exact"]), _accepted(name), DOWN[name, way].words, shown]
         rows.append([f"`{name}`", WAY_WORDS[way], *said, *bytes_])
@@ -61,7 +61,7 @@ def strategies(found: Found) -> str:
 
 
 def down(found: Found) -> str:
-    """Message bytes that one camera is sent in a round: adapters by strategies, a network after the other."""
+    """Bytes of the frame that one camera is sent in a round: adapters by strategies, a network after the other."""
     ways = [(entry["name"], way) for entry, way in _strategies() if STRATEGIES.load(entry["name"]).sends]
     head = ["", "", *(f"`{name}`{' ' if way else ''}{WAY_WORDS[way]}" for name, way in ways)]
     parts = []
@@ -69,7 +69,7 @@ def down(found: Found) -> str:
         rows = []
         for adapter, form, _ in _adapters():
             sent = [_weights(found, network, adapter, form, *way) for way in ways]
-            cells = [f"{pair[1]['message_bytes']:,}" if pair else "" for pair in sent]
+            cells = [f"{pair[1]['frame_bytes']:,}" if pair else "" for pair in sent]
             rows.append([f"`{adapter}`", FORM_WORDS[form], *cells])
         parts.append(f"{_title(network)}:\n\n{_table(head, rows, left=2)}")
     return "\n\n".join(parts)
@@ -88,9 +88,9 @@ def codecs(found: Found) -> str:
 
 
 def links(found: Found) -> str:
-    """Every radio class: source, rates, duty cycle, and the packets and the time of LoRA-C's smallest message."""
+    """Every radio class: source, rates, duty cycle, and the packets and the time of LoRA-C's smallest frame."""
     weights = _weights(found, _networks(found)[0], "lora-c", "r", "merged", "svd")
-    size = weights[0]["message_bytes"] if weights else 0
+    size = weights[0]["frame_bytes"] if weights else 0
     rows = []
     for name in LINKS.names:
         row = LINKS.make(name)
@@ -142,7 +142,7 @@ def _weights(
 
 
 def _sent_up(found: Found, network: str, adapter: str, form: str) -> tuple[str, str, str]:
-    """Numbers, message bytes and the share of full fine-tuning's that an adapter sends as it is."""
+    """Numbers, bytes of the frame and the share of full fine-tuning's that an adapter sends as it is."""
     strategy, way = ("fedavg", "") if adapter == "full" else ("merged", "svd")
     own, full = (
         _weights(found, network, adapter, form, strategy, way),
@@ -150,8 +150,8 @@ def _sent_up(found: Found, network: str, adapter: str, form: str) -> tuple[str, 
     )
     if own is None or full is None:
         raise KeyError(f"{adapter} {form} on {network} was not measured: run benchmarks/bytes_by_method.py again")
-    size = own[0]["message_bytes"]
-    return f"{own[0]['payload_bytes'] // 4:,}", f"{size:,}", f"{100 * size / full[0]['message_bytes']:.3g} %"
+    size = own[0]["frame_bytes"]
+    return f"{own[0]['payload_bytes'] // 4:,}", f"{size:,}", f"{100 * size / full[0]['frame_bytes']:.3g} %"
 
 
 def _typical(strategy: str) -> tuple[str, str]:

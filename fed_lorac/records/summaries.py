@@ -47,6 +47,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise RunError(f"A finished run has a summary.json; {folder}: {cause}. Give the folder of --out.") from None
     if "full_fp32_total_bytes" not in found:
         _add_fp32(found)
+    _count_frames(found)
     return found
 
 
@@ -80,6 +81,16 @@ def _config(folder: Path) -> dict[str, Any]:
     return flatten(tomllib.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
+def _count_frames(found: dict[str, Any]) -> None:
+    """Totals are of frames; an older summary's were of Flower's messages around them."""
+    sums = found["bytes"]
+    for whose in ("", "full_", "full_fp32_"):
+        for name, down in (("total", "downlink"), ("multicast", "multicast_downlink")):
+            ways = [sums.get(f"{whose}{way}_frame_bytes") for way in ("uplink", down)]
+            if None not in ways:
+                found[f"{whose}{name}_bytes"] = sum(ways)
+
+
 def _add_fp32(found: dict[str, Any]) -> None:
     """Full fine-tuning's bytes and times in fp32, beside those under the run's codec."""
     exact = all(found["config"].get(f"codec.{way}") == "fp32" for way in ("up", "down"))
@@ -88,7 +99,7 @@ def _add_fp32(found: dict[str, Any]) -> None:
         return value if exact else None
 
     found["full_fp32_total_bytes"] = same(found["full_total_bytes"])
-    for way in ("uplink", "downlink"):
-        found["bytes"][f"full_fp32_{way}_message_bytes"] = same(found["bytes"][f"full_{way}_message_bytes"])
+    for column in (f"{way}_{layer}_bytes" for way in ("uplink", "downlink") for layer in ("frame", "message")):
+        found["bytes"][f"full_fp32_{column}"] = same(found["bytes"].get(f"full_{column}"))
     for times in (*found["air_time_s"].values(), *found.get("days", {}).values()):
         times["full_fp32"] = same(times["full"])

@@ -164,5 +164,5 @@ def round_line(row: Row, of: int) -> str:
     accuracy = f"{100 * row['accuracy']:.1f} % ({cameras} camera{'s' * (cameras != 1)})" if cameras else "not measured"
     counted = f"{row['cameras_counted']} counted" + ", skipped" * row["skipped"]
     reasons = "".join(f"; {count} left out: {reason}" for reason, count in row["reasons"].items())
-    sent = f"{row['uplink_message_bytes'] / 1e3:,.0f} kB up, {row['downlink_message_bytes'] / 1e3:,.0f} kB down"
+    sent = f"{row['uplink_frame_bytes'] / 1e3:,.0f} kB up, {row['downlink_frame_bytes'] / 1e3:,.0f} kB down"
     return f"round {row['round']:>{len(str(of))}}/{of}: {accuracy}, {counted}, {sent}, {row['seconds']:.1f} s{reasons}"

@@ -51,8 +51,8 @@ def _columns(first: Sizes) -> dict[str, Callable[[Sizes], str]]:
         "of full": lambda row: _share(row.trainable_parameters, row.full_parameters),
         "frame\nbytes": lambda row: f"{row.frame_bytes:,}",
         "message\nbytes": lambda row: f"{row.message_bytes:,}",
-        "of full\nin fp32": lambda row: _share(row.message_bytes, row.full_fp32_message_bytes),
-        "same\ncodec": lambda row: _share(row.message_bytes, row.full_message_bytes),
+        "of full\nin fp32": lambda row: _share(row.frame_bytes, row.full_fp32_frame_bytes),
+        "same\ncodec": lambda row: _share(row.frame_bytes, row.full_frame_bytes),
     }
 
 

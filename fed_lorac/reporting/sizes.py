@@ -48,8 +48,8 @@ class Sizes:
     """Parameters, and one uplink in bytes, of a method beside full fine-tuning of the same network.
 
     `dense_layers`: grouped convolutions that the method trains densely, as its own tensors would be no fewer.
-    `full_frame_bytes` and `full_message_bytes` are full fine-tuning's under the same codec, `full_fp32_message_bytes`
-    are those in fp32: the denominator of every share.
+    `full_frame_bytes` and `full_message_bytes` are full fine-tuning's under the same codec, `full_fp32_frame_bytes` is
+    that in fp32. Frames cross a radio, so shares are of frames.
     """
 
     model: str
@@ -65,7 +65,7 @@ class Sizes:
     message_bytes: int
     full_frame_bytes: int
     full_message_bytes: int
-    full_fp32_message_bytes: int
+    full_fp32_frame_bytes: int
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -118,7 +118,7 @@ def sizes(
         message_bytes=own.message_bytes,
         full_frame_bytes=full.frame_bytes,
         full_message_bytes=full.message_bytes,
-        full_fp32_message_bytes=_full(model, classes, "fp32").message_bytes,
+        full_fp32_frame_bytes=_full(model, classes, "fp32").frame_bytes,
     )
 
 

@@ -175,7 +175,8 @@ def _totals(rows: Sequence[Row]) -> dict[str, int | None]:
 
 
 def _both_ways(totals: Mapping[str, int | None], whose: str, down: str) -> int | None:
-    up, down_too = (totals[f"{whose}{way}_message_bytes"] for way in ("uplink", down))
+    """Frames, up and down: what crosses a radio. Flower's messages around them are the simulation's."""
+    up, down_too = (totals[f"{whose}{way}_frame_bytes"] for way in ("uplink", down))
     return None if up is None or down_too is None else up + down_too
 
 

@@ -70,19 +70,20 @@ def _fewest_to_most(measured: Mapping[str, Any]) -> str:
 
 
 def bytes_table(summary: Mapping[str, Any]) -> RenderableType:
-    """Bytes of all Flower messages, up and down, beside full fine-tuning's in fp32; and the shares of full fine-tuning
-    in fp32 and under the same codec."""
+    """Bytes of all frames, up and down, beside full fine-tuning's in fp32; and the shares of full fine-tuning in fp32
+    and under the same codec. Below them, what Flower's messages around the frames weigh."""
     whose = "full" if summary["full_fp32_total_bytes"] is None else "full_fp32"  # an older summary may know no better
-    table = Table(title="Bytes over the radio (Flower messages, all cameras and rounds)")
+    table = Table(title="Bytes over the radio (frames, all cameras and rounds)")
     full = "full fine-tuning,\n" + ("same codec" if whose == "full" else "fp32")
     table.add_column()
     table.add_column(summary["label"], justify="right")
     for column in (full, "share,\nfp32", "share,\nsame codec"):
         table.add_column(column, justify="right", no_wrap=True)
-    found = {way: _three(summary["bytes"], f"{way}link_message_bytes") for way in ("up", "down")}
+    found = {way: _three(summary["bytes"], f"{way}link_frame_bytes") for way in ("up", "down")}
     for name, row in (found | {"total": _three(summary, "total_bytes")}).items():
         shares = [_share(row["adapter"], row[arm]) for arm in ("full_fp32", "full")]
-        table.add_row(name, f"{row['adapter']:,}", f"{row[whose]:,}", *shares, style="bold" * (name == "total"))
+        table.add_row(name, _count(row["adapter"]), _count(row[whose]), *shares, style="bold" * (name == "total"))
+    table.add_row("Flower messages", *(_count(_messages(summary["bytes"], arm)) for arm in ("", f"{whose}_")))
     for link, seconds in summary["air_time_s"].items():
         table.add_row(f"air time up, a camera, {link}", *(_clock(seconds[arm]) for arm in ("adapter", whose)))
     for link, days in summary.get("days", {}).items():
@@ -95,9 +96,18 @@ def bytes_table(summary: Mapping[str, Any]) -> RenderableType:
     return table
 
 
+def _messages(sums: Mapping[str, int | None], whose: str) -> int | None:
+    """Bytes of the Flower messages that carried the frames, up and down."""
+    up, down = (sums.get(f"{whose}{way}link_message_bytes") for way in ("up", "down"))
+    return None if up is None or down is None else up + down
+
+
 def _three(values: Mapping[str, Any], key: str) -> dict[str, Any]:
     """This method's, full fine-tuning's under the same codec and in fp32."""
-    return {"adapter": values[key], "full": values[f"full_{key}"], "full_fp32": values[f"full_fp32_{key}"]}
+    return {
+        arm: values.get(f"{whose}{key}")
+        for arm, whose in (("adapter", ""), ("full", "full_"), ("full_fp32", "full_fp32_"))
+    }
 
 
 def _how_learnt(summary: Mapping[str, Any]) -> Iterable[str]:
@@ -109,8 +119,13 @@ def _how_learnt(summary: Mapping[str, Any]) -> Iterable[str]:
         )
 
 
-def _share(part: int, whole: int | None) -> str:
-    return f"{part / whole:.2%}" if whole else ""
+def _share(part: int | None, whole: int | None) -> str:
+    return "" if part is None or not whole else f"{part / whole:.2%}"
+
+
+def _count(value: int | None) -> str:
+    """Empty where an older version did not record it."""
+    return "" if value is None else f"{value:,}"
 
 
 def notes(summary: Mapping[str, Any]) -> Iterable[str]:

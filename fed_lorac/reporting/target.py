@@ -7,14 +7,14 @@ from fed_lorac.records.ledger import Row
 
 __all__ = ["reached"]
 
-_OURS = ("uplink_message_bytes", "downlink_message_bytes")
-_FULL = ("full_uplink_message_bytes", "full_downlink_message_bytes")
-_FULL_FP32 = ("full_fp32_uplink_message_bytes", "full_fp32_downlink_message_bytes")
+_OURS = ("uplink_frame_bytes", "downlink_frame_bytes")
+_FULL = ("full_uplink_frame_bytes", "full_downlink_frame_bytes")
+_FULL_FP32 = ("full_fp32_uplink_frame_bytes", "full_fp32_downlink_frame_bytes")
 
 
 def reached(accuracy: float, rows: Sequence[Row]) -> dict[str, float | None]:
     """What it took until a measured round first reached `accuracy`: rounds, bytes, those of full fine-tuning's
-    messages in the same rounds (same codec, and fp32), simulated seconds, and joules of all cameras; each None
+    frames in the same rounds (same codec, and fp32), simulated seconds, and joules of all cameras; each None
     where it was never reached, or where an older ledger has no such column."""
     at = next((i for i, row in enumerate(rows) if (row["accuracy"] or 0.0) >= accuracy), None)
     until = [] if at is None else rows[: at + 1]

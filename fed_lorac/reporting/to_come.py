@@ -8,7 +8,7 @@ __all__ = ["BytesToCome", "in_words"]
 
 @dataclass(frozen=True)
 class BytesToCome:
-    """Bytes of messages, if every camera can be reached in every round.
+    """Bytes of frames, if every camera can be reached in every round.
 
     `replies`: each camera's in a round that it takes part in. `update`: what each camera is sent after a round. The
     others are of the whole run: this one's, those of full fine-tuning of the same model under the same codec, and in

@@ -1,4 +1,4 @@
-"""What a run will send, before anything is run: sizes of messages follow from shapes. Knows experiments, strategies and
+"""What a run will send, before anything is run: sizes of frames follow from shapes. Knows experiments, strategies and
 sizes; not rounds or ledgers."""
 
 import torch
@@ -8,10 +8,10 @@ from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.registry import STRATEGIES
 from fed_lorac.reporting.to_come import BytesToCome
 from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.simulation.build_strategy import reference_of, update_message
+from fed_lorac.simulation.build_strategy import reference_of
 from fed_lorac.simulation.waste import first_update
-from fed_lorac.wire.billing import Told, message_size, reply_records
-from fed_lorac.wire.frame import encode, payload_bytes
+from fed_lorac.wire.billing import Told
+from fed_lorac.wire.frame import encode
 
 __all__ = ["bytes_to_come"]
 
@@ -32,15 +32,15 @@ def bytes_to_come(experiment: Experiment) -> BytesToCome | None:
     strategy, sends = STRATEGIES.load(experiment.config.strategy.name), experiment.plan.sends
     of_places = [_reply(experiment, place) for place in range(len(experiment.adapters))] if sends else []
     replies = tuple(of_places[experiment.place(camera)] if sends else 0 for camera in range(cameras))
-    update = update_message(first_update(experiment, fleet.drawn(1))).message_bytes if sends else 0
-    down = asked * reference.fp32.ask.message_bytes + cameras * update if sends else 0
+    update = len(first_update(experiment, fleet.drawn(1)).frame) if sends else 0
+    down = cameras * update
     return BytesToCome(
         replies=replies,
         update=update,
         uplink=rounds * round(asked * sum(replies) / cameras),
         downlink=rounds * down,
-        full=rounds * (full["full_uplink_message_bytes"] + full["full_downlink_message_bytes"]),
-        full_fp32=rounds * (full["full_fp32_uplink_message_bytes"] + full["full_fp32_downlink_message_bytes"]),
+        full=rounds * (full["full_uplink_frame_bytes"] + full["full_downlink_frame_bytes"]),
+        full_fp32=rounds * (full["full_fp32_uplink_frame_bytes"] + full["full_fp32_downlink_frame_bytes"]),
         personal=bool(sends and strategy.personal_kind),
     )
 
@@ -51,6 +51,4 @@ def _reply(experiment: Experiment, place: int) -> int:
     state = {name: torch.randn(shape, generator=drawn) for name, shape in uplink_template(experiment, place).items()}
     rng, known = stream(0, "weighed"), frame_spec(experiment).templates
     frame = encode(state, dtype=uplink.codec, base="", rng=rng, topk_share=uplink.topk_share, templates=known)
-    examples = experiment.fleet.most_images
-    payload = payload_bytes(state, uplink.codec, uplink.topk_share)
-    return message_size(frame, payload, reply_records(examples), reply=True).message_bytes
+    return len(frame)

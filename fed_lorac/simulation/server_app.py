@@ -44,8 +44,8 @@ class LogWatch(Watch):
             row["cameras_measured"],
             row["cameras_counted"],
             row["cameras_left_out"],
-            row["uplink_message_bytes"],
-            row["downlink_message_bytes"],
+            row["uplink_frame_bytes"],
+            row["downlink_frame_bytes"],
         )
 
 

@@ -20,7 +20,7 @@ from fed_lorac.runtime.settings import Scalar
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.server.fleet_strategy import Update
 from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.simulation.build_strategy import full_messages, strategy_of, update_message
+from fed_lorac.simulation.build_strategy import full_messages, strategy_of
 from fed_lorac.wire.frame import encode, inspect, payload_bytes
 
 __all__ = ["first_update", "wasteful"]
@@ -48,8 +48,8 @@ def wasteful(experiment: Experiment, update: Update) -> str | None:
     if best is None or len(best[0].frame) * FAR_MORE > len(update.frame):
         return None
     fewer, other, said = best
-    full = full_messages(experiment, CodecConfig()).down.message_bytes
-    ours, theirs = (update_message(one).message_bytes for one in (update, fewer))
+    full = full_messages(experiment, CodecConfig()).down.frame_bytes
+    ours, theirs = (len(one.frame) for one in (update, fewer))
     lost = _has_clusters(config) and not _has_clusters(other)
     return (
         f"What goes down is far more than {config.adapter.method} needs: an update of {config.strategy.name} weighs "

@@ -24,8 +24,8 @@ _OF_THE_METHOD = ("adapter.", "strategy.", "codec.", "local.")
 """Settings in which an arm may differ from full fine-tuning and still be held against it."""
 
 
-_LAYERS = [f"{way}_{what}_bytes" for way in ("uplink", "downlink") for what in ("payload", "frame")]
-"""What is billed inside Flower's messages, whose totals are `uplink_bytes` and `downlink_bytes`."""
+_LAYERS = [f"{way}_{what}_bytes" for way in ("uplink", "downlink") for what in ("payload", "frame", "message")]
+"""What is billed: values, frames (which totals are of), Flower's messages around them."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,6 @@ def _measured(found: Summary | None, full: Summary | None) -> Row:
     return {
         "label": s.get("label"),
         "rounds": s.get("rounds"),
-        "uplink_bytes": s["bytes"].get("uplink_message_bytes"),
-        "downlink_bytes": s["bytes"].get("downlink_message_bytes"),
         **{name: s["bytes"].get(name) for name in _LAYERS},
         "multicast_bytes": s.get("multicast_bytes"),
         "total_bytes": total,

@@ -27,7 +27,7 @@ PAPER = {
 }
 KEYS = {
     *("model", "method", "rank", "rank_mode", "dtype", "trainable_parameters", "full_parameters"),
-    *("frame_bytes", "message_bytes", "full_frame_bytes", "full_message_bytes", "full_fp32_message_bytes"),
+    *("frame_bytes", "message_bytes", "full_frame_bytes", "full_message_bytes", "full_fp32_frame_bytes"),
     "dense_layers",
     "layers",
 }

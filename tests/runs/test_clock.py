@@ -262,9 +262,9 @@ def test_what_a_target_took_is_summed_up_to_the_round_that_reached_it(folder: Pa
     assert reached(0.01, ledger) == {
         "accuracy": 0.01,
         "rounds": 1,
-        "bytes": first["uplink_message_bytes"] + first["downlink_message_bytes"],
-        "full_bytes": first["full_uplink_message_bytes"] + first["full_downlink_message_bytes"],
-        "full_fp32_bytes": first["full_uplink_message_bytes"] + first["full_downlink_message_bytes"],
+        "bytes": first["uplink_frame_bytes"] + first["downlink_frame_bytes"],
+        "full_bytes": first["full_uplink_frame_bytes"] + first["full_downlink_frame_bytes"],
+        "full_fp32_bytes": first["full_uplink_frame_bytes"] + first["full_downlink_frame_bytes"],
         "simulated_s": first["round_time_s"],
         "energy_j": first["energy_radio_j"] + first["energy_compute_j"],
         "full_fp32_energy_j": first["full_fp32_energy_radio_j"] + first["energy_compute_j"],

@@ -276,7 +276,8 @@ def as_of_before(folder: Path, out: Path) -> Path:
     for times in (*found["air_time_s"].values(), *found["days"].values()):
         del times["full_fp32"]
     (out / "summary.json").write_text(json.dumps(found))
-    new = ("cameras_measured", "full_fp32_uplink_message_bytes", "full_fp32_downlink_message_bytes")
+    ways = [f"full_fp32_{way}_{layer}_bytes" for way in ("uplink", "downlink") for layer in ("frame", "message")]
+    new = ("cameras_measured", *ways)
     lines = [json.dumps(row) for row in rows(out / "rounds.jsonl", *new)]
     (out / "rounds.jsonl").write_text("".join(f"{line}\n" for line in lines))
     return out

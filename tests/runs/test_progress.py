@@ -99,8 +99,8 @@ def test_a_round_line_says_over_how_many_cameras_its_accuracy_is() -> None:
         "cameras_counted": 10,
         "skipped": False,
         "reasons": {"late": 2},
-        "uplink_message_bytes": 419_000,
-        "downlink_message_bytes": 420_000,
+        "uplink_frame_bytes": 419_000,
+        "downlink_frame_bytes": 420_000,
         "seconds": 2.94,
     }
     assert round_line(row, 10) == (

@@ -46,12 +46,12 @@ def test_accuracies_and_bytes_are_those_of_the_ledger(run: fl.Run, found: Report
     (row,) = rows_of("frontier", found)
     assert (row["accuracy"], row["total_bytes"]) == (run.summary["adapted_accuracy"], run.summary["total_bytes"])
     curve = rows_of("curves", found)
-    sent = accumulate(run.rounds["uplink_message_bytes"] + run.rounds["downlink_message_bytes"])
+    sent = accumulate(run.rounds["uplink_frame_bytes"] + run.rounds["downlink_frame_bytes"])
     assert [row["total_bytes"] for row in curve] == list(sent)
     assert [row["accuracy"] for row in curve] == run.rounds["accuracy"].tolist()
     (a_round,) = rows_of("bytes", found)
     for way in ("uplink", "downlink"):
-        assert a_round[f"{way}_message_bytes"] == run.rounds[f"{way}_message_bytes"].mean()
+        assert a_round[f"{way}_frame_bytes"] == run.rounds[f"{way}_frame_bytes"].mean()
     assert [row["aggregation_error"] for row in rows_of("error", found)] == run.rounds[
         "aggregation_error"
     ].dropna().tolist()

@@ -105,7 +105,7 @@ def test_what_is_drawn_is_what_the_study_found(study: fl.StudyResult, browser: A
     drawn = [value for trace in opened.traces("error") for value in trace["y"]]
     assert sorted(drawn) == pytest.approx(sorted(errors[errors > 0]))
     up = next(trace for trace in opened.traces("bytes") if trace["name"] == "up")
-    assert sorted(up["x"]) == pytest.approx(sorted(rounds.groupby("arm").uplink_message_bytes.mean()))
+    assert sorted(up["x"]) == pytest.approx(sorted(rounds.groupby("arm").uplink_frame_bytes.mean()))
     (heat,) = opened.traces("cameras")
     own = [study.run(name).cameras.query("round == 2") for name in runs.run]
     assert np.nanmean(np.array(heat["z"], dtype=float)) == pytest.approx(np.mean([one.accuracy.mean() for one in own]))

@@ -114,8 +114,8 @@ def test_the_summary_adds_up_what_the_ledger_says(done: Done) -> None:
             column = f"{direction}_{what}_bytes"
             for row in by_round:
                 assert row[column] == sum(c[column] for c in by_camera if c["round"] == row["round"])
-    ours = sum(row["uplink_message_bytes"] + row["downlink_message_bytes"] for row in by_round)
-    full = sum(row["full_uplink_message_bytes"] + row["full_downlink_message_bytes"] for row in by_round)
+    ours = sum(row["uplink_frame_bytes"] + row["downlink_frame_bytes"] for row in by_round)
+    full = sum(row["full_uplink_frame_bytes"] + row["full_downlink_frame_bytes"] for row in by_round)
     assert (summary["total_bytes"], summary["full_total_bytes"]) == (ours, full)
     assert len(by_camera) == config.run.rounds * config.fleet.cameras
 

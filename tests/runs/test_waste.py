@@ -50,7 +50,7 @@ def test_the_better_choice_sends_what_the_remark_says(tmp_path: Path, caplog: py
     assert remarks(tmp_path / "fedavg", caplog, **ATOMS, strategy__name="fedavg") == []
     for name in ("merged", "fedavg"):
         camera = json.loads((tmp_path / name / "cameras.jsonl").read_text().splitlines()[3])  # it was not drawn
-        assert camera["status"] == "idle" and f"{camera['downlink_message_bytes']:,} bytes" in said
+        assert camera["status"] == "idle" and f"{camera['downlink_frame_bytes']:,} bytes" in said
 
 
 @pytest.mark.parametrize(

@@ -43,13 +43,13 @@ def test_a_frame_is_as_large_without_weights_as_with_them(method: str, dtype: st
     found = sizes("resnet8", method, 2, "r*k", dtype=dtype)
     assert found.frame_bytes == len(frame)
     assert found.trainable_parameters == sum(p.numel() for p in network.parameters() if p.requires_grad)
-    assert found.full_fp32_message_bytes == sizes("resnet8", "full").message_bytes
+    assert found.full_fp32_frame_bytes == sizes("resnet8", "full").frame_bytes
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
 @pytest.mark.parametrize("method", ADAPTERS.names)
 def test_a_table_fits_80_columns_with_every_cell_whole(method: str, dtype: str) -> None:
-    kinds = ("frame", "message", "full_frame", "full_message", "full_fp32_message")
+    kinds = ("frame", "message", "full_frame", "full_message", "full_fp32_frame")
     large = {f"{kind}_bytes": 170_056_426 for kind in kinds}
     large |= {"trainable_parameters": 42_512_970, "full_parameters": 42_512_971}  # as many as resnet101's, and more
     rows = [replace(sizes("resnet8", method, rank, "r*k", dtype=dtype), **large, model="resnet101") for rank in (1, 16)]
@@ -67,9 +67,9 @@ def test_the_share_is_of_full_fine_tuning_in_fp32_and_of_the_same_codec_beside_i
     lines = shown("--model", "resnet8", "--rank", "1", "--rank-mode", "r", "--dtype", "int8").splitlines()
     one, full = sizes("resnet8", rank=1, rank_mode="r", dtype="int8"), sizes("resnet8", "full")
     row = next(line for line in lines if line.strip().startswith("r=1 (r)"))
-    shares = [f"{100 * one.message_bytes / whole:.3g}%" for whole in (full.message_bytes, one.full_message_bytes)]
+    shares = [f"{100 * one.frame_bytes / whole:.3g}%" for whole in (full.frame_bytes, one.full_frame_bytes)]
     assert row.split()[-2:] == shares
-    assert one.full_message_bytes < full.message_bytes
+    assert one.full_frame_bytes < full.frame_bytes
 
 
 def test_each_network_has_a_table_of_its_own() -> None:

@@ -35,7 +35,7 @@ def curves(found: Reported) -> Figure | Absent:
 
 
 def _rows(label: str, run: ReportedRun) -> list[Row]:
-    sent = accumulate(row["uplink_message_bytes"] + row["downlink_message_bytes"] for row in run.rounds)
+    sent = accumulate(row["uplink_frame_bytes"] + row["downlink_frame_bytes"] for row in run.rounds)
     return [
         {
             "arm": label,

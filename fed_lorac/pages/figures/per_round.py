@@ -10,8 +10,8 @@ __all__ = ["per_round"]
 
 _TITLE = "Bytes a round, against full fine-tuning"
 _MEASURED = {
-    "up": "uplink_message_bytes",
-    "down": "downlink_message_bytes",
+    "up": "uplink_frame_bytes",
+    "down": "downlink_frame_bytes",
     "full fine-tuning, same codec": "full_same_codec_bytes",
     "full fine-tuning, fp32": "full_fp32_bytes",
 }
@@ -51,10 +51,10 @@ def _rows(found: Reported) -> list[Row]:
             "arm": arm.label,
             "seed": run.seed,
             "run": run.row["run"],
-            "uplink_message_bytes": mean(run.rounds, "uplink_message_bytes"),
-            "downlink_message_bytes": mean(run.rounds, "downlink_message_bytes"),
-            "full_same_codec_bytes": mean(run.rounds, "full_uplink_message_bytes", "full_downlink_message_bytes"),
-            "full_fp32_bytes": mean(run.rounds, "full_fp32_uplink_message_bytes", "full_fp32_downlink_message_bytes"),
+            "uplink_frame_bytes": mean(run.rounds, "uplink_frame_bytes"),
+            "downlink_frame_bytes": mean(run.rounds, "downlink_frame_bytes"),
+            "full_same_codec_bytes": mean(run.rounds, "full_uplink_frame_bytes", "full_downlink_frame_bytes"),
+            "full_fp32_bytes": mean(run.rounds, "full_fp32_uplink_frame_bytes", "full_fp32_downlink_frame_bytes"),
         }
         for arm in found.sending
         for run in arm.runs
@@ -69,5 +69,5 @@ def _caption(found: Reported, means: dict[tuple[str, str], float | None]) -> str
     if fp32:
         also = f", {share_said((up + down) / same)} of that under the same codec" if same and same != fp32 else ""
         said.append(f"That is {share_said((up + down) / fp32)} of full fine-tuning in fp32{also}.")
-    said.append("Whole messages are counted: values, frame, Flower's protobuf.")
+    said.append("Frames are counted: what crosses the radio, without Flower's messages around them.")
     return " ".join(said)
