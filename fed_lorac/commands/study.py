@@ -59,6 +59,7 @@ def study(
 
 def _show_plan(asked: "Study", target: Path) -> None:
     from fed_lorac.studies.conduct import planned  # noqa: PLC0415
+    from fed_lorac.studies.search import HALVING  # noqa: PLC0415
     from fed_lorac.studies.weighing import bytes_in_words  # noqa: PLC0415
 
     findings = planned(asked, target.absolute())
@@ -67,6 +68,12 @@ def _show_plan(asked: "Study", target: Path) -> None:
     for finding in findings:
         trial = finding.trial
         sys.stdout.write(f"{trial.digest}  {finding.status:8}  {trial.name}: {weighed[trial.digest]}\n")
+    if asked.tuning and asked.tuning.search == HALVING:
+        stages = ", ".join(map(str, asked.tuning.stages(findings[0].trial.config.run.rounds)))
+        sys.stdout.write(
+            f"Successive halving: of {asked.tuning.budget} values at each arm and point the better third goes on after "
+            f"each of the rounds {stages}.\n"
+        )
     to_do = [finding for finding in findings if finding.status != "finished"]
     known = [finding.seconds for finding in findings if finding.seconds is not None]
     each = f", about {sum(known) / len(known):,.0f} s each as those that are finished took" if known else ""

@@ -4,14 +4,15 @@ what a run computes."""
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fed_lorac.api.start import run
-from fed_lorac.config import Config, RunConfig, load_config
-from fed_lorac.errors import ConfigError, one_line
+from fed_lorac.config import FleetEngine
+from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.lock import FolderLock
 from fed_lorac.studies.definition import Study, Trial
 from fed_lorac.studies.folder import StudyFolder
 from fed_lorac.studies.result import StudyResult, load_study
 from fed_lorac.studies.rows import Finding
+from fed_lorac.studies.running import runs
+from fed_lorac.studies.search import HALVING, Tuning
 from fed_lorac.studies.watch import StudyWatch
 
 __all__ = ["conduct", "planned"]
@@ -32,12 +33,14 @@ def conduct(study: Study, out: Path, *, workers: int = 1, watch: StudyWatch | No
     watch, folder, tuning = watch or StudyWatch(), StudyFolder(out), study.tuning_trials()
     trials = study.trials(first := _first_values(tuning))
     _check_workers([*tuning, *trials], workers)
+    if study.tuning:
+        _check_stages(study.tuning, tuning)
     with FolderLock(out):
-        if tuning:
-            for findings in _progress(tuning, folder, workers, watch, to_come=len(trials)):
-                folder.write_tuning(findings)
+        tried = 0
+        if study.tuning:
+            tried = _tune(study.tuning, tuning, folder, workers, watch, to_come=len(trials))
             trials = study.trials({**first, **folder.best(tuning)})
-        for findings in _progress(trials, folder, workers, watch, before=len(_distinct(tuning))):
+        for findings in _progress(trials, folder, workers, watch, before=tried):
             folder.write_tables(findings)
     return load_study(out)
 
@@ -51,6 +54,50 @@ def planned(study: Study, out: Path) -> list[Finding]:
     folder, tuning = StudyFolder(out), study.tuning_trials()
     trials = [*tuning, *study.trials({**_first_values(tuning), **folder.best(tuning)})]
     return [folder.finding(trial) for trial in _distinct(trials)]
+
+
+def _check_stages(tuning: Tuning, trials: Sequence[Trial]) -> None:
+    """Raise `ConfigError` where runs cannot be compared after so many rounds, or cannot go on from there."""
+    asked = [trial.config.run for trial in trials]
+    if tuning.search != HALVING:
+        return
+    if len({run.rounds for run in asked}) > 1:
+        raise ConfigError(
+            "Successive halving compares runs of one length; these are of "
+            f"{sorted({run.rounds for run in asked})} rounds. Set run.rounds in [tune.settings]."
+        )
+    early = tuning.stages(asked[0].rounds)[:-1]
+    for run in asked:
+        if any(rounds % run.evaluate_every for rounds in early):
+            raise ConfigError(
+                f"Successive halving compares runs after rounds {', '.join(map(str, early))}, which must be measured; "
+                f"run.evaluate_every is {run.evaluate_every}. Set it to 1 there."
+            )
+        if run.engine != "fleet" or not run.table(FleetEngine).checkpoint_every:
+            raise ConfigError(
+                'Successive halving stops runs that go on later, from their checkpoints. Set run.engine to "fleet" and '
+                "run.fleet.checkpoint_every to 1."
+            )
+
+
+def _tune(
+    tuning: Tuning,
+    trials: Sequence[Trial],
+    folder: StudyFolder,
+    workers: int,
+    watch: StudyWatch,
+    *,
+    to_come: int,
+) -> int:
+    """Run what tuning tries, stage by stage; return how many runs that were. `to_come`: the study's runs after it."""
+    stages, left, done = tuning.stages(trials[0].config.run.rounds), list(trials), 0
+    for after in stages:
+        last = after == stages[-1]
+        for _ in _progress(left, folder, workers, watch, None if last else after, before=done, to_come=to_come):
+            folder.write_tuning(trials, tuning)
+        done += len(_distinct(left))
+        left = [] if last else folder.ahead(left, after)
+    return done
 
 
 def _first_values(tuning: Sequence[Trial]) -> dict[str, Mapping[str, object]]:
@@ -71,18 +118,23 @@ def _progress(
     folder: StudyFolder,
     workers: int,
     watch: StudyWatch,
+    until: int | None = None,
     *,
     before: int = 0,
     to_come: int = 0,
 ) -> Iterator[list[Finding]]:
-    """How far all of these are: at the beginning, and after each run that ends. `before`, `to_come`: the number of the
-    study's other runs, before these and after them."""
+    """How far all of these are: at the beginning, and after each run that ends, or is stopped after the round `until`.
+    `before`, `to_come`: the number of the study's other runs, before these and after them."""
     findings = [folder.finding(trial) for trial in trials]
     yield findings
-    runs = _distinct(trials)
-    finished = {finding.trial.digest for finding in findings if finding.status == "finished"}
-    watch.begin(before + len(runs) + to_come, before + len(finished))
-    for trial, error in _runs([trial for trial in runs if trial.digest not in finished], folder, workers, watch):
+    distinct = _distinct(trials)
+    finished = {its.trial.digest for its in findings if its.status == "finished"} | {
+        trial.digest for trial in distinct if until and folder.accuracy_after(trial, until) is not None
+    }
+    watch.begin(before + len(distinct) + to_come, before + len(finished))
+    for trial, error in runs(
+        [trial for trial in distinct if trial.digest not in finished], folder, workers, watch, until
+    ):
         if error is not None:
             folder.write_error(trial, error)
         watch.ended(trial, error)
@@ -99,46 +151,3 @@ def _check_workers(trials: Sequence[Trial], workers: int) -> None:
                 f"Of a study's runs several go at once where each takes one process; {trial.name!r} has run.workers = "
                 f'{own.workers}, run.engine = {own.engine!r}. Set these to 1 and "fleet", or run one at a time.'
             )
-
-
-def _runs(
-    todo: Sequence[Trial], folder: StudyFolder, workers: int, watch: StudyWatch
-) -> Iterator[tuple[Trial, str | None]]:
-    """Each run that is to do, as it ends, and the error where it failed."""
-    for trial in todo:
-        folder.clear_error(trial)
-    if workers == 1 or not todo:
-        for trial in todo:
-            watch.started(trial)
-            yield trial, _attempt(trial, folder)
-        return
-    from fed_lorac.grid.ray.tasks import run_tasks  # noqa: PLC0415  (one process needs no Ray)
-
-    by_digest = {trial.digest: trial for trial in todo}
-    tasks = {d: (one.config.to_flat(), str(folder.of(one)), folder.goes_on(one)) for d, one in by_digest.items()}
-    share = _share(todo, workers)
-    for digest, error in run_tasks(_do, tasks, share=share, started=lambda digest: watch.started(by_digest[digest])):
-        yield by_digest[digest], error
-
-
-def _share(todo: Sequence[Trial], workers: int) -> RunConfig:
-    """What each of the processes takes of a node: the most that any run asks for."""
-    runs = [trial.config.run for trial in todo]
-    device = next((run.device for run in runs if run.device != "cpu"), "cpu")
-    return RunConfig(workers=workers, threads=max((run.threads for run in runs), default=1), device=device)
-
-
-def _attempt(trial: Trial, folder: StudyFolder) -> str | None:
-    try:
-        _do(trial.config, folder.of(trial), folder.goes_on(trial))
-    except Exception as error:  # of somebody else's part, say: the other runs do not suffer for it
-        return one_line(error)
-    return None
-
-
-def _do(config: Config | Mapping[str, object], folder: Path | str, goes_on: bool) -> None:
-    """One run, in this process."""
-    if goes_on:
-        run(load_config(config), resume=folder, progress=False)
-    else:
-        run(load_config(config), out=folder, overwrite=True, progress=False)

@@ -4,21 +4,19 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fed_lorac.config import Config, load_config
 from fed_lorac.config.resumed import WITHOUT_EFFECT
 from fed_lorac.errors import ConfigError
+from fed_lorac.studies.search import Tuning, Values, points
 
-__all__ = ["Arm", "Best", "Study", "Trial", "Tuning", "Values"]
+__all__ = ["Arm", "Best", "Study", "Trial"]
 
 _NOT_IN_A_STUDY = {"run.seed": "seeds", "run.out": "--out"}
 """Settings that a study gives its trials itself, and by what."""
-
-Values = Mapping[str, Sequence[object]]
-"""Settings, and the values of each that are tried."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +26,6 @@ class Arm:
     name: str
     settings: Mapping[str, object] = field(default_factory=dict)
     grid: Values = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """What is chosen for each arm and point of the grid before its runs: every arm has the same values to try.
-
-    The tuning runs have one seed, and `settings` on top: fewer rounds, say, and images that no table uses.
-    """
-
-    grid: Values
-    settings: Mapping[str, object] = field(default_factory=dict)
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,7 +91,11 @@ class Study:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"A study has seeds, each once; {self.name} has {list(self.seeds)}. Change them.")
-        grids = [self.grid, *(arm.grid for arm in self.arms), *([self.tuning.grid] if self.tuning else [])]
+        grids = [
+            self.grid,
+            *(arm.grid for arm in self.arms),
+            *([self.tuning.grid, self.tuning.ranges] if self.tuning else []),
+        ]
         if short := [key for grid in grids for key in grid if "." not in key]:
             raise ConfigError(
                 f"A grid names settings with their section, as in adapter.rank; {self.name} has {short[0]!r}."
@@ -124,7 +114,7 @@ class Study:
         return [
             trial
             for arm in self.arms
-            for tuned in _points(self.tuning.grid)
+            for tuned in self.tuning.points()
             for trial in self._of_arm(base, arm, self.tuning.seed, lambda place, tuned=tuned: tuned)  # type: ignore[misc]
         ]
 
@@ -153,7 +143,7 @@ class Study:
     def _of_arm(
         self, base: Config, arm: Arm, seed: int, tuned_of: Callable[[str], Mapping[str, object] | None]
     ) -> Iterator[Trial]:
-        for point in _points({**self.grid, **arm.grid}):
+        for point in points({**self.grid, **arm.grid}):
             trial = Trial(arm.name, seed, point, base)
             tuned = tuned_of(trial.place)
             if tuned is None:
@@ -165,9 +155,3 @@ class Study:
                     f"Each run of a study needs a config that holds; that of {trial.place!r}: {error}"
                 ) from None
             yield replace(trial, config=config, tuned=tuned)
-
-
-def _points(grid: Values) -> Iterator[dict[str, object]]:
-    """Every combination of a grid's values, the last setting's running fastest."""
-    for values in itertools.product(*grid.values()):
-        yield dict(zip(grid, values, strict=True))

@@ -5,21 +5,24 @@ STUDY/errors/DIGEST.json           why a run failed, until it is run again
 STUDY/study.csv, study.parquet     one row a run
 STUDY/rounds.csv, rounds.parquet   one row a run and round
 STUDY/tuning.csv, tuning.parquet   one row a tuning run, where there are any
+STUDY/tuning.json                  what was tuned: values, runs, rounds, on which images
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
 from fed_lorac.errors import FedLoracError
+from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.run_folder import can_go_on
 from fed_lorac.records.summaries import read_summary
 from fed_lorac.runtime.files import write_bytes, write_text, writing
 from fed_lorac.studies.definition import Trial
 from fed_lorac.studies.rows import Finding, Row, round_rows, run_rows
+from fed_lorac.studies.search import KEPT, Tuning
 
 __all__ = ["ROUNDS_TABLE", "RUNS_TABLE", "TUNING_TABLE", "StudyFolder", "holds_study"]
 
@@ -54,6 +57,25 @@ class StudyFolder:
             return Finding(trial, folder, "failed", str(error["error"]))
         return Finding(trial, folder, "waiting")
 
+    def accuracy_after(self, trial: Trial, rounds: int) -> float | None:
+        """What a run found in a round; None where it has not come so far, or failed."""
+        with suppress(FedLoracError):
+            for row in read_rows(self.of(trial) / ROUNDS_FILE).rows:
+                if row["round"] == rounds and self.finding(trial).status != "failed":
+                    return float(row["accuracy"]) if row["accuracy"] is not None else None
+        return None
+
+    def ahead(self, trials: Sequence[Trial], rounds: int) -> list[Trial]:
+        """For each arm and point of the grid the better third after so many rounds, at least one, in their order."""
+        found = {trial.folder: self.accuracy_after(trial, rounds) for trial in trials}
+        kept = set[str]()
+        for place in dict.fromkeys(trial.place for trial in trials):
+            its = [trial for trial in trials if trial.place == place]
+            came = [trial for trial in its if found[trial.folder] is not None]
+            ranked = sorted(came, key=lambda trial: -(found[trial.folder] or 0.0))  # of equals the first
+            kept |= {trial.folder for trial in ranked[: max(1, len(its) // KEPT)]}
+        return [trial for trial in trials if trial.folder in kept]
+
     def goes_on(self, trial: Trial) -> bool:
         """Whether a run of it was left in the middle."""
         return can_go_on(self.of(trial))
@@ -80,9 +102,31 @@ class StudyFolder:
                 best[trial.place] = accuracy, trial.tuned
         return {place: tuned for place, (_, tuned) in best.items()}
 
-    def write_tuning(self, findings: Sequence[Finding]) -> None:
-        """The table of the tuning runs."""
+    def write_tuning(self, trials: Sequence[Trial], tuning: Tuning) -> None:
+        """The table of the tuning runs, and what they are."""
+        findings = [self._tried(trial, tuning) for trial in trials]
         self._write(TUNING_TABLE, run_rows(findings))
+        configs = [trial.config.to_flat() for trial in trials]
+        said = {
+            "search": tuning.search,
+            "tried": {key: list(map(str, its)) for key, its in tuning.grid.items()}
+            | {key: its.words for key, its in tuning.ranges.items()},
+            "values": len(trials) // len({trial.place for trial in trials}),
+            "rounds": sorted({config["run.rounds"] for config in configs}),
+            "validation_share": sorted({config["fleet.validation_share"] for config in configs}),
+            "seed": tuning.seed,
+        }
+        write_text(self.path / f"{TUNING_TABLE}.json", json.dumps(said, indent=2) + "\n")
+
+    def _tried(self, trial: Trial, tuning: Tuning) -> Finding:
+        """A tuning run, which may have been stopped early."""
+        found = self.finding(trial)
+        early = tuning.stages(trial.config.run.rounds)[:-1]
+        if found.status == "waiting" and any(self.accuracy_after(trial, rounds) is not None for rounds in early):
+            with suppress(FedLoracError):
+                if read_summary(found.folder)["interrupted"]:
+                    return replace(found, status="stopped")
+        return found
 
     def write_tables(self, findings: Sequence[Finding]) -> None:
         """Both tables, as CSV and as Parquet."""

@@ -20,10 +20,12 @@ grid.adapter.rank = [1, 2, 4]  # of this arm alone
 [tune]                         # first, with one seed: every arm with each of these; its best goes into its runs
 grid.local.lr = [0.01, 0.03, 0.1]
 settings.fleet.validation_share = 0.25
+
+# or: search = "random" (or "successive-halving"), budget = 9, ranges.local.lr = {low = 0.01, high = 1.0, log = true}
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +34,13 @@ from fed_lorac.config.load import flatten, shipped_folder
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.files import home_expanded
 from fed_lorac.runtime.near import did_you_mean
-from fed_lorac.studies.definition import Arm, Study, Tuning, Values
+from fed_lorac.studies.definition import Arm, Study
+from fed_lorac.studies.search import SEARCHES, Range, Tuning, Values
 
 __all__ = ["load_definition", "parse_study", "shipped_studies"]
 
 _KEYS = ("title", "config", "seeds", "settings", "grid", "arms", "tune")
-_TUNE_KEYS = ("seed", "settings", "grid")
+_TUNE_KEYS = ("seed", "settings", "grid", "search", "budget", "ranges")
 _SAID: Mapping[type, str] = {list: "list", dict: "table", str: "text"}
 
 
@@ -110,9 +113,46 @@ def _tuning(study: str, content: Mapping[str, Any], seeds: Sequence[int]) -> Tun
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise ConfigError(f"A seed is a whole number; {study} has tune.seed = {seed!r}.")
     grid = _grid(_typed(content, study, "grid", dict, {}), f"{study}: tune.grid")
-    if not grid:
+    ranges = dict(_ranges(study, _typed(content, study, "ranges", dict, {})))
+    if not grid and not ranges:
         raise ConfigError(f"Tuning chooses among values; {study} has [tune] and no tune.grid. Give it settings to try.")
-    return Tuning(grid, flatten(_typed(content, study, "settings", dict, {})), seed)
+    settings = flatten(_typed(content, study, "settings", dict, {}))
+    return Tuning(grid, settings, seed, *_search(study, content, drawn=bool(ranges)), ranges)
+
+
+def _search(study: str, content: Mapping[str, Any], *, drawn: bool) -> tuple[str, int]:
+    """How values are found, and how many each arm may try."""
+    search, budget = content.get("search", "grid"), content.get("budget", 0)
+    if search not in SEARCHES:
+        raise ConfigError(f"tune.search is one of {', '.join(SEARCHES)}; {study} has {search!r}.")
+    if search == "grid" and (drawn or budget):
+        key = "ranges" if drawn else "budget"
+        raise ConfigError(f'tune.{key} is for values that are drawn; {study} has no tune.search. Set it to "random".')
+    if search != "grid" and (not isinstance(budget, int) or isinstance(budget, bool) or budget < 1):
+        raise ConfigError(
+            f"tune.budget is the number of values that each arm may try, at least 1, where they are drawn; {study} has "
+            f"{budget!r}. Set it."
+        )
+    return search, budget
+
+
+def _ranges(study: str, content: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Range]]:
+    for name, its in content.items():
+        key = f"{within}{name}"
+        if isinstance(its, Mapping) and any(isinstance(value, Mapping) for value in its.values()):
+            yield from _ranges(study, its, f"{key}.")
+            continue
+        try:
+            found = Range(**its)
+            holds = found.low < found.high and isinstance(found.log, bool) and (found.low > 0 or not found.log)
+        except TypeError:  # another key, or what is no number
+            holds = False
+        if not holds:
+            raise ConfigError(
+                f"A range has low and high, low below high, and above 0 where log = true, as in local.lr = "
+                f"{{low = 0.01, high = 1.0, log = true}}; {study} has tune.ranges.{key} = {its}."
+            )
+        yield key, found
 
 
 def _grid(content: Mapping[str, Any], where: str) -> Values:

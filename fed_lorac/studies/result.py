@@ -1,10 +1,12 @@
 """A study out of its folder, as data frames. Knows a study's tables; not how they came about."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fed_lorac.api.result import Run, load_run
 from fed_lorac.errors import RunError
@@ -38,6 +40,15 @@ class StudyResult:
     def tuning(self) -> "pd.DataFrame | None":
         """A row a tuning run, with the columns of `runs`; None where nothing was tuned."""
         return self._table(TUNING_TABLE) if (self.path / f"{TUNING_TABLE}.parquet").exists() else None
+
+    @cached_property
+    def tuned(self) -> Mapping[str, Any] | None:
+        """What tuning tried, in how many runs and rounds, and on which images; None where nothing was tuned."""
+        try:
+            found = json.loads((self.path / f"{TUNING_TABLE}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     def run(self, digest: str) -> Run:
         """The run of a row, by what its column `run` says.

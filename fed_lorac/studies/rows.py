@@ -30,7 +30,7 @@ _LAYERS = [f"{way}_{what}_bytes" for way in ("uplink", "downlink") for what in (
 
 @dataclass(frozen=True)
 class Finding:
-    """How far a trial came: "finished", "failed" (with the error), or "waiting"; and its folder."""
+    """How far a trial came: "finished", "failed" (with the error), "stopped" (by a search) or "waiting"; and where."""
 
     trial: Trial
     folder: Path
@@ -40,8 +40,8 @@ class Finding:
 
     @property
     def summary(self) -> Summary | None:
-        """What the run found, where it came to its end."""
-        return read_summary(self.folder) if self.status == "finished" else None
+        """What the run found, where it came to its end, or was stopped."""
+        return read_summary(self.folder) if self.status in ("finished", "stopped") else None
 
 
 def run_rows(findings: Sequence[Finding]) -> list[Row]:

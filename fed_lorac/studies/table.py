@@ -13,6 +13,7 @@ from fed_lorac.reporting.paired import Scores
 from fed_lorac.reporting.sheet import Sheet
 from fed_lorac.reporting.tested import CHANCE, DIFFERENCE, paired_cells, paired_notes
 from fed_lorac.studies.result import StudyResult
+from fed_lorac.studies.search import HALVING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,10 +100,31 @@ def _notes(study: StudyResult, tested_against: str | None) -> Iterator[str]:
     yield '"of full": bytes over those of full fine-tuning, in fp32 and under the codec of the row.'
     if tested_against is not None:
         yield from paired_notes(tested_against)
+    yield from _tuned(study)
     yield from _edges(study)
     runs = study.runs
     yield from (
         f"failed: {row.arm}, seed {row.seed}: {row.error}" for row in runs[runs.status == "failed"].itertuples()
+    )
+
+
+def _tuned(study: StudyResult) -> Iterator[str]:
+    """What was tuned, with what budget, and on which images."""
+    if (said := study.tuned) is None:
+        return
+    tried = ", ".join(
+        f"{key} ({its if isinstance(its, str) else ', '.join(its)})" for key, its in said["tried"].items()
+    )
+    rounds, shares = (" or ".join(f"{value:g}" for value in said[key]) for key in ("rounds", "validation_share"))
+    images = (
+        "the images that accuracies here are of, as fleet.validation_share was 0"
+        if 0 in said["validation_share"]
+        else f"a share of {shares} of each camera's own training images, which it did not train on"
+    )
+    how = {"grid": "every value", HALVING: "drawn, the better third of them three times as long"}
+    yield (
+        f"Tuned for each arm and point of the grid: {tried}; {said['values']} values, "
+        f"{how.get(said['search'], 'drawn')}, in runs of {rounds} rounds with seed {said['seed']}. Chosen on {images}."
     )
 
 
@@ -112,7 +134,7 @@ def _edges(study: StudyResult) -> Iterator[str]:
         return
     for arm, chosen in study.runs.groupby("arm", sort=False):
         tried = study.tuning[study.tuning.arm == arm]
-        for key in (name for name in tried.columns if "." in name and (tried.status == "finished").all()):
+        for key in (name for name in tried.columns if "." in name and tried.status.isin(["finished", "stopped"]).all()):
             values, best = (_numbers(table[key]) for table in (tried, chosen))
             if len(values) > 2 and best < values:
                 for end, more in ((min(values), "smaller"), (max(values), "larger")):

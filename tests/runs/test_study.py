@@ -18,14 +18,15 @@ from small_runs import ROOT, TINY, environment
 import fed_lorac as fl
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.reporting.gain import recovered_share
-from fed_lorac.studies import conduct as conduct_room
+from fed_lorac.studies import running as running_room
+from fed_lorac.studies.conduct import conduct
 from fed_lorac.studies.definition import Trial
 from fed_lorac.studies.folder import StudyFolder
 from fed_lorac.studies.read import parse_study
 from fed_lorac.studies.watch import StudyWatch
 from fed_lorac.studies.weighing import bytes_in_words
 
-do = conduct_room._do
+do = running_room._do
 SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
 SETTINGS |= {"run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2}
 FULL = {"adapter.method": "full", "strategy.name": "fedavg"}
@@ -170,15 +171,15 @@ def test_where_the_weather_changes_a_row_has_means_over_the_rounds(tmp_path: Pat
 def test_a_run_that_several_ask_for_is_run_once_and_serves_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
-    def counted(config: Any, folder: Any, goes_on: bool) -> None:
+    def counted(config: Any, folder: Any, goes_on: bool, until: int | None) -> None:
         done.append(str(folder))
-        do(config, folder, goes_on)
+        do(config, folder, goes_on, until)
 
-    monkeypatch.setattr(conduct_room, "_do", counted)
+    monkeypatch.setattr(running_room, "_do", counted)
     tune = {"grid": {"local.lr": [0.001, 0.05]}, "settings": {"run.rounds": 1}}
     study = {"settings": {**SETTINGS, "run.rounds": 2}, "arms": {"two": {}, "one": {"run.rounds": 1}}, "tune": tune}
     watch = Counted()
-    found = conduct_room.conduct(parse_study("s", study, tmp_path), tmp_path / "out", watch=watch)
+    found = conduct(parse_study("s", study, tmp_path), tmp_path / "out", watch=watch)
     tuning = pd.read_csv(found.path / "tuning.csv")
     assert tuning["arm"].tolist() == ["two", "two", "one", "one"] and tuning["status"].eq("finished").all()
     assert tuning["run"].tolist()[:2] == tuning["run"].tolist()[2:]  # both arms are tuned with one round
@@ -219,7 +220,7 @@ def test_a_run_that_fails_is_a_row_with_its_error_and_is_tried_again(
     first = fl.study(study, tmp_path / "out", progress=False)
     assert first.runs["status"].tolist() == ["failed", "finished"]
     assert "base.safetensors is not there" in first.runs["error"][0] and "- failed: bad" in first.table()
-    monkeypatch.setattr(conduct_room, "_do", lambda *_: pytest.fail("a finished run, or a bad one, is run again"))
+    monkeypatch.setattr(running_room, "_do", lambda *_: pytest.fail("a finished run, or a bad one, is run again"))
     again = fl.study({**study, "arms": {"good": {}}}, tmp_path / "out", progress=False)
     assert again.runs["status"].tolist() == ["finished"]
 
