@@ -68,6 +68,7 @@ STRATEGIES = Kind(
         "flora": "fed_lorac.strategies:Flora",
         "flexlora": "fed_lorac.strategies:FlexLora",
         "rotating-basis": "fed_lorac.strategies:RotatingBasis",
+        "zeroth-order": "fed_lorac.strategies:ZerothOrder",
         "clustered": "fed_lorac.strategies:ClusteredFedAvg",
         "local-only": "fed_lorac.strategies:LocalOnly",
         "zero-byte": "fed_lorac.strategies:ZeroByte",

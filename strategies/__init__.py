@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .merged import MergedFedAvg
     from .rotating_basis import RotatingBasis
     from .zero_byte import ZeroByte
+    from .zeroth_order import ZerothOrder
 
 __all__ = [
     "ClusteredFedAvg",
@@ -30,6 +31,7 @@ __all__ = [
     "MergedFedAvg",
     "RotatingBasis",
     "ZeroByte",
+    "ZerothOrder",
 ]
 
 # Class -> its file. A file is imported when its class is first asked for.
@@ -43,6 +45,7 @@ _FILE_OF = {
     "MergedFedAvg": "merged",
     "RotatingBasis": "rotating_basis",
     "ZeroByte": "zero_byte",
+    "ZerothOrder": "zeroth_order",
 }
 
 

@@ -15,6 +15,8 @@ from fed_lorac.config import AdapterConfig
 
 __all__ = ["DOWN", "UP", "Conv", "Down", "Layers", "Setting", "Up", "layers_of", "up_of"]
 
+_DIRECTIONS = 16  # K of zeroth-order by default
+
 
 @dataclass(frozen=True)
 class Conv:
@@ -217,6 +219,7 @@ DOWN: dict[tuple[str, str], Down] = {
     ("flora", ""): _STACK,
     ("flexlora", ""): _AS_UP,
     ("rotating-basis", ""): _AS_UP,
+    ("zeroth-order", ""): Down("K, as up, whatever the adapter", lambda layers, s, up: up.numbers(layers, s)),
     ("fedavg", ""): _AS_UP,
     ("clustered", ""): Down("twice that of `merged`, `svd`", lambda layers, s, up: 2 * _svd(layers, s, up)),
     ("local-only", ""): _NOTHING,
@@ -230,6 +233,8 @@ def up_of(adapter: str, form: str, strategy: str) -> Up:
     (a rank mode) has its adapter's."""
     if strategy in ("local-only", "zero-byte"):
         return Up(beside=lambda layers: 0)
+    if strategy == "zeroth-order":
+        return Up(beside=lambda layers: _DIRECTIONS)
     if (adapter, strategy) == ("lora-c", "rotating-basis"):
         adapter = "ffa-lora-c"  # its A is drawn and stays for the round
     return UP.get((adapter, form), UP[adapter, ""])

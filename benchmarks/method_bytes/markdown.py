@@ -12,7 +12,7 @@ from fed_lorac.api.catalogue import methods
 from fed_lorac.registry import ADAPTERS, LINKS, STRATEGIES
 from fed_lorac.wire.codecs.codecs import CODECS, Codec
 from method_bytes.formulas import DOWN
-from method_bytes.pairs import FORMS, ONE, WAYS, Pair, accepted
+from method_bytes.pairs import FORMS, ONE, WAYS, Pair, accepted, of_one_size, pairs
 from method_bytes.words import CODEC_WORDS, FORM_WORDS, WAY_WORDS
 
 __all__ = ["TABLES", "written"]
@@ -62,7 +62,7 @@ def strategies(found: Found) -> str:
 
 def down(found: Found) -> str:
     """Bytes of the frame that one camera is sent in a round: adapters by strategies, a network after the other."""
-    ways = [(entry["name"], way) for entry, way in _strategies() if STRATEGIES.load(entry["name"]).sends]
+    ways = [(entry["name"], way) for entry, way in _strategies() if not of_one_size(entry["name"])]
     head = ["", "", *(f"`{name}`{' ' if way else ''}{WAY_WORDS[way]}" for name, way in ways)]
     parts = []
     for network in _networks(found):
@@ -157,6 +157,8 @@ def _sent_up(found: Found, network: str, adapter: str, form: str) -> tuple[str, 
 def _typical(strategy: str) -> tuple[str, str]:
     if not STRATEGIES.load(strategy).sends:
         return "lora-c", "r"  # one that was run
+    if of_one_size(strategy):
+        return next((pair.adapter, pair.form) for pair in pairs() if pair.strategy == strategy)
     return next((adapter, form) for adapter, form in _TYPICAL if adapter in accepted(strategy))
 
 

@@ -15,7 +15,7 @@ from fed_lorac.registry import ADAPTERS, STRATEGIES
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
-__all__ = ["FORMS", "ONE", "WAYS", "Pair", "accepted", "last_round", "pairs", "ran"]
+__all__ = ["FORMS", "ONE", "WAYS", "Pair", "accepted", "last_round", "of_one_size", "pairs", "ran"]
 
 Settings = Mapping[str, object]
 
@@ -85,20 +85,23 @@ class Pair:
 
 
 def pairs() -> Iterator[Pair]:
-    """Every pair that makes sense, in the registries' order; one stands for all where nothing is sent."""
+    """Every pair that makes sense, in the registries' order; one stands for all where nothing is sent, or as much
+    whatever the adapter."""
     for strategy in STRATEGIES.names:
         able = (pair for pair in _of(strategy) if _makes_sense(pair))
-        yield from islice(able, 1) if not STRATEGIES.load(strategy).sends else able
+        yield from islice(able, 1) if of_one_size(strategy) else able
+
+
+def of_one_size(strategy: str) -> bool:
+    """Whether cameras send the same number of numbers, or none, whatever the adapter."""
+    kind = STRATEGIES.load(strategy)
+    return not kind.sends or kind.forward_only
 
 
 def accepted(strategy: str) -> list[str]:
     """The adapters that a strategy takes, as they are by default; frozen, where it draws their basis anew."""
-    kind, found = STRATEGIES.load(strategy), []
-    for name in ADAPTERS.names:
-        adapter = ADAPTERS.load(name)()
-        if kind().refuses((adapter.with_frozen_basis() or adapter) if kind.rotates else adapter) is None:
-            found.append(name)
-    return found
+    one = STRATEGIES.load(strategy)()
+    return [name for name in ADAPTERS.names if one.refuses(one.adapted(ADAPTERS.load(name)())) is None]
 
 
 def _of(strategy: str) -> Iterator[Pair]:

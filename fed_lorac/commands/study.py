@@ -10,6 +10,7 @@ from fed_lorac.commands.options import Format, err
 
 if TYPE_CHECKING:
     from fed_lorac.studies.definition import Study
+    from fed_lorac.studies.part import Part
 
 __all__ = ["study"]
 
@@ -22,6 +23,13 @@ def study(
         Path | None, typer.Option("--out", help="The study's folder.", show_default="studies/NAME")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Runs that go at once, each in a process of its own.")] = 1,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ARM", help="Run this arm alone; give it again for another.", show_default="all"),
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Run this seed alone; give it again for another.", show_default="all")
+    ] = None,
     format: Format = "markdown",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs and the bytes that each will send, and run none.")
@@ -35,13 +43,15 @@ def study(
     Exit code 1 where a run failed.
     """
     from fed_lorac.reporting.sheet import check_format  # noqa: PLC0415
+    from fed_lorac.studies.part import Part  # noqa: PLC0415
     from fed_lorac.studies.read import load_definition  # noqa: PLC0415
 
     check_format(format)
     asked = load_definition(definition)
+    part = Part(asked, only or (), seed or ())
     target = folder or Path("studies") / asked.name
     if dry_run:
-        _show_plan(asked, target)
+        _show_plan(asked, target, part)
         return
     with err.status("importing PyTorch and Flower"):
         from fed_lorac.simulation import engines  # noqa: F401, PLC0415
@@ -50,19 +60,19 @@ def study(
         from fed_lorac.studies.table import study_table  # noqa: PLC0415
 
     with RichStudyWatch(err) as watch:
-        found = conduct(asked, target.absolute(), workers=workers, watch=watch)
+        found = conduct(asked, target.absolute(), workers=workers, watch=watch, part=part)
     sys.stdout.write(study_table(found).written(format) + "\n")
     err.print(f"The study is in {found.path}", highlight=False, markup=False, soft_wrap=True)
     if (found.runs["status"] == "failed").any():
         raise typer.Exit(1)
 
 
-def _show_plan(asked: "Study", target: Path) -> None:
+def _show_plan(asked: "Study", target: Path, part: "Part") -> None:
     from fed_lorac.studies.conduct import planned  # noqa: PLC0415
     from fed_lorac.studies.search import HALVING  # noqa: PLC0415
     from fed_lorac.studies.weighing import bytes_in_words  # noqa: PLC0415
 
-    findings = planned(asked, target.absolute())
+    findings = planned(asked, target.absolute(), part)
     with err.status("weighing what is sent"):
         weighed = bytes_in_words(finding.trial for finding in findings)
     for finding in findings:

@@ -34,6 +34,7 @@ def contradictions(config: "Config") -> Iterator[str]:
         )
     else:
         yield from _method(config, adapter, strategy)
+        yield from _forward_only(config, strategy)
         yield from _strategy_fleet(config, strategy)
         yield from _batch_norm(config, strategy)
         yield from _codec(config, strategy)
@@ -63,12 +64,8 @@ def _adapter(config: "Config") -> "Adapter":
 
 def _trained(config: "Config") -> "Adapter":
     """The same as cameras train it."""
-    return _under(registry.STRATEGIES.load(config.strategy.name), _adapter(config))
-
-
-def _under(strategy: "type[AnyStrategy]", adapter: "Adapter") -> "Adapter":
-    """An adapter as cameras train it: with its basis frozen, where the strategy draws that anew each round."""
-    return (adapter.with_frozen_basis() or adapter) if strategy.rotates else adapter
+    strategy: AnyStrategy = config.strategy.strategy()
+    return strategy.adapted(_adapter(config))
 
 
 def _fleet(config: "Config") -> Iterator[str]:
@@ -133,8 +130,8 @@ def _method(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> It
     """What the strategy says of the adapter, and of its ranks."""
     got = f"Here adapter.method = {toml(config.adapter.method)} with strategy.name = {toml(config.strategy.name)}"
     if why := strategy.refuses(adapter):
-        kinds = {name: registry.STRATEGIES.load(name) for name in registry.STRATEGIES.names}
-        able = [name for name, kind in kinds.items() if kind().refuses(_under(kind, _adapter(config))) is None]
+        others = {name: registry.STRATEGIES.load(name)() for name in registry.STRATEGIES.names}
+        able = [name for name, one in others.items() if one.refuses(one.adapted(_adapter(config))) is None]
         yield f"{why} {got}; strategy.name may be {' or '.join(map(toml, able))}."
     elif config.adapter.chooses and not strategy.sends:
         yield (
@@ -143,6 +140,26 @@ def _method(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> It
         )
     elif why := strategy.refuses_ranks(adapter, config.adapter.ranks if adapter.has_rank else ()):
         yield f"{why} {got} and adapter.rank = {toml(config.adapter.rank)}."
+
+
+def _forward_only(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
+    """What cannot be where cameras train by forward passes alone, and send a few numbers."""
+    name, local, codec = toml(config.strategy.name), config.local, config.codec
+    if not strategy.forward_only:
+        return
+    if why := strategy.objective(local.built_objective()).refuses(local.batch_size):
+        yield f"{why} Here local.objective = {toml(local.objective)} with strategy.name = {name}."
+    if config.adapter.chooses:
+        yield (
+            'Layers are chosen for the bytes that each takes; got adapter.layers = "auto" with strategy.name = '
+            f"{name}, where cameras send as much whatever the layers, and take no gradients. Name the layers."
+        )
+    for way, chosen in (("up", codec.up), ("down", codec.down)):
+        if chosen in ("drive", "topk"):
+            yield (
+                f"drive and topk are for many numbers, which share what is lost; got codec.{way} = {toml(chosen)} with "
+                f"strategy.name = {name}, whose frames hold a few that all count. Choose fp32, fp16 or int8."
+            )
 
 
 def _batch_norm(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:

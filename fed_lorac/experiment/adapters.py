@@ -15,7 +15,6 @@ from fed_lorac.adapters.targets import ALL_LAYERS
 from fed_lorac.config import AdapterConfig, Config
 from fed_lorac.experiment.base_model import BaseModel
 from fed_lorac.experiment.experiment import Experiment, LocalPlan
-from fed_lorac.registry import STRATEGIES
 
 __all__ = ["build_adapters", "candidates", "on_layers"]
 
@@ -29,9 +28,9 @@ def build_adapters(config: Config, base: BaseModel, plan: LocalPlan, layers: str
     adapter = config.adapter
     where = {"layers": layers} if adapter.chooses else {}
     adapters: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank), **where) for rank in adapter.ranks]
-    if STRATEGIES.load(config.strategy.name).rotates:
-        adapters = [one.with_frozen_basis() or one for one in adapters]
-    if not plan.uplink.codec.lossless and STRATEGIES.load(config.strategy.name).draws_anew:
+    strategy = config.strategy.strategy()
+    adapters = [strategy.adapted(one) for one in adapters]
+    if not plan.uplink.codec.lossless and strategy.draws_anew:
         adapters = [one.relative_to_init() for one in adapters]
     return _fitted(adapters, base.model)
 

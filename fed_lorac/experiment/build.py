@@ -29,7 +29,6 @@ from fed_lorac.fleet.assignment import build_fleet
 from fed_lorac.fleet.camera_data import Stream
 from fed_lorac.fleet.fleet import AS_IT_IS
 from fed_lorac.fleet.labelled import Labelled
-from fed_lorac.registry import STRATEGIES
 from fed_lorac.runtime.normalization import Normalization
 from fed_lorac.runtime.precision import Precision, resolved_device, resolved_precision
 from fed_lorac.runtime.settings import Scalar, items
@@ -121,13 +120,13 @@ def with_config(experiment: Experiment, config: Config) -> Experiment:
 
 def local_plan(config: Config, precision: Precision, normalization: Normalization) -> LocalPlan:
     """The plan of a config, in this precision, on pixels normalised like this."""
-    local, codec, strategy = config.local, config.codec, STRATEGIES.load(config.strategy.name)
+    local, codec, strategy = config.local, config.codec, config.strategy.strategy()
     sample = config.run.table(Sampled)
     stream, statistics = cast(Stream, config.fleet.stream), config.batch_norm.table(LocalStatistics)
     recipe = Recipe(
         lr=local.lr,
         momentum=local.momentum,
-        weight_decay=local.weight_decay,
+        weight_decay=0.0 if strategy.forward_only else local.weight_decay,  # which no direction is of
         clip_norm=local.clip_norm or float("inf"),
         batch_size=local.batch_size,
         augment=cast(Augment, local.augment),
@@ -140,7 +139,7 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         seed=config.run.seed,
         rounds=config.run.rounds,
         recipe=recipe,
-        objective=local.built_objective(),
+        objective=strategy.objective(local.built_objective()),
         labelled=_labelled(config),
         cosine=local.schedule == "cosine",
         epochs=local.epochs,

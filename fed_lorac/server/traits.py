@@ -3,10 +3,13 @@
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.runtime.settings import check_settings
+
+if TYPE_CHECKING:
+    from fed_lorac.training.objectives.objective import Objective
 
 __all__ = ["SilentStrategy", "Traits"]
 
@@ -36,6 +39,9 @@ class Traits(ABC):
     one_rank: ClassVar[bool] = False
     """Whether all cameras must have adapters of one rank."""
 
+    forward_only: ClassVar[bool] = False
+    """Whether cameras train by forward passes alone."""
+
     update_kind: ClassVar[Literal["delta", "state", "factors"]] = "delta"
     """What an update is: a delta, which cameras fold; a state, which the adapter turns into a delta first; or factors
     that take the place of the factors before, unfolded."""
@@ -46,6 +52,14 @@ class Traits(ABC):
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+    def adapted(self, adapter: Adapter) -> Adapter:
+        """What cameras train in an adapter's stead: with its basis frozen, where that is drawn anew each round."""
+        return (adapter.with_frozen_basis() or adapter) if self.rotates else adapter
+
+    def objective(self, objective: "Objective") -> "Objective":
+        """What a step lowers in an objective's stead."""
+        return objective
 
     def refuses(self, adapter: Adapter) -> str | None:
         """Why this strategy cannot work with what cameras train: the law, what came, the remedy. None: it can."""

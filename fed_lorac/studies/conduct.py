@@ -2,6 +2,7 @@
 what a run computes."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fed_lorac.config import FleetEngine
@@ -9,6 +10,7 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.lock import FolderLock
 from fed_lorac.studies.definition import Study, Trial
 from fed_lorac.studies.folder import StudyFolder
+from fed_lorac.studies.part import Part, work_of
 from fed_lorac.studies.result import StudyResult, load_study
 from fed_lorac.studies.rows import Finding
 from fed_lorac.studies.running import runs
@@ -18,13 +20,16 @@ from fed_lorac.studies.watch import StudyWatch
 __all__ = ["conduct", "planned"]
 
 
-def conduct(study: Study, out: Path, *, workers: int = 1, watch: StudyWatch | None = None) -> StudyResult:
+def conduct(
+    study: Study, out: Path, *, workers: int = 1, watch: StudyWatch | None = None, part: Part | None = None
+) -> StudyResult:
     """Run what the study lacks, into the folder `out`, and write its tables after each run.
 
     A run that is finished there is never run again, whoever asked for it: tuning runs of two arms, or a tuning run and
     one of the table, may be the same. One that was left in the middle goes on from its checkpoint; one that failed is
     tried again. A run whose settings have changed is another run. With several workers so many runs go at once, each in
-    a Ray process of its own; runs with workers of their own are refused then.
+    a Ray process of its own; runs with workers of their own are refused then. Of a `part` only its own runs are run:
+    the tables have the others as they are.
 
     Raises:
         ConfigError: a trial's settings make no sense (nothing has been run then).
@@ -35,24 +40,31 @@ def conduct(study: Study, out: Path, *, workers: int = 1, watch: StudyWatch | No
     _check_workers([*tuning, *trials], workers)
     if study.tuning:
         _check_stages(study.tuning, tuning)
+    part = part or Part(study)
     with FolderLock(out):
-        tried = 0
+        ours = _Ours(folder, workers, watch)
         if study.tuning:
-            tried = _tune(study.tuning, tuning, folder, workers, watch, to_come=len(trials))
-            trials = study.trials({**first, **folder.best(tuning)})
-        for findings in _progress(trials, folder, workers, watch, before=tried):
+            ours.to_come = _distinct(part.of(trials))
+            _tune(study.tuning, tuning, part.tuned(tuning), ours)
+            ours.to_come, trials = [], study.trials({**first, **folder.best(tuning)})
+        findings = [folder.finding(trial) for trial in trials]
+        folder.write_tables(findings)
+        for ended in ours.run(part.of(trials)):
+            findings = [folder.finding(its.trial) if its.trial.digest == ended else its for its in findings]
             folder.write_tables(findings)
     return load_study(out)
 
 
-def planned(study: Study, out: Path) -> list[Finding]:
-    """All runs of a study in the folder `out`, and how far each is. What tuning has not chosen yet has its first value.
+def planned(study: Study, out: Path, part: Part | None = None) -> list[Finding]:
+    """All runs of a study, or of a part of it, in the folder `out`, and how far each is. What tuning has not chosen yet
+    has its first value.
 
     Raises:
         ConfigError: a trial's settings make no sense.
     """
     folder, tuning = StudyFolder(out), study.tuning_trials()
-    trials = [*tuning, *study.trials({**_first_values(tuning), **folder.best(tuning)})]
+    part, best = part or Part(study), {**_first_values(tuning), **folder.best(tuning)}
+    trials = [*part.tuned(tuning), *part.of(study.trials(best))]
     return [folder.finding(trial) for trial in _distinct(trials)]
 
 
@@ -80,24 +92,15 @@ def _check_stages(tuning: Tuning, trials: Sequence[Trial]) -> None:
             )
 
 
-def _tune(
-    tuning: Tuning,
-    trials: Sequence[Trial],
-    folder: StudyFolder,
-    workers: int,
-    watch: StudyWatch,
-    *,
-    to_come: int,
-) -> int:
-    """Run what tuning tries, stage by stage; return how many runs that were. `to_come`: the study's runs after it."""
-    stages, left, done = tuning.stages(trials[0].config.run.rounds), list(trials), 0
+def _tune(tuning: Tuning, trials: Sequence[Trial], own: Sequence[Trial], ours: "_Ours") -> None:
+    """Run what tuning tries, stage by stage: those of `trials` that are `own`."""
+    stages, left = tuning.stages(trials[0].config.run.rounds), list(own)
+    ours.folder.write_tuning(trials, tuning)
     for after in stages:
         last = after == stages[-1]
-        for _ in _progress(left, folder, workers, watch, None if last else after, before=done, to_come=to_come):
-            folder.write_tuning(trials, tuning)
-        done += len(_distinct(left))
-        left = [] if last else folder.ahead(left, after)
-    return done
+        for _ in ours.run(left, None if last else after):
+            ours.folder.write_tuning(trials, tuning)
+        left = [] if last else ours.folder.ahead(left, after)
 
 
 def _first_values(tuning: Sequence[Trial]) -> dict[str, Mapping[str, object]]:
@@ -113,34 +116,43 @@ def _distinct(trials: Sequence[Trial]) -> list[Trial]:
     return list(first.values())
 
 
-def _progress(
-    trials: Sequence[Trial],
-    folder: StudyFolder,
-    workers: int,
-    watch: StudyWatch,
-    until: int | None = None,
-    *,
-    before: int = 0,
-    to_come: int = 0,
-) -> Iterator[list[Finding]]:
-    """How far all of these are: at the beginning, and after each run that ends, or is stopped after the round `until`.
-    `before`, `to_come`: the number of the study's other runs, before these and after them."""
-    findings = [folder.finding(trial) for trial in trials]
-    yield findings
-    distinct = _distinct(trials)
-    finished = {its.trial.digest for its in findings if its.status == "finished"} | {
-        trial.digest for trial in distinct if until and folder.accuracy_after(trial, until) is not None
-    }
-    watch.begin(before + len(distinct) + to_come, before + len(finished))
-    for trial, error in runs(
-        [trial for trial in distinct if trial.digest not in finished], folder, workers, watch, until
-    ):
-        if error is not None:
-            folder.write_error(trial, error)
-        watch.ended(trial, error)
-        ended = trial.digest
-        findings = [folder.finding(one.trial) if one.trial.digest == ended else one for one in findings]
-        yield findings
+@dataclass
+class _Ours:
+    """The runs of a study that this process makes: which it has made, and `to_come`, those after the ones at hand."""
+
+    folder: StudyFolder
+    workers: int
+    watch: StudyWatch
+    to_come: Sequence[Trial] = ()
+    done: int = 0
+
+    def run(self, trials: Sequence[Trial], until: int | None = None) -> Iterator[str]:
+        """Run what is left of these, to the end or the round `until`; give each one's digest as it ends."""
+        distinct = _distinct(trials)
+        todo = [trial for trial in distinct if not self._is_there(trial, until)]
+        work = {trial.digest: self._work(trial, until) for trial in todo}
+        later = sum(self._work(trial) for trial in self.to_come if not self._is_there(trial))
+        self.watch.begin(
+            self.done + len(distinct) + len(self.to_come),
+            self.done + len(distinct) - len(todo),
+            sum(work.values()) + later,
+        )
+        self.done += len(distinct)
+        for trial, error in runs(todo, self.folder, self.workers, self.watch, until):
+            if error is not None:
+                self.folder.write_error(trial, error)
+            self.watch.ended(trial, error, work[trial.digest])
+            yield trial.digest
+
+    def _is_there(self, trial: Trial, until: int | None = None) -> bool:
+        if self.folder.finding(trial).status == "finished":
+            return True
+        return until is not None and self.folder.accuracy_after(trial, until) is not None
+
+    def _work(self, trial: Trial, until: int | None = None) -> float:
+        """Of the rounds that it lacks."""
+        rounds = trial.config.run.rounds if until is None else until
+        return work_of(trial.config, max(0, rounds - self.folder.rounds_of(trial)))
 
 
 def _check_workers(trials: Sequence[Trial], workers: int) -> None:

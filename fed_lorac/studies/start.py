@@ -1,6 +1,6 @@
 """A study from Python. Knows definitions and folders; not what a run computes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 from fed_lorac.runtime.files import home_expanded
 from fed_lorac.studies.conduct import conduct
+from fed_lorac.studies.part import Part
 from fed_lorac.studies.read import load_definition, parse_study
 from fed_lorac.studies.result import StudyResult
 from fed_lorac.studies.watch import StudyWatch
@@ -20,6 +21,8 @@ def study(
     out: str | PathLike[str] | None = None,
     *,
     workers: int = 1,
+    arms: Collection[str] = (),
+    seeds: Collection[int] = (),
     progress: bool = True,
 ) -> StudyResult:
     """Run many configs that belong together, wait for them, and return what they found.
@@ -31,6 +34,7 @@ def study(
         source: a shipped name, a TOML file, or its content as a mapping.
         out: the study's folder; what is finished there is not run again. None: `studies/NAME`.
         workers: runs that go at once, each in a process of its own, on Ray.
+        arms, seeds: run those of these alone; the folders of several parts are put together by copying their `runs/`.
         progress: show how it goes on standard error.
 
     Raises:
@@ -43,7 +47,7 @@ def study(
         asked = load_definition(source if isinstance(source, str) else Path(source))
     target = home_expanded(Path(out or Path("studies") / asked.name)).absolute()
     with _watch(progress) as watch:
-        return conduct(asked, target, workers=workers, watch=watch)
+        return conduct(asked, target, workers=workers, watch=watch, part=Part(asked, arms, seeds))
 
 
 def _watch(progress: bool) -> AbstractContextManager[StudyWatch]:

@@ -40,9 +40,7 @@ class _Checks:
         self.strategy, self.model = strategy, model
         why = strategy.refuses(adapter)
         self.law("it must take the adapter that it is checked with", why is None, why)
-        if strategy.rotates:
-            adapter = adapter.with_frozen_basis() or adapter
-        self.adapter = adapter.fit_to(model)
+        self.adapter = strategy.adapted(adapter).fit_to(model)
         spec = FrameSpec.for_model(model, self.adapter, rotates=strategy.rotates)
         self.spec = spec
         self.start = ServerState(spec, weather_of=lambda camera: camera % 2)

@@ -70,6 +70,8 @@ MAX_TENSORS = 65_535
 MAX_DIMS = 7  # three bits
 MAX_NUMBERS = (1 << 32) - 1  # a frame's own length is 32 bits
 
+LEAST_IN_GROUP = 16  # values that are worth a grid of four bytes: in int4 a row of a 4 x 4 core is two
+
 Entry = tuple[str, Shape]
 
 
@@ -270,9 +272,6 @@ def read_table(data: memoryview) -> tuple[list[Entry], int]:
     return entries, cursor.at
 
 
-# A tensor's place
-
-
 @dataclass(frozen=True)
 class Slot:
     """One tensor's place.
@@ -293,7 +292,9 @@ class Slot:
 
     @property
     def groups(self) -> int:
-        """How many rank components, or rows, it has; a vector and a single number are one, an empty tensor none."""
+        """Into how many groups its values fall: one a rank component, or a row. One in all for a vector, a single
+        number, and where a component would have fewer than `LEAST_IN_GROUP` values; none for an empty tensor."""
         if self.count == 0:
             return 0
-        return self.shape[self.axis] if len(self.shape) > 1 else 1
+        parts = self.shape[self.axis] if len(self.shape) > 1 else 1
+        return parts if self.count >= parts * LEAST_IN_GROUP else 1

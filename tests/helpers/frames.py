@@ -93,7 +93,8 @@ def _tensor_bytes(dtype: str, name: str, shape: tuple[int, ...], topk_share: flo
         return 4 * kept + min(ceil(count / 8), ceil(kept * index_bits / 8))
     groups = min(count, 1)
     if len(shape) > 1 and count:
-        groups = shape[-1] if name.endswith(".B") else shape[-2] if name.endswith(".A") else shape[0]
+        parts = shape[-1] if name.endswith(".B") else shape[-2] if name.endswith(".A") else shape[0]
+        groups = parts if count // parts >= 16 else 1
     return 4 * groups + ceil(count * int(dtype.removeprefix("int")) / 8)
 
 

@@ -38,7 +38,7 @@ def draws(value: Tensor, name: str, dtype: str, count: int) -> NDArray[np.float6
 def steps(values: NDArray[np.float32], name: str, dtype: str) -> NDArray[np.float64]:
     """The bound on a step, for each value: (1 + 2^-7) (max - min + 2^-7 |min|) / L, from bf16's eight bits."""
     wide = values.astype(np.float64)
-    if wide.ndim > 1:
+    if wide.ndim > 1 and values.size >= 16 * values.shape[component_axis(name, values.shape)]:
         along = component_axis(name, values.shape) % wide.ndim
         others = tuple(axis for axis in range(wide.ndim) if axis != along)
         low, high = wide.min(axis=others, keepdims=True), wide.max(axis=others, keepdims=True)
@@ -95,13 +95,19 @@ def test_rounding_to_nearest_would_be_biased_where_this_is_not(dtype: str) -> No
         ("c.B", (4, 3, 3, 2), 2),
         ("fc.weight", (10, 64), 10),
         ("conv1.weight", (16, 3, 3, 3), 16),
+        ("c.core", (4, 4), 1),
+        ("c.atoms", (6, 3, 3), 1),
+        ("c.A", (2, 15), 1),
+        ("c.A", (2, 16), 2),
         ("bn.bias", (7,), 1),
         ("temperature", (), 1),
         ("empty.weight", (0, 3), 0),
         ("empty.weight", (3, 0), 0),
     ],
 )
-def test_every_rank_component_has_a_grid_of_its_own(name: str, shape: tuple[int, ...], groups: int) -> None:
+def test_each_rank_component_of_16_values_or_more_has_its_own_grid(
+    name: str, shape: tuple[int, ...], groups: int
+) -> None:
     state = {name: torch.ones(shape)}
     assert payload_bytes(state, "int8") == 4 * groups + int(np.prod(shape))
     assert payload_bytes(state, "int4") == 4 * groups + (int(np.prod(shape)) + 1) // 2
@@ -122,23 +128,23 @@ def test_what_lies_on_the_grid_arrives_as_it_is(value: float, dtype: str) -> Non
 
 
 def test_the_bytes_are_pinned() -> None:
-    payload = struct.pack("<HHHH", 0x3F80, 0xBF80, 0x3F80, 0x0000) + bytes([0x21, 0x00])  # two rows: 1 and 1, -1 and 0
-    state = {"x.A": torch.tensor([[2.0, 3.0], [-1.0, -1.0]])}
-    assert same(decode(with_payload("int4", {"x.A": (2, 2)}, payload), base=BASE), state)
+    grids = struct.pack("<HHHH", 0x3F80, 0xBF80, 0x3F80, 0x0000)  # two rows: from 1 in steps of 1, from -1 in none
+    state = {"x.A": torch.tensor([[2.0, 3.0] + [1.0] * 14, [-1.0] * 16])}
+    assert same(decode(with_payload("int4", {"x.A": (2, 16)}, grids + bytes([0x21] + [0] * 15)), base=BASE), state)
 
 
-TWO = {"x": (2, 3)}
+TWO = {"x": (2, 16)}  # two grids of four bytes, then codes
 FORGED = {
-    "an infinite zero point": (TWO, "int8", struct.pack("<4H", 0x7F80, 0, 0, 0) + bytes(6), "malformed payload"),
-    "a step that is no number": (TWO, "int8", struct.pack("<4H", 0, 0, 0x7FC0, 0) + bytes(6), "malformed payload"),
-    "a negative step": (TWO, "int8", struct.pack("<4H", 0, 0, 0xBF80, 0) + bytes(6), "malformed payload"),
-    "a step of -0": (TWO, "int4", struct.pack("<4H", 0, 0, 0x8000, 0) + bytes(3), "malformed payload"),
-    "a zero point of -0": (TWO, "int4", struct.pack("<4H", 0, 0x8000, 0, 0) + bytes(3), "malformed payload"),
-    "codes without a step": (TWO, "int8", bytes(8) + bytes([0, 0, 1, 0, 0, 0]), "malformed payload"),
+    "an infinite zero point": (TWO, "int8", struct.pack("<4H", 0x7F80, 0, 0, 0) + bytes(32), "malformed payload"),
+    "a step that is no number": (TWO, "int8", struct.pack("<4H", 0, 0, 0x7FC0, 0) + bytes(32), "malformed payload"),
+    "a negative step": (TWO, "int8", struct.pack("<4H", 0, 0, 0xBF80, 0) + bytes(32), "malformed payload"),
+    "a step of -0": (TWO, "int4", struct.pack("<4H", 0, 0, 0x8000, 0) + bytes(16), "malformed payload"),
+    "a zero point of -0": (TWO, "int4", struct.pack("<4H", 0, 0x8000, 0, 0) + bytes(16), "malformed payload"),
+    "codes without a step": (TWO, "int8", bytes(8) + bytes([0, 0, 1] + [0] * 29), "malformed payload"),
     "half a byte too much": ({"x": (3,)}, "int4", struct.pack("<2H", 0, 0x3F80) + b"\x11\x11", "malformed payload"),
-    "a grid beyond float32": (TWO, "int8", struct.pack("<4H", 0, 0, 0x7F7F, 0) + bytes([255] + [0] * 5), "non-finite"),
-    "a byte too few": (TWO, "int8", bytes(13), "malformed table"),
-    "a byte too many": (TWO, "int4", bytes(12), "malformed table"),
+    "a grid beyond float32": (TWO, "int8", struct.pack("<4H", 0, 0, 0x7F7F, 0) + bytes([255] + [0] * 31), "non-finite"),
+    "a byte too few": (TWO, "int8", bytes(39), "malformed table"),
+    "a byte too many": (TWO, "int4", bytes(25), "malformed table"),
 }
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from benchmark_runs import ran as benchmark
 from method_bytes.formulas import UP, Setting, layers_of
-from method_bytes.pairs import FORMS, Pair, accepted, last_round, pairs, ran
+from method_bytes.pairs import FORMS, Pair, accepted, last_round, of_one_size, pairs, ran
 from test_bytes_by_method import numbers
 
 from fed_lorac import registry
@@ -21,9 +21,7 @@ STRATEGIES = [
 def test_a_run_bills_what_the_formulas_say_for_every_adapter(strategy: str) -> None:
     layers = layers_of(build("resnet8", width=4))
     own = [pair for pair in pairs() if pair.strategy == strategy]
-    assert {pair.adapter for pair in own} == set(
-        accepted(strategy)[: None if registry.STRATEGIES.load(strategy).sends else 1]
-    )
+    assert {pair.adapter for pair in own} == set(accepted(strategy)[: 1 if of_one_size(strategy) else None])
     for pair in own:
         config = pair.config("resnet8", 4, 2, width=4)
         found = ran(config)

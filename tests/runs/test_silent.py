@@ -223,7 +223,7 @@ class Phases(Watch):
 
 def test_no_camera_is_asked_to_train(tmp_path: Path):
     watch = Phases()
-    run(tiny(strategy__name="zero-byte"), tmp_path / "run", watch)
+    run(tiny(strategy__name="zero-byte", keep_base_scores=False), tmp_path / "run", watch)
     assert watch.found == [("base", 4), *[("train", 0), ("evaluate", 4)] * 2]
     found = rows(tmp_path / "run" / "cameras.jsonl")
     assert {row["train_loss"] for row in found} == {None} and {row["num_examples"] for row in found} == {0}

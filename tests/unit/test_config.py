@@ -146,6 +146,8 @@ def test_a_bare_key_or_a_flat_config_reaches_every_setting_of_a_table() -> None:
             chosen: dict[str, object] = {f"{name}.{choices[0]}": BRINGS.get(table, table)}
             if name == "adapter":
                 chosen["strategy.name"] = "local-only"
+            if table == "zeroth-order":
+                chosen["adapter.method"] = "norm-affine"
             if name == "data":
                 chosen["data.root"] = "somewhere"
             for key, rule in section.table_rules(choices[0], table).items():
@@ -426,6 +428,8 @@ def test_an_invalid_section_cannot_be_built_by_hand_either() -> None:
         dataclasses.replace(FleetConfig(), cameras=True)
 
 
+FORWARD = {"strategy.name": "zeroth-order", "adapter.method": "norm-affine"}
+
 CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"fleet.per_round": 13}, "cannot draw more cameras"),
     ({"adapter.method": "full"}, 'trains every parameter.*strategy.name may be "fedavg" or'),
@@ -434,6 +438,13 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"adapter.method": "norm-affine", "strategy.name": "factor-fedavg"}, "factors A and B apart"),
     ({"adapter.method": "linear-probe", "strategy.name": "flora"}, 'strategy.name may be "merged" or "fedavg"'),
     ({"adapter.method": "conv-lora", "strategy.name": "rotating-basis"}, "draws and freezes"),
+    ({"strategy.name": "zeroth-order"}, "linear in what is trained; LoraC's is not"),
+    ({**FORWARD, "codec.up": "topk"}, "drive and topk are for many numbers"),
+    ({**FORWARD, "codec.down": "drive"}, "drive and topk are for many numbers"),
+    ({**FORWARD, "local.objective": "pseudo-label"}, "nothing in it may be held fixed"),
+    ({**FORWARD, "adapter.method": "lora-xs", "adapter.layers": "auto"}, "as much whatever the layers"),
+    ({**FORWARD, "strategy.zeroth-order.per_step": 17}, "came per_step = 17 of directions = 16"),
+    ({**FORWARD, "codec.up": "int8", "codec.error_feedback": "true"}, "whose basis is drawn anew each round"),
     ({"strategy.name": "rotating-basis", "strategy.server_optimizer": "momentum"}, "optimizer has no meaning under"),
     ({"strategy.name": "rotating-basis", "strategy.server_optimizer": "adam"}, "a strategy that takes one"),
     ({"strategy.name": "rotating-basis", "strategy.aggregator": "median"}, "aggregator has no meaning under"),

@@ -86,10 +86,14 @@ def test_what_makes_no_study_is_refused_before_anything_is_run() -> None:
 
 
 def test_the_study_that_the_docs_show_is_one() -> None:
-    text, tune = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "studies.md").read_text("utf-8"), re.M | re.S)
+    text, tune, search = re.findall(
+        r"^```toml\n(.*?)^```", (ROOT / "docs" / "studies.md").read_text("utf-8"), re.M | re.S
+    )
     trials = parse_study("ranks", tomllib.loads(text), Path()).trials()
     assert len(trials) == 3 * 2 * (1 + 3) and {trial.config.data.name for trial in trials} == {"cifar10"}
     assert len(parse_study("ranks", tomllib.loads(text + tune), Path()).tuning_trials()) == 3 * 2 * (1 + 3)
+    drawn = parse_study("ranks", tomllib.loads(text + search), Path()).tuning
+    assert drawn is not None and drawn.search == "successive-halving" and drawn.budget == 9
 
 
 @pytest.mark.parametrize("name", shipped_studies())

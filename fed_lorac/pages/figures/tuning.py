@@ -23,9 +23,9 @@ def tuning(found: Reported) -> Figure | Absent:
     series, chosen = [], []
     for look, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
         its = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row[key])
-        hover = [f"{arm}\n{key} = {row[key]:g}: {percent(row['accuracy'])}" for row in its]
+        hover = [f"{arm}\n{key} = {row[key]:g}: {percent(row['accuracy'])} after {row['rounds']} rounds" for row in its]
         series.append(Series(arm, [row[key] for row in its], [row["accuracy"] for row in its], hover, look, line=True))
-        best = max(its, key=lambda row: row["accuracy"])
+        best = max(its, key=lambda row: (row["rounds"], row["accuracy"]))  # a search stops the worse ones early
         edge = best[key] in (its[0][key], its[-1][key]) and len(its) > 1
         chosen.append(f"{arm} {best[key]:g}{' (at the edge of what was tried)' if edge else ''}")
     values = [row[key] for row in rows]

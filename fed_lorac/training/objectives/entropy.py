@@ -19,6 +19,7 @@ class Entropy(LabelFree):
     """mean H(p) - diversity * H(mean p), over a camera's own batch."""
 
     source = "TENT, arXiv 2006.10726; information maximisation: SHOT, arXiv 2002.08546"
+    smooth = True
 
     diversity: float = setting(1.0, "weight of the entropy of the batch's mean prediction; 0: TENT, 1: SHOT", least=0)
 

@@ -43,6 +43,11 @@ class Mixed(Objective):
         return Losses(_labelled(batch) + self.weight * other.each, other.guesses)
 
     @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        """Where the other objective is."""
+        return self.rest.smooth
+
+    @property
     def radius(self) -> float:
         """The other objective's."""
         return self.rest.radius

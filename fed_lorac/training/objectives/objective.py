@@ -86,7 +86,7 @@ class Batch:
         precision: Precision,
         dtype: torch.dtype,
     ) -> None:
-        self._learners, self._feed, self._cameras = learners, feed, cameras
+        self.learners, self.cameras, self._feed = learners, cameras, feed
         self._index, self._precision, self._dtype = feed.index(cameras, chosen), precision, dtype
         self._said: Tensor | None = None
 
@@ -97,40 +97,40 @@ class Batch:
 
     def view(self, augment: str | None) -> Float[Tensor, "b n*3 h w"]:
         """The same images, augmented anew as this one of `AUGMENTS` says; None: as `local.augment` does."""
-        return self._feed.images(self._cameras, self._index, cast(Augment | None, augment)).to(self._dtype)
+        return self._feed.images(self.cameras, self._index, cast(Augment | None, augment)).to(self._dtype)
 
     @property
     def labels(self) -> Int64[Tensor, "b n"]:
         """The labels that the cameras have; `NO_LABEL` where one has none."""
-        return self._feed.labels(self._cameras, self._index)
+        return self._feed.labels(self.cameras, self._index)
 
     @property
     def logits(self) -> Float[Tensor, "b n classes"]:
         """What each camera's network says of `images`, computed once."""
         if self._said is None:
-            self._said = self._learners.logits(self.images)
+            self._said = self.learners.logits(self.images)
         return self._said
 
     def logits_of(self, x: Float[Tensor, "b n*3 h w"]) -> Float[Tensor, "b n classes"]:
         """What each camera's network says of another view."""
-        return self._learners.logits(x)
+        return self.learners.logits(x)
 
     def predictions(self, x: Float[Tensor, "b n*3 h w"], *, teacher: bool = False) -> Float[Tensor, "b n classes"]:
         """Probabilities by each camera's network, or its teacher, without a gradient."""
-        logits = self._learners.teachers.predict(x, taught=teacher)
+        logits = self.learners.teachers.predict(x, taught=teacher)
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
 
     def recall(self, name: str, width: int) -> Float[Tensor, "n width"]:
         """What an objective has kept of each camera in this local update; zeros where nothing yet."""
-        memory, of = self._learners.memory, self._feed.cameras
+        memory, of = self.learners.memory, self._feed.cameras
         if name not in memory:
             memory[name] = torch.zeros((of, width), dtype=torch.promote_types(self._dtype, torch.float32))
-        return memory[name][list(self._cameras)].to(self._index.device)
+        return memory[name][list(self.cameras)].to(self._index.device)
 
     def remember(self, name: str, rows: Float[Tensor, "n width"]) -> None:
         """Keep a row for each camera until the next batch."""
-        memory = self._learners.memory[name]
-        memory[list(self._cameras)] = rows.detach().to(memory)
+        memory = self.learners.memory[name]
+        memory[list(self.cameras)] = rows.detach().to(memory)
 
     def arithmetic(self) -> AbstractContextManager[object]:
         """The context that losses are computed in."""
@@ -139,7 +139,15 @@ class Batch:
     @contextmanager
     def uphill(self, loss: Tensor, radius: float) -> Iterator[None]:
         """While open, each camera's network stands a step up its own loss; see `Teachers.uphill`."""
-        with self._learners.teachers.uphill(loss, radius):
+        with self.learners.teachers.uphill(loss, radius):
+            self._said = None
+            yield
+        self._said = None
+
+    @contextmanager
+    def aside(self, direction: Sequence[Tensor], by: float, *, traceless: bool) -> Iterator[None]:
+        """While open, each camera's network stands aside; see `Teachers.aside`."""
+        with self.learners.teachers.aside(direction, by, traceless=traceless):
             self._said = None
             yield
         self._said = None
@@ -178,6 +186,8 @@ class Objective(ABC):
     """Where it is from: authors or title, and an arXiv id or doi."""
     uses_labels: ClassVar[bool] = False
     """Whether cameras that have labels show them."""
+    smooth: ClassVar[bool] = False
+    """Whether its gradient is the slope of its losses: nothing in them is held fixed, and no step is taken uphill."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -230,6 +240,7 @@ class Labels(Objective):
 
     source = "cross-entropy with labels"
     uses_labels = True
+    smooth = True
 
     def losses(self, batch: Batch) -> Losses:
         """Each camera's mean cross-entropy."""

@@ -2,7 +2,7 @@
 images, labels or losses."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -55,6 +55,14 @@ class Teachers:
         size = radius / torch.linalg.vector_norm(each, dim=0).clamp_min(1e-12)
         moved = [(w + g * size.view(-1, *[1] * (g.ndim - 1))).to(w) for w, g in zip(self._now(), grads, strict=True)]
         with _statistics_kept(self._side.network), self._holding(moved):
+            yield
+
+    @contextmanager
+    def aside(self, direction: Sequence[Tensor], by: float, *, traceless: bool) -> Iterator[None]:
+        """While open, each network's trained tensors w are at w + by * z, z of one network's shapes; where it is
+        `traceless`, no statistics move."""
+        moved = [w + by * z for w, z in zip(self._now(), direction, strict=True)]
+        with _statistics_kept(self._side.network) if traceless else nullcontext(), self._holding(moved):
             yield
 
     def move(self, decay: float) -> None:

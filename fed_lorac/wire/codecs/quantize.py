@@ -4,7 +4,8 @@ group; not names or frames. Of the latter two:
     tensor = zero * groups, step * groups, codes       zero and step are bf16; a code is 8, 4 or 2 bits; then padding
     value  = zero + step * code                        code in 0 .. L, L = 255, 15 or 3
 
-A group is a rank component: a row of A, a column of B; a row (first axis) of any other tensor; a whole vector. `zero`
+A group is a rank component: a row of A, a column of B; a row (first axis) of any other tensor; a whole vector, or a
+whole tensor whose components have fewer than 16 values each. `zero`
 is its least value rounded down, `step` one L-th of the way from there to its largest one, rounded up, so every value
 lies on the grid or between two of its points. It is rounded up with the probability of its share of the way, so
 

@@ -38,7 +38,7 @@ CASES = [
         "filter-atoms under merged goes down dense",
         lambda folder: ["run", *SHORT, "-c", "adapter.method=filter-atoms"],
         exit_code=0,
-        says=("What goes down is far more than filter-atoms needs", 'strategy.name = "fedavg" is exact too', "2.5%"),
+        says=("What goes down is far more than filter-atoms needs", 'strategy.name = "fedavg" is exact too', "2.4%"),
     ),
     Case(
         "filter-atoms under plain",
