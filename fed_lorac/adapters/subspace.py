@@ -53,8 +53,9 @@ class Subspace(ConvAdapter):
     """A network's update as P z, of which z alone is trained. State: "<the first of the layers>.z" (d,), which stands
     for all of them.
 
-    Layers of fewer than d numbers have a z of that many. Columns of P are of length 1 over all layers. `lr_scale` is how much faster than `local.lr` z learns: z counts
-    sqrt(lr_scale) times, so its step in the weights is lr_scale times what it would be.
+    Layers of fewer than d numbers have a z of that many. Columns of P are of length 1 over all layers. `lr_scale` is
+    how much faster than `local.lr` z learns: z counts sqrt(lr_scale) times, so its step in the weights is lr_scale
+    times what it would be.
     """
 
     source = "Intrinsic dimension, arXiv 1804.08838; federated: arXiv 2602.03019"

@@ -235,7 +235,7 @@ def test_lr_scale_is_a_learning_rate(method: str, scale: float) -> None:
     """Plain gradient steps at scale * lr without it are those at lr with it."""
     x = torch.randn(4, 3, 16, 16, generator=torch_stream(0, "x"), dtype=torch.float64)
     outputs = []
-    for lr, own in ((0.003 * scale, {}), (0.003, {"lr_scale": scale})):
+    for lr, own in ((0.003 * scale, {"lr_scale": 1.0}), (0.003, {"lr_scale": scale})):
         model = network().double()
         named_adapter(method, **ALONE, **own).attach(model, torch_stream(0, "adapter"))
         trained = [p for p in model.parameters() if p.requires_grad]
