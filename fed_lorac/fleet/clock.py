@@ -9,7 +9,7 @@ is not sent. So a camera whose duty cycle keeps it silent waits, and counts agai
 Where hearing takes packets of its own, as in LoRaWAN's class A, a camera hears only once its air is free.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ class Clock:
         self,
         cameras: "Sequence[Camera]",
         links: Mapping[str, Link],
-        compute_s: Sequence[float],
+        compute_s: Callable[[int], float],
         round_s: float = 0.0,
     ) -> None:
         """Set the clock to 0.
@@ -48,7 +48,7 @@ class Clock:
         Args:
             cameras: the fleet's, in the order of their ids.
             links: each link of theirs by its name.
-            compute_s: how long each of them trains in a round.
+            compute_s: camera -> how long it trains in a round.
             round_s: seconds after which a reply is late; 0: none is.
         """
         self._cameras, self._links, self._compute_s, self._round_s = cameras, links, compute_s, round_s
@@ -62,7 +62,7 @@ class Clock:
 
     def trip(self, camera_id: int, downlink_bytes: int, uplink_bytes: int) -> Trip:
         """A camera was asked with so many bytes and answers with so many: once a round."""
-        over, compute_s = self.link(camera_id), self._compute_s[camera_id]
+        over, compute_s = self.link(camera_id), self._compute_s(camera_id)
         ready_s = self._hear(camera_id, self.now_s, crossed(over, downlink_bytes, up=False)) + compute_s
         begins_s = max(ready_s, self.air_free_s.get(camera_id, 0.0))
         reply = crossed(over, uplink_bytes, up=True)

@@ -13,6 +13,7 @@ __all__ = [
     "GUESSING_ROUND_COLUMNS",
     "NUMBER",
     "ROUND_COLUMNS",
+    "TOGETHER_ROUND_COLUMNS",
     "Kind",
     "columns_of",
 ]
@@ -149,11 +150,21 @@ CHOOSING_ROUND_COLUMNS: dict[str, Kind] = {
 """What a round's row has besides, where the server chooses the layers: in the round that does, which, and what a
 camera's frame takes from then on; in others "" and 0."""
 
+TOGETHER_ROUND_COLUMNS: dict[str, Kind] = {
+    "cameras_told_together": INTEGER,
+}
+"""What a round's row has besides, where cameras hear updates together: how many did, which have no row of their own."""
 
-def columns_of(*, guesses: bool, chooses: bool = False) -> tuple[dict[str, Kind], dict[str, Kind]]:
-    """The columns of rounds and of cameras, in a run whose cameras have all labels, or (`guesses`) do not, and whose
-    layers the server `chooses`, or not."""
+
+def columns_of(
+    *, guesses: bool, chooses: bool = False, together: bool = False
+) -> tuple[dict[str, Kind], dict[str, Kind]]:
+    """The columns of rounds and of cameras, in a run whose cameras have all labels, or (`guesses`) do not, whose
+    layers the server `chooses`, or not, and whose cameras hear updates `together`, or each alone."""
     of_rounds = (
-        ROUND_COLUMNS | (GUESSING_ROUND_COLUMNS if guesses else {}) | (CHOOSING_ROUND_COLUMNS if chooses else {})
+        ROUND_COLUMNS
+        | (GUESSING_ROUND_COLUMNS if guesses else {})
+        | (CHOOSING_ROUND_COLUMNS if chooses else {})
+        | (TOGETHER_ROUND_COLUMNS if together else {})
     )
     return of_rounds, CAMERA_COLUMNS | (GUESSING_CAMERA_COLUMNS if guesses else {})

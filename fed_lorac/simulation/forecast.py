@@ -31,7 +31,7 @@ def bytes_to_come(experiment: Experiment) -> BytesToCome | None:
     full = reference.columns(asked=asked, answered=asked, told=Told({1: cameras}))
     strategy, sends = STRATEGIES.load(experiment.config.strategy.name), experiment.plan.sends
     of_places = [_reply(experiment, place) for place in range(len(experiment.adapters))] if sends else []
-    replies = tuple(of_places[experiment.place(camera.id)] if sends else 0 for camera in fleet.cameras)
+    replies = tuple(of_places[experiment.place(camera)] if sends else 0 for camera in range(cameras))
     update = len(first_update(experiment, fleet.drawn(1)).frame) if sends else 0
     down = cameras * update
     return BytesToCome(

@@ -12,6 +12,7 @@ from fed_lorac.radio.link import crossed
 from fed_lorac.records.columns import GUESSING_CAMERA_COLUMNS
 from fed_lorac.records.ledger import Ledger, Row
 from fed_lorac.records.measured import Measured
+from fed_lorac.server.audience import ToldAlike
 from fed_lorac.server.replies import Reply, RoundReport
 from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, Told, round_columns
 
@@ -28,6 +29,14 @@ class _Taken:
     energy_radio_j: float = 0.0
     energy_compute_j: float = 0.0
     full_fp32_energy_radio_j: float = 0.0
+
+    @classmethod
+    def together(cls, alike: ToldAlike, fleet: Fleet, full: FullMessages) -> "_Taken":
+        """That of cameras that heard an update together."""
+        over, count = fleet.links[alike.link], alike.count
+        came = crossed(over, alike.size.frame_bytes, up=False)
+        full_down = crossed(over, full.told(alike.updates).frame_bytes, up=False)
+        return cls(0, count * came.bytes_on_air, count * came.energy_j, 0.0, count * full_down.energy_j)
 
     @classmethod
     def by(
@@ -74,7 +83,8 @@ def write_rows(
     zero_byte: Measured | None = None,
     clock: Clock | None = None,
 ) -> Row:
-    """Append every camera's part in the round, and the round, to the ledger; return the round's row.
+    """Append every camera's part in the round, and the round, to the ledger; return the round's row. Cameras that heard
+    together have no row of their own, and are in the sums of the round's.
 
     `source` and `zero_byte` are the base's scores in this round's weather, where they were measured; `clock` ends its
     round.
@@ -82,8 +92,9 @@ def write_rows(
     left_out = [reply for reply in report.replies if not reply.counted]
     billed = [reply.size for reply in report.replies if reply.counted or reply.size.message_bytes]
     by_camera = {reply.camera: reply for reply in report.replies}
-    taken = _Taken()
-    for camera in fleet.cameras:
+    taken = sum((_Taken.together(alike, fleet, full.fp32) for alike in report.told), _Taken())
+    listed = fleet.cameras if report.listed is None else [fleet.cameras[camera] for camera in report.listed]
+    for camera in listed:
         scores, reply = _scores(camera.id, measured, source, zero_byte), by_camera.get(camera.id)
         its = _Taken.by(camera, fleet, reply, report, clock.trips.get(camera.id) if clock else None, full.fp32)
         _write_camera(ledger, report, fleet, camera, reply, clock, its.of_camera() | scores)
@@ -103,7 +114,7 @@ def write_rows(
         accuracy_zero_byte=zero_byte and zero_byte.mean(),
         **round_columns(
             billed,
-            report.down.values(),
+            report.sent_down,
             full,
             asked=len(report.replies),
             told=Told(report.caught_up, report.repeats),
@@ -115,6 +126,7 @@ def write_rows(
         seconds=seconds,
         **(_guesses_in_round(report) if ledger.guesses else {}),
         **(_chosen_in_round(report) if ledger.chooses else {}),
+        **({"cameras_told_together": sum(alike.count for alike in report.told)} if ledger.together else {}),
     )
 
 

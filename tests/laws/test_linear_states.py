@@ -35,8 +35,8 @@ from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.models import build
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream
-from fed_lorac.server.fleet_strategy import FleetRules
 from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.server.rules import FleetRules
 from fed_lorac.server.strategy import FrameSpec, Strategy
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import global_fingerprint

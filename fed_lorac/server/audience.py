@@ -1,0 +1,76 @@
+"""Who hears an update without a message of their own: all of a large fleet but those that are asked or measured.
+Knows cameras by number, their links and rounds; not frames or Flower.
+
+What each camera has heard is one number, four bytes. Those of one link that had heard as much are sent the same: it is
+weighed once, and billed by count. Nothing here loops over cameras.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fed_lorac.fleet.fleet import Picked
+from fed_lorac.wire.billing import MessageSize
+
+__all__ = ["Audience", "Hearers", "ToldAlike"]
+
+
+@dataclass(frozen=True)
+class Hearers:
+    """So many cameras of one link that had all heard up to the same round before."""
+
+    link: str
+    heard: int
+    count: int
+
+
+@dataclass(frozen=True)
+class ToldAlike:
+    """What so many cameras of one link were each sent in a round, how many updates that made up for, and whether it was
+    the round's alone."""
+
+    link: str
+    size: MessageSize
+    updates: int
+    count: int
+    fresh: bool
+
+
+class Audience:
+    """How far each camera has heard.
+
+    Args:
+        links: the names of the fleet's links.
+        places: of each camera the place of its link among them, shape (cameras,).
+    """
+
+    def __init__(self, links: Sequence[str], places: NDArray[np.int64]) -> None:
+        self._links, self._places = links, places
+        self.heard = np.zeros(len(places), np.int32)
+
+    def get(self, camera: int, unknown: int = 0) -> int:
+        """The last round that this camera has heard."""
+        return int(self.heard[camera])
+
+    def __setitem__(self, camera: int, round: int) -> None:
+        self.heard[camera] = round
+
+    def restore(self, heard: NDArray[np.int32]) -> None:
+        """Go on where another stood whose `heard` this was."""
+        self.heard = np.array(heard, np.int32)
+
+    def tell(self, round: int, away: Collection[int], apart: Collection[int]) -> Iterator[Hearers]:
+        """Everyone who lacks something hears all up to `round`, but for cameras that are away and those apart.
+
+        Each kind of hearer comes once, those who had heard least first.
+        """
+        reached = self.heard < round
+        reached[away.mask if isinstance(away, Picked) else list(away)] = False
+        reached[list(apart)] = False
+        kinds = np.bincount(self.heard[reached] * len(self._links) + self._places[reached])
+        self.heard[reached] = round
+        for kind in np.flatnonzero(kinds):
+            heard, link = divmod(int(kind), len(self._links))
+            yield Hearers(self._links[link], heard, int(kinds[kind]))
