@@ -29,10 +29,10 @@ from common import arguments, deliver, header, say
 RUN = """
 import json, sys, time
 from fed_lorac.simulation import run
-inner, began = run.run_round, []
+inner, began, times = run.run_round, [], sys.argv[1]
 def timed(*given, **named):
     began.append((time.time(), time.process_time()))
-    with open(sys.argv[1], "w") as file:
+    with open(times, "w") as file:
         json.dump(began, file)
     return inner(*given, **named)
 run.run_round = timed

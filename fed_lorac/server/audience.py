@@ -2,7 +2,8 @@
 Knows cameras by number, their links and rounds; not frames or Flower.
 
 What each camera has heard is one number, four bytes. Those of one link that had heard as much are sent the same: it is
-weighed once, and billed by count. Nothing here loops over cameras.
+weighed once, and billed by count. Of the cameras it loops over those alone that
+are away, or have a message of their own.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fed_lorac.fleet.fleet import Picked
 from fed_lorac.wire.billing import MessageSize
 
 __all__ = ["Audience", "Hearers", "ToldAlike"]
@@ -72,8 +72,8 @@ class Audience:
         Each kind of hearer comes once, those who had heard least first.
         """
         reached = self.heard < round
-        reached[away.mask if isinstance(away, Picked) else list(away)] = False
-        reached[list(apart)] = False
+        for those in (away, apart):
+            reached[np.fromiter(those, np.int64, len(those))] = False
         cameras = np.flatnonzero(reached)
         kinds = self.heard[cameras].astype(np.int64) * len(self._links) + self._places[cameras]
         self.heard[cameras] = round
