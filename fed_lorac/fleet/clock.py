@@ -11,6 +11,7 @@ Where hearing takes packets of its own, as in LoRaWAN's class A, a camera hears 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fed_lorac.radio.link import Crossing, Link, crossed
@@ -74,17 +75,23 @@ class Clock:
         self.trips[camera_id] = found
         return found
 
-    def end(self, counted: Iterable[int], downlink_bytes: Mapping[int, int]) -> float:
+    def end(
+        self,
+        counted: Iterable[int],
+        downlink_bytes: Mapping[int, int],
+        updates: Mapping[int, Crossing] = MappingProxyType({}),
+    ) -> float:
         """Simulated seconds of the round: the slowest counted camera's, the update heard; the length of a round where
-        none counted. `downlink_bytes` are all that each camera heard in it. A new round begins."""
-        took_s = [self._heard_s(k, downlink_bytes.get(k, 0)) for k in counted if k in self.trips]
+        none counted. `downlink_bytes` are all that each camera heard in it; `updates` the update, of cameras that did
+        not hear it as a message of their own. A new round begins."""
+        took_s = [self._heard_s(k, downlink_bytes.get(k, 0), updates.get(k)) for k in counted if k in self.trips]
         round_s = max(took_s, default=self._round_s)
         self.now_s, self.trips = self.now_s + round_s, {}
         return round_s
 
-    def _heard_s(self, camera: int, downlink_bytes: int) -> float:
+    def _heard_s(self, camera: int, downlink_bytes: int, update: Crossing | None) -> float:
         trip = self.trips[camera]
-        update = crossed(self.link(camera), max(0, downlink_bytes - trip.downlink_bytes), up=False)
+        update = update or crossed(self.link(camera), max(0, downlink_bytes - trip.downlink_bytes), up=False)
         return self._hear(camera, self.now_s + trip.reply_s, update) - self.now_s
 
     def _hear(self, camera: int, from_s: float, message: Crossing) -> float:

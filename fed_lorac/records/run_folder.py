@@ -75,7 +75,11 @@ class RunFolder:
                     _remove_run(path)
                 _check_new(path, config)
             ledger = Ledger(
-                path, guesses=config.local.guesses, chooses=config.adapter.chooses, together=_hears_together(config)
+                path,
+                guesses=config.local.guesses,
+                chooses=config.adapter.chooses,
+                together=_hears_together(config),
+                multicasts=config.fleet.multicasts,
             )
             folder = cls(path, ledger, Checkpoints(path), lock, resume)
             try:

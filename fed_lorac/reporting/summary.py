@@ -117,6 +117,7 @@ def summary(
         "over_rounds": {arm: _over_rounds(rows, column) for arm, column in _ACCURACIES.items()},
         **{f"{whose}total_bytes": _both_ways(totals, whose, "downlink") for whose in ARMS.values()},
         **{f"{whose}multicast_bytes": _both_ways(totals, whose, "multicast_downlink") for whose in ARMS.values()},
+        **(_by_multicast(config, rows) if config.fleet.multicasts else {}),
         "bytes": totals,
         "air_time_s": air_time_s,
         "days": days,
@@ -178,6 +179,17 @@ def _both_ways(totals: Mapping[str, int | None], whose: str, down: str) -> int |
     """Frames, up and down: what crosses a radio. Flower's messages around them are the simulation's."""
     up, down_too = (totals[f"{whose}{way}_frame_bytes"] for way in ("uplink", down))
     return None if up is None or down_too is None else up + down_too
+
+
+def _by_multicast(config: Config, rows: Sequence[Row]) -> dict[str, Any]:
+    """What is said besides where updates go down by multicast: the totals above are of that."""
+    ways = ("uplink", "unicast_downlink")
+    sums = {whose: sum(row[f"{whose}{way}_frame_bytes"] for row in rows for way in ways) for whose in ARMS.values()}
+    return {
+        "downlink": config.fleet.downlink,
+        **{f"{whose}unicast_bytes": total for whose, total in sums.items()},
+        "cameras_repaired": sum(row["cameras_repaired"] for row in rows),
+    }
 
 
 def _layers_chosen(rows: Sequence[Row]) -> list[str]:

@@ -17,25 +17,30 @@ from fed_lorac.wire.billing import MessageSize
 __all__ = ["Audience", "Hearers", "ToldAlike"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hearers:
-    """So many cameras of one link that had all heard up to the same round before."""
+    """Cameras of one link, ascending, that had all heard up to the same round before."""
 
     link: str
     heard: int
-    count: int
+    cameras: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ToldAlike:
-    """What so many cameras of one link were each sent in a round, how many updates that made up for, and whether it was
-    the round's alone."""
+    """What cameras of one link were each sent in a round, how many updates that made up for, and whether it was the
+    round's alone."""
 
     link: str
     size: MessageSize
     updates: int
-    count: int
+    cameras: NDArray[np.int64]
     fresh: bool
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return len(self.cameras)
 
 
 class Audience:
@@ -67,10 +72,13 @@ class Audience:
         Each kind of hearer comes once, those who had heard least first.
         """
         reached = self.heard < round
-        for cameras in (away, apart):
-            reached[np.fromiter(cameras, np.int64, len(cameras))] = False
-        kinds = np.bincount(self.heard[reached] * len(self._links) + self._places[reached])
-        self.heard[reached] = round
-        for kind in np.flatnonzero(kinds):
-            heard, link = divmod(int(kind), len(self._links))
-            yield Hearers(self._links[link], heard, int(kinds[kind]))
+        for those in (away, apart):
+            reached[np.fromiter(those, np.int64, len(those))] = False
+        cameras = np.flatnonzero(reached)
+        kinds = self.heard[cameras].astype(np.int64) * len(self._links) + self._places[cameras]
+        self.heard[cameras] = round
+        order = np.argsort(kinds, kind="stable")
+        begins = np.flatnonzero(np.diff(kinds[order], prepend=-1))
+        for group in np.split(order, begins[1:]) if len(order) else ():
+            heard, link = divmod(int(kinds[group[0]]), len(self._links))
+            yield Hearers(self._links[link], heard, cameras[group])

@@ -250,7 +250,7 @@ class FleetStrategy(SomeMeasured, FlowerStrategy):
         """As `SomeMeasured`'s."""
         down = self._downlink.message_down(hearers.heard, None, config, MessageType.EVALUATE)
         fresh = down.updates == 1 and self.folded_round == config["server-round"]
-        return ToldAlike(hearers.link, down.size, down.updates, hearers.count, fresh)
+        return ToldAlike(hearers.link, down.size, down.updates, hearers.cameras, fresh)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """The examples-weighted mean of the cameras' metrics; each camera's own are kept in `evaluations`."""
@@ -287,11 +287,9 @@ class FleetStrategy(SomeMeasured, FlowerStrategy):
             if self.bills and is_billed(message_type, message_down.updates):
                 report.down[camera] = report.down.get(camera, MessageSize()) + message_down.size
         if message_type == MessageType.EVALUATE and self.folded_round == server_round:
-            report.fresh.update(
-                (self.rules.link(camera), message_down.personal, message_down.size)
-                for camera, message_down in messages_down.items()
-                if message_down.updates == 1
-            )
+            for camera, message_down in messages_down.items():
+                if message_down.updates == 1:
+                    report.bring(camera, self.rules.link(camera), message_down.personal, message_down.size)
         return [
             Message(message_down.content, dst_node_id=nodes[camera], message_type=message_type)
             for camera, message_down in messages_down.items()

@@ -50,8 +50,9 @@ class RoundReport:
     """One round in numbers: replies in the order of the draw, what went down to each camera, the average's error.
 
     `caught_up` counts messages by the number of updates that they made up for, `updates_for` these by camera. Of the
-    messages, `fresh` brought the round's update alone, by link, personal part and size; `repeats` of them brought it to
-    the second camera of a link and to those after it, and `repeated` is what such copies weigh.
+    messages, `fresh` brought the round's update alone, by link, personal part and size, and `fresh_for` by camera;
+    `repeats` of them brought it to the second camera of a link and to those after it, and `repeated` is what those
+    copies weigh.
 
     `listed`: the cameras that have a row of their own; None: all. The others were told as `told` says. `layers`: those
     that the server has chosen in this round; `needed_bytes`: what a frame's payload takes from then on.
@@ -63,12 +64,18 @@ class RoundReport:
     caught_up: Counter[int] = field(default_factory=Counter)
     updates_for: Counter[int] = field(default_factory=Counter)
     fresh: Counter[tuple[str, object, MessageSize]] = field(default_factory=Counter)
+    fresh_for: dict[int, MessageSize] = field(default_factory=dict)
     listed: Sequence[int] | None = None
     told: list[ToldAlike] = field(default_factory=list)
     skipped: bool = False
     aggregation_error: float = math.nan
     layers: tuple[str, ...] = ()
     needed_bytes: int = 0
+
+    def bring(self, camera: int, link: str, personal: object, size: MessageSize) -> None:
+        """Note that a message to this camera brought the round's update alone."""
+        self.fresh[link, personal, size] += 1
+        self.fresh_for[camera] = size
 
     @property
     def repeats(self) -> int:

@@ -85,7 +85,8 @@ class SilentFleet(FleetStrategy):
     def told(self, hearers: Hearers, config: ConfigRecord) -> ToldAlike:
         """What another method would have told them."""
         missed = self._made - hearers.heard
-        return ToldAlike(hearers.link, MessageSize(), missed, hearers.count, missed == 1 and not self.report.skipped)
+        fresh = missed == 1 and not self.report.skipped
+        return ToldAlike(hearers.link, MessageSize(), missed, hearers.cameras, fresh)
 
     def messages(
         self, cameras: Collection[int], message_type: str, server_round: int, config: ConfigRecord
@@ -98,8 +99,8 @@ class SilentFleet(FleetStrategy):
         self.report.caught_up.update(missed.values())
         self.report.updates_for.update(missed)
         if message_type == MessageType.EVALUATE and not self.report.skipped:
-            fresh = [self.rules.link(camera) for camera, updates in missed.items() if updates == 1]
-            self.report.fresh.update((link, None, MessageSize()) for link in fresh)
+            for camera in (camera for camera, updates in missed.items() if updates == 1):
+                self.report.bring(camera, self.rules.link(camera), None, MessageSize())
         return messages
 
     @property

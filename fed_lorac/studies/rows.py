@@ -98,6 +98,7 @@ def _measured(found: Summary | None, full: Summary | None) -> Row:
         "label": s.get("label"),
         "rounds": s.get("rounds"),
         **{name: s["bytes"].get(name) for name in _LAYERS},
+        "downlink": s.get("downlink", "unicast") if found else None,
         "multicast_bytes": s.get("multicast_bytes"),
         "total_bytes": total,
         "share_of_full_fp32": _share(total, s.get("full_fp32_total_bytes")),

@@ -29,7 +29,8 @@ def test_an_audience_hears_what_its_cameras_would_hear_one_by_one(
                 alone[camera] = round
         mask = np.isin(np.arange(CAMERAS), list(away))
         found = list(audience.tell(round, Picked(mask) if as_mask else away, apart))
-        assert {(one.link, one.heard): one.count for one in found} == told
+        assert {(one.link, one.heard): len(one.cameras) for one in found} == told
+        assert all("ab"[places[camera]] == one.link for one in found for camera in one.cameras)
         for camera in apart - away:  # each by a message of its own
             audience[camera] = alone[camera] = round
         assert audience.heard.tolist() == list(alone.values())

@@ -44,11 +44,18 @@ def by_camera(folder: Path) -> dict[tuple[int, int], dict[str, Any]]:
     return {(row["round"], row["camera"]): row for row in rows(folder / "cameras.jsonl", *MEASURED)}
 
 
-@pytest.mark.parametrize("strategy", ["merged", "local-only", "clustered"])
-def test_a_sampled_run_has_the_bytes_and_joules_of_one_that_measures_all(tmp_path: Path, strategy: str):
-    config = asked(strategy__name=strategy)
-    eager = done(tmp_path / "eager", config)
-    few = done(tmp_path / "few", asked(2, strategy__name=strategy))
+MULTICAST = {"fleet__lte-m__downlink": "multicast", "fleet__lte-m__repair_share": 0.4}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"strategy__name": "local-only"}, {"strategy__name": "clustered"}, MULTICAST],
+    ids=["merged", "local-only", "clustered", "multicast"],
+)
+def test_a_sampled_run_has_the_bytes_and_joules_of_one_that_measures_all(tmp_path: Path, how: dict[str, object]):
+    strategy = how.get("strategy__name", "merged")
+    eager = done(tmp_path / "eager", asked(**how))
+    few = done(tmp_path / "few", asked(2, **how))
     totals, of_sample = (rows(folder / "rounds.jsonl", *MEASURED, "seconds") for folder in (eager, few))
     together = [row.pop("cameras_told_together") for row in of_sample]
     for one, other in zip(totals, of_sample, strict=True):
@@ -60,7 +67,7 @@ def test_a_sampled_run_has_the_bytes_and_joules_of_one_that_measures_all(tmp_pat
     assert (sum(together) > 0) == (strategy != "clustered")  # whose parts each camera is sent by itself
     alone, listed = by_camera(eager), by_camera(few)
     assert listed == {key: alone[key] for key in listed}
-    experiment = build_experiment(asked(2, strategy__name=strategy))
+    experiment = build_experiment(asked(2, **how))
     fleet, measured = experiment.fleet, frozenset(experiment.measured)
     for round in range(1, 6):
         who = set(fleet.drawn(round)) | (measured - fleet.away(round))
