@@ -119,7 +119,7 @@ class Study:
         """The runs that choose, for each arm and point of the grid, among the values of `tuning`; none without it."""
         if self.tuning is None:
             return []
-        common = {**self.settings, **self.tuning.settings}
+        common = self._common(self.tuning.settings)
         return [
             trial
             for arm in self.arms
@@ -132,12 +132,12 @@ class Study:
 
         `best`: what tuning chose. A place that it could choose nothing for has no runs.
         """
-        chosen = (best or {}).get
+        common, chosen = self._common({}), (best or {}).get
         found = [
             trial
             for seed in self.seeds
             for arm in self.arms
-            for trial in self._of_arm(self.settings, arm, seed, chosen if self.tuning else lambda place: {})
+            for trial in self._of_arm(common, arm, seed, chosen if self.tuning else lambda place: {})
         ]
         first = dict[str, Trial]()
         for trial in found:
@@ -149,19 +149,29 @@ class Study:
             first[trial.digest] = trial
         return found
 
+    def _common(self, more: Mapping[str, object]) -> tuple[str | Path | Config, Mapping[str, object]]:
+        """The config that all arms build on: with the study's settings, and whose tables of a choice are gone where an
+        arm chooses otherwise. Where those settings hold with an arm's alone, they are still to be put on top of it."""
+        settings = {**self.settings, **more}
+        try:
+            return load_config(self.config, settings), {}
+        except ConfigError:
+            return self.config, settings
+
     def _of_arm(
         self,
-        common: Mapping[str, object],
+        common: tuple[str | Path | Config, Mapping[str, object]],
         arm: Arm,
         seed: int,
         tuned_of: Callable[[str], Mapping[str, object] | None],
     ) -> Iterator[Trial]:
+        base, settings = common
         for point in points({**self.grid, **arm.grid}):
             tuned = tuned_of(place := _place(arm.name, point))
             if tuned is None:
                 continue
             try:
-                config = load_config(self.config, {**common, **arm.settings, **point, **tuned, "run.seed": seed})
+                config = load_config(base, {**settings, **arm.settings, **point, **tuned, "run.seed": seed})
             except ConfigError as error:
                 raise ConfigError(
                     f"Each run of a study needs a config that holds; that of {place!r}: {error}"
