@@ -32,8 +32,8 @@ from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
 from fed_lorac.models import build
 from fed_lorac.runtime.flower_private import numbered, task_identity
 from fed_lorac.seeds import torch_stream
-from fed_lorac.server.fleet_strategy import FleetRules
 from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.server.rules import FleetRules
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import encode
 from fed_lorac.wire.updates import global_fingerprint

@@ -26,8 +26,8 @@ from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import torch_stream
-from fed_lorac.server.fleet_strategy import FleetRules
 from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.server.rules import FleetRules
 from fed_lorac.simulation.round import run_round
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import encode

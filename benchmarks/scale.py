@@ -1,201 +1,127 @@
-"""Does a round's time stay linear in the number of cameras, and the server's memory level? 100, 1,000 and 10,000.
+"""What do a million enrolled cameras cost a run? `fed-lorac run` with 1,000 and with 1,000,000 of them, 100 a round.
 
-Tiny work: a network of 1,700 numbers, one training step on four scanned digits, LoRA-C r = 1, batch-norm statistics of
-each camera's own. The server side is the product's: FleetGrid in this process, `MergedFedAvg` with svd down, the
-collector, the ledger's rows. Each fleet has a process of its own; its first round warms up and gives every camera a
-state, the second is measured.
+The product, in a process of its own: scanned digits, ResNet-8, LoRA-C, cameras that share images, 100 of them measured.
+Each fleet runs half of its rounds, is then resumed by another process, and runs the rest.
 
-- time_ratio: the most seconds a camera over the fewest, over the fleets; 1 is linear. CPU seconds of the process, which
-  has one thread: the fleets cannot take turns, and the clock on the wall counts what else the machine does.
-- memory_ratio: the largest fleet's peak memory, less what its cameras remember, over the smallest's. Peak: resident
-  memory of the whole process at its highest in the second round (VmHWM, which Linux lets one reset). What cameras
-  remember: every object that the grid's states lead to, each once.
-- server_bytes_a_camera: by how much that peak rises a camera, from the smallest to the largest fleet. Small things only
-  should be in it: a message, a verdict, a confirmation.
+- round_ratio: CPU seconds of a round, its rows and its checkpoint, with the most cameras over those with the fewest;
+  the median of the rounds that are followed by another. CPU seconds, as the clock on the wall counts what else the
+  machine does.
+- start_s, resume_s: seconds on that clock from the beginning of the process to its first training message.
+- peak_mib: the most resident memory that a process of the fleet's had.
 
-    python benchmarks/scale.py --json [--cameras 100 1000 10000]
+    python benchmarks/scale.py --json [--cameras 1000 1000000] [--rounds 20]
 """
 
 import argparse
-import gc
 import json
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import types
-from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from common import arguments, deliver, header, peak_mib, reset_peak, say
-from flwr.app import Message, MessageType, MetricRecord, RecordDict
-from torch import nn
+from common import arguments, deliver, header, say
 
-from fed_lorac.adapters.lora_c import LoraC
-from fed_lorac.client.request import ClientReply, ClientRequest
-from fed_lorac.client.state import ClientState
-from fed_lorac.data.datasets import Dataset, load
-from fed_lorac.fleet.fleet import Camera, Fleet
-from fed_lorac.grid.executor import SerialExecutor
-from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
-from fed_lorac.models.fingerprints import fingerprint, named_tensors
-from fed_lorac.radio.cellular import LTE_M
-from fed_lorac.records.ledger import Ledger
-from fed_lorac.reporting.watch import Watch
-from fed_lorac.runtime.flower_private import task_identity
-from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.server.fleet_strategy import FleetRules
-from fed_lorac.server.frame_strategy import FrameStrategy
-from fed_lorac.simulation.round import run_round
-from fed_lorac.simulation.rows import write_rows
-from fed_lorac.training.accuracy import statistics_of
-from fed_lorac.training.loop import train
-from fed_lorac.training.recipe import Recipe, Task
-from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, frame_record
-from fed_lorac.wire.frame import encode
-from fed_lorac.wire.updates import global_fingerprint
-from strategies.merged import MergedFedAvg
-
-ADAPTER = LoraC(rank=1, alpha=2.0, rank_mode="r")
-IMAGES, SIDE = 4, 8
-BLOCK = 8
-_ATOMS = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
-
-
-def network() -> nn.Module:
-    """Two convolutions with batch norm and a classifier."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        first = [nn.Conv2d(3, 8, 3, 2, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
-        second = [nn.Conv2d(8, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-        return nn.Sequential(*first, *second, nn.Flatten(), nn.Linear(16, 10))
-
-
-class Tiny:
-    """Cameras of four digits each: a step of training on a network that the process keeps."""
-
-    def __init__(self, data: Dataset) -> None:
-        self._data, self._model, self._plain = data, network(), network()
-        self.base = fingerprint(named_tensors(self._plain))
-        ADAPTER.attach(self._model, torch_stream(0, "scale"))
-        self._recipe = Recipe(lr=0.01, batch_size=IMAGES, augment="none")
-
-    def answer(self, requests: Sequence[ClientRequest], shared: Any) -> list[ClientReply]:
-        """Each camera's turn, or its word that it has folded the update."""
-        return [self._answer(request) for request in requests]
-
-    def _answer(self, request: ClientRequest) -> ClientReply:
-        state = ClientState.read(request.state)
-        number = int(request.message.content.config_records["config"]["server-round"])  # type: ignore[call-overload]
-        if request.message.metadata.message_type == MessageType.EVALUATE:
-            content = RecordDict({"metrics": MetricRecord({"num-examples": 1, "folded-round": number})})
-            return ClientReply(Message(content, reply_to=request.message), state.after(content, number).write())
-        ADAPTER.detach(self._model)
-        self._model.load_state_dict({**named_tensors(self._plain), **state.statistics}, strict=False)
-        ADAPTER.attach(self._model, torch_stream(0, "scale", number))
-        self._model.train()
-        at = np.arange(IMAGES * request.camera, IMAGES * (request.camera + 1)) % len(self._data.images)
-        images, labels = torch.from_numpy(self._data.clean(at)), torch.from_numpy(self._data.labels[at])
-        [outcome] = train(
-            [self._model], [Task(images, labels, 1, stream(0, "scale", request.camera))], recipe=self._recipe
-        )
-        frame = encode(ADAPTER.read(self._model), dtype="fp32", base=global_fingerprint(self.base, number - 1))
-        metrics = MetricRecord({"num-examples": IMAGES, "train-loss": outcome.mean_loss})
-        reply = Message(RecordDict({"arrays": frame_record(frame), "metrics": metrics}), reply_to=request.message)
-        return ClientReply(reply, state.with_statistics(statistics_of(self._model)).write())
+RUN = """
+import json, sys, time
+from fed_lorac.simulation import run
+inner, began, times = run.run_round, [], sys.argv[1]
+def timed(*given, **named):
+    began.append((time.time(), time.process_time()))
+    with open(times, "w") as file:
+        json.dump(began, file)
+    return inner(*given, **named)
+run.run_round = timed
+from fed_lorac.cli import main
+sys.argv = ["fed-lorac", "run", *sys.argv[2:]]
+main()
+"""
+SETTINGS = {
+    "model.weights": "none",
+    "data.image_size": 16,
+    "fleet.deal": "overlapping",
+    "fleet.images": 20,
+    "fleet.eval_images": 10,
+    "local.epochs": 1,
+    "local.schedule": "constant",
+    "run.evaluate_every": 10,
+    "run.fleet.evaluate_cameras": 100,
+    "run.precision": "fp32",
+}
 
 
 def main() -> None:
     args = parsed()
-    if args.one:
-        with task_identity():
-            sys.stdout.write(json.dumps(fleet_of(args.one)) + "\n")
-        return
     head, rows = header(), []
-    load("digits", "", image_size=SIDE)  # so that every fleet finds them in the cache
     for cameras in sorted(args.cameras):
-        command = [sys.executable, __file__, "--one", str(cameras)]
-        rows.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout))
+        rows.append(fleet_of(cameras, args))
         say(rows[-1])
-    deliver(compared(rows), head, as_json=args.json)
+    few, many = rows[0], rows[-1]
+    found = {
+        "round_ratio": round(many["round_cpu_s"] / few["round_cpu_s"], 3),
+        "start_s": many["start_s"],
+        "resume_s": many["resume_s"],
+        "peak_mib": many["peak_mib"],
+        "fleets": rows,
+        "scenario": {"per_round": args.per_round, "rounds": args.rounds, **SETTINGS},
+    }
+    deliver(found, head, as_json=args.json)
 
 
 def parsed() -> argparse.Namespace:
     parser = arguments(__doc__)
-    parser.add_argument("--cameras", type=int, nargs="+", default=[100, 1_000, 10_000])
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)  # one fleet, in this process
+    parser.add_argument("--cameras", type=int, nargs="+", default=[1_000, 1_000_000])
+    parser.add_argument("--per-round", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=20)
     return parser.parse_args()
 
 
-def fleet_of(cameras: int) -> dict[str, Any]:
-    """Two rounds of so many cameras; the second is measured."""
-    torch.set_num_threads(1)
-    app = Tiny(load("digits", "", image_size=SIDE))
-    grid = FleetGrid(SerialExecutor(app), cameras, block_size=BLOCK)
-    roster = {FIRST_NODE + camera: camera for camera in range(cameras)}
-    strategy = FrameStrategy.for_model(MergedFedAvg(), network(), ADAPTER, rules=FleetRules(roster=roster))
-    nobody = np.zeros(0, dtype=np.int64)
-    fleet = Fleet(
-        tuple(Camera(i, "fog", 3, nobody, nobody, {}, "lte-m") for i in range(cameras)),
-        cameras,
-        0,
-        links={"lte-m": LTE_M},
-    )
-    with tempfile.TemporaryDirectory() as folder, Ledger(folder) as ledger:
-        one_round(grid, strategy, fleet, ledger, 1)
-        gc.collect()
-        peak_is_from_here = reset_peak()
-        cpu_s, wall_s = time.process_time(), time.perf_counter()
-        one_round(grid, strategy, fleet, ledger, 2)
-        cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
-        peak = peak_mib()
-    states = reached_bytes(grid.states) / 2**20
+def fleet_of(cameras: int, args: argparse.Namespace) -> dict[str, Any]:
+    """A run of so many cameras: the first half of its rounds, and the rest after it was resumed."""
+    asked = SETTINGS | {"fleet.cameras": cameras, "fleet.per_round": args.per_round, "run.rounds": args.rounds // 2}
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        first = process(Path(folder), "--out", str(out), *words(asked))
+        again = process(Path(folder), "--resume", str(out), *words({"run.rounds": args.rounds}))
+        rounds = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
+        listed = len((out / "cameras.jsonl").read_text().splitlines())
+    last = rounds[-1]
+    if len(rounds) != args.rounds or last["cameras_counted"] != min(args.per_round, cameras):
+        raise RuntimeError(f"{args.rounds} rounds of {args.per_round} cameras were due; the last row is {last}")
     return {
         "cameras": cameras,
-        "ms_a_camera": round(1e3 * cpu_s / cameras, 4),
-        "wall_ms_a_camera": round(1e3 * wall_s / cameras, 4),
-        "peak_mib": round(peak, 1),
-        "cameras_state_mib": round(states, 2),
-        "server_mib": round(peak - states, 1),
-        "state_bytes_a_camera": round(states * 2**20 / cameras),
-        "peak_of_second_round_alone": peak_is_from_here,
+        "start_s": first["start_s"],
+        "resume_s": again["start_s"],
+        "round_cpu_s": round(statistics.median(first["rounds_cpu_s"] + again["rounds_cpu_s"]), 3),
+        "peak_mib": max(first["peak_mib"], again["peak_mib"]),
+        "rows_of_cameras": listed,
+        "told_together_in_the_last_round": last["cameras_told_together"],
+        "downlink_frame_bytes_of_the_last_round": last["downlink_frame_bytes"],
     }
 
 
-def one_round(grid: FleetGrid, strategy: FrameStrategy, fleet: Fleet, ledger: Ledger, number: int) -> None:
-    """A round with its rows."""
-    measured, seconds = run_round(grid, strategy, number, measure=False, last=False, timeout=3600.0, watch=Watch())
-    one = FullMessages(*[MessageSize(1, 1, 1)] * 4)
-    row = write_rows(ledger, strategy.report, fleet, Reference(one, one), measured, seconds)
-    assert row["cameras_counted"] == len(fleet.cameras), row
+def words(settings: dict[str, Any]) -> list[str]:
+    return [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
 
 
-def compared(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    few, many = rows[0], rows[-1]
-    times = [row["ms_a_camera"] for row in rows]
-    grown = (many["server_mib"] - few["server_mib"]) * 2**20 / max(1, many["cameras"] - few["cameras"])
+def process(folder: Path, *given: str) -> dict[str, Any]:
+    """One process of a run: when its first round began, CPU seconds of its rounds but the last, its peak memory."""
+    times, began = folder / "times.json", time.time()
+    child = subprocess.Popen([sys.executable, "-c", RUN, str(times), *given], stdout=subprocess.DEVNULL)
+    _, ended, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(ended)
+    if child.returncode:
+        raise RuntimeError(f"fed-lorac run {' '.join(given)} ended with {child.returncode}")
+    walls, cpus = zip(*json.loads(times.read_text()), strict=True)
     return {
-        "time_ratio": round(max(times) / min(times), 3),
-        "memory_ratio": round(many["server_mib"] / few["server_mib"], 3),
-        "server_bytes_a_camera": round(grown),
-        "fleets": rows,
+        "start_s": round(walls[0] - began, 1),
+        "rounds_cpu_s": [after - before for before, after in pairwise(cpus)],
+        "peak_mib": round(used.ru_maxrss / 1024),
     }
-
-
-def reached_bytes(root: object) -> int:
-    """The size of everything that an object leads to, each thing once, code and types left out."""
-    seen: set[int] = set()
-    waiting, total = [root], 0
-    while waiting:
-        thing = waiting.pop()
-        if id(thing) in seen or isinstance(thing, _ATOMS):
-            continue
-        seen.add(id(thing))
-        total += sys.getsizeof(thing)
-        waiting += gc.get_referents(thing)
-    return total
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def plan(
         updates_week=updates_week,
         price_per_mb=price_per_mb,
         battery=Battery(limits.battery_wh, limits.self_discharge, limits.solar_wh),
-        compute_s=fmean(compute_s(experiment)),
+        compute_s=fmean(map(compute_s(experiment), range(len(experiment.fleet.cameras)))),
         compute_watt=limits.compute_watt,
         idle_watt=limits.idle_watt,
     )

@@ -222,15 +222,16 @@ class Experiment:
         return self.images(camera, Weather("", CLEAR)) if len(self.data.images) else None
 
 
-def compute_s(experiment: Experiment) -> list[float]:
-    """Simulated seconds that each camera trains in a round, where an image takes `image_time_s` at speed 1."""
+def compute_s(experiment: Experiment) -> Callable[[int], float]:
+    """Camera -> simulated seconds that it trains in a round, where an image takes `image_time_s` at speed 1."""
     plan, limits = experiment.plan, experiment.config.fleet.table(LimitedDevices)
-    return [
-        images_seen(len(camera.train), batch_size=plan.recipe.batch_size, epochs=plan.epochs, steps=plan.steps)
-        * limits.image_time_s
-        / camera.speed
-        for camera in experiment.fleet.cameras
-    ]
+
+    def of_camera(number: int) -> float:
+        camera = experiment.fleet.cameras[number]
+        seen = images_seen(len(camera.train), batch_size=plan.recipe.batch_size, epochs=plan.epochs, steps=plan.steps)
+        return seen * limits.image_time_s / camera.speed
+
+    return of_camera
 
 
 def drawn_from(experiment: Experiment, round: int) -> torch.Generator:

@@ -53,7 +53,7 @@ def build_fleet(
     check_disjoint(data)
     weathers, levels = config.corruption_names, config.severity_levels
     limits = config.table(LimitedDevices)
-    speeds, link = limits.speed_factors, _links(config, seed)
+    speeds, names, places = limits.speed_factors, list(links := config.links()), _link_places(config, seed)
 
     def camera(i: int, train: Indices, evaluation: Indices, name: str = "") -> Camera:
         return Camera(
@@ -63,7 +63,7 @@ def build_fleet(
             train=train,
             evaluation=evaluation,
             label_mix=label_mix(data, train),
-            link=link(i),
+            link=names[places[i]],
             speed=speeds[i % len(speeds)],
             name=name,
         )
@@ -77,10 +77,11 @@ def build_fleet(
         limits.availability,
         limits.dropout,
         Climate(config.schedule, *_pace(config), weathers, max(levels), seed),
-        config.links(),
+        links,
         limits.compute_watt,
         _overlaps(config),
         len(weathers) * len(levels),
+        places,
     )
 
 
@@ -163,12 +164,15 @@ def _pace(config: FleetConfig) -> tuple[int, float]:
     return int(own.get("period", Front.period)), float(own.get("lag", Front.lag))
 
 
-def _links(config: FleetConfig, seed: int) -> Callable[[int], str]:
-    """Camera -> its link's name."""
-    links = config.link_names
+def _link_places(config: FleetConfig, seed: int) -> Indices:
+    """Each camera's link, as its place among the fleet's."""
+    named = list(dict.fromkeys(config.link_names))
+    links, cameras = np.array([named.index(name) for name in config.link_names]), np.arange(config.cameras)
     if config.link_assignment == "round_robin":
-        return lambda camera: links[camera % len(links)]
-    return lambda camera: links[int(stream(seed, "link", camera).integers(len(links)))]
+        return links[cameras % len(links)]
+    if _overlaps(config):  # one stream for all: a million of them take half a minute to make
+        return links[stream(seed, "link").integers(len(links), size=len(cameras))]
+    return links[[int(stream(seed, "link", int(camera)).integers(len(links))) for camera in cameras]]
 
 
 def _assign_train(config: FleetConfig, data: ImagePools, seed: int, remember: Remember) -> list[Indices]:

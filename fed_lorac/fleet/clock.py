@@ -9,8 +9,9 @@ is not sent. So a camera whose duty cycle keeps it silent waits, and counts agai
 Where hearing takes packets of its own, as in LoRaWAN's class A, a camera hears only once its air is free.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fed_lorac.radio.link import Crossing, Link, crossed
@@ -40,7 +41,7 @@ class Clock:
         self,
         cameras: "Sequence[Camera]",
         links: Mapping[str, Link],
-        compute_s: Sequence[float],
+        compute_s: Callable[[int], float],
         round_s: float = 0.0,
     ) -> None:
         """Set the clock to 0.
@@ -48,7 +49,7 @@ class Clock:
         Args:
             cameras: the fleet's, in the order of their ids.
             links: each link of theirs by its name.
-            compute_s: how long each of them trains in a round.
+            compute_s: camera -> how long it trains in a round.
             round_s: seconds after which a reply is late; 0: none is.
         """
         self._cameras, self._links, self._compute_s, self._round_s = cameras, links, compute_s, round_s
@@ -62,7 +63,7 @@ class Clock:
 
     def trip(self, camera_id: int, downlink_bytes: int, uplink_bytes: int) -> Trip:
         """A camera was asked with so many bytes and answers with so many: once a round."""
-        over, compute_s = self.link(camera_id), self._compute_s[camera_id]
+        over, compute_s = self.link(camera_id), self._compute_s(camera_id)
         ready_s = self._hear(camera_id, self.now_s, crossed(over, downlink_bytes, up=False)) + compute_s
         begins_s = max(ready_s, self.air_free_s.get(camera_id, 0.0))
         reply = crossed(over, uplink_bytes, up=True)
@@ -74,17 +75,23 @@ class Clock:
         self.trips[camera_id] = found
         return found
 
-    def end(self, counted: Iterable[int], downlink_bytes: Mapping[int, int]) -> float:
+    def end(
+        self,
+        counted: Iterable[int],
+        downlink_bytes: Mapping[int, int],
+        updates: Mapping[int, Crossing] = MappingProxyType({}),
+    ) -> float:
         """Simulated seconds of the round: the slowest counted camera's, the update heard; the length of a round where
-        none counted. `downlink_bytes` are all that each camera heard in it. A new round begins."""
-        took_s = [self._heard_s(k, downlink_bytes.get(k, 0)) for k in counted if k in self.trips]
+        none counted. `downlink_bytes` are all that each camera heard in it; `updates` the update, of cameras that did
+        not hear it as a message of their own. A new round begins."""
+        took_s = [self._heard_s(k, downlink_bytes.get(k, 0), updates.get(k)) for k in counted if k in self.trips]
         round_s = max(took_s, default=self._round_s)
         self.now_s, self.trips = self.now_s + round_s, {}
         return round_s
 
-    def _heard_s(self, camera: int, downlink_bytes: int) -> float:
+    def _heard_s(self, camera: int, downlink_bytes: int, update: Crossing | None) -> float:
         trip = self.trips[camera]
-        update = crossed(self.link(camera), max(0, downlink_bytes - trip.downlink_bytes), up=False)
+        update = update or crossed(self.link(camera), max(0, downlink_bytes - trip.downlink_bytes), up=False)
         return self._hear(camera, self.now_s + trip.reply_s, update) - self.now_s
 
     def _hear(self, camera: int, from_s: float, message: Crossing) -> float:

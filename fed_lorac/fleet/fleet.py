@@ -19,8 +19,9 @@ A camera without a corruption ("none") sees its images as they are, severity 0, 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from fed_lorac.radio.link import Link
 from fed_lorac.seeds import stream
 
-__all__ = ["AS_IT_IS", "CLEAR", "SCHEDULES", "Camera", "Climate", "Fleet", "Indices", "Weather", "weather"]
+__all__ = ["AS_IT_IS", "CLEAR", "SCHEDULES", "Camera", "Climate", "Fleet", "Indices", "Picked", "Weather", "weather"]
 
 Indices = NDArray[np.int64]
 
@@ -129,13 +130,35 @@ class Camera:
             indices.setflags(write=False)
 
 
+class Picked(Set[int]):
+    """Cameras by number, where `mask` says so: of a million, a megabyte."""
+
+    def __init__(self, mask: NDArray[np.bool_]) -> None:
+        self.mask = mask
+        self.mask.setflags(write=False)
+
+    def __contains__(self, camera: object) -> bool:
+        return isinstance(camera, int) and 0 <= camera < len(self.mask) and bool(self.mask[camera])
+
+    def __iter__(self) -> Iterator[int]:
+        return map(int, np.flatnonzero(self.mask))
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self.mask))
+
+    @classmethod
+    def _from_iterable(cls, cameras: Iterable[int]) -> frozenset[int]:  # type: ignore[override]
+        return frozenset(cameras)
+
+
 @dataclass(frozen=True, eq=False)
 class Fleet:
     """All cameras, `cameras[i].id == i`, which are sampled in each round, each of their links by its name,
     and the watts of one that trains.
 
     `overlapping`: whether cameras share images; each then has as many as any other. `period`: after how many cameras
-    their own weathers come again in the same order; 0: not known.
+    their own weathers come again in the same order; 0: not known. `link_places`: of each camera the place of its link
+    among `links`.
     """
 
     cameras: Sequence[Camera]
@@ -148,6 +171,7 @@ class Fleet:
     compute_watt: float = 0.0
     overlapping: bool = False
     period: int = 0
+    link_places: Indices = field(default_factory=lambda: np.zeros(0, np.int64), repr=False)
 
     def weather(self, camera: int, round: int) -> Weather:
         """This camera's weather in `round`; round 0 is before the first."""
@@ -194,19 +218,26 @@ class Fleet:
     def drawn(self, round: int) -> tuple[int, ...]:
         """The ids of the cameras that are asked in `round`: those with most images first, so that no one waits long
         for the last; equals ascending."""
-        draws = stream(self.seed, "sample", round).random(len(self.cameras))
         away = self.away(round)
-        here = [int(i) for i in np.argsort(draws, kind="stable") if int(i) not in away]
-        return tuple(sorted(here[: self.per_round], key=lambda i: (-len(self.cameras[i].train), i)))
+        draws = stream(self.seed, "sample", round).random(len(self.cameras))
+        here = _lowest(np.where(away.mask, np.inf, draws), min(self.per_round, len(draws) - len(away)))
+        return tuple(sorted(here, key=lambda i: (-len(self.cameras[i].train), i)))
 
-    def away(self, round: int) -> frozenset[int]:
+    def away(self, round: int) -> Picked:
         """The cameras that cannot be reached in `round`: they are neither asked nor told its update."""
-        return self._hit_by_chance("availability", round, 1 - self.availability)
+        return _hit_by_chance(self.seed, "availability", round, len(self.cameras), 1 - self.availability)
 
-    def dropped(self, round: int) -> frozenset[int]:
+    def dropped(self, round: int) -> Picked:
         """The cameras whose reply would be lost in `round`, asked or not."""
-        return self._hit_by_chance("dropout", round, self.dropout)
+        return _hit_by_chance(self.seed, "dropout", round, len(self.cameras), self.dropout)
 
-    def _hit_by_chance(self, name: str, round: int, chance: float) -> frozenset[int]:
-        draws = stream(self.seed, name, round).random(len(self.cameras))
-        return frozenset(int(i) for i in np.flatnonzero(draws < chance))
+
+@lru_cache(maxsize=4)
+def _hit_by_chance(seed: int, name: str, round: int, cameras: int, chance: float) -> Picked:
+    """Kept for the blocks of a round, each of which asks."""
+    return Picked(stream(seed, name, round).random(cameras) < chance)
+
+
+def _lowest(draws: NDArray[np.float64], count: int) -> list[int]:
+    """The places of the `count` lowest draws."""
+    return [int(i) for i in np.argpartition(draws, count - 1)[:count]] if count else []

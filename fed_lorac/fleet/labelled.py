@@ -4,6 +4,7 @@ More labels are those of fewer and others besides: raising the share takes none 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -26,8 +27,14 @@ class Labelled:
     def of(self, camera: int, images: int) -> NDArray[np.bool_]:
         """Which of a camera's images, in the order in which they were dealt."""
         if self.whose == "cameras":
-            return np.full(images, _first(self.share, stream(self.seed, "labelled").permutation(self.cameras))[camera])
+            return np.full(images, _whose(self.share, self.cameras, self.seed)[camera])
         return _first(self.share, stream(self.seed, "labelled", camera).permutation(images))
+
+
+@lru_cache(maxsize=2)
+def _whose(share: float, cameras: int, seed: int) -> NDArray[np.bool_]:
+    """Which cameras have labels; kept, as each camera asks."""
+    return _first(share, stream(seed, "labelled").permutation(cameras))
 
 
 def _first(share: float, places: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -33,6 +33,11 @@ class CamerasOnDemand(Sequence[Camera]):
     def __len__(self) -> int:
         return len(self._numbers)
 
+    @property
+    def made(self) -> int:
+        """How many were made so far."""
+        return self._made.cache_info().misses
+
     @overload
     def __getitem__(self, camera: int) -> Camera: ...
 

@@ -6,7 +6,7 @@ are done. No server, no sockets, no polling; every message is still a Flower Mes
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import count
 from typing import Any
@@ -26,7 +26,8 @@ FIRST_NODE = 1000  # far from 1, which is the server
 
 
 class FleetGrid(Grid):
-    """`cameras` nodes, camera k is node 1000 + k, `executor` does their work; nodes' states stay here.
+    """`cameras` nodes, camera k is node 1000 + k, `executor` does their work; nodes' states stay here, of those that
+    were asked something.
 
     Args:
         executor: who does the work.
@@ -46,7 +47,10 @@ class FleetGrid(Grid):
         self._executor, self._block_size, self._shared = executor, block_size, shared
         self._ids = count(1)
         self._replies: dict[str, Message] = {}
-        self.states: dict[int, RecordDict] = {FIRST_NODE + camera: RecordDict() for camera in range(cameras)}
+        self.nodes: Sequence[int] = range(FIRST_NODE, FIRST_NODE + cameras)
+        self.states: dict[int, RecordDict] = {}
+        self.recall: Callable[[int, RecordDict], RecordDict] = lambda node, state: state
+        """(node, the state that it came to when it was last asked) -> the state that it is in now."""
 
     def set_run(self, run: Run) -> None:
         """There is one run only."""
@@ -64,7 +68,7 @@ class FleetGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """All nodes, ascending by camera."""
-        return list(self.states)
+        return self.nodes
 
     def restore(self, states: Mapping[int, RecordDict]) -> None:
         """Put nodes' states back, as `states` once had them."""
@@ -88,8 +92,8 @@ class FleetGrid(Grid):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         asked = [numbered(message, f"message-{next(self._ids)}") for message in messages]
-        known = [message for message in asked if message.metadata.dst_node_id in self.states]
-        for stray in (message for message in asked if message.metadata.dst_node_id not in self.states):
+        known = [message for message in asked if message.metadata.dst_node_id in self.nodes]
+        for stray in (message for message in asked if message.metadata.dst_node_id not in self.nodes):
             yield Message(Error(ErrorCode.NODE_UNAVAILABLE, "no such node"), reply_to=stray)
         with closing(self._executor.run(self._blocks(known))) as done:
             for replies in done:
@@ -104,7 +108,8 @@ class FleetGrid(Grid):
 
     def _request(self, message: Message) -> ClientRequest:
         node = message.metadata.dst_node_id
-        return ClientRequest(node - FIRST_NODE, message, self.states[node])
+        state = self.recall(node, self.states.get(node, RecordDict()))
+        return ClientRequest(node - FIRST_NODE, message, state)
 
     def _accept(self, reply: ClientReply) -> Message:
         self.states[reply.message.metadata.src_node_id] = reply.state

@@ -12,7 +12,7 @@ from fed_lorac.pages.chart import Absent, Figure, Picture
 from fed_lorac.pages.interactive import interactive
 from fed_lorac.pages.lead import lead, tiles
 from fed_lorac.pages.reported import Reported
-from fed_lorac.pages.table import NOTE, table
+from fed_lorac.pages.table import note, table
 
 __all__ = ["page"]
 
@@ -35,7 +35,7 @@ def page(found: Reported, figures: Sequence[Figure | Absent], drawn: Drawn) -> s
         contents="".join(f'<li><a href="#{one.name}">{escape(one.title)}</a></li>' for one in [*shown, _TABLE]),
         figures="\n".join(_section(one, drawn[one.name]) for one in shown),
         table=_table(*table(found)),
-        table_note=escape(NOTE),
+        table_note=escape(note(found)),
         notes=_notes(found, [one for one in figures if isinstance(one, Absent)]),
         charts=json.dumps(charts, allow_nan=False).replace("</", "<\\/"),
         plotly=get_plotlyjs(),

@@ -4,13 +4,19 @@ from collections.abc import Callable
 
 from fed_lorac.pages.reported import Arm, Reported
 from fed_lorac.pages.words import known, mean_and_half, percent, share_said, time_said
+from fed_lorac.records.summaries import downlinks
 
-__all__ = ["NOTE", "table"]
+__all__ = ["note", "table"]
 
-NOTE = (
-    "Mean ± half of the 95 % interval over the seeds. Bytes are whole messages up and down, all cameras and rounds. "
+_NOTE = (
+    "Mean ± half of the 95 % interval over the seeds. Bytes are frames up and down, all cameras and rounds. "
     "Radio time: a camera's uplink of the whole run on the slowest link of the fleet."
 )
+
+
+def note(found: Reported) -> str:
+    """What a reader must know beside the numbers."""
+    return f"{_NOTE} {downlinks(run.summary for run in found.runs)}"
 
 
 def table(found: Reported) -> tuple[list[str], list[list[str]]]:

@@ -7,6 +7,9 @@ rates and watts; not what makes up a header, which stands where each link's numb
 the form of 3GPP TR 45.820, section 5.4, and of Sorensen et al. 2021, arXiv 2106.13286. What comes back of a message up
 is acknowledgements, and the other way round.
 
+By multicast (SC-PTM, 3GPP TS 36.300, section 15) a camera finds the cell and listens, without a session: it transmits
+nothing, and there is no tail.
+
 Not counted: headers below IP, which the standards' rates leave out too, and round trips that nothing is sent in.
 """
 
@@ -14,7 +17,7 @@ import math
 from dataclasses import dataclass
 
 from fed_lorac.radio.link import Crossing, Link
-from fed_lorac.runtime.settings import check_settings, setting
+from fed_lorac.runtime.settings import setting
 
 __all__ = ["IpLink"]
 
@@ -38,10 +41,6 @@ class IpLink(Link):
     tail_w: float = setting(0.0, "watts in the tail", least=0)
     sleep_w: float = setting(0.0, "watts while it sleeps", least=0)
 
-    def __post_init__(self) -> None:
-        check_settings(self)
-        super().__post_init__()
-
     @property
     def times(self) -> int:
         """How many times the physical layer sends everything, so that it is heard far away."""
@@ -56,6 +55,24 @@ class IpLink(Link):
         """Packets down, acknowledgements up."""
         packets, carried = self._cut(n_bytes)
         return self._crossing(packets, packets * self.ack_bytes, carried)
+
+    def multicast(self, n_bytes: int) -> Crossing:
+        """Packets down, once for all."""
+        packets, carried = self._cut(n_bytes)
+        if not packets:
+            return Crossing()
+        station_s = self._air_s(carried, self.downlink_kbit_s)
+        receive_s = self.session_s + packets * self.packet_s + station_s
+        return Crossing(
+            packets=packets,
+            bytes_on_air=carried,
+            receive_s=receive_s,
+            takes_s=receive_s,
+            busy_s=receive_s,
+            station_s=station_s,
+            energy_j=receive_s * self.receive_w,
+            arrives=(1 - self.loss) ** packets,
+        )
 
     def _cut(self, n_bytes: int) -> tuple[int, int]:
         """How many packets, and their bytes."""

@@ -11,8 +11,12 @@ from functools import lru_cache
 from typing import ClassVar
 
 from fed_lorac.errors import ConfigError
+from fed_lorac.runtime.settings import check_settings, setting
 
-__all__ = ["Crossing", "Link", "crossed", "fragments", "spread_s"]
+__all__ = ["DOWNLINKS", "Crossing", "Link", "crossed", "fragments", "heard", "spread_s"]
+
+DOWNLINKS = ("unicast", "multicast")
+"""How an update goes down: a copy to each camera, or once for all cameras of a link."""
 
 _DUTY_WINDOW_S = 3_600.0
 
@@ -43,6 +47,11 @@ class Crossing:
     energy_j: float = 0.0
     arrives: float = 1.0
 
+    def __add__(self, other: "Crossing") -> "Crossing":
+        """One after the other: both have to arrive."""
+        mine, its = (vars(one) for one in (self, other))
+        return Crossing(**{name: mine[name] + its[name] for name in mine} | {"arrives": self.arrives * other.arrives})
+
 
 @dataclass(frozen=True)
 class Link:
@@ -52,7 +61,8 @@ class Link:
     that extends it knows better. `table` is the name of its settings in a config, `[fleet.TABLE]`; "" for none.
 
     Raises:
-        ConfigError: a rate that is not above 0, or a duty cycle that is not above 0 and at most 1.
+        ConfigError: a rate that is not above 0, a duty cycle that is not above 0 and at most 1, or multicast where
+            the link has none.
     """
 
     name: str
@@ -63,15 +73,42 @@ class Link:
     transmit_w: float = math.nan
     receive_w: float = math.nan
     sleep_w: float = math.nan
+    downlink: str = setting(
+        "unicast", "how an update goes down: a copy to each camera, or once for all of this link", choices=DOWNLINKS
+    )
+    repair_share: float = setting(
+        0.0,
+        "share of cameras that ask for a multicast update again, each alone; at least those who lose a packet of it",
+        least=0,
+        most=1,
+    )
 
     table: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if not (self.uplink_kbit_s > 0 and self.downlink_kbit_s > 0 and 0 < self.duty_cycle <= 1):
             raise ConfigError(
                 f"A link has rates above 0 kbit/s and a duty cycle above 0, at most 1; got {self.told()}. Mend its "
                 "numbers."
             )
+        if self.multicasts and (why := self.no_multicast):
+            raise ConfigError(f'{self.name} has no multicast: {why}. Set its downlink to "unicast".')
+        if self.repair_share and not self.multicasts:
+            raise ConfigError(
+                f"A repair_share is of cameras that hear an update by multicast; {self.name} has {self.repair_share:g} "
+                'under downlink = "unicast". Take it away, or set downlink = "multicast".'
+            )
+
+    @property
+    def multicasts(self) -> bool:
+        """Whether an update goes down once for all cameras."""
+        return self.downlink == "multicast"
+
+    @property
+    def no_multicast(self) -> str:
+        """Why it cannot; empty where it can."""
+        return ""
 
     def told(self) -> str:
         """Its fields, without its source."""
@@ -107,11 +144,29 @@ class Link:
             energy_j=air_s * self.receive_w if n_bytes else 0.0,
         )
 
+    def multicast(self, n_bytes: int) -> Crossing:
+        """A message from server to all cameras at once, as one of them hears it: nobody answers, nothing goes again."""
+        return self.down(n_bytes)
+
+    def repair(self, n_bytes: int) -> Crossing:
+        """The same message to one camera that asks for it again."""
+        return self.down(n_bytes)
+
+    def repaired(self, n_bytes: int) -> float:
+        """Share of cameras that ask for a multicast message of so many bytes again."""
+        return max(self.repair_share, 1 - heard(self, n_bytes).arrives) if n_bytes else 0.0
+
 
 @lru_cache(maxsize=4096)
 def crossed(over: Link, n_bytes: int, *, up: bool) -> Crossing:
     """What a message of so many bytes takes on a link; kept, as sizes repeat from camera to camera and by round."""
     return over.up(n_bytes) if up else over.down(n_bytes)
+
+
+@lru_cache(maxsize=4096)
+def heard(over: Link, n_bytes: int, *, again: bool = False) -> Crossing:
+    """What a multicast message takes on a link, as one camera hears it, or asks for it `again` alone; kept likewise."""
+    return over.repair(n_bytes) if again else over.multicast(n_bytes)
 
 
 def spread_s(air_s: float, duty_cycle: float) -> float:

@@ -8,6 +8,9 @@
 - Between two packets a camera of class A waits until its second window has passed, two seconds. Class C does not, and
   what its receiver takes is in `standing_w`, not in a message's energy.
 
+- By multicast (LoRa Alliance TS005) each fragment goes once, in class C's window, to all cameras. One that asks for it
+  again sends an empty packet and is sent it as anything else.
+
 Not counted: packets of other cameras that collide (`loss` is for them), joining, and MAC commands.
 """
 
@@ -114,6 +117,13 @@ class LoraWan(Link):
     def _most(self, rate: DataRate) -> int:
         return rate.most_bytes_repeater if self.repeater else rate.most_bytes
 
+    @property
+    def no_multicast(self) -> str:
+        """Class A has none."""
+        if self.device_class == "C":
+            return ""
+        return 'in class A a camera hears only after it has sent (fleet.lorawan.device_class = "C" hears always)'
+
     def up(self, n_bytes: int) -> Crossing:
         """Fragments up, each with what it waits for: its acknowledgement, or two windows that stay empty."""
         rate, cut = self._up, list(fragments(n_bytes, self._most(self._up), self.fragment_bytes))
@@ -149,6 +159,36 @@ class LoraWan(Link):
             missed=max(0.0, asks - packets),
             station_s=again * heard_s,
         )
+
+    def multicast(self, n_bytes: int) -> Crossing:
+        """Fragments down, once each; the receiver of class C is on anyway."""
+        rate, cut = self._down, list(fragments(n_bytes, self._most(self._down), self.fragment_bytes))
+        packets, carried = sum(count for count, _ in cut), n_bytes and sum(count * size for count, size in cut)
+        heard_s = sum(count * rate.time_on_air_s(PACKET_BYTES + size) for count, size in cut)
+        return self._crossing(
+            packets=packets,
+            sent=carried + PACKET_BYTES * packets,
+            transmit_s=0.0,
+            heard_s=heard_s,
+            heard=0,
+            missed=0.0,
+            station_s=heard_s,
+            arrives=(1 - self.loss) ** packets,
+        )
+
+    def repair(self, n_bytes: int) -> Crossing:
+        """A packet that asks, and the fragments down."""
+        down = self.down(n_bytes)
+        asks = self._crossing(
+            packets=1,
+            sent=EMPTY_PACKET_BYTES,
+            transmit_s=self._up.time_on_air_s(EMPTY_PACKET_BYTES),
+            heard_s=0.0,
+            heard=0,
+            missed=1.0,
+            station_s=0.0,
+        )
+        return asks + down if down.packets else down
 
     def _crossing(
         self,

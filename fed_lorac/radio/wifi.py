@@ -32,5 +32,10 @@ class Wifi(IpLink):
 
     table: ClassVar[str] = "wifi"
 
+    @property
+    def no_multicast(self) -> str:
+        """A camera is not there to hear it."""
+        return "a camera joins the access point for each message and sleeps in between, and TLS over TCP is for two"
+
 
 WIFI = Wifi("wifi", 65_000.0, 65_000.0, 1.0, "IEEE 802.11n, 20 MHz, MCS 7, guard interval 800 ns")

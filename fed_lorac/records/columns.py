@@ -11,8 +11,10 @@ __all__ = [
     "CHOOSING_ROUND_COLUMNS",
     "GUESSING_CAMERA_COLUMNS",
     "GUESSING_ROUND_COLUMNS",
+    "MULTICAST_ROUND_COLUMNS",
     "NUMBER",
     "ROUND_COLUMNS",
+    "TOGETHER_ROUND_COLUMNS",
     "Kind",
     "columns_of",
 ]
@@ -149,11 +151,35 @@ CHOOSING_ROUND_COLUMNS: dict[str, Kind] = {
 """What a round's row has besides, where the server chooses the layers: in the round that does, which, and what a
 camera's frame takes from then on; in others "" and 0."""
 
+TOGETHER_ROUND_COLUMNS: dict[str, Kind] = {
+    "cameras_told_together": INTEGER,
+}
+"""What a round's row has besides, where cameras hear updates together: how many did, which have no row of their own."""
 
-def columns_of(*, guesses: bool, chooses: bool = False) -> tuple[dict[str, Kind], dict[str, Kind]]:
-    """The columns of rounds and of cameras, in a run whose cameras have all labels, or (`guesses`) do not, and whose
-    layers the server `chooses`, or not."""
+
+MULTICAST_ROUND_COLUMNS: dict[str, Kind] = {
+    "cameras_repaired": INTEGER,
+    **{
+        f"{whose}unicast_downlink_{what}_bytes": INTEGER
+        for whose in ("", "full_", "full_fp32_")
+        for what in ("payload", "frame", "message")
+    },
+}
+"""What a round's row has besides, where a link's updates go down by multicast: how many cameras asked for it again, and
+what goes down where each camera has a copy of its own."""
+
+
+def columns_of(
+    *, guesses: bool, chooses: bool = False, together: bool = False, multicasts: bool = False
+) -> tuple[dict[str, Kind], dict[str, Kind]]:
+    """The columns of rounds and of cameras, in a run whose cameras have all labels, or (`guesses`) do not, whose
+    layers the server `chooses`, or not, whose cameras hear updates `together`, or each alone, and some of whose links
+    have multicast (`multicasts`), or none."""
     of_rounds = (
-        ROUND_COLUMNS | (GUESSING_ROUND_COLUMNS if guesses else {}) | (CHOOSING_ROUND_COLUMNS if chooses else {})
+        ROUND_COLUMNS
+        | (GUESSING_ROUND_COLUMNS if guesses else {})
+        | (CHOOSING_ROUND_COLUMNS if chooses else {})
+        | (TOGETHER_ROUND_COLUMNS if together else {})
+        | (MULTICAST_ROUND_COLUMNS if multicasts else {})
     )
     return of_rounds, CAMERA_COLUMNS | (GUESSING_CAMERA_COLUMNS if guesses else {})

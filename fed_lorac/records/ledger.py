@@ -126,18 +126,28 @@ class _File:
 class Ledger:
     """The two files of a run: `rounds.jsonl` and `cameras.jsonl` in `folder`, which is made where it is missing.
 
-    Opening a folder that has them already goes on after their last whole row; a torn last line is cut off. `guesses`:
-    whether the run's cameras learn from images without labels, whose rows have columns besides; `chooses`: whether its
-    server chooses the layers.
+    Opening a folder that has them already goes on after their last whole row; a torn last line is cut off. Rows have
+    columns besides where the run's cameras learn from images without labels (`guesses`), where its server chooses the
+    layers (`chooses`), where most cameras hear updates together (`together`), and where some hear them by multicast
+    (`multicasts`).
     """
 
-    def __init__(self, folder: str | Path, *, guesses: bool = False, chooses: bool = False) -> None:
-        folder, self.guesses, self.chooses = Path(folder), guesses, chooses
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        guesses: bool = False,
+        chooses: bool = False,
+        together: bool = False,
+        multicasts: bool = False,
+    ) -> None:
+        folder, self.guesses, self.chooses, self.together = Path(folder), guesses, chooses, together
+        self.multicasts = multicasts
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as cause:
             raise RunError(f"A run needs a folder; {folder}: {cause.strerror}. Choose another with --out.") from None
-        of_rounds, of_cameras = columns_of(guesses=guesses, chooses=chooses)
+        of_rounds, of_cameras = columns_of(guesses=guesses, chooses=chooses, together=together, multicasts=multicasts)
         self._rounds = _File(folder / ROUNDS_FILE, of_rounds)
         self._cameras = _File(folder / CAMERAS_FILE, of_cameras)
 

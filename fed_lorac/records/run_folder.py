@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fed_lorac.config import Config, load_config
+from fed_lorac.config import Config, Sampled, load_config
 from fed_lorac.config.resumed import CONFIG_FILE
 from fed_lorac.errors import FedLoracError, RunError
 from fed_lorac.records.checkpoint import FOLDER, Checkpoint, Checkpoints, has_checkpoints
@@ -74,7 +74,13 @@ class RunFolder:
                 if overwrite:
                     _remove_run(path)
                 _check_new(path, config)
-            ledger = Ledger(path, guesses=config.local.guesses, chooses=config.adapter.chooses)
+            ledger = Ledger(
+                path,
+                guesses=config.local.guesses,
+                chooses=config.adapter.chooses,
+                together=_hears_together(config),
+                multicasts=config.fleet.multicasts,
+            )
             folder = cls(path, ledger, Checkpoints(path), lock, resume)
             try:
                 if not resume:  # else once it is known that the run may go on with this config
@@ -122,6 +128,12 @@ class RunFolder:
         write_tensors(self.path / MODEL_FILE, model, metadata)
         write_tensors(self.path / CAMERA_TENSORS_FILE, cameras, metadata)
         write_text(self.path / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+
+
+def _hears_together(config: Config) -> bool:
+    """Whether cameras that share images hear updates together, where a sample of them is measured."""
+    sample = config.run.table(Sampled).evaluate_cameras
+    return config.fleet.deal == "overlapping" and 0 < sample < config.fleet.cameras
 
 
 def check_new(path: Path, config: Config, *, overwrite: bool = False) -> None:

@@ -6,7 +6,7 @@ the run's own codec alone. Where that is fp32 both ways they are those in fp32; 
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = [
     "NO_BATCH_NORM",
     "Summary",
     "camera_accuracies",
+    "downlinks",
     "free_accuracy",
     "has_batch_norm",
     "read_summary",
@@ -73,6 +74,17 @@ def free_accuracy(summary: Summary) -> float | None:
     norm, with the base as it comes. None: not measured."""
     found: float | None = summary["zero_byte_accuracy" if has_batch_norm(summary) else "source_accuracy"]
     return found
+
+
+def downlinks(summaries: Iterable[Summary]) -> str:
+    """How updates go down in these runs, as a sentence: bytes, energy and simulated time are of that."""
+    said = "Updates go down by"
+    ways = dict.fromkeys(one.get("downlink", "unicast") for one in summaries)
+    told = {"unicast": "unicast, a copy to each camera", "multicast": "multicast, once a link and again to who asks"}
+    if len(ways) < 2:
+        (way,) = ways or ("unicast",)
+        return f"{said} {told.get(way, way)}."
+    return f"{said} unicast or by multicast, each run as its downlink says: {'; '.join(ways)}."
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from fed_lorac.config.resumed import WITHOUT_EFFECT
+from fed_lorac.config.sections.fleet import RADIOS
 from fed_lorac.errors import RunError
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.summaries import Summary, camera_accuracies, read_summary, weather_changes
@@ -18,7 +19,8 @@ __all__ = ["ComparedRun", "Row", "check_alike", "rows_of", "scores_of"]
 
 _FREE = ("run.seed", "run.out", "run.workers", "run.ray.")
 """Keys, or their beginnings, in which runs of one row differ: their seed, and which workers ran them."""
-_NO_IMAGES = ("fleet.per_round", "fleet.link", "fleet.devices", "fleet.limited.", *WITHOUT_EFFECT)
+_RADIOS = tuple(f"fleet.{kind.table}." for kind in RADIOS)
+_NO_IMAGES = ("fleet.per_round", "fleet.link", *_RADIOS, "fleet.devices", "fleet.limited.", *WITHOUT_EFFECT)
 """Settings of the fleet and the data, or their beginnings, that change no camera's images."""
 _MOST = 4  # settings that a label names; a run that differs in more is called by its folder
 _DRAWN = ("none", "pretrain")  # bases that follow from the seed

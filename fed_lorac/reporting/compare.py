@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from fed_lorac.errors import ConfigError
-from fed_lorac.records.summaries import NO_BATCH_NORM, has_batch_norm
+from fed_lorac.records.summaries import NO_BATCH_NORM, downlinks, has_batch_norm
 from fed_lorac.reporting.alike import ComparedRun, Row, check_alike, rows_of, scores_of
 from fed_lorac.reporting.cells import (
     EMPTY,
@@ -144,6 +144,7 @@ class _Table:
         """What a reader must know beside the numbers."""
         yield _cameras(self._runs)
         yield '"of full": bytes over those of full fine-tuning, in fp32 and under the codec of the row.'
+        yield downlinks(run.summary for run in self._runs)
         if any(len(row.runs) > 1 for row in self._rows):
             yield "a ± b: mean over the seeds, half of its 95 % confidence interval (Student's t)."
         yield from _sampled(self._rows)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fed_lorac.radio.battery import DAY_S, Battery
-from fed_lorac.radio.link import Crossing, Link, crossed
+from fed_lorac.radio.link import Crossing, Link, crossed, heard
 
 __all__ = ["MethodSizes", "Plan", "Planned", "Terms", "planned"]
 
@@ -58,16 +58,21 @@ class Planned:
     `air_time_s`: how long the camera transmits. `takes_s`: from the beginning of its reply until it may send again
     after it has heard the update, without training. `air_share`: the share of all time that this is. `station_share`:
     the share of all time that one base station for all cameras would transmit; `base_stations`: how many they need so
-    that none is on the air longer than the link's duty cycle allows. `cost_year`: of all cameras.
-    `problems`: what cannot be, or what has to be known, each as a sentence.
+    that none is on the air longer than the link's duty cycle allows. `downlink`: "unicast", or "multicast", which sends
+    the update once for all, and once more to each of the share `repaired` of the cameras. `fleet_bytes_on_air` of all
+    cameras' update, and `cost_year` of all of them. `problems`: what cannot be, or what has to be known, each as a
+    sentence.
     """
 
     method: str
     link: str
+    downlink: str
+    repaired: float
     uplink_frame_bytes: int
     downlink_frame_bytes: int
     packets: int
     bytes_on_air: int
+    fleet_bytes_on_air: int
     air_time_s: float
     takes_s: float
     air_share: float
@@ -105,41 +110,82 @@ def planned(methods: Iterable[MethodSizes], links: Sequence[Link], terms: Terms)
             yield _row(sizes, link, terms)
 
 
+@dataclass(frozen=True)
+class _Down:
+    """An update's way down: as the mean camera has it, and of what is sent, which part is for all and which for each.
+
+    `once`: by multicast, nothing otherwise; `each`: the mean of what each camera is sent alone.
+    """
+
+    once: Crossing
+    each: Crossing
+    repaired: float
+
+    @classmethod
+    def on(cls, link: Link, n_bytes: int) -> "_Down":
+        """On a link, as its `downlink` says."""
+        if not link.multicasts:
+            return cls(Crossing(), crossed(link, n_bytes, up=False), 0.0)
+        share = link.repaired(n_bytes)
+        return cls(heard(link, n_bytes), _share_of(heard(link, n_bytes, again=True), share), share)
+
+
+def _share_of(crossing: Crossing, share: float) -> Crossing:
+    """The mean over cameras of which a share has this, and the others nothing."""
+    found = {name: share * value for name, value in vars(crossing).items() if name != "arrives"}
+    return Crossing(**{**found, "packets": round(found["packets"]), "bytes_on_air": round(found["bytes_on_air"])})
+
+
 def _row(sizes: MethodSizes, link: Link, terms: Terms) -> Planned:
-    up = crossed(link, sizes.uplink_frame_bytes, up=True)
-    down = crossed(link, sizes.downlink_frame_bytes, up=False)
-    on_air, takes_s = up.bytes_on_air + down.bytes_on_air, up.busy_s + down.busy_s
+    up, way = crossed(link, sizes.uplink_frame_bytes, up=True), _Down.on(link, sizes.downlink_frame_bytes)
+    down, alone = way.once + way.each, up + way.each
+    takes_s = up.busy_s + down.busy_s
+    fleet_on_air = way.once.bytes_on_air + terms.cameras * alone.bytes_on_air
     radio_j, compute_j = up.energy_j + down.energy_j, terms.compute_s * terms.compute_watt
     air_share = terms.updates_week * takes_s / WEEK_S
-    station_share = terms.cameras * terms.updates_week * (up.station_s + down.station_s) / WEEK_S
+    for_all, for_each = (terms.updates_week * s / WEEK_S for s in (way.once.station_s, terms.cameras * alone.station_s))
     daily_j = terms.updates_week / 7 * (radio_j + compute_j) + DAY_S * (link.standing_w + terms.idle_watt)
-    impossible = list(_impossible(link, terms, takes_s, air_share))
+    impossible = list(_impossible(link, terms, takes_s, air_share, for_all))
     return Planned(
         **asdict(sizes),
         link=link.name,
+        downlink=link.downlink,
+        repaired=way.repaired,
         packets=up.packets + down.packets,
-        bytes_on_air=on_air,
+        bytes_on_air=up.bytes_on_air + down.bytes_on_air,
+        fleet_bytes_on_air=fleet_on_air,
         air_time_s=up.transmit_s + down.transmit_s,
         takes_s=takes_s,
         air_share=air_share,
-        station_share=station_share,
-        base_stations=max(1, math.ceil(station_share / link.duty_cycle)),
+        station_share=for_all + for_each,
+        base_stations=_base_stations(link, for_all, for_each),
         energy_radio_j=radio_j,
         energy_compute_j=compute_j,
         battery_days=terms.battery.days(daily_j),
-        cost_year=terms.cameras * terms.updates_week * _YEAR_WEEKS * terms.price_per_mb * on_air / 1e6,
+        cost_year=terms.updates_week * _YEAR_WEEKS * terms.price_per_mb * fleet_on_air / 1e6,
         possible=not impossible,
         problems=(*impossible, *_to_know(terms, up, terms.battery.days(daily_j))),
     )
 
 
-def _impossible(link: Link, terms: Terms, takes_s: float, air_share: float) -> Iterator[str]:
-    """What no camera can do."""
+def _base_stations(link: Link, for_all: float, for_each: float) -> int:
+    """How many are needed: each transmits what is for all, and its part of what is for each."""
+    left = link.duty_cycle - for_all
+    return max(1, math.ceil(for_each / left)) if left > 0 else 1
+
+
+def _impossible(link: Link, terms: Terms, takes_s: float, air_share: float, for_all: float) -> Iterator[str]:
+    """What no camera can do, and no base station."""
     if air_share > 1:
         limit = f"under its duty cycle of {link.duty_cycle:.1%}" if link.duty_cycle < 1 else "at its rate"
         yield (
             f"impossible: it takes {takes_s / DAY_S:,.1f} days {limit}, and {terms.updates_week:g} a week leave "
             f"{7 / terms.updates_week:,.1f}."
+        )
+    if for_all > link.duty_cycle:
+        yield (
+            f"impossible: a base station would transmit what is for all {for_all:.1%} of the time, and may "
+            f"{link.duty_cycle:.1%}."
         )
 
 

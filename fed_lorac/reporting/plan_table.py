@@ -22,7 +22,8 @@ def plan_tables(plan: Plan) -> Iterator[RenderableType]:
     )
     for link in dict.fromkeys(row.link for row in plan.rows):
         rows = [row for row in plan.rows if row.link == link]
-        yield _table(link, rows, priced=terms.price_per_mb > 0)
+        yield f"{link}: {_downlink(rows)}"
+        yield _table(rows, priced=terms.price_per_mb > 0)
         yield from _stations(rows, terms.cameras)
         yield from (f"  {row.method}: {problem}" for row in rows for problem in row.problems)
     yield from (f"Left out: {said}" for said in plan.left_out)
@@ -32,8 +33,17 @@ def _updates(number: float) -> str:
     return "an update" if number == 1 else f"{number:g} updates"
 
 
-def _table(link: str, rows: list[Planned], *, priced: bool) -> Table:
-    table = Table(title=link, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+def _downlink(rows: list[Planned]) -> str:
+    """How the update goes down: bytes, times, joules, battery and cost are of that."""
+    if rows[0].downlink == "unicast":
+        return "a copy of the update to each camera (unicast)"
+    least, most = (pick(row.repaired for row in rows) for pick in (min, max))
+    share = f"{least:.1%}" if least == most else f"{least:.1%} to {most:.1%}"
+    return f"the update once for all (multicast), to {share} of the cameras again"
+
+
+def _table(rows: list[Planned], *, priced: bool) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     columns = ["", "bytes", "pack-\nets", "on the\nair", "sends", "takes", "joules", "battery"]
     for place, name in enumerate([*columns, *(["cost,\nyear"] * priced)]):
         table.add_column(name, justify="right" if place else "left", no_wrap=True)

@@ -42,22 +42,22 @@ def on_links(
     return air_s, days
 
 
-def energy_of(rows: Sequence[Row], links: Sequence[Link], battery: Battery) -> dict[str, float | None]:
+def energy_of(rows: Sequence[Row], links: Sequence[tuple[Link, int]], battery: Battery) -> dict[str, float | None]:
     """Joules of a mean camera in the whole run, and how many days a full battery lasts at a round a week: this method,
     and full fine-tuning in fp32 with the same training. None where a link's power is not known, or for ever.
 
     Args:
         rows: the ledger's rounds.
-        links: each camera's link.
+        links: each link of the fleet, and how many cameras have it.
         battery: each camera's.
     """
-    cameras, rounds = len(links), max(1, len(rows))
+    cameras, rounds = sum(count for _, count in links), max(1, len(rows))
 
     def mean(column: str) -> float:
         return sum(math.nan if row[column] is None else row[column] for row in rows) / cameras
 
     radio, full, compute = map(mean, ("energy_radio_j", "full_fp32_energy_radio_j", "energy_compute_j"))
-    standing_j = DAY_S * sum(link.standing_w for link in links) / cameras
+    standing_j = DAY_S * sum(link.standing_w * count for link, count in links if count) / cameras
     found = {"radio_j": radio, "compute_j": compute, "full_fp32_radio_j": full}
     for name, joules in (("battery_days", radio + compute), ("full_fp32_battery_days", full + compute)):
         found[name] = battery.days(joules / rounds / 7 + standing_j)

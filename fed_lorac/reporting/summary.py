@@ -1,22 +1,24 @@
 """What a run found: summary, adapter and model. Knows experiments, updates and accuracies; not Flower."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.aggregation.delta_sum import DeltaSum, compressed, sum_states
 from fed_lorac.client.shapes import block_size_of
-from fed_lorac.client.state import GlobalModel, decode_personal, personal_delta, read_deltas
+from fed_lorac.client.state import GlobalModel, cluster_delta, decode_personal, personal_delta, read_deltas
 from fed_lorac.config import Config, LimitedDevices
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.experiment.experiment import Experiment, sees_frost
-from fed_lorac.fleet.fleet import AS_IT_IS
+from fed_lorac.fleet.fleet import AS_IT_IS, Fleet
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
 from fed_lorac.radio.battery import Battery
+from fed_lorac.radio.link import Link
 from fed_lorac.records.ledger import Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.radios import ARMS, energy_of, on_links
@@ -67,10 +69,10 @@ def model_state(
 
 def own_state(experiment: Experiment, frame: bytes, not_in_updates: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
     """What a camera's network has beside the merged model, as a delta of it, from the frame that it remembers."""
-    delta: Mapping[str, Tensor] = decode_personal(experiment, frame)
-    scale = 1.0
-    if not experiment.plan.clustered:
-        delta, scale = personal_delta(experiment, delta), experiment.adapter.scale
+    if experiment.plan.clustered:
+        delta, scale = cluster_delta(experiment, frame), 1.0
+    else:
+        delta, scale = personal_delta(experiment, decode_personal(experiment, frame)), experiment.adapter.scale
     sums = sum_states([(delta, 1.0)], shapes_of(experiment.base.model), scale)
     for name, total in not_in_updates.items():
         sums.setdefault(name, DeltaSum(total.shape)).add(total, -1.0)
@@ -101,20 +103,21 @@ def summary(
     arms = {"source": source, "zero_byte": zero_byte, "adapted": adapted}
     totals = _totals(rows)
     config = experiment.config
-    weathers = _weathers(experiment, len(rows))
-    links = {camera.link: experiment.fleet.links[camera.link] for camera in experiment.fleet.cameras}
+    weathers, fleet = _weathers(experiment, len(rows)), experiment.fleet
+    links = dict(_links(fleet))
     frames = {"uplink_frame_bytes": sum(int(row["uplink_frame_bytes"]) for row in rows)}
     air_time_s, days = on_links(links, totals | frames, full, config.fleet.cameras)
     return {
         **{f"{arm}_accuracy": measured.mean() for arm, measured in arms.items()},
         "clean_accuracy": {arm: measured.mean_clean() for arm, measured in arms.items()},
-        "per_corruption": {weather: _means(weathers, arms, weather) for weather in dict.fromkeys(weathers)},
-        "cameras_measured": _cameras_measured(weathers, arms, rows),
+        "per_corruption": {weather: _means(weathers, arms, weather) for weather in dict.fromkeys(weathers.values())},
+        "cameras_measured": _cameras_measured(weathers, arms, rows) | {"of": len(fleet.cameras)},
         **_standard_errors(experiment, arms),
         "schedule": config.fleet.schedule,
         "over_rounds": {arm: _over_rounds(rows, column) for arm, column in _ACCURACIES.items()},
         **{f"{whose}total_bytes": _both_ways(totals, whose, "downlink") for whose in ARMS.values()},
         **{f"{whose}multicast_bytes": _both_ways(totals, whose, "multicast_downlink") for whose in ARMS.values()},
+        **(_by_multicast(config, rows) if config.fleet.multicasts else {}),
         "bytes": totals,
         "air_time_s": air_time_s,
         "days": days,
@@ -130,7 +133,7 @@ def summary(
         **({"without_labels": _without_labels(rows)} if config.local.guesses else {}),
         **({"layers_chosen": _layers_chosen(rows)} if config.adapter.chooses else {}),
         "data": experiment.data.name,
-        "camera_names": {str(camera.id): camera.name for camera in experiment.fleet.cameras if camera.name},
+        "camera_names": {} if fleet.overlapping else {str(one.id): one.name for one in fleet.cameras if one.name},
         "frost_textures": frost_textures() if sees_frost(experiment) else None,
         "base": {
             "source": experiment.base.source,
@@ -178,6 +181,17 @@ def _both_ways(totals: Mapping[str, int | None], whose: str, down: str) -> int |
     return None if up is None or down_too is None else up + down_too
 
 
+def _by_multicast(config: Config, rows: Sequence[Row]) -> dict[str, Any]:
+    """What is said besides where updates go down by multicast: the totals above are of that."""
+    ways = ("uplink", "unicast_downlink")
+    sums = {whose: sum(row[f"{whose}{way}_frame_bytes"] for row in rows for way in ways) for whose in ARMS.values()}
+    return {
+        "downlink": config.fleet.downlink,
+        **{f"{whose}unicast_bytes": total for whose, total in sums.items()},
+        "cameras_repaired": sum(row["cameras_repaired"] for row in rows),
+    }
+
+
 def _layers_chosen(rows: Sequence[Row]) -> list[str]:
     """The layers that the server has chosen; empty where no round came to that."""
     return next((row["layers_chosen"].split(", ") for row in rows if row["layers_chosen"]), [])
@@ -186,7 +200,16 @@ def _layers_chosen(rows: Sequence[Row]) -> list[str]:
 def _energy(experiment: Experiment, rows: Sequence[Row]) -> dict[str, float | None]:
     fleet, limits = experiment.fleet, experiment.config.fleet.table(LimitedDevices)
     battery = Battery(limits.battery_wh, limits.self_discharge, limits.solar_wh)
-    return energy_of(rows, [fleet.links[camera.link] for camera in fleet.cameras], battery)
+    counts = np.bincount(fleet.link_places, minlength=len(fleet.links))
+    return energy_of(rows, list(zip(fleet.links.values(), counts.tolist(), strict=True)), battery)
+
+
+def _links(fleet: Fleet) -> Iterator[tuple[str, Link]]:
+    """Each link that a camera has, the first camera's first."""
+    places, first = np.unique(fleet.link_places, return_index=True)
+    names = list(fleet.links)
+    for place in places[np.argsort(first)]:
+        yield names[place], fleet.links[names[place]]
 
 
 def _without_labels(rows: Sequence[Row]) -> dict[str, Any]:
@@ -231,10 +254,12 @@ def _each(settings: Mapping[str, Any], key: str) -> list[Any]:
     return [settings[key]] if key in settings else []
 
 
-def _weathers(experiment: Experiment, round: int) -> list[str]:
-    """Each camera's weather, by corruption."""
-    found = [experiment.fleet.weather(camera.id, round) for camera in experiment.fleet.cameras]
-    return [one.corruption if one.severity or one.corruption == AS_IT_IS else "clear" for one in found]
+def _weathers(experiment: Experiment, round: int) -> dict[int, str]:
+    """The weather of each camera that may be measured, by corruption."""
+    fleet = experiment.fleet
+    cameras = sorted(experiment.measured) if fleet.overlapping else range(len(fleet.cameras))
+    found = {camera: fleet.weather(camera, round) for camera in cameras}
+    return {k: one.corruption if one.severity or one.corruption == AS_IT_IS else "clear" for k, one in found.items()}
 
 
 def _over_rounds(rows: Iterable[Row], column: str) -> float | None:
@@ -243,17 +268,17 @@ def _over_rounds(rows: Iterable[Row], column: str) -> float | None:
     return fmean(found) if found else None
 
 
-def _means(weathers: Sequence[str], arms: Mapping[str, Measured], weather: str) -> dict[str, float | None]:
+def _means(weathers: Mapping[int, str], arms: Mapping[str, Measured], weather: str) -> dict[str, float | None]:
     found = {arm: _in(weathers, weather, measured) for arm, measured in arms.items()}
     return {arm: fmean(values) if values else None for arm, values in found.items()}
 
 
-def _in(weathers: Sequence[str], weather: str, measured: Measured) -> list[float]:
+def _in(weathers: Mapping[int, str], weather: str, measured: Measured) -> list[float]:
     """The accuracies of the cameras in one weather."""
     return [accuracy for camera, accuracy in measured.weather.items() if weathers[camera] == weather]
 
 
-def _cameras_measured(weathers: Sequence[str], arms: Mapping[str, Measured], rows: Sequence[Row]) -> dict[str, Any]:
+def _cameras_measured(weathers: Mapping[int, str], arms: Mapping[str, Measured], rows: Sequence[Row]) -> dict[str, Any]:
     """Over how many cameras each mean is, and how many there are (`of`): by arm, in clear air, by corruption, and the
     fewest and most in a round that was measured."""
     by_round = [row["cameras_measured"] for row in rows if row["accuracy"] is not None]
@@ -262,9 +287,9 @@ def _cameras_measured(weathers: Sequence[str], arms: Mapping[str, Measured], row
         **{arm: len(measured.weather) for arm, measured in arms.items()},
         "clean": {arm: len(measured.clean) for arm, measured in arms.items()},
         "per_corruption": {
-            weather: {"of": weathers.count(weather)}
+            weather: {"of": list(weathers.values()).count(weather)}
             | {arm: len(_in(weathers, weather, measured)) for arm, measured in arms.items()}
-            for weather in dict.fromkeys(weathers)
+            for weather in dict.fromkeys(weathers.values())
         },
         "over_rounds": {"fewest": min(by_round, default=0), "most": max(by_round, default=0)},
     }

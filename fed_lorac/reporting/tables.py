@@ -79,7 +79,8 @@ def bytes_table(summary: Mapping[str, Any]) -> RenderableType:
     table.add_column(summary["label"], justify="right")
     for column in (full, "share,\nfp32", "share,\nsame codec"):
         table.add_column(column, justify="right", no_wrap=True)
-    found = {way: _three(summary["bytes"], f"{way}link_frame_bytes") for way in ("up", "down")}
+    ways = {"up": "up", f"down, {summary.get('downlink', 'unicast')}": "down"}
+    found = {said: _three(summary["bytes"], f"{way}link_frame_bytes") for said, way in ways.items()}
     for name, row in (found | {"total": _three(summary, "total_bytes")}).items():
         shares = [_share(row["adapter"], row[arm]) for arm in ("full_fp32", "full")]
         table.add_row(name, _count(row["adapter"]), _count(row[whose]), *shares, style="bold" * (name == "total"))

@@ -12,7 +12,8 @@ class BytesToCome:
 
     `replies`: each camera's in a round that it takes part in. `update`: what each camera is sent after a round. The
     others are of the whole run: this one's, those of full fine-tuning of the same model under the same codec, and in
-    fp32. `personal`: cameras are sent something of their own besides, which is known when it is made.
+    fp32. `personal`: cameras are sent something of their own besides, which is known when it is made. `sent_to`: to
+    whom an update is sent, in words.
     """
 
     replies: tuple[int, ...]
@@ -22,6 +23,7 @@ class BytesToCome:
     full: int
     full_fp32: int
     personal: bool
+    sent_to: str
 
     @property
     def total(self) -> int:
@@ -43,7 +45,7 @@ def in_words(to_come: BytesToCome | None, *, rounds: int, cameras: int, per_roun
     if not to_come.total:
         yield f"Nothing is sent. Full fine-tuning would send {to_come.full_fp32:,} bytes in fp32."
         return
-    yield f"A reply {_range(to_come.replies)} bytes, an update {to_come.update:,} bytes to every camera."
+    yield f"A reply {_range(to_come.replies)} bytes, an update {to_come.update:,} bytes {to_come.sent_to}."
     own = ", and what is each camera's own besides" if to_come.personal else ""
     yield (
         f"Bytes to come, if every camera can be reached: {to_come.uplink:,} up and {to_come.downlink:,} down{own}: "

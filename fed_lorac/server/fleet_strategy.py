@@ -18,14 +18,17 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fed_lorac.aggregation.delta_sum import Sums
 from fed_lorac.errors import RunError
-from fed_lorac.server.registration import register_nodes
+from fed_lorac.server.audience import Audience, Hearers, ToldAlike
+from fed_lorac.server.registration import Numbered, register_nodes
 from fed_lorac.server.replies import Reply, RoundReport, mean_metrics
+from fed_lorac.server.rules import FleetRules
+from fed_lorac.server.some_measured import SomeMeasured
 from fed_lorac.server.strategy import Notes
 from fed_lorac.wire.billing import MessageSize, frame_record, is_billed, message_bytes
 from fed_lorac.wire.frame import inspect
 from fed_lorac.wire.updates import PERSONAL_KEY, update_key, whole_model_key
 
-__all__ = ["Downlink", "EncodeGlobalModel", "FleetRules", "FleetStrategy", "Update"]
+__all__ = ["Downlink", "EncodeGlobalModel", "FleetStrategy", "Update"]
 
 CONFIG_KEY = "config"  # Flower's own name in a message
 
@@ -44,11 +47,13 @@ EncodeGlobalModel = Callable[[Sequence[Update]], bytes]
 
 @dataclass(frozen=True)
 class DownlinkMessage:
-    """A message's content, its size, and how many updates it makes up for, be they in it or in a whole global model."""
+    """A message's content, its size, how many updates it makes up for, be they in it or in a whole global model, and
+    the personal update in it."""
 
     content: RecordDict
     size: MessageSize
     updates: int
+    personal: Update | None = None
 
 
 @dataclass
@@ -61,7 +66,7 @@ class Downlink:
     """
 
     updates: list[Update] = field(default_factory=list)
-    confirmed: dict[int, int] = field(default_factory=dict)
+    confirmed: dict[int, int] | Audience = field(default_factory=dict)
     encode_global_model: EncodeGlobalModel | None = None
     personal_update: Callable[[int], Update | None] = lambda camera: None
     _base: tuple[int, bytes] | None = field(default=None, init=False, repr=False)
@@ -84,23 +89,25 @@ class Downlink:
         Cameras that lack the same share one message_down, built and measured once.
         """
         lack = {camera: self._lacking(camera, self.confirmed.get(camera, 0)) for camera in cameras}
-        made = {lacks: self._message_down(*lacks, config, message_type) for lacks in set(lack.values())}
+        made = {lacks: self.message_down(*lacks, config, message_type) for lacks in set(lack.values())}
         return {camera: made[lacks] for camera, lacks in lack.items()}
 
     def _lacking(self, camera: int, folded: int) -> tuple[int, Update | None]:
         personal = self.personal_update(camera)
         return folded, personal if personal is not None and personal.round > folded else None
 
-    def _message_down(
+    def message_down(
         self, folded: int, personal: Update | None, config: ConfigRecord, message_type: str
     ) -> DownlinkMessage:
+        """What a camera is sent that has folded so many rounds, and is to have this beside them."""
         missed = [update for update in self.updates if update.round > folded]
         frames = self._smallest(missed) | ({} if personal is None else {PERSONAL_KEY: personal.frame})
         content = RecordDict({key: frame_record(frame) for key, frame in frames.items()})
         content[CONFIG_KEY] = config
         payload = sum(inspect(frame).payload_bytes for frame in frames.values())
         size = sum(map(len, frames.values()))
-        return DownlinkMessage(content, MessageSize(payload, size, message_bytes(content, message_type)), len(missed))
+        weight = MessageSize(payload, size, message_bytes(content, message_type))
+        return DownlinkMessage(content, weight, len(missed), personal)
 
     def _smallest(self, missed: Sequence[Update]) -> dict[str, bytes]:
         """Frames by key: the updates that were missed, or the global model that they lead to, whichever is smaller."""
@@ -113,28 +120,7 @@ class Downlink:
         return {whole_model_key(round): frame} if len(frame) < sum(map(len, updates.values())) else updates
 
 
-@dataclass(frozen=True, eq=False)
-class FleetRules:
-    """Who takes part in a round, and what it needs.
-
-    Args:
-        quorum: counted replies that a round needs, at least 1; with fewer it is skipped and nothing changes.
-        roster: node id -> camera; None: the grid's nodes become cameras 0, 1, 2, ... as they register.
-        draw: round -> the cameras to ask, in the order in which they are asked and summed; None: all of them.
-        away: round -> the cameras that cannot be reached in it: they are told nothing and catch up later; None: none.
-        link: camera -> the link that it hears: what all lack goes out on each once, under multicast; by default one.
-        judge: (a reply, the size of what its camera was asked with) -> the reply as it counts, the late ones left out.
-    """
-
-    quorum: int = 1
-    roster: Mapping[int, int] | None = None
-    draw: Callable[[int], Iterable[int]] | None = None
-    away: Callable[[int], Collection[int]] | None = None
-    link: Callable[[int], str] = lambda camera: ""
-    judge: Callable[[Reply, MessageSize], Reply] = lambda reply, asked: reply
-
-
-class FleetStrategy(FlowerStrategy):
+class FleetStrategy(SomeMeasured, FlowerStrategy):
     """A Flower Strategy that any ServerApp can `start`; what it makes of replies is for `aggregate_train`.
 
     What a camera is sent: the updates it has not confirmed (`wire.updates.unfolded` reads them), or the
@@ -161,9 +147,10 @@ class FleetStrategy(FlowerStrategy):
 
     def __init__(self, source: str, rules: FleetRules, encode_global_model: EncodeGlobalModel | None = None) -> None:
         self.source, self.rules, self.quorum = source, rules, max(1, rules.quorum)
-        self.roster: dict[int, int] = dict(rules.roster or {})
+        self.roster: Mapping[int, int] = dict(rules.roster or {})
         self._registers = False
-        self._downlink = Downlink(encode_global_model=encode_global_model, personal_update=self.personal_update)
+        self._downlink = Downlink([], {} if rules.audience is None else rules.audience, encode_global_model)
+        self._downlink.personal_update = self.personal_update
         self._arrays = ArrayRecord()
         self.evaluations: dict[int, RecordDict] = {}
         self.report = RoundReport(0, [])
@@ -183,7 +170,8 @@ class FleetStrategy(FlowerStrategy):
     ) -> None:
         """Go on where another object of this class stood: its `updates`, what was `confirmed`, its `sums` and
         `notes`."""
-        self._downlink = replace(self._downlink, updates=list(updates), confirmed=dict(confirmed))
+        heard = self.rules.audience
+        self._downlink = replace(self._downlink, updates=list(updates), confirmed=heard or dict(confirmed))
 
     @property
     def updates(self) -> list[Update]:
@@ -192,8 +180,8 @@ class FleetStrategy(FlowerStrategy):
 
     @property
     def confirmed(self) -> dict[int, int]:
-        """Camera -> the last round that it says it has folded."""
-        return self._downlink.confirmed
+        """Camera -> the last round that it says it has folded; none where an audience says it of all."""
+        return {} if isinstance(self._downlink.confirmed, Audience) else self._downlink.confirmed
 
     @property
     def folded_round(self) -> int:
@@ -226,13 +214,14 @@ class FleetStrategy(FlowerStrategy):
                 "Cameras have folded those: make a new strategy for a new run."
             )
         self._arrays = arrays
-        everyone = self._everyone(grid)
-        cameras = everyone if self.rules.draw is None else list(self.rules.draw(server_round))
-        if strangers := sorted(set(cameras) - set(everyone)):
+        everyone = self.everyone(grid)
+        cameras = list(everyone if self.rules.draw is None else self.rules.draw(server_round))
+        known = everyone if isinstance(self.roster, Numbered) else set(everyone)
+        if strangers := sorted(camera for camera in cameras if camera not in known):
             raise RunError(f"A round draws cameras of its roster, {len(everyone)} here; it drew {strangers[:5]} too.")
         cameras = sorted(cameras, key=self.block_key)
         self.report = RoundReport(server_round, [Reply(camera) for camera in cameras])
-        return self._messages(cameras, MessageType.TRAIN, server_round, config)
+        return self.messages(cameras, MessageType.TRAIN, server_round, config)
 
     @abstractmethod
     def aggregate_train(
@@ -243,11 +232,25 @@ class FleetStrategy(FlowerStrategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Send every camera what it has not confirmed, this round's update first of all, and ask it to evaluate."""
+        """Send every camera what it has not confirmed, this round's update first of all, and ask it to evaluate; or,
+        where there is an audience, have that hear it."""
         self.evaluations = {}
         away = self.rules.away(server_round) if self.rules.away and server_round else ()
-        cameras = [camera for camera in self._everyone(grid) if camera not in away]
-        return self._messages(cameras, MessageType.EVALUATE, server_round, config)
+        if (audience := self.rules.audience) is not None:
+            return self.messages_to_some(audience, away, server_round, config)
+        cameras = [camera for camera in self.everyone(grid) if camera not in away]
+        return self.messages(cameras, MessageType.EVALUATE, server_round, config)
+
+    @property
+    def latest(self) -> int:
+        """As `SomeMeasured`'s: in rounds."""
+        return self.folded_round
+
+    def told(self, hearers: Hearers, config: ConfigRecord) -> ToldAlike:
+        """As `SomeMeasured`'s."""
+        down = self._downlink.message_down(hearers.heard, None, config, MessageType.EVALUATE)
+        fresh = down.updates == 1 and self.folded_round == config["server-round"]
+        return ToldAlike(hearers.link, down.size, down.updates, hearers.cameras, fresh)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """The examples-weighted mean of the cameras' metrics; each camera's own are kept in `evaluations`."""
@@ -263,34 +266,30 @@ class FleetStrategy(FlowerStrategy):
         """Say in Flower's log what strategy this is."""
         logging.getLogger("flwr").info("\t└──> %s, quorum %d", self.source, self.quorum)
 
-    def _everyone(self, grid: Grid) -> list[int]:
+    def everyone(self, grid: Grid) -> Collection[int]:
         """Every camera of the roster; where none was given, nodes become cameras as they register."""
         if self._registers or not self.roster:
             self._registers = True
             self.roster = register_nodes(grid, self.roster, at_least=self.quorum, wait_s=self.wait_s)
-        return sorted(self.roster.values())
+        return self.roster.inverse.keys() if isinstance(self.roster, Numbered) else sorted(self.roster.values())
 
-    def _messages(
+    def messages(
         self, cameras: Collection[int], message_type: str, server_round: int, config: ConfigRecord
     ) -> list[Message]:
+        """What each of these lacks, and the config; billed."""
         config["server-round"] = server_round
-        nodes, report = {camera: node for node, camera in self.roster.items()}, self.report
+        roster, report = self.roster, self.report
+        nodes = roster.inverse if isinstance(roster, Numbered) else {camera: node for node, camera in roster.items()}
         messages_down = self._downlink.messages_down(cameras, config, message_type)
         for camera, message_down in messages_down.items():
             report.caught_up[message_down.updates] += 1
             report.updates_for[camera] += message_down.updates
             if self.bills and is_billed(message_type, message_down.updates):
                 report.down[camera] = report.down.get(camera, MessageSize()) + message_down.size
-        fresh = [
-            (self.rules.link(camera), message_down)
-            for camera, message_down in messages_down.items()
-            if message_type == MessageType.EVALUATE and message_down.updates == 1 and self.folded_round == server_round
-        ]
-        report.repeats += len(fresh) - len({link for link, _ in fresh})
-        once = {(link, id(message_down)): message_down.size for link, message_down in fresh}
-        if self.bills:
-            repeats = sum(once.values(), MessageSize()).times(-1)
-            report.repeated += sum((message_down.size for _, message_down in fresh), repeats)
+        if message_type == MessageType.EVALUATE and self.folded_round == server_round:
+            for camera, message_down in messages_down.items():
+                if message_down.updates == 1:
+                    report.bring(camera, self.rules.link(camera), message_down.personal, message_down.size)
         return [
             Message(message_down.content, dst_node_id=nodes[camera], message_type=message_type)
             for camera, message_down in messages_down.items()

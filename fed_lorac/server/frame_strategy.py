@@ -20,8 +20,9 @@ from fed_lorac.aggregation.aggregators import ClientDelta
 from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, relative_distance, sum_states
 from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
-from fed_lorac.server.fleet_strategy import EncodeGlobalModel, FleetRules, FleetStrategy, Update
+from fed_lorac.server.fleet_strategy import EncodeGlobalModel, FleetStrategy, Update
 from fed_lorac.server.replies import Reply, ReplyCollector, train_metrics
+from fed_lorac.server.rules import FleetRules
 from fed_lorac.server.strategy import (
     DownlinkCodec,
     FrameSpec,
@@ -233,6 +234,8 @@ class FrameStrategy(FleetStrategy):
 
     def _parts(self, server: ServerState) -> dict[int, PersonalPart]:
         """Camera -> its personal part, for those that have one."""
+        if not self.strategy.personal_kind:
+            return {}
         found = {camera: self.strategy.personal(server, camera) for camera in self.roster.values()}
         return {camera: part for camera, part in found.items() if part is not None}
 

@@ -2,13 +2,44 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from flwr.serverapp import Grid
 
-__all__ = ["register_nodes"]
+__all__ = ["Numbered", "nodes_of", "register_nodes"]
 
 _POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Numbered(Mapping[int, int]):
+    """Node `first` + k is camera k: the roster of any number of cameras in three numbers."""
+
+    first: int
+    count: int
+    by: int
+
+    def __getitem__(self, key: int) -> int:
+        if not self.first <= key < self.first + self.count:
+            raise KeyError(key)
+        return key + self.by
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.first + self.count))
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def inverse(self) -> "Numbered":
+        """Camera -> node."""
+        return Numbered(self.first + self.by, self.count, -self.by)
+
+
+def nodes_of(roster: Mapping[int, int]) -> Mapping[int, int]:
+    """Camera -> node."""
+    return roster.inverse if isinstance(roster, Numbered) else {camera: node for node, camera in roster.items()}
 
 
 def register_nodes(grid: Grid, roster: Mapping[int, int], *, at_least: int, wait_s: float) -> dict[int, int]:

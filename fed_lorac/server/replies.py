@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fed_lorac.aggregation.delta_sum import State
 from fed_lorac.errors import last_line
+from fed_lorac.server.audience import ToldAlike
 from fed_lorac.wire.billing import MessageSize, message_bytes, read_frame, read_observed, without_observed
 from fed_lorac.wire.frame import decode, inspect
 from fed_lorac.wire.refusals import DROPPED_OUT, RefusedFrameError
@@ -49,9 +50,12 @@ class RoundReport:
     """One round in numbers: replies in the order of the draw, what went down to each camera, the average's error.
 
     `caught_up` counts messages by the number of updates that they made up for, `updates_for` these by camera. Of the
-    messages, `repeats` brought the round's update to the second camera of a link and to those after it; `repeated` is
-    what such copies weigh. `layers`: those that the server has chosen in this round; `needed_bytes`: what a frame's
-    payload takes from then on.
+    messages, `fresh` brought the round's update alone, by link, personal part and size, and `fresh_for` by camera;
+    `repeats` of them brought it to the second camera of a link and to those after it, and `repeated` is what those
+    copies weigh.
+
+    `listed`: the cameras that have a row of their own; None: all. The others were told as `told` says. `layers`: those
+    that the server has chosen in this round; `needed_bytes`: what a frame's payload takes from then on.
     """
 
     round: int
@@ -59,12 +63,35 @@ class RoundReport:
     down: dict[int, MessageSize] = field(default_factory=dict)
     caught_up: Counter[int] = field(default_factory=Counter)
     updates_for: Counter[int] = field(default_factory=Counter)
-    repeats: int = 0
-    repeated: MessageSize = field(default_factory=MessageSize)
+    fresh: Counter[tuple[str, object, MessageSize]] = field(default_factory=Counter)
+    fresh_for: dict[int, MessageSize] = field(default_factory=dict)
+    listed: Sequence[int] | None = None
+    told: list[ToldAlike] = field(default_factory=list)
     skipped: bool = False
     aggregation_error: float = math.nan
     layers: tuple[str, ...] = ()
     needed_bytes: int = 0
+
+    def bring(self, camera: int, link: str, personal: object, size: MessageSize) -> None:
+        """Note that a message to this camera brought the round's update alone."""
+        self.fresh[link, personal, size] += 1
+        self.fresh_for[camera] = size
+
+    @property
+    def repeats(self) -> int:
+        """How many messages brought the round's update to a link that had it already."""
+        return self.fresh.total() - len({link for link, *_ in self.fresh})
+
+    @property
+    def repeated(self) -> MessageSize:
+        """What such copies weigh; of each personal part's, the first is none."""
+        return sum((size.times(count - 1) for (*_, size), count in self.fresh.items()), MessageSize())
+
+    @property
+    def sent_down(self) -> Iterator[MessageSize]:
+        """What went down to all cameras together, by kind of message."""
+        yield from self.down.values()
+        yield from (alike.size.times(alike.count) for alike in self.told)
 
     @property
     def updates_sent(self) -> int:

@@ -8,8 +8,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 
 from fed_lorac.aggregation.delta_sum import Sums
-from fed_lorac.server.fleet_strategy import FleetRules, FleetStrategy, Update
+from fed_lorac.server.audience import Hearers, ToldAlike
+from fed_lorac.server.fleet_strategy import FleetStrategy, Update
 from fed_lorac.server.replies import Reply, read_metrics, train_metrics
+from fed_lorac.server.rules import FleetRules
 from fed_lorac.server.strategy import Notes
 from fed_lorac.server.traits import SilentStrategy
 from fed_lorac.wire.billing import MessageSize
@@ -75,17 +77,30 @@ class SilentFleet(FleetStrategy):
         self._note_heard(self.evaluations)
         return found
 
-    def _messages(
+    @property
+    def latest(self) -> int:
+        """As `SomeMeasured`'s: in rounds that counted."""
+        return self._made
+
+    def told(self, hearers: Hearers, config: ConfigRecord) -> ToldAlike:
+        """What another method would have told them."""
+        missed = self._made - hearers.heard
+        fresh = missed == 1 and not self.report.skipped
+        return ToldAlike(hearers.link, MessageSize(), missed, hearers.cameras, fresh)
+
+    def messages(
         self, cameras: Collection[int], message_type: str, server_round: int, config: ConfigRecord
     ) -> list[Message]:
-        messages = super()._messages(cameras, message_type, server_round, config)
-        heard_by = self._notes.get(_HEARD, {})
-        missed = {camera: self._made - heard_by.get(str(camera), 0) for camera in cameras}
+        """As `FleetStrategy`'s; what cameras would have been told is counted."""
+        messages = super().messages(cameras, message_type, server_round, config)
+        audience, notes = self.rules.audience, self._notes.get(_HEARD, {})
+        heard = {k: notes.get(str(k), 0) if audience is None else audience.get(k) for k in cameras}
+        missed = {camera: self._made - rounds for camera, rounds in heard.items()}
         self.report.caught_up.update(missed.values())
         self.report.updates_for.update(missed)
         if message_type == MessageType.EVALUATE and not self.report.skipped:
-            fresh = [self.rules.link(camera) for camera, updates in missed.items() if updates == 1]
-            self.report.repeats += len(fresh) - len(set(fresh))
+            for camera in (camera for camera, updates in missed.items() if updates == 1):
+                self.report.bring(camera, self.rules.link(camera), None, MessageSize())
         return messages
 
     @property
@@ -93,7 +108,11 @@ class SilentFleet(FleetStrategy):
         return self._notes.get(_ROUNDS, {}).get("made", 0)
 
     def _note_heard(self, cameras: Iterable[int]) -> None:
-        self._notes.setdefault(_HEARD, {}).update((str(camera), self._made) for camera in cameras)
+        if self.rules.audience is None:
+            self._notes.setdefault(_HEARD, {}).update((str(camera), self._made) for camera in cameras)
+        else:
+            for camera in cameras:
+                self.rules.audience[camera] = self._made
 
     def _end(self, replies: list[Reply]) -> list[Reply]:
         """The round's replies are these; those that count are returned."""

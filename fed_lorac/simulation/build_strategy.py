@@ -17,11 +17,14 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.adapters import candidates, on_layers
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet.clock import Clock
+from fed_lorac.fleet.fleet import Fleet
 from fed_lorac.runtime.spelling import toml
 from fed_lorac.seeds import stream
+from fed_lorac.server.audience import Audience
 from fed_lorac.server.choosing_strategy import ChoosingStrategy, LayerChoice
-from fed_lorac.server.fleet_strategy import Downlink, FleetRules, FleetStrategy, Update
+from fed_lorac.server.fleet_strategy import Downlink, FleetStrategy, Update
 from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.server.rules import FleetRules
 from fed_lorac.server.silent_fleet import SilentFleet
 from fed_lorac.server.strategy import DownlinkCodec, FrameSpec, Shapes
 from fed_lorac.server.traits import SilentStrategy
@@ -35,9 +38,14 @@ __all__ = ["full_messages", "reference_of", "strategy_of", "update_message"]
 
 
 def strategy_of(
-    experiment: Experiment, roster: Mapping[int, int] | None = None, clock: Clock | None = None
+    experiment: Experiment,
+    roster: Mapping[int, int] | None = None,
+    clock: Clock | None = None,
+    *,
+    together: bool = False,
 ) -> FleetStrategy:
-    """The strategy that the config names, for its base and fleet; with a clock, late replies are left out."""
+    """The strategy that the config names, for its base and fleet; with a clock, late replies are left out. `together`:
+    where cameras share images and a sample is measured, the others hear updates as an audience."""
     config, strategy = experiment.config, experiment.config.strategy.strategy()
     fleet = experiment.fleet
     rules = FleetRules(
@@ -45,8 +53,12 @@ def strategy_of(
         roster=roster,
         draw=fleet.drawn,
         away=fleet.away,
-        link={camera.id: camera.link for camera in fleet.cameras}.__getitem__,
+        link=_links(fleet),
     )
+    sampled = fleet.overlapping and len(experiment.measured) < len(fleet.cameras)
+    if together and sampled and not (strategy.sends and strategy.personal_kind):
+        audience = Audience(list(fleet.links), fleet.link_places)
+        rules = replace(rules, measured=experiment.measured, audience=audience)
     if clock is not None:
         rules = replace(rules, judge=partial(judge_by_clock, clock))
     if isinstance(strategy, SilentStrategy):
@@ -64,6 +76,13 @@ def strategy_of(
     return FrameStrategy(strategy, spec, **more)
 
 
+def _links(fleet: Fleet) -> Callable[[int], str]:
+    """Camera -> its link."""
+    if fleet.overlapping:  # and perhaps a million of them
+        return lambda camera: fleet.cameras[camera].link
+    return {camera.id: camera.link for camera in fleet.cameras}.__getitem__
+
+
 def _layer_choice(experiment: Experiment, spec: FrameSpec) -> LayerChoice:
     uplink = experiment.plan.uplink
 
@@ -75,13 +94,14 @@ def _layer_choice(experiment: Experiment, spec: FrameSpec) -> LayerChoice:
         )
 
     budget = Budget(experiment.plan.budget_bytes, candidates(experiment), takes, spec.template)
-    alone = frame_spec(on_layers(experiment, budget.layers[:1])).template
-    if takes(alone) != budget.needed_bytes(budget.layers[:1]):
-        raise ConfigError(
-            'Layers are chosen where each takes bytes of its own; got adapter.layers = "auto" with adapter.method = '
-            f"{toml(experiment.config.adapter.method)}, of which a layer takes the more the fewer others there are. "
-            "Name the layers, or choose another method."
-        )
+    for one in (budget.layers[:1], budget.layers[-1:]):
+        alone = takes(frame_spec(on_layers(experiment, one)).template)
+        if not alone == budget.needed_bytes(one) > budget.needed_bytes([]):
+            raise ConfigError(
+                'Layers are chosen where each takes bytes of its own; got adapter.layers = "auto" with adapter.method '
+                f"= {toml(experiment.config.adapter.method)}, whose numbers are no layer's own. Name the layers, or "
+                "choose another method."
+            )
     return LayerChoice(budget, lambda chosen: frame_spec(on_layers(experiment, chosen)))
 
 

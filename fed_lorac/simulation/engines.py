@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,18 +10,19 @@ from flwr.app import RecordDict
 
 from fed_lorac.client.handlers import FleetApp
 from fed_lorac.client.shapes import block_size_of
-from fed_lorac.client.state import GlobalModels
+from fed_lorac.client.state import ClientState, GlobalModels
 from fed_lorac.config import Config
 from fed_lorac.data.progress import at
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.grid.executor import BlockApp, Executor, SerialExecutor
-from fed_lorac.grid.fleet_grid import FleetGrid
+from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
 from fed_lorac.records.run_folder import RunFolder
 from fed_lorac.reporting.logs.several import check_logs
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.runtime.precision import resolved_device
+from fed_lorac.server.registration import Numbered
 from fed_lorac.simulation.run import run_rounds
 
 __all__ = ["ENGINES", "Fleet", "check_machine", "run"]
@@ -64,6 +66,7 @@ class Fleet:
         self._global_models = GlobalModels(experiment)
         size = block_size_of(experiment)
         self.grid = FleetGrid(self.executor, config.fleet.cameras, block_size=size, shared=self._global_models.after)
+        self.roster = Numbered(FIRST_NODE, config.fleet.cameras, -FIRST_NODE)
 
     def states(self) -> Mapping[int, RecordDict]:
         """Each node's state, by node id."""
@@ -73,6 +76,15 @@ class Fleet:
         """Put states back, and fold the updates so far into the fleet's global model."""
         self.grid.restore(states)
         self._global_models.restore(updates)
+
+    def listen(self, heard: Callable[[int], int]) -> None:
+        """Cameras have folded all updates up to the round that `heard` says, whether they had a message or not."""
+
+        def recalled(node: int, state: RecordDict) -> RecordDict:
+            then, now = ClientState.read(state), heard(self.roster[node])
+            return replace(then, folded_round=now).write() if now > then.folded_round else state
+
+        self.grid.recall = recalled
 
     def close(self) -> None:
         """Let the executor go."""

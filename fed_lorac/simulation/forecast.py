@@ -1,16 +1,17 @@
 """What a run will send, before anything is run: sizes of frames follow from shapes. Knows experiments, strategies and
 sizes; not rounds or ledgers."""
 
+import numpy as np
 import torch
 
 from fed_lorac.client.agreement import frame_spec, uplink_template
 from fed_lorac.experiment.experiment import Experiment
+from fed_lorac.fleet.fleet import Fleet
 from fed_lorac.registry import STRATEGIES
 from fed_lorac.reporting.to_come import BytesToCome
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.simulation.build_strategy import reference_of
 from fed_lorac.simulation.waste import first_update
-from fed_lorac.wire.billing import Told
 from fed_lorac.wire.frame import encode
 
 __all__ = ["bytes_to_come"]
@@ -28,21 +29,38 @@ def bytes_to_come(experiment: Experiment) -> BytesToCome | None:
         return None
     fleet, rounds, reference = experiment.fleet, experiment.plan.rounds, reference_of(experiment)
     cameras, asked = len(fleet.cameras), fleet.per_round
-    full = reference.columns(asked=asked, answered=asked, told=Told({1: cameras}))
     strategy, sends = STRATEGIES.load(experiment.config.strategy.name), experiment.plan.sends
     of_places = [_reply(experiment, place) for place in range(len(experiment.adapters))] if sends else []
-    replies = tuple(of_places[experiment.place(camera.id)] if sends else 0 for camera in fleet.cameras)
+    replies = tuple(of_places[experiment.place(camera)] if sends else 0 for camera in range(cameras))
     update = len(first_update(experiment, fleet.drawn(1)).frame) if sends else 0
-    down = cameras * update
+    full, full_fp32 = (
+        asked * one.up.frame_bytes + _sent(fleet, one.down.frame_bytes)
+        for one in (reference.same_codec, reference.fp32)
+    )
     return BytesToCome(
         replies=replies,
         update=update,
         uplink=rounds * round(asked * sum(replies) / cameras),
-        downlink=rounds * down,
-        full=rounds * (full["full_uplink_frame_bytes"] + full["full_downlink_frame_bytes"]),
-        full_fp32=rounds * (full["full_fp32_uplink_frame_bytes"] + full["full_fp32_downlink_frame_bytes"]),
+        downlink=rounds * _sent(fleet, update),
+        full=rounds * full,
+        full_fp32=rounds * full_fp32,
         personal=bool(sends and strategy.personal_kind),
+        sent_to=_to_whom(experiment.config.fleet.downlink),
     )
+
+
+def _sent(fleet: Fleet, n_bytes: int) -> int:
+    """Bytes of an update to all cameras: a copy to each, or by multicast once and to those that ask again."""
+    counts = np.bincount(fleet.link_places, minlength=len(fleet.links))
+    copies = sum(
+        1 + round(count * link.repaired(n_bytes)) if link.multicasts and count else int(count)
+        for link, count in zip(fleet.links.values(), counts, strict=True)
+    )
+    return copies * n_bytes
+
+
+def _to_whom(downlink: str) -> str:
+    return "to every camera" if downlink == "unicast" else f"to all cameras ({downlink})"
 
 
 def _reply(experiment: Experiment, place: int) -> int:

@@ -2,7 +2,8 @@
 not rounds, nor files."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from flwr.app import RecordDict
@@ -13,7 +14,28 @@ from fed_lorac.config import Config
 from fed_lorac.errors import RunError
 from fed_lorac.runtime.flower_private import record_bytes, record_of
 
-__all__ = ["check_rounds", "packed_tensors", "unpacked_tensors"]
+__all__ = ["HEARD", "Memories", "check_rounds", "packed_tensors", "unpacked_tensors"]
+
+HEARD = "heard"
+"""The tensor that says how far each camera has heard, where they hear together."""
+
+
+class Memories(Protocol):
+    """The states of a fleet's nodes, where they can be saved: our own grid's."""
+
+    @property
+    def roster(self) -> Mapping[int, int]:
+        """Node id -> camera."""
+
+    def listen(self, heard: Callable[[int], int]) -> None:
+        """Cameras have folded all updates up to the round that `heard` says, whether they had a message or not."""
+
+    def states(self) -> Mapping[int, RecordDict]:
+        """Each node's state, by node id."""
+
+    def restore(self, states: Mapping[int, RecordDict], updates: Sequence[tuple[int, bytes]]) -> None:
+        """Put states back, and fold the updates so far, (round, frame), into the fleet's global model."""
+
 
 _NODE, _SUM = "node", "sum"  # the first word of a tensor's name in a checkpoint
 

@@ -3,16 +3,18 @@ columns; not messages."""
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from fed_lorac.fleet.clock import Clock, Trip
 from fed_lorac.fleet.fleet import Camera, Fleet
-from fed_lorac.radio.link import crossed
+from fed_lorac.radio.link import Crossing, crossed
 from fed_lorac.records.columns import GUESSING_CAMERA_COLUMNS
 from fed_lorac.records.ledger import Ledger, Row
 from fed_lorac.records.measured import Measured
+from fed_lorac.server.audience import ToldAlike
 from fed_lorac.server.replies import Reply, RoundReport
+from fed_lorac.simulation.multicast import Multicast
 from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, Told, round_columns
 
 __all__ = ["write_rows"]
@@ -30,6 +32,13 @@ class _Taken:
     full_fp32_energy_radio_j: float = 0.0
 
     @classmethod
+    def together(cls, alike: ToldAlike, fleet: Fleet, full: FullMessages, multicast: Multicast | None) -> "_Taken":
+        """That of cameras that heard an update together."""
+        sizes = (alike.size.frame_bytes, full.told(alike.updates).frame_bytes)
+        (on_air, own_j), (_, full_j) = (_heard_together(alike, fleet, size, multicast) for size in sizes)
+        return cls(0, on_air, own_j, 0.0, full_j)
+
+    @classmethod
     def by(
         cls,
         camera: Camera,
@@ -38,14 +47,16 @@ class _Taken:
         report: RoundReport,
         trip: Trip | None,
         full: FullMessages,
+        multicast: Multicast | None,
     ) -> "_Taken":
         """One camera's, in one round."""
         over, sent = fleet.links[camera.link], reply.size if reply else MessageSize()
         answered = reply is not None and (reply.counted or bool(sent.message_bytes))
-        went = crossed(over, sent.frame_bytes, up=True)
-        came = crossed(over, report.down.get(camera.id, MessageSize()).frame_bytes, up=False)
+        went, came = crossed(over, sent.frame_bytes, up=True), _came(camera, fleet, report, multicast)
         full_up = crossed(over, full.up.frame_bytes if answered else 0, up=True)
-        full_down = crossed(over, full.told(report.updates_for[camera.id]).frame_bytes, up=False)
+        full_down = (multicast and multicast.full_down(camera, full)) or crossed(
+            over, full.told(report.updates_for[camera.id]).frame_bytes, up=False
+        )
         return cls(
             went.bytes_on_air,
             came.bytes_on_air,
@@ -62,6 +73,20 @@ class _Taken:
         return _Taken(*(mine + its for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
+def _came(camera: Camera, fleet: Fleet, report: RoundReport, multicast: Multicast | None) -> Crossing:
+    """All that a camera was sent in the round, as it crossed its link."""
+    size = report.down.get(camera.id, MessageSize()).frame_bytes
+    return (multicast and multicast.down(camera)) or crossed(fleet.links[camera.link], size, up=False)
+
+
+def _heard_together(alike: ToldAlike, fleet: Fleet, n_bytes: int, multicast: Multicast | None) -> tuple[int, float]:
+    """(bytes on the air, joules) of so many cameras."""
+    if multicast is not None and (found := multicast.together(alike, n_bytes)) is not None:
+        return found
+    one = crossed(fleet.links[alike.link], n_bytes, up=False)
+    return alike.count * one.bytes_on_air, alike.count * one.energy_j
+
+
 def write_rows(
     ledger: Ledger,
     report: RoundReport,
@@ -74,22 +99,43 @@ def write_rows(
     zero_byte: Measured | None = None,
     clock: Clock | None = None,
 ) -> Row:
-    """Append every camera's part in the round, and the round, to the ledger; return the round's row.
+    """Append every camera's part in the round, and the round, to the ledger; return the round's row. Cameras that heard
+    together have no row of their own, and are in the sums of the round's.
 
     `source` and `zero_byte` are the base's scores in this round's weather, where they were measured; `clock` ends its
     round.
+
+    Where an update goes down by multicast, the round's row has what was sent, and a camera's what it heard.
     """
     left_out = [reply for reply in report.replies if not reply.counted]
     billed = [reply.size for reply in report.replies if reply.counted or reply.size.message_bytes]
     by_camera = {reply.camera: reply for reply in report.replies}
-    taken = _Taken()
-    for camera in fleet.cameras:
+    multicast = Multicast(report, fleet) if ledger.multicasts else None
+    taken = sum((_Taken.together(alike, fleet, full.fp32, multicast) for alike in report.told), _Taken())
+    listed = fleet.cameras if report.listed is None else [fleet.cameras[camera] for camera in report.listed]
+    for camera in listed:
         scores, reply = _scores(camera.id, measured, source, zero_byte), by_camera.get(camera.id)
-        its = _Taken.by(camera, fleet, reply, report, clock.trips.get(camera.id) if clock else None, full.fp32)
-        _write_camera(ledger, report, fleet, camera, reply, clock, its.of_camera() | scores)
+        its = _Taken.by(
+            camera, fleet, reply, report, clock.trips.get(camera.id) if clock else None, full.fp32, multicast
+        )
+        came = _came(camera, fleet, report, multicast)
+        _write_camera(ledger, report, fleet, camera, reply, clock, came, its.of_camera() | scores)
         taken += its
     heard = {camera: size.frame_bytes for camera, size in report.down.items()}
     counted = [reply.camera for reply in report.replies if reply.counted]
+    sums = round_columns(
+        billed,
+        report.sent_down,
+        full,
+        asked=len(report.replies),
+        told=Told(report.caught_up, report.repeats),
+        repeated=report.repeated,
+    )
+    updates: dict[int, Crossing] = {}
+    if multicast is not None:
+        sums = multicast.columns(sums, full)
+        taken = replace(taken, downlink_bytes_on_air=taken.downlink_bytes_on_air - multicast.repeated_on_air)
+        updates = {k: update for k in counted if (update := multicast.update(fleet.cameras[k])) is not None}
     return ledger.round(
         round=report.round,
         cameras_counted=len(report.replies) - len(left_out),
@@ -101,20 +147,14 @@ def write_rows(
         accuracy_clean=measured.mean_clean(),
         accuracy_source=source and source.mean(),
         accuracy_zero_byte=zero_byte and zero_byte.mean(),
-        **round_columns(
-            billed,
-            report.down.values(),
-            full,
-            asked=len(report.replies),
-            told=Told(report.caught_up, report.repeats),
-            repeated=report.repeated,
-        ),
+        **sums,
         aggregation_error=report.aggregation_error,
-        round_time_s=clock and clock.end(counted, heard),
+        round_time_s=clock and clock.end(counted, heard, updates),
         **vars(taken),
         seconds=seconds,
         **(_guesses_in_round(report) if ledger.guesses else {}),
         **(_chosen_in_round(report) if ledger.chooses else {}),
+        **({"cameras_told_together": sum(alike.count for alike in report.told)} if ledger.together else {}),
     )
 
 
@@ -140,12 +180,13 @@ def _write_camera(
     camera: Camera,
     reply: Reply | None,
     clock: Clock | None,
+    came: Crossing,
     more: Mapping[str, float | None],
 ) -> None:
     sent = reply or Reply(camera.id, reason="")
     weather, over = fleet.weather(camera.id, report.round), fleet.links[camera.link]
     down, trip = report.down.get(camera.id, MessageSize()), clock and clock.trips.get(camera.id)
-    went, came = crossed(over, sent.size.frame_bytes, up=True), crossed(over, down.frame_bytes, up=False)
+    went = crossed(over, sent.size.frame_bytes, up=True)
     status = "idle" if reply is None else "counted" if reply.counted else "left out"
     ledger.camera(
         round=report.round,

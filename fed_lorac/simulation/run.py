@@ -3,9 +3,9 @@ after a kill. Knows strategies, rounds, records and checkpoints; not apps or wor
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from flwr.app import RecordDict
@@ -35,7 +35,7 @@ from fed_lorac.server.fleet_strategy import FleetStrategy, Update
 from fed_lorac.simulation.base_scores import base_scores
 from fed_lorac.simulation.build_strategy import reference_of, strategy_of
 from fed_lorac.simulation.identity import check_same, identity_of
-from fed_lorac.simulation.resume import check_rounds, packed_tensors, unpacked_tensors
+from fed_lorac.simulation.resume import HEARD, Memories, check_rounds, packed_tensors, unpacked_tensors
 from fed_lorac.simulation.round import (
     check_anyone_trained,
     measure_base,
@@ -46,17 +46,7 @@ from fed_lorac.simulation.round import (
 from fed_lorac.simulation.rows import write_rows
 from fed_lorac.simulation.waste import wasteful
 
-__all__ = ["Memories", "run_rounds"]
-
-
-class Memories(Protocol):
-    """The states of a fleet's nodes, where they can be saved: our own grid's."""
-
-    def states(self) -> Mapping[int, RecordDict]:
-        """Each node's state, by node id."""
-
-    def restore(self, states: Mapping[int, RecordDict], updates: Sequence[tuple[int, bytes]]) -> None:
-        """Put states back, and fold the updates so far, (round, frame), into the fleet's global model."""
+__all__ = ["run_rounds"]
 
 
 @dataclass
@@ -108,7 +98,7 @@ class _Run:
         tell_notes(self._experiment.base)
         fleet, round_s = self._experiment.fleet, config.fleet.table(LimitedDevices).round_s
         self._clock = Clock(fleet.cameras, fleet.links, compute_s(self._experiment), round_s)
-        self._strategy: FleetStrategy = strategy_of(self._experiment, clock=self._clock)
+        self._strategy: FleetStrategy = strategy_of(self._experiment, clock=self._clock, together=memories is not None)
         self._full = reference_of(self._experiment)
         self._identity = identity_of(self._experiment)  # it stays, and reading it off takes a network
         self.progress = _Progress()
@@ -116,7 +106,13 @@ class _Run:
 
     def begin(self) -> None:
         """Find all cameras; then resume from the newest checkpoint, or measure the base."""
-        self._strategy.roster = roll_call(self._grid, self._config.fleet.cameras)
+        audience = self._strategy.rules.audience
+        if audience is None or self._memories is None:
+            self._strategy.roster = roll_call(self._grid, self._config.fleet.cameras)
+        else:
+            self._strategy.roster = self._memories.roster
+            if self._strategy.bills:  # else there is nothing to fold
+                self._memories.listen(audience.get)
         kept = self._folder.newest_checkpoint() if self._folder.resumes else None
         if kept is not None:
             self._restore(kept)
@@ -128,7 +124,8 @@ class _Run:
         source, zero_byte = base_scores(
             self._experiment, lambda: measure_base(self._grid, self._strategy, self._watch, timeout)
         )
-        self._strategy.confirmed.update(dict.fromkeys(sorted(self._strategy.roster.values()), 0))  # measured or not
+        if self._strategy.rules.audience is None:
+            self._strategy.confirmed.update(dict.fromkeys(sorted(self._strategy.roster.values()), 0))  # measured or not
         self.progress.measured |= {"source": source, "zero_byte": zero_byte}
         self._save()
 
@@ -189,7 +186,7 @@ class _Run:
         rows = read_rows(self._folder.path / ROUNDS_FILE).rows
         if not interrupted:
             check_anyone_trained(rows)
-        cameras = sorted(self._strategy.roster.values())
+        cameras = () if self._strategy.rules.audience else sorted(self._strategy.roster.values())
         groups = {str(k): group for k in cameras if (group := self._strategy.cluster_of(k)) is not None}
         self._warn_once()
         arms, said = self.progress.measured, self._warnings or ()
@@ -226,8 +223,9 @@ class _Run:
         to the cameras whose `own.camera-<id>` is n.
         """
         roster = self._strategy.roster
-        said = {node: self._strategy.evaluations.get(camera, RecordDict()) for node, camera in roster.items()}
-        states = said if self._memories is None else self.progress.states
+        states = self.progress.states
+        if self._memories is None:
+            states = {node: self._strategy.evaluations.get(camera, RecordDict()) for node, camera in roster.items()}
         cameras = {roster[node]: ClientState.read(state) for node, state in states.items() if node in roster}
         found = {
             f"camera-{camera}.{name}": value
@@ -261,6 +259,8 @@ class _Run:
             "measured": {arm: vars(measured) for arm, measured in self.progress.measured.items()},
         }
         tensors = packed_tensors(self._memories.states(), strategy.sums)
+        if (audience := strategy.rules.audience) is not None:
+            tensors[HEARD] = torch.from_numpy(audience.heard)
         updates = {update.round: update.frame for update in strategy.updates}
         self._folder.checkpoints.write(Checkpoint(self.progress.round, facts, tensors, updates))
 
@@ -282,6 +282,8 @@ class _Run:
             self.progress.measured[arm] = Measured(**by_camera)
         updates = sorted(kept.updates.items())
         states, sums = unpacked_tensors(kept.tensors)
+        if (audience := self._strategy.rules.audience) is not None:
+            audience.restore(kept.tensors[HEARD].numpy())
         self._memories.restore(states, updates)
         confirmed = {int(camera): round for camera, round in kept.facts["confirmed"].items()}
         notes = kept.facts["notes"]

@@ -13,10 +13,16 @@ from fed_lorac.config.resumed import WITHOUT_EFFECT
 from fed_lorac.errors import ConfigError
 from fed_lorac.studies.search import Tuning, Values, points
 
-__all__ = ["Arm", "Best", "Study", "Trial"]
+__all__ = ["Arm", "Best", "Study", "Trial", "run_digest"]
 
 _NOT_IN_A_STUDY = {"run.seed": "seeds", "run.out": "--out"}
 """Settings that a study gives its trials itself, and by what."""
+
+
+def run_digest(config: Config) -> str:
+    """What a run is, as 12 hexadecimal digits: every setting that can change a result."""
+    settings = {k: v for k, v in config.to_flat().items() if not k.startswith(WITHOUT_EFFECT)}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,8 @@ class Trial:
 
     @property
     def digest(self) -> str:
-        """What the run is, as 12 hexadecimal digits: every setting that can change a result."""
-        settings = {k: v for k, v in self.config.to_flat().items() if not k.startswith(WITHOUT_EFFECT)}
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+        """What the run is: see `run_digest`."""
+        return run_digest(self.config)
 
     @property
     def name(self) -> str:

@@ -12,15 +12,17 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
+from fed_lorac.config import load_config
 from fed_lorac.errors import FedLoracError
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
-from fed_lorac.records.run_folder import can_go_on
+from fed_lorac.records.run_folder import CONFIG_FILE, can_go_on
 from fed_lorac.records.summaries import read_summary
 from fed_lorac.runtime.files import write_bytes, write_text, writing
-from fed_lorac.studies.definition import Trial
+from fed_lorac.studies.definition import Trial, run_digest
 from fed_lorac.studies.rows import Finding, Row, round_rows, run_rows
 from fed_lorac.studies.search import KEPT, Tuning
 
@@ -34,6 +36,15 @@ def holds_study(folder: Path) -> bool:
     return (folder / f"{RUNS_TABLE}.parquet").is_file()
 
 
+@cache
+def _read_today(file: Path) -> str | None:
+    """The digest of the config in a run's folder; None where it is none any more."""
+    try:
+        return run_digest(load_config(file))
+    except FedLoracError:
+        return None
+
+
 @dataclass(frozen=True)
 class StudyFolder:
     """Where a study's runs and tables are."""
@@ -41,9 +52,14 @@ class StudyFolder:
     path: Path
 
     def of(self, trial: Trial) -> Path:
-        """The folder of a run: where one of its digest is, whatever it is called, else a new one's."""
-        there = sorted((self.path / "runs").glob(f"*-{trial.digest}"))
-        return there[0] if there else self.path / "runs" / trial.folder
+        """The folder of a run: where one of its digest is, whatever it is called; else where one is whose config, read
+        today, is the run's (a setting that came since has its default there); else a new one's."""
+        runs = self.path / "runs"
+        if there := sorted(runs.glob(f"*-{trial.digest}")):
+            return there[0]
+        older = (file.parent for file in sorted(runs.glob(f"*-seed{trial.seed}-*/{CONFIG_FILE}")))
+        same = (folder for folder in older if _read_today(folder / CONFIG_FILE) == trial.digest)
+        return next(same, runs / trial.folder)
 
     def finding(self, trial: Trial) -> Finding:
         """How far a run came."""

@@ -43,6 +43,11 @@ class Finding:
         """What the run found, where it came to its end, or was stopped."""
         return read_summary(self.folder) if self.status in ("finished", "stopped") else None
 
+    @property
+    def run(self) -> str:
+        """What names the run in tables: the digest that its folder has, of the version that began it."""
+        return self.folder.name.rpartition("-")[2]
+
 
 def run_rows(findings: Sequence[Finding]) -> list[Row]:
     """One row a run, in the study's order; what is not known is None."""
@@ -67,22 +72,23 @@ def loose_rows(runs: Mapping[str, Summary]) -> list[Row]:
 def round_rows(findings: Iterable[Finding]) -> list[Row]:
     """One row a finished run and round: the arm, the seed, the point of the grid, then the ledger's columns."""
     return [
-        {**_who(finding.trial), **{key: value for key, value in row.items() if not isinstance(value, list | dict)}}
+        {**_who(finding), **{key: value for key, value in row.items() if not isinstance(value, list | dict)}}
         for finding in findings
         if finding.status == "finished"
         for row in read_rows(finding.folder / ROUNDS_FILE).rows
     ]
 
 
-def _who(trial: Trial) -> Row:
+def _who(finding: Finding) -> Row:
+    trial = finding.trial
     said = {**trial.point, **trial.tuned}
     point = {key: value if isinstance(value, int | float | str) else str(value) for key, value in said.items()}
-    return {"arm": trial.arm, "seed": trial.seed, **point, "run": trial.digest}
+    return {"arm": trial.arm, "seed": trial.seed, **point, "run": finding.run}
 
 
 def _row(finding: Finding, found: Summary | None, full: Summary | None) -> Row:
     said = {"status": finding.status, "error": finding.error, "seconds": finding.seconds}
-    return {**_who(finding.trial), **_measured(found, full), **said}
+    return {**_who(finding), **_measured(found, full), **said}
 
 
 def _measured(found: Summary | None, full: Summary | None) -> Row:
@@ -92,6 +98,7 @@ def _measured(found: Summary | None, full: Summary | None) -> Row:
         "label": s.get("label"),
         "rounds": s.get("rounds"),
         **{name: s["bytes"].get(name) for name in _LAYERS},
+        "downlink": s.get("downlink", "unicast") if found else None,
         "multicast_bytes": s.get("multicast_bytes"),
         "total_bytes": total,
         "share_of_full_fp32": _share(total, s.get("full_fp32_total_bytes")),

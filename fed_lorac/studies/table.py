@@ -6,6 +6,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from fed_lorac.errors import ConfigError
+from fed_lorac.records.summaries import downlinks
 from fed_lorac.reporting.alike import ComparedRun, scores_of
 from fed_lorac.reporting.cells import Cell, mean_of
 from fed_lorac.reporting.gain import is_full, is_in_fp32
@@ -98,6 +99,7 @@ def _other(arms: Sequence[str], done: Sequence[Runs], against: str | None) -> st
 def _notes(study: StudyResult, tested_against: str | None) -> Iterator[str]:
     yield "Accuracy in per cent. a ± b: mean over the seeds, half of its 95 % confidence interval (Student's t)."
     yield '"of full": bytes over those of full fine-tuning, in fp32 and under the codec of the row.'
+    yield downlinks({"downlink": way} for way in study.runs["downlink"].dropna())
     if tested_against is not None:
         yield from paired_notes(tested_against)
     yield from _tuned(study)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fed_lorac.aggregation.aggregators import ClientDelta
 from fed_lorac.grid.in_process import in_process
-from fed_lorac.server.fleet_strategy import FleetRules
 from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.server.rules import FleetRules
 from fed_lorac.server.strategy import DownlinkCodec, FrameSpec, Shapes, Strategy
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import decode, encode

@@ -201,10 +201,10 @@ def test_a_draw_beyond_the_roster_is_refused():
 
 def test_nodes_become_cameras_as_they_register():
     grid = in_process(ClientApp(), 3)
-    late = grid.states.pop(1000)
+    grid.nodes = [1001, 1002]
     strategy = merged(0)
     assert len(list(strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid))) == 2
-    grid.states[1000] = late
+    grid.nodes = [1000, 1001, 1002]
     assert len(list(strategy.configure_evaluate(1, ArrayRecord(), ConfigRecord(), grid))) == 3
     assert strategy.roster == {1001: 0, 1002: 1, 1000: 2}
     given_one = merged(2)

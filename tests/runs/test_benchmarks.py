@@ -70,10 +70,9 @@ def test_export_latency_compares_runtimes_and_counts_the_same_operations() -> No
 
 @pytest.mark.slow
 def test_scale_compares_fleets() -> None:
-    found = ran("scale", "--cameras", "4", "8")
-    assert positive(found["time_ratio"], found["memory_ratio"])
-    assert [row["cameras"] for row in found["fleets"]] == [4, 8]
-    assert all(positive(row["cameras_state_mib"]) for row in found["fleets"])
+    found = ran("scale", "--cameras", "200", "9000", "--per-round", "3", "--rounds", "4")
+    assert positive(found["round_ratio"], found["start_s"], found["resume_s"], found["peak_mib"])
+    assert [row["cameras"] for row in found["fleets"]] == [200, 9000]
 
 
 @pytest.mark.slow

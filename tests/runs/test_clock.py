@@ -41,7 +41,7 @@ def a_clock(
     """The clock of one camera."""
     camera = Camera(0, "fog", 3, np.arange(images), np.arange(1), {}, over, speed)
     seen = images_seen(images, batch_size=30, epochs=2, steps=0)
-    return Clock((camera,), {over: a_link(over)}, [seen * image_time_s / speed], round_s)
+    return Clock((camera,), {over: a_link(over)}, [seen * image_time_s / speed].__getitem__, round_s)
 
 
 @given(LINK_NAMES, BYTES, st.booleans())

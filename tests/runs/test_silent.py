@@ -27,7 +27,7 @@ from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.seeds import stream
-from fed_lorac.server.fleet_strategy import FleetRules
+from fed_lorac.server.rules import FleetRules
 from fed_lorac.server.silent_fleet import SilentFleet
 from fed_lorac.simulation.engines import Fleet, run
 from fed_lorac.training.loop import train

@@ -81,6 +81,24 @@ def test_what_is_finished_is_not_run_again_and_a_changed_setting_is_another_run(
     assert len(set(other.runs["run"]) - set(done.runs["run"])) == 1 and len(other.runs) == 2
 
 
+def test_a_run_of_before_a_setting_came_is_the_run_with_its_default(done: fl.StudyResult, tmp_path: Path) -> None:
+    study = {**STUDY, "seeds": [0], "arms": {"lora-c": {"adapter.rank": 1, "local.lr": 0.02}}}
+    first = fl.study(study, tmp_path / "out", progress=False)
+    [folder] = (first.path / "runs").iterdir()
+    config = folder / "config.toml"
+    lines = config.read_text(encoding="utf-8").splitlines(keepends=True)
+    older = [line for line in lines if not line.startswith("deal = ")]
+    assert len(older) == len(lines) - 1
+    config.write_text("".join(older), encoding="utf-8")
+    folder = folder.rename(folder.with_name(f"{folder.name[:-12]}{'0' * 12}"))
+    before = marks(first)
+    again = fl.study(study, first.path, progress=False)
+    assert marks(again) == before and again.runs["run"].tolist() == ["0" * 12]
+    assert again.run("0" * 12).path == folder and again.rounds["run"].unique().tolist() == ["0" * 12]
+    other = fl.study({**study, "settings": {**SETTINGS, "fleet.deal": "overlapping"}}, first.path, progress=False)
+    assert len(list((first.path / "runs").iterdir())) == 2 and other.runs["run"].tolist() != ["0" * 12]
+
+
 def test_the_table_has_the_mean_and_interval_over_seeds(done: fl.StudyResult) -> None:
     lines = fl.load_study(fl.study(STUDY, done.path, progress=False).path).table().splitlines()
     head = [cell.strip() for cell in lines[0].strip("|").split("|")]

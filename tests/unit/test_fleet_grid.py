@@ -103,7 +103,7 @@ def test_no_node_begins_after_the_timeout():
     replies = grid.send_and_receive(asked(grid), timeout=0.5)
     next(iter(replies))
     time.sleep(0.6)
-    assert list(replies) == [] and not grid.states[1001]
+    assert list(replies) == [] and 1001 not in grid.states
 
 
 def test_pushed_messages_are_pulled_once_by_their_ids():
@@ -171,7 +171,7 @@ def test_blocks_are_consecutive_messages_and_share_one_built_app():
     assert replies == order
     assert [[request.camera for request in block.requests] for block in executor.blocks] == [[6, 0, 5], [1, 4, 2], [3]]
     assert len(made) == 1 and all(block.shared is made[0] for block in executor.blocks)
-    assert [state.metric_records["seen"]["camera"] for state in grid.states.values()] == list(range(7))
+    assert [grid.states[1000 + k].metric_records["seen"]["camera"] for k in range(7)] == list(range(7))
 
 
 def test_blocks_are_handed_out_as_replies_are_taken():

@@ -13,8 +13,9 @@ from fed_lorac.client.state import GlobalModel, catch_up, encode_global_model, f
 from fed_lorac.errors import FrameError
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.runtime.flower_private import task_identity
-from fed_lorac.server.fleet_strategy import FleetRules, Update
+from fed_lorac.server.fleet_strategy import Update
 from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.server.rules import FleetRules
 from fed_lorac.server.strategy import FrameSpec
 from fed_lorac.simulation.build_strategy import strategy_of
 from fed_lorac.wire.billing import FullMessages, MessageSize, frame_record

@@ -185,6 +185,19 @@ class FleetConfig(Section):
         }
 
     @property
+    def multicasts(self) -> bool:
+        """Whether any of them has multicast."""
+        return any(link.multicasts for link in self.links().values())
+
+    @property
+    def downlink(self) -> str:
+        """How updates go down, in words."""
+        by = {name: link.downlink for name, link in self.links().items()}
+        if len(set(by.values())) == 1:
+            return next(iter(by.values()))
+        return ", ".join(f"{how} on {' and '.join(k for k in by if by[k] == how)}" for how in ("multicast", "unicast"))
+
+    @property
     def link_names(self) -> tuple[str, ...]:
         """`link`, parsed."""
         return items(self.link)

@@ -1,0 +1,136 @@
+"""A round's update where one transmission brings it to all cameras of a link: what each hears, who asks for it again,
+and what is billed. Knows reports, links and full fine-tuning's messages; not rows.
+
+A camera asks again with the probability `Link.repaired`. Whether it does is drawn from the round's stream "repair", and
+with the same draw for full fine-tuning's frame, which may lose a packet where a shorter one does not.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fed_lorac.fleet.fleet import Camera, Fleet
+from fed_lorac.radio.link import Crossing, Link, crossed, heard
+from fed_lorac.seeds import stream
+from fed_lorac.server.audience import ToldAlike
+from fed_lorac.server.replies import RoundReport
+from fed_lorac.wire.billing import FullMessages, MessageSize, Reference
+
+__all__ = ["Multicast"]
+
+
+@dataclass(frozen=True)
+class Multicast:
+    """The update of a round in a fleet of which some links have multicast; other links, and whatever else goes down,
+    are as ever."""
+
+    report: RoundReport
+    fleet: Fleet
+
+    @cached_property
+    def _links(self) -> Mapping[str, Link]:
+        return {name: link for name, link in self.fleet.links.items() if link.multicasts}
+
+    @cached_property
+    def _draws(self) -> NDArray[np.float64]:
+        return stream(self.fleet.seed, "repair", self.report.round).random(len(self.fleet.cameras))
+
+    def _hears(self, camera: Camera) -> bool:
+        return camera.id in self.report.fresh_for and camera.link in self._links
+
+    def update(self, camera: Camera, n_bytes: int | None = None) -> Crossing | None:
+        """How a camera hears the round's update, once more where it asks; None where not by multicast. `n_bytes`: of
+        another frame in its place."""
+        if not self._hears(camera):
+            return None
+        over, size = self._links[camera.link], self.report.fresh_for[camera.id].frame_bytes
+        size = size if n_bytes is None else n_bytes
+        found = heard(over, size)
+        return found + heard(over, size, again=True) if self._asks(camera.id, over, size) else found
+
+    def _asks(self, camera: int, over: Link, n_bytes: int) -> bool:
+        return bool(self._draws[camera] < over.repaired(n_bytes))
+
+    def down(self, camera: Camera) -> Crossing | None:
+        """All that a camera hears in the round."""
+        if (update := self.update(camera)) is None:
+            return None
+        alone = self.report.down.get(camera.id, MessageSize()) + self.report.fresh_for[camera.id].times(-1)
+        return crossed(self._links[camera.link], max(0, alone.frame_bytes), up=False) + update
+
+    def full_down(self, camera: Camera, full: FullMessages) -> Crossing | None:
+        """The same of full fine-tuning's messages."""
+        if (update := self.update(camera, full.down.frame_bytes)) is None:
+            return None
+        alone = full.told(self.report.updates_for[camera.id] - 1)
+        return crossed(self._links[camera.link], alone.frame_bytes, up=False) + update
+
+    def together(self, alike: ToldAlike, n_bytes: int) -> tuple[int, float] | None:
+        """(bytes on the air, joules) of cameras that hear an update of so many bytes together, as if each heard its
+        own; None where not by multicast."""
+        if not (alike.fresh and alike.link in self._links):
+            return None
+        over, asking = self._links[alike.link], self._asking(alike, n_bytes)
+        one, again = heard(over, n_bytes), heard(over, n_bytes, again=True)
+        on_air = alike.count * one.bytes_on_air + asking * again.bytes_on_air
+        return on_air, alike.count * one.energy_j + asking * again.energy_j
+
+    def _asking(self, alike: ToldAlike, n_bytes: int) -> int:
+        return int(np.count_nonzero(self._draws[alike.cameras] < self._links[alike.link].repaired(n_bytes)))
+
+    @property
+    def repeated_on_air(self) -> int:
+        """Bytes on the air that cameras' own add up to beyond what was transmitted."""
+        return sum(
+            (count - 1) * heard(self._links[link], size.frame_bytes).bytes_on_air
+            for (link, _, size), count in self.report.fresh.items()
+            if link in self._links
+        )
+
+    def columns(self, unicast: Mapping[str, int], reference: Reference) -> dict[str, int]:
+        """A round's columns of bytes as they are billed, and those of a copy to each camera beside them."""
+        found = dict(unicast)
+        arms = {"": None, "full_": reference.same_codec.down, "full_fp32_": reference.fp32.down}
+        for whose, update in arms.items():
+            saved = self._repeated() if update is None else update.times(self._full_repeats)
+            repairs = sum(self._repairs(update), MessageSize())
+            for name, more in vars(repairs + saved.times(-1)).items():
+                found[f"{whose}unicast_downlink_{name}"] = unicast[f"{whose}downlink_{name}"]
+                found[f"{whose}downlink_{name}"] += more
+        return found | {"cameras_repaired": self._repaired}
+
+    def _repeated(self) -> MessageSize:
+        """What copies to the second camera and those after it would weigh, of those that hear the same."""
+        copies = ((size, count - 1) for (link, _, size), count in self.report.fresh.items() if link in self._links)
+        return sum((size.times(count) for size, count in copies), MessageSize())
+
+    @property
+    def _full_repeats(self) -> int:
+        """Of full fine-tuning, where nobody has a part of its own: one is sent a link."""
+        on = [(link, count) for (link, *_), count in self.report.fresh.items() if link in self._links]
+        return sum(count for _, count in on) - len({link for link, _ in on})
+
+    def _repairs(self, update: MessageSize | None) -> Iterator[MessageSize]:
+        """Each copy to one that asks again; `update`: of this in the place of the round's own."""
+        for camera, own in self.report.fresh_for.items():
+            size, link = update or own, self.fleet.cameras[camera].link
+            if link in self._links and self._asks(camera, self._links[link], size.frame_bytes):
+                yield size
+        for alike in self.report.told:
+            if alike.fresh and alike.link in self._links:
+                size = update or alike.size
+                yield size.times(self._asking(alike, size.frame_bytes))
+
+    @property
+    def _repaired(self) -> int:
+        """How many cameras ask again for this method's update."""
+        alone = sum(
+            camera.link in self._links
+            and self._asks(camera.id, self._links[camera.link], self.report.fresh_for[camera.id].frame_bytes)
+            for camera in (self.fleet.cameras[k] for k in self.report.fresh_for)
+        )
+        together = (one for one in self.report.told if one.fresh and one.link in self._links)
+        return alone + sum(self._asking(one, one.size.frame_bytes) for one in together)
