@@ -1,5 +1,5 @@
-"""A branch on a convolution: put on, read, loaded, merged and taken off, whatever it computes. Knows networks; not
-which convolutions carry one, nor why.
+"""A branch on a convolution, or on a linear layer: put on, read, loaded, merged and taken off, whatever it computes.
+Knows networks; not which layers carry one, nor why.
 
 In a state a branch's trained tensors are "<conv>.<its name>"; what is trained beside branches is dense
 (`deltas.train_dense`).
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.amp.autocast_mode import is_autocast_available
@@ -24,17 +25,19 @@ from fed_lorac.adapters.plain import copied
 from fed_lorac.adapters.strided import StridedConv2d
 
 __all__ = [
+    "Adapted",
     "AdaptedConv2d",
+    "AdaptedLinear",
     "Affine",
     "Branch",
     "adapted_layers",
     "apart",
     "attach",
-    "conv_named",
     "deltas_of",
     "detach",
     "full_precision",
     "inject",
+    "layer_named",
     "load_state",
     "merged",
     "read_state",
@@ -45,32 +48,40 @@ __all__ = [
 Affine = tuple[Float[Tensor, " out"], Float[Tensor, " out"] | None]
 """Gain and shift of a convolution's output, channel by channel."""
 
+Layer = nn.Conv2d | nn.Linear
+"""What a branch may be put on."""
+
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """What a convolution's branch starts with: its tensors by name (not "weight" or "bias"), and its settings.
+    """What a layer's branch starts with: its tensors by name (not "weight" or "bias"), and its settings.
 
-    Both ends must be able to make the frozen ones again: they are not sent.
+    Both ends must be able to make the frozen ones again: they are not sent. `lender` is the name of another layer, of
+    one that comes before, whose trained tensors are this one's too: a state has them once, as the lender's.
     """
 
     trained: Mapping[str, Tensor]
     frozen: Mapping[str, Tensor] = field(default_factory=dict)
     settings: Mapping[str, float | str] = field(default_factory=dict)
+    lender: str = ""
 
 
-class AdaptedConv2d(StridedConv2d):
-    """An nn.Conv2d that adds `delta` to its frozen weight: y = conv(x, W + delta).
+class Adapted(nn.Module):
+    """A layer that adds `delta` to its frozen weight.
 
-    Never constructed: `inject` turns an existing nn.Conv2d into a subclass of this one in place (its parent, hooks and
+    Never constructed: `inject` turns an existing layer into one of a subclass in place (its parent, hooks and
     parameters do not notice); `remove_branch` turns it back. Trained tensors are parameters, frozen ones buffers out of
     the state_dict; settings are plain attributes. `train()` and `eval()` alter no weight.
     """
 
-    unadapted: ClassVar[type[nn.Conv2d]] = nn.Conv2d
-    """The class that the convolution was of."""
+    unadapted: ClassVar[type[nn.Module]]
+    """The class that the layer was of."""
+    weight: Tensor
     branch_trained: tuple[str, ...]
     branch_frozen: tuple[str, ...]
     branch_settings: tuple[str, ...]
+    lenders: "tuple[Adapted, ...]" = ()
+    """The layer whose trained tensors are this one's too, where there is one; a tuple hides it from nn.Module."""
 
     @abstractmethod
     def delta(self, own: Mapping[str, Tensor]) -> Tensor:
@@ -95,13 +106,27 @@ class AdaptedConv2d(StridedConv2d):
             self.get_parameter(name).copy_(came[name])
 
     def own(self) -> dict[str, Tensor]:
-        """This layer's tensors by name."""
-        return {k: t for k, t in (*self._parameters.items(), *self._buffers.items()) if t is not None}
+        """This layer's tensors by name, and what is lent to it."""
+        lent = {name: layer.get_parameter(name) for layer in self.lenders for name in layer.branch_trained}
+        return lent | {k: t for k, t in (*self._parameters.items(), *self._buffers.items()) if t is not None}
 
     def effective_weight(self, own: Mapping[str, Tensor]) -> Tensor:
-        """W + delta, (..., out, in, K, K), from the layer's tensors by name with any (cameras') axes in front."""
+        """W + delta, of the weight's shape, from the layer's tensors by name with any (cameras') axes in front."""
         with full_precision(self.weight.device.type):
             return own["weight"] + self.delta(own).reshape(own["weight"].shape)
+
+    def extra_repr(self) -> str:
+        """The layer's settings, then its branch's: equal layers are known by them."""
+        shapes = [f"{name}={tuple(self.get_parameter(name).shape)}" for name in self.branch_trained]
+        settings = ((name, getattr(self, name)) for name in self.branch_settings)
+        said = [f"{name}={value}" if isinstance(value, str) else f"{name}={value:g}" for name, value in settings]
+        return ", ".join([super().extra_repr(), *shapes, *said])
+
+
+class AdaptedConv2d(Adapted, StridedConv2d):
+    """An nn.Conv2d with a branch: y = conv(x, W + delta)."""
+
+    unadapted: ClassVar[type[nn.Module]] = nn.Conv2d
 
     def forward(self, input: Tensor) -> Tensor:
         """The convolution with its delta."""
@@ -111,19 +136,27 @@ class AdaptedConv2d(StridedConv2d):
         """`forward`, then y * gain + shift where `affine` is (gain, shift), each (out,): a batch norm that is fixed."""
         return self._conv_forward(input, *scaled(self.effective_weight(self.own()), self.bias, affine))
 
-    def extra_repr(self) -> str:
-        """The convolution's settings, then its branch's: equal layers are known by them."""
-        shapes = [f"{name}={tuple(self.get_parameter(name).shape)}" for name in self.branch_trained]
-        settings = ((name, getattr(self, name)) for name in self.branch_settings)
-        said = [f"{name}={value}" if isinstance(value, str) else f"{name}={value:g}" for name, value in settings]
-        return ", ".join([super().extra_repr(), *shapes, *said])  # type: ignore[no-untyped-call]
+
+class AdaptedLinear(Adapted, nn.Linear):
+    """An nn.Linear with a branch: y = (W + delta) x + b."""
+
+    unadapted: ClassVar[type[nn.Module]] = nn.Linear
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The linear layer with its delta."""
+        return F.linear(input, self.effective_weight(self.own()), self.bias)
+
+    def convolve(self, input: Tensor, affine: Affine | None) -> Tensor:
+        """`forward`: no norm is folded into a linear layer."""
+        return self.forward(input)
 
 
-def inject(conv: nn.Conv2d, kind: type[AdaptedConv2d], branch: Branch) -> None:
-    """Give an nn.Conv2d a branch, in place: same object, same parent, same hooks, another class."""
-    like = conv.weight
-    conv.__class__ = with_own_forward(kind, type(conv)) if has_own_forward(conv) else kind  # type: ignore[arg-type]
-    layer = cast(AdaptedConv2d, conv)
+def inject(plain: Layer, kind: type[Adapted], branch: Branch) -> None:
+    """Give a layer a branch, in place: same object, same parent, same hooks, another class."""
+    like = plain.weight
+    own_forward = with_own_forward(kind, type(plain)) if has_own_forward(plain) else kind  # type: ignore[arg-type]
+    cast(nn.Module, plain).__class__ = own_forward
+    layer = cast(Adapted, plain)
     for name, tensor in branch.trained.items():
         own = tensor.to(device=like.device, dtype=like.dtype, copy=True)
         layer.register_parameter(name, nn.Parameter(own))
@@ -135,20 +168,25 @@ def inject(conv: nn.Conv2d, kind: type[AdaptedConv2d], branch: Branch) -> None:
     layer.branch_settings = tuple(branch.settings)
 
 
-def attach(model: nn.Module, found: Mapping[str, tuple[type[AdaptedConv2d], Branch]], beside: Collection[str]) -> None:
-    """Put branches on a plain network's convolutions, by name, and train them, the parameters `beside` and no other.
-    FactorError, with nothing altered, where a convolution has a name already that a branch needs."""
+def attach(model: nn.Module, found: Mapping[str, tuple[type[Adapted], Branch]], beside: Collection[str]) -> None:
+    """Put branches on a plain network's layers, by name, and train them, the parameters `beside` and no other.
+    FactorError, with nothing altered, where a layer has a name already that a branch needs."""
     refuse_taken_names(model, {n: (*b.trained, *b.frozen, *b.settings) for n, (_, b) in found.items()})
     train_dense(model, beside)
     for name, (kind, branch) in found.items():
-        inject(conv_named(model, name), kind, branch)
+        inject(layer_named(model, name), kind, branch)
+    layers = adapted_layers(model)
+    for name, (_, branch) in found.items():
+        if branch.lender:
+            layers[name].lenders = (layers[branch.lender],)
 
 
-def remove_branch(layer: AdaptedConv2d) -> None:
-    """Take the branch off again, dropping its tensors: what is left is the convolution it was."""
+def remove_branch(layer: Adapted) -> None:
+    """Take the branch off again, dropping its tensors: what is left is the layer it was."""
     for name in (*layer.branch_trained, *layer.branch_frozen, *layer.branch_settings):
         delattr(layer, name)
     del layer.branch_trained, layer.branch_frozen, layer.branch_settings
+    vars(layer).pop("lenders", None)
     cast(nn.Module, layer).__class__ = layer.unadapted
 
 
@@ -168,21 +206,21 @@ def full_precision(device: str) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext()
 
 
-def adapted_layers(model: nn.Module) -> dict[str, AdaptedConv2d]:
-    """The convolutions that carry a branch, by name."""
-    return {name: layer for name, layer in model.named_modules() if isinstance(layer, AdaptedConv2d)}
+def adapted_layers(model: nn.Module) -> dict[str, Adapted]:
+    """The layers that carry a branch, by name."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, Adapted)}
 
 
-def conv_named(model: nn.Module, name: str) -> nn.Conv2d:
-    """The convolution of this name."""
-    return cast(nn.Conv2d, model.get_submodule(name))
+def layer_named(model: nn.Module, name: str) -> Layer:
+    """The layer of this name."""
+    return cast(Layer, model.get_submodule(name))
 
 
-def apart(conv: nn.Conv2d, kind: type[AdaptedConv2d], branch: Branch) -> AdaptedConv2d:
-    """The layer that `inject` would make of a convolution, which stays as it is; they share the weight."""
-    twin = copy.deepcopy(conv, {id(p): p for p in conv.parameters()})
+def apart(plain: Layer, kind: type[Adapted], branch: Branch) -> Adapted:
+    """The layer that `inject` would make of one, which stays as it is; they share the weight."""
+    twin = copy.deepcopy(plain, {id(p): p for p in plain.parameters()})
     inject(twin, kind, branch)
-    return cast(AdaptedConv2d, twin)
+    return cast(Adapted, twin)
 
 
 def read_state(model: nn.Module) -> dict[str, Tensor]:
@@ -214,27 +252,37 @@ def detach(model: nn.Module) -> None:
 def merged(model: nn.Module) -> nn.Module:
     """A copy whose weights have their branches' deltas in them."""
     copy_of = copied(model)
-    for layer in adapted_layers(copy_of).values():
+    layers = adapted_layers(copy_of).values()
+    for layer in layers:
         layer.weight.copy_(layer.effective_weight(layer.own()))
+    for layer in layers:  # when no other needs what it lends
         remove_branch(layer)
     stop_dense(copy_of, keep=True)
     return copy_of
 
 
-def deltas_of(layers: Mapping[str, AdaptedConv2d], state: State) -> dict[str, Tensor]:
-    """A state as a delta: each branch's tensors as its layer says them; what is dense passes.
+def deltas_of(layers: Mapping[str, Adapted], lenders: Mapping[str, str], state: State) -> dict[str, Tensor]:
+    """A state as a delta: each branch's tensors as its layer says them; what is dense passes. `lenders`: layers whose
+    trained tensors are another's -> that one.
 
     FactorError where a state has other tensors of a branch than its layer, or other shapes.
     """
     trained = {f"{name}.{own}" for name, layer in layers.items() for own in layer.branch_trained}
     delta = {key: tensor for key, tensor in state.items() if key not in trained}
     for name, layer in layers.items():
-        came = {key: state[f"{name}.{key}"] for key in layer.branch_trained if f"{name}.{key}" in state}
-        own = {key: layer.get_parameter(key) for key in layer.branch_trained}
-        if {key: t.shape for key, t in came.items()} != {key: t.shape for key, t in own.items()}:
-            refuse_other_tensors(name, came, own)
+        came = _came_for(lenders.get(name, name), layers, state)
         like = next(iter(came.values()))
         frozen = {key: layer.get_buffer(key).to(like) for key in layer.branch_frozen}
         said = layer.to_delta({"weight": layer.weight, **frozen, **came})
         delta |= {f"{name}.{key}": tensor for key, tensor in said.items()}
     return delta
+
+
+def _came_for(name: str, layers: Mapping[str, Adapted], state: State) -> dict[str, Tensor]:
+    """What a state says of the trained tensors of a layer."""
+    layer = layers[name]
+    came = {key: state[f"{name}.{key}"] for key in layer.branch_trained if f"{name}.{key}" in state}
+    own = {key: layer.get_parameter(key) for key in layer.branch_trained}
+    if {key: t.shape for key, t in came.items()} != {key: t.shape for key, t in own.items()}:
+        refuse_other_tensors(name, came, own)
+    return came

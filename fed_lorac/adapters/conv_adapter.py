@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from fed_lorac.adapters import branches
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.branches import (
+    Adapted,
     AdaptedConv2d,
     Branch,
+    Layer,
     adapted_layers,
     apart,
     attach,
-    conv_named,
     deltas_of,
+    layer_named,
 )
 from fed_lorac.adapters.deltas import State, ToDelta, restart_dense, set_tensors
 from fed_lorac.adapters.ends import Ends
@@ -76,7 +78,8 @@ class ConvAdapter(Ends, Adapter):
         """
         if self.dense is not None:
             return self
-        grouped = {name: conv for name in self.convolutions(base) if (conv := conv_named(base, name)).groups > 1}
+        convs = {name: cast(nn.Conv2d, layer_named(base, name)) for name in self.convolutions(base)}
+        grouped = {name: conv for name, conv in convs.items() if conv.groups > 1}
         fresh = {name: self.branch(name, conv, torch_stream(0, "size")) for name, conv in grouped.items()}
         sizes = {name: sum(t.numel() for t in branch.trained.values()) for name, branch in fresh.items()}
         return replace(self, dense=tuple(n for n, conv in grouped.items() if sizes[n] >= conv.weight.numel()))
@@ -85,11 +88,24 @@ class ConvAdapter(Ends, Adapter):
         """As `fit_to`, with the convolutions trained as they are that the adapter of the highest rank trains so."""
         return replace(self, dense=cast(ConvAdapter, largest).dense).fit_to(base)
 
-    def branches(self, model: nn.Module, generator: torch.Generator) -> dict[str, Branch]:
-        """Every branch of a plain network at its start, by the convolution's name."""
+    def places(self, model: nn.Module) -> tuple[str, ...]:
+        """Names of a plain network's layers that carry this adapter's branches, which is fitted, in the network's
+        order."""
+        return tuple(name for name in self.convolutions(model) if name not in (self.dense or ()))
+
+    def kind_of(self, layer: nn.Module) -> type[Adapted]:
+        """What a layer becomes that carries a branch."""
+        return self.layer
+
+    def branches(self, model: nn.Module, generator: torch.Generator) -> dict[str, tuple[type[Adapted], Branch]]:
+        """Every branch of a plain network at its start, and what its layer becomes, by the layer's name."""
         fitted = self.fit_to(model)
-        names = [name for name in fitted.convolutions(model) if name not in (fitted.dense or ())]
-        return {name: fitted.branch(name, conv_named(model, name), generator) for name in names}
+        layers = {name: layer_named(model, name) for name in fitted.places(model)}
+        return {n: (fitted.kind_of(layer), fitted._drawn(n, layer, generator)) for n, layer in layers.items()}
+
+    def _drawn(self, name: str, layer: Layer, generator: torch.Generator) -> Branch:
+        """A layer's branch at its start."""
+        return self.branch(name, cast(nn.Conv2d, layer), generator)
 
     def trained_beside(self, model: nn.Module) -> list[str]:
         """Names of a plain network's weights that are trained as they are: its ends, where asked, and the grouped
@@ -100,8 +116,7 @@ class ConvAdapter(Ends, Adapter):
         """Branches on the convolutions; trained are they and what is trained beside them. FactorError for a layer that
         cannot carry one, with nothing altered."""
         fitted = self.fit_to(model)
-        found = {name: (self.layer, branch) for name, branch in fitted.branches(model, generator).items()}
-        attach(model, found, fitted.trained_beside(model))
+        attach(model, fitted.branches(model, generator), fitted.trained_beside(model))
 
     @torch.no_grad()
     def restart(self, model: nn.Module, weights: State, generator: torch.Generator) -> None:
@@ -110,10 +125,10 @@ class ConvAdapter(Ends, Adapter):
         restart_dense(model)
         self.redraw(adapted_layers(model), generator)
 
-    def redraw(self, layers: Mapping[str, AdaptedConv2d], generator: torch.Generator) -> None:
+    def redraw(self, layers: Mapping[str, Adapted], generator: torch.Generator) -> None:
         """Give these layers, by name, fresh branches, in place."""
         for name, layer in layers.items():
-            branch = self.branch(name, layer, generator)
+            branch = self._drawn(name, cast(Layer, layer), generator)
             for own, tensor in (*branch.trained.items(), *branch.frozen.items()):
                 getattr(layer, own).copy_(tensor)
 
@@ -139,4 +154,5 @@ class ConvAdapter(Ends, Adapter):
         FactorError where a state has other tensors of a branch than this adapter, or other shapes.
         """
         found = self.branches(base, generator)
-        return partial(deltas_of, {n: apart(conv_named(base, n), self.layer, branch) for n, branch in found.items()})
+        layers = {name: apart(layer_named(base, name), kind, branch) for name, (kind, branch) in found.items()}
+        return partial(deltas_of, layers, {name: branch.lender for name, (_, branch) in found.items() if branch.lender})

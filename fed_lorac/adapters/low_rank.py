@@ -159,7 +159,7 @@ class LowRankAdapter(ConvAdapter):
         @lru_cache
         def drawn(rank: int) -> dict[str, Tensor]:
             branches = replace(self, rank=rank).branches(base, start.clone_state())
-            return {f"{name}.A": branch.trained["A"] for name, branch in branches.items()}
+            return {f"{name}.A": branch.trained["A"] for name, (_, branch) in branches.items()}
 
         def added(state: State) -> State:
             key, own = next(iter(drawn(self.rank).items()))

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 __all__ = ["OwnForward", "has_own_forward", "with_own_forward"]
 
 
-def has_own_forward(conv: nn.Conv2d) -> bool:
-    """Whether its class is another than nn.Conv2d itself."""
-    return type(conv) is not nn.Conv2d
+def has_own_forward(layer: nn.Module) -> bool:
+    """Whether its class is another than nn.Conv2d or nn.Linear themselves."""
+    return type(layer) not in (nn.Conv2d, nn.Linear)
 
 
 class OwnForward:
     """Before an adapted layer's class: calls the forward of `unadapted`, the class that the convolution was of."""
 
-    unadapted: ClassVar[type[nn.Conv2d]]
+    unadapted: ClassVar[type[nn.Module]]
     effective_weight: Any
     own: Any
 
@@ -47,6 +47,6 @@ class OwnForward:
 
 
 @cache
-def with_own_forward(kind: type[nn.Conv2d], unadapted: type[nn.Conv2d]) -> type[nn.Conv2d]:
-    """The class of a convolution of class `unadapted` that has a branch of `kind`."""
+def with_own_forward(kind: type[nn.Module], unadapted: type[nn.Module]) -> type[nn.Module]:
+    """The class of a layer of class `unadapted` that has a branch of `kind`."""
     return type(f"{kind.__name__}On{unadapted.__name__}", (OwnForward, kind, unadapted), {"unadapted": unadapted})

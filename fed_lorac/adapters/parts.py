@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters import branches
 from fed_lorac.adapters.adapter import Adapter
-from fed_lorac.adapters.branches import AdaptedConv2d, Branch, adapted_layers
+from fed_lorac.adapters.branches import Adapted, Branch, adapted_layers
 from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.adapters.deltas import State, ToDelta, restart_dense, set_tensors
 from fed_lorac.adapters.dense import DenseAdapter
@@ -179,10 +179,10 @@ class Parts(Adapter):
     def attach(self, model: nn.Module, generator: torch.Generator) -> None:
         """Every part at once. FactorError, with nothing altered, where two parts train the same tensor or one cannot be
         attached."""
-        fitted, found = self.fit_to(model), dict[str, tuple[type[AdaptedConv2d], Branch]]()
+        fitted, found = self.fit_to(model), dict[str, tuple[type[Adapted], Branch]]()
         for part, draw in zip(fitted.parts, fitted._draws(generator), strict=True):
             if isinstance(part, ConvAdapter):
-                found |= {name: (part.layer, branch) for name, branch in part.branches(model, draw).items()}
+                found |= part.branches(model, draw)
         beside = [_beside(part, model) for part in fitted.parts]
         branches.attach(model, found, [name for names in beside for name in names])
         if factors := fitted._factors():
@@ -251,10 +251,8 @@ def _to_delta(parts: list[tuple[tuple[str, ...], ToDelta, float]], state: State)
 
 
 def _places(part: Part, base: nn.Module) -> tuple[str, ...]:
-    """The convolutions that carry a fitted part's branches."""
-    if not isinstance(part, ConvAdapter):
-        return ()
-    return tuple(name for name in part.convolutions(base) if name not in (part.dense or ()))
+    """The layers that carry a fitted part's branches."""
+    return part.places(base) if isinstance(part, ConvAdapter) else ()
 
 
 def _beside(part: Part, model: nn.Module) -> list[str]:

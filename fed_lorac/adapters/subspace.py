@@ -1,9 +1,8 @@
-"""subspace: every convolution but the first moves in a random subspace of a few dimensions. Knows networks; no cameras,
-rounds or frames.
+"""subspace: a network moves in a random subspace of a few dimensions. Knows networks; no cameras, rounds or frames.
 
-Intrinsic dimension (Li et al. 2018, arXiv 1804.08838): delta theta = P z, P drawn and frozen, z trained from zero.
-Here P is a block for each convolution (`algebra.subspace`), and z has an equal part for each: a small early layer has
-as many numbers as a large late one. Both ends draw P.
+Intrinsic dimension (Li et al. 2018, arXiv 1804.08838, equation 2): delta theta = P z, P drawn and frozen, z trained
+from zero: one vector of d numbers that moves every layer at once. theta are the weights of all convolutions but the
+first and, where asked, of the ends. Each layer has its rows of P (`algebra.subspace`), which both ends draw.
 """
 
 import math
@@ -15,60 +14,104 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.algebra.subspace import draw_signs, spread
+from fed_lorac.adapters.branches import Adapted, AdaptedLinear, Layer, layer_named
 from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Branch, ConvAdapter
-from fed_lorac.errors import FactorError
+from fed_lorac.adapters.targets import check_end
 from fed_lorac.runtime.settings import setting
 
-__all__ = ["Subspace", "SubspaceConv2d"]
+__all__ = ["Subspace", "SubspaceConv2d", "SubspaceLinear"]
 
 
-class SubspaceConv2d(AdaptedConv2d):
-    """A convolution that gains gain * P z: z trained, P frozen as its signs, `left` and `right`."""
+class _InSubspace(Adapted):
+    """A layer that gains gain * P z: z trained, P frozen as its signs, `left` and `right`."""
 
     gain: float
 
     def delta(self, own: Mapping[str, Tensor]) -> Tensor:
-        """gain * P z, (..., out*in*K*K)."""
-        return spread(self.gain * own["z"], own["left"], own["right"], own["weight"].shape[-4:].numel())
+        """gain * P z, (..., numbers of the weight)."""
+        return spread(self.gain * own["z"], own["left"], own["right"], self.weight.numel())
+
+
+class SubspaceConv2d(_InSubspace, AdaptedConv2d):
+    """A convolution in a subspace."""
+
+
+class SubspaceLinear(_InSubspace, AdaptedLinear):
+    """A linear layer in a subspace."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Whose the rows of P are: layers, in the network's order, and how many numbers their weights have together."""
+
+    layers: tuple[str, ...]
+    numbers: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subspace(ConvAdapter):
-    """A convolution's update as P z, of which z alone is trained. State: "<conv>.z".
+    """A network's update as P z, of which z alone is trained. State: "<the first of the layers>.z" (d,), which stands
+    for all of them.
 
-    `lr_scale` is how much faster than `local.lr` z learns: z counts sqrt(lr_scale) times, so its step in the weight is
-    lr_scale times what it would be.
+    Layers of fewer than d numbers have a z of that many. Columns of P are of length 1 over all layers. `lr_scale` is
+    how much faster than `local.lr` z learns: z counts sqrt(lr_scale) times, so its step in the weights is lr_scale
+    times what it would be.
     """
 
-    formula = "d + ends"
     source = "Intrinsic dimension, arXiv 1804.08838; federated: arXiv 2602.03019"
     layer = SubspaceConv2d
     linear = True
 
-    dimension: int = setting(256, "dimensions d of the subspace: numbers of all convolutions together", least=1)
-    lr_scale: float = setting(1.0, "the learning rate of z: so many times local.lr", above=0)
-    parts: Mapping[str, int] | None = field(default=None, compare=False, repr=False)  # of d, once fitted
+    dimension: int = setting(256, "dimensions d of the subspace: numbers of all layers together", least=1)
+    ends_inside: bool = setting(
+        False, "the ends that are trained move in the subspace, with the rest, and are not trained as they are"
+    )
+    lr_scale: float = setting(10.0, "the learning rate of z: so many times local.lr", above=0)
+    rows: Rows | None = field(default=None, compare=False, repr=False)  # once fitted
+
+    @property
+    def formula(self) -> str:
+        """z."""
+        return "d" if self.ends_inside else "d + ends"
 
     def fit_to(self, base: nn.Module) -> Self:
-        """With each convolution's part of d, the first ones' one larger where it does not go in evenly; FactorError
-        where there are more convolutions than dimensions."""
-        if self.parts is not None:
+        """With the layers that P is over; FactorError where an end cannot move in it."""
+        if self.rows is not None:
             return self
-        names = self.convolutions(base)
-        each, rest = divmod(self.dimension, len(names))
-        if not each:
-            raise FactorError(
-                f"Every convolution has at least one dimension of the subspace; came dimension = {self.dimension} for "
-                f"{len(names)} convolutions. Raise it, or name fewer in adapter.layers."
-            )
-        parts = {name: each + (place < rest) for place, name in enumerate(names)}
-        return super(Subspace, replace(self, parts=parts)).fit_to(base)
+        inside = {name.removesuffix(".weight") for name in super().ends(base)} if self.ends_inside else set()
+        for name in inside:
+            check_end(base, name)
+        there = {*self.convolutions(base), *inside}
+        layers = tuple(name for name, _ in base.named_modules() if name in there)
+        numbers = sum(layer_named(base, name).weight.numel() for name in layers)
+        return replace(self, rows=Rows(layers, numbers), dense=())
 
-    def branch(self, name: str, conv: nn.Conv2d, generator: torch.Generator) -> Branch:
-        """The signs drawn, and z = 0."""
-        d = min((self.parts or {})[name], conv.weight.numel())
-        left, right = draw_signs(conv.weight.numel(), d, generator)
-        return Branch({"z": torch.zeros(d)}, {"left": left, "right": right}, {"gain": math.sqrt(self.lr_scale)})
+    def ends(self, model: nn.Module) -> list[str]:
+        """Names of the ends' weights that are trained as they are."""
+        return [] if self.ends_inside else super().ends(model)
+
+    def places(self, model: nn.Module) -> tuple[str, ...]:
+        """The layers that P is over."""
+        return self._rows.layers
+
+    def kind_of(self, layer: nn.Module) -> type[Adapted]:
+        """By the layer's kind: an end may be a linear one."""
+        return SubspaceLinear if isinstance(layer, nn.Linear) else self.layer
+
+    def branch(self, name: str, conv: Layer, generator: torch.Generator) -> Branch:
+        """A layer's signs drawn and, in the first layer, z = 0, which it lends to the others."""
+        first, n = self._rows.layers[0], conv.weight.numel()
+        d = min(self.dimension, self._rows.numbers)
+        left, right = draw_signs(n, d, generator)
+        trained = {"z": torch.zeros(d)} if name == first else {}
+        gain = math.sqrt(self.lr_scale * n / self._rows.numbers)
+        return Branch(trained, {"left": left, "right": right}, {"gain": gain}, "" if name == first else first)
+
+    @property
+    def _rows(self) -> Rows:
+        if self.rows is None:
+            raise AssertionError("a subspace is of a fitted adapter")
+        return self.rows
 
     def with_frozen_basis(self) -> Self:
         """It is one."""

@@ -19,6 +19,7 @@ __all__ = [
     "AUTO_LAYERS",
     "auto_rank_mode",
     "branch_targets",
+    "check_end",
     "classifier_of",
     "ends_of",
     "first_conv_of",
@@ -74,6 +75,11 @@ def branch_targets(model: nn.Module, *, need_classifier: bool) -> tuple[str, ...
     return tuple(inner)
 
 
+def check_end(model: nn.Module, name: str) -> None:
+    """FactorError where the layer at an end, the first convolution or the classifier, can carry no branch."""
+    _refuse_unfit(name, model.get_submodule(name))
+
+
 def named_by(patterns: str, layers: Sequence[str]) -> tuple[str, ...]:
     """Those of `layers` that are named, in their order: all of them, or by names and shell-style patterns with commas
     between, such as "layer1.*, layer2.0.conv?". A star stands for any text, dots too.
@@ -101,17 +107,19 @@ def _told(layers: Sequence[str]) -> str:
     return ", ".join(layers[:_TOLD]) + more
 
 
-def _refuse_unfit(name: str, conv: _ConvNd) -> None:
+def _refuse_unfit(name: str, conv: nn.Module) -> None:
     law = "A branch needs an nn.Conv2d, or a subclass with a forward of its own"
-    if not isinstance(conv, nn.Conv2d) or type(conv)._conv_forward is not nn.Conv2d._conv_forward:
-        raise FactorError(
-            f"{law}; layer {name!r} is a {type(conv).__name__}. Detach what was attached to it, or choose a network "
-            "of 2-D convolutions: transposed, 1-D and 3-D ones carry none, nor does a class with its own _conv_forward."
-        )
     if how := {"forward", "_conv_forward"} & vars(conv).keys():
         raise FactorError(
             f"{law}; layer {name!r} has a {min(how)} of its own, set on the object, which would pass its branch by. "
             "Make it a subclass's method, or delete it from the object."
+        )
+    if isinstance(conv, nn.Linear):
+        return
+    if not isinstance(conv, nn.Conv2d) or type(conv)._conv_forward is not nn.Conv2d._conv_forward:
+        raise FactorError(
+            f"{law}; layer {name!r} is a {type(conv).__name__}. Detach what was attached to it, or choose a network "
+            "of 2-D convolutions: transposed, 1-D and 3-D ones carry none, nor does a class with its own _conv_forward."
         )
     said = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
     if conv.weight.shape != said:

@@ -96,13 +96,14 @@ def _layer_choice(experiment: Experiment, spec: FrameSpec) -> LayerChoice:
         )
 
     budget = Budget(experiment.plan.budget_bytes, candidates(experiment), takes, spec.template)
-    alone = frame_spec(on_layers(experiment, budget.layers[:1])).template
-    if takes(alone) != budget.needed_bytes(budget.layers[:1]):
-        raise ConfigError(
-            'Layers are chosen where each takes bytes of its own; got adapter.layers = "auto" with adapter.method = '
-            f"{toml(experiment.config.adapter.method)}, of which a layer takes the more the fewer others there are. "
-            "Name the layers, or choose another method."
-        )
+    for one in (budget.layers[:1], budget.layers[-1:]):
+        alone = takes(frame_spec(on_layers(experiment, one)).template)
+        if not alone == budget.needed_bytes(one) > budget.needed_bytes([]):
+            raise ConfigError(
+                'Layers are chosen where each takes bytes of its own; got adapter.layers = "auto" with adapter.method '
+                f"= {toml(experiment.config.adapter.method)}, whose numbers are no layer's own. Name the layers, or "
+                "choose another method."
+            )
     return LayerChoice(budget, lambda chosen: frame_spec(on_layers(experiment, chosen)))
 
 

@@ -23,6 +23,7 @@ from fed_lorac.errors import FactorError
 from fed_lorac.models import build
 from fed_lorac.seeds import torch_stream
 from fed_lorac.testing import check_adapter
+from fed_lorac.wire.frame import payload_bytes
 
 ALONE: dict[str, Any] = {"train_first_conv": False, "train_classifier": False}
 METHODS = ("lora-xs", "vera-b", "subspace")
@@ -171,17 +172,48 @@ def test_columns_of_a_subspace_are_orthonormal_over_whole_blocks(d: int, blocks:
     assert torch.allclose(P.abs(), torch.full_like(P, n**-0.5), atol=1e-12)
 
 
-def test_the_dimensions_are_dealt_to_all_convolutions_alike() -> None:
+@pytest.mark.parametrize("inside", [False, True])
+def test_one_vector_moves_every_layer_of_a_subspace(inside: bool) -> None:
+    """The other route: P built whole, of SciPy's Hadamard matrices, over the layers in the network's order."""
+    model, own = network().double(), {} if inside else ALONE
+    adapter = Subspace(dimension=16, ends_inside=inside, lr_scale=4.0, **own)
+    adapter.attach(model, torch_stream(3, "adapter"))
+    [(name, z)] = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    z.data = drawn(0, 16)
+    state = adapter.read(model)
+    assert list(state) == [name] and adapter.formula == ("d" if inside else "d + ends")
+    deltas, draw = adapter.delta(model), torch_stream(3, "adapter")
+    weights = {n: p for n, p in network().named_parameters() if p.ndim > 1}
+    if not inside:
+        del weights["conv1.weight"], weights["fc.weight"]
+    blocks = []
+    for weight in weights.values():
+        signs = [2.0 * torch.randint(0, 2, (-(-weight.numel() // 16), 16), generator=draw).numpy() - 1 for _ in "lr"]
+        blocks.append(np.concatenate([np.diag(a) @ hadamard(16) @ np.diag(b) for a, b in zip(*signs, strict=True)]))
+        blocks[-1] = blocks[-1][: weight.numel()]
+    P = np.concatenate(blocks) / np.sqrt(sum(map(len, blocks)))
+    assert np.allclose(np.linalg.norm(P, axis=0), 1)
+    assert list(deltas) == list(weights)
+    found = torch.cat([deltas[n].flatten() for n in weights]).numpy()
+    assert np.abs(found - 2 * P @ z.detach().numpy()).max() < 1e-6 * np.abs(found).max()
+    check_adapter(adapter, network())
+
+
+def test_a_subspace_is_one_tensor_with_one_grid() -> None:
+    for codec, payload in (("int8", 4 + 256), ("int4", 4 + 128), ("fp32", 1_024)):
+        assert payload_bytes(state_of(Subspace(**ALONE)), codec) == payload
+
+
+def state_of(adapter: ConvAdapter) -> dict[str, Tensor]:
     model = network()
-    adapter = Subspace(dimension=50, **ALONE).fit_to(model)
-    assert sum((adapter.parts or {}).values()) == 50
-    assert set((adapter.parts or {}).values()) == {50 // len(adapter.parts or {}), 50 // len(adapter.parts or {}) + 1}
+    adapter.attach(model, torch_stream(0, "adapter"))
+    return adapter.read(model)
 
 
-def test_fewer_dimensions_than_convolutions_are_refused() -> None:
-    with pytest.raises(FactorError, match=r"dimension = 3 for 8 convolutions.*adapter\.layers"):
-        Subspace(dimension=3).fit_to(network())
-    Subspace(dimension=3, layers="layer1.0.*").fit_to(network())
+def test_a_subspace_is_no_larger_than_the_space() -> None:
+    for d in (287, 288, 289):
+        [z] = state_of(Subspace(dimension=d, layers="layer1.0.*", **ALONE)).values()
+        assert z.shape == (min(d, 288),)
 
 
 # --- beside norm layers
@@ -203,7 +235,7 @@ def test_lr_scale_is_a_learning_rate(method: str, scale: float) -> None:
     """Plain gradient steps at scale * lr without it are those at lr with it."""
     x = torch.randn(4, 3, 16, 16, generator=torch_stream(0, "x"), dtype=torch.float64)
     outputs = []
-    for lr, own in ((0.003 * scale, {}), (0.003, {"lr_scale": scale})):
+    for lr, own in ((0.003 * scale, {"lr_scale": 1.0}), (0.003, {"lr_scale": scale})):
         model = network().double()
         named_adapter(method, **ALONE, **own).attach(model, torch_stream(0, "adapter"))
         trained = [p for p in model.parameters() if p.requires_grad]

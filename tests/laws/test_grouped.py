@@ -203,7 +203,7 @@ GROUPED = ("3", "8", "10", "12")
 
 
 @pytest.mark.parametrize(
-    "method", ["lora-c", "ffa-lora-c", "lorae", "conv-lora", "aad", "filter-atoms", "lora-xs", "vera-b", "subspace"]
+    "method", ["lora-c", "ffa-lora-c", "lorae", "conv-lora", "aad", "filter-atoms", "lora-xs", "vera-b"]
 )
 @pytest.mark.parametrize("rank", [1, 2, 4, 16])
 def test_an_adapter_of_a_grouped_convolution_is_never_larger_than_its_weight(method: str, rank: int) -> None:

@@ -136,12 +136,11 @@ def vera_by_hand(name: str, sent: Dense, draw: torch.Generator) -> np.ndarray:
 
 
 def spread_by_hand(name: str, sent: Dense, draw: torch.Generator) -> np.ndarray:
-    z, n = sent[f"{name}.z"], CONVS[name].numel()
-    assert 60 // len(CONVS) <= len(z) <= 60 // len(CONVS) + 1
-    m = 1 << math.ceil(math.log2(len(z)))
-    left, right = (torch.randint(0, 2, (math.ceil(n / m), m), generator=draw).numpy() * 2.0 - 1 for _ in range(2))
-    P = np.concatenate([np.diag(a) @ hadamard(m) @ np.diag(b) for a, b in zip(left, right, strict=True)])[:n]
-    return np.asarray(2 * P[:, : len(z)] @ z / math.sqrt(n))
+    """A layer's rows of one P, of SciPy's Hadamard matrices."""
+    z, n = sent["layer1.0.conv1.z"], CONVS[name].numel()
+    left, right = (torch.randint(0, 2, (math.ceil(n / 64), 64), generator=draw).numpy() * 2.0 - 1 for _ in range(2))
+    P = np.concatenate([np.diag(a) @ hadamard(64) @ np.diag(b) for a, b in zip(left, right, strict=True)])[:n]
+    return np.asarray(2 * P[:, :60] @ z / math.sqrt(sum(weight.numel() for weight in CONVS.values())))
 
 
 CORES: dict[str, Callable[[str, Dense, torch.Generator], np.ndarray]] = {

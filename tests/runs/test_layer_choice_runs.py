@@ -105,9 +105,10 @@ def test_a_choice_needs_cameras_that_send() -> None:
             tiny(strategy__name=name, **AUTO)
 
 
-def test_where_a_layer_takes_what_others_leave_none_is_chosen() -> None:
-    """A subspace's dimensions are dealt to the layers there are."""
-    config = tiny(adapter__method="subspace", strategy__name="fedavg", **AUTO)
+@pytest.mark.parametrize("inside", [False, True])
+def test_where_no_layer_takes_bytes_of_its_own_none_is_chosen(inside: bool) -> None:
+    """A subspace's dimensions are all layers'."""
+    config = tiny(adapter__method="subspace", strategy__name="fedavg", ends_inside=inside, **AUTO)
     with pytest.raises(ConfigError, match="Layers are chosen where each takes bytes of its own"):
         strategy_of(build_experiment(config))
 

@@ -6,7 +6,7 @@ groups. A layer's own tensors are kept under their own names with the cameras' a
 
 An adapter joins by giving its layer (a subclass of nn.Conv2d or nn.Linear) one method,
 `effective_weight(own) -> Tensor`: the weight (..., *weight.shape) as a function of the layer's tensors by name, each
-with any axes in front. See `AdaptedConv2d`. Its settings (a scale) must show in `extra_repr`: equals are known by it.
+with any axes in front. See `Adapted`. Its settings (a scale) must show in `extra_repr`: equals are known by it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +34,8 @@ class Side(nn.Module):
 
     part: Tensor | None
     inner: ClassVar[tuple[str, ...]] = ()
+    lenders: "tuple[Side, ...]" = ()
+    """What lends its trained tensors to this one (`branches.Adapted.lenders`)."""
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -57,8 +59,14 @@ class Side(nn.Module):
 
     def own(self) -> dict[str, Tensor]:
         """This layer's tensors by name, (n, ...), of the cameras that take part."""
-        tensors = {k: t for k, t in (*self._parameters.items(), *self._buffers.items()) if t is not None}
+        lent = {name: side.get_parameter(name) for side in self.lenders for name in side.lent}
+        tensors = lent | {k: t for k, t in (*self._parameters.items(), *self._buffers.items()) if t is not None}
         return tensors if self.part is None else {k: t.index_select(0, self.part) for k, t in tensors.items()}
+
+    @property
+    def lent(self) -> tuple[str, ...]:
+        """Names of the tensors that it may lend."""
+        return cast(tuple[str, ...], getattr(self.like[0], "branch_trained", ()))
 
     def keep(self, cameras: Tensor) -> None:
         """Go on with these cameras only."""

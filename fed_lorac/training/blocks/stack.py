@@ -157,6 +157,9 @@ class Stack:
                 for inner in side.inner:
                     setattr(side, inner, copy.deepcopy(module.get_submodule(inner), memo))
             memo[id(module)] = self._sides.get(name, module)
+        by_layer = {id(side.like[0]): side for side in self._sides.values()}
+        for side in self._sides.values():
+            side.lenders = tuple(by_layer[id(lender)] for lender in getattr(side.like[0], "lenders", ()))
         self.network: nn.Module = copy.deepcopy(models[0], memo)
         for module in self.network.modules():
             if form := form_of(module):
