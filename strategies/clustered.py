@@ -6,19 +6,24 @@ All cameras fold M as under `merged`. A cluster's cameras have G_g beneath as we
 the way that M goes down; the server keeps G_g as it is, so what a rank leaves out is never lost. With another learning
 rate of the server's, M and M_g are each times that. Clustered federated learning (Sattler et al. 2020, arXiv
 1910.01991) with a part that all share.
+
+With the downlink `state` all of this is done to the states that cameras send in place of the deltas that these say, and
+M and G_g go down as states, a few numbers each. Exact where the delta is linear in the state.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from fed_lorac.adapters.adapter import Adapter
-from fed_lorac.aggregation.aggregators import ClientDelta, DeltaMean
+from fed_lorac.aggregation.aggregators import ClientDelta, DeltaMean, Mean
 from fed_lorac.aggregation.clustering import clusters, cosines, gram, nearest
-from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
+from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums
 from fed_lorac.aggregation.server_optimizers import Sgd
 from fed_lorac.runtime.settings import setting
 from fed_lorac.server.strategy import PersonalPart, Proposal, ServerState, Strategy
 
+from .fedavg import decode_state, mean_state
 from .merged import DOWNLINKS, MergedFedAvg, compress, refuses_full
 
 __all__ = ["ClusteredFedAvg"]
@@ -44,12 +49,31 @@ class ClusteredFedAvg(Strategy):
     share: float = setting(
         1.0, "how much of its difference from the shared mean a cluster takes; 0: as merged", least=0, most=1
     )
-    downlink: str = setting("svd", "how deltas go down, the shared one and those of clusters", choices=DOWNLINKS)
+    downlink: str = setting(
+        "svd",
+        "how deltas go down, the shared one and those of clusters; state: as the mean states of linear adapters",
+        choices=(*DOWNLINKS, "state"),
+    )
     svd_rank: int = setting(0, "rank of what svd sends for each tensor; 0: as many rows as its factors had", least=0)
     server_lr: float = setting(1.0, "the server's learning rate: the mean is multiplied by it", above=0)
 
+    @property
+    def update_kind(self) -> Literal["delta", "state"]:  # type: ignore[override]  # which hangs on a setting here
+        """A delta, or a state, as it goes down."""
+        return "state" if self._of_states else "delta"
+
+    @property
+    def _of_states(self) -> bool:
+        return self.downlink == "state"
+
     def refuses(self, adapter: Adapter) -> str | None:
-        """Full fine-tuning."""
+        """Full fine-tuning; and mean states that the delta is not linear in."""
+        if self._of_states and not adapter.linear:
+            return (
+                "Mean states go down where the delta is linear in them, or they would not say the mean delta; "
+                f'{type(adapter).__name__}\'s is not, and ClusteredFedAvg came with downlink = "state". Set that to '
+                '"svd", or use a linear adapter.'
+            )
         return refuses_full(adapter)
 
     def refuses_fleet(self, *, per_round: int, weather_walks: bool) -> str | None:
@@ -70,37 +94,47 @@ class ClusteredFedAvg(Strategy):
 
     @property
     def _shared(self) -> MergedFedAvg:
-        """What is done for all."""
+        """What is done for all, to deltas."""
         return MergedFedAvg(self.downlink, self.svd_rank, server_optimizer=Sgd(self.server_lr))
+
+    def _for_all(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:
+        """What is done for all."""
+        if self._of_states:
+            return mean_state(server, deltas, Mean(), Sgd(self.server_lr))
+        return self._shared.propose(server, deltas)
 
     def propose(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:
         """The update for all; and beside it each cluster's delta as it would be."""
         if not self.share:
-            return self._shared.propose(server, deltas)
-        means = _ClusterMeans()
-        shared = self._shared.propose(server, means.passing(server, deltas, wait=self.by == "similarity"))
+            return self._for_all(server, deltas)
+        means = _ClusterMeans(self._of_states)
+        shared = self._for_all(server, means.passing(server, deltas, wait=self.by == "similarity"))
         found = self._assign(_found(server), means)
-        for camera, delta, weight in means.waiting:
+        for camera, _, said, weight in means.waiting:
             if str(camera) in found:
-                means.add(found[str(camera)], delta, weight)
+                means.add(found[str(camera)], said, weight)
         if len(means.by_cluster) < 2 and not found.items() - _found(server).items():
             # One cluster alone: its mean is that of all, and nothing moves.
             return replace(shared, notes={_FOUND: {**_found(server), **found}})
+        steps = _dense_sums(shared.update) if self._of_states else shared.exact
         sums, rounds = dict(shared.sums), {}
         for cluster, mean in sorted(means.by_cluster.items()):
             rounds[str(cluster)] = server.round
             sums[_kind(cluster)] = {
-                name: self._moved(server, cluster, name, total, shared.exact[name])
-                for name, total in mean.deltas().items()
+                name: self._moved(server, cluster, name, total, steps[name]) for name, total in mean.deltas().items()
             }
         notes = {_FOUND: {**_found(server), **found}, _MOVED: {**server.notes.get(_MOVED, {}), **rounds}}
         return replace(shared, sums=sums, notes=notes)
 
     def commit(self, server: ServerState, proposal: Proposal, decoded: Sums) -> ServerState:
         """As merged; clusters that did not move keep their deltas."""
-        shared = self._shared.commit(server, proposal, decoded)
+        shared = server.with_(proposal.sums) if self._of_states else self._shared.commit(server, proposal, decoded)
         before = {kind: sums for kind, sums in server.sums.items() if kind.startswith(_kind(""))}
         return shared.with_({**before, **shared.sums}, proposal.notes)
+
+    def decode_update(self, server: ServerState, update: State) -> Sums:
+        """The delta that the update is, or that its state says."""
+        return decode_state(server, update) if self._of_states else super().decode_update(server, update)
 
     def cluster_of(self, server: ServerState, camera: int) -> int | None:
         """By the camera's weather, or as found."""
@@ -120,6 +154,8 @@ class ClusteredFedAvg(Strategy):
             return None
         delta = server.sums[_kind(cluster)]
         name = ("group", cluster)  # random streams go by it
+        if self._of_states:
+            return PersonalPart(name, moved, lambda: {key: total.dense() for key, total in delta.items()})
         return PersonalPart(name, moved, lambda: compress(delta, server.spec, self.downlink, self.svd_rank))
 
     def withhold(self, before: ServerState, after: ServerState, part: PersonalPart) -> ServerState:
@@ -141,7 +177,7 @@ class ClusteredFedAvg(Strategy):
 
     def _assign(self, found: Mapping[str, int], means: "_ClusterMeans") -> dict[str, int]:
         """The cluster of each of these cameras; empty where clusters are yet to be found."""
-        cameras, deltas = [camera for camera, _, _ in means.waiting], [delta for _, delta, _ in means.waiting]
+        cameras, deltas = [camera for camera, *_ in means.waiting], [delta for _, delta, *_ in means.waiting]
         known = {row: found[str(camera)] for row, camera in enumerate(cameras) if str(camera) in found}
         if len(known) < len(cameras):
             if not found and len(cameras) < self.clusters:
@@ -156,24 +192,28 @@ class ClusteredFedAvg(Strategy):
 
 @dataclass
 class _ClusterMeans:
-    """The mean of each cluster; and the deltas that wait for a cluster, where clusters are found by what came."""
+    """The mean of each cluster, of deltas or `of_states`; and what waits, where clusters are found by what came: a
+    camera, its delta, what is averaged of it, its weight."""
 
+    of_states: bool
     by_cluster: dict[int, DeltaMean] = field(default_factory=dict)
-    waiting: list[tuple[int, Sums, float]] = field(default_factory=list)
+    waiting: list[tuple[int, Sums, Sums, float]] = field(default_factory=list)
 
     def passing(self, server: ServerState, deltas: Iterable[ClientDelta], *, wait: bool) -> Iterator[ClientDelta]:
         """The same deltas, each added to its cluster's mean as it passes, or waiting until all have come."""
         for one in deltas:
+            delta = one.sums() if wait or not self.of_states else {}
+            said = _dense_sums(one.state) if self.of_states else delta
             if wait:
-                self.waiting.append((one.camera, one.sums(), one.weight))
+                self.waiting.append((one.camera, delta, said, one.weight))
             else:
-                self.add(server.weather_of(one.camera), one.sums(), one.weight)
+                self.add(server.weather_of(one.camera), said, one.weight)
             yield one
             del one
 
-    def add(self, cluster: int, delta: Sums, weight: float) -> None:
-        """One camera's delta, to its cluster's mean."""
-        self.by_cluster.setdefault(cluster, DeltaMean()).add_sums(delta, weight)
+    def add(self, cluster: int, said: Sums, weight: float) -> None:
+        """What one camera sent, to its cluster's mean."""
+        self.by_cluster.setdefault(cluster, DeltaMean()).add_sums(said, weight)
 
 
 def _found(server: ServerState) -> Mapping[str, int]:
@@ -183,3 +223,8 @@ def _found(server: ServerState) -> Mapping[str, int]:
 
 def _kind(cluster: int | str) -> str:
     return f"cluster-{cluster}"
+
+
+def _dense_sums(state: State) -> Sums:
+    """A state's tensors, each as a sum of its own."""
+    return {key: DeltaSum(value.shape).add_dense(value, 1.0) for key, value in state.items()}

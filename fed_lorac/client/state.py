@@ -40,6 +40,7 @@ __all__ = [
     "add_cluster_delta",
     "build_network",
     "catch_up",
+    "cluster_delta",
     "decode_personal",
     "encode_global_model",
     "fold_updates",
@@ -92,8 +93,7 @@ def fold_updates(
         if CHOICE_KEY in update:
             global_model = replace(global_model, round=round, layers=chosen_in(candidates(experiment), update))
             continue
-        said = _delta(here, round, update)
-        delta, factors = _without_factors(experiment, said)
+        delta, factors = _without_factors(experiment, _delta(here, round, update))
         tensors = _add_delta(experiment, global_model, delta)
         global_model = replace(global_model, round=round, tensors=tensors, factors={**global_model.factors, **factors})
     return global_model
@@ -122,8 +122,12 @@ def _add_delta(experiment: Experiment, global_model: GlobalModel, delta: Mapping
 @lru_cache(maxsize=8)
 def add_cluster_delta(experiment: Experiment, global_model: GlobalModel, frame: bytes) -> GlobalModel:
     """The model that a cluster's cameras train: the global one and the cluster's delta, a frame."""
-    delta = decode_personal(experiment, frame)
-    return replace(global_model, tensors=_add_delta(experiment, global_model, delta))
+    return replace(global_model, tensors=_add_delta(experiment, global_model, cluster_delta(experiment, frame)))
+
+
+def cluster_delta(experiment: Experiment, frame: bytes) -> Mapping[str, Tensor]:
+    """A cluster's delta, from the frame that its cameras have: of a state that is over one basis in all rounds."""
+    return _delta(experiment, 0, decode_personal(experiment, frame))
 
 
 def read_deltas(
@@ -168,9 +172,7 @@ def catch_up(
 
 def personal_parameters(experiment: Experiment, frame: bytes) -> Mapping[str, Tensor]:
     """The adapter state that a camera's personal frame holds; empty where it has none, or its cluster's delta."""
-    if not frame or experiment.plan.clustered:
-        return {}
-    return decode_personal(experiment, frame)
+    return decode_personal(experiment, frame) if frame and not experiment.plan.clustered else {}
 
 
 def decode_personal(experiment: Experiment, frame: bytes) -> dict[str, Tensor]:

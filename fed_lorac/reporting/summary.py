@@ -11,7 +11,7 @@ from torch import Tensor
 from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.aggregation.delta_sum import DeltaSum, compressed, sum_states
 from fed_lorac.client.shapes import block_size_of
-from fed_lorac.client.state import GlobalModel, decode_personal, personal_delta, read_deltas
+from fed_lorac.client.state import GlobalModel, cluster_delta, decode_personal, personal_delta, read_deltas
 from fed_lorac.config import Config, LimitedDevices
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.experiment.experiment import Experiment, sees_frost
@@ -69,10 +69,10 @@ def model_state(
 
 def own_state(experiment: Experiment, frame: bytes, not_in_updates: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
     """What a camera's network has beside the merged model, as a delta of it, from the frame that it remembers."""
-    delta: Mapping[str, Tensor] = decode_personal(experiment, frame)
-    scale = 1.0
-    if not experiment.plan.clustered:
-        delta, scale = personal_delta(experiment, delta), experiment.adapter.scale
+    if experiment.plan.clustered:
+        delta, scale = cluster_delta(experiment, frame), 1.0
+    else:
+        delta, scale = personal_delta(experiment, decode_personal(experiment, frame)), experiment.adapter.scale
     sums = sum_states([(delta, 1.0)], shapes_of(experiment.base.model), scale)
     for name, total in not_in_updates.items():
         sums.setdefault(name, DeltaSum(total.shape)).add(total, -1.0)

@@ -43,18 +43,17 @@ def wasteful(experiment: Experiment, update: Update) -> str | None:
     if sent <= FAR_MORE * needed:
         return None
     highest = [experiment.adapters.index(experiment.adapter)]  # the first camera that has the adapter of this place
-    others = [(first_update(_under(experiment, other), highest), other, said) for other, said in _others(config)]
+    others = [(first_update(_under(experiment, other), highest), said) for other, said in _others(config)]
     best = min(others, key=lambda one: len(one[0].frame), default=None)
     if best is None or len(best[0].frame) * FAR_MORE > len(update.frame):
         return None
-    fewer, other, said = best
+    fewer, said = best
     full = full_messages(experiment, CodecConfig()).down.frame_bytes
     ours, theirs = (len(one.frame) for one in (update, fewer))
-    lost = _has_clusters(config) and not _has_clusters(other)
     return (
         f"What goes down is far more than {config.adapter.method} needs: an update of {config.strategy.name} weighs "
         f"{ours:,} bytes a camera, {ours / full:.1%} of full fine-tuning's in fp32. {said} and its update weighs "
-        f"{theirs:,} bytes, {theirs / full:.1%}{'; it has no change for each group of cameras' if lost else ''}."
+        f"{theirs:,} bytes, {theirs / full:.1%}."
     )
 
 
@@ -63,6 +62,7 @@ def _others(config: Config) -> Iterator[tuple[Config, str]]:
     now = config.strategy
     by_svd = 'downlink = "svd" is exact over the rounds'
     for name, options, said in (
+        (now.name, {"downlink": "state"}, f'strategy.{now.name}.downlink = "state" is exact too'),
         ("fedavg", {}, 'strategy.name = "fedavg" is exact too'),
         (now.name, _SVD, f"strategy.{now.name}.{by_svd}"),
         ("merged", _SVD, f'strategy.name = "merged" with {by_svd}'),
@@ -100,7 +100,3 @@ def first_update(experiment: Experiment, cameras: Sequence[int]) -> Update:
     dtype, share = config.codec.build("down"), config.codec.table(Topk).share
     rng, known = stream(0, "weighed"), strategy.spec.templates
     return Update(1, encode(proposal.update, dtype=dtype, base="", rng=rng, topk_share=share, templates=known))
-
-
-def _has_clusters(config: Config) -> bool:
-    return bool(STRATEGIES.load(config.strategy.name).personal_kind == "delta")

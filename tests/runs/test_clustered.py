@@ -19,10 +19,11 @@ from small_runs import rows, tiny
 from torch import Tensor
 
 from fed_lorac.aggregation.clustering import clusters, cosines, gram, nearest
-from fed_lorac.aggregation.delta_sum import DeltaSum, Sums, sum_states
+from fed_lorac.aggregation.delta_sum import DeltaSum, Sums, relative_distance, sum_states
 from fed_lorac.client.agreement import frame_spec
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import build_experiment
+from fed_lorac.models.fingerprints import shapes_of
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
 from fed_lorac.server.fleet_strategy import Update
@@ -391,10 +392,15 @@ def test_a_new_strategy_object_resumes_with_the_same_clusters_and_bytes(make: Ca
 # ---- Whole runs ----
 
 
+LINEAR = {"adapter__method": "lora-xs", "adapter__rank": 2}
+
+
+@pytest.mark.parametrize("downlink", ["svd", "state"])
 @pytest.mark.parametrize("by", ["weather", "similarity"])
-def test_a_run_that_was_interrupted_goes_on_with_the_same_clusters(tmp_path: Path, by: str):
+def test_a_run_that_was_interrupted_goes_on_with_the_same_clusters(tmp_path: Path, by: str, downlink: str):
     config = tiny(
-        **TWO, run__rounds=4, strategy__name="clustered", by=by, clusters=2,
+        **TWO, **(LINEAR if downlink == "state" else {}), downlink=downlink,
+        run__rounds=4, strategy__name="clustered", by=by, clusters=2,
         checkpoint_every=2, block_size=2, codec__down="int8", strategy__quorum=0.1,
         fleet__devices="limited", availability=0.8,
     )  # fmt: skip
@@ -403,6 +409,33 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_clusters(tmp_path: Pat
         run(config, tmp_path / "cut", Ended(3))
     run(config, tmp_path / "cut", Watch(), resume=True)
     check_equal(tmp_path / "cut", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("by", ["weather", "similarity"])
+@pytest.mark.parametrize("method", ["lora-xs", "filter-atoms", "norm-affine"])
+def test_mean_states_of_linear_adapters_say_the_clusters_deltas(tmp_path: Path, by: str, method: str):
+    """Two routes: cameras fold the deltas themselves, or turn the states that they are sent into deltas."""
+    sent, deltas = {}, {}
+    for downlink in ("dense", "state"):
+        config = tiny(
+            **TWO, run__rounds=2, strategy__name="clustered", by=by, clusters=2, downlink=downlink,
+            adapter__method=method, local__lr=0.01,
+        )  # fmt: skip
+        run(config, out := tmp_path / downlink, Watch())
+        experiment = build_experiment(config)
+        shapes = shapes_of(experiment.base.model)
+        adapter, cameras = (load_file(out / f"{name}.safetensors") for name in ("adapter", "cameras"))
+        parts = [adapter, *({k[6:]: v for k, v in cameras.items() if k.startswith(f"own-{c}.")} for c in (0, 1))]
+        deltas[downlink] = [sum_states([(part, 1.0)], shapes, 1.0) for part in parts]
+        sent[downlink] = sum(row["downlink_frame_bytes"] for row in rows(out / "rounds.jsonl"))
+    for dense, said in zip(deltas["dense"], deltas["state"], strict=True):
+        assert dense and relative_distance(said, dense) < 1e-4
+    assert sent["state"] * 3 < sent["dense"] or method == "norm-affine"
+
+
+def test_mean_states_are_for_linear_adapters():
+    with pytest.raises(ConfigError, match=r"LoraC's is not, .* Set that to .svd., or use a linear adapter"):
+        tiny(strategy__name="clustered", downlink="state")
 
 
 def test_a_run_bills_each_camera_for_its_clusters_delta(tmp_path: Path):
