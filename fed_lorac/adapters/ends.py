@@ -14,6 +14,7 @@ from fed_lorac.adapters.branched import BranchAdapter
 from fed_lorac.adapters.branches import Adapted, AdaptedConv2d, AdaptedLinear, Branch, Layer, layer_named
 from fed_lorac.adapters.targets import check_end, ends_of
 from fed_lorac.runtime.settings import setting
+from fed_lorac.seeds import torch_stream
 
 __all__ = ["Ends"]
 
@@ -65,7 +66,7 @@ class Ends(BranchAdapter):
         return replace(self, thin=tuple(name for name in names if self._is_thin(name, layer_named(base, name))))
 
     def _is_thin(self, name: str, layer: Layer) -> bool:
-        trained = self.end_branch(layer, torch.Generator()).trained.values()
+        trained = self.end_branch(layer, torch_stream(0, "size")).trained.values()
         return sum(tensor.numel() for tensor in trained) < layer.weight.numel()
 
     def ends(self, model: nn.Module) -> list[str]:

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -104,7 +104,8 @@ def test_the_delta_is_the_sum_of_the_parts_deltas() -> None:
 
 def test_an_end_belongs_to_the_first_part_that_trains_it() -> None:
     fitted = Parts((NormAffine(train_classifier=False), LoraC())).fit_to(plain())
-    assert [(p.train_first_conv, p.train_classifier) for p in cast(tuple[Ends, ...], fitted.parts)] == [
+    ends = cast(tuple[Ends, ...], fitted.parts)
+    assert [(p.train_first_conv, p.train_classifier) for p in ends] == [
         (True, False),
         (False, True),
     ]
