@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters import branches
 from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.bases import Bases
 from fed_lorac.adapters.branched import BranchAdapter
 from fed_lorac.adapters.branches import Adapted, Branch, adapted_layers
 from fed_lorac.adapters.conv_adapter import ConvAdapter
@@ -73,6 +74,11 @@ class Parts(Adapter):
         return any(part.draws_anew for part in self.parts)
 
     @property
+    def finds_bases(self) -> bool:
+        """Some part does."""
+        return any(part.finds_bases for part in self.parts)
+
+    @property
     def has_factors(self) -> bool:  # type: ignore[override]
         """Some part has, and no other's state is to be turned into a delta."""
         return self.state_is_delta and any(part.has_factors for part in self.parts)
@@ -122,6 +128,19 @@ class Parts(Adapter):
 
     def _of_parts(self, change: Callable[[BranchAdapter], Adapter]) -> Self:
         return replace(self, parts=tuple(cast(BranchAdapter, change(part)) for part in self.parts))
+
+    def gradients_wanted(self, base: nn.Module) -> tuple[str, ...]:
+        """Of all parts."""
+        return tuple(name for part in self.parts for name in part.gradients_wanted(base))
+
+    def bases_of(self, gradients: State) -> Mapping[str, Bases]:
+        """Of the part that finds some."""
+        finds = next((part for part in self.parts if part.finds_bases), None)
+        return finds.bases_of(gradients) if finds else {}
+
+    def with_bases(self, found: Mapping[str, Bases]) -> Self:
+        """Of its parts' such forms."""
+        return self._of_parts(lambda part: part.with_bases(found))
 
     def relative_to_init(self) -> Self:
         """Of its parts' such forms."""

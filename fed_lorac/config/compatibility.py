@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     AnyStrategy: TypeAlias = Strategy | SilentStrategy
 
-__all__ = ["contradictions", "fixed_basis"]
+__all__ = ["contradictions", "finds_bases", "fixed_basis"]
 
 
 def contradictions(config: "Config") -> Iterator[str]:
@@ -53,6 +53,11 @@ def fixed_basis(config: "Config") -> bool:
         return True
     anew = _adapter(config).draws_anew and strategy.update_kind != "factors"
     return not (strategy.rotates or anew)
+
+
+def finds_bases(config: "Config") -> bool:
+    """Whether the server finds what adapters stand between, in a first round of its own."""
+    return _adapter(config).finds_bases
 
 
 def _adapter(config: "Config") -> "Adapter":
@@ -162,8 +167,25 @@ def _method(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> It
             'Layers are chosen by the server, of what cameras send; got adapter.layers = "auto" with strategy.name = '
             f"{toml(config.strategy.name)}, where they send nothing. Name the layers, or choose another strategy."
         )
+    elif _adapter(config).finds_bases and (why := _why_not_found(config, strategy)):
+        yield (
+            "Bases are found by the server in a first round, of the gradients that cameras send, once; got bases = "
+            f'"gradient" with {why}. Set bases = "weight", or choose otherwise there.'
+        )
     elif why := strategy.refuses_ranks(adapter, config.adapter.ranks if adapter.has_rank else ()):
         yield f"{why} {got} and adapter.rank = {toml(config.adapter.rank)}."
+
+
+def _why_not_found(config: "Config", strategy: "AnyStrategy") -> str:
+    """Why no bases can be found here; "" where they can."""
+    name = f"strategy.name = {toml(config.strategy.name)}"
+    if config.adapter.chooses:
+        return 'adapter.layers = "auto", which has that round'
+    if not strategy.sends:
+        return f"{name}, where they send nothing"
+    if strategy.forward_only:
+        return f"{name}, where they take none"
+    return f"{name}, which draws bases anew each round" if strategy.rotates else ""
 
 
 def _forward_only(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
