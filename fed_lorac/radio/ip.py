@@ -1,7 +1,9 @@
 """Links that carry IP: a session a message, packets with headers and acknowledgements, and a tail. Knows packets,
 rates and watts; not what makes up a header, which stands where each link's numbers are.
 
-    transmit_s = repetitions (n + packets header + session up) 8 / rate up / (1 - loss), and the same down
+    transmit_s = repetitions (again (n + packets header) + session up) 8 / rate up, and the same down
+    again      = (1 - loss^attempts) / (1 - loss), the mean transmissions of a packet of at most so many; 1 / (1 - loss)
+    arrives    = (1 - loss^attempts)^packets; 1 where a packet goes until it has come
     E          = P_transmit transmit_s + P_receive (receive_s + session_s + packets packet_s) + P_tail tail_s
 
 the form of 3GPP TR 45.820, section 5.4, and of Sorensen et al. 2021, arXiv 2106.13286. What comes back of a message up
@@ -36,6 +38,9 @@ class IpLink(Link):
     tail_s: float = setting(0.0, "seconds that the radio stays on after a message", least=0)
     rate_share: float = setting(1.0, "share of the peak rates that the camera gets", above=0, most=1)
     loss: float = setting(0.0, "share of packets that are lost, and sent again", least=0, most=0.9)
+    attempts: int = setting(
+        0, "most transmissions of a packet, after which the message is lost; 0: until it has come", least=0, most=32
+    )
     transmit_w: float = setting(0.0, "watts while it transmits", least=0)
     receive_w: float = setting(0.0, "watts while it receives", least=0)
     tail_w: float = setting(0.0, "watts in the tail", least=0)
@@ -82,7 +87,8 @@ class IpLink(Link):
     def _crossing(self, packets: int, up: int, down: int) -> Crossing:
         if not packets:
             return Crossing()
-        again = 1 / (1 - self.loss)
+        comes = 1 - self.loss**self.attempts if self.attempts else 1.0
+        again = comes / (1 - self.loss)
         sent, heard = again * up + self.session_up_bytes, again * down + self.session_down_bytes
         transmit_s = self._air_s(sent, self.uplink_kbit_s)
         station_s = self._air_s(heard, self.downlink_kbit_s)
@@ -96,6 +102,7 @@ class IpLink(Link):
             busy_s=transmit_s + receive_s,
             station_s=station_s,
             energy_j=transmit_s * self.transmit_w + receive_s * self.receive_w + self.tail_s * self.tail_w,
+            arrives=comes**packets,
         )
 
     def _air_s(self, n_bytes: float, kbit_s: float) -> float:

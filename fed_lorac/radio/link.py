@@ -101,6 +101,11 @@ class Link:
             )
 
     @property
+    def loses(self) -> bool:
+        """Whether a message may be lost."""
+        return self.up(1).arrives < 1 or self.down(1).arrives < 1
+
+    @property
     def multicasts(self) -> bool:
         """Whether an update goes down once for all cameras."""
         return self.downlink == "multicast"

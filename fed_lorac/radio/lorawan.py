@@ -1,9 +1,11 @@
 """LoRaWAN: messages as fragments, in a region's data rates. Knows time on air and classes; not cameras.
 
 - Up, a message is cut into packets of the data rate's largest payload. Each goes `repetitions` times, or, `confirmed`,
-  until its acknowledgement has come: 1 / (1 - loss)^2 times on average, as both must get through.
+  until its acknowledgement has come: 1 / s times on average with s = (1 - loss)^2, as both must get through; of at most
+  n `attempts` (1 - (1 - s)^n) / s times. The packet is there with probability 1 - loss^n: n times none came.
 - Down in class A, the server may speak only in the two windows after a packet of the camera's, so each fragment costs
-  an empty packet up. The camera's own fragments do not serve: an update is there only when all have replied.
+  an empty packet up. The camera's own fragments do not serve: an update is there only when all have replied. Of at most
+  n attempts one is heard with probability 1 - (1 - s)^n, in class C, where nothing is asked, 1 - loss^n.
 - Down in class C, the receiver is always on, in the second window's data rate, and the server speaks when it likes.
 - Between two packets a camera of class A waits until its second window has passed, two seconds. Class C does not, and
   what its receiver takes is in `standing_w`, not in a message's energy.
@@ -47,6 +49,12 @@ class LoraWan(Link):
     confirmed: bool = setting(False, "whether each packet up is acknowledged, and sent again until it is")
     repetitions: int = setting(1, "how many times each unconfirmed packet is sent", least=1, most=15)
     loss: float = setting(0.0, "share of packets that are lost, either way", least=0, most=0.9)
+    attempts: int = setting(
+        0,
+        "most transmissions of a packet that goes until it has come: confirmed up, and down; 0: without end",
+        least=0,
+        most=15,
+    )
     fragment_bytes: int = setting(
         3, "bytes of each fragment that number it; 3: LoRa Alliance TS004; 0: the frame counter", least=0, most=8
     )
@@ -128,10 +136,12 @@ class LoraWan(Link):
         """Fragments up, each with what it waits for: its acknowledgement, or two windows that stay empty."""
         rate, cut = self._up, list(fragments(n_bytes, self._most(self._up), self.fragment_bytes))
         packets, sent = sum(count for count, _ in cut), n_bytes and sum(count * size for count, size in cut)
-        times = 1 / (1 - self.loss) ** 2 if self.confirmed else self.repetitions
+        answered = self._comes((1 - self.loss) ** 2)
+        times = answered / (1 - self.loss) ** 2 if self.confirmed else self.repetitions
+        arrives = self._comes(1 - self.loss) if self.confirmed else 1 - self.loss**self.repetitions
         transmit_s = times * sum(count * rate.time_on_air_s(PACKET_BYTES + size) for count, size in cut)
-        heard = packets if self.confirmed else 0
-        acknowledged = heard / (1 - self.loss)  # so many acknowledgements are sent for one that comes through
+        heard = answered * packets if self.confirmed else 0
+        acknowledged = heard / (1 - self.loss)  # so many acknowledgements are sent for those that come through
         return self._crossing(
             packets=packets,
             sent=times * (sent + PACKET_BYTES * packets) + EMPTY_PACKET_BYTES * acknowledged,
@@ -140,24 +150,31 @@ class LoraWan(Link):
             heard=heard,
             missed=times * packets - heard,
             station_s=acknowledged * self._first.time_on_air_s(EMPTY_PACKET_BYTES),
-            arrives=1.0 if self.confirmed else (1 - self.loss**self.repetitions) ** packets,
+            arrives=arrives**packets,
         )
+
+    def _comes(self, each: float) -> float:
+        """Probability that one of the `attempts` succeeds, each by itself with this one."""
+        return 1 - (1 - each) ** self.attempts if self.attempts else 1.0
 
     def down(self, n_bytes: int) -> Crossing:
         """Fragments down, in class A each after an empty packet up; what is lost, either way, goes again."""
         rate, cut = self._down, list(fragments(n_bytes, self._most(self._down), self.fragment_bytes))
         packets, carried = sum(count for count, _ in cut), n_bytes and sum(count * size for count, size in cut)
         heard_s = sum(count * rate.time_on_air_s(PACKET_BYTES + size) for count, size in cut)
-        again = 1 / (1 - self.loss)  # so many are sent for one that comes through
-        asks = again**2 * packets if self.device_class == "A" else 0.0
+        asked = self.device_class == "A"
+        comes = self._comes((1 - self.loss) ** 2 if asked else 1 - self.loss)
+        again = comes / (1 - self.loss)  # so many are sent for those that come through
+        asks = again / (1 - self.loss) * packets if asked else 0.0
         return self._crossing(
             packets=packets,
             sent=again * (carried + PACKET_BYTES * packets) + asks * EMPTY_PACKET_BYTES,
             transmit_s=asks * self._up.time_on_air_s(EMPTY_PACKET_BYTES),
-            heard_s=heard_s,
-            heard=packets if asks else 0,
-            missed=max(0.0, asks - packets),
+            heard_s=comes * heard_s,
+            heard=comes * packets if asked else 0,
+            missed=max(0.0, asks - comes * packets),
             station_s=again * heard_s,
+            arrives=comes**packets,
         )
 
     def multicast(self, n_bytes: int) -> Crossing:

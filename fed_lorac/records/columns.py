@@ -11,6 +11,7 @@ __all__ = [
     "CHOOSING_ROUND_COLUMNS",
     "GUESSING_CAMERA_COLUMNS",
     "GUESSING_ROUND_COLUMNS",
+    "LOSING_ROUND_COLUMNS",
     "MULTICAST_ROUND_COLUMNS",
     "NUMBER",
     "ROUND_COLUMNS",
@@ -169,17 +170,25 @@ MULTICAST_ROUND_COLUMNS: dict[str, Kind] = {
 what goes down where each camera has a copy of its own."""
 
 
+LOSING_ROUND_COLUMNS: dict[str, Kind] = {
+    "updates_lost": INTEGER,
+}
+"""What a round's row has besides, where a link loses messages: how many cameras lost what went down after training.
+Lost replies, and lost messages that ask for one, are among `reasons`."""
+
+
 def columns_of(
-    *, guesses: bool, chooses: bool = False, together: bool = False, multicasts: bool = False
+    *, guesses: bool, chooses: bool = False, together: bool = False, multicasts: bool = False, loses: bool = False
 ) -> tuple[dict[str, Kind], dict[str, Kind]]:
     """The columns of rounds and of cameras, in a run whose cameras have all labels, or (`guesses`) do not, whose
     layers the server `chooses`, or not, whose cameras hear updates `together`, or each alone, and some of whose links
-    have multicast (`multicasts`), or none."""
+    have multicast (`multicasts`) or lose messages (`loses`), or none."""
     of_rounds = (
         ROUND_COLUMNS
         | (GUESSING_ROUND_COLUMNS if guesses else {})
         | (CHOOSING_ROUND_COLUMNS if chooses else {})
         | (TOGETHER_ROUND_COLUMNS if together else {})
         | (MULTICAST_ROUND_COLUMNS if multicasts else {})
+        | (LOSING_ROUND_COLUMNS if loses else {})
     )
     return of_rounds, CAMERA_COLUMNS | (GUESSING_CAMERA_COLUMNS if guesses else {})

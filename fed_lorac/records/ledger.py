@@ -128,8 +128,8 @@ class Ledger:
 
     Opening a folder that has them already goes on after their last whole row; a torn last line is cut off. Rows have
     columns besides where the run's cameras learn from images without labels (`guesses`), where its server chooses the
-    layers (`chooses`), where most cameras hear updates together (`together`), and where some hear them by multicast
-    (`multicasts`).
+    layers (`chooses`), where most cameras hear updates together (`together`), where some hear them by multicast
+    (`multicasts`), and where links lose messages (`loses`).
     """
 
     def __init__(
@@ -140,14 +140,17 @@ class Ledger:
         chooses: bool = False,
         together: bool = False,
         multicasts: bool = False,
+        loses: bool = False,
     ) -> None:
         folder, self.guesses, self.chooses, self.together = Path(folder), guesses, chooses, together
-        self.multicasts = multicasts
+        self.multicasts, self.loses = multicasts, loses
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as cause:
             raise RunError(f"A run needs a folder; {folder}: {cause.strerror}. Choose another with --out.") from None
-        of_rounds, of_cameras = columns_of(guesses=guesses, chooses=chooses, together=together, multicasts=multicasts)
+        of_rounds, of_cameras = columns_of(
+            guesses=guesses, chooses=chooses, together=together, multicasts=multicasts, loses=loses
+        )
         self._rounds = _File(folder / ROUNDS_FILE, of_rounds)
         self._cameras = _File(folder / CAMERAS_FILE, of_cameras)
 

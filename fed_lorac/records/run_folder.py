@@ -80,6 +80,7 @@ class RunFolder:
                 chooses=config.adapter.chooses,
                 together=_hears_together(config),
                 multicasts=config.fleet.multicasts,
+                loses=config.fleet.loses,
             )
             folder = cls(path, ledger, Checkpoints(path), lock, resume)
             try:

@@ -114,20 +114,23 @@ def planned(methods: Iterable[MethodSizes], links: Sequence[Link], terms: Terms)
 class _Down:
     """An update's way down: as the mean camera has it, and of what is sent, which part is for all and which for each.
 
-    `once`: by multicast, nothing otherwise; `each`: the mean of what each camera is sent alone.
+    `once`: by multicast, nothing otherwise; `each`: the mean of what each camera is sent alone. `arrives`: the
+    probability that a camera has the update in the end.
     """
 
     once: Crossing
     each: Crossing
     repaired: float
+    arrives: float
 
     @classmethod
     def on(cls, link: Link, n_bytes: int) -> "_Down":
         """On a link, as its `downlink` says."""
         if not link.multicasts:
-            return cls(Crossing(), crossed(link, n_bytes, up=False), 0.0)
-        share = link.repaired(n_bytes)
-        return cls(heard(link, n_bytes), _share_of(heard(link, n_bytes, again=True), share), share)
+            alone = crossed(link, n_bytes, up=False)
+            return cls(Crossing(), alone, 0.0, alone.arrives)
+        share, repair = link.repaired(n_bytes), heard(link, n_bytes, again=True)
+        return cls(heard(link, n_bytes), _share_of(repair, share), share, 1 - share * (1 - repair.arrives))
 
 
 def _share_of(crossing: Crossing, share: float) -> Crossing:
@@ -164,7 +167,7 @@ def _row(sizes: MethodSizes, link: Link, terms: Terms) -> Planned:
         battery_days=terms.battery.days(daily_j),
         cost_year=terms.updates_week * _YEAR_WEEKS * terms.price_per_mb * fleet_on_air / 1e6,
         possible=not impossible,
-        problems=(*impossible, *_to_know(terms, up, terms.battery.days(daily_j))),
+        problems=(*impossible, *_to_know(terms, up.arrives, way.arrives, terms.battery.days(daily_j))),
     )
 
 
@@ -189,9 +192,11 @@ def _impossible(link: Link, terms: Terms, takes_s: float, air_share: float, for_
         )
 
 
-def _to_know(terms: Terms, up: Crossing, battery_days: float) -> Iterator[str]:
-    """What a plan has to reckon with besides."""
-    if up.arrives < 0.99:
-        yield f"a reply arrives whole with probability {up.arrives:.2g}: confirm packets, or repeat them."
+def _to_know(terms: Terms, up: float, down: float, battery_days: float) -> Iterator[str]:
+    """What a plan has to reckon with besides; `up` and `down`: probabilities that a message arrives."""
+    if up < 0.99:
+        yield f"a reply arrives whole with probability {up:.2g}: confirm packets, or repeat them."
+    if down < 0.99:
+        yield f"an update arrives whole with probability {down:.2g}: allow more attempts."
     if battery_days < 7 / terms.updates_week:
         yield f"a full battery is empty after {battery_days:.1f} days, before the next update."

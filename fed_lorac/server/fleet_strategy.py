@@ -24,6 +24,7 @@ from fed_lorac.server.replies import Reply, RoundReport, mean_metrics
 from fed_lorac.server.rules import FleetRules
 from fed_lorac.server.some_measured import SomeMeasured
 from fed_lorac.server.strategy import Notes
+from fed_lorac.server.unheard import heard_alone
 from fed_lorac.wire.billing import MessageSize, frame_record, is_billed, message_bytes
 from fed_lorac.wire.frame import inspect
 from fed_lorac.wire.updates import PERSONAL_KEY, update_key, whole_model_key
@@ -290,6 +291,8 @@ class FleetStrategy(SomeMeasured, FlowerStrategy):
             for camera, message_down in messages_down.items():
                 if message_down.updates == 1:
                     report.bring(camera, self.rules.link(camera), message_down.personal, message_down.size)
+        if self.rules.losses:
+            messages_down = heard_alone(self.rules.losses, report, self.rules.link, messages_down, message_type)
         return [
             Message(message_down.content, dst_node_id=nodes[camera], message_type=message_type)
             for camera, message_down in messages_down.items()

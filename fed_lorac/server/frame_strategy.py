@@ -33,6 +33,7 @@ from fed_lorac.server.strategy import (
     Shapes,
     Strategy,
 )
+from fed_lorac.server.unheard import lost_on_the_way
 from fed_lorac.wire.billing import MessageSize
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.refusals import RefusedFrameError
@@ -182,10 +183,12 @@ class FrameStrategy(FleetStrategy):
     def _collector(self, template: Callable[[int], Shapes]) -> ReplyCollector:
         """What judges the round's replies, whose frames have each camera's template."""
         base, drawn = global_fingerprint(self.spec.base, self.folded_round), [r.camera for r in self.report.replies]
-        return ReplyCollector(self.roster, drawn, base, template, self._judged, self.spec.templates)
+        known, deaf = self.spec.templates, self.report.not_asked
+        return ReplyCollector(self.roster, drawn, base, template, self._judged, known, deaf)
 
     def _judged(self, reply: Reply) -> Reply:
-        return self.rules.judge(reply, self.report.down.get(reply.camera, MessageSize()))
+        found = self.rules.judge(reply, self.report.down.get(reply.camera, MessageSize()))
+        return lost_on_the_way(self.rules.losses, self.report.round, found) if self.rules.losses else found
 
     def _propose(self, server: ServerState, states: Iterator[tuple[int, State, int]]) -> Proposal | None:
         """What the strategy would do with these cameras' states; None where there is not one."""

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from fed_lorac.errors import last_line
 from fed_lorac.server.audience import ToldAlike
 from fed_lorac.wire.billing import MessageSize, message_bytes, read_frame, read_observed, without_observed
 from fed_lorac.wire.frame import decode, inspect
-from fed_lorac.wire.refusals import DROPPED_OUT, RefusedFrameError
+from fed_lorac.wire.refusals import DROPPED_OUT, NOT_ASKED, RefusedFrameError
 from fed_lorac.wire.template import Template
 
 __all__ = ["Reply", "ReplyCollector", "RoundReport", "mean_metrics", "read_metrics", "train_metrics", "weighted_mean"]
@@ -55,7 +55,8 @@ class RoundReport:
     copies weigh.
 
     `listed`: the cameras that have a row of their own; None: all. The others were told as `told` says. `layers`: those
-    that the server has chosen in this round; `needed_bytes`: what a frame's payload takes from then on.
+    that the server has chosen in this round; `needed_bytes`: what a frame's payload takes from then on. `not_asked`:
+    who lost the message that asks it to train; `updates_lost`: how many lost what they were told after that.
     """
 
     round: int
@@ -67,6 +68,8 @@ class RoundReport:
     fresh_for: dict[int, MessageSize] = field(default_factory=dict)
     listed: Sequence[int] | None = None
     told: list[ToldAlike] = field(default_factory=list)
+    not_asked: set[int] = field(default_factory=set)
+    updates_lost: int = 0
     skipped: bool = False
     aggregation_error: float = math.nan
     layers: tuple[str, ...] = ()
@@ -117,6 +120,7 @@ class ReplyCollector:
         template: camera -> name -> shape of every tensor of its frame.
         judge: has the last word on a reply that came, and may leave it out.
         templates: what frames without names may be of.
+        not_asked: those of them that the message to was lost: nothing comes of them.
     """
 
     def __init__(
@@ -127,15 +131,18 @@ class ReplyCollector:
         template: Callable[[int], Mapping[str, Sequence[int]]],
         judge: Callable[[Reply], Reply] = lambda reply: reply,
         templates: Sequence[Template] = (),
+        not_asked: Collection[int] = (),
     ) -> None:
         self._roster, self._base, self._template, self._templates = roster, base, template, templates
         self.verdicts = {camera: Reply(camera) for camera in drawn}
+        self.verdicts.update((camera, Reply(camera, reason=NOT_ASKED)) for camera in not_asked)
+        self._not_asked = not_asked
         self._heard: set[int] = set()
         self._judge = judge
 
     def states(self, replies: Iterable[Message]) -> Iterator[tuple[int, State, int]]:
         """(camera, state, examples) of each reply that counts; `verdicts` is complete when this has ended."""
-        waiting: dict[int, State | None] = {}
+        waiting: dict[int, State | None] = dict.fromkeys(self._not_asked)
         due = iter(self.verdicts)
         camera = next(due, None)
         for message in replies:

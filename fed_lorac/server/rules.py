@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fed_lorac.server.audience import Audience
 from fed_lorac.server.replies import Reply
+from fed_lorac.server.unheard import LosesMessages
 from fed_lorac.wire.billing import MessageSize
 
 __all__ = ["FleetRules"]
@@ -23,6 +24,7 @@ class FleetRules:
         judge: (a reply, the size of what its camera was asked with) -> the reply as it counts, the late ones left out.
         audience: those who are neither asked nor `measured` hear updates as this, without a message of their own; their
             nodes must be told so. None: every camera has its message.
+        losses: which messages the radio loses; they are billed all the same. None: none.
     """
 
     quorum: int = 1
@@ -33,3 +35,4 @@ class FleetRules:
     judge: Callable[[Reply, MessageSize], Reply] = lambda reply, asked: reply
     audience: Audience | None = None
     measured: Collection[int] = ()
+    losses: LosesMessages | None = None

@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, Message, MessageType
 from fed_lorac.server.audience import Audience, Hearers, ToldAlike
 from fed_lorac.server.replies import RoundReport
 from fed_lorac.server.rules import FleetRules
+from fed_lorac.server.unheard import heard_together
 
 __all__ = ["SomeMeasured"]
 
@@ -50,6 +51,8 @@ class SomeMeasured:
         for hearers in audience.tell(self.latest, away, report.listed):
             alike = self.told(hearers, config)
             report.told.append(alike)
+            if self.rules.losses:
+                heard_together(self.rules.losses, report, audience, alike, hearers.heard)
             report.caught_up[alike.updates] += alike.count
             if alike.fresh:
                 report.fresh[alike.link, None, alike.size] += alike.count

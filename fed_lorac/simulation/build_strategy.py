@@ -18,6 +18,7 @@ from fed_lorac.experiment.adapters import candidates, on_layers
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet.clock import Clock
 from fed_lorac.fleet.fleet import Fleet
+from fed_lorac.fleet.losses import Losses
 from fed_lorac.runtime.spelling import toml
 from fed_lorac.seeds import stream
 from fed_lorac.server.audience import Audience
@@ -54,6 +55,7 @@ def strategy_of(
         draw=fleet.drawn,
         away=fleet.away,
         link=_links(fleet),
+        losses=Losses(fleet) if any(link.loses for link in fleet.links.values()) else None,
     )
     sampled = fleet.overlapping and len(experiment.measured) < len(fleet.cameras)
     if together and sampled and not (strategy.sends and strategy.personal_kind):

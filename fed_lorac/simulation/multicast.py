@@ -1,8 +1,8 @@
 """A round's update where one transmission brings it to all cameras of a link: what each hears, who asks for it again,
 and what is billed. Knows reports, links and full fine-tuning's messages; not rows.
 
-A camera asks again with the probability `Link.repaired`. Whether it does is drawn from the round's stream "repair", and
-with the same draw for full fine-tuning's frame, which may lose a packet where a shorter one does not.
+Who asks again is drawn (`Losses.asks_again`), with the same draw for full fine-tuning's frame, which may lose a packet
+where a shorter one does not.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fed_lorac.fleet.fleet import Camera, Fleet
+from fed_lorac.fleet.losses import Losses
 from fed_lorac.radio.link import Crossing, Link, crossed, heard
-from fed_lorac.seeds import stream
 from fed_lorac.server.audience import ToldAlike
 from fed_lorac.server.replies import RoundReport
 from fed_lorac.wire.billing import FullMessages, MessageSize, Reference
@@ -34,9 +34,10 @@ class Multicast:
     def _links(self) -> Mapping[str, Link]:
         return {name: link for name, link in self.fleet.links.items() if link.multicasts}
 
-    @cached_property
-    def _draws(self) -> NDArray[np.float64]:
-        return stream(self.fleet.seed, "repair", self.report.round).random(len(self.fleet.cameras))
+    def _asking(self, link: str, cameras: NDArray[np.int64], n_bytes: int) -> int:
+        """How many of these ask again."""
+        asks = Losses(self.fleet).asks_again(self.report.round, link, cameras, n_bytes)
+        return int(np.count_nonzero(asks))
 
     def _hears(self, camera: Camera) -> bool:
         return camera.id in self.report.fresh_for and camera.link in self._links
@@ -49,10 +50,8 @@ class Multicast:
         over, size = self._links[camera.link], self.report.fresh_for[camera.id].frame_bytes
         size = size if n_bytes is None else n_bytes
         found = heard(over, size)
-        return found + heard(over, size, again=True) if self._asks(camera.id, over, size) else found
-
-    def _asks(self, camera: int, over: Link, n_bytes: int) -> bool:
-        return bool(self._draws[camera] < over.repaired(n_bytes))
+        asks = self._asking(camera.link, np.array([camera.id]), size)
+        return found + heard(over, size, again=True) if asks else found
 
     def down(self, camera: Camera) -> Crossing | None:
         """All that a camera hears in the round."""
@@ -73,13 +72,10 @@ class Multicast:
         own; None where not by multicast."""
         if not (alike.fresh and alike.link in self._links):
             return None
-        over, asking = self._links[alike.link], self._asking(alike, n_bytes)
+        over, asking = self._links[alike.link], self._asking(alike.link, alike.cameras, n_bytes)
         one, again = heard(over, n_bytes), heard(over, n_bytes, again=True)
         on_air = alike.count * one.bytes_on_air + asking * again.bytes_on_air
         return on_air, alike.count * one.energy_j + asking * again.energy_j
-
-    def _asking(self, alike: ToldAlike, n_bytes: int) -> int:
-        return int(np.count_nonzero(self._draws[alike.cameras] < self._links[alike.link].repaired(n_bytes)))
 
     @property
     def repeated_on_air(self) -> int:
@@ -114,23 +110,21 @@ class Multicast:
         return sum(count for _, count in on) - len({link for link, _ in on})
 
     def _repairs(self, update: MessageSize | None) -> Iterator[MessageSize]:
-        """Each copy to one that asks again; `update`: of this in the place of the round's own."""
-        for camera, own in self.report.fresh_for.items():
-            size, link = update or own, self.fleet.cameras[camera].link
-            if link in self._links and self._asks(camera, self._links[link], size.frame_bytes):
-                yield size
-        for alike in self.report.told:
-            if alike.fresh and alike.link in self._links:
-                size = update or alike.size
-                yield size.times(self._asking(alike, size.frame_bytes))
+        """What copies weigh to those that ask again; `update`: of this in the place of the round's own."""
+        for link, cameras, own in self._listeners():
+            size = update or own
+            yield size.times(self._asking(link, cameras, size.frame_bytes))
 
     @property
     def _repaired(self) -> int:
         """How many cameras ask again for this method's update."""
-        alone = sum(
-            camera.link in self._links
-            and self._asks(camera.id, self._links[camera.link], self.report.fresh_for[camera.id].frame_bytes)
-            for camera in (self.fleet.cameras[k] for k in self.report.fresh_for)
-        )
-        together = (one for one in self.report.told if one.fresh and one.link in self._links)
-        return alone + sum(self._asking(one, one.size.frame_bytes) for one in together)
+        return sum(self._asking(link, cameras, own.frame_bytes) for link, cameras, own in self._listeners())
+
+    def _listeners(self) -> Iterator[tuple[str, NDArray[np.int64], MessageSize]]:
+        """Cameras that hear the update by multicast, with their link, and what it weighs."""
+        for camera, size in self.report.fresh_for.items():
+            if (link := self.fleet.cameras[camera].link) in self._links:
+                yield link, np.array([camera]), size
+        for alike in self.report.told:
+            if alike.fresh and alike.link in self._links:
+                yield alike.link, alike.cameras, alike.size

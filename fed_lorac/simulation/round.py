@@ -17,7 +17,7 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.server.fleet_strategy import FleetStrategy
 from fed_lorac.server.replies import Reply
 from fed_lorac.wire.billing import MessageSize
-from fed_lorac.wire.refusals import DROPPED_OUT
+from fed_lorac.wire.refusals import DROPPED_OUT, LOST, NOT_ASKED
 
 __all__ = [
     "check_anyone_trained",
@@ -28,7 +28,7 @@ __all__ = [
     "run_round",
 ]
 
-NO_FAULTS = (DROPPED_OUT, "no reply", "late")
+NO_FAULTS = (DROPPED_OUT, LOST, NOT_ASKED, "no reply", "late")
 """Reasons why a reply does not count that a fleet's radio explains."""
 
 _REGISTRATION_S = 30.0

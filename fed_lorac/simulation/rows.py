@@ -154,6 +154,7 @@ def write_rows(
         seconds=seconds,
         **(_guesses_in_round(report) if ledger.guesses else {}),
         **(_chosen_in_round(report) if ledger.chooses else {}),
+        **({"updates_lost": report.updates_lost} if ledger.loses else {}),
         **({"cameras_told_together": sum(alike.count for alike in report.told)} if ledger.together else {}),
     )
 

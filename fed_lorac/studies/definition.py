@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fed_lorac.config import Config, load_config
@@ -50,7 +50,7 @@ class Trial:
     @property
     def place(self) -> str:
         """The arm and the point of the grid: what is tuned by itself."""
-        return ", ".join([self.arm, *(f"{key}={value}" for key, value in self.point.items())])
+        return _place(self.arm, self.point)
 
     @property
     def digest(self) -> str:
@@ -69,6 +69,10 @@ class Trial:
         words = [self.arm, *(f"{key.rpartition('.')[2]}-{value}" for key, value in settings.items())]
         slug = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(words)).strip("-.")[:80]
         return f"{slug}-seed{self.seed}-{self.digest}"
+
+
+def _place(arm: str, point: Mapping[str, object]) -> str:
+    return ", ".join([arm, *(f"{key}={value}" for key, value in point.items())])
 
 
 Best = Mapping[str, Mapping[str, object]]
@@ -115,12 +119,12 @@ class Study:
         """The runs that choose, for each arm and point of the grid, among the values of `tuning`; none without it."""
         if self.tuning is None:
             return []
-        base = load_config(self.config, {**self.settings, **self.tuning.settings})
+        common = self._common(self.tuning.settings)
         return [
             trial
             for arm in self.arms
             for tuned in self.tuning.points()
-            for trial in self._of_arm(base, arm, self.tuning.seed, lambda place, tuned=tuned: tuned)  # type: ignore[misc]
+            for trial in self._of_arm(common, arm, self.tuning.seed, lambda place, tuned=tuned: tuned)  # type: ignore[misc]
         ]
 
     def trials(self, best: Best | None = None) -> list[Trial]:
@@ -128,12 +132,12 @@ class Study:
 
         `best`: what tuning chose. A place that it could choose nothing for has no runs.
         """
-        base, chosen = load_config(self.config, self.settings), (best or {}).get
+        common, chosen = self._common({}), (best or {}).get
         found = [
             trial
             for seed in self.seeds
             for arm in self.arms
-            for trial in self._of_arm(base, arm, seed, chosen if self.tuning else lambda place: {})
+            for trial in self._of_arm(common, arm, seed, chosen if self.tuning else lambda place: {})
         ]
         first = dict[str, Trial]()
         for trial in found:
@@ -145,18 +149,31 @@ class Study:
             first[trial.digest] = trial
         return found
 
+    def _common(self, more: Mapping[str, object]) -> tuple[str | Path | Config, Mapping[str, object]]:
+        """The config that all arms build on: with the study's settings, and whose tables of a choice are gone where an
+        arm chooses otherwise. Where those settings hold with an arm's alone, they are still to be put on top of it."""
+        settings = {**self.settings, **more}
+        try:
+            return load_config(self.config, settings), {}
+        except ConfigError:
+            return self.config, settings
+
     def _of_arm(
-        self, base: Config, arm: Arm, seed: int, tuned_of: Callable[[str], Mapping[str, object] | None]
+        self,
+        common: tuple[str | Path | Config, Mapping[str, object]],
+        arm: Arm,
+        seed: int,
+        tuned_of: Callable[[str], Mapping[str, object] | None],
     ) -> Iterator[Trial]:
+        base, settings = common
         for point in points({**self.grid, **arm.grid}):
-            trial = Trial(arm.name, seed, point, base)
-            tuned = tuned_of(trial.place)
+            tuned = tuned_of(place := _place(arm.name, point))
             if tuned is None:
                 continue
             try:
-                config = load_config(base, {**arm.settings, **point, **tuned, "run.seed": seed})
+                config = load_config(base, {**settings, **arm.settings, **point, **tuned, "run.seed": seed})
             except ConfigError as error:
                 raise ConfigError(
-                    f"Each run of a study needs a config that holds; that of {trial.place!r}: {error}"
+                    f"Each run of a study needs a config that holds; that of {place!r}: {error}"
                 ) from None
-            yield replace(trial, config=config, tuned=tuned)
+            yield Trial(arm.name, seed, point, config, tuned)

@@ -4,9 +4,11 @@ from typing import Literal
 
 from fed_lorac.errors import FrameError
 
-__all__ = ["DROPPED_OUT", "Reason", "RefusedFrameError", "malformed"]
+__all__ = ["DROPPED_OUT", "LOST", "NOT_ASKED", "Reason", "RefusedFrameError", "malformed"]
 
 DROPPED_OUT = "dropped out"
+LOST = "the reply was lost on the air"
+NOT_ASKED = "the message to it was lost on the air"
 """The reason in the Flower `Error` that stands for a reply which is lost by design (`fleet.limited.dropout`)."""
 
 Reason = Literal[

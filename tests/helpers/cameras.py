@@ -15,6 +15,7 @@ from fed_lorac.grid.in_process import in_process
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.rules import FleetRules
 from fed_lorac.server.strategy import DownlinkCodec, FrameSpec, Shapes, Strategy
+from fed_lorac.server.unheard import LosesMessages
 from fed_lorac.wire.billing import frame_record
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import global_fingerprint
@@ -81,6 +82,7 @@ def served(
     draw: Callable[[int], Sequence[int]] | None = None,
     weather_of: Callable[[int], int] | None = None,
     link: Callable[[int], str] = lambda camera: "",
+    losses: LosesMessages | None = None,
     **own: Any,
 ) -> FrameStrategy:
     """A strategy of this kind with settings of its `own`, over frames of these cameras."""
@@ -89,7 +91,7 @@ def served(
         FrameSpec(BASE, shapes, template, scale, template_of=template_of),
         codec=DownlinkCodec(dtype),
         seed=seed,
-        rules=FleetRules(quorum=quorum, roster=roster(cameras), draw=draw, link=link),
+        rules=FleetRules(quorum=quorum, roster=roster(cameras), draw=draw, link=link, losses=losses),
         weather_of=weather_of,
     )
 

@@ -28,7 +28,7 @@ TINY_CAMERAS = [
 ]
 
 needs_loralib = pytest.mark.skipif(
-    find_spec("loralib") is None, reason='the plain arm needs loralib: pip install -e ".[benchmark]"'
+    find_spec("loralib") is None, reason='the plain arms need loralib: pip install -e ".[benchmark]"'
 )
 
 
@@ -91,15 +91,22 @@ def test_distance_to_limit_is_a_ratio() -> None:
 
 @pytest.mark.slow  # Flower's runtime starts a Ray
 @needs_loralib
-def test_fleet_vs_flower_gives_both_ratios() -> None:
-    small = ["--digits", "--cameras", "3", "--images", "25", "--eval-images", "10", "--rounds", "2", "--repeats", "1"]
-    found = ran("fleet_vs_flower", *small, "--workers", "1", "-c", "local.epochs=1")
-    assert positive(found["wall_ratio"], found["throughput_ratio"])
-    assert positive(found["fleet"]["accuracy"], found["plain"]["accuracy"])
+@pytest.mark.parametrize("peer", ["flower", "blazefl", "pfl"])
+def test_fleet_vs_peers_gives_each_peer_its_ratios(peer: str) -> None:
+    package = {"flower": "flwr"}.get(peer, peer)
+    if find_spec(package) is None:
+        pytest.skip(f'{peer} is not installed: pip install -e ".[peers]", or an environment of its own')
+    small = ["--digits", "--cameras", "3", "--images", "25", "--eval-images", "10", "--rounds", "1", "--repeats", "1"]
+    found = ran("fleet_vs_peers", *small, "--peers", peer, "--workers", "2", "-c", "local.epochs=1")
+    assert positive(*found[peer].values())
+    assert found["best_peer"] == found[peer]
+    ours, theirs = found["arms"]["fleetgrid"], found["arms"][peer]
+    assert positive(ours["share_of_peak"], theirs["share_of_peak"])
+    assert ours["source"] == pytest.approx(theirs["source"], abs=0.1), "one base on the same images, but for rounding"
 
 
 @needs_loralib
-def test_the_plain_arm_starts_from_the_same_network_and_trains_what_lora_c_does(
+def test_peers_start_from_the_same_network_and_train_what_lora_c_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
@@ -109,11 +116,11 @@ def test_the_plain_arm_starts_from_the_same_network_and_trains_what_lora_c_does(
     from fed_lorac.models.weights import shipped_path
 
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from plain_flower.network import base_network, trained
-    from plain_flower.settings import Settings
+    from peers.network import base_network, trained
+    from peers.settings import Settings
 
     weights = str(shipped_path("resnet20"))
-    settings = Settings(folder=str(tmp_path), weights=weights, cameras=1, rounds=1, evaluate_every=1)
+    settings = Settings(folder=str(tmp_path), weights=weights, cameras=1, rounds=1)
     ours = build("resnet20")
     ours.load_state_dict(load_file(weights))
     theirs = base_network(settings)

@@ -45,12 +45,15 @@ def by_camera(folder: Path) -> dict[tuple[int, int], dict[str, Any]]:
 
 
 MULTICAST = {"fleet__lte-m__downlink": "multicast", "fleet__lte-m__repair_share": 0.4}
+LOSSES = MULTICAST | {
+    f"fleet__{link}__{key}": value for link in ("lte-m", "nb-iot") for key, value in (("loss", 0.03), ("attempts", 1))
+}
 
 
 @pytest.mark.parametrize(
     "how",
-    [{}, {"strategy__name": "local-only"}, {"strategy__name": "clustered"}, MULTICAST],
-    ids=["merged", "local-only", "clustered", "multicast"],
+    [{}, {"strategy__name": "local-only"}, {"strategy__name": "clustered"}, MULTICAST, LOSSES],
+    ids=["merged", "local-only", "clustered", "multicast", "losses"],
 )
 def test_a_sampled_run_has_the_bytes_and_joules_of_one_that_measures_all(tmp_path: Path, how: dict[str, object]):
     strategy = how.get("strategy__name", "merged")

@@ -97,12 +97,25 @@ def test_the_study_that_the_docs_show_is_one() -> None:
 
 
 @pytest.mark.parametrize("name", shipped_studies())
-def test_every_shipped_study_holds_and_tunes_all_arms_alike(name: str) -> None:
+def test_every_shipped_study_holds_and_tunes_all_arms_alike_or_says_their_rate(name: str) -> None:
     study = load_definition(name)
     tuning = study.tuning_trials()
-    assert len(study.seeds) >= 3 and len({trial.arm for trial in tuning}) == len(study.arms)
+    assert len(study.seeds) >= 3
+    if study.tuning is None:
+        assert "local.lr" in study.settings and study.trials()
+        return
+    assert len({trial.arm for trial in tuning}) == len(study.arms)
     assert all(trial.config.fleet.validation_share > 0 for trial in tuning)
     assert study.trials({trial.place: trial.tuned for trial in tuning})
+
+
+def test_what_is_common_to_the_arms_may_hold_with_an_arms_settings_alone() -> None:
+    common = {"fleet.per_round": 3, "strategy.name": "fedavg"}  # of one camera, of an adapter that is not linear
+    arm = {"fleet.cameras": 3, "adapter.method": "norm-affine"}
+    [trial] = parsed(config="fog_snow_noise", settings=common, arms={"a": arm}).trials()
+    assert trial.config == load_config("fog_snow_noise", {**common, **arm})
+    with pytest.raises(ConfigError, match="that of 'a': A round cannot draw more cameras"):
+        parsed(config="fog_snow_noise", settings={"fleet.per_round": 13}, arms={"a": {}}).trials()
 
 
 def test_a_study_is_found_as_a_file_and_its_config_beside_it(tmp_path: Path) -> None:

@@ -190,6 +190,11 @@ class FleetConfig(Section):
         return any(link.multicasts for link in self.links().values())
 
     @property
+    def loses(self) -> bool:
+        """Whether any of them loses messages."""
+        return any(link.loses for link in self.links().values())
+
+    @property
     def downlink(self) -> str:
         """How updates go down, in words."""
         by = {name: link.downlink for name, link in self.links().items()}
