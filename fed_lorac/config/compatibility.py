@@ -8,7 +8,7 @@ from fed_lorac import registry
 from fed_lorac.config import names
 from fed_lorac.config.sections import CifarResNet, RayWorkers, Sampled
 from fed_lorac.errors import ConfigError
-from fed_lorac.runtime.spelling import toml
+from fed_lorac.runtime.spelling import items, toml
 
 if TYPE_CHECKING:
     from fed_lorac.adapters.adapter import Adapter
@@ -80,11 +80,35 @@ def _fleet(config: "Config") -> Iterator[str]:
             f"A sample has no more cameras than there are; got evaluate_cameras = {sample} of fleet.cameras = "
             f"{fleet.cameras}. Lower the first, or set it to 0, which measures all."
         )
+    yield from _held_out(config)
     yield from _deal(config)
     try:
         fleet.links()
     except ConfigError as error:
         yield str(error)
+
+
+def _held_out(config: "Config") -> Iterator[str]:
+    """What is asked of a fleet some of whose weathers nobody trains in."""
+    fleet = config.fleet
+    if not fleet.held_out:
+        return
+    got = f"got fleet.held_out = {toml(fleet.held_out)}"
+    if strange := [name for name in items(fleet.held_out) if name not in fleet.corruption_names]:
+        yield (
+            f"Weathers that are held out are some of the fleet's; {got} with fleet.corruptions = "
+            f"{toml(fleet.corruptions)}. Name those of them, or add {strange[0]} to the fleet's."
+        )
+    elif (able := sum(fleet.training_cameras)) < fleet.per_round <= fleet.cameras:
+        yield (
+            f"A round draws cameras whose weather is not held out; {got}, which leaves {able} cameras for "
+            f"fleet.per_round = {fleet.per_round}. Lower that, or hold out fewer weathers."
+        )
+    if fleet.schedule == "walk":
+        yield (
+            f'A weather is held out where cameras keep to theirs; {got} with fleet.schedule = "walk", which takes each '
+            "camera through all of them. Choose another schedule."
+        )
 
 
 def _deal(config: "Config") -> Iterator[str]:

@@ -82,6 +82,7 @@ def build_fleet(
         _overlaps(config),
         len(weathers) * len(levels),
         places,
+        ~np.array(config.training_cameras) if config.held_out else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 Rounds: each camera draws a number from the round's stream and, of those that can be reached, the lowest `per_round`
 take part, so that one camera more takes at most one other's place. Who is away, and whose reply is lost, is drawn from
-two streams more.
+two streams more. Cameras whose weather is held out are never drawn: they hear every update, and are measured.
 
 Weather over time: every schedule is a pure function of the settings, the camera and the round, and none depends on how
 many cameras there are. Severity 0 is clear air, and round 0 is when the base is measured, before the first.
@@ -158,7 +158,7 @@ class Fleet:
 
     `overlapping`: whether cameras share images; each then has as many as any other. `period`: after how many cameras
     their own weathers come again in the same order; 0: not known. `link_places`: of each camera the place of its link
-    among `links`.
+    among `links`. `held_out`: of each camera whether it is never asked to train.
     """
 
     cameras: Sequence[Camera]
@@ -172,6 +172,7 @@ class Fleet:
     overlapping: bool = False
     period: int = 0
     link_places: Indices = field(default_factory=lambda: np.zeros(0, np.int64), repr=False)
+    held_out: NDArray[np.bool_] | None = field(default=None, repr=False)
 
     def weather(self, camera: int, round: int) -> Weather:
         """This camera's weather in `round`; round 0 is before the first."""
@@ -220,7 +221,9 @@ class Fleet:
         for the last; equals ascending."""
         away = self.away(round)
         draws = stream(self.seed, "sample", round).random(len(self.cameras))
-        here = _lowest(np.where(away.mask, np.inf, draws), min(self.per_round, len(draws) - len(away)))
+        not_asked = away.mask if self.held_out is None else away.mask | self.held_out
+        able = len(draws) - int(np.count_nonzero(not_asked))
+        here = _lowest(np.where(not_asked, np.inf, draws), min(self.per_round, able))
         return tuple(sorted(here, key=lambda i: (-len(self.cameras[i].train), i)))
 
     def away(self, round: int) -> Picked:

@@ -103,6 +103,7 @@ class FleetConfig(Section):
         "link": replace(registry.LINKS, declared={}),
         "devices": Kind({"limited": LimitedDevices}),
     }
+    quiet: ClassVar = ("held_out",)
     under: ClassVar = {
         "deal": When("images", _above_0, "above 0"),
         "link_assignment": When("link", _several, "several links"),
@@ -140,6 +141,13 @@ class FleetConfig(Section):
         choices=names.SEVERITIES,
         listed=True,
     )
+    held_out: str = setting(
+        "",
+        "kinds of weather, a list: their cameras train in no round, but hear every update and are measured",
+        choices=("none", *registry.CORRUPTIONS.names),
+        listed=True,
+        outside=registry.CORRUPTIONS.is_outside,
+    )
     schedule: str = setting(
         "constant", "how a camera's weather changes from round to round", choices=names.WEATHER_SCHEDULES
     )
@@ -167,6 +175,12 @@ class FleetConfig(Section):
     def corruption_names(self) -> tuple[str, ...]:
         """`corruptions`, parsed."""
         return items(self.corruptions)
+
+    @property
+    def training_cameras(self) -> tuple[bool, ...]:
+        """Whether each camera may be asked to train: its own weather is not among `held_out`."""
+        held, weathers = items(self.held_out), self.corruption_names
+        return tuple(weathers[i % len(weathers)] not in held for i in range(self.cameras))
 
     @property
     def severity_levels(self) -> tuple[int, ...]:
