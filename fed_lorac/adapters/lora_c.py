@@ -82,5 +82,6 @@ class LoraC(LowRankAdapter):
         """LoRA-C whose A stays as it is drawn."""
         from fed_lorac.adapters.ffa_lora_c import FfaLoraC  # noqa: PLC0415 - it is made of this one
 
-        own = ("rank", "alpha", "rank_mode", "kernel_wise", "layers", "train_first_conv", "train_classifier")
+        ends = ("train_first_conv", "train_classifier", "end_rank")
+        own = ("rank", "alpha", "rank_mode", "kernel_wise", "layers", *ends)
         return FfaLoraC(**{name: getattr(self, name) for name in own})

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.algebra.factors import init_factors, two_step_kernels
 from fed_lorac.adapters.algebra.thin import thin_conv2d
-from fed_lorac.adapters.branches import AdaptedConv2d, Affine, Branch, scaled
+from fed_lorac.adapters.branches import Adapted, AdaptedConv2d, AdaptedLinear, Affine, Branch, Layer, scaled
 from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.adapters.deltas import State, ToDelta, is_delta_already
 from fed_lorac.errors import FactorError
@@ -33,13 +33,12 @@ Route = Literal["dense", "two-step", "thin"]
 RouteChoice = Literal["auto", "dense", "two-step", "thin"]
 
 
-class LoraConv2d(AdaptedConv2d):
-    """A convolution with factors beside its frozen weight: y = conv(x, W + scale * reshape(B @ A))."""
+class _Factors(Adapted):
+    """A layer that gains scale * reshape(B @ A), of which both are trained, or B alone."""
 
     A: Tensor  # (R, in*K_w), in the filter view (R, in*K_h*K_w), or kernel-wise (out, in, r, K_w)
     B: Tensor  # (out*K_h, R), in the filter view (out, R), or kernel-wise (out, in, K_h, r)
     scale: float  # alpha / r
-    route: RouteChoice
 
     def delta(self, own: Mapping[str, Tensor]) -> Tensor:
         """scale * B @ A, (..., out*K, in*K) or another row-major view of the weight."""
@@ -61,6 +60,16 @@ class LoraConv2d(AdaptedConv2d):
 
     def _drawn(self) -> Tensor:
         return self.get_buffer("drawn_A").to("cpu", torch.float32)
+
+
+class LoraLinear(_Factors, AdaptedLinear):
+    """A linear layer with factors beside its frozen weight, at an end."""
+
+
+class LoraConv2d(_Factors, AdaptedConv2d):
+    """A convolution with factors beside its frozen weight: y = conv(x, W + scale * reshape(B @ A))."""
+
+    route: RouteChoice
 
     def pick_route(self) -> Route:
         """The route the next forward takes: a fixed function of shapes, device type and whether gradients are on."""
@@ -139,9 +148,23 @@ class LowRankAdapter(ConvAdapter):
 
     def branch(self, name: str, conv: nn.Conv2d, generator: torch.Generator) -> Branch:
         """The freshly drawn A, and B of zeros."""
-        A, B = self.draw(conv.weight, generator)
+        return self._fresh(*self.draw(conv.weight, generator))
+
+    def _fresh(self, A: Tensor, B: Tensor) -> Branch:
         settings = {"scale": self.branch_scale, "route": self.route}
         return Branch({"A": A, "B": B}, {"drawn_A": A} if self.relative else {}, settings)
+
+    def kind_of(self, name: str, layer: nn.Module) -> type[Adapted]:
+        """Where A is trained, at the ends too, what else carries factors."""
+        if self.linear or name not in (self.thin or ()):
+            return super().kind_of(name, layer)
+        return LoraLinear if isinstance(layer, nn.Linear) else LoraConv2d
+
+    def end_branch(self, layer: Layer, generator: torch.Generator) -> Branch:
+        """A and B in the filter view, trained as the others are."""
+        if self.linear:
+            return super().end_branch(layer, generator)
+        return self._fresh(*init_factors(layer.weight.shape, self.end_rank, "filter", generator))
 
     def relative_to_init(self) -> Self:
         """With a state that has, in the place of A, what it differs by from A as it was drawn."""
@@ -162,7 +185,8 @@ class LowRankAdapter(ConvAdapter):
             return {f"{name}.A": branch.trained["A"] for name, (_, branch) in branches.items()}
 
         def added(state: State) -> State:
-            key, own = next(iter(drawn(self.rank).items()))
+            ends = {f"{name}.A" for name in self.thin or ()}
+            key, own = next((key, A) for key, A in drawn(self.rank).items() if key not in ends)
             rows = state[key].shape[-2] if key in state else own.shape[-2]
             return _added(state, drawn(self.rank * rows // own.shape[-2]))
 

@@ -5,6 +5,7 @@ Frankle, Schwab and Morcos 2021, arXiv 2003.00152. Norm layers are found by type
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -20,10 +21,20 @@ _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 @dataclass(frozen=True)
 class NormAffine(Ends, DenseAdapter):
-    """Every norm layer's weight and bias and, where asked, the first convolution's and the classifier's weight."""
+    """Every norm layer's weight and bias and, where asked, the first convolution's and the classifier's weight, as they
+    are or by a change of low rank."""
 
     formula = "weights and biases of norm layers + ends"
     source = "Training BatchNorm and only BatchNorm, arXiv 2003.00152"
+
+    @property
+    def state_is_delta(self) -> bool:  # type: ignore[override]
+        """Unless an end's frozen factor is to be put back."""
+        return not self.end_rank
+
+    def with_frozen_basis(self) -> Self | None:
+        """It is one, where it draws something."""
+        return self if self.end_rank else None
 
     def trained(self, model: nn.Module) -> list[str]:
         """FactorError where a network has no norm layer with a weight."""

@@ -17,17 +17,15 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters import branches
 from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.branched import BranchAdapter
 from fed_lorac.adapters.branches import Adapted, Branch, adapted_layers
 from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.adapters.deltas import State, ToDelta, restart_dense, set_tensors
-from fed_lorac.adapters.dense import DenseAdapter
 from fed_lorac.adapters.plain import RATES_NOTE, check_plain
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.seeds import torch_stream
 
 __all__ = ["Parts"]
-
-Part = ConvAdapter | DenseAdapter
 
 _CLASSIFIER, _FIRST = "train_classifier", "train_first_conv"
 
@@ -40,20 +38,20 @@ class Parts(Adapter):
     first of them. `lr_factors`: what the learning rate is multiplied by for each part's tensors.
 
     Raises:
-        ConfigError: there are fewer than two parts, one is of neither kind that can be a part (`ConvAdapter` and
-            `DenseAdapter`), or the factors are not as many as the parts.
+        ConfigError: there are fewer than two parts, one is of no kind that can be a part (`BranchAdapter`), or the
+            factors are not as many as the parts.
     """
 
     source = "made of parts, each with a source of its own"
 
-    parts: tuple[Part, ...]
+    parts: tuple[BranchAdapter, ...]
     lr_factors: tuple[float, ...] = ()
     places: tuple[tuple[str, ...], ...] | None = field(default=None, compare=False, repr=False)  # branches, once fitted
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for part in self.parts:
-            if not isinstance(part, ConvAdapter | DenseAdapter):
+            if not isinstance(part, BranchAdapter):
                 raise ConfigError(
                     "A part trains parameters as they are (DenseAdapter) or has branches (ConvAdapter); "
                     f"{type(part).__name__} does neither. Choose it alone."
@@ -115,15 +113,15 @@ class Parts(Adapter):
 
     @property
     def _scales(self) -> set[float]:
-        return {part.scale for part in self.parts if isinstance(part, ConvAdapter)}
+        return {part.scale for part in self.parts if _branches(part)}
 
     @property
     def scale(self) -> float:
         """The one scale of the parts' factors; where they differ it is in what `to_delta` gives."""
         return next(iter(self._scales)) if len(self._scales) == 1 else 1.0
 
-    def _of_parts(self, change: Callable[[Part], Adapter]) -> Self:
-        return replace(self, parts=tuple(cast(Part, change(part)) for part in self.parts))
+    def _of_parts(self, change: Callable[[BranchAdapter], Adapter]) -> Self:
+        return replace(self, parts=tuple(cast(BranchAdapter, change(part)) for part in self.parts))
 
     def relative_to_init(self) -> Self:
         """Of its parts' such forms."""
@@ -133,7 +131,7 @@ class Parts(Adapter):
         """Of its parts' such forms, those that draw nothing as they are; None, where some part has none, or all are
         dense."""
         forms = [part.with_frozen_basis() for part in self.parts]
-        needed = [form for form, part in zip(forms, self.parts, strict=True) if isinstance(part, ConvAdapter)]
+        needed = [form for form, part in zip(forms, self.parts, strict=True) if _branches(part)]
         if not needed or None in needed:
             return None
         return self._of_parts(lambda part: part.with_frozen_basis() or part)
@@ -146,13 +144,13 @@ class Parts(Adapter):
         if self.places is not None:
             return self
         check_plain(base)
-        parts: list[Part] = []
+        parts: list[BranchAdapter] = []
         for part in self.parts:
             parts.append(_without_ends(part, self.parts, parts).fit_to(base))
-        places = tuple(_places(part, base) for part in parts)
+        places = tuple(part.places(base) for part in parts)
         owners: dict[str, str] = {}
         for part, own in zip(parts, places, strict=True):
-            for name in (*(f"{conv}.weight" for conv in own), *_beside(part, base)):
+            for name in (*(f"{conv}.weight" for conv in own), *part.trained_beside(base)):
                 if name in owners:
                     raise FactorError(
                         f"Parts train different tensors; {owners[name]} and {type(part).__name__} both train {name!r}. "
@@ -181,9 +179,8 @@ class Parts(Adapter):
         attached."""
         fitted, found = self.fit_to(model), dict[str, tuple[type[Adapted], Branch]]()
         for part, draw in zip(fitted.parts, fitted._draws(generator), strict=True):
-            if isinstance(part, ConvAdapter):
-                found |= part.branches(model, draw)
-        beside = [_beside(part, model) for part in fitted.parts]
+            found |= part.branches(model, draw)
+        beside = [part.trained_beside(model) for part in fitted.parts]
         branches.attach(model, found, [name for names in beside for name in names])
         if factors := fitted._factors():
             rates = {
@@ -205,8 +202,7 @@ class Parts(Adapter):
         restart_dense(model)
         layers = adapted_layers(model)
         for part, own, draw in zip(self.parts, self.places or (), self._draws(generator), strict=True):
-            if isinstance(part, ConvAdapter):
-                part.redraw({name: layers[name] for name in own}, draw)
+            part.redraw({name: layers[name] for name in own}, draw)
 
     def _draws(self, generator: torch.Generator) -> list[torch.Generator]:
         """A stream for each part, so that none depends on how much another draws."""
@@ -236,7 +232,7 @@ class Parts(Adapter):
         """The parts' deltas together; where their scales differ, products have theirs in B."""
         fitted, found = self.fit_to(base), []
         for part, own, draw in zip(fitted.parts, fitted.places or (), fitted._draws(generator), strict=True):
-            if isinstance(part, ConvAdapter):
+            if own:
                 found.append((own, part.to_delta(base, draw), part.scale / self.scale))
         return partial(_to_delta, found)
 
@@ -250,21 +246,18 @@ def _to_delta(parts: list[tuple[tuple[str, ...], ToDelta, float]], state: State)
     return left | said
 
 
-def _places(part: Part, base: nn.Module) -> tuple[str, ...]:
-    """The layers that carry a fitted part's branches."""
-    return part.places(base) if isinstance(part, ConvAdapter) else ()
-
-
-def _beside(part: Part, model: nn.Module) -> list[str]:
-    """What a fitted part trains as it is."""
-    return part.trained_beside(model) if isinstance(part, ConvAdapter) else list(part.trained(model))
+def _branches(part: BranchAdapter) -> bool:
+    """Whether a part has branches, as far as its settings say."""
+    return isinstance(part, ConvAdapter) or bool(getattr(part, "end_rank", 0))
 
 
 def _trains_classifier(part: Adapter) -> bool:
     return bool(getattr(part, _CLASSIFIER, part.trains_classifier))
 
 
-def _without_ends(part: Part, every: tuple[Part, ...], before: Sequence[Part]) -> Part:
+def _without_ends(
+    part: BranchAdapter, every: tuple[BranchAdapter, ...], before: Sequence[BranchAdapter]
+) -> BranchAdapter:
     """A part without the ends that one before it trains, or one that has no choice."""
     own = {one.name for one in fields(part)}
     taken = {_FIRST} if any(getattr(one, _FIRST, False) for one in before) else set()

@@ -17,6 +17,7 @@ from fed_lorac.adapters.algebra.subspace import draw_signs, spread
 from fed_lorac.adapters.branches import Adapted, AdaptedLinear, Layer, layer_named
 from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Branch, ConvAdapter
 from fed_lorac.adapters.targets import check_end
+from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.settings import setting
 
 __all__ = ["Subspace", "SubspaceConv2d", "SubspaceLinear"]
@@ -69,6 +70,14 @@ class Subspace(ConvAdapter):
     lr_scale: float = setting(10.0, "the learning rate of z: so many times local.lr", above=0)
     rows: Rows | None = field(default=None, compare=False, repr=False)  # once fitted
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ends_inside and self.end_rank:
+            raise ConfigError(
+                "Ends move in the subspace or by a change of low rank; got ends_inside = true with end_rank = "
+                f"{self.end_rank}. Set one of them to its default."
+            )
+
     @property
     def formula(self) -> str:
         """z."""
@@ -78,24 +87,28 @@ class Subspace(ConvAdapter):
         """With the layers that P is over; FactorError where an end cannot move in it."""
         if self.rows is not None:
             return self
-        inside = {name.removesuffix(".weight") for name in super().ends(base)} if self.ends_inside else set()
+        own = super(ConvAdapter, self).fit_to(base)  # of one z, no convolution's branch is too large
+        inside = {name.removesuffix(".weight") for name in self._all_ends(base)} if self.ends_inside else set()
         for name in inside:
             check_end(base, name)
         there = {*self.convolutions(base), *inside}
         layers = tuple(name for name, _ in base.named_modules() if name in there)
         numbers = sum(layer_named(base, name).weight.numel() for name in layers)
-        return replace(self, rows=Rows(layers, numbers), dense=())
+        return replace(own, rows=Rows(layers, numbers), dense=())
 
     def ends(self, model: nn.Module) -> list[str]:
         """Names of the ends' weights that are trained as they are."""
         return [] if self.ends_inside else super().ends(model)
 
     def places(self, model: nn.Module) -> tuple[str, ...]:
-        """The layers that P is over."""
-        return self._rows.layers
+        """The layers that P is over, and the ends that change by low rank."""
+        there = {*self._rows.layers, *(self.thin or ())}
+        return tuple(name for name, _ in model.named_modules() if name in there)
 
-    def kind_of(self, layer: nn.Module) -> type[Adapted]:
+    def kind_of(self, name: str, layer: nn.Module) -> type[Adapted]:
         """By the layer's kind: an end may be a linear one."""
+        if name in (self.thin or ()):
+            return super().kind_of(name, layer)
         return SubspaceLinear if isinstance(layer, nn.Linear) else self.layer
 
     def branch(self, name: str, conv: Layer, generator: torch.Generator) -> Branch:

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fed_lorac.adapters.adapter import Adapter, trainable_parameters
 from fed_lorac.adapters.conv_lora import ConvLora
 from fed_lorac.adapters.deltas import dense_delta
+from fed_lorac.adapters.ends import Ends
 from fed_lorac.adapters.ffa_lora_c import FfaLoraC
 from fed_lorac.adapters.filter_atoms import FilterAtoms
 from fed_lorac.adapters.full import FullFineTuning
@@ -103,7 +104,11 @@ def test_the_delta_is_the_sum_of_the_parts_deltas() -> None:
 
 def test_an_end_belongs_to_the_first_part_that_trains_it() -> None:
     fitted = Parts((NormAffine(train_classifier=False), LoraC())).fit_to(plain())
-    assert [(p.train_first_conv, p.train_classifier) for p in fitted.parts] == [(True, False), (False, True)]
+    ends = cast(tuple[Ends, ...], fitted.parts)
+    assert [(p.train_first_conv, p.train_classifier) for p in ends] == [
+        (True, False),
+        (False, True),
+    ]
     fitted = Parts((NormAffine(), LoraC(), LinearProbe())).fit_to(plain())
     assert [getattr(p, "train_classifier", None) for p in fitted.parts] == [False, False, None]
 

@@ -123,7 +123,7 @@ ROUTES: dict[str, tuple[Any, Callable[[nn.Conv2d, Tensor, Own], Tensor]]] = {
     "lora-xs": (made("lora-xs", lr_scale=4.0), lambda c, x, t: 2 * lora_c(c, x, t["V"], t["U"] @ t["S"])),
     "lora-xs drawn": (made("lora-xs", bases="drawn"), lambda c, x, t: lora_c(c, x, t["V"], t["U"] @ t["S"])),
     "vera-b": (made("vera-b", inner=5), lambda c, x, t: lora_c(c, x, t["A0"], torch.diag(t["b"]) @ t["B0"])),
-    "subspace": (made("subspace", dimension=7), in_subspace),
+    "subspace": (made("subspace", dimension=7, lr_scale=1.0), in_subspace),
 }  # type: ignore[assignment]
 
 
