@@ -1,5 +1,5 @@
-"""Dataflow: which convolution feeds which batch norm and nothing else. Knows calls between layers, by torch.fx; not
-what layers hold."""
+"""Dataflow: the calls that a network makes, and which convolution feeds which batch norm and nothing else. Knows calls
+between layers, by torch.fx; not what layers hold."""
 
 from collections import Counter
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fed_lorac.errors import FactorError
 
-__all__ = ["Feed", "feeds"]
+__all__ = ["Feed", "calls_of", "feeds"]
 
 
 class Feed(NamedTuple):
@@ -26,7 +26,7 @@ def feeds(model: nn.Module) -> dict[str, Feed]:
     does. Where any tensor of the two is read elsewhere in the network, or hooks see what is between them, it has not.
     FactorError where torch.fx cannot trace the network.
     """
-    nodes, modules = list(_trace(model).nodes), dict(model.named_modules())
+    nodes, modules = calls_of(model), dict(model.named_modules())
     calls = Counter(str(node.target) for node in nodes if node.op == "call_module")
     read = {str(node.target).rpartition(".")[0] for node in nodes if node.op == "get_attr"}
     found = {name: Feed("", _uncalled(calls[name])) for name, m in modules.items() if isinstance(m, _BatchNorm)}
@@ -67,21 +67,30 @@ def _around(name: str) -> set[str]:
 
 
 class _LeafTracer(fx.Tracer):
+    def __init__(self, whole: tuple[type[nn.Module], ...]) -> None:
+        super().__init__()
+        self.whole = (nn.Conv2d, _BatchNorm, *whole)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (nn.Conv2d, _BatchNorm)) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, self.whole) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Past a container's hooks: they are the user's, and not to be called with what stands for a tensor here."""
         return super().call_module(m, m.forward, args, kwargs)
 
 
-def _trace(model: nn.Module) -> fx.Graph:
+def calls_of(model: nn.Module, whole: tuple[type[nn.Module], ...] = ()) -> list[fx.Node]:
+    """The network's calls in its order: of PyTorch's own layers and those of the kinds `whole`, of which nothing inside
+    is seen, and of functions between them.
+
+    FactorError where torch.fx cannot trace the network.
+    """
     try:
         if "forward" in vars(model):
             raise ValueError("its forward was set on the object")  # fx would trace its class's
-        return _LeafTracer().trace(model)
+        return list(_LeafTracer(whole).trace(model).nodes)
     except Exception as error:  # fx raises whatever the network's own code raises on a proxy
         raise FactorError(
-            f"Folding batch norm follows a network's dataflow with torch.fx, which cannot trace this "
-            f"{type(model).__name__}: {error}. Leave its batch norm as it is."
+            f"A network's dataflow is followed with torch.fx, which cannot trace this {type(model).__name__}: {error}. "
+            "Leave its batch norm as it is."
         ) from error

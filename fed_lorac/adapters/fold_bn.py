@@ -10,7 +10,8 @@ folded; neither can a batch norm that follows something other than a convolution
 While it is open, `fixed_norms_folded` does the same for batch norm in eval mode, which is y * gain + shift per channel:
 behind a convolution that is the same convolution with its weight and bias scaled. No pass over the activations is left
 of it, forward or backward, and none is needed for the gradient of a shift that is not trained. Equal to rounding; under
-bf16 autocast it is the scaled weight and the shift that are rounded, instead of the norm's input.
+bf16 autocast it is the scaled weight and the shift that are rounded, instead of the norm's input. Where a norm's gain
+is trained and its convolution is not, the norm stays: the gain's gradient would cost that of the whole weight.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
@@ -131,6 +132,8 @@ def fixed_norms_folded(network: nn.Module, like: nn.Module) -> Iterator[None]:
     try:
         for norm_name, conv_name in _pairs(like).items():
             conv, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
+            if _gain_alone(conv, norm):
+                continue
             conv.__dict__["forward"] = _forward(conv, _affine(norm))
             norm.__dict__["forward"] = _as_it_is
             changed += [conv, norm]
@@ -138,6 +141,12 @@ def fixed_norms_folded(network: nn.Module, like: nn.Module) -> Iterator[None]:
     finally:
         for module in changed:
             del module.__dict__["forward"]
+
+
+def _gain_alone(conv: nn.Module, norm: nn.Module) -> bool:
+    """Whether of the two the norm's gain is trained, and nothing of the convolution."""
+    gain = norm._parameters.get("weight")
+    return gain is not None and gain.requires_grad and not any(p.requires_grad for p in conv.parameters())
 
 
 def _as_it_is(x: Tensor) -> Tensor:

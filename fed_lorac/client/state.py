@@ -46,7 +46,6 @@ __all__ = [
     "decode_personal",
     "encode_global_model",
     "fold_updates",
-    "initial_state",
     "personal_delta",
     "personal_parameters",
     "read_deltas",
@@ -191,17 +190,6 @@ def decode_personal(experiment: Experiment, frame: bytes) -> dict[str, Tensor]:
 def personal_delta(experiment: Experiment, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """What personal parameters do to the global model: a delta whose products are still to be scaled by the adapter."""
     return to_delta(experiment, 0)(personal) if personal else {}
-
-
-def initial_state(personal: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A fresh adapter's state with personal parameters put in. Where their factors have fewer rows, the rest of A is as
-    it was drawn, and the rest of B zero."""
-    found = dict(fresh)
-    for key, value in personal.items():
-        rows = tuple(slice(size) for size in value.shape)
-        found[key] = fresh[key].clone()
-        found[key][rows] = value
-    return found
 
 
 def build_network(experiment: Experiment, global_model: GlobalModel, statistics: Mapping[str, Tensor]) -> nn.Module:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from fed_lorac.adapters.choice import NORMS_KEY
+from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.local_update import LocalUpdate, images_in_round, local_task, ready_for_training
 from fed_lorac.client.state import ClientState, GlobalModel, build_network
 from fed_lorac.experiment.adapters import candidates
@@ -48,5 +49,6 @@ def _survey(
         layers, codec = candidates(experiment), NORMS_CODEC
         norms, loss = relative_gradient_norms(model, layers, task, recipe=plan.recipe, objective=plan.objective)
         found = {NORMS_KEY: norms}
-    frame = encode(found, dtype=codec, base=global_model.fingerprint(experiment.base.fingerprint))
+    base, known = global_model.fingerprint(experiment.base.fingerprint), frame_spec(experiment).templates
+    frame = encode(found, dtype=codec, base=base, templates=known)
     return LocalUpdate(frame, len(task.labels), loss, state)

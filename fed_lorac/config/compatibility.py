@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from fed_lorac import registry
 from fed_lorac.config import names
 from fed_lorac.config.sections import CifarResNet, RayWorkers, Sampled
+from fed_lorac.config.settling import never_settled
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.spelling import items, toml
 
@@ -162,30 +163,10 @@ def _method(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> It
         others = {name: registry.STRATEGIES.load(name)() for name in registry.STRATEGIES.names}
         able = [name for name, one in others.items() if one.refuses(one.adapted(_adapter(config))) is None]
         yield f"{why} {got}; strategy.name may be {' or '.join(map(toml, able))}."
-    elif config.adapter.chooses and not strategy.sends:
-        yield (
-            'Layers are chosen by the server, of what cameras send; got adapter.layers = "auto" with strategy.name = '
-            f"{toml(config.strategy.name)}, where they send nothing. Name the layers, or choose another strategy."
-        )
-    elif _adapter(config).finds_bases and (why := _why_not_found(config, strategy)):
-        yield (
-            "Bases are found by the server in a first round, of the gradients that cameras send, once; got bases = "
-            f'"gradient" with {why}. Set bases = "weight", or choose otherwise there.'
-        )
+    elif why := never_settled(config, _adapter(config), strategy):
+        yield why
     elif why := strategy.refuses_ranks(adapter, config.adapter.ranks if adapter.has_rank else ()):
         yield f"{why} {got} and adapter.rank = {toml(config.adapter.rank)}."
-
-
-def _why_not_found(config: "Config", strategy: "AnyStrategy") -> str:
-    """Why no bases can be found here; "" where they can."""
-    name = f"strategy.name = {toml(config.strategy.name)}"
-    if config.adapter.chooses:
-        return 'adapter.layers = "auto", which has that round'
-    if not strategy.sends:
-        return f"{name}, where they send nothing"
-    if strategy.forward_only:
-        return f"{name}, where they take none"
-    return f"{name}, which draws bases anew each round" if strategy.rotates else ""
 
 
 def _forward_only(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:

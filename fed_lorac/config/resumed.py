@@ -22,8 +22,10 @@ WITHOUT_EFFECT = (
     "run.fleet.checkpoint_every",
     "run.fleet.keep_base_scores",
     "data.root",
+    "local.kept_mib",
 )
-"""Keys, or their beginnings, that change no result: who works, where files are, and how a run is watched over."""
+"""Keys, or their beginnings, that change no result: who works, where files are, what is kept in memory, and how a run
+is watched over."""
 
 FREE = (
     *WITHOUT_EFFECT,

@@ -35,7 +35,7 @@ from fed_lorac.runtime.settings import Scalar, items
 from fed_lorac.training.batch_norm import check_cameras, check_used
 from fed_lorac.training.batches import Augment
 from fed_lorac.training.objectives.mixed import Mixed
-from fed_lorac.training.recipe import Recipe
+from fed_lorac.training.recipe import KEPT_MIB, Recipe
 from fed_lorac.wire.frame import by_name
 
 __all__ = ["build_experiment", "local_plan", "open_data", "with_config"]
@@ -134,6 +134,7 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         prox_mu=local.prox_mu,
         shuffled=stream == "iid",
         normalization=normalization,
+        kept_bytes=(local.kept_mib or KEPT_MIB) * 2**20,
     )
     return LocalPlan(
         seed=config.run.seed,

@@ -134,11 +134,12 @@ class SettlingStrategy(FrameStrategy):
             return None, None
         state = self._survey.settle({name: total / examples for name, total in totals.items()}, report)
         base = global_fingerprint(self.spec.base, self.folded_round)
-        frame = encode(state, dtype="fp16", base=base)
+        frame = encode(state, dtype="fp16", base=base, templates=() if self.spec.names_down else self.spec.templates)
         self._downlink.updates.append(Update(server_round, frame))
         self._settle(frame, base)
         return self._arrays, train_metrics(counted)
 
     def _settle(self, frame: bytes, base: str) -> None:
-        self.settled = settled_in(decode(frame, base=base), self._survey.layers)
+        said = decode(frame, base=base, templates=self.spec.templates)
+        self.settled = settled_in(said, self._survey.layers)
         self.agree(self._survey.spec_of(self.settled))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fed_lorac.adapters.fold_bn import fixed_norms_folded
 from fed_lorac.adapters.plain import RATES_NOTE
@@ -21,7 +22,6 @@ from fed_lorac.training.objectives.objective import Batch, Labels, Learners, Obj
 from fed_lorac.training.recipe import Outcome, Recipe, Task
 
 __all__ = ["Sgd", "cosine", "train", "warm_cosine"]
-
 
 LABELS = Labels()
 
@@ -66,8 +66,9 @@ def train(
     architecture with one set of trainable parameters. Together they are a block: several run side by side as one
     network (`fed_lorac.training.blocks`) and agree with training one at a time to rounding; who has taken all of its
     steps leaves, and batches of unequal size are run apart, so nothing is ever padded. Networks that cannot stand side
-    by side are trained one after another. The optimizer is a fresh SGD; `on_step(step, mean loss of those at work)` is
-    called after every step and, on a GPU, waits for it.
+    by side are trained one after another. What layers that are not trained make of an image is computed once, where no
+    bit tells (`training.kept`). The optimizer is a fresh SGD; `on_step(step, mean loss of those at work)` is called
+    after every step and, on a GPU, waits for it.
 
     Raises:
         RunError: numbers of models and tasks that differ, or models that do.
@@ -90,6 +91,7 @@ def _trained(
 ) -> list[Outcome]:
     """A block's steps, all of them; `like` is one of its networks."""
     network, tasks = block.side.network, block.tasks
+    block.keep(like)
     with fixed_norms_folded(network, like), strides_unfolded(network):
         for step in range(max(task.steps for task in tasks)):
             block.dismiss(step)
@@ -133,6 +135,16 @@ class _Block:
         self.log: GuessLog | None = None  # until something is guessed
         objective.begin(self.learners)
         self.seen, self.losses = [0] * len(tasks), torch.zeros(len(tasks), dtype=torch.float64, device=self.like.device)
+
+    def keep(self, like: nn.Module) -> None:
+        """Compute what no training touches once, where images come again as they were; `like` is one of the networks.
+        Where every batch norm looks at the batch, nothing is worth it."""
+        again = any(task.steps * self.recipe.batch_size > len(task.labels) for task in self.tasks)
+        in_batches = {norm.training for norm in like.modules() if isinstance(norm, _BatchNorm)} == {True}
+        if again and self.recipe.augment == "none" and not in_batches:
+            from fed_lorac.training.kept import kept  # noqa: PLC0415  (most runs train the first layer)
+
+            self.learners.kept = kept(self.learners, like, self.feed, self.tasks, self.recipe)
 
     def dismiss(self, step: int | None) -> None:
         """Remove the cameras that have taken all their steps (all cameras, where `step` is None) from the stack."""

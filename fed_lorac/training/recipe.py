@@ -11,12 +11,19 @@ from fed_lorac.runtime.precision import Precision
 from fed_lorac.training.batches import Augment
 from fed_lorac.training.objectives.guessed import Guessed
 
-__all__ = ["Outcome", "Recipe", "Task"]
+__all__ = ["KEPT_MIB", "Outcome", "Recipe", "Task"]
+
+KEPT_MIB = 256
+"""What a block may keep, where nothing else is said."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How steps are taken; defaults are LoRA-C's (arXiv 2410.16954): SGD, decay on matrices, clipping at 5."""
+    """How steps are taken; defaults are LoRA-C's (arXiv 2410.16954): SGD, decay on matrices, clipping at 5.
+
+    `kept_bytes`: the most that a block keeps of what layers that are not trained make of its images, which changes no
+    bit; 0: nothing.
+    """
 
     lr: float = 0.1
     momentum: float = 0.9
@@ -29,6 +36,7 @@ class Recipe:
     prox_mu: float = 0.0
     shuffled: bool = True
     normalization: Normalization = CIFAR10
+    kept_bytes: int = KEPT_MIB * 2**20
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,9 @@ from fed_lorac.export.formats import FORMATS
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.testing import check_adapter
 from fed_lorac.training.accuracy import batch_norms
-from fed_lorac.training.blocks import draws, why_apart
+from fed_lorac.training.blocks import Stack, draws, why_apart
 from fed_lorac.training.loop import train
+from fed_lorac.training.prefix import Split, split
 from fed_lorac.training.recipe import Recipe, Task
 
 pytestmark = pytest.mark.slow
@@ -145,3 +146,17 @@ def test_onnx_computes_what_an_adapted_and_merged_network_does(name: str) -> Non
         expected = model.eval()((x - deployed.mean) / deployed.std)
     off = torch.from_numpy(np.asarray(session.run(None, {"images": x.numpy()})[0])) - expected
     assert float(off.abs().max()) < 1e-4 * max(1.0, float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_network_is_its_untouched_prefix_and_then_the_rest_alone_and_side_by_side(name: str) -> None:
+    model = family(name)
+    named_adapter("linear-probe").attach(model, torch_stream(0, "A"))
+    model.eval()
+    for n, network in ((1, model), (2, Stack([model, copy.deepcopy(model)]).network)):
+        found = split(network, model)
+        assert isinstance(found, Split) and found.last != next(iter(dict(model.named_parameters()))).rpartition(".")[0]
+        x = torch.randn(3, 3 * n, SIDE, SIDE, generator=torch_stream(n, "x"))
+        kept = found.before(x)
+        assert torch.equal(found.after(kept), network(x))
+        assert not kept.requires_grad and found.after(kept).requires_grad

@@ -51,7 +51,7 @@ def test_the_first_round_asks_for_gradients_and_tells_bases_and_both_are_billed(
 def test_bases_are_of_the_mean_of_the_cameras_gradients(told: tuple[Path, Overheard]) -> None:
     """The other route: NumPy's SVD in float64 of the mean of the frames, to the digits of fp16."""
     base = global_fingerprint(build_experiment(tiny(**RUN)).base.fingerprint, 0)
-    bases = FoundBases.told(decode(told[1].updates()[1], base=base))
+    bases = FoundBases.told(decode(told[1].updates()[1], base=base, templates=told[1].templates))
     assert bases is not None and len(bases.of) == 8
     states = told[1].states(1, base)
     for name, (U, V) in bases.of.items():
@@ -67,7 +67,7 @@ def test_updates_are_cores_between_them(told: tuple[Path, Overheard]) -> None:
     """What the run ends with, in NumPy: the sum of the updates' U S V, and the base with it."""
     base = build_experiment(tiny(**RUN)).base.fingerprint
     updates = told[1].updates()
-    bases = FoundBases.told(decode(updates[1], base=global_fingerprint(base, 0)))
+    bases = FoundBases.told(decode(updates[1], base=global_fingerprint(base, 0), templates=told[1].templates))
     adapter = load_file(told[0] / "adapter.safetensors")
     assert bases is not None
     for name, (U, V) in bases.of.items():

@@ -29,6 +29,7 @@ class LocalConfig(Section):
         "unlabelled": When("objective", lambda objective: objective == "mixed", '"mixed"'),
         "steps": When("epochs", lambda epochs: meant(int, epochs) == 0, "0"),
     }
+    quiet: ClassVar = ("kept_mib",)
     objective: str = setting(
         "labels",
         "what a step lowers: cross-entropy with labels, or what needs none",
@@ -56,6 +57,11 @@ class LocalConfig(Section):
     )
     augment: str = setting(
         "none", "training images at random: shifted, mirrored, partly covered", choices=names.AUGMENTS
+    )
+    kept_mib: int = setting(
+        0,
+        "MiB of memory, of cameras side by side, for what layers that are not trained make of their images; 0: 256",
+        least=0,
     )
 
     @property

@@ -34,6 +34,7 @@ from fed_lorac.training.batches import Augment, Feed, autocast
 from fed_lorac.training.blocks import Alone, Stack
 
 if TYPE_CHECKING:
+    from fed_lorac.training.kept import Kept
     from fed_lorac.training.objectives.teachers import Teachers
 
 __all__ = ["NO_LABEL", "Batch", "Guesses", "Labels", "Learners", "Losses", "Objective"]
@@ -45,8 +46,11 @@ NO_LABEL = -1
 class Learners:
     """The networks at work, `side`, and what an objective keeps of each in this local update.
 
-    `memory`: rows by name, one for each camera of the block, at work or not. `rngs`: each camera's own stream.
+    `memory`: rows by name, one for each camera of the block, at work or not. `rngs`: each camera's own stream. `kept`:
+    what layers that are not trained make of the images, where that is computed once.
     """
+
+    kept: "Kept | None" = None
 
     def __init__(self, side: Alone | Stack, rngs: Sequence[np.random.Generator]) -> None:
         self.side, self.rngs, self.memory = side, rngs, dict[str, Tensor]()
@@ -108,7 +112,8 @@ class Batch:
     def logits(self) -> Float[Tensor, "b n classes"]:
         """What each camera's network says of `images`, computed once."""
         if self._said is None:
-            self._said = self.learners.logits(self.images)
+            kept = self.learners.kept
+            self._said = kept.logits(self.cameras, self._index) if kept else self.learners.logits(self.images)
         return self._said
 
     def logits_of(self, x: Float[Tensor, "b n*3 h w"]) -> Float[Tensor, "b n classes"]:
