@@ -1,11 +1,15 @@
 """What server and cameras of an experiment agree on before the first round, as every process makes it for itself. Knows
 networks and adapters; not images or messages."""
 
+from dataclasses import replace
 from functools import lru_cache, partial
 
+from fed_lorac.adapters.choice import CHOICE_KEY, NORMS_KEY
+from fed_lorac.adapters.deltas import changed_names
+from fed_lorac.experiment.adapters import candidates
 from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.models.fingerprints import shapes_of
-from fed_lorac.server.strategy import FrameSpec
+from fed_lorac.server.strategy import FrameSpec, Shapes
 from fed_lorac.training.accuracy import statistics_of
 
 __all__ = ["frame_spec", "uplink_template"]
@@ -13,9 +17,10 @@ __all__ = ["frame_spec", "uplink_template"]
 
 @lru_cache(maxsize=8)
 def frame_spec(experiment: Experiment) -> FrameSpec:
-    """The agreement, under which no frame of a run names its tensors."""
+    """The agreement, under which no frame of a run names its tensors. Where the server chooses the layers, what cameras
+    say of them and the choice are agreed on too, and until it has chosen a whole model beside its choice."""
     templates = [uplink_template(experiment, place) for place in range(len(experiment.adapters))]
-    return FrameSpec(
+    spec = FrameSpec(
         base=experiment.base.fingerprint,
         shapes=shapes_of(experiment.base.model),
         template=templates[experiment.adapters.index(experiment.adapter)],
@@ -25,6 +30,14 @@ def frame_spec(experiment: Experiment) -> FrameSpec:
         other_templates=templates,
         names_down=False,
     )
+    if not experiment.config.adapter.chooses:
+        return spec
+    layers = (len(candidates(experiment)),)
+    said: list[Shapes] = [{NORMS_KEY: layers}, {CHOICE_KEY: layers}]
+    if experiment.plan.budget_bytes:
+        changed = {name: spec.shapes[name] for name in changed_names(spec.deltas)}
+        said.append({**spec.template, **changed, CHOICE_KEY: layers})
+    return replace(spec, other_templates=[*templates, *said])
 
 
 def uplink_template(experiment: Experiment, place: int | None = None) -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ and frames; not budgets, nor what is chosen."""
 from collections.abc import Mapping
 
 from fed_lorac.adapters.choice import NORMS_KEY
+from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.local_update import LocalUpdate, images_in_round, local_task, ready_for_training
 from fed_lorac.client.state import ClientState, GlobalModel, build_network
 from fed_lorac.experiment.adapters import candidates
@@ -35,5 +36,6 @@ def _survey(
     task = local_task(view, one_pass, stream(plan.seed, "survey", camera, round))
     layers = candidates(experiment)
     norms, loss = relative_gradient_norms(model, layers, task, recipe=plan.recipe, objective=plan.objective)
-    frame = encode({NORMS_KEY: norms}, dtype=SURVEY_CODEC, base=global_model.fingerprint(experiment.base.fingerprint))
+    base, known = global_model.fingerprint(experiment.base.fingerprint), frame_spec(experiment).templates
+    frame = encode({NORMS_KEY: norms}, dtype=SURVEY_CODEC, base=base, templates=known)
     return LocalUpdate(frame, len(task.labels), loss, state)

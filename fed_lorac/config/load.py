@@ -2,7 +2,7 @@
 
 import codecs
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TypeVar
@@ -58,8 +58,9 @@ def load_config(source: Source = None, overrides: Overrides = ()) -> Config:
     has nested tables, as TOML has them, or flat keys: `{"run": {"rounds": 3}}` is `{"run.rounds": 3}`.
     Keys that it leaves out have the defaults, so an empty file is the quick start. A key without its section is taken
     where only one of those in force has it: `workers=2` is `run.workers=2`, and under krum `malicious=2` is
-    `strategy.krum.malicious=2`. Where an override makes another choice than the file, the options of the file's choice
-    go. Raises `ConfigError`.
+    `strategy.krum.malicious=2`. Of several, it is the one that has the value among its choices: `downlink=svd` is the
+    strategy's, `downlink=multicast` the link's. Where an override makes another choice than the file, the options of
+    the file's choice go. Raises `ConfigError`.
     """
     return _checked(_asked(source, overrides))
 
@@ -245,15 +246,19 @@ def _split(text: str) -> tuple[str, str]:
 
 def _whole(flat: Mapping[str, V], beneath: Mapping[str, object] | None = None) -> dict[str, V]:
     """Each key with its section, where it came without and one of those in force has it; else as it came."""
-    in_view = {_full(key, rules()): value for key, value in flat.items()}
+    in_view = {_full(key, value, rules()): value for key, value in flat.items()}
     known = rules() | _options({**(beneath or {}), **in_view})
-    return {_full(key, known): value for key, value in flat.items()}
+    return {_full(key, value, known): value for key, value in flat.items()}
 
 
-def _full(key: str, known: Iterable[str]) -> str:
+def _full(key: str, value: object, known: Mapping[str, Rule]) -> str:
+    """The key with its section; of several that end so, the one that has the value among its choices."""
     if "." in key:
         return key
     found = [one for one in known if one.rpartition(".")[2] == key]
+    word = str(value).strip("\"'")
+    if len(found) > 1 and len(of_choice := [one for one in found if word in known[one].choices]) == 1:
+        return of_choice[0]
     if len(found) > 1:
         raise ConfigError(f"A key names one setting; {key!r} may be any of {', '.join(found)}. Write its section too.")
     return found[0] if found else key

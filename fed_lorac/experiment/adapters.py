@@ -53,8 +53,12 @@ def _of_rank(config: AdapterConfig, rank: int) -> dict[str, float]:
 
 @lru_cache(maxsize=2)
 def candidates(experiment: Experiment) -> tuple[str, ...]:
-    """The layers that a server may choose among, in the network's order, of an experiment where none is chosen yet."""
-    return cast(ConvAdapter | Parts, experiment.adapter).convolutions(experiment.base.model)
+    """The layers that a server may choose among, in the network's order, whether it has chosen yet or not."""
+    adapter = experiment.adapter
+    if not experiment.plan.budget_bytes:
+        place = experiment.adapters.index(adapter)
+        adapter = build_adapters(experiment.config, experiment.base, experiment.plan)[place]
+    return cast(ConvAdapter | Parts, adapter).convolutions(experiment.base.model)
 
 
 @lru_cache(maxsize=2)

@@ -51,7 +51,7 @@ class ChoosingStrategy(FrameStrategy):
         updates = list(updates)
         super().resume(updates, confirmed, sums, notes)
         if updates:
-            said = decode(updates[0].frame, base=global_fingerprint(self.spec.base, 0))
+            said = decode(updates[0].frame, base=global_fingerprint(self.spec.base, 0), templates=self.spec.templates)
             self._settle(chosen_in(self._choice.budget.layers, said))
 
     def aggregate_train(
@@ -74,7 +74,8 @@ class ChoosingStrategy(FrameStrategy):
         report.layers = budget.choose(total / examples)
         report.needed_bytes = budget.needed_bytes(report.layers)
         state = choice_state(budget.layers, report.layers)
-        frame = encode(state, dtype="fp16", base=global_fingerprint(self.spec.base, self.folded_round))
+        known = () if self.spec.names_down else self.spec.templates
+        frame = encode(state, dtype="fp16", base=global_fingerprint(self.spec.base, self.folded_round), templates=known)
         self._downlink.updates.append(Update(server_round, frame))
         self._settle(report.layers)
         return self._arrays, train_metrics(counted)

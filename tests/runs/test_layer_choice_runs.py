@@ -4,17 +4,25 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from interrupted import Ended, check_equal
 from safetensors.torch import load_file
 from small_runs import rows, tiny
 
 import fed_lorac as fl
+from fed_lorac.adapters.choice import choice_state
+from fed_lorac.client.agreement import frame_spec
+from fed_lorac.client.state import GlobalModel, catch_up, encode_global_model, fold_updates, read_deltas
 from fed_lorac.errors import ConfigError
+from fed_lorac.experiment.adapters import candidates, on_layers
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.reporting.watch import Watch
+from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.build_strategy import strategy_of
 from fed_lorac.simulation.engines import run
 from fed_lorac.simulation.plan import configs_of, sizes_of
+from fed_lorac.wire.frame import encode, inspect
+from fed_lorac.wire.updates import global_fingerprint
 
 AUTO = {"adapter__layers": "auto", "adapter__budget_bytes": 4000}
 
@@ -30,6 +38,8 @@ def test_the_first_round_asks_and_tells_and_trains_nothing(chosen: Path) -> None
     first, *later = rows(chosen / "rounds.jsonl")
     layers = 8  # of resnet8's nine convolutions
     assert first["uplink_payload_bytes"] == first["cameras_counted"] * layers * 2
+    assert first["uplink_frame_bytes"] == first["cameras_counted"] * (19 + layers * 2)  # no names: version 2
+    assert first["downlink_frame_bytes"] == 4 * (19 + layers * 2)
     assert first["downlink_payload_bytes"] == 4 * layers * 2  # all four cameras are told
     assert 0 < len(first["layers_chosen"].split(", ")) < layers
     assert first["cameras_measured"] == 4 and first["aggregation_error"] is None
@@ -132,3 +142,31 @@ def test_a_budget_is_for_layers_that_are_chosen() -> None:
         tiny(adapter__budget_bytes=4000)
     with pytest.raises(ConfigError, match=r"layers has no meaning under adapter\.method"):
         tiny(adapter__method="norm-affine", adapter__layers="auto", strategy__name="fedavg")
+
+
+@pytest.mark.parametrize("strategy", ["merged", "factor-fedavg"])
+def test_the_choice_updates_after_it_and_a_whole_model_go_without_names(strategy: str) -> None:
+    experiment = build_experiment(tiny(strategy__name=strategy, **AUTO))
+    layers = candidates(experiment)
+    assert candidates(on_layers(experiment, layers[:2])) == layers
+    known, model = frame_spec(experiment).templates, GlobalModel()
+    choice = choice_state(layers, layers[2:4])
+    frames = [(1, encode(choice, dtype="fp16", base=model.fingerprint(experiment.base.fingerprint), templates=known))]
+    settled = on_layers(experiment, layers[2:4])
+    spec = frame_spec(settled)
+    server = strategy_of(settled)
+    assert isinstance(server, FrameStrategy)
+    for number in (2, 3):
+        state = {name: torch.full(shape, 0.1 * number) for name, shape in spec.template.items()}
+        update = server.strategy.propose(server.state, [server.state.client_delta(0, 1.0, state)]).update
+        base = global_fingerprint(experiment.base.fingerprint, number - 1)
+        frames.append((number, encode(update, dtype="fp32", base=base, templates=spec.templates)))
+    whole = encode_global_model(experiment, model := fold_updates(experiment, model, frames))
+    for frame, templates in ((frames[0][1], known), (frames[1][1], spec.templates), (whole, known)):
+        assert inspect(frame).shapes is None  # it says none
+        assert 0 < len(frame) - inspect(frame, templates=templates).payload_bytes <= 32
+    at_once = catch_up(experiment, GlobalModel(), (3, whole), [])
+    assert at_once.layers == model.layers == layers[2:4]
+    for ours, theirs in ((at_once.tensors, model.tensors), (at_once.factors, model.factors)):
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert [round for round, _ in read_deltas(settled, frames)] == [2, 3]

@@ -266,6 +266,16 @@ def test_several_workers_bring_a_table() -> None:
         load_config(None, ["run.engine=flower", "workers=2", "block_timeout_s=3"])
 
 
+def test_a_key_that_two_tables_have_is_the_one_with_that_choice() -> None:
+    found = load_config(None, ["downlink=multicast"])
+    assert (
+        found.fleet.tables["lte-m"]["downlink"] == "multicast" and found.strategy.settings("name")["downlink"] == "svd"
+    )
+    assert load_config(None, {"downlink": "dense"}).strategy.settings("name")["downlink"] == "dense"
+    with pytest.raises(ConfigError, match=r"may be any of fleet\.lte-m\.downlink, strategy\.merged\.downlink"):
+        load_config(None, ["downlink=both"])
+
+
 def test_about_forty_keys_are_in_view() -> None:
     assert len([key for key in DEFAULTS if key.count(".") == 1]) <= 47
 
