@@ -13,7 +13,7 @@ What a CPU with AVX2 alone does: env ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA
 import argparse
 import statistics
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -58,7 +58,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     turn()
     found = [shares(turn) for _ in range(args.repeats)]
     step_ms = statistics.median(cpu_s for cpu_s, _ in found) / args.steps * 1e3
-    middle = {kind: statistics.median(one[kind] for _, one in found) for kind in [*KINDS, "other_operations", "python"]}
+    middle = {kind: statistics.median(one[kind] for _, one in found) for kind in found[0][1]}
     say(f"{step_ms:.1f} ms a step: {middle}")
     return {
         "rest": round(1 - middle["convolution"], 3),
@@ -69,7 +69,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def shares(turn: Callable[[], None]) -> tuple[float, Counter[str]]:
+def shares(turn: Callable[[], None]) -> tuple[float, dict[str, float]]:
     """A turn's CPU seconds without the profiler, and what shares of them went where."""
     began = time.thread_time()
     turn()
@@ -78,13 +78,14 @@ def shares(turn: Callable[[], None]) -> tuple[float, Counter[str]]:
         began, wall = time.thread_time(), time.perf_counter()
         turn()
         cpu_s, wall_s = time.thread_time() - began, time.perf_counter() - wall
-    each: Counter[str] = Counter()
+    each: dict[str, float] = defaultdict(float)
     for event in watched.key_averages():
         each[KIND_OF.get(event.key, "other_operations")] += event.self_cpu_time_total / 1e6 / wall_s
     each["python"] = max(0.0, 1 - sum(each.values()))
     convolution = each["convolution"] * cpu_s / bare_s
     slower = (1 - convolution) / (1 - each["convolution"])
-    return bare_s, Counter({kind: convolution if kind == "convolution" else its * slower for kind, its in each.items()})
+    each = {kind: its * slower for kind, its in each.items()} | {"convolution": convolution}
+    return bare_s, {kind: each.get(kind, 0.0) for kind in [*KINDS, "other_operations", "python"]}
 
 
 if __name__ == "__main__":
