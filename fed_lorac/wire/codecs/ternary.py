@@ -9,7 +9,8 @@ the k largest are kept with the mean of their magnitudes as scale:
 
     k = argmax (|x|_1 + ... + |x|_k)^2 / k,     s = (|x|_1 + ... + |x|_k) / k,     ||x - decoded||^2 = ||x||^2 - k s^2
 
-which is the exact least-squares solution (Ternary Weight Networks, arXiv 1605.04711, equation 5; by a threshold there). k = 1 alone would leave out max |x|^2 >= ||x||^2 / n, so the error is at most (1 - 1/n) ||x||^2: what error
+which is the exact least-squares solution (Ternary Weight Networks, arXiv 1605.04711, equation 5; by a threshold
+there). k = 1 alone leaves max |x|^2 >= ||x||^2 / n out of the error, so it is at most (1 - 1/n) ||x||^2: what error
 feedback needs (arXiv 1901.09847, definition A). It is biased. The unbiased ternary of TernGrad (arXiv 1705.07878), s =
 max |x|, has a relative error of s E|x| / E x^2 - 1, above 1 for normal values, which no feedback makes up for.
 
