@@ -182,8 +182,8 @@ def _forward_only(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
         if chosen in ("drive", "topk", "ternary"):
             yield (
                 f"drive, topk and ternary are for many numbers, which share what is lost; got codec.{way} = "
-                f"{toml(chosen)} with strategy.name = {name}, whose frames hold a few that all count. Choose fp32, fp16 "
-                "or int8."
+                f"{toml(chosen)} with strategy.name = {name}, whose frames hold a few that all count. Choose fp32, "
+                "fp16 or int8."
             )
 
 
