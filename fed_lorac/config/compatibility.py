@@ -200,10 +200,11 @@ def _forward_only(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
             f"{name}, where cameras send as much whatever the layers, and take no gradients. Name the layers."
         )
     for way, chosen in (("up", codec.up), ("down", codec.down)):
-        if chosen in ("drive", "topk"):
+        if chosen in ("drive", "topk", "ternary"):
             yield (
-                f"drive and topk are for many numbers, which share what is lost; got codec.{way} = {toml(chosen)} with "
-                f"strategy.name = {name}, whose frames hold a few that all count. Choose fp32, fp16 or int8."
+                f"drive, topk and ternary are for many numbers, which share what is lost; got codec.{way} = "
+                f"{toml(chosen)} with strategy.name = {name}, whose frames hold a few that all count. Choose fp32, "
+                "fp16 or int8."
             )
 
 
