@@ -226,7 +226,9 @@ def sizes(
         str, typer.Option(help="Which convolutions, as adapter.layers has it: patterns, or all.")
     ] = "all",
     classes: Annotated[int, typer.Option(help="Classes of the classifier.", min=2)] = 10,
-    dtype: Annotated[str, typer.Option(help="A codec: fp32, fp16, bf16, int8, int4, int2, drive or topk.")] = "fp32",
+    dtype: Annotated[
+        str, typer.Option(help="A codec: fp32, fp16, bf16, int8, int4, int2, ternary, drive or topk.")
+    ] = "fp32",
     as_json: AsJson = False,
 ) -> None:
     """Print trainable parameters and bytes of a reply, built and weighed, per method and rank, a table a network.

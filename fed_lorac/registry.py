@@ -166,6 +166,7 @@ CODECS = Kind(
         "int8": "fed_lorac.wire.codecs.codecs:INT8",
         "int4": "fed_lorac.wire.codecs.codecs:INT4",
         "int2": "fed_lorac.wire.codecs.codecs:INT2",
+        "ternary": "fed_lorac.wire.codecs.codecs:TERNARY",
         "drive": "fed_lorac.wire.codecs.codecs:DRIVE",
         "topk": "fed_lorac.wire.codecs.codecs:TOPK",
     },

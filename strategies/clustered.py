@@ -7,6 +7,9 @@ the way that M goes down; the server keeps G_g as it is, so what a rank leaves o
 rate of the server's, M and M_g are each times that. Clustered federated learning (Sattler et al. 2020, arXiv
 1910.01991) with a part that all share.
 
+Without the `shared` part each cluster learns by itself, as in the paper: its cameras are sent the sum of its own means,
+one frame, and a camera of no cluster keeps the base.
+
 With the downlink `state` all of this is done to the states that cameras send in place of the deltas that these say, and
 M and G_g go down as states, a few numbers each. Exact where the delta is linear in the state.
 """
@@ -20,6 +23,7 @@ from fed_lorac.aggregation.aggregators import ClientDelta, DeltaMean, Mean
 from fed_lorac.aggregation.clustering import clusters, cosines, gram, nearest
 from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums
 from fed_lorac.aggregation.server_optimizers import Sgd
+from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.settings import setting
 from fed_lorac.server.strategy import PersonalPart, Proposal, ServerState, Strategy
 
@@ -56,6 +60,17 @@ class ClusteredFedAvg(Strategy):
     )
     svd_rank: int = setting(0, "rank of what svd sends for each tensor; 0: as many rows as its factors had", least=0)
     server_lr: float = setting(1.0, "the server's learning rate: the mean is multiplied by it", above=0)
+    shared: bool = setting(
+        True, "what all learn is beneath what a cluster does; false: each cluster by itself, for one frame down"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.shared and self.share != 1:
+            raise ConfigError(
+                "A cluster takes a share of its difference from what all share; ClusteredFedAvg came with share = "
+                f"{self.share} and without the shared part. Set share to 1, or shared to true."
+            )
 
     @property
     def update_kind(self) -> Literal["delta", "state"]:  # type: ignore[override]  # which hangs on a setting here
@@ -108,33 +123,36 @@ class ClusteredFedAvg(Strategy):
         if not self.share:
             return self._for_all(server, deltas)
         means = _ClusterMeans(self._of_states)
-        shared = self._for_all(server, means.passing(server, deltas, wait=self.by == "similarity"))
+        passing = means.passing(server, deltas, wait=self.by == "similarity")
+        shared = self._for_all(server, passing) if self.shared else _nothing(passing)
         found = self._assign(_found(server), means)
         for camera, _, said, weight in means.waiting:
             if str(camera) in found:
                 means.add(found[str(camera)], said, weight)
-        if len(means.by_cluster) < 2 and not found.items() - _found(server).items():
-            # One cluster alone: its mean is that of all, and nothing moves.
+        alone = len(means.by_cluster) < 2 and not found.items() - _found(server).items()
+        if self.shared and alone:  # the cluster's mean is that of all, and nothing moves
             return replace(shared, notes={_FOUND: {**_found(server), **found}})
         steps = _dense_sums(shared.update) if self._of_states else shared.exact
         sums, rounds = dict(shared.sums), {}
         for cluster, mean in sorted(means.by_cluster.items()):
             rounds[str(cluster)] = server.round
             sums[_kind(cluster)] = {
-                name: self._moved(server, cluster, name, total, steps[name]) for name, total in mean.deltas().items()
+                name: self._moved(server, cluster, name, total, steps.get(name))
+                for name, total in mean.deltas().items()
             }
         notes = {_FOUND: {**_found(server), **found}, _MOVED: {**server.notes.get(_MOVED, {}), **rounds}}
         return replace(shared, sums=sums, notes=notes)
 
     def commit(self, server: ServerState, proposal: Proposal, decoded: Sums) -> ServerState:
         """As merged; clusters that did not move keep their deltas."""
-        shared = server.with_(proposal.sums) if self._of_states else self._shared.commit(server, proposal, decoded)
+        plain = self._of_states or not self.shared
+        shared = server.with_(proposal.sums) if plain else self._shared.commit(server, proposal, decoded)
         before = {kind: sums for kind, sums in server.sums.items() if kind.startswith(_kind(""))}
         return shared.with_({**before, **shared.sums}, proposal.notes)
 
     def decode_update(self, server: ServerState, update: State) -> Sums:
         """The delta that the update is, or that its state says."""
-        return decode_state(server, update) if self._of_states else super().decode_update(server, update)
+        return decode_state(server, update) if self._of_states and update else super().decode_update(server, update)
 
     def cluster_of(self, server: ServerState, camera: int) -> int | None:
         """By the camera's weather, or as found."""
@@ -169,9 +187,11 @@ class ClusteredFedAvg(Strategy):
             del sums[kind], moved[key]
         return after.with_(sums, {_MOVED: moved})
 
-    def _moved(self, server: ServerState, cluster: int, name: str, mean: DeltaSum, step: DeltaSum) -> DeltaSum:
+    def _moved(self, server: ServerState, cluster: int, name: str, mean: DeltaSum, step: DeltaSum | None) -> DeltaSum:
         """A cluster's delta of one tensor after the round: its mean takes it away from the step that all take."""
-        moved = DeltaSum(mean.shape).add(mean, self.share * self.server_lr).add(step, -self.share)
+        moved = DeltaSum(mean.shape).add(mean, self.share * self.server_lr)
+        if step is not None:
+            moved.add(step, -self.share)
         before = server.sums.get(_kind(cluster), {}).get(name)
         return moved if before is None else moved.add(before)
 
@@ -223,6 +243,13 @@ def _found(server: ServerState) -> Mapping[str, int]:
 
 def _kind(cluster: int | str) -> str:
     return f"cluster-{cluster}"
+
+
+def _nothing(deltas: Iterable[ClientDelta]) -> Proposal:
+    """What goes down for all where clusters share nothing, once all cameras have passed."""
+    for _ in deltas:
+        pass
+    return Proposal({}, {})
 
 
 def _dense_sums(state: State) -> Sums:

@@ -7,10 +7,10 @@ Each part keeps its settings. A state has every part's tensors, and the delta is
 parts', it is linear if its parts are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,12 @@ from fed_lorac.adapters.branched import BranchAdapter
 from fed_lorac.adapters.branches import Adapted, Branch, adapted_layers
 from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.adapters.deltas import State, ToDelta, restart_dense, set_tensors
+from fed_lorac.adapters.ends import trains_classifier, without_ends
 from fed_lorac.adapters.plain import RATES_NOTE, check_plain
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.seeds import torch_stream
 
 __all__ = ["Parts"]
-
-_CLASSIFIER, _FIRST = "train_classifier", "train_first_conv"
 
 
 @dataclass(frozen=True)
@@ -36,18 +35,22 @@ class Parts(Adapter):
     """Several adapters as one, each of different tensors.
 
     An end that several parts would train as it is, the first convolution's or the classifier's weight, belongs to the
-    first of them. `lr_factors`: what the learning rate is multiplied by for each part's tensors.
+    first of them. `lr_factors`: what the learning rate is multiplied by for each part's tensors. `personal`: the places
+    of parts that stay with each camera, which trains them on from round to round beside what it shares (FedSim of
+    Pillutla et al. 2022, arXiv 2204.03809); what is said of the whole below is then said of what is sent.
 
     Raises:
-        ConfigError: there are fewer than two parts, one is of no kind that can be a part (`BranchAdapter`), or the
-            factors are not as many as the parts.
+        ConfigError: there are fewer than two parts, one is of no kind that can be a part (`BranchAdapter`), the factors
+            are not as many as the parts, or no part is sent.
     """
 
     source = "made of parts, each with a source of its own"
 
     parts: tuple[BranchAdapter, ...]
     lr_factors: tuple[float, ...] = ()
+    personal: tuple[int, ...] = ()
     places: tuple[tuple[str, ...], ...] | None = field(default=None, compare=False, repr=False)  # branches, once fitted
+    own: frozenset[str] = field(default=frozenset(), compare=False, repr=False)  # of personal parts: layers, tensors
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,16 +65,29 @@ class Parts(Adapter):
                 "An adapter of parts has two or more, and one learning-rate factor for each, or for all; got "
                 f"{len(self.parts)} parts and lr_factors = {', '.join(f'{f:g}' for f in self.lr_factors)}. Match them."
             )
+        if not set(self.personal) < set(range(len(self.parts))):
+            raise ConfigError(
+                f"Of an adapter's parts some are personal and at least one is sent; got {len(self.parts)} parts and "
+                f"personal = {self.personal}. Name places from 0, and not all of them."
+            )
+
+    @property
+    def _sent(self) -> tuple[BranchAdapter, ...]:
+        return tuple(part for place, part in enumerate(self.parts) if place not in self.personal)
+
+    def is_personal(self, key: str) -> bool:
+        """Whether it is of a personal part."""
+        return key in self.own or key.rpartition(".")[0] in self.own
 
     @property
     def linear(self) -> bool:
         """Every part's delta is."""
-        return all(part.linear for part in self.parts)
+        return all(part.linear for part in self._sent)
 
     @property
     def draws_anew(self) -> bool:
         """Some part does."""
-        return any(part.draws_anew for part in self.parts)
+        return any(part.draws_anew for part in self._sent)
 
     @property
     def finds_bases(self) -> bool:
@@ -81,12 +97,12 @@ class Parts(Adapter):
     @property
     def has_factors(self) -> bool:  # type: ignore[override]
         """Some part has, and no other's state is to be turned into a delta."""
-        return self.state_is_delta and any(part.has_factors for part in self.parts)
+        return self.state_is_delta and any(part.has_factors for part in self._sent)
 
     @property
     def state_is_delta(self) -> bool:  # type: ignore[override]
         """Every part's is, and one scale stands for all."""
-        return all(part.state_is_delta for part in self.parts) and len(self._scales) < 2
+        return all(part.state_is_delta for part in self._sent) and len(self._scales) < 2
 
     @property
     def trains_everything(self) -> bool:  # type: ignore[override]
@@ -96,7 +112,7 @@ class Parts(Adapter):
     @property
     def trains_classifier(self) -> bool:  # type: ignore[override]
         """Some part does."""
-        return any(map(_trains_classifier, self.parts))
+        return any(map(trains_classifier, self.parts))
 
     @property
     def rank(self) -> int:
@@ -126,8 +142,9 @@ class Parts(Adapter):
         """The one scale of the parts' factors; where they differ it is in what `to_delta` gives."""
         return next(iter(self._scales)) if len(self._scales) == 1 else 1.0
 
-    def _of_parts(self, change: Callable[[BranchAdapter], Adapter]) -> Self:
-        return replace(self, parts=tuple(cast(BranchAdapter, change(part)) for part in self.parts))
+    def _of_sent(self, change: Callable[[BranchAdapter], Adapter]) -> Self:
+        parts = (part if place in self.personal else change(part) for place, part in enumerate(self.parts))
+        return replace(self, parts=tuple(cast(BranchAdapter, part) for part in parts))
 
     def gradients_wanted(self, base: nn.Module) -> tuple[str, ...]:
         """Of all parts."""
@@ -140,20 +157,20 @@ class Parts(Adapter):
 
     def with_bases(self, found: Mapping[str, Bases]) -> Self:
         """Of its parts' such forms."""
-        return self._of_parts(lambda part: part.with_bases(found))
+        return replace(self, parts=tuple(part.with_bases(found) for part in self.parts))
 
     def relative_to_init(self) -> Self:
         """Of its parts' such forms."""
-        return self._of_parts(lambda part: part.relative_to_init())
+        return self._of_sent(lambda part: part.relative_to_init())
 
     def with_frozen_basis(self) -> Self | None:
         """Of its parts' such forms, those that draw nothing as they are; None, where some part has none, or all are
         dense."""
-        forms = [part.with_frozen_basis() for part in self.parts]
-        needed = [form for form, part in zip(forms, self.parts, strict=True) if _branches(part)]
+        forms = [part.with_frozen_basis() for part in self._sent]
+        needed = [form for form, part in zip(forms, self._sent, strict=True) if _branches(part)]
         if not needed or None in needed:
             return None
-        return self._of_parts(lambda part: part.with_frozen_basis() or part)
+        return self._of_sent(lambda part: part.with_frozen_basis() or part)
 
     def fit_to(self, base: nn.Module) -> Self:
         """With its parts fitted, each end given to the first part that trains it.
@@ -165,7 +182,7 @@ class Parts(Adapter):
         check_plain(base)
         parts: list[BranchAdapter] = []
         for part in self.parts:
-            parts.append(_without_ends(part, self.parts, parts).fit_to(base))
+            parts.append(without_ends(part, self.parts, parts).fit_to(base))
         places = tuple(part.places(base) for part in parts)
         owners: dict[str, str] = {}
         for part, own in zip(parts, places, strict=True):
@@ -176,14 +193,15 @@ class Parts(Adapter):
                         "Leave one of them out, or give one other layers."
                     )
                 owners[name] = type(part).__name__
-        return replace(self, parts=tuple(parts), places=places)
+        stays = {name for k in self.personal for name in (*places[k], *parts[k].trained_beside(base))}
+        return replace(self, parts=tuple(parts), places=places, own=frozenset(stays))
 
     def fit_like(self, largest: Adapter, base: nn.Module) -> Self:
         """As `fit_to`, each part like that of the adapter of the highest rank."""
         others = cast(Parts, largest).parts
         pairs = zip(self.parts, others, strict=True)
         parts = tuple(
-            _without_ends(part, self.parts, others[:place]).fit_like(other, base)
+            without_ends(part, self.parts, others[:place]).fit_like(other, base)
             for place, (part, other) in enumerate(pairs)
         )
         return replace(self, parts=parts).fit_to(base)
@@ -253,13 +271,16 @@ class Parts(Adapter):
         for part, own, draw in zip(fitted.parts, fitted.places or (), fitted._draws(generator), strict=True):
             if own:
                 found.append((own, part.to_delta(base, draw), part.scale / self.scale))
-        return partial(_to_delta, found)
+        return partial(_to_delta, found, some=bool(self.personal))
 
 
-def _to_delta(parts: list[tuple[tuple[str, ...], ToDelta, float]], state: State) -> dict[str, Tensor]:
+def _to_delta(parts: list[tuple[tuple[str, ...], ToDelta, float]], state: State, *, some: bool) -> dict[str, Tensor]:
+    """`some`: a state may be of some parts alone, of those that are sent or of the others."""
     left, said = dict(state), dict[str, Tensor]()
     for own, to_delta, scale in parts:
         theirs = {key: left.pop(key) for key in list(left) if key.rpartition(".")[0] in own}
+        if some and not theirs:
+            continue
         delta = to_delta(theirs)
         said |= {key: tensor * scale if scale != 1 and key.endswith(".B") else tensor for key, tensor in delta.items()}
     return left | said
@@ -268,19 +289,3 @@ def _to_delta(parts: list[tuple[tuple[str, ...], ToDelta, float]], state: State)
 def _branches(part: BranchAdapter) -> bool:
     """Whether a part has branches, as far as its settings say."""
     return isinstance(part, ConvAdapter) or bool(getattr(part, "end_rank", 0))
-
-
-def _trains_classifier(part: Adapter) -> bool:
-    return bool(getattr(part, _CLASSIFIER, part.trains_classifier))
-
-
-def _without_ends(
-    part: BranchAdapter, every: tuple[BranchAdapter, ...], before: Sequence[BranchAdapter]
-) -> BranchAdapter:
-    """A part without the ends that one before it trains, or one that has no choice."""
-    own = {one.name for one in fields(part)}
-    taken = {_FIRST} if any(getattr(one, _FIRST, False) for one in before) else set()
-    taken |= {_CLASSIFIER} if any(map(_trains_classifier, before)) else set()
-    taken |= {_CLASSIFIER} if any(one.trains_classifier for one in every) else set()
-    changes: dict[str, Any] = dict.fromkeys(taken & own, False)
-    return replace(part, **changes)

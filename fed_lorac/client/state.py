@@ -103,7 +103,7 @@ def fold_updates(
 
 def _delta(experiment: Experiment, round: int, update: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """An update as a delta: an adapter's state is turned into one."""
-    return to_delta(experiment, round)(update) if experiment.plan.updates == "state" else update
+    return to_delta(experiment, round)(update) if update and experiment.plan.updates == "state" else update
 
 
 def _settles(update: Mapping[str, Tensor]) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fed_lorac import registry
 from fed_lorac.config import names
+from fed_lorac.config.personal_parts import not_personal
 from fed_lorac.config.sections import CifarResNet, RayWorkers, Sampled
 from fed_lorac.config.settling import never_settled
 from fed_lorac.errors import ConfigError
@@ -163,7 +164,7 @@ def _method(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> It
         others = {name: registry.STRATEGIES.load(name)() for name in registry.STRATEGIES.names}
         able = [name for name, one in others.items() if one.refuses(one.adapted(_adapter(config))) is None]
         yield f"{why} {got}; strategy.name may be {' or '.join(map(toml, able))}."
-    elif why := never_settled(config, _adapter(config), strategy):
+    elif why := never_settled(config, _adapter(config), strategy) or not_personal(config, strategy):
         yield why
     elif why := strategy.refuses_ranks(adapter, config.adapter.ranks if adapter.has_rank else ()):
         yield f"{why} {got} and adapter.rank = {toml(config.adapter.rank)}."
@@ -182,10 +183,11 @@ def _forward_only(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
             f"{name}, where cameras send as much whatever the layers, and take no gradients. Name the layers."
         )
     for way, chosen in (("up", codec.up), ("down", codec.down)):
-        if chosen in ("drive", "topk"):
+        if chosen in ("drive", "topk", "ternary"):
             yield (
-                f"drive and topk are for many numbers, which share what is lost; got codec.{way} = {toml(chosen)} with "
-                f"strategy.name = {name}, whose frames hold a few that all count. Choose fp32, fp16 or int8."
+                f"drive, topk and ternary are for many numbers, which share what is lost; got codec.{way} = "
+                f"{toml(chosen)} with strategy.name = {name}, whose frames hold a few that all count. Choose fp32, "
+                "fp16 or int8."
             )
 
 

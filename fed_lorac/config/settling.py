@@ -25,6 +25,8 @@ def never_settled(config: "Config", adapter: "Adapter", strategy: "Traits") -> s
         return ""
     if config.adapter.chooses:
         why = 'adapter.layers = "auto", which has that round'
+    elif config.adapter.personal:
+        why = f"adapter.parts.personal = {toml(config.adapter.personal)}, which all cameras have of their own"
     elif not strategy.sends:
         why = f"{name}, where they send nothing"
     elif strategy.forward_only:

@@ -240,6 +240,8 @@ def _method(config: Config) -> str:
         return "full fine-tuning" if s.name == "fedavg" else f"full fine-tuning, {s.name}"
     own = s.settings("name")
     how = " by ".join([" ".join([s.name, *_each(own, "downlink")]), *_each(own, "by")])
+    how += ", nothing shared" if own.get("shared") is False else ""
+    how += f", {a.personal} personal" if a.personal else ""
     its = a.settings("method")
     where = f" on {a.layers}" if its.get("layers", "all") != "all" else ""
     where += f" layers of {a.budget_bytes:,} bytes" if a.chooses else ""

@@ -95,6 +95,8 @@ def _tensor_bytes(dtype: str, name: str, shape: tuple[int, ...], topk_share: flo
     if len(shape) > 1 and count:
         parts = shape[-1] if name.endswith(".B") else shape[-2] if name.endswith(".A") else shape[0]
         groups = parts if count // parts >= 16 else 1
+    if dtype == "ternary":
+        return 2 * groups + ceil(count / 5)
     return 4 * groups + ceil(count * int(dtype.removeprefix("int")) / 8)
 
 

@@ -178,6 +178,7 @@ def test_a_frame_that_is_not_finite_is_refused_by_name(bits: int) -> None:
         ("int8", 1.7014117e38, 2.0**127),
         ("int4", 1.7014117e38, 2.0**127),
         ("int2", 1.7014117e38, 2.0**127),
+        ("ternary", float(np.nextafter(np.float32(3.3961775e38), np.float32(0))), 3.3961775e38),
         ("drive", 3.9614079e28, 2.0**95),
         ("topk", 3.4028235e38, 1e39),
     ],
@@ -229,12 +230,12 @@ def test_limits_hold_for_writer_as_for_reader() -> None:
 
 
 def test_an_unknown_dtype_names_the_known_ones() -> None:
-    with pytest.raises(FrameError, match="fp32, fp16, bf16, int8, int4, int2, drive, topk; got 'fp8'"):
+    with pytest.raises(FrameError, match="fp32, fp16, bf16, int8, int4, int2, ternary, drive, topk; got 'fp8'"):
         encode(small_state(), dtype="fp8", base=BASE)
 
 
 def test_dtype_codes_never_change() -> None:
-    codes = {"fp32": 1, "fp16": 2, "bf16": 3, "int8": 4, "int4": 5, "int2": 8, "drive": 6, "topk": 7}
+    codes = {"fp32": 1, "fp16": 2, "bf16": 3, "int8": 4, "int4": 5, "int2": 8, "ternary": 9, "drive": 6, "topk": 7}
     assert {name: row.code for name, row in CODECS.items()} == codes
 
 

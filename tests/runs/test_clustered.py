@@ -399,7 +399,7 @@ LINEAR = {"adapter__method": "lora-xs", "adapter__rank": 2}
 @pytest.mark.parametrize("by", ["weather", "similarity"])
 def test_a_run_that_was_interrupted_goes_on_with_the_same_clusters(tmp_path: Path, by: str, downlink: str):
     config = tiny(
-        **TWO, **(LINEAR if downlink == "state" else {}), downlink=downlink,
+        **TWO, **({**LINEAR, "shared": by == "weather"} if downlink == "state" else {}), downlink=downlink,
         run__rounds=4, strategy__name="clustered", by=by, clusters=2,
         checkpoint_every=2, block_size=2, codec__down="int8", strategy__quorum=0.1,
         fleet__devices="limited", availability=0.8,
@@ -431,6 +431,32 @@ def test_mean_states_of_linear_adapters_say_the_clusters_deltas(tmp_path: Path, 
     for dense, said in zip(deltas["dense"], deltas["state"], strict=True):
         assert dense and relative_distance(said, dense) < 1e-4
     assert sent["state"] * 3 < sent["dense"] or method == "norm-affine"
+
+
+@pytest.mark.parametrize("method", ["norm-affine", "lora-xs"])
+def test_a_cluster_by_itself_learns_as_a_fleet_of_its_own(tmp_path: Path, method: str):
+    """Two routes: clusters side by side, and two fleets of which each trains in one weather alone."""
+    linear = {"adapter__method": method, "adapter__rank": 2} if method == "lora-xs" else {"adapter__method": method}
+    made = {"run__rounds": 2, "local__lr": 0.01, **TWO, **linear}
+    apart = {"strategy__name": "clustered", "downlink": "state", "shared": False}
+    run(experiment := tiny(**made, **apart), tmp_path / "both", Watch())
+    shapes = shapes_of(build_experiment(experiment).base.model)
+    cameras = load_file(tmp_path / "both" / "cameras.safetensors")
+    assert not load_file(tmp_path / "both" / "adapter.safetensors")
+    for cluster, other in enumerate(("snow", "fog")):
+        alone = tiny(**{**made, "fleet__per_round": 2}, fleet__held_out=other, strategy__name="fedavg")
+        run(alone, tmp_path / other, Watch())
+        theirs = sum_states([(load_file(tmp_path / other / "adapter.safetensors"), 1.0)], shapes, 1.0)
+        own = {k[6:]: v for k, v in cameras.items() if k.startswith(f"own-{cluster}.")}
+        assert relative_distance(sum_states([(own, 1.0)], shapes, 1.0), theirs) < 1e-4
+    said = rows(tmp_path / "both" / "cameras.jsonl")
+    up, down = (sum(row[f"{way}_frame_bytes"] for row in said) for way in ("uplink", "downlink"))
+    assert up < down < 1.2 * up  # one frame each way, and one that holds nothing
+
+
+def test_without_a_shared_part_a_cluster_takes_all_of_its_mean():
+    with pytest.raises(ConfigError, match=r"came with share = 0\.5 and without the shared part"):
+        tiny(strategy__name="clustered", shared=False, share=0.5)
 
 
 def test_mean_states_are_for_linear_adapters():

@@ -28,7 +28,7 @@ from fed_lorac.simulation.engines import run
 from fed_lorac.wire.feedback import encode_with_feedback
 from fed_lorac.wire.frame import decode, encode
 
-LOSSY = ["bf16", "int8", "int4", "int2", "drive", "topk"]
+LOSSY = ["bf16", "int8", "int4", "int2", "ternary", "drive", "topk"]
 FULL = {"adapter__method": "full", "strategy__name": "fedavg", "local__lr": 0.02}
 
 # The sum of what arrives

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fed_lorac import registry
 from fed_lorac.errors import ConfigError
-from fed_lorac.wire.codecs import drive, quantize, topk
+from fed_lorac.wire.codecs import drive, quantize, ternary, topk
 from fed_lorac.wire.layout import Slot, Values
 from fed_lorac.wire.refusals import RefusedFrameError
 
@@ -139,8 +139,18 @@ TOPK = Codec(
     topk.check_share,
 )
 INT2 = _rounded("int2", 8, 2)
+TERNARY = Codec(
+    "ternary",
+    9,
+    "Ternary Weight Networks, arXiv 1605.04711, equation 5, for each rank component",
+    False,
+    BF16.overflow_at,  # a scale is a mean, as bf16
+    ternary.ternary_bytes,
+    lambda values, slot, rng: ternary.pack_ternary(values, slot),
+    ternary.unpack_ternary,
+)
 
-CODECS: dict[str, Codec] = {row.name: row for row in (FP32, FP16, BF16, INT8, INT4, INT2, DRIVE, TOPK)}
+CODECS: dict[str, Codec] = {row.name: row for row in (FP32, FP16, BF16, INT8, INT4, INT2, TERNARY, DRIVE, TOPK)}
 """codec.up and codec.down -> how values travel."""
 
 

@@ -23,10 +23,12 @@ from fed_lorac.wire.layout import Slot, Values
 from fed_lorac.wire.refusals import malformed
 
 __all__ = [
+    "grouped",
     "pack_bf16",
     "pack_fp16",
     "pack_rounded",
     "rounded_bytes",
+    "ungrouped",
     "unpack_bf16",
     "unpack_fp16",
     "unpack_rounded",
@@ -46,7 +48,7 @@ def pack_rounded(values: Values, slot: Slot, rng: Generator, bits: int) -> bytes
     """The tensor's bytes; `rng` decides which way each value is rounded."""
     if slot.count == 0:
         return b""
-    rows, top = _grouped(values, slot).astype(np.float64), (1 << bits) - 1
+    rows, top = grouped(values, slot).astype(np.float64), (1 << bits) - 1
     zero = _bf16_down(rows.min(axis=1))
     step = _bf16_up((rows.max(axis=1) - zero) / top)
     way = np.divide(rows - zero[:, None], step[:, None], out=np.zeros_like(rows), where=step[:, None] > 0)
@@ -68,17 +70,17 @@ def unpack_rounded(data: memoryview, slot: Slot, bits: int) -> Values:
     codes = _unpacked(data[split:], slot.count, bits).reshape(slot.groups, -1)
     _check_grid(zero, step, codes)
     with np.errstate(over="ignore"):  # a forged grid: the frame is refused as not finite
-        return _ungrouped((zero[:, None] + step[:, None] * codes).astype(np.float32), slot)
+        return ungrouped((zero[:, None] + step[:, None] * codes).astype(np.float32), slot)
 
 
-def _grouped(values: Values, slot: Slot) -> Values:
+def grouped(values: Values, slot: Slot) -> Values:
     """The values as (groups, values in one), contiguous."""
     moved = np.moveaxis(values, slot.axis, 0) if values.ndim > 1 else values
     return np.ascontiguousarray(moved).reshape(slot.groups, -1)
 
 
-def _ungrouped(rows: Values, slot: Slot) -> Values:
-    """The inverse of `_grouped`: values in the tensor's own order and shape."""
+def ungrouped(rows: Values, slot: Slot) -> Values:
+    """The inverse of `grouped`: values in the tensor's own order and shape."""
     if len(slot.shape) < 2:
         return rows.reshape(slot.shape)
     at = slot.axis % len(slot.shape)
