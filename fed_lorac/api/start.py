@@ -12,6 +12,7 @@ from fed_lorac.config import Config, Overrides, Source, load_config, resumed_con
 from fed_lorac.errors import ConfigError, FedLoracError
 from fed_lorac.records.run_folder import can_go_on, check_new, folder_for
 from fed_lorac.reporting.watch import Watch
+from fed_lorac.runtime.allocator import give_freed_memory_back
 
 __all__ = ["Start", "prepare", "run"]
 
@@ -119,8 +120,8 @@ def _name_of(source: Source) -> str:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Put back what a run sets for this process: results repeat at equal numbers of threads only, and a simulation has
-    nothing to report to Flower's makers."""
+    """Put back what a run sets for this process: results repeat at equal numbers of threads only, a simulation has
+    nothing to report to Flower's makers, and memory that is freed is kept for the next step."""
     import torch  # noqa: PLC0415  (a run that cannot begin needs no PyTorch)
 
     threads, asked = torch.get_num_threads(), os.environ.get(_TELEMETRY)
@@ -129,6 +130,7 @@ def _undisturbed() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+        give_freed_memory_back()
         if asked is None:
             os.environ.pop(_TELEMETRY, None)
 

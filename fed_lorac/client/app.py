@@ -19,6 +19,7 @@ from fed_lorac.config import Config
 from fed_lorac.errors import FedLoracError, kind_of
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.experiment import Experiment
+from fed_lorac.runtime.allocator import keep_freed_memory
 from fed_lorac.wire.refusals import RefusedFrameError
 from fed_lorac.wire.updates import read_updates, read_whole_model
 
@@ -35,6 +36,7 @@ def make_client_app(config: Config | None = None, mods: Sequence[Mod] = ()) -> C
     app = ClientApp(mods=[_answer_errors, *mods])
 
     def experiment(context: Context) -> Experiment:
+        keep_freed_memory()
         return build_experiment(config or Config.from_flat(context.run_config))
 
     @app.query()

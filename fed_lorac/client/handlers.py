@@ -18,6 +18,7 @@ from fed_lorac.errors import FrameError, one_line
 from fed_lorac.experiment.adapters import on_layers
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.experiment import Experiment
+from fed_lorac.runtime.allocator import keep_freed_memory
 from fed_lorac.runtime.settings import Scalar
 from fed_lorac.wire.billing import ARRAYS_KEY, OBSERVED_KEY, frame_record, observed_record
 from fed_lorac.wire.frame import inspect
@@ -169,6 +170,7 @@ class FleetApp:
     """
 
     def __init__(self, flat: Mapping[str, Scalar]) -> None:
+        keep_freed_memory()
         self._experiment = build_experiment(Config.from_flat(flat))
 
     def answer(self, requests: Sequence[ClientRequest], shared: GlobalModel) -> list[ClientReply]:
