@@ -139,6 +139,11 @@ class Adapter(ABC):
         set_tensors(model, weights)
         self.attach(model, generator)
 
+    def is_personal(self, key: str) -> bool:
+        """Whether a tensor of the state stays with its camera, which goes on training it, and is never sent; of a
+        fitted adapter."""
+        return False
+
     @abstractmethod
     def read(self, model: nn.Module) -> dict[str, Tensor]:
         """The state since `attach`: float32, contiguous, on the CPU, sorted by name."""

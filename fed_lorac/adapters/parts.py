@@ -35,18 +35,22 @@ class Parts(Adapter):
     """Several adapters as one, each of different tensors.
 
     An end that several parts would train as it is, the first convolution's or the classifier's weight, belongs to the
-    first of them. `lr_factors`: what the learning rate is multiplied by for each part's tensors.
+    first of them. `lr_factors`: what the learning rate is multiplied by for each part's tensors. `personal`: the places
+    of parts that stay with each camera, which trains them on from round to round beside what it shares (FedSim of
+    Pillutla et al. 2022, arXiv 2204.03809); what is said of the whole below is then said of what is sent.
 
     Raises:
-        ConfigError: there are fewer than two parts, one is of no kind that can be a part (`BranchAdapter`), or the
-            factors are not as many as the parts.
+        ConfigError: there are fewer than two parts, one is of no kind that can be a part (`BranchAdapter`), the factors
+            are not as many as the parts, or no part is sent.
     """
 
     source = "made of parts, each with a source of its own"
 
     parts: tuple[BranchAdapter, ...]
     lr_factors: tuple[float, ...] = ()
+    personal: tuple[int, ...] = ()
     places: tuple[tuple[str, ...], ...] | None = field(default=None, compare=False, repr=False)  # branches, once fitted
+    own: frozenset[str] = field(default=frozenset(), compare=False, repr=False)  # of personal parts: layers, tensors
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,26 +65,39 @@ class Parts(Adapter):
                 "An adapter of parts has two or more, and one learning-rate factor for each, or for all; got "
                 f"{len(self.parts)} parts and lr_factors = {', '.join(f'{f:g}' for f in self.lr_factors)}. Match them."
             )
+        if not set(self.personal) < set(range(len(self.parts))):
+            raise ConfigError(
+                f"Of an adapter's parts some are personal and at least one is sent; got {len(self.parts)} parts and "
+                f"personal = {self.personal}. Name places from 0, and not all of them."
+            )
+
+    @property
+    def _sent(self) -> tuple[BranchAdapter, ...]:
+        return tuple(part for place, part in enumerate(self.parts) if place not in self.personal)
+
+    def is_personal(self, key: str) -> bool:
+        """Whether it is of a personal part."""
+        return key in self.own or key.rpartition(".")[0] in self.own
 
     @property
     def linear(self) -> bool:
         """Every part's delta is."""
-        return all(part.linear for part in self.parts)
+        return all(part.linear for part in self._sent)
 
     @property
     def draws_anew(self) -> bool:
         """Some part does."""
-        return any(part.draws_anew for part in self.parts)
+        return any(part.draws_anew for part in self._sent)
 
     @property
     def has_factors(self) -> bool:  # type: ignore[override]
         """Some part has, and no other's state is to be turned into a delta."""
-        return self.state_is_delta and any(part.has_factors for part in self.parts)
+        return self.state_is_delta and any(part.has_factors for part in self._sent)
 
     @property
     def state_is_delta(self) -> bool:  # type: ignore[override]
         """Every part's is, and one scale stands for all."""
-        return all(part.state_is_delta for part in self.parts) and len(self._scales) < 2
+        return all(part.state_is_delta for part in self._sent) and len(self._scales) < 2
 
     @property
     def trains_everything(self) -> bool:  # type: ignore[override]
@@ -120,21 +137,22 @@ class Parts(Adapter):
         """The one scale of the parts' factors; where they differ it is in what `to_delta` gives."""
         return next(iter(self._scales)) if len(self._scales) == 1 else 1.0
 
-    def _of_parts(self, change: Callable[[BranchAdapter], Adapter]) -> Self:
-        return replace(self, parts=tuple(cast(BranchAdapter, change(part)) for part in self.parts))
+    def _of_sent(self, change: Callable[[BranchAdapter], Adapter]) -> Self:
+        parts = (part if place in self.personal else change(part) for place, part in enumerate(self.parts))
+        return replace(self, parts=tuple(cast(BranchAdapter, part) for part in parts))
 
     def relative_to_init(self) -> Self:
         """Of its parts' such forms."""
-        return self._of_parts(lambda part: part.relative_to_init())
+        return self._of_sent(lambda part: part.relative_to_init())
 
     def with_frozen_basis(self) -> Self | None:
         """Of its parts' such forms, those that draw nothing as they are; None, where some part has none, or all are
         dense."""
-        forms = [part.with_frozen_basis() for part in self.parts]
-        needed = [form for form, part in zip(forms, self.parts, strict=True) if _branches(part)]
+        forms = [part.with_frozen_basis() for part in self._sent]
+        needed = [form for form, part in zip(forms, self._sent, strict=True) if _branches(part)]
         if not needed or None in needed:
             return None
-        return self._of_parts(lambda part: part.with_frozen_basis() or part)
+        return self._of_sent(lambda part: part.with_frozen_basis() or part)
 
     def fit_to(self, base: nn.Module) -> Self:
         """With its parts fitted, each end given to the first part that trains it.
@@ -157,7 +175,8 @@ class Parts(Adapter):
                         "Leave one of them out, or give one other layers."
                     )
                 owners[name] = type(part).__name__
-        return replace(self, parts=tuple(parts), places=places)
+        own = {name for k in self.personal for name in (*places[k], *parts[k].trained_beside(base))}
+        return replace(self, parts=tuple(parts), places=places, own=frozenset(own))
 
     def fit_like(self, largest: Adapter, base: nn.Module) -> Self:
         """As `fit_to`, each part like that of the adapter of the highest rank."""
@@ -234,13 +253,16 @@ class Parts(Adapter):
         for part, own, draw in zip(fitted.parts, fitted.places or (), fitted._draws(generator), strict=True):
             if own:
                 found.append((own, part.to_delta(base, draw), part.scale / self.scale))
-        return partial(_to_delta, found)
+        return partial(_to_delta, found, some=bool(self.personal))
 
 
-def _to_delta(parts: list[tuple[tuple[str, ...], ToDelta, float]], state: State) -> dict[str, Tensor]:
+def _to_delta(parts: list[tuple[tuple[str, ...], ToDelta, float]], state: State, *, some: bool) -> dict[str, Tensor]:
+    """`some`: a state may be of some parts alone, of those that are sent or of the others."""
     left, said = dict(state), dict[str, Tensor]()
     for own, to_delta, scale in parts:
         theirs = {key: left.pop(key) for key in list(left) if key.rpartition(".")[0] in own}
+        if some and not theirs:
+            continue
         delta = to_delta(theirs)
         said |= {key: tensor * scale if scale != 1 and key.endswith(".B") else tensor for key, tensor in delta.items()}
     return left | said

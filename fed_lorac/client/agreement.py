@@ -46,4 +46,6 @@ def uplink_template(experiment: Experiment, place: int | None = None) -> dict[st
     place = experiment.adapters.index(experiment.adapter) if place is None else place
     model = experiment.attached(place)
     shared = statistics_of(model) if experiment.plan.batch_norm.mode == "shared" else {}
-    return {name: tuple(tensor.shape) for name, tensor in (experiment.adapters[place].read(model) | shared).items()}
+    adapter = experiment.adapters[place]
+    state = {key: tensor for key, tensor in adapter.read(model).items() if not adapter.is_personal(key)}
+    return {name: tuple(tensor.shape) for name, tensor in (state | shared).items()}

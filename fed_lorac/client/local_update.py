@@ -102,6 +102,9 @@ def local_updates(
             bench.reset(model)
         state = states[camera].with_statistics(statistics_of(model) if plan.batch_norm.local else {})
         trained = trained_state(experiment, experiment.adapters[place], model, was)
+        own = {key: trained.pop(key) for key in list(trained) if experiment.adapters[place].is_personal(key)}
+        if own:
+            state = state.with_personal(_personal_frame(experiment, own))
         frame, state = _encode(experiment, global_model, round, camera, state, trained)
         updates[camera] = LocalUpdate(frame, len(task.labels), outcome.mean_loss, state, observed)
     return updates
@@ -125,7 +128,7 @@ def _encode(
     sent, with all of it as personal parameters."""
     plan, base = experiment.plan, experiment.base.fingerprint
     if not plan.sends:
-        return b"", state.with_personal(encode(trained, dtype="fp32", base=personal_fingerprint(base)))
+        return b"", state.with_personal(_personal_frame(experiment, trained))
     uplink = plan.uplink
     how: dict[str, Any] = {
         "dtype": uplink.codec,
@@ -139,6 +142,10 @@ def _encode(
         return encode(trained, **how), state.with_residual({})
     frame, residual = encode_with_feedback(trained, state.residual, **how)
     return frame, state.with_residual(residual)
+
+
+def _personal_frame(experiment: Experiment, state: Mapping[str, Tensor]) -> bytes:
+    return encode(state, dtype="fp32", base=personal_fingerprint(experiment.base.fingerprint))
 
 
 class _Bench:

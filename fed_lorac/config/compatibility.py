@@ -162,8 +162,29 @@ def _method(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> It
             'Layers are chosen by the server, of what cameras send; got adapter.layers = "auto" with strategy.name = '
             f"{toml(config.strategy.name)}, where they send nothing. Name the layers, or choose another strategy."
         )
+    elif config.adapter.personal and (why := _keeps_no_parts(strategy)):
+        yield (
+            f"Personal parts stay with cameras that send the others to be averaged; {why}. {got} and "
+            f"adapter.parts.personal = {toml(config.adapter.personal)}; strategy.name may be merged, fedavg or flora."
+        )
+    elif config.adapter.personal and config.adapter.chooses:
+        yield (
+            'Layers are chosen by what all send; got adapter.layers = "auto" with adapter.parts.personal = '
+            f"{toml(config.adapter.personal)}. Name the layers, or leave no part with the cameras."
+        )
     elif why := strategy.refuses_ranks(adapter, config.adapter.ranks if adapter.has_rank else ()):
         yield f"{why} {got} and adapter.rank = {toml(config.adapter.rank)}."
+
+
+def _keeps_no_parts(strategy: "AnyStrategy") -> str:
+    """Why personal parts cannot be beside what this strategy does; empty: they can."""
+    if not strategy.sends:
+        return "under this strategy nothing is sent"
+    if strategy.personal_kind:
+        return "under this strategy the server sends each camera something of its own in their place"
+    if strategy.rotates or strategy.forward_only or strategy.update_kind == "factors":
+        return "under this strategy every part begins a round anew, or goes on as what all share"
+    return ""
 
 
 def _forward_only(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:

@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,7 +18,7 @@ from fed_lorac.fleet.fleet import CLEAR, Camera, Weather
 from fed_lorac.runtime.source import source_of
 from fed_lorac.seeds import stream
 
-__all__ = ["CameraData", "Stream", "camera_data", "in_stream_order"]
+__all__ = ["CameraData", "Stream", "as_tensor", "camera_data", "in_stream_order"]
 
 Stream = Literal["iid", "correlated", "time"]
 
@@ -83,7 +85,19 @@ def in_stream_order(view: CameraData, rng: np.random.Generator, stream: Stream) 
 
 
 def _view(data: Dataset, camera: Camera, train: np.ndarray, test: np.ndarray) -> CameraData:
-    images = (torch.from_numpy(np.array(part)) for part in (train, test))
+    images = (as_tensor(part) for part in (train, test))
     labels = (torch.from_numpy(data.labels[part]) for part in (camera.train, camera.evaluation))
     (x, x_test), (y, y_test) = images, labels
     return CameraData(x, y, x_test, y_test)
+
+
+def as_tensor(images: np.ndarray) -> UInt8[Tensor, "n h w 3"]:
+    """These images; a whole file's are mapped as it is, so that no process has them for itself."""
+    if isinstance(images, np.memmap) and images.flags.c_contiguous and images.filename is not None:
+        file, size = Path(images.filename), images.offset + images.nbytes
+        with suppress(OSError, RuntimeError):  # gone: the cache was cleared
+            if file.stat().st_size == size:  # a part has the offset of the whole
+                # Not from the array, which holds its file open: so many cameras, so many files.
+                whole = torch.from_file(str(file), shared=False, size=size, dtype=torch.uint8)
+                return whole[images.offset :].view(images.shape)
+    return torch.from_numpy(np.array(images))

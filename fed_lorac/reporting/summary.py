@@ -241,6 +241,7 @@ def _method(config: Config) -> str:
     own = s.settings("name")
     how = " by ".join([" ".join([s.name, *_each(own, "downlink")]), *_each(own, "by")])
     how += ", nothing shared" if own.get("shared") is False else ""
+    how += f", {a.personal} personal" if a.personal else ""
     its = a.settings("method")
     where = f" on {a.layers}" if its.get("layers", "all") != "all" else ""
     where += f" layers of {a.budget_bytes:,} bytes" if a.chooses else ""

@@ -99,7 +99,7 @@ class FrameSpec:
         return cls(
             base=fingerprint(named_tensors(model)),
             shapes=shapes_of(model),
-            template={name: tensor.shape for name, tensor in adapter.read(twin).items()},
+            template={key: tensor.shape for key, tensor in adapter.read(twin).items() if not adapter.is_personal(key)},
             scale=adapter.scale,
             to_delta=to_delta,
         )

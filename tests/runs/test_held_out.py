@@ -24,8 +24,7 @@ HELD = {2, 5}
 
 def test_cameras_of_a_weather_that_is_held_out_hear_and_are_measured_and_never_train(tmp_path: Path) -> None:
     run(tiny(**FLEET, fleet__held_out="frost", local__lr=0.2), tmp_path / "run", Watch())
-    trained: set[int] = set()
-    heard: set[int] = set()
+    trained, heard = set[int](), set[int]()
     for row in rows(tmp_path / "run" / "cameras.jsonl"):
         if row["round"] == 0:
             continue

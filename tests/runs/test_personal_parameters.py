@@ -22,6 +22,7 @@ from fed_lorac.client.app import make_client_app
 from fed_lorac.client.handlers import FleetApp
 from fed_lorac.client.state import ClientState, GlobalModels
 from fed_lorac.config import Config
+from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.base_model import fresh_model
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.export import export_run, load_adapter, load_network
@@ -43,8 +44,9 @@ WAYS: dict[str, dict[str, object]] = {
     "clustered": {"strategy__name": "clustered", "fleet__corruptions": "fog, snow"},
     "flexlora": {"strategy__name": "flexlora", "adapter__rank": "1, 3", "rank_mode": "r"},
     "local-only": {"strategy__name": "local-only"},
+    "merged": {"adapter__method": "norm-affine + lora-c", "adapter__parts__personal": "lora-c"},
 }
-OWN_PARTS = {"clustered": 2, "flexlora": 2, "local-only": 4}  # of four cameras
+OWN_PARTS = {"clustered": 2, "flexlora": 2, "local-only": 4, "merged": 4}  # of four cameras
 COMMON = {"block_size": 1, "checkpoint_every": 2, "fleet__per_round": 4, "local__schedule": "constant"}
 FILES = ("adapter.safetensors", "model.safetensors", "cameras.safetensors", "cameras.jsonl")
 
@@ -114,7 +116,7 @@ def test_one_delta_is_saved_for_all_cameras_that_share_it(run_of: Any, way: str)
     found = load_file(run_of(way) / "cameras.safetensors")
     places = [int(found[f"own.camera-{camera}"]) for camera in range(4)]
     assert len(set(places)) == OWN_PARTS[way] and places[0] != places[1]
-    assert (places[0] == places[2]) == (way != "local-only")
+    assert (places[0] == places[2]) == (OWN_PARTS[way] < 4)
     assert {k.partition(".")[0] for k in found if k.startswith("own-")} == {f"own-{place}" for place in places}
 
 
@@ -210,6 +212,49 @@ def test_without_a_camera_it_is_what_all_share(run_of: Any):
     shared = load_network(export_run(run_of("clustered"), "safetensors", fold=False).path).network.state_dict()
     merged = load_file(run_of("clustered") / "model.safetensors")
     assert all(torch.equal(shared[name], merged[name]) for name in shared)
+
+
+# ---- Parts that stay with each camera ----
+
+
+def test_of_an_adapter_with_a_personal_part_the_other_parts_alone_are_sent(run_of: Any, tmp_path: Path):
+    changes = {"adapter__method": "norm-affine", "strategy__name": "merged"}
+    run(tiny(**COMMON | changes), tmp_path / "alone", Watch())
+    own, alone = (Checkpoints(folder).newest() for folder in (run_of("merged"), tmp_path / "alone"))
+    assert own and alone and list(map(len, own.updates.values())) == list(map(len, alone.updates.values()))
+    folders = (run_of("merged"), tmp_path / "alone")
+    sent = [[row["uplink_frame_bytes"] for row in rows(folder / "rounds.jsonl")] for folder in folders]
+    assert sent[0] == sent[1] and sum(sent[0]) > 0
+
+
+def test_a_personal_part_beside_one_that_stands_still_is_trained_as_each_camera_trains_alone(tmp_path: Path):
+    """Two routes: norms that hardly move are shared, or nothing is."""
+    names = [f"{method}.train_{end}" for method in ("norm-affine", "lora-c") for end in ("first_conv", "classifier")]
+    ends = {f"adapter.{name}": False for name in names}
+    parts = {**COMMON, **ends, **WAYS["merged"], "lr_factors": "1e-9, 1"}
+    run(tiny(**parts), tmp_path / "both", Watch())
+    run(tiny(**{**parts, "adapter__parts__personal": "", "strategy__name": "local-only"}), tmp_path / "alone", Watch())
+    both, alone = (load_file(tmp_path / name / "cameras.safetensors") for name in ("both", "alone"))
+    own = [key for key in both if key.startswith("own-")]
+    assert own and set(own) <= set(alone)
+    for key in own:
+        torch.testing.assert_close(both[key], alone[key], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "law"),
+    [
+        ({"adapter__parts__personal": "lora-xs"}, "Personal parts are some of the method's.* Take lora-xs away"),
+        ({"adapter__parts__personal": "lora-c, norm-affine"}, "at least one is sent"),
+        ({"strategy__name": "local-only"}, "under this strategy nothing is sent"),
+        ({"strategy__name": "clustered"}, "the server sends each camera something of its own"),
+        ({"strategy__name": "zeroth-order"}, "every part begins a round anew"),
+        ({"adapter__layers": "auto"}, "Layers are chosen by what all send"),
+    ],
+)
+def test_personal_parts_are_refused_where_they_cannot_be(changes: dict[str, object], law: str):
+    with pytest.raises(ConfigError, match=law):
+        config_of("merged", **changes)
 
 
 # ---- Changes side by side ----

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from fed_lorac import registry
 from fed_lorac.config.section import Section, When
+from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.settings import items, setting
 
 __all__ = ["AdapterConfig"]
@@ -18,6 +19,9 @@ class PartRates:
 
     lr_factors: float | str = setting(
         1.0, "what local.lr is multiplied by for each part, in their order; or one number for all", above=0, listed=True
+    )
+    personal: str = setting(
+        "", "parts, a list: they stay with each camera, which trains them on, and are never sent", listed=True
     )
 
 
@@ -53,12 +57,24 @@ class AdapterConfig(Section):
     )
 
     def build(self, key: str, **changes: Any) -> Any:
-        """As `Section.build`, with a learning-rate factor for each part."""
+        """As `Section.build`, with a learning-rate factor for each part, and where it stays."""
         made = super().build(key, **changes)
         if key != "method" or "parts" not in self.tables:
             return made
-        factors = tuple(float(word) for word in items(str(self.table(PartRates).lr_factors)))
-        return replace(made, lr_factors=factors)
+        said, parts = self.table(PartRates), registry.ADAPTERS.parts(self.method)
+        if strange := [name for name in items(said.personal) if name not in parts]:
+            raise ConfigError(
+                f"Personal parts are some of the method's; got adapter.parts.personal = {said.personal!r} with "
+                f"adapter.method = {self.method!r}. Take {strange[0]} away, or add it to the method."
+            )
+        factors = tuple(float(word) for word in items(str(said.lr_factors)))
+        places = tuple(place for place, name in enumerate(parts) if name in items(said.personal))
+        return replace(made, lr_factors=factors, personal=places)
+
+    @property
+    def personal(self) -> str:
+        """Parts that stay with each camera; empty: none."""
+        return self.table(PartRates).personal if "parts" in self.tables else ""
 
     @property
     def chooses(self) -> bool:

@@ -18,6 +18,7 @@ from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.config import Config
 from fed_lorac.grid.executor import BlockApp, Failure, checked, raised
 from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.runtime.memory import give_back
 
 if TYPE_CHECKING:
     from fed_lorac.experiment.doctor import Facts
@@ -70,6 +71,7 @@ class Worker:
             _set_threads(orders.config.run.threads)
         except Exception as error:
             return Report(facts, raised(error))
+        give_back()
         return Report(facts, None)
 
     def work(
@@ -83,9 +85,11 @@ class Worker:
             return raised(error)
 
     def _shared_under(self, token: int, kept: Sequence["ray.ObjectRef[Any]"]) -> Any:
-        """What is shared, fetched once: the same object for every block that comes with the same token."""
+        """What is shared, fetched once: the same object for every block that comes with the same token. Between two of
+        them, what the blocks before are done with goes back: a node has as many heaps as workers."""
         if self._shared[0] != token:
             self._shared = (0, None)  # let the old one go before the new one comes
+            give_back()
             self._shared = (token, ray.get(kept[0]) if kept else None)
         return self._shared[1]
 
