@@ -8,7 +8,7 @@
 
     python benchmarks/worker_memory.py [--json] [--config fog_snow_noise] [-c KEY=VALUE ...]
 
-The kept figures are of `fog_snow_noise` over the data folder that FED_LORAC_DATA names.
+The kept figures are of ResNet-20 on CIFAR-10, with the settings that their command has.
 """
 
 import argparse

@@ -62,6 +62,9 @@ class Adapter(ABC):
     """A state is a delta as it stands; else `to_delta` adds what is frozen."""
     trains_everything: ClassVar[bool] = False
     """Every parameter is trained, so that nothing of the base stays."""
+    found_lr: ClassVar[float] = 0.0
+    """The `local.lr` that a search found, with the default settings (docs/methods.md, Learning rates); 0: nobody
+    searched."""
     trains_classifier: ClassVar[bool] = False
     """The classifier is trained, where no setting `train_classifier` says."""
 
@@ -74,6 +77,11 @@ class Adapter(ABC):
     def draws_anew(self) -> bool:
         """Some of what is trained starts as `attach` drew it: states of two rounds then share no basis."""
         return False
+
+    @property
+    def suggested_lr(self) -> float:
+        """The same under these settings."""
+        return self.found_lr
 
     @property
     def has_rank(self) -> bool:

@@ -89,6 +89,7 @@ class LoraXs(ConvAdapter):
 
     formula = "Σ r² + ends"
     source = "LoRA-XS, arXiv 2405.17604; federated: Fed-SB, arXiv 2502.15436"
+    found_lr = 0.1
     layer = CoreConv2d
     linear = True
 
@@ -100,6 +101,11 @@ class LoraXs(ConvAdapter):
     )
     lr_scale: float = setting(1.0, "the cores' learning rate: so many times local.lr", above=0)
     known: Mapping[str, Bases] | None = field(default=None, compare=False, repr=False)  # by convolution, once fitted
+
+    @property
+    def suggested_lr(self) -> float:
+        """As `Adapter`'s: of `local.lr` times `lr_scale`."""
+        return self.found_lr / self.lr_scale
 
     def fit_to(self, base: nn.Module) -> Self:
         """With the bases of a base's convolutions."""
