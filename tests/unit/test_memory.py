@@ -11,7 +11,7 @@ import torch
 
 from fed_lorac.data.store import map_array
 from fed_lorac.fleet.camera_data import as_tensor
-from fed_lorac.runtime.memory import give_back
+from fed_lorac.runtime.allocator import give_back
 from fed_lorac.seeds import stream
 
 
