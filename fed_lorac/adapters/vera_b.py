@@ -48,7 +48,7 @@ class VeraB(ConvAdapter):
 
     formula = "Σ out K + ends"
     source = "VeRA, arXiv 2310.11454, its b alone"
-    found_lr = 0.1
+    found_lr = 0.3
     layer = VeraConv2d
     linear = True
 
