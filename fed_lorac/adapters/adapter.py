@@ -62,6 +62,8 @@ class Adapter(ABC):
     """A state is a delta as it stands; else `to_delta` adds what is frozen."""
     trains_everything: ClassVar[bool] = False
     """Every parameter is trained, so that nothing of the base stays."""
+    personal: tuple[int, ...] = ()
+    """Which parts of it stay with its camera, where it is made of parts."""
     found_lr: ClassVar[float] = 0.0
     """The `local.lr` that a search found, with the default settings (docs/methods.md, Learning rates); 0: nobody
     searched."""
