@@ -12,7 +12,7 @@ __all__ = ["interactive"]
 Values = dict[str, Any]
 
 _GRID = "rgba(128, 128, 128, 0.25)"
-_DASHES = ("dash", "longdashdot")
+_DASHES = ("dash", "longdashdot", "dot")
 
 
 def interactive(chart: Plot | Heat | Bars) -> Values:
@@ -42,7 +42,7 @@ def _plot(chart: Plot) -> tuple[list[Values], Values]:
     layout = {
         "xaxis": _axis(chart.x),
         "yaxis": _axis(chart.y),
-        "shapes": [_line(level, _DASHES[place % 2]) for place, level in enumerate(chart.levels)],
+        "shapes": [_line(level, _DASHES[place % len(_DASHES)]) for place, level in enumerate(chart.levels)],
         "showlegend": len(named) + len(chart.levels) > 1,
         "height": _height(len(chart.y.words)) if chart.y.words else 440 + 11 * min(len(named), MOST_NAMES),
     }

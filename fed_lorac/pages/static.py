@@ -70,7 +70,7 @@ def _plot(chart: Plot, paper: "Paper") -> None:
     crowded = len({one.name for one in chart.series}) > MOST_NAMES
     for one in chart.series:
         _series(one, axes, [places.get(y, y) for y in one.y], in_legend=one.steps or not crowded)
-    for level, dash in zip(chart.levels, ("--", "-."), strict=False):
+    for level, dash in zip(chart.levels, ("--", "-.", (0, (1, 2))), strict=False):
         axes.axhline(level.at, color=NEUTRAL, linestyle=dash, linewidth=1, zorder=1, label=level.name)
     for name, axis in (("x", chart.x), ("y", chart.y)):
         own = getattr(axes, f"{name}axis")

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fed_lorac.pages.chart import MOST_NAMES, Absent, Figure, Plot, Row, Series
-from fed_lorac.pages.figures.levels import accuracy_axis, below, levels
+from fed_lorac.pages.chart import MOST_NAMES, Absent, Figure, Level, Plot, Row, Series
+from fed_lorac.pages.figures.levels import accuracy_axis, below, free_and_full, levels
 from fed_lorac.pages.reported import Arm, Reported
 from fed_lorac.pages.words import byte_axis, bytes_said, known, mean_and_half, percent, share_said
 
@@ -46,26 +46,43 @@ def on_front(all_points: Sequence[Point]) -> list[Point]:
     return front
 
 
+def _front(found: Reported) -> list[Point]:
+    """Of all arms, those that send nothing too; what is no better than training nothing is on no front."""
+    free, _ = free_and_full(found)
+    return on_front([point for point in points(found) if free is None or point.accuracy > free])
+
+
+def _best_silent(found: Reported) -> list[Level]:
+    """The best arm that trains and sends nothing, as a line: it has no place on a log axis of bytes."""
+    free, _ = free_and_full(found)
+    silent = [point for point in points(found) if not point.total_bytes and free is not None and point.accuracy > free]
+    best = max(silent, key=lambda point: point.accuracy, default=None)
+    return [] if best is None else [Level(f"nothing sent ({best.arm.label}), {percent(best.accuracy)}", best.accuracy)]
+
+
 def frontier(found: Reported) -> Figure | Absent:
     """Each arm's accuracy against all it sends, up and down, with the Pareto front."""
     measured = [point for point in points(found) if point.total_bytes > 0]
     if not measured:
         return Absent(_TITLE, "no arm that sends anything was measured.")
-    front, rows = on_front(measured), _rows(found)
+    front, rows = _front(found), _rows(found)
     no_legend = len(measured) > MOST_NAMES
     middle = math.sqrt(measured[0].total_bytes * measured[-1].total_bytes)
     series = [
         one
         for point in measured
-        for one in _series(point, named=no_legend and point in front, left=point.total_bytes > middle)
+        for one in _series(
+            point, named=no_legend and (point in front or point.share == 1), left=point.total_bytes > middle
+        )
     ]
-    if len(front) > 1:
-        xs, ys = [point.total_bytes for point in front], [point.accuracy for point in front]
+    sending = [point for point in front if point.total_bytes]
+    if len(sending) > 1:
+        xs, ys = [point.total_bytes for point in sending], [point.accuracy for point in sending]
         series.insert(0, Series("Pareto front", xs, ys, [], steps=True))
     sizes = [row["total_bytes"] for row in rows]
     x = byte_axis("bytes of the whole run, up + down" + _under(found), sizes, found.full_bytes)
     y = accuracy_axis(found, "accuracy, each camera in its weather", [y for one in series for y in one.y])
-    chart = Plot(series, x, y, levels(found))
+    chart = Plot(series, x, y, [*levels(found), *_best_silent(found)])
     alt = f"{len(measured)} arms by total bytes on a log axis and accuracy. On the Pareto front: " + "; ".join(
         f"{point.arm.label}, {percent(point.accuracy)} for {bytes_said(point.total_bytes)}" for point in front
     )
@@ -77,7 +94,7 @@ def _under(found: Reported) -> str:
 
 
 def _rows(found: Reported) -> list[Row]:
-    front = {point.arm.label for point in on_front([point for point in points(found) if point.total_bytes > 0])}
+    front = {point.arm.label for point in _front(found)}
     columns = ("seed", "run", "total_bytes", "share_of_full_fp32", "accuracy", "zero_byte_accuracy", "full_accuracy")
     return [
         {"arm": arm.label, **{name: run.row[name] for name in columns}, "on_front": arm.label in front}
@@ -108,8 +125,8 @@ def _series(point: Point, *, named: bool, left: bool) -> list[Series]:
 
 
 def _caption(found: Reported, measured: Sequence[Point], front: Sequence[Point]) -> str:
-    said = [f"On the front: {'; '.join(map(_said, front))}."]
-    said += _gains([point for point in measured if point.share is None or point.share < 1])
+    said = [f"On the front: {'; '.join(map(_said, front))}." if front else "No arm is better than training nothing."]
+    said += _gains([point for point in points(found) if point.share is None or point.share < 1])
     if not known(point.gain for point in measured):
         said.append("Without a run of full fine-tuning nothing is known of the share of its gain.")
     said += below(found, {point.arm.label: point.accuracy for point in measured})
