@@ -47,7 +47,7 @@ def _plot(chart: Plot) -> tuple[list[Values], Values]:
         "height": _height(len(chart.y.words)) if chart.y.words else 440 + 11 * min(len(named), MOST_NAMES),
     }
     crowded = len(named) > MOST_NAMES
-    return [_series(one, in_legend=one.steps or not crowded) for one in chart.series], layout
+    return [_series(one, in_legend=one.steps or one.told or not crowded) for one in chart.series], layout
 
 
 def _height(words: int) -> int:
@@ -78,7 +78,7 @@ def _series(one: Series, *, in_legend: bool) -> Values:
         dash = {"dash": "dot", "shape": "hv"} if one.steps else {}
         found["line"] = {"color": colour(one.look), "width": 2, **dash}
     if one.labels:
-        found |= {"text": list(map(_text, one.labels)), "textposition": f"top {'left' if one.labels_left else 'right'}"}
+        found |= {"text": list(map(_text, one.labels)), "textposition": "top right"}
     if any(half is not None for half in one.error):
         found["error_y"] = {"type": "data", "array": [half or 0 for half in one.error], "thickness": 1.5, "width": 4}
     return found

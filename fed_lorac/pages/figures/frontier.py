@@ -1,10 +1,9 @@
 """Accuracy against bytes: the figure that the product is for. Knows what is reported; not how it is drawn."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fed_lorac.pages.chart import MOST_NAMES, Absent, Figure, Level, Plot, Row, Series
+from fed_lorac.pages.chart import Absent, Figure, Level, Plot, Row, Series
 from fed_lorac.pages.figures.levels import accuracy_axis, below, free_and_full, levels
 from fed_lorac.pages.reported import Arm, Reported
 from fed_lorac.pages.words import byte_axis, bytes_said, known, mean_and_half, percent, share_said
@@ -66,15 +65,9 @@ def frontier(found: Reported) -> Figure | Absent:
     if not measured:
         return Absent(_TITLE, "no arm that sends anything was measured.")
     front, rows = _front(found), _rows(found)
-    no_legend = len(measured) > MOST_NAMES
-    middle = math.sqrt(measured[0].total_bytes * measured[-1].total_bytes)
-    series = [
-        one
-        for point in measured
-        for one in _series(
-            point, named=no_legend and (point in front or point.share == 1), left=point.total_bytes > middle
-        )
-    ]
+    of_front = {point.arm.label for point in front} | {point.arm.label for point in measured if point.share == 1}
+    ordered = sorted(measured, key=lambda point: point.total_bytes)
+    series = [one for point in ordered for one in _series(point, told=point.arm.label in of_front)]
     sending = [point for point in front if point.total_bytes]
     if len(sending) > 1:
         xs, ys = [point.total_bytes for point in sending], [point.accuracy for point in sending]
@@ -104,14 +97,13 @@ def _rows(found: Reported) -> list[Row]:
     ]
 
 
-def _series(point: Point, *, named: bool, left: bool) -> list[Series]:
-    """An arm's mean, its name beside it where it is `named`, and its single seeds."""
+def _series(point: Point, *, told: bool) -> list[Series]:
+    """An arm's mean, which the legend tells of in any case where it is `told`, and its single seeds."""
     arm = point.arm
     gain = "" if point.gain is None else f"\n{100 * point.gain:.0f} % of full fine-tuning's gain"
     said = f"{bytes_said(point.total_bytes)}, {share_said(point.share)} of full (fp32)"
     hover = f"{arm.label}\n{percent(point.accuracy, point.half)}, seeds: {len(arm.runs)}\n{said}{gain}"
-    labels = [arm.label] if named else []
-    mean = Series(arm.label, [point.total_bytes], [point.accuracy], [hover], arm.look, [point.half], labels, left)
+    mean = Series(arm.label, [point.total_bytes], [point.accuracy], [hover], arm.look, [point.half], told=told)
     runs = [run for run in arm.runs if run.row["accuracy"] is not None]
     each = Series(
         arm.label,
