@@ -45,26 +45,15 @@ def on_front(all_points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def _front(found: Reported) -> list[Point]:
-    """Of all arms, those that send nothing too; what is no better than training nothing is on no front."""
-    free, _ = free_and_full(found)
-    return on_front([point for point in points(found) if free is None or point.accuracy > free])
-
-
-def _best_silent(found: Reported) -> list[Level]:
-    """The best arm that trains and sends nothing, as a line: it has no place on a log axis of bytes."""
-    free, _ = free_and_full(found)
-    silent = [point for point in points(found) if not point.total_bytes and free is not None and point.accuracy > free]
-    best = max(silent, key=lambda point: point.accuracy, default=None)
-    return [] if best is None else [Level(f"nothing sent ({best.arm.label}), {percent(best.accuracy)}", best.accuracy)]
-
-
 def frontier(found: Reported) -> Figure | Absent:
-    """Each arm's accuracy against all it sends, up and down, with the Pareto front."""
-    measured = [point for point in points(found) if point.total_bytes > 0]
+    """Each arm's accuracy against all it sends, up and down, with the Pareto front: of arms that send nothing too, and
+    of none that is no better than training nothing."""
+    every, (free, _) = points(found), free_and_full(found)
+    measured = [point for point in every if point.total_bytes > 0]
     if not measured:
         return Absent(_TITLE, "no arm that sends anything was measured.")
-    front, rows = _front(found), _rows(found)
+    front = on_front([point for point in every if free is None or point.accuracy > free])
+    rows = _rows(found, front)
     of_front = {point.arm.label for point in front} | {point.arm.label for point in measured if point.share == 1}
     ordered = sorted(measured, key=lambda point: point.total_bytes)
     series = [one for point in ordered for one in _series(point, told=point.arm.label in of_front)]
@@ -75,19 +64,26 @@ def frontier(found: Reported) -> Figure | Absent:
     sizes = [row["total_bytes"] for row in rows]
     x = byte_axis("bytes of the whole run, up + down" + _under(found), sizes, found.full_bytes)
     y = accuracy_axis(found, "accuracy, each camera in its weather", [y for one in series for y in one.y])
-    chart = Plot(series, x, y, [*levels(found), *_best_silent(found)])
+    chart = Plot(series, x, y, [*levels(found), *_best_silent(every, free)])
     alt = f"{len(measured)} arms by total bytes on a log axis and accuracy. On the Pareto front: " + "; ".join(
         f"{point.arm.label}, {percent(point.accuracy)} for {bytes_said(point.total_bytes)}" for point in front
     )
-    return Figure("frontier", _TITLE, _caption(found, measured, front), f"{alt}.", rows, chart)
+    return Figure("frontier", _TITLE, _caption(found, every, front), f"{alt}.", rows, chart)
 
 
 def _under(found: Reported) -> str:
     return "\n(below: share of full fine-tuning in fp32)" if found.full_bytes else ""
 
 
-def _rows(found: Reported) -> list[Row]:
-    front = {point.arm.label for point in _front(found)}
+def _best_silent(every: Sequence[Point], free: float | None) -> list[Level]:
+    """The best arm that trains and sends nothing, as a line: it has no place on a log axis of bytes."""
+    silent = [point for point in every if not point.total_bytes and free is not None and point.accuracy > free]
+    best = max(silent, key=lambda point: point.accuracy, default=None)
+    return [] if best is None else [Level(f"nothing sent ({best.arm.label}), {percent(best.accuracy)}", best.accuracy)]
+
+
+def _rows(found: Reported, on: Sequence[Point]) -> list[Row]:
+    front = {point.arm.label for point in on}
     columns = ("seed", "run", "total_bytes", "share_of_full_fp32", "accuracy", "zero_byte_accuracy", "full_accuracy")
     return [
         {"arm": arm.label, **{name: run.row[name] for name in columns}, "on_front": arm.label in front}
@@ -116,9 +112,10 @@ def _series(point: Point, *, told: bool) -> list[Series]:
     return [each, mean] if len(runs) > 1 else [mean]
 
 
-def _caption(found: Reported, measured: Sequence[Point], front: Sequence[Point]) -> str:
+def _caption(found: Reported, every: Sequence[Point], front: Sequence[Point]) -> str:
+    measured = [point for point in every if point.total_bytes > 0]
     said = [f"On the front: {'; '.join(map(_said, front))}." if front else "No arm is better than training nothing."]
-    said += _gains([point for point in points(found) if point.share is None or point.share < 1])
+    said += _gains([point for point in every if point.share is None or point.share < 1])
     if not known(point.gain for point in measured):
         said.append("Without a run of full fine-tuning nothing is known of the share of its gain.")
     said += below(found, {point.arm.label: point.accuracy for point in measured})
