@@ -52,6 +52,7 @@ class AdditiveDecomposition(ConvAdapter):
 
     formula = "Σ R (in K + out K) + ends"
     source = "FedMUD's additive decomposition, arXiv 2505.23176"
+    found_lr = 0.1
     layer = AadConv2d
     linear = True
 

@@ -63,6 +63,11 @@ class Adapter(ABC):
     """A state is a delta as it stands; else `to_delta` adds what is frozen."""
     trains_everything: ClassVar[bool] = False
     """Every parameter is trained, so that nothing of the base stays."""
+    personal: tuple[int, ...] = ()
+    """Which parts of it stay with its camera, where it is made of parts."""
+    found_lr: ClassVar[float] = 0.0
+    """The `local.lr` that a search found, with the default settings (docs/methods.md, Learning rates); 0: nobody
+    searched."""
     trains_classifier: ClassVar[bool] = False
     """The classifier is trained, where no setting `train_classifier` says."""
 
@@ -80,6 +85,11 @@ class Adapter(ABC):
     def finds_bases(self) -> bool:
         """What it freezes is found by the server of a run, of gradients in a first round (`gradients_wanted`)."""
         return False
+
+    @property
+    def suggested_lr(self) -> float:
+        """The same under these settings."""
+        return self.found_lr
 
     @property
     def has_rank(self) -> bool:

@@ -32,6 +32,7 @@ class FfaLoraC(LoraC):
     """LoRA-C's factors, of which A is frozen and B is trained. State: "<conv>.B"."""
 
     source = "FFA-LoRA, arXiv 2403.12313, on LoRA-C"
+    found_lr = 0.0
     layer = FfaConv2d
     linear = True
     has_factors = False

@@ -59,6 +59,7 @@ class FilterAtoms(ConvAdapter):
     """
 
     source = "Large Convolutional Model Tuning via Filter Subspace, arXiv 2403.00269"
+    found_lr = 0.03
     layer = AtomsConv2d
 
     atoms: int = setting(9, "filter atoms of a convolution; the paper uses 6, 9 and 12", least=1)

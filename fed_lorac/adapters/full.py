@@ -18,6 +18,7 @@ class FullFineTuning(DenseAdapter):
 
     formula = "every parameter"
     source = "FedAvg of every parameter, arXiv 1602.05629"
+    found_lr = 0.1
     trains_everything = True
     trains_classifier = True
 

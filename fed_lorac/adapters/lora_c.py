@@ -38,6 +38,7 @@ class LoraC(LowRankAdapter):
     """
 
     source = "LoRA-C, arXiv 2410.16954"
+    found_lr = 0.03
 
     alpha: float = setting(4.0, "the scale's numerator: delta = alpha / r * B A; the paper holds it at 2 r", above=0)
     rank_mode: str = setting(

@@ -53,6 +53,7 @@ class LoraXs(ConvAdapter):
 
     formula = "Σ r² + ends"
     source = "LoRA-XS, arXiv 2405.17604; federated: Fed-SB, arXiv 2502.15436"
+    found_lr = 0.1
     layer = CoreConv2d
     linear = True
 
@@ -70,6 +71,11 @@ class LoraXs(ConvAdapter):
     def finds_bases(self) -> bool:
         """Under "gradient"."""
         return self.bases == "gradient"
+
+    @property
+    def suggested_lr(self) -> float:
+        """As `Adapter`'s: of `local.lr` times `lr_scale`."""
+        return self.found_lr / self.lr_scale
 
     def fit_to(self, base: nn.Module) -> Self:
         """With the bases of a base's convolutions: its weights', until those of gradients are known."""

@@ -21,11 +21,19 @@ _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 @dataclass(frozen=True)
 class NormAffine(Ends, DenseAdapter):
-    """Every norm layer's weight and bias and, where asked, the first convolution's and the classifier's weight, as they
-    are or by a change of low rank."""
+    """Every norm layer's weight and bias and, where asked, the first convolution's and the classifier's weight.
+
+    The latter two as they are, or by a change of low rank.
+    """
 
     formula = "weights and biases of norm layers + ends"
     source = "Training BatchNorm and only BatchNorm, arXiv 2003.00152"
+    found_lr = 0.03
+
+    @property
+    def suggested_lr(self) -> float:
+        """As `Adapter`'s; norms alone take ten times as much."""
+        return self.found_lr if self.train_first_conv or self.train_classifier else 10 * self.found_lr
 
     @property
     def state_is_delta(self) -> bool:  # type: ignore[override]

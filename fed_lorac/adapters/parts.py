@@ -193,8 +193,8 @@ class Parts(Adapter):
                         "Leave one of them out, or give one other layers."
                     )
                 owners[name] = type(part).__name__
-        stays = {name for k in self.personal for name in (*places[k], *parts[k].trained_beside(base))}
-        return replace(self, parts=tuple(parts), places=places, own=frozenset(stays))
+        mine = {name for k in self.personal for name in (*places[k], *parts[k].trained_beside(base))}
+        return replace(self, parts=tuple(parts), places=places, own=frozenset(mine))
 
     def fit_like(self, largest: Adapter, base: nn.Module) -> Self:
         """As `fit_to`, each part like that of the adapter of the highest rank."""

@@ -60,6 +60,7 @@ class Subspace(ConvAdapter):
     """
 
     source = "Intrinsic dimension, arXiv 1804.08838; federated: arXiv 2602.03019"
+    found_lr = 0.1
     layer = SubspaceConv2d
     linear = True
 
@@ -69,6 +70,11 @@ class Subspace(ConvAdapter):
     )
     lr_scale: float = setting(10.0, "the learning rate of z: so many times local.lr", above=0)
     rows: Rows | None = field(default=None, compare=False, repr=False)  # once fitted
+
+    @property
+    def suggested_lr(self) -> float:
+        """As `Adapter`'s: of `local.lr` times `lr_scale`."""
+        return self.found_lr * type(self).lr_scale / self.lr_scale
 
     def __post_init__(self) -> None:
         super().__post_init__()

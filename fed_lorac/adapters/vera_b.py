@@ -48,11 +48,17 @@ class VeraB(ConvAdapter):
 
     formula = "Σ out K + ends"
     source = "VeRA, arXiv 2310.11454, its b alone"
+    found_lr = 0.3
     layer = VeraConv2d
     linear = True
 
     inner: int = setting(16, "rows m of A0: the rank of what is drawn; none of it is sent", least=1)
     lr_scale: float = setting(1.0, "the learning rate of b: so many times local.lr", above=0)
+
+    @property
+    def suggested_lr(self) -> float:
+        """As `Adapter`'s: of `local.lr` times `lr_scale`."""
+        return self.found_lr / self.lr_scale
 
     def branch(self, name: str, conv: nn.Conv2d, generator: torch.Generator) -> Branch:
         """B0 and A0 drawn, and b = 0."""

@@ -29,12 +29,15 @@ def methods() -> dict[str, list[Entry]]:
     ("timm/*"); `networks` has every name. An
     entry has its `name`, a `summary` of one line, its `source` (a paper or a standard; "" where it names none),
     `origin` ("built in", or the package and its version), `problem` (why an installed part cannot be used; ""
-    otherwise) and, of a strategy, whether its mean is `exact`. As a table:
+    otherwise), of an adapter or strategy the `lr`, a `local.lr` that a search found (None: nobody searched, or a
+    strategy leaves it to the adapter), and of a strategy whether its mean is `exact`. As a table:
     `pandas.DataFrame(fl.methods()["adapters"])`.
     """
     return {
-        "adapters": _entries(ADAPTERS, _summary),
-        "strategies": [entry | {"exact": _exact(entry)} for entry in _entries(STRATEGIES, _summary)],
+        "adapters": [entry | {"lr": _lr(ADAPTERS, entry)} for entry in _entries(ADAPTERS, _summary)],
+        "strategies": [
+            entry | {"lr": _lr(STRATEGIES, entry), "exact": _exact(entry)} for entry in _entries(STRATEGIES, _summary)
+        ],
         "objectives": _entries(OBJECTIVES, _summary),
         "codecs": _entries(CODECS, _codec_summary),
         "links": _entries(LINKS, _link_summary),
@@ -80,6 +83,10 @@ def _release(package: str) -> str:
 
 def _entry(name: str, origin: str, summary: str = "", source: str = "", problem: str = "") -> Entry:
     return {"name": name, "summary": summary, "source": source, "origin": origin, "problem": problem}
+
+
+def _lr(kind: Kind, entry: Entry) -> float | None:
+    return None if entry["problem"] else getattr(kind.load(entry["name"]), "found_lr", 0.0) or None
 
 
 def _exact(entry: Entry) -> bool | None:

@@ -12,7 +12,7 @@ from fed_lorac.config import Config, Overrides, Source, load_config, resumed_con
 from fed_lorac.errors import ConfigError, FedLoracError
 from fed_lorac.records.run_folder import can_go_on, check_new, folder_for
 from fed_lorac.reporting.watch import Watch
-from fed_lorac.runtime.allocator import give_freed_memory_back
+from fed_lorac.runtime.allocator import end_keeping
 
 __all__ = ["Start", "prepare", "run"]
 
@@ -130,7 +130,7 @@ def _undisturbed() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-        give_freed_memory_back()
+        end_keeping()
         if asked is None:
             os.environ.pop(_TELEMETRY, None)
 

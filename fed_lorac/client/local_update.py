@@ -101,8 +101,8 @@ def local_updates(
             bench.reset(model)
         state = states[camera].with_statistics(statistics_of(model) if plan.batch_norm.local else {})
         trained = trained_state(experiment, experiment.adapters[place], model, was)
-        own = {key: trained.pop(key) for key in list(trained) if experiment.adapters[place].is_personal(key)}
-        if own:
+        if (adapter := experiment.adapters[place]).personal:
+            own = {key: trained.pop(key) for key in list(trained) if adapter.is_personal(key)}
             state = state.with_personal(_personal_frame(experiment, own))
         frame, state = _encode(experiment, global_model, round, camera, state, trained)
         updates[camera] = LocalUpdate(frame, len(task.labels), outcome.mean_loss, state, observed)

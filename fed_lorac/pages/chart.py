@@ -45,6 +45,7 @@ class Series:
 
     `look`: the number of its colour and shape. `error`: half of each interval. `faint`: single seeds behind their mean.
     `steps`: a line that keeps its height up to the next point. `labels`: a word beside each point.
+    `told`: its name is in the legend, though that has no room for all.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Series:
     look: int | None = None
     error: Sequence[float | None] = ()
     labels: Sequence[str] = ()
-    labels_left: bool = False
+    told: bool = False
     line: bool = False
     steps: bool = False
     faint: bool = False

@@ -12,7 +12,7 @@ __all__ = ["interactive"]
 Values = dict[str, Any]
 
 _GRID = "rgba(128, 128, 128, 0.25)"
-_DASHES = ("dash", "longdashdot")
+_DASHES = ("dash", "longdashdot", "dot")
 
 
 def interactive(chart: Plot | Heat | Bars) -> Values:
@@ -42,12 +42,12 @@ def _plot(chart: Plot) -> tuple[list[Values], Values]:
     layout = {
         "xaxis": _axis(chart.x),
         "yaxis": _axis(chart.y),
-        "shapes": [_line(level, _DASHES[place % 2]) for place, level in enumerate(chart.levels)],
+        "shapes": [_line(level, _DASHES[place % len(_DASHES)]) for place, level in enumerate(chart.levels)],
         "showlegend": len(named) + len(chart.levels) > 1,
         "height": _height(len(chart.y.words)) if chart.y.words else 440 + 11 * min(len(named), MOST_NAMES),
     }
     crowded = len(named) > MOST_NAMES
-    return [_series(one, in_legend=one.steps or not crowded) for one in chart.series], layout
+    return [_series(one, in_legend=one.steps or one.told or not crowded) for one in chart.series], layout
 
 
 def _height(words: int) -> int:
@@ -78,7 +78,7 @@ def _series(one: Series, *, in_legend: bool) -> Values:
         dash = {"dash": "dot", "shape": "hv"} if one.steps else {}
         found["line"] = {"color": colour(one.look), "width": 2, **dash}
     if one.labels:
-        found |= {"text": list(map(_text, one.labels)), "textposition": f"top {'left' if one.labels_left else 'right'}"}
+        found |= {"text": list(map(_text, one.labels)), "textposition": "top right"}
     if any(half is not None for half in one.error):
         found["error_y"] = {"type": "data", "array": [half or 0 for half in one.error], "thickness": 1.5, "width": 4}
     return found

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["static"]
 
 _WIDTH_IN = 7.5
+_LEGEND_CHARACTERS = 128  # that the width has room for, in the legend's size; ten of them go to each column's marker
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "fed-lorac",  # the same chart is the same file
     "font.size": 9,
@@ -69,8 +70,8 @@ def _plot(chart: Plot, paper: "Paper") -> None:
     places = {word: place for place, word in enumerate(chart.y.words)}
     crowded = len({one.name for one in chart.series}) > MOST_NAMES
     for one in chart.series:
-        _series(one, axes, [places.get(y, y) for y in one.y], in_legend=one.steps or not crowded)
-    for level, dash in zip(chart.levels, ("--", "-."), strict=False):
+        _series(one, axes, [places.get(y, y) for y in one.y], in_legend=one.steps or one.told or not crowded)
+    for level, dash in zip(chart.levels, ("--", "-.", (0, (1, 2))), strict=False):
         axes.axhline(level.at, color=NEUTRAL, linestyle=dash, linewidth=1, zorder=1, label=level.name)
     for name, axis in (("x", chart.x), ("y", chart.y)):
         own = getattr(axes, f"{name}axis")
@@ -85,7 +86,8 @@ def _plot(chart: Plot, paper: "Paper") -> None:
             own.set_major_formatter(_percents())
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
-        paper.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=8)
+        columns = min(3, max(1, _LEGEND_CHARACTERS // (max(map(len, labels)) + 10)))
+        paper.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=8)
 
 
 def _set_ticks(axes: "Axes", name: str, ticks: list[tuple[float, str]]) -> None:
@@ -111,10 +113,7 @@ def _series(one: Series, axes: "Axes", y: list[Any], *, in_legend: bool) -> None
         zorder=1 if one.steps else 3,
     )
     for x, height, label in zip(one.x, y, one.labels, strict=False):
-        left = one.labels_left
-        place = (-4 if left else 4, 5)
-        side: Any = "right" if left else "left"
-        axes.annotate(label, (x, height), xytext=place, textcoords="offset points", ha=side, fontsize=8)
+        axes.annotate(label, (x, height), xytext=(4, 5), textcoords="offset points", fontsize=8)
 
 
 def _heat(chart: Heat, paper: "Paper") -> None:

@@ -134,18 +134,16 @@ class LoraWan(Link):
 
     def up(self, n_bytes: int) -> Crossing:
         """Fragments up, each with what it waits for: its acknowledgement, or two windows that stay empty."""
-        rate, cut = self._up, list(fragments(n_bytes, self._most(self._up), self.fragment_bytes))
-        packets, sent = sum(count for count, _ in cut), n_bytes and sum(count * size for count, size in cut)
+        packets, sent, once_s = self._cut(self._up, n_bytes)
         answered = self._comes((1 - self.loss) ** 2)
         times = answered / (1 - self.loss) ** 2 if self.confirmed else self.repetitions
         arrives = self._comes(1 - self.loss) if self.confirmed else 1 - self.loss**self.repetitions
-        transmit_s = times * sum(count * rate.time_on_air_s(PACKET_BYTES + size) for count, size in cut)
         heard = answered * packets if self.confirmed else 0
         acknowledged = heard / (1 - self.loss)  # so many acknowledgements are sent for those that come through
         return self._crossing(
             packets=packets,
             sent=times * (sent + PACKET_BYTES * packets) + EMPTY_PACKET_BYTES * acknowledged,
-            transmit_s=transmit_s,
+            transmit_s=times * once_s,
             heard_s=heard * self._first.time_on_air_s(EMPTY_PACKET_BYTES),
             heard=heard,
             missed=times * packets - heard,
@@ -153,15 +151,20 @@ class LoraWan(Link):
             arrives=arrives**packets,
         )
 
+    def _cut(self, rate: DataRate, n_bytes: int) -> tuple[int, int, float]:
+        """A message in fragments at a data rate: how many, their bytes, and seconds on air where each goes once."""
+        cut = list(fragments(n_bytes, self._most(rate), self.fragment_bytes))
+        carried = n_bytes and sum(count * size for count, size in cut)
+        once_s = sum(count * rate.time_on_air_s(PACKET_BYTES + size) for count, size in cut)
+        return sum(count for count, _ in cut), carried, once_s
+
     def _comes(self, each: float) -> float:
         """Probability that one of the `attempts` succeeds, each by itself with this one."""
         return 1 - (1 - each) ** self.attempts if self.attempts else 1.0
 
     def down(self, n_bytes: int) -> Crossing:
         """Fragments down, in class A each after an empty packet up; what is lost, either way, goes again."""
-        rate, cut = self._down, list(fragments(n_bytes, self._most(self._down), self.fragment_bytes))
-        packets, carried = sum(count for count, _ in cut), n_bytes and sum(count * size for count, size in cut)
-        heard_s = sum(count * rate.time_on_air_s(PACKET_BYTES + size) for count, size in cut)
+        packets, carried, heard_s = self._cut(self._down, n_bytes)
         asked = self.device_class == "A"
         comes = self._comes((1 - self.loss) ** 2 if asked else 1 - self.loss)
         again = comes / (1 - self.loss)  # so many are sent for those that come through
@@ -179,9 +182,7 @@ class LoraWan(Link):
 
     def multicast(self, n_bytes: int) -> Crossing:
         """Fragments down, once each; the receiver of class C is on anyway."""
-        rate, cut = self._down, list(fragments(n_bytes, self._most(self._down), self.fragment_bytes))
-        packets, carried = sum(count for count, _ in cut), n_bytes and sum(count * size for count, size in cut)
-        heard_s = sum(count * rate.time_on_air_s(PACKET_BYTES + size) for count, size in cut)
+        packets, carried, heard_s = self._cut(self._down, n_bytes)
         return self._crossing(
             packets=packets,
             sent=carried + PACKET_BYTES * packets,

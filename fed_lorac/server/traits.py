@@ -24,6 +24,9 @@ class Traits(ABC):
     exact: ClassVar[bool]
     """Whether its mean is that of the decoded deltas, for every adapter that it accepts, before the downlink codec."""
 
+    found_lr: ClassVar[float] = 0.0
+    """The `local.lr` that a search found where this strategy makes steps of another length; 0: the adapter's."""
+
     sends: ClassVar[bool] = True
     """Whether anything crosses the radio."""
 

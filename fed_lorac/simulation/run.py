@@ -36,6 +36,7 @@ from fed_lorac.server.fleet_strategy import FleetStrategy, Update
 from fed_lorac.simulation.base_scores import base_scores
 from fed_lorac.simulation.build_strategy import reference_of, strategy_of
 from fed_lorac.simulation.identity import check_same, identity_of
+from fed_lorac.simulation.rates import far_rate
 from fed_lorac.simulation.resume import HEARD, Memories, check_rounds, packed_tensors, unpacked_tensors
 from fed_lorac.simulation.round import (
     check_anyone_trained,
@@ -167,11 +168,11 @@ class _Run:
         self.progress.round, self.progress.not_in_updates, self.progress.states = round, not_in_updates, states
 
     def _warn_once(self) -> None:
-        """Warn, once there is an update, where it takes more bytes than another downlink would, and where cameras
-        cannot train side by side."""
+        """Warn, once there is an update, where it takes more bytes than another downlink would, where cameras cannot
+        train side by side, and where the learning rate is far from what a search found."""
         updates = self._strategy.updates[self._strategy.settled != NOTHING :]  # the first of those only settles
         if self._warnings is None and updates:
-            found = wasteful(self._settled, updates[0]), one_after_another(self._settled)
+            found = wasteful(self._settled, updates[0]), one_after_another(self._settled), far_rate(self._settled)
             self._warnings = [text for text in found if text]
             for text in self._warnings:
                 logging.getLogger(__name__).warning("%s", text)

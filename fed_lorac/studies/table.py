@@ -99,7 +99,9 @@ def _other(arms: Sequence[str], done: Sequence[Runs], against: str | None) -> st
 def _notes(study: StudyResult, tested_against: str | None) -> Iterator[str]:
     yield "Accuracy in per cent. a ± b: mean over the seeds, half of its 95 % confidence interval (Student's t)."
     yield '"of full": bytes over those of full fine-tuning, in fp32 and under the codec of the row.'
-    yield downlinks({"downlink": way} for way in study.runs["downlink"].dropna())
+    ways = study.runs.get("downlink")  # which older versions did not record
+    if ways is not None:
+        yield downlinks({"downlink": way} for way in ways.dropna())
     if tested_against is not None:
         yield from paired_notes(tested_against)
     yield from _tuned(study)

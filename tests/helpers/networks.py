@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,22 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 from fed_lorac.seeds import torch_stream
+from fed_lorac.training.accuracy import batch_norms
 
-__all__ = ["LAYERS", "NOT_PLAIN", "TIED", "Drawn", "NormAct", "Zoo", "all_of", "drawn", "images", "settled", "zoo"]
+__all__ = [
+    "LAYERS",
+    "NOT_PLAIN",
+    "TIED",
+    "Drawn",
+    "NormAct",
+    "Zoo",
+    "all_of",
+    "drawn",
+    "images",
+    "other_statistics",
+    "settled",
+    "zoo",
+]
 
 
 class NormAct(nn.BatchNorm2d):
@@ -92,6 +106,15 @@ def _double(module: nn.Module, args: Any, output: Tensor) -> Tensor:
 
 def _shift(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
     return (args[0] + 0.5,)
+
+
+@torch.no_grad()
+def other_statistics(model: nn.Module, draw: torch.Generator, *, fixed: bool) -> None:
+    """Give a network's batch norms drawn statistics, in training mode unless they are `fixed`."""
+    for _, one in batch_norms(model):
+        cast(Tensor, one.running_var).uniform_(0.5, 2.0, generator=draw)
+        cast(Tensor, one.running_mean).normal_(0.0, 0.3, generator=draw)
+        one.train(not fixed)
 
 
 def settled(model: nn.Module) -> nn.Module:

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from named_adapters import named_adapter
+from networks import other_statistics
 from second_routes import decayed_groups
 from torch import Tensor, nn
 
@@ -66,10 +67,7 @@ def networks(
             for p in model.parameters():
                 if p.requires_grad:
                     p.add_(0.05 * torch.randn(p.shape, generator=draw, dtype=dtype))
-            for _, one in batch_norms(model):
-                cast(Tensor, one.running_var).uniform_(0.5, 2.0, generator=draw)
-                cast(Tensor, one.running_mean).normal_(0.0, 0.3, generator=draw)
-                one.train(not fixed)
+        other_statistics(model, draw, fixed=fixed)
         made.append(model)
     return made
 

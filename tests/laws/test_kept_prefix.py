@@ -3,19 +3,19 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from dispatched import Convolutions
 from named_adapters import named_adapter
+from networks import other_statistics
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.models import build
 from fed_lorac.seeds import stream, torch_stream
-from fed_lorac.training.accuracy import batch_norms
 from fed_lorac.training.loop import train
 from fed_lorac.training.objectives.entropy_filtered import EntropyFiltered
 from fed_lorac.training.objectives.objective import Labels, Objective
@@ -42,10 +42,7 @@ def networks(adapted: str, count: int, *, norm: str = "batch", fixed: bool = Tru
         model, draw = copy.deepcopy(base), torch_stream(k, "camera")
         adapter.attach(model, torch_stream(0, "A"))
         model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        for _, one in batch_norms(model):
-            cast(Tensor, one.running_var).uniform_(0.5, 2.0, generator=draw)
-            cast(Tensor, one.running_mean).normal_(0.0, 0.3, generator=draw)
-            one.train(not fixed)
+        other_statistics(model, draw, fixed=fixed)
         made.append(model)
     return made
 

@@ -14,7 +14,7 @@ from small_runs import TINY
 import fed_lorac as fl
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.pages import report as report_room
-from fed_lorac.pages.chart import Absent, Figure
+from fed_lorac.pages.chart import Absent, Figure, Plot
 from fed_lorac.pages.figures import FIGURES
 from fed_lorac.pages.figures.frontier import Point, on_front
 from fed_lorac.pages.reported import Arm, Reported, read_reported
@@ -122,6 +122,28 @@ def test_the_front_is_what_no_arm_beats(arms: list[Point]) -> None:
             for other in arms
         )
         assert ((point.total_bytes, point.accuracy) in front) == (not beaten)
+
+
+@pytest.mark.parametrize(
+    ("sending", "alone", "front"), [(0.6, 0.55, {"sends", "alone"}), (0.6, 0.7, {"alone"}), (0.4, 0.45, set())]
+)
+def test_on_the_front_is_what_beats_sending_nothing(
+    run: fl.Run, tmp_path: Path, sending: float, alone: float, front: set[str]
+) -> None:
+    for name, accuracy, total in (("sends", sending, None), ("alone", alone, 0)):
+        shutil.copytree(run.path, tmp_path / name)
+        file = tmp_path / name / "summary.json"
+        summary = json.loads(file.read_text())
+        summary |= {"adapted_accuracy": accuracy, "zero_byte_accuracy": 0.5, "label": name}
+        if total is not None:
+            own = {key for key in summary["bytes"] if key.startswith(("uplink_", "downlink_"))}
+            summary |= {"total_bytes": total, "bytes": summary["bytes"] | dict.fromkeys(own, 0)}
+        file.write_text(json.dumps(summary))
+    figure = FIGURES["frontier"](read_reported([tmp_path / "sends", tmp_path / "alone"]))
+    assert isinstance(figure, Figure) and isinstance(figure.chart, Plot)
+    assert {"sends"} & front == {row["arm"] for row in figure.rows if row["on_front"]}
+    lines = [level.name for level in figure.chart.levels if "alone" in level.name]
+    assert lines == ([f"nothing sent (alone), {100 * alone:.1f}\u00a0%"] if alone > 0.5 else [])
 
 
 @pytest.mark.parametrize(

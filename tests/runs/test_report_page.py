@@ -124,7 +124,8 @@ def test_hovering_shows_the_run(study: fl.StudyResult, browser: Any) -> None:
     opened.page.evaluate(
         "document.getElementById('plot-frontier').scrollIntoView({block: 'center', behavior: 'instant'})"
     )
-    opened.page.evaluate("Plotly.Fx.hover('plot-frontier', [{curveNumber: 1, pointNumber: 0}])")
+    single = next(place for place, one in enumerate(opened.traces("frontier")) if one["opacity"] != 1)
+    opened.page.evaluate(f"Plotly.Fx.hover('plot-frontier', [{{curveNumber: {single}, pointNumber: 0}}])")
     said = opened.page.text_content("#plot-frontier .hoverlayer")
     first = study.runs.sort_values("total_bytes").iloc[0]
     assert str(first.run) in said and f"seed {first.seed}" in said

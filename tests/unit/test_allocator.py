@@ -9,7 +9,7 @@ import pytest
 STEPS = """
 import resource, sys
 import numpy as np
-from fed_lorac.runtime.allocator import give_freed_memory_back, keep_freed_memory
+from fed_lorac.runtime.allocator import end_keeping, keep_freed_memory
 
 def step():
     for part in [np.empty(2 << 20, np.uint8) for _ in range(32)]:
@@ -29,7 +29,7 @@ for _ in range(5):
     step()
 found = faults() - before
 kept = resident()
-give_freed_memory_back()
+end_keeping()
 print(found, kept - resident())
 """
 

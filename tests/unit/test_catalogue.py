@@ -24,7 +24,7 @@ def test_every_name_that_a_config_may_say_is_listed_with_what_it_is_and_its_sour
     built_in = getattr(registry, kind.upper()).names
     assert tuple(entry["name"] for entry in entries if not entry["name"].endswith("*")) == built_in
     for entry in entries:
-        assert [*entry] == [*COLUMNS, *(["exact"] if kind == "strategies" else [])]
+        assert [*entry] == [*COLUMNS, *{"adapters": ["lr"], "strategies": ["lr", "exact"]}.get(kind, [])]
         assert (entry["origin"] == "built in") == (entry["name"] in built_in) and not entry["problem"]
         assert 4 < len(entry["summary"]) < 121 and "\n" not in entry["summary"], entry
         if entry["name"] not in ("folder", "cameras"):  # one's own images are nobody's paper

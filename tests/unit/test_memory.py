@@ -11,7 +11,7 @@ import torch
 
 from fed_lorac.data.store import map_array
 from fed_lorac.fleet.camera_data import as_tensor
-from fed_lorac.runtime.memory import give_back
+from fed_lorac.runtime.allocator import give_back
 from fed_lorac.seeds import stream
 
 
@@ -50,10 +50,11 @@ def test_a_part_of_it_or_another_order_is_copied(images: np.memmap, part: Any) -
 
 
 def test_mapped_images_hold_no_file_open(images: np.memmap) -> None:
+    gc.collect()  # what other tests left behind
     open_before = open_files()
     kept = [as_tensor(map_array(Path(str(images.filename)))) for _ in range(20)]
     gc.collect()
-    assert open_files() == open_before and len(kept) == 20
+    assert open_files() <= open_before and len(kept) == 20
 
 
 def test_images_whose_file_is_gone_are_copied(images: np.memmap) -> None:

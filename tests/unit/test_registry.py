@@ -49,14 +49,14 @@ def test_a_class_of_ones_own_takes_the_values_in_view_and_its_options(mine: str)
     config = load_config(None, [f"adapter.method={mine}", "rank=3", "alpha=6", "warmth=2"])
     adapter = config.adapter.build("method")
     assert (type(adapter).__name__, adapter.rank, adapter.alpha, adapter.warmth) == ("Warm", 3, 6.0, 2.0)
-    ends = {"train_first_conv": True, "train_classifier": True}
+    ends = {"train_first_conv": True, "train_classifier": True, "end_rank": 0}
     assert config.adapter.tables["options"] == ends | {"rank_mode": "auto", "kernel_wise": False, "warmth": 2.0}
 
 
 def test_its_options_go_through_flowers_scalars_and_toml(mine: str, tmp_path: Path) -> None:
     config = load_config(None, {"adapter": {"method": mine, "options": {"warmth": 2}}})
     flat = config.to_flat()
-    ends = "train_first_conv = true, train_classifier = true"
+    ends = "train_first_conv = true, train_classifier = true, end_rank = 0"
     assert flat["adapter.options"] == f'{ends}, rank_mode = "auto", kernel_wise = false, warmth = 2.0'
     assert Config.from_flat(flat) == config
     (tmp_path / "mine.toml").write_text(config.to_toml())

@@ -17,8 +17,8 @@ import ray
 from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.config import Config
 from fed_lorac.grid.executor import BlockApp, Failure, checked, raised
+from fed_lorac.runtime.allocator import give_back
 from fed_lorac.runtime.flower_private import task_identity
-from fed_lorac.runtime.memory import give_back
 
 if TYPE_CHECKING:
     from fed_lorac.experiment.doctor import Facts

@@ -1,11 +1,10 @@
 """Accuracy against bytes: the figure that the product is for. Knows what is reported; not how it is drawn."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fed_lorac.pages.chart import MOST_NAMES, Absent, Figure, Plot, Row, Series
-from fed_lorac.pages.figures.levels import accuracy_axis, below, levels
+from fed_lorac.pages.chart import Absent, Figure, Level, Plot, Row, Series
+from fed_lorac.pages.figures.levels import accuracy_axis, below, free_and_full, levels
 from fed_lorac.pages.reported import Arm, Reported
 from fed_lorac.pages.words import byte_axis, bytes_said, known, mean_and_half, percent, share_said
 
@@ -47,37 +46,44 @@ def on_front(all_points: Sequence[Point]) -> list[Point]:
 
 
 def frontier(found: Reported) -> Figure | Absent:
-    """Each arm's accuracy against all it sends, up and down, with the Pareto front."""
-    measured = [point for point in points(found) if point.total_bytes > 0]
+    """Each arm's accuracy against all it sends, up and down, with the Pareto front: of arms that send nothing too, and
+    of none that is no better than training nothing."""
+    every, (free, _) = points(found), free_and_full(found)
+    measured = [point for point in every if point.total_bytes > 0]
     if not measured:
         return Absent(_TITLE, "no arm that sends anything was measured.")
-    front, rows = on_front(measured), _rows(found)
-    no_legend = len(measured) > MOST_NAMES
-    middle = math.sqrt(measured[0].total_bytes * measured[-1].total_bytes)
-    series = [
-        one
-        for point in measured
-        for one in _series(point, named=no_legend and point in front, left=point.total_bytes > middle)
-    ]
-    if len(front) > 1:
-        xs, ys = [point.total_bytes for point in front], [point.accuracy for point in front]
+    front = on_front([point for point in every if free is None or point.accuracy > free])
+    rows = _rows(found, front)
+    of_front = {point.arm.label for point in front} | {point.arm.label for point in measured if point.share == 1}
+    ordered = sorted(measured, key=lambda point: point.total_bytes)
+    series = [one for point in ordered for one in _series(point, told=point.arm.label in of_front)]
+    sending = [point for point in front if point.total_bytes]
+    if len(sending) > 1:
+        xs, ys = [point.total_bytes for point in sending], [point.accuracy for point in sending]
         series.insert(0, Series("Pareto front", xs, ys, [], steps=True))
     sizes = [row["total_bytes"] for row in rows]
     x = byte_axis("bytes of the whole run, up + down" + _under(found), sizes, found.full_bytes)
     y = accuracy_axis(found, "accuracy, each camera in its weather", [y for one in series for y in one.y])
-    chart = Plot(series, x, y, levels(found))
+    chart = Plot(series, x, y, [*levels(found), *_best_silent(every, free)])
     alt = f"{len(measured)} arms by total bytes on a log axis and accuracy. On the Pareto front: " + "; ".join(
         f"{point.arm.label}, {percent(point.accuracy)} for {bytes_said(point.total_bytes)}" for point in front
     )
-    return Figure("frontier", _TITLE, _caption(found, measured, front), f"{alt}.", rows, chart)
+    return Figure("frontier", _TITLE, _caption(found, every, front), f"{alt}.", rows, chart)
 
 
 def _under(found: Reported) -> str:
     return "\n(below: share of full fine-tuning in fp32)" if found.full_bytes else ""
 
 
-def _rows(found: Reported) -> list[Row]:
-    front = {point.arm.label for point in on_front([point for point in points(found) if point.total_bytes > 0])}
+def _best_silent(every: Sequence[Point], free: float | None) -> list[Level]:
+    """The best arm that trains and sends nothing, as a line: it has no place on a log axis of bytes."""
+    silent = [point for point in every if not point.total_bytes and free is not None and point.accuracy > free]
+    best = max(silent, key=lambda point: point.accuracy, default=None)
+    return [] if best is None else [Level(f"nothing sent ({best.arm.label}), {percent(best.accuracy)}", best.accuracy)]
+
+
+def _rows(found: Reported, on: Sequence[Point]) -> list[Row]:
+    front = {point.arm.label for point in on}
     columns = ("seed", "run", "total_bytes", "share_of_full_fp32", "accuracy", "zero_byte_accuracy", "full_accuracy")
     return [
         {"arm": arm.label, **{name: run.row[name] for name in columns}, "on_front": arm.label in front}
@@ -87,14 +93,13 @@ def _rows(found: Reported) -> list[Row]:
     ]
 
 
-def _series(point: Point, *, named: bool, left: bool) -> list[Series]:
-    """An arm's mean, its name beside it where it is `named`, and its single seeds."""
+def _series(point: Point, *, told: bool) -> list[Series]:
+    """An arm's mean, which the legend tells of in any case where it is `told`, and its single seeds."""
     arm = point.arm
     gain = "" if point.gain is None else f"\n{100 * point.gain:.0f} % of full fine-tuning's gain"
     said = f"{bytes_said(point.total_bytes)}, {share_said(point.share)} of full (fp32)"
     hover = f"{arm.label}\n{percent(point.accuracy, point.half)}, seeds: {len(arm.runs)}\n{said}{gain}"
-    labels = [arm.label] if named else []
-    mean = Series(arm.label, [point.total_bytes], [point.accuracy], [hover], arm.look, [point.half], labels, left)
+    mean = Series(arm.label, [point.total_bytes], [point.accuracy], [hover], arm.look, [point.half], told=told)
     runs = [run for run in arm.runs if run.row["accuracy"] is not None]
     each = Series(
         arm.label,
@@ -107,9 +112,10 @@ def _series(point: Point, *, named: bool, left: bool) -> list[Series]:
     return [each, mean] if len(runs) > 1 else [mean]
 
 
-def _caption(found: Reported, measured: Sequence[Point], front: Sequence[Point]) -> str:
-    said = [f"On the front: {'; '.join(map(_said, front))}."]
-    said += _gains([point for point in measured if point.share is None or point.share < 1])
+def _caption(found: Reported, every: Sequence[Point], front: Sequence[Point]) -> str:
+    measured = [point for point in every if point.total_bytes > 0]
+    said = [f"On the front: {'; '.join(map(_said, front))}." if front else "No arm is better than training nothing."]
+    said += _gains([point for point in every if point.share is None or point.share < 1])
     if not known(point.gain for point in measured):
         said.append("Without a run of full fine-tuning nothing is known of the share of its gain.")
     said += below(found, {point.arm.label: point.accuracy for point in measured})
