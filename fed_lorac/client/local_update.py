@@ -4,7 +4,6 @@ and evaluation on what they see. Knows networks, weather and frames; not Flower'
 import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from math import nan
 from typing import Any
 
@@ -27,6 +26,7 @@ from fed_lorac.experiment.experiment import Experiment, drawn_from
 from fed_lorac.fleet.camera_data import CameraData, in_stream_order
 from fed_lorac.fleet.fleet import CLEAR
 from fed_lorac.models.fingerprints import named_tensors
+from fed_lorac.runtime.by_thread import cached_by_thread
 from fed_lorac.seeds import stream
 from fed_lorac.training.accuracy import (
     Statistics,
@@ -180,7 +180,7 @@ class _Bench:
             value.copy_(self._fresh[name])
 
 
-@lru_cache(maxsize=1)
+@cached_by_thread(maxsize=1)
 def _bench_of(experiment: Experiment, global_model: GlobalModel, round: int, place: int) -> _Bench:
     """The bench of the round at hand; cameras with adapters of one shape share it, as they share the global model."""
     return _Bench(experiment, global_model, round, place)
@@ -250,7 +250,7 @@ def evaluate(
     return Scores(own, clean), state.with_statistics(statistics_of(model) if local else {})
 
 
-@lru_cache(maxsize=2)
+@cached_by_thread(maxsize=2)
 def network_of(experiment: Experiment, global_model: GlobalModel) -> nn.Module:
     """The network that cameras are measured with, one after another, so that it is built once a round and not once a
     camera: what they alter are its batch norm's statistics. The base's own is in the second place."""
