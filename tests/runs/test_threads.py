@@ -10,9 +10,9 @@ from small_runs import rows, tiny
 from torch import nn
 
 from fed_lorac.adapters.dataflow import calls_of, feeds
+from fed_lorac.client.local_update import this_thread
 from fed_lorac.models import build
 from fed_lorac.reporting.watch import Watch
-from fed_lorac.runtime.by_thread import cached_by_thread
 from fed_lorac.simulation.engines import run
 
 UNTOUCHED = {"layers": "layer3.*", "train_first_conv": False, "training_statistics": "fixed"}
@@ -36,9 +36,9 @@ SETTINGS: dict[str, dict[str, object]] = {
     ],
 )
 def test_threads_leave_the_bytes_of_one_process(settings: dict[str, object], tmp_path: Path) -> None:
-    own = {"fleet__cameras": 6, "fleet__per_round": 6, "block_size": 1, "run__rounds": 3, **settings}
-    run(tiny(**own), tmp_path / "one", Watch())
-    run(tiny(run__workers=2, run__pool="threads", **own), tmp_path / "threads", Watch())
+    fleet = {"fleet__cameras": 6, "fleet__per_round": 6, "block_size": 1, "run__rounds": 3, **settings}
+    run(tiny(**fleet), tmp_path / "one", Watch())
+    run(tiny(run__workers=2, run__pool="threads", **fleet), tmp_path / "threads", Watch())
     for file in ("adapter.safetensors", "model.safetensors", "cameras.safetensors", "cameras.jsonl"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "threads" / file).read_bytes(), file
     assert rows(tmp_path / "one/rounds.jsonl", "seconds") == rows(tmp_path / "threads/rounds.jsonl", "seconds")
@@ -76,16 +76,13 @@ def test_a_network_is_traced_while_other_threads_call_and_trace_theirs(busy: lis
     assert not busy
 
 
-def test_what_its_users_alter_is_made_once_for_each_thread() -> None:
-    @cached_by_thread(maxsize=2)
-    def made(name: str) -> list[str]:
-        return [name]
-
-    found: list[list[str]] = []
-    thread = threading.Thread(target=lambda: found.extend([made("a"), made("a")]))
+def test_each_thread_has_networks_of_its_own() -> None:
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.extend([this_thread.bench, this_thread.bench, this_thread.measured]))
     thread.start()
     thread.join()
-    assert made("a") is made("a") and found[0] is found[1] and found[0] is not made("a")
-    first = made("a")
-    made.cache_clear()
-    assert made("a") is not first
+    assert (
+        this_thread.bench is this_thread.bench
+        and found[0] is found[1] is not this_thread.bench
+        and found[2] is not this_thread.measured
+    )
