@@ -47,15 +47,20 @@ class ThreadExecutor:
         queue, doing = RetryQueue(blocks, _AHEAD * self._workers), dict[Future[list[ClientReply]], Attempt]()
         try:
             while not queue.finished:
-                while len(doing) < self._workers and (attempt := queue.next()) is not None:
-                    doing[self._pool.submit(self._answer, attempt)] = attempt
+                self._hand_out(queue, doing)
+                if (replies := queue.due()) is not None:
+                    self._hand_out(queue, doing)  # so that nobody waits while the replies are looked at
+                    yield replies
+                    continue
                 for future in wait(doing, return_when=FIRST_COMPLETED).done:
                     self._take_in(queue, doing.pop(future), future)
-                while (replies := queue.due()) is not None:
-                    yield replies
         finally:
             if doing:
                 self._abandon(doing)
+
+    def _hand_out(self, queue: RetryQueue, doing: dict[Future[list[ClientReply]], Attempt]) -> None:
+        while len(doing) < self._workers and (attempt := queue.next()) is not None:
+            doing[self._pool.submit(self._answer, attempt)] = attempt
 
     def _answer(self, attempt: Attempt) -> list[ClientReply]:
         me = threading.get_ident()

@@ -57,7 +57,15 @@ def test_start_compares_a_run_with_its_imports() -> None:
 @pytest.mark.slow
 def test_overhead_is_given_in_ms_a_camera() -> None:
     found = ran("overhead", "--cameras", "20", "--repeats", "1")
-    assert positive(found["ms_a_camera"], found["round_ms_a_camera"])
+    assert positive(found["ms_a_camera"], found["round_ms_a_camera"], found["driver_round_ms_a_camera"])
+
+
+@pytest.mark.slow
+def test_workers_are_compared_with_one_alone_and_with_as_many_runs_at_once() -> None:
+    small = ["-c", "fleet.cameras=4", "-c", "fleet.per_round=4", "-c", "fleet.images=50", *TINY_CAMERAS]
+    found = ran("workers", "--digits", "--rounds", "4", "--repeats", "1", *small)
+    for pool in ("threads", "ray"):
+        assert positive(*(found[pool][key] for key in ("efficiency", "of_what_the_machine_allows", "memory_mib")))
 
 
 @pytest.mark.slow
