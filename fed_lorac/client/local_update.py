@@ -251,10 +251,10 @@ def evaluate(
     return Scores(own, clean), state.with_statistics(statistics_of(model) if local else {})
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def network_of(experiment: Experiment, global_model: GlobalModel) -> nn.Module:
     """The network that cameras are measured with, one after another, so that it is built once a round and not once a
-    camera: what they alter are its batch norm's statistics. The base's own is in the second place."""
+    camera: what they alter are its batch norm's statistics."""
     model = build_network(experiment, global_model, {})
     if global_model.factors:
         apply_delta(named_tensors(model), global_model.factors, experiment.adapter.scale)
