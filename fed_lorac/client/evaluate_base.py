@@ -2,6 +2,7 @@
 is trained or sent."""
 
 import copy
+import threading
 from functools import lru_cache
 from math import nan
 from weakref import WeakKeyDictionary
@@ -46,18 +47,26 @@ def _pair(experiment: Experiment, round: int, camera: int, weather: Weather) -> 
 
 
 def _measure(experiment: Experiment, round: int, camera: int, weather: Weather) -> Pair:
-    model, images = _network_of(experiment), experiment.images(camera, weather)
+    model, images = _this_thread.base(experiment), experiment.images(camera, weather)
     images = in_time(experiment, camera, round, images)
     _take_back(experiment, model)
     source = score(experiment, model, images, reestimated=False)
     return source, score(experiment, model, images, reestimated=True) if has_batch_norm(model) else nan
 
 
-@lru_cache(maxsize=1)
-def _network_of(experiment: Experiment) -> torch.nn.Module:
-    """The base's own network on the device, whatever cameras train."""
+def _base_of(experiment: Experiment) -> torch.nn.Module:
     model = copy.deepcopy(experiment.base.plain)
     return model.to(experiment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+class _ThisThread(threading.local):
+    """`base`: the base as it came, on the device; one thread alone alters its statistics."""
+
+    def __init__(self) -> None:
+        self.base = lru_cache(maxsize=1)(_base_of)
+
+
+_this_thread = _ThisThread()
 
 
 @torch.no_grad()

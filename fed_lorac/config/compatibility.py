@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from fed_lorac import registry
 from fed_lorac.config import names
 from fed_lorac.config.fleets import of_fleet
+from fed_lorac.config.personal_parts import not_personal
 from fed_lorac.config.sections import CifarResNet, LocalStatistics, RayWorkers
+from fed_lorac.config.settling import never_settled
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.spelling import toml
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     AnyStrategy: TypeAlias = Strategy | SilentStrategy
 
-__all__ = ["contradictions", "fixed_basis"]
+__all__ = ["contradictions", "finds_bases", "fixed_basis"]
 
 
 def contradictions(config: "Config") -> Iterator[str]:
@@ -57,6 +59,11 @@ def fixed_basis(config: "Config") -> bool:
     return not (strategy.rotates or anew)
 
 
+def finds_bases(config: "Config") -> bool:
+    """Whether the server finds what adapters stand between, in a first round of its own."""
+    return config.adapter.first().finds_bases
+
+
 def _trained(config: "Config") -> "Adapter":
     """The adapter of the first rank, as cameras train it."""
     strategy: AnyStrategy = config.strategy.strategy()
@@ -64,6 +71,11 @@ def _trained(config: "Config") -> "Adapter":
 
 
 def _run(config: "Config") -> Iterator[str]:
+    if config.run.engine == "flower" and config.run.pool != "ray":
+        yield (
+            f"Flower's runtime trains cameras in Ray's processes; got run.pool = {toml(config.run.pool)} with "
+            'run.engine = "flower". Take it away, or set run.engine = "fleet".'
+        )
     timeout_s = config.run.table(RayWorkers).block_timeout_s
     if config.run.engine == "flower" and timeout_s != RayWorkers.block_timeout_s:
         yield (
@@ -86,21 +98,8 @@ def _method(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> It
         others = {name: registry.STRATEGIES.load(name)() for name in registry.STRATEGIES.names}
         able = [name for name, one in others.items() if one.refuses(one.adapted(config.adapter.first())) is None]
         yield f"{why} {got}; strategy.name may be {' or '.join(map(toml, able))}."
-    elif config.adapter.chooses and not strategy.sends:
-        yield (
-            'Layers are chosen by the server, of what cameras send; got adapter.layers = "auto" with strategy.name = '
-            f"{toml(config.strategy.name)}, where they send nothing. Name the layers, or choose another strategy."
-        )
-    elif config.adapter.personal and (why := _keeps_no_parts(strategy)):
-        yield (
-            f"Personal parts stay with cameras that send the others to be averaged; {why}. {got} and "
-            f"adapter.parts.personal = {toml(config.adapter.personal)}; strategy.name may be merged, fedavg or flora."
-        )
-    elif config.adapter.personal and config.adapter.chooses:
-        yield (
-            'Layers are chosen by what all send; got adapter.layers = "auto" with adapter.parts.personal = '
-            f"{toml(config.adapter.personal)}. Name the layers, or leave no part with the cameras."
-        )
+    elif why := never_settled(config, config.adapter.first(), strategy) or not_personal(config, strategy):
+        yield why
     elif why := strategy.refuses_ranks(adapter, config.adapter.ranks if adapter.has_rank else ()):
         yield f"{why} {got} and adapter.rank = {toml(config.adapter.rank)}."
 
@@ -122,17 +121,6 @@ def _adapting(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
             f'as they are; {got} batch_norm.mode = {toml(config.batch_norm.mode)}. Set batch_norm.mode = "frozen", as '
             'published, or batch_norm.local.training_statistics = "fixed".'
         )
-
-
-def _keeps_no_parts(strategy: "AnyStrategy") -> str:
-    """Why personal parts cannot be beside what this strategy does; empty: they can."""
-    if not strategy.sends:
-        return "under this strategy nothing is sent"
-    if strategy.personal_kind:
-        return "under this strategy the server sends each camera something of its own in their place"
-    if strategy.rotates or strategy.forward_only or strategy.update_kind == "factors":
-        return "under this strategy every part begins a round anew, or goes on as what all share"
-    return ""
 
 
 def _forward_only(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:

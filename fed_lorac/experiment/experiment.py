@@ -2,6 +2,7 @@
 not messages or bytes, nor how it is made of a config (`build`)."""
 
 import copy
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -87,8 +88,9 @@ class LocalPlan:
     weights, an adapter state that both ends turn into one, or factors that live on in the adapter. `clustered`: a
     camera's personal parameters are its cluster's delta of the weights; otherwise its adapter starts from them.
     `fixed_basis`: an adapter draws the same in every round. `budget_bytes`: where the server is still to choose the
-    layers, of what cameras say of each, what a frame's payload may take; 0: it is not. `evaluate_cameras`,
-    `evaluate_images`: how many cameras are measured, and on how many images each; 0: all.
+    layers, of what cameras say of each, what a frame's payload may take; 0: it is not. `finds_bases`: the
+    server is still to find the bases of adapters, of cameras' gradients. `evaluate_cameras`, `evaluate_images`: how
+    many cameras are measured, and on how many images each; 0: all.
     """
 
     seed: int
@@ -110,6 +112,7 @@ class LocalPlan:
     clustered: bool
     fixed_basis: bool
     budget_bytes: int = 0
+    finds_bases: bool = False
     evaluate_cameras: int = 0
     evaluate_images: int = 0
 
@@ -129,16 +132,18 @@ class _Seen:
 
     views: dict[tuple[int, str, int], CameraData] = field(default_factory=dict)
     bytes: int = 0
+    alone: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def get(self, key: tuple[int, str, int], draw: Callable[[], CameraData]) -> CameraData:
         """What is kept under this key, else what `draw` gives, kept from now on."""
-        if (view := self.views.pop(key, None)) is None:
-            view = draw()
-            self.bytes += view.train.nbytes + view.test.nbytes
-        self.views[key] = view
-        while self.bytes > KEPT_BYTES:
-            oldest = self.views.pop(next(iter(self.views)))
-            self.bytes -= oldest.train.nbytes + oldest.test.nbytes
+        view = self.views.get(key) or draw()  # by several threads at once
+        with self.alone:
+            if self.views.pop(key, None) is None:
+                self.bytes += view.train.nbytes + view.test.nbytes
+            self.views[key] = view
+            while self.bytes > KEPT_BYTES:
+                oldest = self.views.pop(next(iter(self.views)))
+                self.bytes -= oldest.train.nbytes + oldest.test.nbytes
         return view
 
 
