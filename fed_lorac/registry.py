@@ -34,6 +34,7 @@ ADAPTERS = Kind(
         "vera-b": "fed_lorac.adapters.vera_b:VeraB",
         "subspace": "fed_lorac.adapters.subspace:Subspace",
         "norm-affine": "fed_lorac.adapters.norm_affine:NormAffine",
+        "atp": "fed_lorac.adapters.atp:Atp",
         "linear-probe": "fed_lorac.adapters.linear_probe:LinearProbe",
         "full": "fed_lorac.adapters.full:FullFineTuning",
     },
