@@ -90,6 +90,11 @@ class Parts(Adapter):
         return any(part.draws_anew for part in self._sent)
 
     @property
+    def of_probabilities(self) -> bool:
+        """Every part is."""
+        return all(part.of_probabilities for part in self._sent)
+
+    @property
     def has_factors(self) -> bool:  # type: ignore[override]
         """Some part has, and no other's state is to be turned into a delta."""
         return self.state_is_delta and any(part.has_factors for part in self._sent)
@@ -202,8 +207,9 @@ class Parts(Adapter):
         beside = [part.trained_beside(model) for part in fitted.parts]
         branches.attach(model, found, [name for names in beside for name in names])
         if factors := fitted._factors():
+            already = getattr(model, RATES_NOTE, {})
             rates = {
-                name: factor
+                name: factor * already.get(name, 1.0)
                 for factor, own, names in zip(factors, fitted.places or (), beside, strict=True)
                 for name in (*(f"{conv}.{k}" for conv in own for k in found[conv][1].trained), *names)
             }
@@ -238,14 +244,11 @@ class Parts(Adapter):
 
     def detach(self, model: nn.Module) -> None:
         """Every part off."""
-        vars(model).pop(RATES_NOTE, None)
         branches.detach(model)
 
     def merge(self, model: nn.Module) -> nn.Module:
         """A plain copy with every part's delta in its weights."""
-        plain = branches.merged(model)
-        vars(plain).pop(RATES_NOTE, None)
-        return plain
+        return branches.merged(model)
 
     def to_delta(self, base: nn.Module, generator: torch.Generator) -> ToDelta:
         """The parts' deltas together; where their scales differ, products have theirs in B."""

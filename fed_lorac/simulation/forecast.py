@@ -65,8 +65,8 @@ def _to_whom(downlink: str) -> str:
 
 def _reply(experiment: Experiment, place: int) -> int:
     """A reply of a camera whose adapter has this place."""
-    uplink, drawn = experiment.plan.uplink, torch_stream(0, "weighed")
-    state = {name: torch.randn(shape, generator=drawn) for name, shape in uplink_template(experiment, place).items()}
+    uplink = experiment.plan.uplink
+    state = {name: torch.zeros(shape) for name, shape in uplink_template(experiment, place).items()}
     rng, known = stream(0, "weighed"), frame_spec(experiment).templates
     frame = encode(state, dtype=uplink.codec, base="", rng=rng, topk_share=uplink.topk_share, templates=known)
     return len(frame)
