@@ -32,6 +32,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from fed_lorac.adapters.bases import Bases
 from fed_lorac.adapters.deltas import State, ToDelta, is_delta_already, set_tensors
 from fed_lorac.adapters.plain import copied
 
@@ -86,6 +87,11 @@ class Adapter(ABC):
         return False
 
     @property
+    def finds_bases(self) -> bool:
+        """What it freezes is found by the server of a run, of gradients in a first round (`gradients_wanted`)."""
+        return False
+
+    @property
     def suggested_lr(self) -> float:
         """The same under these settings."""
         return self.found_lr
@@ -121,6 +127,18 @@ class Adapter(ABC):
         """The same where cameras differ in rank, `largest` being that of the highest, fitted: what both train as it is
         must be the same."""
         return self.fit_to(base)
+
+    def gradients_wanted(self, base: nn.Module) -> tuple[str, ...]:
+        """Layers whose weights' gradients it finds its bases of; of a fitted adapter."""
+        return ()
+
+    def bases_of(self, gradients: State) -> Mapping[str, Bases]:
+        """The bases, by layer, of their gradients."""
+        return {}
+
+    def with_bases(self, found: Mapping[str, Bases]) -> Self:
+        """This adapter, not fitted yet, with bases that were found."""
+        return self
 
     def relative_to_init(self) -> "Adapter":
         """This adapter with a state that is, as far as it can be, relative to what `attach` drew: for lossy codecs,

@@ -23,6 +23,7 @@ __all__ = [
     "check_delta",
     "dense_delta",
     "fold",
+    "initial_state",
     "is_delta_already",
     "join_deltas",
     "load_dense",
@@ -157,6 +158,17 @@ def set_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     own = model.state_dict()
     own.update(tensors)  # in place: some networks load only what they have stamped themselves
     model.load_state_dict(own)
+
+
+def initial_state(personal: State, fresh: State) -> dict[str, Tensor]:
+    """A fresh adapter's state with personal parameters put in. Where their factors have fewer rows, the rest of A is as
+    it was drawn, and the rest of B zero."""
+    found = dict(fresh)
+    for key, value in personal.items():
+        rows = tuple(slice(size) for size in value.shape)
+        found[key] = fresh[key].clone()
+        found[key][rows] = value
+    return found
 
 
 # Parameters that are trained as they are: their dense deltas since `train_dense` are the state

@@ -2,13 +2,14 @@
 rank, or left. Knows settings, names and factors; not what is adapted between them."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.algebra.factors import view_of
 from fed_lorac.adapters.branched import BranchAdapter
 from fed_lorac.adapters.branches import Adapted, AdaptedConv2d, AdaptedLinear, Branch, Layer, layer_named
@@ -16,7 +17,9 @@ from fed_lorac.adapters.targets import check_end, ends_of
 from fed_lorac.runtime.settings import setting
 from fed_lorac.seeds import torch_stream
 
-__all__ = ["Ends"]
+__all__ = ["Ends", "trains_classifier", "without_ends"]
+
+_CLASSIFIER, _FIRST = "train_classifier", "train_first_conv"
 
 
 class _Product(Adapted):
@@ -89,3 +92,20 @@ class Ends(BranchAdapter):
         rows, cols = view_of(layer.weight.shape, "filter")
         A = torch.randn(self.end_rank, cols, generator=generator) / math.sqrt(cols)
         return Branch({"B": torch.zeros(rows, self.end_rank)}, {"A": A}, {"scale": self.scale})
+
+
+def trains_classifier(part: Adapter) -> bool:
+    """Whether an adapter trains the classifier, as far as its settings say."""
+    return bool(getattr(part, _CLASSIFIER, part.trains_classifier))
+
+
+def without_ends(
+    part: BranchAdapter, every: tuple[BranchAdapter, ...], before: Sequence[BranchAdapter]
+) -> BranchAdapter:
+    """A part without the ends that one before it trains, or one that has no choice."""
+    own = {one.name for one in fields(part)}
+    taken = {_FIRST} if any(getattr(one, _FIRST, False) for one in before) else set()
+    taken |= {_CLASSIFIER} if any(map(trains_classifier, before)) else set()
+    taken |= {_CLASSIFIER} if any(one.trains_classifier for one in every) else set()
+    changes: dict[str, Any] = dict.fromkeys(taken & own, False)
+    return replace(part, **changes)

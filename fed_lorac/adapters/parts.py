@@ -7,27 +7,27 @@ Each part keeps its settings. A state has every part's tensors, and the delta is
 parts', it is linear if its parts are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters import branches
 from fed_lorac.adapters.adapter import Adapter
+from fed_lorac.adapters.bases import Bases
 from fed_lorac.adapters.branched import BranchAdapter
 from fed_lorac.adapters.branches import Adapted, Branch, adapted_layers
 from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.adapters.deltas import State, ToDelta, restart_dense, set_tensors
+from fed_lorac.adapters.ends import trains_classifier, without_ends
 from fed_lorac.adapters.plain import RATES_NOTE, check_plain
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.seeds import torch_stream
 
 __all__ = ["Parts"]
-
-_CLASSIFIER, _FIRST = "train_classifier", "train_first_conv"
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,11 @@ class Parts(Adapter):
         return all(part.of_probabilities for part in self._sent)
 
     @property
+    def finds_bases(self) -> bool:
+        """Some part does."""
+        return any(part.finds_bases for part in self.parts)
+
+    @property
     def has_factors(self) -> bool:  # type: ignore[override]
         """Some part has, and no other's state is to be turned into a delta."""
         return self.state_is_delta and any(part.has_factors for part in self._sent)
@@ -112,7 +117,7 @@ class Parts(Adapter):
     @property
     def trains_classifier(self) -> bool:  # type: ignore[override]
         """Some part does."""
-        return any(map(_trains_classifier, self.parts))
+        return any(map(trains_classifier, self.parts))
 
     @property
     def rank(self) -> int:
@@ -146,6 +151,19 @@ class Parts(Adapter):
         parts = (part if place in self.personal else change(part) for place, part in enumerate(self.parts))
         return replace(self, parts=tuple(cast(BranchAdapter, part) for part in parts))
 
+    def gradients_wanted(self, base: nn.Module) -> tuple[str, ...]:
+        """Of all parts."""
+        return tuple(name for part in self.parts for name in part.gradients_wanted(base))
+
+    def bases_of(self, gradients: State) -> Mapping[str, Bases]:
+        """Of the part that finds some."""
+        finds = next((part for part in self.parts if part.finds_bases), None)
+        return finds.bases_of(gradients) if finds else {}
+
+    def with_bases(self, found: Mapping[str, Bases]) -> Self:
+        """Of its parts' such forms."""
+        return replace(self, parts=tuple(part.with_bases(found) for part in self.parts))
+
     def relative_to_init(self) -> Self:
         """Of its parts' such forms."""
         return self._of_sent(lambda part: part.relative_to_init())
@@ -169,7 +187,7 @@ class Parts(Adapter):
         check_plain(base)
         parts: list[BranchAdapter] = []
         for part in self.parts:
-            parts.append(_without_ends(part, self.parts, parts).fit_to(base))
+            parts.append(without_ends(part, self.parts, parts).fit_to(base))
         places = tuple(part.places(base) for part in parts)
         owners: dict[str, str] = {}
         for part, own in zip(parts, places, strict=True):
@@ -188,7 +206,7 @@ class Parts(Adapter):
         others = cast(Parts, largest).parts
         pairs = zip(self.parts, others, strict=True)
         parts = tuple(
-            _without_ends(part, self.parts, others[:place]).fit_like(other, base)
+            without_ends(part, self.parts, others[:place]).fit_like(other, base)
             for place, (part, other) in enumerate(pairs)
         )
         return replace(self, parts=parts).fit_to(base)
@@ -274,19 +292,3 @@ def _to_delta(parts: list[tuple[tuple[str, ...], ToDelta, float]], state: State,
 def _branches(part: BranchAdapter) -> bool:
     """Whether a part has branches, as far as its settings say."""
     return isinstance(part, ConvAdapter) or bool(getattr(part, "end_rank", 0))
-
-
-def _trains_classifier(part: Adapter) -> bool:
-    return bool(getattr(part, _CLASSIFIER, part.trains_classifier))
-
-
-def _without_ends(
-    part: BranchAdapter, every: tuple[BranchAdapter, ...], before: Sequence[BranchAdapter]
-) -> BranchAdapter:
-    """A part without the ends that one before it trains, or one that has no choice."""
-    own = {one.name for one in fields(part)}
-    taken = {_FIRST} if any(getattr(one, _FIRST, False) for one in before) else set()
-    taken |= {_CLASSIFIER} if any(map(_trains_classifier, before)) else set()
-    taken |= {_CLASSIFIER} if any(one.trains_classifier for one in every) else set()
-    changes: dict[str, Any] = dict.fromkeys(taken & own, False)
-    return replace(part, **changes)

@@ -4,6 +4,7 @@ networks and adapters; not images or messages."""
 from dataclasses import replace
 from functools import lru_cache, partial
 
+from fed_lorac.adapters.bases import state_of
 from fed_lorac.adapters.choice import CHOICE_KEY, NORMS_KEY
 from fed_lorac.adapters.deltas import changed_names
 from fed_lorac.experiment.adapters import candidates
@@ -17,8 +18,8 @@ __all__ = ["frame_spec", "uplink_template"]
 
 @lru_cache(maxsize=8)
 def frame_spec(experiment: Experiment) -> FrameSpec:
-    """The agreement, under which no frame of a run names its tensors. Where the server chooses the layers, what cameras
-    say of them and the choice are agreed on too, and until it has chosen a whole model beside its choice."""
+    """The agreement, under which no frame of a run names its tensors. Where the server settles something, what cameras
+    say to that and what they are told are agreed on too, and until it has settled it a whole model beside it."""
     templates = [uplink_template(experiment, place) for place in range(len(experiment.adapters))]
     spec = FrameSpec(
         base=experiment.base.fingerprint,
@@ -30,14 +31,24 @@ def frame_spec(experiment: Experiment) -> FrameSpec:
         other_templates=templates,
         names_down=False,
     )
-    if not experiment.config.adapter.chooses:
-        return spec
-    layers = (len(candidates(experiment)),)
-    said: list[Shapes] = [{NORMS_KEY: layers}, {CHOICE_KEY: layers}]
-    if experiment.plan.budget_bytes:
+    said = _said_to_settle(experiment)
+    if experiment.plan.budget_bytes or experiment.plan.finds_bases:
         changed = {name: spec.shapes[name] for name in changed_names(spec.deltas)}
-        said.append({**spec.template, **changed, CHOICE_KEY: layers})
-    return replace(spec, other_templates=[*templates, *said])
+        said.append({**spec.template, **changed, **said[-1]})
+    return replace(spec, other_templates=[*templates, *said]) if said else spec
+
+
+def _said_to_settle(experiment: Experiment) -> list[Shapes]:
+    """What is said in a round that settles something: what cameras are asked for, and what they are told."""
+    adapter, base = experiment.adapter, experiment.base.model
+    if experiment.config.adapter.chooses:
+        layers = (len(candidates(experiment)),)
+        return [{NORMS_KEY: layers}, {CHOICE_KEY: layers}]
+    if not adapter.finds_bases:
+        return []
+    weights = {name: base.get_parameter(f"{name}.weight").detach() for name in adapter.gradients_wanted(base)}
+    told = state_of(adapter.bases_of(weights))
+    return [{f"{name}.weight": w.shape for name, w in weights.items()}, {name: t.shape for name, t in told.items()}]
 
 
 def uplink_template(experiment: Experiment, place: int | None = None) -> dict[str, tuple[int, ...]]:

@@ -12,6 +12,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
+from fed_lorac.adapters.bases import FoundBases
+from fed_lorac.adapters.settled import Settled
 from fed_lorac.client.handlers import error_reply, handle, report_folded_round
 from fed_lorac.client.request import ClientRequest
 from fed_lorac.client.state import ClientState, GlobalModel, catch_up
@@ -79,8 +81,10 @@ def _handle(experiment: Experiment, global_model: GlobalModel, message: Message,
     [reply] = handle(experiment, global_model, [_request(message, context)])
     records = reply.state
     records["tensors"], records["factors"] = _pack(global_model.tensors), _pack(global_model.factors)
-    if global_model.layers:
-        records["layers"] = ConfigRecord({"chosen": list(global_model.layers)})
+    if (settled := global_model.settled).layers:
+        records["layers"] = ConfigRecord({"chosen": list(settled.layers)})
+    if settled.bases:
+        records["bases"] = _pack(settled.bases.state())
     context.state = records
     return reply.message
 
@@ -90,7 +94,8 @@ def _fold(experiment: Experiment, message: Message, context: Context) -> GlobalM
     content, arrays, told = message.content, context.state.array_records, context.state.config_records
     folded_round = ClientState.read(context.state).folded_round
     layers = tuple(map(str, cast(list[str], told["layers"]["chosen"]))) if "layers" in told else ()
-    kept = GlobalModel(folded_round, _unpack(arrays.get("tensors")), _unpack(arrays.get("factors")), layers)
+    settled = Settled(layers, FoundBases.told(_unpack(arrays.get("bases"))))
+    kept = GlobalModel(folded_round, _unpack(arrays.get("tensors")), _unpack(arrays.get("factors")), settled)
     return catch_up(experiment, kept, read_whole_model(content), read_updates(content))
 
 

@@ -12,10 +12,10 @@ from fed_lorac.client.evaluate_base import evaluate_base
 from fed_lorac.client.local_update import LocalUpdate, Scores, evaluate, local_updates
 from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.client.state import STATISTICS_KEY, ClientState, GlobalModel, add_cluster_delta
-from fed_lorac.client.survey import survey_layers
+from fed_lorac.client.survey import survey
 from fed_lorac.config import Config
 from fed_lorac.errors import FrameError, one_line
-from fed_lorac.experiment.adapters import on_layers
+from fed_lorac.experiment.adapters import settled_on
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.runtime.allocator import keep_freed_memory
@@ -32,7 +32,7 @@ __all__ = ["FleetApp", "error_reply", "handle", "report_folded_round"]
 def handle(experiment: Experiment, global_model: GlobalModel, requests: Sequence[ClientRequest]) -> list[ClientReply]:
     """Each camera's reply, in order. All have folded up to `global_model`, and were sent one kind of message."""
     [kind] = {request.message.metadata.message_type for request in requests}
-    return _HANDLERS[kind](on_layers(experiment, global_model.layers), global_model, requests)
+    return _HANDLERS[kind](settled_on(experiment, global_model.settled), global_model, requests)
 
 
 def report_folded_round(request: ClientRequest) -> Message:
@@ -57,7 +57,7 @@ def _identify(
 
 
 def _train(experiment: Experiment, global_model: GlobalModel, requests: Sequence[ClientRequest]) -> list[ClientReply]:
-    """Train and send a frame; where the server is still to choose the layers, say in it what each is worth. A camera
+    """Train and send a frame; where the server is still to settle something, say in it what that is made of. A camera
     whose reply will be lost does neither.
 
     It is then as if it had not been asked: its statistics stay, and so does the residual of the last frame that did
@@ -68,7 +68,7 @@ def _train(experiment: Experiment, global_model: GlobalModel, requests: Sequence
     states = {request.camera: _state(request, global_model) for request in requests}
     able = {camera: state for camera, state in states.items() if camera not in dropped}
     updates: dict[int, LocalUpdate] = {}
-    work = survey_layers if experiment.plan.budget_bytes else local_updates
+    work = survey if experiment.plan.budget_bytes or experiment.plan.finds_bases else local_updates
     for frame, block in _blocks(experiment, able):
         model = add_cluster_delta(experiment, global_model, frame) if frame else global_model
         updates |= work(experiment, model, round, block)

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter
-from fed_lorac.adapters.deltas import apply_delta
+from fed_lorac.adapters.deltas import apply_delta, initial_state
 from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.observe import COLLAPSED, observe
 from fed_lorac.client.state import (
     ClientState,
     GlobalModel,
     build_network,
-    initial_state,
     personal_delta,
     personal_parameters,
 )

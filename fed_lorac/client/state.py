@@ -15,10 +15,12 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import Tensor, nn
 
-from fed_lorac.adapters.choice import CHOICE_KEY, choice_state, chosen_in
+from fed_lorac.adapters.bases import BASIS_KEYS
+from fed_lorac.adapters.choice import CHOICE_KEY
 from fed_lorac.adapters.deltas import apply_delta, changed_names, set_tensors
+from fed_lorac.adapters.settled import NOTHING, Settled, settled_in, settled_state, without_settled
 from fed_lorac.client.agreement import frame_spec
-from fed_lorac.experiment.adapters import candidates, on_layers
+from fed_lorac.experiment.adapters import candidates, settled_on
 from fed_lorac.experiment.experiment import Experiment, to_delta
 from fed_lorac.wire.billing import frame_record, read_frame
 from fed_lorac.wire.frame import decode, encode
@@ -44,7 +46,6 @@ __all__ = [
     "decode_personal",
     "encode_global_model",
     "fold_updates",
-    "initial_state",
     "personal_delta",
     "personal_parameters",
     "read_deltas",
@@ -63,13 +64,13 @@ class GlobalModel:
     """The base model after the update of `round` (0: none yet). The base model itself is not part of it.
 
     `tensors` are those that updates have changed; `factors` those that live on in the adapter
-    (strategy "factor-fedavg"); `layers` those that the server has chosen to be adapted, where it does.
+    (strategy "factor-fedavg"); `settled` is what the server has settled of adapters, where it does.
     """
 
     round: int = 0
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     factors: Mapping[str, Tensor] = field(default_factory=dict)
-    layers: tuple[str, ...] = ()
+    settled: Settled = NOTHING
 
     def fingerprint(self, base: str) -> str:
         """Its identity, over a base model of that fingerprint."""
@@ -79,8 +80,8 @@ class GlobalModel:
 def fold_updates(
     experiment: Experiment, global_model: GlobalModel, updates: Iterable[tuple[int, bytes]]
 ) -> GlobalModel:
-    """`W <- W + D` for each (round, frame) after the global model's own round, in order; one that chooses layers says
-    where the next adapters are. The argument stays as it is.
+    """`W <- W + D` for each (round, frame) after the global model's own round, in order; one that settles
+    something says what the next adapters are. The argument stays as it is.
 
     Raises FrameError or FactorError, where a frame is not intact or not for this model.
     """
@@ -88,10 +89,11 @@ def fold_updates(
     for round, frame in sorted(updates):
         if round <= global_model.round:  # it came before, and its confirmation was lost
             continue
-        here = on_layers(experiment, global_model.layers)
+        here = settled_on(experiment, global_model.settled)
         update = decode(frame, base=global_model.fingerprint(base), templates=frame_spec(here).templates)
-        if CHOICE_KEY in update:
-            global_model = replace(global_model, round=round, layers=chosen_in(candidates(experiment), update))
+        if _settles(update):
+            settled = settled_in(update, candidates(experiment))
+            global_model = replace(global_model, round=round, settled=settled)
             continue
         delta, factors = _without_factors(experiment, _delta(here, round, update))
         tensors = _add_delta(experiment, global_model, delta)
@@ -102,6 +104,11 @@ def fold_updates(
 def _delta(experiment: Experiment, round: int, update: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """An update as a delta: an adapter's state is turned into one."""
     return to_delta(experiment, round)(update) if update and experiment.plan.updates == "state" else update
+
+
+def _settles(update: Mapping[str, Tensor]) -> bool:
+    """Whether an update, or a whole model, says that the server has settled something."""
+    return any(name == CHOICE_KEY or name.endswith(BASIS_KEYS) for name in update)
 
 
 def _without_factors(
@@ -136,7 +143,7 @@ def read_deltas(
     """(round, delta) of every (round, frame) that has one, in order; the layers of the experiment's adapters are
     chosen."""
     for round, update in unfolded(updates, experiment.base.fingerprint, 0, frame_spec(experiment).templates):
-        if CHOICE_KEY not in update:
+        if not _settles(update):
             yield round, _delta(experiment, round, update)
 
 
@@ -147,8 +154,8 @@ def encode_global_model(experiment: Experiment, global_model: GlobalModel) -> by
     takes this over has bit for bit the model of those who folded.
     """
     tag, known = whole_fingerprint(experiment.base.fingerprint, global_model.round), frame_spec(experiment).templates
-    choice = choice_state(candidates(experiment), global_model.layers) if global_model.layers else {}
-    state = {**global_model.tensors, **global_model.factors, **choice}
+    settled = settled_state(global_model.settled, candidates(experiment)) if global_model.settled != NOTHING else {}
+    state = {**global_model.tensors, **global_model.factors, **settled}
     return encode(state, dtype="fp32", base=tag, templates=known)
 
 
@@ -164,9 +171,8 @@ def catch_up(
         round, frame = whole
         tag = whole_fingerprint(experiment.base.fingerprint, round)
         state = decode(frame, base=tag, templates=frame_spec(experiment).templates)
-        layers = chosen_in(candidates(experiment), state) if CHOICE_KEY in state else ()
-        own = {name: tensor for name, tensor in state.items() if name != CHOICE_KEY}
-        global_model = GlobalModel(round, *_without_factors(experiment, own), layers)
+        settled = settled_in(state, candidates(experiment)) if _settles(state) else NOTHING
+        global_model = GlobalModel(round, *_without_factors(experiment, without_settled(state)), settled)
     return fold_updates(experiment, global_model, updates)
 
 
@@ -184,17 +190,6 @@ def decode_personal(experiment: Experiment, frame: bytes) -> dict[str, Tensor]:
 def personal_delta(experiment: Experiment, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """What personal parameters do to the global model: a delta whose products are still to be scaled by the adapter."""
     return to_delta(experiment, 0)(personal) if personal else {}
-
-
-def initial_state(personal: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A fresh adapter's state with personal parameters put in. Where their factors have fewer rows, the rest of A is as
-    it was drawn, and the rest of B zero."""
-    found = dict(fresh)
-    for key, value in personal.items():
-        rows = tuple(slice(size) for size in value.shape)
-        found[key] = fresh[key].clone()
-        found[key][rows] = value
-    return found
 
 
 def build_network(experiment: Experiment, global_model: GlobalModel, statistics: Mapping[str, Tensor]) -> nn.Module:

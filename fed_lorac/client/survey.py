@@ -1,7 +1,9 @@
-"""What cameras do in the round that chooses layers: each says how much every layer would have to move. Knows networks
-and frames; not budgets, nor what is chosen."""
+"""What cameras do in the round in which a server settles something: each says how much every layer would have to move,
+or which way. Knows networks and frames; not budgets or bases, nor what is settled."""
 
 from collections.abc import Mapping
+
+from torch import Tensor
 
 from fed_lorac.adapters.choice import NORMS_KEY
 from fed_lorac.client.agreement import frame_spec
@@ -10,20 +12,24 @@ from fed_lorac.client.state import ClientState, GlobalModel, build_network
 from fed_lorac.experiment.adapters import candidates
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.seeds import stream
-from fed_lorac.training.gradients import relative_gradient_norms
+from fed_lorac.training.gradients import mean_gradients, relative_gradient_norms
 from fed_lorac.wire.frame import encode
 
-__all__ = ["survey_layers"]
+__all__ = ["survey"]
 
-SURVEY_CODEC = "fp16"
+NORMS_CODEC = "fp16"
 """Norms are compared, not added up: three digits are enough, and half the bytes."""
 
+GRADIENTS_CODEC = "bf16"
+"""What they span is asked, whatever their size: bf16 has the range of float32."""
 
-def survey_layers(
+
+def survey(
     experiment: Experiment, global_model: GlobalModel, round: int, states: Mapping[int, ClientState]
 ) -> dict[int, LocalUpdate]:
-    """Every camera's frame with each layer's relative gradient norm on its own images, in one pass; nothing is trained,
-    and their states stay as they are."""
+    """Every camera's frame with each layer's relative gradient norm on its own images, in one pass, or, where bases are
+    to be found, each layer's gradient, under its weight's name; nothing is trained, and their states stay as they are.
+    """
     return {camera: _survey(experiment, global_model, round, camera, state) for camera, state in states.items()}
 
 
@@ -34,8 +40,15 @@ def _survey(
     [model] = ready_for_training(experiment, [build_network(experiment, global_model, state.statistics)], [view])
     one_pass = -(-len(view.train) // plan.recipe.batch_size)
     task = local_task(view, one_pass, stream(plan.seed, "survey", camera, round))
-    layers = candidates(experiment)
-    norms, loss = relative_gradient_norms(model, layers, task, recipe=plan.recipe, objective=plan.objective)
+    found: dict[str, Tensor]
+    if plan.finds_bases:
+        layers, codec = experiment.adapter.gradients_wanted(experiment.base.model), GRADIENTS_CODEC
+        gradients, loss = mean_gradients(model, layers, task, recipe=plan.recipe, objective=plan.objective)
+        found = {f"{name}.weight": gradient for name, gradient in gradients.items()}
+    else:
+        layers, codec = candidates(experiment), NORMS_CODEC
+        norms, loss = relative_gradient_norms(model, layers, task, recipe=plan.recipe, objective=plan.objective)
+        found = {NORMS_KEY: norms}
     base, known = global_model.fingerprint(experiment.base.fingerprint), frame_spec(experiment).templates
-    frame = encode({NORMS_KEY: norms}, dtype=SURVEY_CODEC, base=base, templates=known)
+    frame = encode(found, dtype=codec, base=base, templates=known)
     return LocalUpdate(frame, len(task.labels), loss, state)

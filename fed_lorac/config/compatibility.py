@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from fed_lorac import registry
 from fed_lorac.config import names
 from fed_lorac.config.fleets import of_fleet
+from fed_lorac.config.personal_parts import not_personal
 from fed_lorac.config.sections import CifarResNet, RayWorkers
+from fed_lorac.config.settling import never_settled
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.spelling import toml
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     AnyStrategy: TypeAlias = Strategy | SilentStrategy
 
-__all__ = ["contradictions", "fixed_basis"]
+__all__ = ["contradictions", "finds_bases", "fixed_basis"]
 
 
 def contradictions(config: "Config") -> Iterator[str]:
@@ -39,6 +41,7 @@ def contradictions(config: "Config") -> Iterator[str]:
         yield from _strategy_fleet(config, strategy)
         yield from _batch_norm(config, strategy)
         yield from _codec(config, strategy)
+        yield from _draws(config, adapter, strategy)
     yield from _model(config)
     yield from _data(config)
 
@@ -54,6 +57,11 @@ def fixed_basis(config: "Config") -> bool:
         return True
     anew = _adapter(config).draws_anew and strategy.update_kind != "factors"
     return not (strategy.rotates or anew)
+
+
+def finds_bases(config: "Config") -> bool:
+    """Whether the server finds what adapters stand between, in a first round of its own."""
+    return _adapter(config).finds_bases
 
 
 def _adapter(config: "Config") -> "Adapter":
@@ -92,34 +100,10 @@ def _method(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> It
         others = {name: registry.STRATEGIES.load(name)() for name in registry.STRATEGIES.names}
         able = [name for name, one in others.items() if one.refuses(one.adapted(_adapter(config))) is None]
         yield f"{why} {got}; strategy.name may be {' or '.join(map(toml, able))}."
-    elif config.adapter.chooses and not strategy.sends:
-        yield (
-            'Layers are chosen by the server, of what cameras send; got adapter.layers = "auto" with strategy.name = '
-            f"{toml(config.strategy.name)}, where they send nothing. Name the layers, or choose another strategy."
-        )
-    elif config.adapter.personal and (why := _keeps_no_parts(strategy)):
-        yield (
-            f"Personal parts stay with cameras that send the others to be averaged; {why}. {got} and "
-            f"adapter.parts.personal = {toml(config.adapter.personal)}; strategy.name may be merged, fedavg or flora."
-        )
-    elif config.adapter.personal and config.adapter.chooses:
-        yield (
-            'Layers are chosen by what all send; got adapter.layers = "auto" with adapter.parts.personal = '
-            f"{toml(config.adapter.personal)}. Name the layers, or leave no part with the cameras."
-        )
+    elif why := never_settled(config, _adapter(config), strategy) or not_personal(config, strategy):
+        yield why
     elif why := strategy.refuses_ranks(adapter, config.adapter.ranks if adapter.has_rank else ()):
         yield f"{why} {got} and adapter.rank = {toml(config.adapter.rank)}."
-
-
-def _keeps_no_parts(strategy: "AnyStrategy") -> str:
-    """Why personal parts cannot be beside what this strategy does; empty: they can."""
-    if not strategy.sends:
-        return "under this strategy nothing is sent"
-    if strategy.personal_kind:
-        return "under this strategy the server sends each camera something of its own in their place"
-    if strategy.rotates or strategy.forward_only or strategy.update_kind == "factors":
-        return "under this strategy every part begins a round anew, or goes on as what all share"
-    return ""
 
 
 def _forward_only(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
@@ -204,6 +188,31 @@ def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
         yield (
             "Error feedback is for codecs that lose something; got codec.error_feedback = true with codec.up = "
             f"{toml(codec.up)}. Set it to false, or choose another codec.up."
+        )
+
+
+def _draws(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> Iterator[str]:
+    """What a codec that sends a draw of each number asks of numbers."""
+    codec, method = config.codec, toml(config.adapter.method)
+    up, down = codec.build("up").of_probabilities, codec.build("down").of_probabilities
+    if (up or down) and not (adapter.of_probabilities and config.batch_norm.mode != "shared"):
+        yield (
+            f"bernoulli is for states that are probabilities and nothing else; got codec.up = {toml(codec.up)} and "
+            f"codec.down = {toml(codec.down)} with adapter.method = {method}, strategy.name = "
+            f"{toml(config.strategy.name)} and batch_norm.mode = {toml(config.batch_norm.mode)}. Use mask without "
+            "ends (train_first_conv = false, train_classifier = false) and statistics that stay, or another codec."
+        )
+    elif down and (strategy.update_kind != "state" or strategy.personal_kind):
+        yield (
+            "Down, bernoulli is for a mean of states, which is of probabilities too; got codec.down = "
+            f"{toml(codec.down)} with strategy.name = {toml(config.strategy.name)}, whose updates are none. Use "
+            "fedavg, or another codec.down."
+        )
+    elif up and codec.error_feedback:
+        yield (
+            "Error feedback is for what a codec leaves out, and a draw leaves out nothing in the mean: the rest of a "
+            f"draw is no probability; got codec.error_feedback = true with codec.up = {toml(codec.up)}. Set it to "
+            "false, or choose another codec.up."
         )
 
 

@@ -11,23 +11,26 @@ from torch import nn
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.conv_adapter import ConvAdapter
 from fed_lorac.adapters.parts import Parts
+from fed_lorac.adapters.settled import NOTHING, Settled
 from fed_lorac.adapters.targets import ALL_LAYERS
 from fed_lorac.config import AdapterConfig, Config
 from fed_lorac.experiment.base_model import BaseModel
 from fed_lorac.experiment.experiment import Experiment, LocalPlan
 
-__all__ = ["build_adapters", "candidates", "on_layers"]
+__all__ = ["build_adapters", "candidates", "settled_on"]
 
 
-def build_adapters(config: Config, base: BaseModel, plan: LocalPlan, layers: str = ALL_LAYERS) -> tuple[Adapter, ...]:
+def build_adapters(config: Config, base: BaseModel, plan: LocalPlan, settled: Settled = NOTHING) -> tuple[Adapter, ...]:
     """What cameras train: one adapter for all, or one for each of the ranks, with the same alpha / r.
 
-    Under a rotating basis what is drawn stays for the round. Where a server chooses the layers they are `layers`, until
-    then all.
+    Under a rotating basis what is drawn stays for the round. Where a server chooses the layers they are all, until it
+    has `settled` them; where it finds bases they are the weights', until then.
     """
     adapter = config.adapter
-    where = {"layers": layers} if adapter.chooses else {}
+    where = {"layers": ", ".join(settled.layers) or ALL_LAYERS} if adapter.chooses else {}
     adapters: list[Adapter] = [adapter.build("method", **_of_rank(adapter, rank), **where) for rank in adapter.ranks]
+    if settled.bases is not None:
+        adapters = [one.with_bases(settled.bases.of) for one in adapters]
     strategy = config.strategy.strategy()
     adapters = [strategy.adapted(one) for one in adapters]
     if not plan.uplink.codec.lossless and strategy.draws_anew:
@@ -62,11 +65,13 @@ def candidates(experiment: Experiment) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=2)
-def on_layers(experiment: Experiment, chosen: tuple[str, ...]) -> Experiment:
-    """The experiment with its adapters on the layers that the server has chosen; itself, where that has chosen none."""
-    if not chosen:
+def settled_on(experiment: Experiment, settled: Settled) -> Experiment:
+    """The experiment with its adapters on the layers that the server has chosen, or between the bases that it has
+    found; itself, where nothing is settled."""
+    if settled == NOTHING:
         return experiment
-    adapters = build_adapters(experiment.config, experiment.base, experiment.plan, ", ".join(chosen))
-    settled = replace(experiment, adapters=adapters, plan=replace(experiment.plan, budget_bytes=0))
-    object.__setattr__(settled, "_seen", experiment._seen)  # their cameras see the same
-    return settled
+    adapters = build_adapters(experiment.config, experiment.base, experiment.plan, settled)
+    plan = replace(experiment.plan, budget_bytes=0, finds_bases=False)
+    after = replace(experiment, adapters=adapters, plan=plan)
+    object.__setattr__(after, "_seen", experiment._seen)  # their cameras see the same
+    return after

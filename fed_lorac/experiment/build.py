@@ -17,7 +17,7 @@ from fed_lorac.config import (
     Sampled,
     Topk,
 )
-from fed_lorac.config.compatibility import fixed_basis
+from fed_lorac.config.compatibility import finds_bases, fixed_basis
 from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.data.decode import Resize
 from fed_lorac.data.progress import at
@@ -156,6 +156,7 @@ def local_plan(config: Config, precision: Precision, normalization: Normalizatio
         clustered=strategy.personal_kind == "delta",
         fixed_basis=fixed_basis(config),
         budget_bytes=config.adapter.budget_bytes if config.adapter.chooses else 0,
+        finds_bases=finds_bases(config),
         evaluate_cameras=sample.evaluate_cameras,
         evaluate_images=sample.evaluate_images,
     )

@@ -87,8 +87,9 @@ class LocalPlan:
     weights, an adapter state that both ends turn into one, or factors that live on in the adapter. `clustered`: a
     camera's personal parameters are its cluster's delta of the weights; otherwise its adapter starts from them.
     `fixed_basis`: an adapter draws the same in every round. `budget_bytes`: where the server is still to choose the
-    layers, of what cameras say of each, what a frame's payload may take; 0: it is not. `evaluate_cameras`,
-    `evaluate_images`: how many cameras are measured, and on how many images each; 0: all.
+    layers, of what cameras say of each, what a frame's payload may take; 0: it is not. `finds_bases`: the
+    server is still to find the bases of adapters, of cameras' gradients. `evaluate_cameras`, `evaluate_images`: how
+    many cameras are measured, and on how many images each; 0: all.
     """
 
     seed: int
@@ -110,6 +111,7 @@ class LocalPlan:
     clustered: bool
     fixed_basis: bool
     budget_bytes: int = 0
+    finds_bases: bool = False
     evaluate_cameras: int = 0
     evaluate_images: int = 0
 

@@ -16,6 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
+from fed_lorac.adapters.settled import NOTHING, Settled
 from fed_lorac.aggregation.delta_sum import Sums
 from fed_lorac.errors import RunError
 from fed_lorac.server.audience import Audience, Hearers, ToldAlike
@@ -137,8 +138,8 @@ class FleetStrategy(SomeMeasured, FlowerStrategy):
             is smaller than they are; None: updates alone.
     """
 
-    chosen: tuple[str, ...] = ()
-    """The layers that it has chosen for adapters to be on; empty: it has chosen none, or never does."""
+    settled: Settled = NOTHING
+    """What it has settled of adapters, in a round of its own; nothing: it has not, or never does."""
 
     bills: ClassVar[bool] = True
     """Whether its messages cross a radio."""

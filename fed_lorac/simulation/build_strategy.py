@@ -10,11 +10,12 @@ import torch
 from flwr.app import ConfigRecord, MessageType
 
 from fed_lorac.adapters.choice import Budget
+from fed_lorac.adapters.settled import Settled
 from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.state import GlobalModel, encode_global_model, fold_updates
 from fed_lorac.config import CodecConfig, Topk
 from fed_lorac.errors import ConfigError
-from fed_lorac.experiment.adapters import candidates, on_layers
+from fed_lorac.experiment.adapters import candidates, settled_on
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet.clock import Clock
 from fed_lorac.fleet.fleet import Fleet
@@ -22,10 +23,10 @@ from fed_lorac.fleet.losses import Losses
 from fed_lorac.runtime.spelling import toml
 from fed_lorac.seeds import stream
 from fed_lorac.server.audience import Audience
-from fed_lorac.server.choosing_strategy import ChoosingStrategy, LayerChoice
 from fed_lorac.server.fleet_strategy import Downlink, FleetStrategy, Update
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.server.rules import FleetRules
+from fed_lorac.server.settling_strategy import BasisSurvey, LayerSurvey, SettlingStrategy
 from fed_lorac.server.silent_fleet import SilentFleet
 from fed_lorac.server.strategy import DownlinkCodec, FrameSpec, Shapes
 from fed_lorac.server.traits import SilentStrategy
@@ -74,7 +75,9 @@ def strategy_of(
     }
     spec = frame_spec(experiment)
     if experiment.plan.budget_bytes:
-        return ChoosingStrategy(strategy, spec, _layer_choice(experiment, spec), **more)
+        return SettlingStrategy(strategy, spec, _layer_survey(experiment, spec), **more)
+    if experiment.plan.finds_bases:
+        return SettlingStrategy(strategy, spec, _basis_survey(experiment), **more)
     return FrameStrategy(strategy, spec, **more)
 
 
@@ -85,7 +88,17 @@ def _links(fleet: Fleet) -> Callable[[int], str]:
     return {camera.id: camera.link for camera in fleet.cameras}.__getitem__
 
 
-def _layer_choice(experiment: Experiment, spec: FrameSpec) -> LayerChoice:
+def _basis_survey(experiment: Experiment) -> BasisSurvey:
+    adapter, base = experiment.adapter, experiment.base.model
+    shapes = {name: base.get_parameter(f"{name}.weight").shape for name in adapter.gradients_wanted(base)}
+    return BasisSurvey(_spec_of(experiment), adapter, shapes)
+
+
+def _spec_of(experiment: Experiment) -> Callable[[Settled], FrameSpec]:
+    return lambda settled: frame_spec(settled_on(experiment, settled))
+
+
+def _layer_survey(experiment: Experiment, spec: FrameSpec) -> LayerSurvey:
     uplink = experiment.plan.uplink
 
     def takes(shapes: Shapes) -> int:
@@ -97,14 +110,14 @@ def _layer_choice(experiment: Experiment, spec: FrameSpec) -> LayerChoice:
 
     budget = Budget(experiment.plan.budget_bytes, candidates(experiment), takes, spec.template)
     for one in (budget.layers[:1], budget.layers[-1:]):
-        alone = takes(frame_spec(on_layers(experiment, one)).template)
+        alone = takes(frame_spec(settled_on(experiment, Settled(one))).template)
         if not alone == budget.needed_bytes(one) > budget.needed_bytes([]):
             raise ConfigError(
                 'Layers are chosen where each takes bytes of its own; got adapter.layers = "auto" with adapter.method '
                 f"= {toml(experiment.config.adapter.method)}, whose numbers are no layer's own. Name the layers, or "
                 "choose another method."
             )
-    return LayerChoice(budget, lambda chosen: frame_spec(on_layers(experiment, chosen)))
+    return LayerSurvey(_spec_of(experiment), budget)
 
 
 def _weathers(experiment: Experiment) -> Callable[[int], int]:

@@ -18,14 +18,14 @@ __all__ = ["bytes_to_come"]
 
 
 def bytes_to_come(experiment: Experiment) -> BytesToCome | None:
-    """What the run of an experiment will send; None where its layers are chosen in the first round, by what is seen
-    there.
+    """What the run of an experiment will send; None where a first round settles its layers or bases, by what is
+    seen there.
 
     A reply is built of drawn numbers and measured, and so is the update of the first round's cameras; where payloads
     are entropy-coded a run sends less. Cameras are drawn at random, so a round's uplink is that of so many mean
     cameras.
     """
-    if experiment.plan.budget_bytes:
+    if experiment.plan.budget_bytes or experiment.plan.finds_bases:
         return None
     fleet, rounds, reference = experiment.fleet, experiment.plan.rounds, reference_of(experiment)
     cameras, asked = len(fleet.cameras), fleet.per_round

@@ -70,6 +70,9 @@ def sizes_of(experiment: Experiment, methods: list[tuple[str, Config]]) -> Itera
             if most := one.plan.budget_bytes:
                 yield f"{name}: its layers are chosen in the run, for {most:,} bytes of payload; name them for a plan"
                 continue
+            if one.plan.finds_bases:
+                yield f'{name}: its bases are found in the run, in a first round; bases = "weight" has a plan'
+                continue
             yield MethodSizes(name, *_frame_bytes(one))
         except ConfigError as error:
             yield f"{name}: {error}"

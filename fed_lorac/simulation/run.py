@@ -12,12 +12,13 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from fed_lorac.adapters.settled import NOTHING
 from fed_lorac.aggregation.delta_sum import Sums
 from fed_lorac.client.shapes import one_after_another
 from fed_lorac.client.state import ClientState, GlobalModel, fold_updates
 from fed_lorac.config import Config, FleetEngine, LimitedDevices, check_unchanged
 from fed_lorac.data.progress import at
-from fed_lorac.experiment.adapters import on_layers
+from fed_lorac.experiment.adapters import settled_on
 from fed_lorac.experiment.base_model import tell_notes
 from fed_lorac.experiment.base_weights import recorded_resize
 from fed_lorac.experiment.build import build_experiment
@@ -169,7 +170,7 @@ class _Run:
     def _warn_once(self) -> None:
         """Warn, once there is an update, where it takes more bytes than another downlink would, where cameras cannot
         train side by side, and where the learning rate is far from what a search found."""
-        updates = self._strategy.updates[bool(self._strategy.chosen) :]  # the first of those only chooses layers
+        updates = self._strategy.updates[self._strategy.settled != NOTHING :]  # the first of those only settles
         if self._warnings is None and updates:
             found = wasteful(self._settled, updates[0]), one_after_another(self._settled), far_rate(self._settled)
             self._warnings = [text for text in found if text]
@@ -178,8 +179,8 @@ class _Run:
 
     @property
     def _settled(self) -> Experiment:
-        """The experiment on the layers that the server has chosen, where it does."""
-        return on_layers(self._experiment, self._strategy.chosen)
+        """The experiment as the server has settled it, where it does."""
+        return settled_on(self._experiment, self._strategy.settled)
 
     def finish(self, *, interrupted: bool) -> dict[str, Any]:
         """Write the results of the rounds that have rows; return the summary."""

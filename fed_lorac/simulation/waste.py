@@ -77,8 +77,9 @@ def _others(config: Config) -> Iterator[tuple[Config, str]]:
 
 def _under(experiment: Experiment, config: Config) -> Experiment:
     """The same experiment under another strategy."""
-    plan = local_plan(config, experiment.precision, experiment.base.normalization)
-    return replace(experiment, config=config, plan=replace(plan, budget_bytes=experiment.plan.budget_bytes))
+    plan, now = local_plan(config, experiment.precision, experiment.base.normalization), experiment.plan
+    plan = replace(plan, budget_bytes=now.budget_bytes, finds_bases=now.finds_bases)
+    return replace(experiment, config=config, plan=plan)
 
 
 def first_update(experiment: Experiment, cameras: Sequence[int]) -> Update:

@@ -11,15 +11,24 @@ from fed_lorac.training.blocks import Alone, still
 from fed_lorac.training.objectives.objective import Batch, Learners, Objective
 from fed_lorac.training.recipe import Recipe, Task
 
-__all__ = ["relative_gradient_norms"]
+__all__ = ["mean_gradients", "relative_gradient_norms"]
 
 
 def relative_gradient_norms(
     model: nn.Module, layers: tuple[str, ...], task: Task, *, recipe: Recipe, objective: Objective
 ) -> tuple[Float[Tensor, " layers"], float]:
-    """Each layer's ||g|| / ||W|| (arXiv 2210.11466), and the mean loss. W is the weight of the layer, g the gradient of
-    the objective's loss over the task's images as its steps draw them, each image as much as any other. A weight of
-    zeros has norm 0.
+    """Each layer's ||g|| / ||W|| (arXiv 2210.11466), and the mean loss, as `mean_gradients` has them. A weight of zeros
+    has norm 0."""
+    gradients, loss = mean_gradients(model, layers, task, recipe=recipe, objective=objective)
+    norms = [_relative(g, model.get_parameter(f"{name}.weight")) for name, g in gradients.items()]
+    return torch.tensor(norms), loss
+
+
+def mean_gradients(
+    model: nn.Module, layers: tuple[str, ...], task: Task, *, recipe: Recipe, objective: Objective
+) -> tuple[dict[str, Tensor], float]:
+    """Layer -> the gradient of its weight, float32, and the mean loss: of the objective's loss over the task's images
+    as its steps draw them, each image as much as any other.
 
     The network is used as it stands (its modes) and left with these weights alone requiring a gradient.
     """
@@ -49,8 +58,8 @@ def relative_gradient_norms(
                 if weight.grad is not None:  # an objective may leave a whole batch out
                     total.add_(weight.grad, alpha=len(drawn))
         side.clear()
-    norms = [_relative(total / max(1, seen), weight) for total, weight in zip(sums, weights, strict=True)]
-    return torch.tensor(norms), loss / max(1, seen)
+    means = (total / max(1, seen) for total in sums)
+    return dict(zip(layers, means, strict=True)), loss / max(1, seen)
 
 
 def _relative(gradient: Tensor, weight: Tensor) -> float:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import trainable_parameters
 from fed_lorac.adapters.algebra.subspace import draw_signs, spread, walsh_hadamard
+from fed_lorac.adapters.bases import singular_bases
 from fed_lorac.adapters.branches import adapted_layers
 from fed_lorac.adapters.conv_adapter import ConvAdapter
-from fed_lorac.adapters.lora_xs import LoraXs, singular_bases
+from fed_lorac.adapters.lora_xs import LoraXs
 from fed_lorac.adapters.norm_affine import NormAffine
 from fed_lorac.adapters.parts import Parts
 from fed_lorac.adapters.subspace import Subspace

@@ -11,10 +11,11 @@ from small_runs import rows, tiny
 
 import fed_lorac as fl
 from fed_lorac.adapters.choice import choice_state
+from fed_lorac.adapters.settled import Settled
 from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.state import GlobalModel, catch_up, encode_global_model, fold_updates, read_deltas
 from fed_lorac.errors import ConfigError
-from fed_lorac.experiment.adapters import candidates, on_layers
+from fed_lorac.experiment.adapters import candidates, settled_on
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.server.frame_strategy import FrameStrategy
@@ -148,11 +149,11 @@ def test_a_budget_is_for_layers_that_are_chosen() -> None:
 def test_the_choice_updates_after_it_and_a_whole_model_go_without_names(strategy: str) -> None:
     experiment = build_experiment(tiny(strategy__name=strategy, **AUTO))
     layers = candidates(experiment)
-    assert candidates(on_layers(experiment, layers[:2])) == layers
+    assert candidates(settled_on(experiment, Settled(layers[:2]))) == layers
     known, model = frame_spec(experiment).templates, GlobalModel()
     choice = choice_state(layers, layers[2:4])
     frames = [(1, encode(choice, dtype="fp16", base=model.fingerprint(experiment.base.fingerprint), templates=known))]
-    settled = on_layers(experiment, layers[2:4])
+    settled = settled_on(experiment, Settled(layers[2:4]))
     spec = frame_spec(settled)
     server = strategy_of(settled)
     assert isinstance(server, FrameStrategy)
@@ -166,7 +167,7 @@ def test_the_choice_updates_after_it_and_a_whole_model_go_without_names(strategy
         assert inspect(frame).shapes is None  # it says none
         assert 0 < len(frame) - inspect(frame, templates=templates).payload_bytes <= 32
     at_once = catch_up(experiment, GlobalModel(), (3, whole), [])
-    assert at_once.layers == model.layers == layers[2:4]
+    assert at_once.settled.layers == model.settled.layers == layers[2:4]
     for ours, theirs in ((at_once.tensors, model.tensors), (at_once.factors, model.factors)):
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert [round for round, _ in read_deltas(settled, frames)] == [2, 3]

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from fed_lorac.adapters.aad import AdditiveDecomposition
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.algebra.factors import rank_rows, view_of
+from fed_lorac.adapters.deltas import initial_state
 from fed_lorac.adapters.ffa_lora_c import FfaLoraC
 from fed_lorac.adapters.full import FullFineTuning
 from fed_lorac.adapters.lora_c import LoraC
@@ -34,7 +35,7 @@ from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
 from fed_lorac.aggregation.server_optimizers import Adam
 from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.local_update import local_updates
-from fed_lorac.client.state import ClientState, GlobalModel, fold_updates, initial_state
+from fed_lorac.client.state import ClientState, GlobalModel, fold_updates
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import build_experiment
