@@ -9,7 +9,7 @@ from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet.fleet import Fleet
 from fed_lorac.registry import STRATEGIES
 from fed_lorac.reporting.to_come import BytesToCome
-from fed_lorac.seeds import stream, torch_stream
+from fed_lorac.seeds import stream
 from fed_lorac.simulation.build_strategy import reference_of
 from fed_lorac.simulation.waste import first_update
 from fed_lorac.wire.frame import encode

@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from io import BytesIO
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, MetricRecord, RecordDict
 from numpy.lib import format as npy
-import torch
 from torch import Tensor
 
 from fed_lorac.runtime.flower_private import fixed_message, proto_bytes

@@ -14,6 +14,7 @@ from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.adapters.full import FullFineTuning
 from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.adapters.lora_xs import LoraXs
+from fed_lorac.adapters.mask import Mask
 from fed_lorac.adapters.norm_affine import NormAffine
 from fed_lorac.adapters.parts import Parts
 from fed_lorac.adapters.subspace import Subspace
@@ -39,6 +40,7 @@ ADAPTERS: dict[str, Callable[[], Adapter]] = {
     "lora-xs": lambda: LoraXs(rank=2),
     "vera-b": lambda: VeraB(inner=2, train_classifier=False),
     "subspace": lambda: Subspace(dimension=20),
+    "mask": lambda: Mask(dropped=0.5),
     "parts": lambda: Parts((NormAffine(), LoraXs(rank=2)), lr_factors=(1.0, 4.0)),
 }
 each = pytest.mark.parametrize("method", ADAPTERS)

@@ -7,9 +7,9 @@ x from -1 to 1 is sent as its sign with probability |x|, else as 0, so that
 
     E[decoded] = x,    Var[decoded] = |x| (1 - |x|)
 
-as FedPM draws a mask (Isik et al. 2023, arXiv 2209.15517, algorithm 1), and independently. That is 1.6 bits a value; small
-changes are mostly zeros, of which an entropy code leaves little: 0.04 bits a value where 0.2 % are not, 0.23 where 2 %
-are not, 0.59 where a tenth is not (their entropies: 0.02, 0.16, 0.57).
+as FedPM draws a mask (Isik et al. 2023, arXiv 2209.15517, algorithm 1), and independently. That is 1.6 bits a value;
+draws of small changes are mostly zeros, of which an entropy code leaves little: 0.04 bits a value where 0.2 % are not,
+0.23 where 2 % are not, 0.59 where a tenth is not (their entropies: 0.02, 0.16, 0.57).
 """
 
 import numpy as np
