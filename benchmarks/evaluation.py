@@ -19,7 +19,7 @@ from typing import Any
 from common import arguments, deliver, header, say, seconds_of
 
 from fed_lorac.client.evaluate_base import evaluate_base
-from fed_lorac.client.local_update import evaluate, network_of
+from fed_lorac.client.local_update import evaluate, this_thread
 from fed_lorac.client.state import ClientState, GlobalModel
 from fed_lorac.config import Config, load_config
 from fed_lorac.experiment.build import build_experiment
@@ -90,7 +90,7 @@ def _network(config: Config) -> float:
             evaluate(experiment, model, 1, camera.id, ClientState())
 
     each(lambda: None)
-    return seconds_of(lambda: each(network_of.cache_clear)) / seconds_of(lambda: each(lambda: None))
+    return seconds_of(lambda: each(this_thread.measured.cache_clear)) / seconds_of(lambda: each(lambda: None))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Dataflow: the calls that a network makes, and which convolution feeds which batch norm and nothing else. Knows calls
 between layers, by torch.fx; not what layers hold."""
 
+import threading
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -66,17 +67,30 @@ def _around(name: str) -> set[str]:
     return {".".join(parts[:depth]) for depth in range(len(parts))}
 
 
+_tracing = threading.Lock()
+
+
 class _LeafTracer(fx.Tracer):
+    """While it traces, torch.fx has every module's calls of this process come to it: those of other threads pass."""
+
     def __init__(self, whole: tuple[type[nn.Module], ...]) -> None:
         super().__init__()
-        self.whole = (nn.Conv2d, _BatchNorm, *whole)
+        self.whole, self._thread = (nn.Conv2d, _BatchNorm, *whole), threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, self.whole) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Past a container's hooks: they are the user's, and not to be called with what stands for a tensor here."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
         return super().call_module(m, m.forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """What a module has by this name; for this thread's, as fx records it."""
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 def calls_of(model: nn.Module, whole: tuple[type[nn.Module], ...] = ()) -> list[fx.Node]:
@@ -88,7 +102,8 @@ def calls_of(model: nn.Module, whole: tuple[type[nn.Module], ...] = ()) -> list[
     try:
         if "forward" in vars(model):
             raise ValueError("its forward was set on the object")  # fx would trace its class's
-        return list(_LeafTracer(whole).trace(model).nodes)
+        with _tracing:
+            return list(_LeafTracer(whole).trace(model).nodes)
     except Exception as error:  # fx raises whatever the network's own code raises on a proxy
         raise FactorError(
             f"A network's dataflow is followed with torch.fx, which cannot trace this {type(model).__name__}: {error}. "

@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from fed_lorac.client.local_update import Scores, in_time, network_of, score
+from fed_lorac.client.local_update import Scores, in_time, score, this_thread
 from fed_lorac.client.state import GlobalModel
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet.fleet import CLEAR, Weather
@@ -46,7 +46,7 @@ def _pair(experiment: Experiment, round: int, camera: int, weather: Weather) -> 
 
 
 def _measure(experiment: Experiment, round: int, camera: int, weather: Weather) -> Pair:
-    model, images = network_of(experiment, _BASE), experiment.images(camera, weather)
+    model, images = this_thread.measured(experiment, _BASE), experiment.images(camera, weather)
     images = in_time(experiment, camera, round, images)
     _take_back(experiment, model)
     source = score(experiment, model, images, reestimated=False)

@@ -2,6 +2,7 @@
 and evaluation on what they see. Knows networks, weather and frames; not Flower's messages."""
 
 import copy
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -51,9 +52,9 @@ __all__ = [
     "in_time",
     "local_task",
     "local_updates",
-    "network_of",
     "ready_for_training",
     "score",
+    "this_thread",
     "trained_state",
 ]
 
@@ -85,7 +86,7 @@ def local_updates(
     plan = experiment.plan
     images = {camera: images_in_round(experiment, camera, round) for camera in states}
     [place] = {experiment.place(camera) for camera in states}
-    bench = _bench_of(experiment, global_model, round, place)
+    bench = this_thread.bench(experiment, global_model, round, place)
     models = ready_for_training(experiment, bench.models(experiment, states.values()), images.values())
     before = [statistics_of(model) for model in models]
     tasks = [
@@ -180,12 +181,6 @@ class _Bench:
             value.copy_(self._fresh[name])
 
 
-@lru_cache(maxsize=1)
-def _bench_of(experiment: Experiment, global_model: GlobalModel, round: int, place: int) -> _Bench:
-    """The bench of the round at hand; cameras with adapters of one shape share it, as they share the global model."""
-    return _Bench(experiment, global_model, round, place)
-
-
 def _moving(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """What training changes: trained parameters and buffers."""
     yield from ((name, p) for name, p in model.named_parameters() if p.requires_grad)
@@ -238,7 +233,7 @@ def evaluate(
 
     Under local batch norm, its statistics are taken from that weather first; the state that is returned has them.
     """
-    model, local = network_of(experiment, global_model), experiment.plan.batch_norm.local
+    model, local = this_thread.measured(experiment, global_model), experiment.plan.batch_norm.local
     if personal := personal_delta(experiment, personal_parameters(experiment, state.personal_frame)):
         model = copy.deepcopy(model)
         apply_delta(named_tensors(model), personal, experiment.adapter.scale)
@@ -250,14 +245,24 @@ def evaluate(
     return Scores(own, clean), state.with_statistics(statistics_of(model) if local else {})
 
 
-@lru_cache(maxsize=2)
-def network_of(experiment: Experiment, global_model: GlobalModel) -> nn.Module:
-    """The network that cameras are measured with, one after another, so that it is built once a round and not once a
-    camera: what they alter are its batch norm's statistics. The base's own is in the second place."""
+def _network_of(experiment: Experiment, global_model: GlobalModel) -> nn.Module:
     model = build_network(experiment, global_model, {})
     if global_model.factors:
         apply_delta(named_tensors(model), global_model.factors, experiment.adapter.scale)
     return model
+
+
+class ThisThread(threading.local):
+    """Networks that one thread alone alters. `bench`: that of the round at hand, shared by cameras with adapters of one
+    shape. `measured`: the network that cameras are measured with, one after another, who alter its batch norm's
+    statistics alone; so it is built once a round. The base's own is in the second place."""
+
+    def __init__(self) -> None:
+        self.bench = lru_cache(maxsize=1)(_Bench)
+        self.measured = lru_cache(maxsize=2)(_network_of)
+
+
+this_thread = ThisThread()
 
 
 def score(experiment: Experiment, model: nn.Module, images: CameraData, *, reestimated: bool) -> float:

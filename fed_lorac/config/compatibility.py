@@ -78,6 +78,11 @@ def _trained(config: "Config") -> "Adapter":
 
 
 def _run(config: "Config") -> Iterator[str]:
+    if config.run.engine == "flower" and config.run.pool != "ray":
+        yield (
+            f"Flower's runtime trains cameras in Ray's processes; got run.pool = {toml(config.run.pool)} with "
+            'run.engine = "flower". Take it away, or set run.engine = "fleet".'
+        )
     timeout_s = config.run.table(RayWorkers).block_timeout_s
     if config.run.engine == "flower" and timeout_s != RayWorkers.block_timeout_s:
         yield (

@@ -14,6 +14,7 @@ __all__ = [
     "NORMS",
     "OF_ANY_SIZE",
     "OWN_CAMERAS",
+    "POOLS",
     "PRECISIONS",
     "RESIZES",
     "SCHEDULES",
@@ -30,6 +31,7 @@ __all__ = [
 
 PRECISIONS = ("auto", "fp32", "bf16")
 ENGINES = ("fleet", "flower")
+POOLS = ("ray", "threads")
 DEVICES = ("auto", "cpu", "cuda")
 
 CIFAR_MODELS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet56")

@@ -15,6 +15,7 @@ CONFIG_FILE = "config.toml"
 
 WITHOUT_EFFECT = (
     "run.workers",
+    "run.pool",
     "run.out",
     "run.log",
     "run.options",

@@ -2,6 +2,7 @@
 not messages or bytes, nor how it is made of a config (`build`)."""
 
 import copy
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -131,16 +132,18 @@ class _Seen:
 
     views: dict[tuple[int, str, int], CameraData] = field(default_factory=dict)
     bytes: int = 0
+    alone: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def get(self, key: tuple[int, str, int], draw: Callable[[], CameraData]) -> CameraData:
         """What is kept under this key, else what `draw` gives, kept from now on."""
-        if (view := self.views.pop(key, None)) is None:
-            view = draw()
-            self.bytes += view.train.nbytes + view.test.nbytes
-        self.views[key] = view
-        while self.bytes > KEPT_BYTES:
-            oldest = self.views.pop(next(iter(self.views)))
-            self.bytes -= oldest.train.nbytes + oldest.test.nbytes
+        view = self.views.get(key) or draw()  # by several threads at once
+        with self.alone:
+            if self.views.pop(key, None) is None:
+                self.bytes += view.train.nbytes + view.test.nbytes
+            self.views[key] = view
+            while self.bytes > KEPT_BYTES:
+                oldest = self.views.pop(next(iter(self.views)))
+                self.bytes -= oldest.train.nbytes + oldest.test.nbytes
         return view
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from fed_lorac.config import Config
 from fed_lorac.errors import RunError, last_line
 from fed_lorac.experiment.doctor import Facts, complaints, examine_driver, remarks
+from fed_lorac.experiment.machine import check_workers
 
 __all__ = ["Checkup", "checkup", "examine_cluster"]
 
@@ -59,7 +60,8 @@ def examine_cluster(config: Config, node_s: float = _NODE_S) -> list[Facts]:
     Raises:
         RunError: the cluster cannot be joined, or has no room for the workers.
     """
-    if config.run.workers == 1:
+    if not config.run.on_ray:
+        check_workers(config.run)
         return []
     # Ray takes seconds to import, and a machine on its own needs none of it.
     from fed_lorac.grid.ray.cluster import check_room, joined  # noqa: PLC0415

@@ -17,7 +17,7 @@ from fed_lorac.reporting.target import reached
 
 __all__ = ["ComparedRun", "Row", "check_alike", "rows_of", "scores_of"]
 
-_FREE = ("run.seed", "run.out", "run.workers", "run.ray.")
+_FREE = ("run.seed", "run.out", "run.workers", "run.pool", "run.ray.")
 """Keys, or their beginnings, in which runs of one row differ: their seed, and which workers ran them."""
 _RADIOS = tuple(f"fleet.{kind.table}." for kind in RADIOS)
 _NO_IMAGES = ("fleet.per_round", "fleet.link", *_RADIOS, "fleet.devices", "fleet.limited.", *WITHOUT_EFFECT)

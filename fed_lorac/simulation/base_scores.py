@@ -71,7 +71,7 @@ def key_of(experiment: Experiment) -> str | None:
     kept, or nobody knows what decides it: a corruption or a network without source, or workers on other machines."""
     config, plan = experiment.config, experiment.plan
     run, outside = config.run, config.model.outside()
-    elsewhere = run.workers > 1 and (run.table(RayWorkers).address or os.environ.get("RAY_ADDRESS"))
+    elsewhere = run.on_ray and (run.table(RayWorkers).address or os.environ.get("RAY_ADDRESS"))
     if run.engine != "fleet" or not run.table(FleetEngine).keep_base_scores or elsewhere or "?" in outside.values():
         return None
     if (seen := _seen(experiment)) is None:

@@ -15,8 +15,10 @@ from fed_lorac.config import Config
 from fed_lorac.data.progress import at
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.experiment.build import build_experiment
+from fed_lorac.experiment.machine import check_workers
 from fed_lorac.grid.executor import BlockApp, Executor, SerialExecutor
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
+from fed_lorac.grid.threads import ThreadExecutor
 from fed_lorac.records.run_folder import RunFolder
 from fed_lorac.reporting.logs.several import check_logs
 from fed_lorac.reporting.watch import Watch
@@ -35,17 +37,22 @@ def check_machine(config: Config) -> None:
     library of a log."""
     resolved_device(config.run.device)
     check_logs(config.run)
-    if config.run.workers > 1:
+    if not config.run.on_ray:
+        check_workers(config.run)
+    else:
         from fed_lorac.grid.ray.cluster import check_own  # noqa: PLC0415
 
         check_own(config.run)
 
 
 def _hire(config: Config, app: Callable[[], BlockApp]) -> Executor:
-    """This process where one worker is asked for, else workers on Ray."""
-    if config.run.workers == 1:
+    """This process where one worker is asked for, else its threads, or workers on Ray."""
+    run = config.run
+    if run.workers == 1:
         return SerialExecutor(app())
-    at(f"starting {config.run.workers} workers on Ray")
+    if not run.on_ray:
+        return ThreadExecutor(app(), run.workers, run.threads)
+    at(f"starting {run.workers} workers on Ray")
     # Ray takes seconds to import, and one process needs none of it.
     from fed_lorac.grid.ray.executor import RayExecutor  # noqa: PLC0415
 

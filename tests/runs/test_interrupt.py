@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_runs import environment, rows, words
@@ -44,10 +45,21 @@ def interrupted(out: Path, log: Path, *settings: str) -> int:
             process.wait()
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_ctrl_c_leaves_the_finished_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+@pytest.mark.parametrize(
+    "workers",
+    [
+        {},
+        pytest.param({"run__workers": 2}, marks=pytest.mark.slow),
+        pytest.param({"run__workers": 2, "run__pool": "threads"}, marks=pytest.mark.slow),
+    ],
+    ids=["alone", "ray", "threads"],
+)
+def test_ctrl_c_leaves_the_finished_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: dict[str, Any]
+) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    out, settings = tmp_path / "run", words(run__rounds=5000, run__workers=workers, local__schedule="constant")
+    out, endless = tmp_path / "run", {"run__rounds": 5000, "local__schedule": "constant"}
+    settings = words(**endless, **workers)
     assert interrupted(out, tmp_path / "log", *settings) == 130, (tmp_path / "log").read_text()
 
     done = rows(out / "rounds.jsonl")
@@ -65,7 +77,7 @@ def test_ctrl_c_leaves_the_finished_rounds(tmp_path: Path, monkeypatch: pytest.M
 
     # The same number of rounds run to their end: the interrupted round has left no trace.
     whole = tmp_path / "whole"
-    run(load_config(None, [*settings, f"run.rounds={len(done)}", "run.workers=1"]), whole, Watch())
+    run(load_config(None, words(**endless | {"run__rounds": len(done)})), whole, Watch())
     for name in ("adapter.safetensors", "model.safetensors"):
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
     assert rows(out / "rounds.jsonl", "seconds") == rows(whole / "rounds.jsonl", "seconds")

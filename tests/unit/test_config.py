@@ -132,7 +132,6 @@ def test_every_setting_says_what_it_means() -> None:
 
 
 BRINGS: dict[str, object] = {
-    "ray": 2,
     "lorawan": "lorawan-dr0",
     "nb-iot": "nb-iot-nb2",
     "parts": "norm-affine + lora-c",
@@ -140,10 +139,15 @@ BRINGS: dict[str, object] = {
 """Tables whose name is not what brings them."""
 
 
+def brings(section: str, choice: str, table: str) -> dict[str, object]:
+    """The choice that brings a table, and what that has a meaning under."""
+    return {f"{section}.{choice}": BRINGS.get(table, table)} | ({"run.workers": 2} if table == "ray" else {})
+
+
 def test_a_bare_key_or_a_flat_config_reaches_every_setting_of_a_table() -> None:
     for name, section in SECTIONS.items():
         for table, choices in section.known_tables().items():
-            chosen: dict[str, object] = {f"{name}.{choices[0]}": BRINGS.get(table, table)}
+            chosen = brings(name, choices[0], table)
             if name == "adapter":
                 chosen["strategy.name"] = "local-only"
             if table == "zeroth-order":
@@ -259,8 +263,16 @@ def test_a_base_that_is_to_be_trained_starts_from_no_shipped_weights() -> None:
 
 
 def test_several_workers_bring_a_table() -> None:
-    with pytest.raises(ConfigError, match=r"\[run\.ray\] is for run\.workers above 1; it is 1\. Take .* above 1\."):
+    with pytest.raises(
+        ConfigError, match=r"\[run\.ray\] is for a pool. run\.pool has no meaning under run\.workers = 1"
+    ):
         load_config(None, ["run.ray.address=auto"])
+    with pytest.raises(ConfigError, match=r"\[run\.ray\] is for run\.pool = \"ray\"; run\.pool is \"threads\""):
+        load_config(None, ["workers=2", "pool=threads", "run.ray.address=auto"])
+    with pytest.raises(ConfigError, match=r"Flower's runtime trains cameras in Ray's processes; got .* \"threads\""):
+        load_config(None, ["run.engine=flower", "workers=2", "pool=threads"])
+    with pytest.raises(ConfigError, match=r"run\.pool has no meaning under run\.workers = 1"):
+        load_config(None, ["pool=threads"])
     assert load_config(None, ["workers=2", "address=auto"]).run.table(RayWorkers).address == "auto"
     with pytest.raises(ConfigError, match="knows no blocks"):
         load_config(None, ["run.engine=flower", "workers=2", "block_timeout_s=3"])
@@ -330,7 +342,7 @@ def test_a_value_of_another_type_is_refused() -> None:
 
 def _choice_of(key: str) -> dict[str, object]:
     section, table, _ = key.split(".")
-    return {f"{section}.{SECTIONS[section].known_tables()[table][0]}": BRINGS.get(table, table)}
+    return brings(section, SECTIONS[section].known_tables()[table][0], table)
 
 
 def test_a_value_out_of_range_or_choice_is_refused() -> None:

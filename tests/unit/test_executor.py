@@ -2,21 +2,25 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from executor_apps import SEEN, Naughty, blocks, request, said, sizes
+from executor_apps import SEEN, Naughty, Threads, blocks, request, said, sizes
 from flwr.app import MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import environment
 
-from fed_lorac.client.request import ClientReply
+from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.grid.executor import (
     Attempt,
     Block,
+    BlockApp,
     Executor,
     Failure,
     RetryQueue,
@@ -25,6 +29,7 @@ from fed_lorac.grid.executor import (
     next_attempts,
     raised,
 )
+from fed_lorac.grid.threads import ThreadExecutor
 from fed_lorac.runtime.flower_private import task_identity
 
 DIED, LATE, RAISED = (Failure(kind, kind) for kind in ("died", "late", "raised"))  # type: ignore[arg-type]
@@ -115,20 +120,88 @@ def test_here_one_block_is_taken_at_a_time(tmp_path: Path):
     executor.close()
 
 
+def in_threads(app: BlockApp) -> ThreadExecutor:
+    return ThreadExecutor(app, 2, 1)
+
+
+HERE = pytest.mark.parametrize("executor", [SerialExecutor, in_threads])
+
+
+@HERE
 def test_a_camera_that_raises_is_left_out_and_its_traceback_is_shown_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    executor: Callable[[BlockApp], Executor], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     app = Naughty(tmp_path).told({1: "raise", 3: "raise together", 7: "raise"})
-    assert sizes(SerialExecutor(app).run(blocks(8, 2))) == {
+    assert sizes(executor(app).run(blocks(8, 2))) == {
         0: 1, 1: "ValueError: the lens is dirty", 2: 1, 3: 1, 4: 2, 5: 2, 6: 1, 7: "ValueError: the lens is dirty",
     }  # fmt: skip
     assert caplog.text.count("Traceback") == 1 and "in _raise" in caplog.text
     assert app.attempts() == [[0], [0, 1], [1], [2], [2, 3], [3], [4, 5], [6], [6, 7], [7]]
 
 
-def test_here_an_app_that_leaves_answers_out_has_raised(tmp_path: Path):
-    told = sizes(SerialExecutor(Naughty(tmp_path).told({1: "few"})).run(blocks(2, 2)))
+@HERE
+def test_here_an_app_that_leaves_answers_out_has_raised(executor: Callable[[BlockApp], Executor], tmp_path: Path):
+    told = sizes(executor(Naughty(tmp_path).told({1: "few"})).run(blocks(2, 2)))
     assert told == {0: 1, 1: "ValueError: An app replies each request once; 0 replies came to 1 requests."}
+
+
+def test_threads_answer_in_order_whoever_is_done_first_and_take_few_blocks_ahead(tmp_path: Path):
+    pulled: list[int] = []
+    executor = ThreadExecutor(Naughty(tmp_path).told({0: "slow"}), 2, 1)
+    replies = executor.run(blocks(12, 2, shared=5, pulled=pulled))
+    assert pulled == []
+    assert list(said([next(replies)])) == [0, 1] and pulled == [0, 1, 2, 3]
+    assert list(said(replies)) == list(range(2, 12))
+    executor.close()
+
+
+def test_threads_work_at_the_same_time():
+    both = threading.Barrier(2, timeout=30)
+
+    class Meeting:
+        def answer(self, requests: Sequence[ClientRequest], shared: object) -> list[ClientReply]:
+            both.wait()
+            return [ClientReply(one.message, one.state) for one in requests]
+
+    assert len(list(ThreadExecutor(Meeting(), 2, 1).run(blocks(4, 1)))) == 4
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_each_thread_computes_with_the_threads_that_it_was_given(threads: int):
+    assert set(sizes(ThreadExecutor(Threads(), 2, threads).run(blocks(4, 1))).values()) == {threads}
+
+
+class Busy:
+    """An app that answers for camera 0 alone, and never ends for others, whatever error it meets."""
+
+    def __init__(self) -> None:
+        self.begun, self.left = threading.Semaphore(0), 0
+
+    def answer(self, requests: Sequence[ClientRequest], shared: object) -> list[ClientReply]:
+        if requests[0].camera == 0:
+            return [ClientReply(one.message, one.state) for one in requests]
+        self.begun.release()
+        try:
+            while True:
+                with suppress(Exception):
+                    time.sleep(0.001)
+        finally:
+            self.left += 1
+
+
+def test_what_threads_have_in_hand_when_a_run_is_left_is_stopped_and_the_next_run_goes_on(
+    caplog: pytest.LogCaptureFixture,
+):
+    app = Busy()
+    executor = ThreadExecutor(app, 2, 1)
+    for run in range(1, 4):
+        replies = executor.run(blocks(4, 1))
+        assert len(next(replies)) == 1
+        assert app.begun.acquire(timeout=30)
+        replies.close()
+        assert app.left == run  # the thread that camera 1 was with has left the app
+    assert len(list(executor.run(blocks(1, 1)))) == 1 and not caplog.records
+    executor.close()
 
 
 def test_here_ctrl_c_passes_through_at_once():

@@ -41,8 +41,13 @@ class FleetEngine(Sampled):
 
 
 @dataclass(frozen=True)
+class ThreadWorkers:
+    """Several workers that are threads of one process."""
+
+
+@dataclass(frozen=True)
 class RayWorkers:
-    """[run.ray]: several workers, which Ray starts on this machine or on a cluster."""
+    """[run.ray]: several workers that are processes, which Ray starts on this machine or on a cluster."""
 
     address: str = setting("", "host:port of a running cluster; empty: RAY_ADDRESS, or a Ray of this run's own")
     block_timeout_s: float = setting(
@@ -59,12 +64,22 @@ class RunConfig(Section):
     """How long, on what, and where the record goes."""
 
     section: ClassVar[str] = "run"
-    choices: ClassVar = {"engine": Kind({"fleet": FleetEngine, "flower": FlowerEngine}), "log": registry.LOGS}
+    choices: ClassVar = {
+        "engine": Kind({"fleet": FleetEngine, "flower": FlowerEngine}),
+        "pool": Kind({"ray": RayWorkers, "threads": ThreadWorkers}),
+        "log": registry.LOGS,
+    }
     quiet: ClassVar = ("log",)
-    cases: ClassVar = {"ray": (When("workers", _several, "above 1"), RayWorkers)}
+    under: ClassVar = {"pool": When("workers", _several, "a number above 1")}
     rounds: int = setting(10, "rounds of federated averaging", least=1)
     seed: int = setting(0, "all random numbers are drawn from it: the same seed, the same run", least=0)
-    workers: int = setting(1, "processes that train cameras at a time; 1: this process alone, without Ray", least=1)
+    workers: int = setting(1, "workers that train cameras at a time; 1: this process alone, without Ray", least=1)
+    pool: str = setting(
+        "ray",
+        "what workers are: processes that Ray starts, here or on a cluster, and replaces when they die or hang; or "
+        "threads of this process, which start at once and take less memory, up to a few",
+        choices=names.POOLS,
+    )
     threads: int = setting(
         1, "CPU threads of each worker; with another number the last digits of results differ", least=1, most=1024
     )
@@ -89,6 +104,11 @@ class RunConfig(Section):
         listed=True,
         outside=registry.LOGS.is_outside,
     )
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether workers are processes that Ray starts."""
+        return self.workers > 1 and self.pool == "ray"
 
     def outside(self) -> dict[str, str]:
         """None: a log changes no result, so that a run may go on with another."""
