@@ -1,6 +1,7 @@
 """Whole runs of mask: draws both ways, gone on with byte for byte, and merged into what a device gets."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,14 @@ from safetensors.torch import load_file
 from small_runs import rows, tiny
 
 from fed_lorac.adapters.deltas import apply_delta
+from fed_lorac.client.agreement import uplink_template
 from fed_lorac.config import Config
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.models.fingerprints import named_tensors
+from fed_lorac.reporting.plan import MethodSizes
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
+from fed_lorac.simulation.plan import sizes_of
 
 FILES = ("adapter.safetensors", "model.safetensors")
 
@@ -28,6 +32,16 @@ def drawn(**changes: object) -> Config:
 def test_a_run_that_was_cut_ends_byte_for_byte_alike_and_its_model_is_the_base_with_the_delta(tmp_path: Path) -> None:
     check_cut_run_ends_alike(drawn(), tmp_path, FILES)
     assert len(tensors_moved_by_the_adapter(drawn(), tmp_path / "whole")) == 8  # convolutions but the first
+
+
+def test_a_plan_weighs_draws_before_there_are_any() -> None:
+    """A byte for five weights, as nothing is known yet of what an entropy code will leave."""
+    config = drawn(codec__down="bernoulli")
+    experiment = build_experiment(config)
+    [found] = sizes_of(experiment, [("own", config)])
+    assert isinstance(found, MethodSizes)
+    payload = sum(math.ceil(math.prod(shape) / 5) for shape in uplink_template(experiment).values())
+    assert found.uplink_frame_bytes == found.downlink_frame_bytes == payload + 19
 
 
 @pytest.mark.slow
