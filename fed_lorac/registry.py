@@ -35,6 +35,7 @@ ADAPTERS = Kind(
         "subspace": "fed_lorac.adapters.subspace:Subspace",
         "mask": "fed_lorac.adapters.mask:Mask",
         "norm-affine": "fed_lorac.adapters.norm_affine:NormAffine",
+        "atp": "fed_lorac.adapters.atp:Atp",
         "linear-probe": "fed_lorac.adapters.linear_probe:LinearProbe",
         "full": "fed_lorac.adapters.full:FullFineTuning",
     },

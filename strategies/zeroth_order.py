@@ -55,7 +55,12 @@ class ZerothOrder(RotatingBasis):
         return ForwardPasses(objective, self.per_step, self.smoothing)
 
     def refuses(self, adapter: Adapter) -> str | None:
-        """States that the delta is not linear in."""
+        """States that the delta is not linear in, and networks that take gradients to adapt."""
+        if adapter.adapts_to_batch:
+            return (
+                "Cameras train by forward passes alone, and a network that adapts to each batch takes gradients to do "
+                "so. Use another linear adapter (NormAffine, LoraXs), or FedAvg."
+            )
         if adapter.linear:
             return None
         inner = adapter.inner if isinstance(adapter, Along) else adapter

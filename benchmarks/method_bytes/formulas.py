@@ -41,6 +41,7 @@ class Layers:
     bias: int  # the classifier's
     norms: int  # weights and biases of norm layers
     everything: int
+    tensors: int  # parameters', and running means and variances
 
     @property
     def branches(self) -> tuple[Conv, ...]:
@@ -65,6 +66,7 @@ def layers_of(model: nn.Module) -> Layers:
         last.out_features,
         sum(p.numel() for norm in norms for p in norm.parameters()),
         sum(p.numel() for p in model.parameters()),
+        len(list(model.parameters())) + 2 * sum(isinstance(m, nn.BatchNorm2d) for m in modules),
     )
 
 
@@ -190,6 +192,7 @@ UP: dict[tuple[str, str], Up] = {
     ("subspace", ""): Up(lambda conv, s: 0, together=lambda s: s.dimension),
     ("mask", ""): Up(lambda conv, s: conv.numbers),
     ("norm-affine", ""): Up(beside=lambda n: n.norms + n.ends),
+    ("atp", ""): Up(beside=lambda n: n.tensors),
     ("linear-probe", ""): Up(beside=lambda n: n.classifier + n.bias),
     ("full", ""): Up(beside=lambda n: n.everything),
 }

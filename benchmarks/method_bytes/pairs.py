@@ -27,8 +27,9 @@ FORMS: dict[str, dict[str, Settings]] = {
     "ffa-lora-c": _RANK_MODES,
     "aad": _RANK_MODES,
     "filter-atoms": {"": {}, "m1": {"m1": 3}},
+    "atp": {"": {"batch_norm.mode": "frozen"}},
 }
-"""adapter.method -> its forms, where it has several, and the settings of each."""
+"""adapter.method -> its forms, where it has several or needs settings, and the settings of each."""
 
 WAYS: dict[str, dict[str, Settings]] = {
     "merged": {way: {"downlink": way} for way in ("svd", "stack", "dense")},

@@ -70,6 +70,9 @@ class Adapter(ABC):
     searched."""
     trains_classifier: ClassVar[bool] = False
     """The classifier is trained, where no setting `train_classifier` says."""
+    adapts_to_batch: ClassVar[bool] = False
+    """What is trained, with labels, is how the network adapts to each batch that it is given: it is to be given that
+    first (`prepare`), and its operations are not a plain network's."""
 
     @property
     def linear(self) -> bool:
@@ -148,6 +151,10 @@ class Adapter(ABC):
     def with_frozen_basis(self) -> "Adapter | None":
         """This adapter with all that `attach` draws frozen, so that it is linear; None, where there is no such form."""
         return None
+
+    def prepare(self, model: nn.Module) -> None:  # noqa: B027  (most need nothing)
+        """Give a plain network, in place, the parameters that it needs beside its own before `attach`, where a method
+        has some; its outputs do not change. FactorError where it cannot have them."""
 
     @abstractmethod
     def attach(self, model: nn.Module, generator: torch.Generator) -> None:

@@ -128,6 +128,11 @@ class Along(Adapter):
         return bool(getattr(self.inner, "train_classifier", self.inner.trains_classifier))
 
     @property
+    def adapts_to_batch(self) -> bool:  # type: ignore[override]
+        """As the other."""
+        return self.inner.adapts_to_batch
+
+    @property
     def formula(self) -> str:
         """K, whatever the other's."""
         return "K"
@@ -168,6 +173,10 @@ class Along(Adapter):
                 f"that {type(inner).__name__} trains. Draw fewer, or train all of them as they are."
             )
         return replace(self, inner=inner, axes=axes)
+
+    def prepare(self, model: nn.Module) -> None:
+        """As the other."""
+        self.inner.prepare(model)
 
     def with_frozen_basis(self) -> Self:
         """It is one: nothing that is drawn is trained."""

@@ -55,9 +55,9 @@ class Parts(Adapter):
     def __post_init__(self) -> None:
         super().__post_init__()
         for part in self.parts:
-            if not isinstance(part, BranchAdapter):
+            if not isinstance(part, BranchAdapter) or part.adapts_to_batch:
                 raise ConfigError(
-                    "A part trains parameters as they are (DenseAdapter) or has branches (ConvAdapter); "
+                    "A part changes the network's weights, as they are (DenseAdapter) or by branches (ConvAdapter); "
                     f"{type(part).__name__} does neither. Choose it alone."
                 )
         if len(self.parts) < 2 or len(self.lr_factors) not in (0, 1, len(self.parts)):

@@ -1,13 +1,15 @@
 """What the base scores on a camera's images: what every method is compared with. Knows networks and weather; not what
 is trained or sent."""
 
+import copy
+import threading
+from functools import lru_cache
 from math import nan
 from weakref import WeakKeyDictionary
 
 import torch
 
-from fed_lorac.client.local_update import Scores, in_time, score, this_thread
-from fed_lorac.client.state import GlobalModel
+from fed_lorac.client.local_update import Scores, in_time, score
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet.fleet import CLEAR, Weather
 from fed_lorac.models.fingerprints import named_tensors
@@ -18,7 +20,6 @@ __all__ = ["evaluate_base"]
 Pair = tuple[float, float]
 
 _AIR = Weather("", CLEAR)
-_BASE = GlobalModel()
 _measured: WeakKeyDictionary[Experiment, dict[tuple[int, Weather], Pair]] = WeakKeyDictionary()
 """Experiment -> camera and weather -> what was measured, where it is the same in every round."""
 
@@ -46,11 +47,26 @@ def _pair(experiment: Experiment, round: int, camera: int, weather: Weather) -> 
 
 
 def _measure(experiment: Experiment, round: int, camera: int, weather: Weather) -> Pair:
-    model, images = this_thread.measured(experiment, _BASE), experiment.images(camera, weather)
+    model, images = _this_thread.base(experiment), experiment.images(camera, weather)
     images = in_time(experiment, camera, round, images)
     _take_back(experiment, model)
     source = score(experiment, model, images, reestimated=False)
     return source, score(experiment, model, images, reestimated=True) if has_batch_norm(model) else nan
+
+
+def _base_of(experiment: Experiment) -> torch.nn.Module:
+    model = copy.deepcopy(experiment.base.plain)
+    return model.to(experiment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+class _ThisThread(threading.local):
+    """`base`: the base as it came, on the device; one thread alone alters its statistics."""
+
+    def __init__(self) -> None:
+        self.base = lru_cache(maxsize=1)(_base_of)
+
+
+_this_thread = _ThisThread()
 
 
 @torch.no_grad()

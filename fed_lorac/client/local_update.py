@@ -255,11 +255,11 @@ def _network_of(experiment: Experiment, global_model: GlobalModel) -> nn.Module:
 class ThisThread(threading.local):
     """Networks that one thread alone alters. `bench`: that of the round at hand, shared by cameras with adapters of one
     shape. `measured`: the network that cameras are measured with, one after another, who alter its batch norm's
-    statistics alone; so it is built once a round. The base's own is in the second place."""
+    statistics alone; so it is built once a round."""
 
     def __init__(self) -> None:
         self.bench = lru_cache(maxsize=1)(_Bench)
-        self.measured = lru_cache(maxsize=2)(_network_of)
+        self.measured = lru_cache(maxsize=1)(_network_of)
 
 
 this_thread = ThisThread()

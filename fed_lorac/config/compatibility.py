@@ -2,13 +2,13 @@
 between sections. Knows the config and what classes say of themselves; not how they do it."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from fed_lorac import registry
 from fed_lorac.config import names
 from fed_lorac.config.fleets import of_fleet
 from fed_lorac.config.personal_parts import not_personal
-from fed_lorac.config.sections import CifarResNet, RayWorkers
+from fed_lorac.config.sections import CifarResNet, LocalStatistics, RayWorkers
 from fed_lorac.config.settling import never_settled
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.spelling import toml
@@ -37,6 +37,7 @@ def contradictions(config: "Config") -> Iterator[str]:
         )
     else:
         yield from _method(config, adapter, strategy)
+        yield from _adapting(config, strategy)
         yield from _forward_only(config, strategy)
         yield from _strategy_fleet(config, strategy)
         yield from _batch_norm(config, strategy)
@@ -55,26 +56,19 @@ def fixed_basis(config: "Config") -> bool:
     strategy = config.strategy.strategy()
     if strategy.personal_kind == "adapter" and not strategy.sends:  # each camera goes on with its own
         return True
-    anew = _adapter(config).draws_anew and strategy.update_kind != "factors"
+    anew = config.adapter.first().draws_anew and strategy.update_kind != "factors"
     return not (strategy.rotates or anew)
 
 
 def finds_bases(config: "Config") -> bool:
     """Whether the server finds what adapters stand between, in a first round of its own."""
-    return _adapter(config).finds_bases
-
-
-def _adapter(config: "Config") -> "Adapter":
-    """The adapter of the first rank."""
-    settings: dict[str, Any] = {"rank": config.adapter.ranks[0]} if "rank" in config.adapter.settings("method") else {}
-    adapter: Adapter = config.adapter.build("method", **settings)
-    return adapter
+    return config.adapter.first().finds_bases
 
 
 def _trained(config: "Config") -> "Adapter":
-    """The same as cameras train it."""
+    """The adapter of the first rank, as cameras train it."""
     strategy: AnyStrategy = config.strategy.strategy()
-    return strategy.adapted(_adapter(config))
+    return strategy.adapted(config.adapter.first())
 
 
 def _run(config: "Config") -> Iterator[str]:
@@ -103,12 +97,31 @@ def _method(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> It
     got = f"Here adapter.method = {toml(config.adapter.method)} with strategy.name = {toml(config.strategy.name)}"
     if why := strategy.refuses(adapter):
         others = {name: registry.STRATEGIES.load(name)() for name in registry.STRATEGIES.names}
-        able = [name for name, one in others.items() if one.refuses(one.adapted(_adapter(config))) is None]
+        able = [name for name, one in others.items() if one.refuses(one.adapted(config.adapter.first())) is None]
         yield f"{why} {got}; strategy.name may be {' or '.join(map(toml, able))}."
-    elif why := never_settled(config, _adapter(config), strategy) or not_personal(config, strategy):
+    elif why := never_settled(config, config.adapter.first(), strategy) or not_personal(config, strategy):
         yield why
     elif why := strategy.refuses_ranks(adapter, config.adapter.ranks if adapter.has_rank else ()):
         yield f"{why} {got} and adapter.rank = {toml(config.adapter.rank)}."
+
+
+def _adapting(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
+    """What is asked where cameras learn how the network is to adapt to each batch."""
+    if not config.adapter.first().adapts_to_batch or not strategy.trains:
+        return
+    got, local = f"got adapter.method = {toml(config.adapter.method)} with", config.local
+    if not local.built_objective().uses_labels:
+        yield (
+            "How a network is to adapt without labels is learned with labels, or it would learn to be sure of "
+            f'anything; {got} local.objective = {toml(local.objective)}. Set local.objective = "labels".'
+        )
+    fixed = config.batch_norm.table(LocalStatistics).training_statistics == "fixed"
+    if not (config.batch_norm.mode == "frozen" or (config.batch_norm.mode == "local" and fixed)):
+        yield (
+            "What adapts to each batch goes from batch norm's statistics towards the batch's, so training leaves those "
+            f'as they are; {got} batch_norm.mode = {toml(config.batch_norm.mode)}. Set batch_norm.mode = "frozen", as '
+            'published, or batch_norm.local.training_statistics = "fixed".'
+        )
 
 
 def _forward_only(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:

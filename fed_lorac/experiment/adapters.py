@@ -17,7 +17,12 @@ from fed_lorac.config import AdapterConfig, Config
 from fed_lorac.experiment.base_model import BaseModel
 from fed_lorac.experiment.experiment import Experiment, LocalPlan
 
-__all__ = ["build_adapters", "candidates", "settled_on"]
+__all__ = ["build_adapters", "candidates", "prepared", "settled_on"]
+
+
+def prepared(config: Config, base: BaseModel) -> BaseModel:
+    """The base as what cameras train needs it."""
+    return base.prepared(config.adapter.first())
 
 
 def build_adapters(config: Config, base: BaseModel, plan: LocalPlan, settled: Settled = NOTHING) -> tuple[Adapter, ...]:

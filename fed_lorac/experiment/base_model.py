@@ -1,18 +1,20 @@
 """The base network that both ends start from, and whether it has seen the fleet's images. Knows models and data sets;
 not cameras, adapters or rounds."""
 
+import copy
 import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from fed_lorac import __version__
+from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.config import Config, Pretrain
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.data.progress import at
@@ -42,7 +44,10 @@ _UNLIKE = {"cifar10", "cifar100", "digits", "traffic-signs"}
 @dataclass(frozen=True, eq=False)
 class BaseModel:
     """A plain network in eval mode, its fingerprint, its source, if it was trained on the fleet's images, what its
-    pixels are normalised by, and what was done to a file that was not made for it."""
+    pixels are normalised by, and what was done to a file that was not made for it.
+
+    `unprepared`: where `model` was prepared for an adapter, the network before that, whose fingerprint it is.
+    """
 
     model: nn.Module
     fingerprint: str
@@ -50,6 +55,21 @@ class BaseModel:
     saw_fleet_images: Saw
     normalization: Normalization = CIFAR10
     notes: tuple[str, ...] = ()
+    unprepared: nn.Module | None = None
+
+    @property
+    def plain(self) -> nn.Module:
+        """The network as its weights have it."""
+        return self.model if self.unprepared is None else self.unprepared
+
+    def prepared(self, adapter: Adapter) -> Self:
+        """The base with what an adapter needs beside its own tensors, and without what another needed."""
+        model = self.plain
+        if not adapter.adapts_to_batch:
+            return self if model is self.model else replace(self, model=model, unprepared=None)
+        prepared = copy.deepcopy(model)
+        adapter.prepare(prepared)
+        return replace(self, model=prepared, unprepared=model)
 
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:

@@ -22,7 +22,7 @@ from fed_lorac.data.datasets import Dataset, load
 from fed_lorac.data.decode import Resize
 from fed_lorac.data.progress import at
 from fed_lorac.data.store import cached_arrays
-from fed_lorac.experiment.adapters import build_adapters
+from fed_lorac.experiment.adapters import build_adapters, prepared
 from fed_lorac.experiment.base_model import load_base_model
 from fed_lorac.experiment.experiment import BatchNormPlan, Experiment, LocalPlan, UplinkCodec
 from fed_lorac.fleet.assignment import build_fleet
@@ -95,7 +95,7 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...], makers: tuple[tuple[str, s
     fleet = build_fleet(config.fleet, data, config.run.seed, cached_arrays)
     data.check_weathers(fleet.corruptions, clear=fleet.sees_clear)
     at("loading the base")
-    base = load_base_model(config, data)
+    base = prepared(config, load_base_model(config, data))
     plan = local_plan(config, precision, base.normalization)
     check_used(base.model, trains=plan.trains, shared=plan.batch_norm.mode == "shared")
     check_cameras(
@@ -114,8 +114,10 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...], makers: tuple[tuple[str, s
 
 def with_config(experiment: Experiment, config: Config) -> Experiment:
     """The same data, fleet and base under a config that differs in adapter, strategy or codec alone."""
-    plan = local_plan(config, experiment.precision, experiment.base.normalization)
-    return replace(experiment, config=config, plan=plan, adapters=build_adapters(config, experiment.base, plan))
+    base = prepared(config, experiment.base)
+    plan = local_plan(config, experiment.precision, base.normalization)
+    adapters = build_adapters(config, base, plan)
+    return replace(experiment, config=config, base=base, plan=plan, adapters=adapters)
 
 
 def local_plan(config: Config, precision: Precision, normalization: Normalization) -> LocalPlan:

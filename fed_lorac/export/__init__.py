@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fed_lorac.errors import ConfigError
+from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.export.adapter import adapter_file, load_adapter
 from fed_lorac.export.deployed import Deployed, load_network
 from fed_lorac.export.facts import network_facts
@@ -52,8 +52,9 @@ def export_run(
 
     Raises:
         ConfigError: no such kind, camera or opset, or a file name that does not fit.
-        RunError: the folder holds no finished run, the camera left no statistics, a package is missing, or `out` is
-            there already and is not to be overwritten, or cannot be written.
+        RunError: the folder holds no finished run, or one whose network adapts to each batch, which no format of a
+            network has operations for; the camera left no statistics, a package is missing, or `out` is there already
+            and is not to be overwritten, or cannot be written.
         FactorError: torch.fx cannot follow the network to fold its batch norm.
     """
     if kind not in KINDS:
@@ -63,12 +64,22 @@ def export_run(
     if kind in FORMATS:
         needed(kind)
     run = finished_run(folder)
+    _check_operations(run, kind)
     path = _place(run, kind, suffix, camera, out)
     with reserved(path, 0, overwrite=overwrite or out is None):  # a bad place is found before the network is made
         pass
     data, facts = adapter_file(run, camera) if kind == "adapter" else _network_file(run, kind, camera, fold, opset)
     write_bytes(path, data)
     return Exported(path, len(data), facts)
+
+
+def _check_operations(run: Finished, kind: str) -> None:
+    if kind in FORMATS and run.config.adapter.first().adapts_to_batch:
+        raise RunError(
+            "A file of a network holds a plain network's operations; this run's adapts to each batch by gradients "
+            f'(adapter.method = "{run.config.adapter.method}"), which {kind} has none for. Export --format adapter, '
+            "which holds what was learned, or use the network in Python: fed_lorac.Run(folder).model()."
+        )
 
 
 def _check_opset(kind: str, opset: int | None) -> None:

@@ -6,17 +6,20 @@ model to float32 rounding (tested to 1e-6 + 1e-5 of each number): the run added 
 their sum.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import fold, join_deltas
 from fed_lorac.errors import DataError, FactorError
 from fed_lorac.export.facts import adapter_facts
 from fed_lorac.export.finished import Finished, own_change_of_camera, statistics_of_camera
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.models.weights import Checkpoint, read_checkpoint
+from fed_lorac.registry import ADAPTERS
 from fed_lorac.runtime.tensor_files import tensor_bytes
 
 __all__ = ["adapter_file", "adapter_of", "load_adapter"]
@@ -38,6 +41,8 @@ def adapter_of(run: Finished, camera: int | None) -> Checkpoint:
 def load_adapter(model: nn.Module, path: Path) -> Mapping[str, str]:
     """Fold an exported adapter into the plain base network that it was made on, IN PLACE; returns the file's metadata.
 
+    Where the network must adapt to each batch, it is first made to (`Adapter.prepare`), as the run's did.
+
     Raises:
         DataError: the file is no adapter, or is damaged.
         FactorError: the network is another base, or not a plain one; nothing is altered.
@@ -53,8 +58,16 @@ def load_adapter(model: nn.Module, path: Path) -> Mapping[str, str]:
             f"An adapter fits the base that it was trained on, {said['base']}; this network is {own}. "
             "Load that base's weights first, with nothing folded into them yet."
         )
+    _prepare(model, said)
     fold(model, checkpoint.tensors)
     return said
+
+
+def _prepare(model: nn.Module, said: Mapping[str, str]) -> None:
+    """As the run's network was, where its method is a built-in one: a file is not to say what is imported."""
+    if "settings" in said and said["method"] in ADAPTERS.names:
+        adapter: Adapter = ADAPTERS.make(said["method"], **json.loads(said["settings"]))
+        adapter.prepare(model)
 
 
 def _statistics(run: Finished, camera: int | None) -> dict[str, Tensor]:

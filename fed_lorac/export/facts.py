@@ -45,8 +45,12 @@ def network_facts(run: Finished, camera: int | None, deployed: Deployed, *, norm
 
 
 def adapter_facts(run: Finished, camera: int | None) -> dict[str, str]:
-    """What the factors belong to."""
-    return {**_origin(run, camera), "holds": "adapter", "method": run.config.adapter.method}
+    """What the factors belong to; and how a network adapts to each batch by it, where that is what was learned."""
+    adapter = run.config.adapter
+    facts = {**_origin(run, camera), "holds": "adapter", "method": adapter.method}
+    if adapter.first().adapts_to_batch:
+        facts["settings"] = json.dumps(adapter.settings("method"))
+    return facts
 
 
 def _origin(run: Finished, camera: int | None) -> dict[str, str]:

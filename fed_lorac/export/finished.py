@@ -58,8 +58,9 @@ def finished_run(folder: Path) -> Finished:
 
 def network_of(run: Finished, camera: int | None) -> nn.Module:
     """The plain network with the adapter merged and, where `camera` is given, what is its own: statistics, and under
-    some strategies a change of the network. In eval mode."""
+    some strategies a change of the network. In eval mode. It adapts to each batch, where that is what was learned."""
     model = fresh_model(run.config, len(run.classes))
+    run.config.adapter.first().prepare(model)
     load_into(model, run.model, str(run.folder / "model.safetensors"))
     put(model, statistics_of_camera(run, camera))
     fold(model, own_change_of_camera(run, camera))

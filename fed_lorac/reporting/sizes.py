@@ -98,6 +98,7 @@ def sizes(
     if layers != ALL_LAYERS and "layers" not in known:
         raise ConfigError(f"Layers are chosen where a method has branches; {method} has none. Leave layers at all.")
     made: Adapter = ADAPTERS.make(method, **{key: value for key, value in given.items() if key in known})
+    made.prepare(network)
     adapter = made.fit_to(network)
     adapter.attach(network, torch_stream(0, "sizes"))
     state = {name: torch.zeros(tensor.shape) for name, tensor in adapter.read(network).items()}

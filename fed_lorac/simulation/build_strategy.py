@@ -146,7 +146,7 @@ def reference_of(experiment: Experiment) -> Reference:
 
 def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
     """Build and measure, once, what full fine-tuning of the same model would send and be sent under a codec."""
-    tensors, share = {name: p.detach() for name, p in experiment.base.model.named_parameters()}, codec.table(Topk).share
+    tensors, share = {name: p.detach() for name, p in experiment.base.plain.named_parameters()}, codec.table(Topk).share
     if experiment.plan.batch_norm.mode == "shared":
         tensors |= statistics_of(experiment.base.model)
     examples = experiment.fleet.most_images

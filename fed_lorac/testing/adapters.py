@@ -31,6 +31,7 @@ def check_adapter(adapter: Adapter, model: nn.Module | None = None, *, image_siz
 
 class _Checks:
     def __init__(self, adapter: Adapter, base: nn.Module, image_size: int) -> None:
+        adapter.prepare(base)
         self.name, self.base = type(adapter).__name__, base
         self.adapter = adapter.fit_to(base)
         self.images = torch.randn(

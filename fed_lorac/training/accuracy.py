@@ -8,6 +8,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fed_lorac.adapters.adapting import AdaptsToBatch
 from fed_lorac.adapters.fold_bn import fixed_norms_folded
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
 from fed_lorac.runtime.precision import Precision
@@ -89,9 +90,9 @@ def accuracy(
     """The share of `images` whose largest logit is the label's, 0 to 1, in eval mode; the mode is put back."""
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
-    right = 0
+    right, size = 0, len(images) if isinstance(model, AdaptsToBatch) else _SCORED  # which makes batches of its own
     with fixed_norms_folded(model, model), autocast(precision, device):
-        for x, y in zip(images.split(_SCORED), labels.split(_SCORED), strict=True):
+        for x, y in zip(images.split(size), labels.split(size), strict=True):
             right += int((model(to_input(x, device, normalization)).argmax(1).cpu() == y).sum())
     model.train(was_training)
     return right / len(labels)

@@ -32,7 +32,9 @@ def go(models: list[nn.Module], precision: Precision = "fp32") -> None:
 
 def adapted(method: str) -> nn.Module:
     model = network()
-    named_adapter(method=method).fit_to(model).attach(model, torch_stream(0, "adapter"))
+    adapter = named_adapter(method=method)
+    adapter.prepare(model)
+    adapter.fit_to(model).attach(model, torch_stream(0, "adapter"))
     return model
 
 

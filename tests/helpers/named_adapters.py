@@ -1,4 +1,4 @@
-"""An adapter by its name, of whose settings those are set that it has."""
+"""An adapter by its name, of whose settings those are set that it has; and the names of those for plain networks."""
 
 from typing import Any
 
@@ -6,7 +6,10 @@ from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.registry import ADAPTERS
 from fed_lorac.runtime.settings import rules_of
 
-__all__ = ["named_adapter"]
+__all__ = ["FOR_PLAIN", "named_adapter"]
+
+FOR_PLAIN = sorted(name for name in ADAPTERS.names if not ADAPTERS.load(name).adapts_to_batch)
+"""Built-in adapters that a network needs nothing for."""
 
 
 def named_adapter(method: str = "lora-c", **settings: Any) -> Adapter:

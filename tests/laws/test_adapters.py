@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from named_adapters import named_adapter
+from named_adapters import FOR_PLAIN, named_adapter
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter, trainable_parameters
@@ -14,10 +14,9 @@ from fed_lorac.adapters.norm_affine import NormAffine
 from fed_lorac.errors import FactorError
 from fed_lorac.models import build
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
-from fed_lorac.registry import ADAPTERS
 from fed_lorac.seeds import torch_stream
 
-METHODS = sorted(ADAPTERS.names)
+METHODS = FOR_PLAIN
 
 
 def network() -> nn.Module:

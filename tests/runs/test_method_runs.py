@@ -15,13 +15,15 @@ def strategy_of(method: str) -> str:
     return "fedavg" if named_adapter(method).linear else "merged"
 
 
-def dense(method: str) -> dict[str, object]:
-    return {"downlink": "dense"} if strategy_of(method) == "merged" else {}
+def settings(method: str) -> dict[str, object]:
+    """What makes averages exact, and what the method needs."""
+    found: dict[str, object] = {"downlink": "dense"} if strategy_of(method) == "merged" else {}
+    return found | ({"batch_norm__mode": "frozen"} if named_adapter(method).adapts_to_batch else {})
 
 
 @pytest.mark.parametrize("method", sorted(ADAPTERS.names))
 def test_a_run_of_every_method_averages_exactly(tmp_path: Path, method: str):
-    config = tiny(adapter__method=method, strategy__name=strategy_of(method), **dense(method))
+    config = tiny(adapter__method=method, strategy__name=strategy_of(method), **settings(method))
     run(config, tmp_path, Watch())
     found = rows(tmp_path / "rounds.jsonl")
     assert all(row["aggregation_error"] < 1e-6 and row["cameras_counted"] == 3 for row in found)

@@ -47,7 +47,7 @@ def test_a_state_has_as_many_numbers_as_its_formula_says(adapter: str, form: str
     experiment = build_experiment(config)
     held = sum(_numel(shape) for shape in uplink_template(experiment).values())
     assert held == up_of(adapter, form, "merged").numbers(
-        layers_of(experiment.base.model), Setting.of(config.adapter, 1)
+        layers_of(experiment.base.plain), Setting.of(config.adapter, 1)
     )
 
 

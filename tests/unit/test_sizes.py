@@ -36,6 +36,7 @@ def shown(*words: str) -> str:
 def test_a_frame_is_as_large_without_weights_as_with_them(method: str, dtype: str) -> None:
     network = build("resnet8")
     adapter = named_adapter(method=method, rank=2, alpha=4.0, rank_mode="r*k")
+    adapter.prepare(network)
     adapter.attach(network, torch_stream(0, "sizes"))
     state = adapter.read(network)
     known = [template_of({name: tensor.shape for name, tensor in state.items()})]

@@ -1,12 +1,15 @@
 """[adapter]: what a camera trains. Each adapter's own settings are its class's."""
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fed_lorac import registry
 from fed_lorac.config.section import Section, When
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.settings import items, setting
+
+if TYPE_CHECKING:
+    from fed_lorac.adapters.adapter import Adapter
 
 __all__ = ["AdapterConfig"]
 
@@ -70,6 +73,12 @@ class AdapterConfig(Section):
         factors = tuple(float(word) for word in items(str(said.lr_factors)))
         places = tuple(place for place, name in enumerate(parts) if name in items(said.personal))
         return replace(made, lr_factors=factors, personal=places)
+
+    def first(self) -> "Adapter":
+        """The adapter of the first rank."""
+        rank = {"rank": self.ranks[0]} if "rank" in self.settings("method") else {}
+        adapter: Adapter = self.build("method", **rank)
+        return adapter
 
     @property
     def personal(self) -> str:
