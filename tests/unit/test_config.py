@@ -152,6 +152,8 @@ def test_a_bare_key_or_a_flat_config_reaches_every_setting_of_a_table() -> None:
                 chosen["strategy.name"] = "local-only"
             if table == "zeroth-order":
                 chosen["adapter.method"] = "norm-affine"
+            if table == "atp":
+                chosen["batch_norm.mode"] = "frozen"
             if name == "data":
                 chosen["data.root"] = "somewhere"
             for key, rule in section.table_rules(choices[0], table).items():
