@@ -55,15 +55,20 @@ class ZerothOrder(RotatingBasis):
         return ForwardPasses(objective, self.per_step, self.smoothing)
 
     def refuses(self, adapter: Adapter) -> str | None:
-        """States that the delta is not linear in, and networks that take gradients to adapt."""
+        """States that the delta is not linear in, or that are cut, and networks that take gradients to adapt."""
         if adapter.adapts_to_batch:
             return (
                 "Cameras train by forward passes alone, and a network that adapts to each batch takes gradients to do "
                 "so. Use another linear adapter (NormAffine, LoraXs), or FedAvg."
             )
+        inner = adapter.inner if isinstance(adapter, Along) else adapter
+        if inner.bounded:
+            return (
+                "Cameras send how far they came along drawn directions, and what is cut to probabilities does not stay "
+                f"on them; {type(inner).__name__}'s is. Use another linear adapter (NormAffine, LoraXs), or FedAvg."
+            )
         if adapter.linear:
             return None
-        inner = adapter.inner if isinstance(adapter, Along) else adapter
         return (
             "Cameras send how far they came along drawn directions, and the mean of that says the mean of their deltas "
             f"where those are linear in what is trained; {type(inner).__name__}'s is not. Use a linear adapter "

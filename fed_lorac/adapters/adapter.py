@@ -61,6 +61,8 @@ class Adapter(ABC):
     """States hold factor pairs A and B of any rank, and both are trained."""
     state_is_delta: ClassVar[bool] = True
     """A state is a delta as it stands; else `to_delta` adds what is frozen."""
+    bounded: ClassVar[bool] = False
+    """What is trained is cut to where it means something: a state far out is not the one that was loaded."""
     trains_everything: ClassVar[bool] = False
     """Every parameter is trained, so that nothing of the base stays."""
     personal: tuple[int, ...] = ()
@@ -153,8 +155,8 @@ class Adapter(ABC):
         return None
 
     def prepare(self, model: nn.Module) -> None:  # noqa: B027  (most need nothing)
-        """Give a plain network, in place, the parameters that it needs beside its own before `attach`, where a method
-        has some; its outputs do not change. FactorError where it cannot have them."""
+        """Give a plain network, in place, the parameters that it needs beside its own before `attach`, of a method that
+        says `adapts_to_batch`; its outputs do not change. FactorError where it cannot have them."""
 
     @abstractmethod
     def attach(self, model: nn.Module, generator: torch.Generator) -> None:

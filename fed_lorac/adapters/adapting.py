@@ -33,6 +33,7 @@ RATES = "adaptation_rates"
 """The parameter that a network is given: rho of each tensor of `rated`, (d,)."""
 
 _STATISTICS = ("running_mean", "running_var")
+_MET = 500  # images that a network whose rates are all zero is called with at a time
 
 Pulls = dict[str, Tensor]
 """Tensor -> h, of its shape, without a gradient."""
@@ -75,18 +76,17 @@ class AdaptsToBatch(nn.Module):
         """Logits of the network, adapted to these very images."""
         if isinstance(images, fx.Proxy):
             raise TypeError("it adapts to each batch")  # a trace would hold for rates of zero alone
-        if self._is_plain():
-            return self.called({}, images)
+        if any(norm.training for _, norm in _norms(self)):
+            return self.called({}, images)  # statistics of all of them
+        learns = torch.is_grad_enabled() and self.adaptation_rates.requires_grad
+        if not (learns or self.adaptation_rates.any()):
+            return torch.cat([self.called({}, part) for part in images.split(_MET)])
         parts = -(-len(images) // self.batch_images)
         if parts == 1:
             return self._adapted_to(images, self.pulls(images))
         order = torch.randperm(len(images), generator=torch_stream(0, "batches", len(images))).to(images.device)
         found = torch.cat(list(self._in_turn(images[part] for part in order.tensor_split(parts))))
         return found[order.argsort()]
-
-    def _is_plain(self) -> bool:
-        learns = torch.is_grad_enabled() and self.adaptation_rates.requires_grad
-        return any(norm.training for _, norm in _norms(self)) or not (learns or self.adaptation_rates.any())
 
     def _in_turn(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
         mean: Pulls = {}

@@ -34,8 +34,14 @@ class Atp(DenseAdapter):
     online: bool = setting(False, "measured on several batches, each is adapted to by the mean pull of all so far")
 
     def prepare(self, model: nn.Module) -> None:
-        """Give it rates of zero. FactorError for a network that is not plain, or has something of their name."""
+        """Give it rates of zero; those that it has stay. FactorError for a network that is not plain, has something of
+        their name, or adapts in another way."""
         if isinstance(model, AdaptsToBatch):
+            if (model.batch_images, model.online) != (self.batch_images, self.online):
+                raise FactorError(
+                    f"A network adapts in one way; this one has batch_images = {model.batch_images} and online = "
+                    f"{model.online}, and was to have {self.batch_images} and {self.online}. Take a fresh one."
+                )
             return
         check_plain(model)
         if hasattr(model, RATES):

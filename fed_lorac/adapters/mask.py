@@ -69,6 +69,7 @@ class Mask(ConvAdapter):
     found_lr = 0.3
     layer = MaskedConv2d
     linear = True
+    bounded = True
 
     dropped: float = setting(
         0.1, "probability that a weight is dropped at first; kept ones weigh so much more", least=0, below=1

@@ -115,12 +115,13 @@ def _adapting(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
             "How a network is to adapt without labels is learned with labels, or it would learn to be sure of "
             f'anything; {got} local.objective = {toml(local.objective)}. Set local.objective = "labels".'
         )
-    fixed = config.batch_norm.table(LocalStatistics).training_statistics == "fixed"
-    if not (config.batch_norm.mode == "frozen" or (config.batch_norm.mode == "local" and fixed)):
+    statistics, mode = config.batch_norm.table(LocalStatistics).training_statistics, config.batch_norm.mode
+    if not (mode == "frozen" or (mode == "local" and statistics == "fixed")):
+        its = f" and batch_norm.local.training_statistics = {toml(statistics)}" if mode == "local" else ""
         yield (
             "What adapts to each batch goes from batch norm's statistics towards the batch's, so training leaves those "
-            f'as they are; {got} batch_norm.mode = {toml(config.batch_norm.mode)}. Set batch_norm.mode = "frozen", as '
-            'published, or batch_norm.local.training_statistics = "fixed".'
+            f'as they are; {got} batch_norm.mode = {toml(mode)}{its}. Set batch_norm.mode = "frozen", as published, '
+            'or batch_norm.local.training_statistics = "fixed".'
         )
 
 

@@ -9,10 +9,14 @@ from pathlib import Path
 from fed_lorac.config.sections import RunConfig
 from fed_lorac.errors import RunError
 
-__all__ = ["WORKER_BYTES", "check_workers", "cpu_model", "free_memory_bytes", "usable_cpus"]
+__all__ = ["THREAD_BYTES", "WORKER_BYTES", "check_workers", "cpu_model", "free_memory_bytes", "usable_cpus"]
 
 WORKER_BYTES = 1 << 30
 """Memory that must be free for each worker: Python, PyTorch, a base network and a block's activations."""
+
+THREAD_BYTES = 1 << 28
+"""The same of a worker that is a thread, which shares Python and PyTorch with the others: a block's networks and
+activations."""
 
 _GROUP = Path("/sys/fs/cgroup")
 
@@ -21,18 +25,19 @@ def check_workers(run: RunConfig) -> None:
     """Raise `RunError` where the workers on this machine would be more than its CPUs and memory carry; one may always
     work, on more threads than there are CPUs too, because results repeat at equal threads only."""
     cpus, free = usable_cpus(), free_memory_bytes()
-    places = max(1, min(cpus // run.threads, free // WORKER_BYTES))
+    each = WORKER_BYTES if run.pool == "ray" else THREAD_BYTES
+    places = max(1, min(cpus // run.threads, free // each))
     if run.workers <= places:
         return
     need = run.workers * run.threads
     raise RunError(
-        f"A worker needs run.threads = {run.threads} CPUs and 1 GiB of free memory; run.workers = {run.workers} need "
-        f"{need} CPUs and {run.workers} GiB, and this machine has {cpus} CPUs and {free / 2**30:.1f} GiB for them. Set "
-        f"run.workers = {places}, which gives the same results."
+        f"A worker needs run.threads = {run.threads} CPUs and {each / 2**30:g} GiB of free memory; run.workers = "
+        f"{run.workers} need {need} CPUs and {run.workers * each / 2**30:g} GiB, and this machine has {cpus} CPUs and "
+        f"{free / 2**30:.1f} GiB for them. Set run.workers = {places}, which gives the same results."
         + (
             f" For more workers than CPUs, start a Ray cluster that declares them (ray start --head --num-cpus={need}) "
             'and set run.ray.address = "auto".'
-            if need > cpus
+            if need > cpus and run.pool == "ray"
             else ""
         )
     )

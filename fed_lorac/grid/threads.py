@@ -18,7 +18,7 @@ from fed_lorac.grid.executor import Attempt, Block, BlockApp, FailureLog, RetryQ
 __all__ = ["ThreadExecutor"]
 
 _AHEAD = 2  # open blocks a worker: one in hand, and one that waits for its turn to be given back
-_AGAIN_S = 0.5  # seconds after which a thread that has not left the app is told again
+_AGAIN_S = 0.5  # seconds between looks at who has left the app, or has only now come into it
 
 
 class _Abandoned(BaseException):
@@ -83,9 +83,11 @@ class ThreadExecutor:
         """Have every thread leave the app, and wait until it has; then there are fresh ones."""
         for future in doing:
             future.cancel()
+        told: set[int] = set()  # once each: what an app does on its way out is not to be stopped
         while wait(doing, timeout=0).not_done:
             with self._leaving:  # nobody leaves meanwhile, so that it is raised in the app and nowhere else
-                for thread in self._at_work:
+                for thread in self._at_work - told:
+                    told.add(thread)
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Abandoned))
             wait(doing, timeout=_AGAIN_S)
         self._pool.shutdown()

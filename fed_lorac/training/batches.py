@@ -54,10 +54,14 @@ def to_input(
 
 
 def autocast(precision: Precision, device: torch.device | str = "cpu") -> AbstractContextManager[object]:
-    """The context a forward pass runs in."""
+    """The context a forward pass runs in.
+
+    PyTorch's cache of weights in bf16 is off: it goes by which tensor a weight is, not by its values, so that a network
+    whose weights are exchanged for a teacher's would compute with those before; and all threads share it.
+    """
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(torch.device(device).type, torch.bfloat16)
+    return torch.autocast(torch.device(device).type, torch.bfloat16, cache_enabled=False)
 
 
 @dataclass(frozen=True)

@@ -363,6 +363,11 @@ def test_an_adapter_that_is_not_linear_is_refused(own: Strategy, adapter: Adapte
         FrameStrategy.for_model(own, network(), adapter)
 
 
+def test_bases_that_only_a_run_finds_are_refused_elsewhere() -> None:
+    with pytest.raises(ConfigError, match=r'found in a first round of a run .* got bases = "gradient"'):
+        FrameStrategy.for_model(FedAvg(), network(), LoraXs(rank=2, bases="gradient"))
+
+
 @pytest.mark.parametrize("wrong", ["nothing", "another rank"])
 def test_a_state_of_another_shape_is_not_expanded(wrong: str) -> None:
     sent = drawn("ffa-lora-c", 1)

@@ -18,7 +18,7 @@ from fed_lorac.registry import OBJECTIVES
 from fed_lorac.runtime.settings import setting
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.testing import check_objective
-from fed_lorac.training.batches import Feed, to_input
+from fed_lorac.training.batches import Feed, autocast, to_input
 from fed_lorac.training.blocks import Alone, Stack
 from fed_lorac.training.loop import train
 from fed_lorac.training.objectives.consistency import Consistency
@@ -253,6 +253,24 @@ def test_a_teacher_is_the_moving_mean_of_the_network(decay: float) -> None:
                 t.copy_(decay * t + (1 - decay) * w)
     for w, v in zip(model.parameters(), student.parameters(), strict=True):
         assert torch.allclose(w, v, atol=1e-10)
+
+
+@pytest.mark.parametrize("cameras", [1, 2])
+def test_in_bf16_too_a_network_and_its_teacher_each_answer_with_their_own_weights(cameras: int) -> None:
+    models = [linear(k).float() for k in range(cameras)]
+    side = Alone(models[0]) if cameras == 1 else Stack(models)
+    learners = Learners(side, [stream(k, "both") for k in range(cameras)])
+    learners.teachers.begin(teacher=True)
+    with torch.no_grad():
+        for p, _ in side.trained():
+            p.mul_(-2)
+    x = to_input(pictures(3)).repeat(1, cameras, 1, 1)
+    with torch.no_grad(), autocast("bf16"):
+        taught, own = learners.teachers.predict(x, taught=True), learners.logits(x)
+    with torch.no_grad(), autocast("bf16"):
+        assert torch.equal(learners.logits(x), own) and not torch.equal(own, taught)
+    with torch.no_grad(), autocast("bf16"):
+        assert torch.equal(learners.teachers.predict(x, taught=True), taught)
 
 
 def test_what_is_restored_is_where_the_update_began_and_as_much_as_was_asked() -> None:

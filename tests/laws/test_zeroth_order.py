@@ -40,7 +40,6 @@ ADAPTERS: dict[str, Callable[[], Adapter]] = {
     "lora-xs": lambda: LoraXs(rank=2),
     "vera-b": lambda: VeraB(inner=2, train_classifier=False),
     "subspace": lambda: Subspace(dimension=20),
-    "mask": lambda: Mask(dropped=0.5),
     "parts": lambda: Parts((NormAffine(), LoraXs(rank=2)), lr_factors=(1.0, 4.0)),
 }
 each = pytest.mark.parametrize("method", ADAPTERS)
@@ -122,7 +121,7 @@ def test_directions_are_of_length_one_and_differ(method: str) -> None:
     assert torch.equal(
         directions.spread(torch.eye(K)[2])[next(iter(directions.axes.shapes))].flatten()[:3], rows[2][:3]
     )
-    if method not in ("parts", "mask"):  # whose tensors of a larger rate are longer
+    if method != "parts":  # whose tensors of a larger rate are longer
         assert (rows @ rows.T - torch.eye(K)).abs().max() < 0.6
         assert (rows.norm(dim=1) - 1).abs().max() < 1e-5
 
@@ -169,3 +168,8 @@ def test_what_makes_no_sense_is_refused() -> None:
     assert "PseudoLabel has teachers" in (ForwardPasses(PseudoLabel(), 1, 0.1).refuses(8) or "")
     with pytest.raises(RunError, match="this network has none"):
         train([small_model()], [task(0)], recipe=RECIPE, objective=ForwardPasses(Labels(), 1, 0.1))
+
+
+def test_what_is_cut_to_probabilities_does_not_go_along_drawn_directions() -> None:
+    said = ZerothOrder().refuses(Along(Mask(), K))
+    assert said is not None and "what is cut to probabilities does not stay on them; Mask's is" in said

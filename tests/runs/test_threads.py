@@ -20,7 +20,9 @@ SETTINGS: dict[str, dict[str, object]] = {
     "statistics of each batch": {},
     "a prefix is kept": {"local__augment": "none", "local__epochs": 2, **UNTOUCHED},
     "clustered": {"strategy__name": "clustered", "codec__up": "int8"},
-    "teachers": {"local__objective": "pseudo-label", "decay": 0.9, "strategy__name": "local-only"},
+    "teachers": {
+        "local__objective": "consistency", "strategy__name": "local-only", "run__precision": "bf16",
+    },
     "ranks": {"adapter__rank": "1, 2", "strategy__name": "flora"},
     "bases of gradients": {
         "adapter__method": "lora-xs", "adapter__rank": 2, "bases": "gradient", "strategy__name": "fedavg",

@@ -132,6 +132,8 @@ def test_the_cpus_are_those_that_this_process_may_use(one_cpu: None):
     check_workers(RunConfig(workers=1, threads=64))  # results repeat at equal threads only
     with pytest.raises(RunError, match=r"run.workers = 2 need 2 CPUs and 2 GiB, and this machine has 1 CPUs"):
         check_workers(RunConfig(workers=2))
+    with pytest.raises(RunError, match=r"2 CPUs and 0.5 GiB, .* Set run.workers = 1, which gives the same results.$"):
+        check_workers(RunConfig(workers=2, pool="threads"))
 
 
 @pytest.mark.parametrize("engine", ["fleet", "flower"])

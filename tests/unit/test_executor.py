@@ -197,9 +197,9 @@ def test_what_threads_have_in_hand_when_a_run_is_left_is_stopped_and_the_next_ru
     for run in range(1, 4):
         replies = executor.run(blocks(4, 1))
         assert len(next(replies)) == 1
-        assert app.begun.acquire(timeout=30)
+        assert app.begun.acquire(timeout=30) and app.begun.acquire(timeout=30)
         replies.close()
-        assert app.left == run  # the thread that camera 1 was with has left the app
+        assert app.left == 2 * run  # those that cameras 1 and 2 were with have left the app
     assert len(list(executor.run(blocks(1, 1)))) == 1 and not caplog.records
     executor.close()
 
