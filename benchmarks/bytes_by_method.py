@@ -48,7 +48,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=2)
     parser.add_argument("--cameras", type=int, default=4)
     parser.add_argument("--adapters", nargs="+", default=list(ADAPTERS.names), choices=ADAPTERS.names)
-    parser.add_argument("--codecs", nargs="*", default=list(registry.CODECS.names), choices=registry.CODECS.names)
+    codecs = [name for name in registry.CODECS.names if not registry.CODECS.load(name).of_probabilities]
+    parser.add_argument("--codecs", nargs="*", default=codecs, choices=codecs)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each in a process of its own")
     parser.add_argument("--tables", nargs="+", type=Path, metavar="FILE", help="write the kept result's tables here")
     return parser.parse_args()

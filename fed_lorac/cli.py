@@ -227,7 +227,7 @@ def sizes(
     ] = "all",
     classes: Annotated[int, typer.Option(help="Classes of the classifier.", min=2)] = 10,
     dtype: Annotated[
-        str, typer.Option(help="A codec: fp32, fp16, bf16, int8, int4, int2, ternary, drive or topk.")
+        str, typer.Option(help="A codec: fp32, fp16, bf16, int8, int4, int2, ternary, bernoulli, drive or topk.")
     ] = "fp32",
     as_json: AsJson = False,
 ) -> None:

@@ -190,6 +190,7 @@ UP: dict[tuple[str, str], Up] = {
     ("lora-xs", ""): Up(lambda conv, s: _core(conv, s)[0] ** 2, _core),
     ("vera-b", ""): Up(lambda conv, s: conv.out * conv.k, _rows_drawn),
     ("subspace", ""): Up(lambda conv, s: 0, together=lambda s: s.dimension),
+    ("mask", ""): Up(lambda conv, s: conv.numbers),
     ("norm-affine", ""): Up(beside=lambda n: n.norms + n.ends),
     ("atp", ""): Up(beside=lambda n: n.tensors),
     ("linear-probe", ""): Up(beside=lambda n: n.classifier + n.bias),

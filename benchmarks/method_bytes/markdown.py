@@ -81,7 +81,8 @@ def codecs(found: Found) -> str:
     columns = [(network, form) for network in _networks(found) for form in ("r", "r*k")]
     rows = []
     for name, codec in CODECS.items():
-        frames = [f"{runs[network, name, form]['up']['frame_bytes']:,}" for network, form in columns]
+        ran = [runs.get((network, name, form)) for network, form in columns]  # bernoulli is not for these
+        frames = [f"{row['up']['frame_bytes']:,}" if row else "" for row in ran]
         rows.append([f"`{name}`", codec.source, _unbiased(codec), CODEC_WORDS[name], *frames])
     head = ["`codec.up`, `codec.down`", "source", "unbiased", "bits per value"]
     return _table([*head, *(f"{_title(network)}, `{form}`" for network, form in columns)], rows, left=4)

@@ -22,6 +22,7 @@ CODEC_WORDS = {
     "int4": "4 + 32 g/n (an odd value out takes a whole byte)",
     "int2": "2 + 32 g/n (up to a whole byte)",
     "ternary": "1.6 + 16 g/n (five values a byte)",
+    "bernoulli": "1.6 (five values a byte)",
     "drive": "N/n + 32 b/n, and 64 bits a frame",
     "topk": "32 k/n + min(1, k/n ceil(log2 n)), and 32 bits a frame",
 }

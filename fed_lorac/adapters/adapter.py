@@ -80,6 +80,11 @@ class Adapter(ABC):
         return False
 
     @property
+    def of_probabilities(self) -> bool:
+        """All numbers of a state are changes of probabilities, from -1 to 1: a codec may send a draw of each."""
+        return False
+
+    @property
     def draws_anew(self) -> bool:
         """Some of what is trained starts as `attach` drew it: states of two rounds then share no basis."""
         return False

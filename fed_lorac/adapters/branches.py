@@ -21,7 +21,7 @@ from torch.amp.autocast_mode import is_autocast_available
 from fed_lorac.adapters.deltas import State, load_dense, read_dense, stop_dense, train_dense
 from fed_lorac.adapters.misfits import refuse_misfits, refuse_other_tensors, refuse_taken_names
 from fed_lorac.adapters.own_forward import has_own_forward, with_own_forward
-from fed_lorac.adapters.plain import copied
+from fed_lorac.adapters.plain import RATES_NOTE, copied
 from fed_lorac.adapters.strided import StridedConv2d
 
 __all__ = [
@@ -57,13 +57,15 @@ class Branch:
     """What a layer's branch starts with: its tensors by name (not "weight" or "bias"), and its settings.
 
     Both ends must be able to make the frozen ones again: they are not sent. `lender` is the name of another layer, of
-    one that comes before, whose trained tensors are this one's too: a state has them once, as the lender's.
+    one that comes before, whose trained tensors are this one's too: a state has them once, as the lender's. `rate` is
+    what the learning rate is multiplied by for the trained ones.
     """
 
     trained: Mapping[str, Tensor]
     frozen: Mapping[str, Tensor] = field(default_factory=dict)
     settings: Mapping[str, float | str] = field(default_factory=dict)
     lender: str = ""
+    rate: float = 1.0
 
 
 class Adapted(nn.Module):
@@ -179,6 +181,8 @@ def attach(model: nn.Module, found: Mapping[str, tuple[type[Adapted], Branch]], 
     for name, (_, branch) in found.items():
         if branch.lender:
             layers[name].lenders = (layers[branch.lender],)
+    if rates := {f"{name}.{own}": b.rate for name, (_, b) in found.items() if b.rate != 1 for own in b.trained}:
+        setattr(model, RATES_NOTE, rates)
 
 
 def remove_branch(layer: Adapted) -> None:
@@ -246,6 +250,7 @@ def detach(model: nn.Module) -> None:
     for layer in adapted_layers(model).values():
         remove_branch(layer)
     stop_dense(model)
+    vars(model).pop(RATES_NOTE, None)
 
 
 @torch.no_grad()
@@ -258,6 +263,7 @@ def merged(model: nn.Module) -> nn.Module:
     for layer in layers:  # when no other needs what it lends
         remove_branch(layer)
     stop_dense(copy_of, keep=True)
+    vars(copy_of).pop(RATES_NOTE, None)
     return copy_of
 
 

@@ -90,6 +90,11 @@ class Parts(Adapter):
         return any(part.draws_anew for part in self._sent)
 
     @property
+    def of_probabilities(self) -> bool:
+        """Every part is."""
+        return all(part.of_probabilities for part in self._sent)
+
+    @property
     def finds_bases(self) -> bool:
         """Some part does."""
         return any(part.finds_bases for part in self.parts)
@@ -220,8 +225,9 @@ class Parts(Adapter):
         beside = [part.trained_beside(model) for part in fitted.parts]
         branches.attach(model, found, [name for names in beside for name in names])
         if factors := fitted._factors():
+            already = getattr(model, RATES_NOTE, {})
             rates = {
-                name: factor
+                name: factor * already.get(name, 1.0)
                 for factor, own, names in zip(factors, fitted.places or (), beside, strict=True)
                 for name in (*(f"{conv}.{k}" for conv in own for k in found[conv][1].trained), *names)
             }
@@ -256,14 +262,11 @@ class Parts(Adapter):
 
     def detach(self, model: nn.Module) -> None:
         """Every part off."""
-        vars(model).pop(RATES_NOTE, None)
         branches.detach(model)
 
     def merge(self, model: nn.Module) -> nn.Module:
         """A plain copy with every part's delta in its weights."""
-        plain = branches.merged(model)
-        vars(plain).pop(RATES_NOTE, None)
-        return plain
+        return branches.merged(model)
 
     def to_delta(self, base: nn.Module, generator: torch.Generator) -> ToDelta:
         """The parts' deltas together; where their scales differ, products have theirs in B."""

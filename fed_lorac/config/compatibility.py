@@ -42,6 +42,7 @@ def contradictions(config: "Config") -> Iterator[str]:
         yield from _strategy_fleet(config, strategy)
         yield from _batch_norm(config, strategy)
         yield from _codec(config, strategy)
+        yield from _draws(config, adapter, strategy)
     yield from _model(config)
     yield from _data(config)
 
@@ -205,6 +206,31 @@ def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
         yield (
             "Error feedback is for codecs that lose something; got codec.error_feedback = true with codec.up = "
             f"{toml(codec.up)}. Set it to false, or choose another codec.up."
+        )
+
+
+def _draws(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> Iterator[str]:
+    """What a codec that sends a draw of each number asks of numbers."""
+    codec, method = config.codec, toml(config.adapter.method)
+    up, down = codec.build("up").of_probabilities, codec.build("down").of_probabilities
+    if (up or down) and not (adapter.of_probabilities and config.batch_norm.mode != "shared"):
+        yield (
+            f"bernoulli is for states that are probabilities and nothing else; got codec.up = {toml(codec.up)} and "
+            f"codec.down = {toml(codec.down)} with adapter.method = {method}, strategy.name = "
+            f"{toml(config.strategy.name)} and batch_norm.mode = {toml(config.batch_norm.mode)}. Use mask without "
+            "ends (train_first_conv = false, train_classifier = false) and statistics that stay, or another codec."
+        )
+    elif down and (strategy.update_kind != "state" or strategy.personal_kind):
+        yield (
+            "Down, bernoulli is for a mean of states, which is of probabilities too; got codec.down = "
+            f"{toml(codec.down)} with strategy.name = {toml(config.strategy.name)}, whose updates are none. Use "
+            "fedavg, or another codec.down."
+        )
+    elif up and codec.error_feedback:
+        yield (
+            "Error feedback is for what a codec leaves out, and a draw leaves out nothing in the mean: the rest of a "
+            f"draw is no probability; got codec.error_feedback = true with codec.up = {toml(codec.up)}. Set it to "
+            "false, or choose another codec.up."
         )
 
 

@@ -101,7 +101,7 @@ def sizes(
     made.prepare(network)
     adapter = made.fit_to(network)
     adapter.attach(network, torch_stream(0, "sizes"))
-    state = adapter.read(network)
+    state = {name: torch.zeros(tensor.shape) for name, tensor in adapter.read(network).items()}
     shared = [template_of({name: tensor.shape for name, tensor in state.items()})]
     frame = encode(state, dtype=dtype, base="", rng=stream(0, "weighed"), templates=shared)
     own = message_size(frame, payload_bytes(state, dtype), reply_records(), reply=True)

@@ -153,7 +153,8 @@ def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
     up = full_message(tensors, codec.build("up"), reply_records(examples), reply=True, topk_share=share)
     # Put together as the strategy does it, so that the two arms differ in the frame alone.
     rng, known = stream(0, "weighed"), [template_of({name: tensor.shape for name, tensor in tensors.items()})]
-    frame = encode(tensors, dtype=codec.build("down"), base="", rng=rng, topk_share=share, templates=known)
+    zeros = {name: torch.zeros(tensor.shape) for name, tensor in tensors.items()}  # which every codec can carry
+    frame = encode(zeros, dtype=codec.build("down"), base="", rng=rng, topk_share=share, templates=known)
     whole = encode(tensors, dtype="fp32", base="", templates=known)
     ask = Downlink().messages_down([0], ConfigRecord({"server-round": 1}), MessageType.TRAIN)[0].size
     down, anew = (update_message(Update(1, one)) for one in (frame, whole))

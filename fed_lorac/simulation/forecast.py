@@ -9,7 +9,7 @@ from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet.fleet import Fleet
 from fed_lorac.registry import STRATEGIES
 from fed_lorac.reporting.to_come import BytesToCome
-from fed_lorac.seeds import stream, torch_stream
+from fed_lorac.seeds import stream
 from fed_lorac.simulation.build_strategy import reference_of
 from fed_lorac.simulation.waste import first_update
 from fed_lorac.wire.frame import encode
@@ -65,8 +65,8 @@ def _to_whom(downlink: str) -> str:
 
 def _reply(experiment: Experiment, place: int) -> int:
     """A reply of a camera whose adapter has this place."""
-    uplink, drawn = experiment.plan.uplink, torch_stream(0, "weighed")
-    state = {name: torch.randn(shape, generator=drawn) for name, shape in uplink_template(experiment, place).items()}
+    uplink = experiment.plan.uplink
+    state = {name: torch.zeros(shape) for name, shape in uplink_template(experiment, place).items()}
     rng, known = stream(0, "weighed"), frame_spec(experiment).templates
     frame = encode(state, dtype=uplink.codec, base="", rng=rng, topk_share=uplink.topk_share, templates=known)
     return len(frame)

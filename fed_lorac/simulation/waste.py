@@ -97,7 +97,8 @@ def first_update(experiment: Experiment, cameras: Sequence[int]) -> Update:
         server.client_delta(camera, 1.0, {name: torch.randn(shape, generator=drawn) for name, shape in its.items()})
         for camera, its in shapes.items()
     )
-    proposal = strategy.strategy.propose(server, deltas)
+    update = strategy.strategy.propose(server, deltas).update
+    zeros = {name: torch.zeros(tensor.shape) for name, tensor in update.items()}  # which every codec can carry
     dtype, share = config.codec.build("down"), config.codec.table(Topk).share
     rng, known = stream(0, "weighed"), strategy.spec.templates
-    return Update(1, encode(proposal.update, dtype=dtype, base="", rng=rng, topk_share=share, templates=known))
+    return Update(1, encode(zeros, dtype=dtype, base="", rng=rng, topk_share=share, templates=known))

@@ -22,6 +22,8 @@ _DRAWS = 400  # of a rounding, whose mean then is within a few of its standard e
 def check_codec(codec: str | Codec, *, error: float = 1.0, topk_share: float = 0.25) -> None:
     """Hold a codec to its laws, on small states of factors, convolutions, vectors and single numbers.
 
+    One that is for probabilities is given numbers from -1 to 1.
+
     Args:
         codec: a name ("int8", "my_package.codecs:tenths") or a `Codec`.
         error: the largest relative error (Frobenius) that a decoded tensor of normal noise may have.
@@ -39,7 +41,7 @@ def check_codec(codec: str | Codec, *, error: float = 1.0, topk_share: float = 0
         return encode(state, dtype=codec, base=_BASE, rng=stream(seed, "codec"), topk_share=topk_share)
 
     law("source must name where the codec is from", row.source)
-    for state in _states():
+    for state in _states(row):
         frame = framed(state)
         found, facts = decode(frame, base=_BASE), inspect(frame)
         law("equal states and streams must give equal frames", framed(state) == frame)
@@ -56,18 +58,24 @@ def check_codec(codec: str | Codec, *, error: float = 1.0, topk_share: float = 0
         if not row.random and not row.lossless:
             again = framed(found)
             law("what was decoded must be encoded again to the same values", _same(decode(again, base=_BASE), found))
-    _check_damage(law, framed(_states()[0]))
+    _check_damage(law, framed(_states(row)[0]))
     if row.unbiased and not row.lossless:
-        _check_bias(law, framed)
+        _check_bias(law, framed, row)
 
 
-def _states() -> list[dict[str, Tensor]]:
+def _states(codec: Codec) -> list[dict[str, Tensor]]:
     draw = torch_stream(0, "codec states")
     shapes = {"conv.A": (2, 12), "conv.B": (18, 2), "fc.bias": (5,), "fc.weight": (5, 6), "one": (), "w": (3, 2, 3, 3)}
     normal = {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
     tiny, large = ({name: scale * tensor for name, tensor in normal.items()} for scale in (1e-3, 1e3))
     zero = {name: torch.zeros(shape) for name, shape in shapes.items()}
-    return [normal, tiny, large, zero, {}]
+    found: list[dict[str, Tensor]] = [normal, tiny, large, zero, {}]
+    return [{name: _fit(tensor, codec) for name, tensor in state.items()} for state in found]
+
+
+def _fit(tensor: Tensor, codec: Codec) -> Tensor:
+    """Numbers that the codec is for."""
+    return tensor.clamp(-1, 1) if codec.of_probabilities else tensor
 
 
 def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -90,10 +98,10 @@ def _check_damage(law: Law, frame: bytes) -> None:
     law("a frame for another base must be refused", refused(frame, base="another"))
 
 
-def _check_bias(law: Law, framed: Callable[[dict[str, Tensor], int], bytes]) -> None:
+def _check_bias(law: Law, framed: Callable[[dict[str, Tensor], int], bytes], codec: Codec) -> None:
     """The mean of many decoded frames is what was sent, up to six standard errors: of all values together, as some
     values are so near the grid that they are hardly ever rounded away."""
-    state = {"fc.weight": torch.randn((6, 8), generator=torch_stream(1, "codec states"))}
+    state = {"fc.weight": _fit(torch.randn((6, 8), generator=torch_stream(1, "codec states")), codec)}
     draws = torch.stack([decode(framed(state, seed), base=_BASE)["fc.weight"].double() for seed in range(_DRAWS)])
     error = float(draws.std(dim=0).square().mean().sqrt()) / _DRAWS**0.5 + 1e-7
     worst = float((draws.mean(dim=0) - state["fc.weight"].double()).abs().max()) / error

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, MetricRecord, RecordDict
 from numpy.lib import format as npy
 from torch import Tensor
@@ -187,9 +188,8 @@ def full_message(
     Both ends know the network, so the frame names no tensors.
     """
     known = template_of({name: tensor.shape for name, tensor in model_state.items()})
-    frame = encode(
-        model_state, dtype=dtype, base="", rng=stream(0, "weighed"), topk_share=topk_share, templates=[known]
-    )
+    zeros = {name: torch.zeros(tensor.shape) for name, tensor in model_state.items()}  # which every codec can carry
+    frame = encode(zeros, dtype=dtype, base="", rng=stream(0, "weighed"), topk_share=topk_share, templates=[known])
     return message_size(frame, payload_bytes(model_state, dtype, topk_share), records, reply=reply)
 
 

@@ -45,9 +45,16 @@ def small_state() -> dict[str, Tensor]:
     }
 
 
+def fit_for(state: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """The state, its finite numbers from -1 to 1 where the codec is for such."""
+    if not CODECS[dtype].of_probabilities:
+        return dict(state)
+    return {name: torch.where(t.isfinite(), t.clamp(-1, 1), t) for name, t in state.items()}
+
+
 def framed(state: Mapping[str, Tensor], dtype: str, *, seed: int = 0, topk_share: float = 0.05) -> bytes:
     """The frame of a state, whatever its codec asks for."""
-    return encode(state, dtype=dtype, base=BASE, rng=stream(seed, "frame"), topk_share=topk_share)
+    return encode(fit_for(state, dtype), dtype=dtype, base=BASE, rng=stream(seed, "frame"), topk_share=topk_share)
 
 
 def crossed(state: Mapping[str, Tensor], dtype: str, *, seed: int = 0, topk_share: float = 0.05) -> dict[str, Tensor]:
@@ -91,6 +98,8 @@ def _tensor_bytes(dtype: str, name: str, shape: tuple[int, ...], topk_share: flo
         kept = ceil(round(count * topk_share, 6))
         index_bits = ceil(log2(count)) if count else 0
         return 4 * kept + min(ceil(count / 8), ceil(kept * index_bits / 8))
+    if dtype == "bernoulli":
+        return ceil(count / 5)
     groups = min(count, 1)
     if len(shape) > 1 and count:
         parts = shape[-1] if name.endswith(".B") else shape[-2] if name.endswith(".A") else shape[0]

@@ -38,6 +38,7 @@ METHODS = {
     "vera-b": named_adapter("vera-b", lr_scale=4.0),
     "subspace": named_adapter("subspace", dimension=50, lr_scale=4.0),
     "subspace, ends inside": named_adapter("subspace", dimension=50, lr_scale=4.0, ends_inside=True),
+    "mask": named_adapter("mask", lr_scale=0.1),
     "norm-affine, thin ends": named_adapter("norm-affine", end_rank=2),
     "lora-c r, thin ends": named_adapter("lora-c", rank_mode="r", end_rank=2),
     "full": named_adapter("full"),

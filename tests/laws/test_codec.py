@@ -13,6 +13,7 @@ from frames import (
     TORCH_DTYPES,
     codecs,
     crossed,
+    fit_for,
     floats,
     formula_bytes,
     framed,
@@ -80,7 +81,7 @@ def test_names_and_shapes_come_back_and_values_are_finite(state: dict[str, Tenso
     assert all(t.dtype == torch.float32 and t.isfinite().all() for t in back.values())
 
 
-@given(states, st.sampled_from(["int8", "int4", "int2", "drive"]))
+@given(states, st.sampled_from(["int8", "int4", "int2", "bernoulli", "drive"]))
 def test_equal_generators_give_equal_frames_and_others_give_others(state: dict[str, Tensor], dtype: str) -> None:
     assert framed(state, dtype, seed=1) == framed(state, dtype, seed=1)
     varied = small_state()
@@ -93,7 +94,7 @@ def test_a_codec_that_needs_a_generator_says_so(dtype: str) -> None:
         assert encode(small_state(), dtype=dtype, base=BASE) == framed(small_state(), dtype)
         return
     with pytest.raises(RefusedFrameError, match=rf"A {dtype} frame.*rng=stream"):
-        encode(small_state(), dtype=dtype, base=BASE)
+        encode(fit_for(small_state(), dtype), dtype=dtype, base=BASE)
 
 
 @pytest.mark.parametrize("dtype", CODECS)
@@ -230,12 +231,25 @@ def test_limits_hold_for_writer_as_for_reader() -> None:
 
 
 def test_an_unknown_dtype_names_the_known_ones() -> None:
-    with pytest.raises(FrameError, match="fp32, fp16, bf16, int8, int4, int2, ternary, drive, topk; got 'fp8'"):
+    with pytest.raises(
+        FrameError, match="fp32, fp16, bf16, int8, int4, int2, ternary, bernoulli, drive, topk; got 'fp8'"
+    ):
         encode(small_state(), dtype="fp8", base=BASE)
 
 
 def test_dtype_codes_never_change() -> None:
-    codes = {"fp32": 1, "fp16": 2, "bf16": 3, "int8": 4, "int4": 5, "int2": 8, "ternary": 9, "drive": 6, "topk": 7}
+    codes = {
+        "fp32": 1,
+        "fp16": 2,
+        "bf16": 3,
+        "int8": 4,
+        "int4": 5,
+        "int2": 8,
+        "ternary": 9,
+        "bernoulli": 10,
+        "drive": 6,
+        "topk": 7,
+    }
     assert {name: row.code for name, row in CODECS.items()} == codes
 
 
@@ -243,7 +257,7 @@ def test_the_config_offers_every_codec_and_knows_which_lose_nothing() -> None:
     assert tuple(CODECS) == registry.CODECS.names
     assert tuple(name for name, row in CODECS.items() if row.lossless) == ("fp32",)
     assert all(row.name == name and row.source for name, row in CODECS.items())
-    assert {name for name, row in CODECS.items() if row.unbiased} == {"fp32", "int8", "int4", "int2"}
+    assert {name for name, row in CODECS.items() if row.unbiased} == {"fp32", "int8", "int4", "int2", "bernoulli"}
 
 
 def test_a_refusal_survives_the_way_between_processes() -> None:

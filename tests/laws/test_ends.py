@@ -31,6 +31,7 @@ METHODS = {
     "lora-xs": {},
     "vera-b": {},
     "subspace": {"dimension": 20},
+    "mask": {},
     "lora-c": {},
     "lora-c kernel-wise": {"kernel_wise": True},
     "lorae": {},

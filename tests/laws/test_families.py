@@ -35,6 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lora-xs": {},
     "vera-b": {},
     "subspace": {},
+    "mask": {},
     "norm-affine": {},
     "linear-probe": {},
     "full": {},

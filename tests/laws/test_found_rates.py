@@ -4,6 +4,7 @@ import pytest
 from small_runs import tiny
 
 from fed_lorac.adapters.lora_xs import LoraXs
+from fed_lorac.adapters.mask import Mask
 from fed_lorac.adapters.norm_affine import NormAffine
 from fed_lorac.adapters.subspace import Subspace
 from fed_lorac.adapters.vera_b import VeraB
@@ -14,7 +15,7 @@ FEDAVG = {"strategy__name": "fedavg"}
 
 
 def test_a_rate_is_of_the_default_scale_and_of_what_is_trained() -> None:
-    for kind in (LoraXs, VeraB, Subspace):
+    for kind in (LoraXs, VeraB, Subspace, Mask):
         default = kind()
         assert default.suggested_lr == kind.found_lr
         assert kind(lr_scale=10 * default.lr_scale).suggested_lr == pytest.approx(kind.found_lr / 10)

@@ -95,6 +95,13 @@ def in_subspace(conv: nn.Conv2d, x: Tensor, own: Own) -> Tensor:
     return torch.cat([like(conv, part, kernel) for part, kernel in parts], 1)
 
 
+def dropping(conv: nn.Conv2d, x: Tensor, own: Own) -> Tensor:
+    """What is added where weights are dropped more often than by a fifth, or less."""
+    kernels = conv.weight / 0.8 * (0.2 - (0.2 + own["p"]).clamp(0, 1))
+    parts = zip(x.chunk(conv.groups, 1), kernels.chunk(conv.groups), strict=True)
+    return torch.cat([like(conv, part, kernel) for part, kernel in parts], 1)
+
+
 def like(conv: nn.Conv2d, x: Tensor, kernel: Tensor) -> Tensor:
     how: dict[str, Any] = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation}
     return F.conv2d(x, kernel, **how)
@@ -124,6 +131,7 @@ ROUTES: dict[str, tuple[Any, Callable[[nn.Conv2d, Tensor, Own], Tensor]]] = {
     "lora-xs drawn": (made("lora-xs", bases="drawn"), lambda c, x, t: lora_c(c, x, t["V"], t["U"] @ t["S"])),
     "vera-b": (made("vera-b", inner=5), lambda c, x, t: lora_c(c, x, t["A0"], torch.diag(t["b"]) @ t["B0"])),
     "subspace": (made("subspace", dimension=7, lr_scale=1.0), in_subspace),
+    "mask": (made("mask", dropped=0.2), dropping),
 }  # type: ignore[assignment]
 
 
@@ -188,6 +196,7 @@ SETTINGS = [("lora-c", {"rank": r, "rank_mode": mode}) for r, mode in ((1, "r"),
     ("lora-xs", {"rank": 4}),
     ("vera-b", {}),
     ("subspace", {"dimension": 40}),
+    ("mask", {}),
     ("norm-affine", {}),
     ("linear-probe", {}),
     ("full", {}),
@@ -203,7 +212,7 @@ GROUPED = ("3", "8", "10", "12")
 
 
 @pytest.mark.parametrize(
-    "method", ["lora-c", "ffa-lora-c", "lorae", "conv-lora", "aad", "filter-atoms", "lora-xs", "vera-b"]
+    "method", ["lora-c", "ffa-lora-c", "lorae", "conv-lora", "aad", "filter-atoms", "lora-xs", "vera-b", "mask"]
 )
 @pytest.mark.parametrize("rank", [1, 2, 4, 16])
 def test_an_adapter_of_a_grouped_convolution_is_never_larger_than_its_weight(method: str, rank: int) -> None:

@@ -24,6 +24,7 @@ from fed_lorac.adapters.ffa_lora_c import FfaLoraC
 from fed_lorac.adapters.filter_atoms import FilterAtoms
 from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.adapters.lora_xs import LoraXs
+from fed_lorac.adapters.mask import Mask
 from fed_lorac.adapters.norm_affine import NormAffine
 from fed_lorac.adapters.subspace import Subspace
 from fed_lorac.adapters.vera_b import VeraB
@@ -56,6 +57,7 @@ ADAPTERS: dict[str, Adapter] = {
     "lora-xs drawn": LoraXs(rank=3, bases="drawn"),
     "vera-b": VeraB(inner=5, lr_scale=4.0),
     "subspace": Subspace(dimension=60, lr_scale=4.0),
+    "mask": Mask(dropped=0.25),
 }
 PLAIN = [(FedAvg, method) for method in ADAPTERS if method != "lora-xs drawn"]
 EXACT = [*PLAIN, *((RotatingBasis, own) for own in ("ffa-lora-c", "aad", "lora-xs drawn", "vera-b", "subspace"))]
@@ -148,6 +150,7 @@ CORES: dict[str, Callable[[str, Dense, torch.Generator], np.ndarray]] = {
     "lora-xs drawn": drawn_core_by_hand,
     "vera-b": vera_by_hand,
     "subspace": spread_by_hand,
+    "mask": lambda name, sent, draw: -CONVS[name].numpy().astype(np.float64) / 0.75 * sent[f"{name}.p"],
 }
 
 

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from frames import BASE, arrays, codecs, reason, same, small_state, states
+from frames import BASE, arrays, codecs, fit_for, reason, same, small_state, states
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -28,19 +28,20 @@ def template_for(state: dict[str, Tensor]) -> Template:
 
 def short(state: dict[str, Tensor], dtype: str = "fp32", template: Template | None = None) -> bytes:
     known = [template_for(state) if template is None else template]
+    state = fit_for(state, dtype)
     return encode(state, dtype=dtype, base=BASE, rng=stream(0, "frame"), topk_share=0.3, templates=known)
 
 
 @given(states, codecs)
 def test_the_version_moves_no_value(state: dict[str, Tensor], dtype: str) -> None:
-    named = encode(state, dtype=dtype, base=BASE, rng=stream(0, "frame"), topk_share=0.3)
+    named = encode(fit_for(state, dtype), dtype=dtype, base=BASE, rng=stream(0, "frame"), topk_share=0.3)
     found = decode(short(state, dtype), base=BASE, templates=[template_for(state)])
     assert same(found, decode(named, base=BASE)) and list(found) == list(decode(named, base=BASE))
 
 
 @given(states, codecs)
 def test_a_frame_of_the_template_has_19_bytes_beside_its_payload(state: dict[str, Tensor], dtype: str) -> None:
-    named = encode(state, dtype=dtype, base=BASE, rng=stream(0, "frame"), topk_share=0.3)
+    named = encode(fit_for(state, dtype), dtype=dtype, base=BASE, rng=stream(0, "frame"), topk_share=0.3)
     facts = inspect(frame := short(state, dtype))
     assert facts.payload_bytes == inspect(named).payload_bytes and facts.table_bytes == 1
     assert len(frame) == facts.payload_bytes + 19 == facts.payload_bytes + SHORT_HEADER_BYTES + 1 + CRC_BYTES
@@ -126,6 +127,7 @@ def test_a_template_is_a_value_and_its_tag_of_all_that_it_lists() -> None:
 def coded(state: dict[str, Tensor], dtype: str, template: Template | None = None) -> bytes:
     known = [template_for(state) if template is None else template]
     rng = stream(0, "frame")
+    state = fit_for(state, dtype)
     return encode(state, dtype=dtype, base=BASE, rng=rng, topk_share=0.3, templates=known, entropy=True)
 
 
@@ -215,7 +217,7 @@ def test_4000_damaged_frames_are_all_refused() -> None:
     known = [template_for(state), template_for(wide_state())]
     frames = {dtype: short(state, dtype) for dtype in CODECS}
     state = wide_state()
-    frames |= {f"{dtype}, coded": coded(state, dtype) for dtype in ("int4", "topk")}
+    frames |= {f"{dtype}, coded": coded(state, dtype) for dtype in ("int4", "bernoulli", "topk")}
     for number in range(4_000):
         frame = frames[sorted(frames)[number % len(frames)]]
         if (broken := damaged(frame, number)) == frame:  # the bytes that were drawn are those that were there

@@ -21,15 +21,23 @@ from fed_lorac.wire.frame import inspect
 
 METHODS = {
     "lora-c": {},
+    "mask": {
+        "adapter__method": "mask",
+        "strategy__name": "fedavg",
+        "train_first_conv": False,
+        "train_classifier": False,
+    },
     "full": {"adapter__method": "full", "strategy__name": "fedavg", "local__lr": 0.02},
 }
 SHARE: dict[str, dict[str, object]] = {"topk": {"codec__topk__share": 0.1}}
 
 
-# Each codec on thin factors; on full fine-tuning's tensors the one that rounds and the one that leaves out.
+# Each codec on thin factors, or on probabilities where it is for such; on full fine-tuning's tensors the one that
+# rounds and the one that leaves out.
 WHOLE = [("fp32", "full"), ("int4", "full"), ("topk", "full")]
-PAIRS = [(dtype, "lora-c") for dtype in CODECS] + [
-    pair if pair in WHOLE else pytest.param(*pair, marks=pytest.mark.slow) for pair in product(CODECS, ["full"])
+NUMBERS = [dtype for dtype, codec in CODECS.items() if not codec.of_probabilities]
+PAIRS = [(dtype, "lora-c" if dtype in NUMBERS else "mask") for dtype in CODECS] + [
+    pair if pair in WHOLE else pytest.param(*pair, marks=pytest.mark.slow) for pair in product(NUMBERS, ["full"])
 ]
 
 

@@ -453,6 +453,8 @@ def test_an_invalid_section_cannot_be_built_by_hand_either() -> None:
 
 
 FORWARD = {"strategy.name": "zeroth-order", "adapter.method": "norm-affine"}
+DRAWN = {"strategy.name": "fedavg", "adapter.method": "mask", "codec.up": "bernoulli"}
+MASK = {**DRAWN, "adapter.mask.train_first_conv": False, "adapter.mask.train_classifier": False}
 
 CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"fleet.per_round": 13}, "cannot draw more cameras"),
@@ -469,6 +471,12 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({**FORWARD, "adapter.method": "lora-xs", "adapter.layers": "auto"}, "as much whatever the layers"),
     ({**FORWARD, "strategy.zeroth-order.per_step": 17}, "came per_step = 17 of directions = 16"),
     ({**FORWARD, "codec.up": "int8", "codec.error_feedback": "true"}, "whose basis is drawn anew each round"),
+    (DRAWN, "probabilities and nothing else; got codec.up"),
+    ({**DRAWN, "adapter.method": "norm-affine"}, "Use mask without ends"),
+    ({**MASK, "batch_norm.mode": "shared"}, "statistics that stay"),
+    ({**MASK, "strategy.name": "zeroth-order"}, "probabilities and nothing else"),
+    ({**MASK, "strategy.name": "merged", "codec.down": "bernoulli"}, "whose updates are none"),
+    ({**MASK, "codec.error_feedback": True}, "a draw leaves out nothing in the mean"),
     ({"strategy.name": "rotating-basis", "strategy.server_optimizer": "momentum"}, "optimizer has no meaning under"),
     ({"strategy.name": "rotating-basis", "strategy.server_optimizer": "adam"}, "a strategy that takes one"),
     ({"strategy.name": "rotating-basis", "strategy.aggregator": "median"}, "aggregator has no meaning under"),

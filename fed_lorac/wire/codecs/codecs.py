@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fed_lorac import registry
 from fed_lorac.errors import ConfigError
-from fed_lorac.wire.codecs import drive, quantize, ternary, topk
+from fed_lorac.wire.codecs import bernoulli, drive, quantize, ternary, topk
 from fed_lorac.wire.layout import Slot, Values
 from fed_lorac.wire.refusals import RefusedFrameError
 
@@ -30,7 +30,8 @@ class Codec:
     """One way for values to travel.
 
     `unbiased`: the mean of what is decoded, over the codec's own randomness, is what was sent; codecs without any
-    randomness are biased unless they are `lossless`. `random`: packing needs a generator.
+    randomness are biased unless they are `lossless`. `random`: packing needs a generator. `of_probabilities`: it is for
+    numbers from -1 to 1 that are worth a draw, probabilities and their changes (`Adapter.of_probabilities`).
 
     One of your own has a `code` from 128 to 255. All that a reader needs beside a tensor's shape is in the frame: what
     `setup` gives, which `unpack` finds in `slot.setup`; so settings are for the sender alone.
@@ -49,6 +50,7 @@ class Codec:
     check_setup: Callable[[bytes], None] = lambda setup: None
     lossless: bool = False
     random: bool = False
+    of_probabilities: bool = False
 
 
 def _float(
@@ -150,7 +152,22 @@ TERNARY = Codec(
     ternary.unpack_ternary,
 )
 
-CODECS: dict[str, Codec] = {row.name: row for row in (FP32, FP16, BF16, INT8, INT4, INT2, TERNARY, DRIVE, TOPK)}
+BERNOULLI = Codec(
+    "bernoulli",
+    10,
+    "FedPM, arXiv 2209.15517: a draw of each probability, or of its change",
+    True,
+    float(np.nextafter(np.float32(1), np.float32(2))),
+    bernoulli.bernoulli_bytes,
+    lambda values, slot, rng: bernoulli.pack_bernoulli(values, slot, _given(rng, "bernoulli")),
+    bernoulli.unpack_bernoulli,
+    random=True,
+    of_probabilities=True,
+)
+
+_ALL = (FP32, FP16, BF16, INT8, INT4, INT2, TERNARY, BERNOULLI, DRIVE, TOPK)
+
+CODECS: dict[str, Codec] = {row.name: row for row in _ALL}
 """codec.up and codec.down -> how values travel."""
 
 
@@ -236,6 +253,12 @@ def check_finite(name: str, tensor: Tensor, values: Values, dtype: Codec) -> Non
             f"A frame carries finite numbers; {bad} of the {tensor.numel()} in {name!r} are NaN or infinite. "
             "Has training diverged? Lower the learning rate or clip the gradient.",
             "non-finite",
+        )
+    if dtype.of_probabilities:
+        raise RefusedFrameError(
+            f"A {dtype.name} frame carries probabilities and changes of them, from -1 to 1; {name!r} holds {peak:.6g}. "
+            "Send another codec, as int8, or an adapter whose state is probabilities, as mask.",
+            "overflow",
         )
     remedy = "Send bf16 or fp32" if dtype.overflow_at < 2.0**127 else "Scale it"
     raise RefusedFrameError(

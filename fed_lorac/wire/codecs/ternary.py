@@ -24,7 +24,7 @@ from fed_lorac.wire.codecs.quantize import grouped, pack_bf16, ungrouped, unpack
 from fed_lorac.wire.layout import Slot, Values
 from fed_lorac.wire.refusals import malformed
 
-__all__ = ["pack_ternary", "ternary_bytes", "unpack_ternary"]
+__all__ = ["pack_ternary", "packed_trits", "ternary_bytes", "trit_bytes", "unpack_ternary", "unpacked_trits"]
 
 Trits = npt.NDArray[np.uint8]
 
@@ -35,7 +35,7 @@ _PLACES = np.array([0, 1, -1], np.float32)
 
 def ternary_bytes(slot: Slot) -> int:
     """2 bytes a group, and a byte for five values."""
-    return _SCALE_BYTES * slot.groups + -(-slot.count // _EACH)
+    return _SCALE_BYTES * slot.groups + trit_bytes(slot.count)
 
 
 def pack_ternary(values: Values, slot: Slot) -> bytes:
@@ -49,9 +49,7 @@ def pack_ternary(values: Values, slot: Slot) -> bytes:
     best = np.argmax(sums**2 / counts, axis=1)[:, None]
     scale = pack_bf16((np.take_along_axis(sums, best, 1) / (best + 1)).astype(np.float32).reshape(-1))
     kept = (sizes >= np.take_along_axis(falling, best, 1)) & (unpack_bf16(memoryview(scale))[:, None] > 0)
-    trits = np.where(kept, np.where(rows < 0, 2, 1), 0).astype(np.uint8).reshape(-1)
-    filled = np.append(trits, np.zeros(-trits.size % _EACH, np.uint8)).reshape(-1, _EACH)
-    return scale + (filled @ _POWERS).astype(np.uint8).tobytes()
+    return scale + packed_trits(np.where(kept, np.where(rows < 0, 2, 1), 0).astype(np.uint8).reshape(-1))
 
 
 def unpack_ternary(data: memoryview, slot: Slot) -> Values:
@@ -63,15 +61,32 @@ def unpack_ternary(data: memoryview, slot: Slot) -> Values:
     if slot.count == 0:
         return np.zeros(slot.shape, np.float32)
     split = _SCALE_BYTES * slot.groups
-    scale, raw = unpack_bf16(data[:split]), np.frombuffer(data[split:], np.uint8)
-    if (raw >= 3**_EACH).any():
-        raise malformed("a byte of five trits is below 243, and this is not")
-    trits = (raw[:, None] // _POWERS % 3).reshape(-1)
-    if trits[slot.count :].any():
-        raise malformed("what fills up the last byte of trits is zeros, and this is not")
-    rows = trits[: slot.count].reshape(slot.groups, -1)
+    scale = unpack_bf16(data[:split])
+    rows = unpacked_trits(data[split:], slot.count).reshape(slot.groups, -1)
     if not np.isfinite(scale).all() or np.signbit(scale).any():
         raise malformed("a scale is negative, NaN or infinite")
     if ((scale > 0) != rows.any(axis=1)).any():
         raise malformed("a group has a scale and no value beside zero, or the other way round")
     return ungrouped(scale[:, None] * _PLACES[rows] + np.float32(0), slot)
+
+
+def trit_bytes(count: int) -> int:
+    """Bytes of so many trits, five a byte."""
+    return -(-count // _EACH)
+
+
+def packed_trits(trits: Trits) -> bytes:
+    """Numbers 0, 1 and 2, flat, five a byte; the last byte is filled up with zeros."""
+    filled = np.append(trits, np.zeros(-trits.size % _EACH, np.uint8)).reshape(-1, _EACH)
+    return (filled @ _POWERS).astype(np.uint8).tobytes()
+
+
+def unpacked_trits(data: memoryview, count: int) -> Trits:
+    """The inverse, of so many; FrameError for bytes that it does not make."""
+    raw = np.frombuffer(data, np.uint8)
+    if (raw >= 3**_EACH).any():
+        raise malformed("a byte of five trits is below 243, and this is not")
+    trits: Trits = (raw[:, None] // _POWERS % 3).reshape(-1)
+    if trits[count:].any():
+        raise malformed("what fills up the last byte of trits is zeros, and this is not")
+    return trits[:count]

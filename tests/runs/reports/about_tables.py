@@ -99,7 +99,7 @@ CASES = [
         lambda folder: ["sizes", "--model", "resnet8", "--dtype", "int3"],
         exit_code=2,
         says=(
-            "A codec must be one of fp32, fp16, bf16, int8, int4, int2, ternary, drive, topk",
+            "A codec must be one of fp32, fp16, bf16, int8, int4, int2, ternary, bernoulli, drive, topk",
             "got 'int3'. Did you mean 'int8'?",
         ),
     ),
