@@ -211,7 +211,7 @@ def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
 
 def _draws(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> Iterator[str]:
     """What a codec that sends a draw of each number asks of numbers."""
-    codec, method = config.codec, toml(config.adapter.method)
+    codec, method, optimizer = config.codec, toml(config.adapter.method), config.strategy.server_optimizer
     up, down = codec.build("up").of_probabilities, codec.build("down").of_probabilities
     if (up or down) and not (adapter.of_probabilities and config.batch_norm.mode != "shared"):
         yield (
@@ -225,6 +225,12 @@ def _draws(config: "Config", adapter: "Adapter", strategy: "AnyStrategy") -> Ite
             "Down, bernoulli is for a mean of states, which is of probabilities too; got codec.down = "
             f"{toml(codec.down)} with strategy.name = {toml(config.strategy.name)}, whose updates are none. Use "
             "fedavg, or another codec.down."
+        )
+    elif down and (optimizer != "sgd" or config.strategy.settings("server_optimizer")["lr"] > 1):
+        yield (
+            "Down, bernoulli is for a mean of states, and a step that is longer is no change of a probability; got "
+            f"codec.down = {toml(codec.down)} with strategy.server_optimizer = {toml(optimizer)} and its settings. Use "
+            "sgd with lr = 1 at most, or another codec.down."
         )
     elif up and codec.error_feedback:
         yield (

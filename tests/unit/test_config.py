@@ -476,6 +476,8 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({**MASK, "batch_norm.mode": "shared"}, "statistics that stay"),
     ({**MASK, "strategy.name": "zeroth-order"}, "probabilities and nothing else"),
     ({**MASK, "strategy.name": "merged", "codec.down": "bernoulli"}, "whose updates are none"),
+    ({**MASK, "codec.down": "bernoulli", "strategy.server_optimizer": "momentum"}, "no change of a probability"),
+    ({**MASK, "codec.down": "bernoulli", "strategy.sgd.lr": 2.0}, "sgd with lr = 1 at most"),
     ({**MASK, "codec.error_feedback": True}, "a draw leaves out nothing in the mean"),
     ({"strategy.name": "rotating-basis", "strategy.server_optimizer": "momentum"}, "optimizer has no meaning under"),
     ({"strategy.name": "rotating-basis", "strategy.server_optimizer": "adam"}, "a strategy that takes one"),
