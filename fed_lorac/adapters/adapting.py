@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fed_lorac.adapters.branches import full_precision
 from fed_lorac.adapters.strided import strides_unfolded
+from fed_lorac.errors import FactorError
 from fed_lorac.seeds import torch_stream
 
 __all__ = ["RATES", "AdaptsToBatch", "give_rates", "rated"]
@@ -72,7 +73,8 @@ class AdaptsToBatch(nn.Module):
     online: bool
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
-        """Logits of the network, adapted to these very images."""
+        """Logits of the network, adapted to these very images. FactorError where rates are to be learned while a batch
+        norm is in training mode."""
         if isinstance(images, fx.Proxy):
             raise TypeError("it adapts to each batch")  # a trace would hold for rates of zero alone
         if self._is_plain():
@@ -86,7 +88,13 @@ class AdaptsToBatch(nn.Module):
 
     def _is_plain(self) -> bool:
         learns = torch.is_grad_enabled() and self.adaptation_rates.requires_grad
-        return any(norm.training for _, norm in _norms(self)) or not (learns or self.adaptation_rates.any())
+        in_training = next((name for name, norm in _norms(self) if norm.training), "")
+        if learns and in_training:
+            raise FactorError(
+                "Rates are learned from statistics that stay as they are, towards a batch's; batch norm "
+                f"{in_training!r} is in training mode. Call its eval() first."
+            )
+        return bool(in_training) or not (learns or self.adaptation_rates.any())
 
     def _in_turn(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
         mean: Pulls = {}

@@ -34,6 +34,8 @@ def adapted(method: str) -> nn.Module:
     model = network()
     adapter = named_adapter(method=method)
     adapter.prepare(model)
+    if adapter.adapts_to_batch:
+        model.eval()
     adapter.fit_to(model).attach(model, torch_stream(0, "adapter"))
     return model
 

@@ -199,6 +199,12 @@ def test_while_norms_learn_from_a_batch_it_is_the_plain_network() -> None:
         assert torch.equal(one.get_buffer("running_mean"), other.get_buffer("running_mean")), name
 
 
+def test_no_rate_is_learned_while_a_batch_norm_learns_from_the_batch() -> None:
+    model, (images, _) = adapting(), batch(20)
+    with pytest.raises(FactorError, match=r"'bn1' is in training mode\. Call its eval"):
+        model.train()(images)
+
+
 def test_accuracy_is_of_batches_of_its_own_size() -> None:
     """Not of those that others are scored in: a rest of a few images would have statistics of its own."""
     model = adapting(batch_images=20).float()
