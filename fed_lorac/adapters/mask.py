@@ -66,7 +66,7 @@ class Mask(ConvAdapter):
 
     formula = "Σ out in K² + ends"
     source = "FedPM, arXiv 2209.15517; of changes: DeltaMask, arXiv 2311.17299"
-    found_lr = 0.3
+    found_lr = 0.1
     layer = MaskedConv2d
     linear = True
     bounded = True
