@@ -106,11 +106,6 @@ class FrameStrategy(FleetStrategy):
         """
         if (why := strategy.refuses(adapter)) is not None:
             raise ConfigError(why)
-        if adapter.finds_bases:
-            raise ConfigError(
-                'Bases of gradients are found in a first round of a run (fed_lorac.run); got bases = "gradient" for a '
-                'strategy that is given its model. Set bases = "weight", or run a config.'
-            )
         spec = FrameSpec.for_model(model, adapter, seed=seed, rotates=strategy.rotates)
         rules = rules or FleetRules(quorum)
         return cls(strategy, spec, codec=codec, seed=seed, rules=rules, weather_of=weather_of)

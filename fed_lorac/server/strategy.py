@@ -88,7 +88,13 @@ class FrameSpec:
         """The agreement for a plain network, which is left as it is, and the way that cameras adapt it.
 
         Cameras attach the adapter by the stream (seed, "adapter", round) where the basis `rotates`, else of round 0.
+        ConfigError where it has bases that only a run finds.
         """
+        if adapter.finds_bases:
+            raise ConfigError(
+                'Bases of gradients are found in a first round of a run (fed_lorac.run); got bases = "gradient" for a '
+                'strategy that is given its model. Set bases = "weight", or run a config.'
+            )
         start, twin, adapter = copy.deepcopy(model), copy.deepcopy(model), adapter.fit_to(model)
         adapter.attach(twin, torch_stream(seed, "adapter", 0))
 

@@ -188,7 +188,7 @@ def full_message(
     Both ends know the network, so the frame names no tensors.
     """
     known = template_of({name: tensor.shape for name, tensor in model_state.items()})
-    zeros = {name: torch.zeros(tensor.shape) for name, tensor in model_state.items()}  # which every codec can carry
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in model_state.items()}  # which every codec can carry
     frame = encode(zeros, dtype=dtype, base="", rng=stream(0, "weighed"), topk_share=topk_share, templates=[known])
     return message_size(frame, payload_bytes(model_state, dtype, topk_share), records, reply=reply)
 
