@@ -62,7 +62,8 @@ def test_overhead_is_given_in_ms_a_camera() -> None:
 
 @pytest.mark.slow
 def test_workers_are_compared_with_one_alone_and_with_as_many_runs_at_once() -> None:
-    small = ["-c", "fleet.cameras=4", "-c", "fleet.per_round=4", "-c", "fleet.images=50", *TINY_CAMERAS]
+    few = ("fleet.cameras=4", "fleet.per_round=4", "fleet.images=50", "fleet.eval_images=40")
+    small = [*(word for one in few for word in ("-c", one)), *TINY_CAMERAS]
     found = ran("workers", "--digits", "--rounds", "4", "--repeats", "1", *small)
     for pool in ("threads", "ray"):
         assert positive(*(found[pool][key] for key in ("efficiency", "of_what_the_machine_allows", "memory_mib")))
