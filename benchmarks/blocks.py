@@ -19,6 +19,7 @@ import torch
 from common import alternating_s, arguments, deliver, header, median_ratio, require, say
 from torch import nn
 
+from fed_lorac.adapters.atp import Atp
 from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.models import build
 from fed_lorac.runtime.precision import Precision
@@ -33,14 +34,18 @@ NETWORKS = {
     "resnet20": ("resnet20", 0),
     "resnet18": ("resnet18", 0),
 }
-METHODS = ("lora-c r", "lora-c r*k", "full")
+METHODS = ("lora-c r", "lora-c r*k", "full", "atp")
 
 
 def network(name: str, method: str, device: str) -> nn.Module:
     model = build(NETWORKS[name][0], width=NETWORKS[name][1])
-    if method != "full":
+    if method.startswith("lora-c"):
         LoraC(rank_mode=method.split()[1]).attach(model, torch_stream(0, "lora_c"))
-    return model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
+    if method == "atp":
+        Atp().prepare(model)
+        Atp().attach(model, torch_stream(0, "atp"))
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.train(method != "atp")  # rates are learned under fixed statistics
 
 
 def tasks(count: int, batch: int, steps: int) -> list[Task]:
