@@ -165,8 +165,10 @@ class AdaptsToBatch(nn.Module):
 
 def _step(rho: Tensor, h: Tensor) -> Tensor:
     """alpha h of a tensor, where both may have the cameras' axis in front."""
-    alpha = rho * (h.numel() // rho.numel()) ** -0.25
-    return (alpha.view(-1, *[1] * (h.ndim - 1)) if alpha.ndim else alpha) * h
+    alpha: Tensor = rho * (h.numel() // rho.numel()) ** -0.25
+    if alpha.ndim:
+        alpha = alpha.view(-1, *[1] * (h.ndim - 1))
+    return alpha * h
 
 
 class _Plainly(nn.Module):

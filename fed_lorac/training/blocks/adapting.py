@@ -3,7 +3,6 @@ networks, their tensors and a cameras' axis; not steps or data."""
 
 from collections.abc import Sequence
 from functools import cache
-from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ class SideAdapting(Side, AdaptsToBatch):
     @property
     def one(self) -> nn.Module:
         """The first network."""
-        return cast(nn.Module, self.like[0])
+        return self.like[0]
 
     def towards(self, name: str, batch: Float[Tensor, " n*channels"]) -> Float[Tensor, "cameras channels"]:
         """h of every camera's running statistic: zero of those who take no part."""
@@ -39,7 +38,8 @@ class SideAdapting(Side, AdaptsToBatch):
 
 def side_by_side(network: AdaptsToBatch) -> type[SideAdapting]:
     """What puts networks like this one side by side."""
-    return _side_by_side(network.unadapted, tuple(name for name, _ in network.named_children()))
+    inner = tuple(name for name, _ in network.named_children())
+    return _side_by_side(network.unadapted, inner)  # type: ignore[arg-type]  # a class, which has a hash
 
 
 @cache
