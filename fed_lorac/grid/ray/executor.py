@@ -114,7 +114,7 @@ class RayExecutor:
         """Why a worker cannot take part; empty where it can."""
         if isinstance(found, Failure):
             if slot.doing is Doing.ARRIVING and found.kind == "late":
-                return f"it found no place within {slot.timeouts.arrive_s:g} s: {free_room()}"
+                return f"it found no place within {slot.limit_s:g} s: {free_room()}"
             return f"on {slot.node}, {found.reason}. {last_line(found.details)}".strip()
         if found.facts is not None and self._driver is not None:
             for remark in remarks(self._driver, found.facts):
