@@ -10,8 +10,9 @@ from flwr.common.constant import ErrorCode
 
 from fed_lorac.client.evaluate_base import evaluate_base
 from fed_lorac.client.local_update import LocalUpdate, Scores, evaluate, local_updates
+from fed_lorac.client.memory import PARTS_KEY, STATISTICS_KEY, ClientState
 from fed_lorac.client.request import ClientReply, ClientRequest
-from fed_lorac.client.state import STATISTICS_KEY, ClientState, GlobalModel, add_cluster_delta
+from fed_lorac.client.state import GlobalModel, add_cluster_delta
 from fed_lorac.client.survey import survey
 from fed_lorac.config import Config
 from fed_lorac.errors import FrameError, one_line
@@ -128,7 +129,7 @@ def _evaluate_one(experiment: Experiment, global_model: GlobalModel, request: Cl
         metrics.update(_accuracies("adapted", scores))
     message = _message(request, metrics)
     if config.get("statistics"):
-        sent = [STATISTICS_KEY] * asked + [PERSONAL_KEY]
+        sent = [STATISTICS_KEY] * asked + [PERSONAL_KEY, PARTS_KEY]
         for key in (key for key in sent if key in state.records):
             message.content[key] = state.records[key]
     return ClientReply(message, state.write())

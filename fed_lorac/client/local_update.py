@@ -16,14 +16,9 @@ from torch import Tensor, nn
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import apply_delta, initial_state
 from fed_lorac.client.agreement import frame_spec
+from fed_lorac.client.memory import ClientState
 from fed_lorac.client.observe import COLLAPSED, observe
-from fed_lorac.client.state import (
-    ClientState,
-    GlobalModel,
-    build_network,
-    personal_delta,
-    personal_parameters,
-)
+from fed_lorac.client.state import GlobalModel, build_network, personal_delta, personal_parameters
 from fed_lorac.experiment.experiment import Experiment, drawn_from
 from fed_lorac.fleet.camera_data import CameraData, in_stream_order
 from fed_lorac.fleet.fleet import CLEAR
@@ -104,7 +99,7 @@ def local_updates(
         trained = trained_state(experiment, experiment.adapters[place], model, was)
         if (adapter := experiment.adapters[place]).personal:
             own = {key: trained.pop(key) for key in list(trained) if adapter.is_personal(key)}
-            state = state.with_personal(_personal_frame(experiment, own))
+            state = state.with_parts(_personal_frame(experiment, own))
         frame, state = _encode(experiment, global_model, round, camera, state, trained)
         updates[camera] = LocalUpdate(frame, len(task.labels), outcome.mean_loss, state, observed)
     return updates
@@ -170,7 +165,7 @@ class _Bench:
             statistics = state.statistics
             for name, value in _moving(model):
                 value.copy_(statistics.get(name, self._fresh[name]))
-            if personal := personal_parameters(experiment, state.personal_frame):
+            if personal := personal_parameters(experiment, state):
                 self._adapter.load(model, initial_state(personal, self._adapter.read(model)))
         return models
 
@@ -234,7 +229,7 @@ def evaluate(
     Under local batch norm, its statistics are taken from that weather first; the state that is returned has them.
     """
     model, local = this_thread.measured(experiment, global_model), experiment.plan.batch_norm.local
-    if personal := personal_delta(experiment, personal_parameters(experiment, state.personal_frame)):
+    if personal := personal_delta(experiment, personal_parameters(experiment, state)):
         model = copy.deepcopy(model)
         apply_delta(named_tensors(model), personal, experiment.adapter.scale)
     clear = clear_images(experiment, camera, round)

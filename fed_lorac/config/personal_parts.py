@@ -20,7 +20,8 @@ def not_personal(config: "Config", strategy: "Traits") -> str:
         return (
             f"Personal parts stay with cameras that send the others to be averaged; {why}. Here adapter.method = "
             f"{toml(config.adapter.method)} with strategy.name = {toml(config.strategy.name)} and "
-            f"adapter.parts.personal = {toml(config.adapter.personal)}; strategy.name may be merged, fedavg or flora."
+            f"adapter.parts.personal = {toml(config.adapter.personal)}; strategy.name may be merged, fedavg, flora or "
+            "clustered."
         )
     if config.adapter.chooses:
         return (
@@ -34,8 +35,8 @@ def _keeps_no_parts(strategy: "Traits") -> str:
     """Why personal parts cannot be beside what this strategy does; empty: they can."""
     if not strategy.sends:
         return "under this strategy nothing is sent"
-    if strategy.personal_kind:
-        return "under this strategy the server sends each camera something of its own in their place"
+    if strategy.personal_kind == "adapter":
+        return "under this strategy the server sends each camera an adapter of its own in their place"
     if strategy.rotates or strategy.forward_only or strategy.update_kind == "factors":
         return "under this strategy every part begins a round anew, or goes on as what all share"
     return ""

@@ -9,9 +9,16 @@ import numpy as np
 from torch import Tensor
 
 from fed_lorac.adapters.deltas import apply_delta
-from fed_lorac.aggregation.delta_sum import DeltaSum, compressed, sum_states
+from fed_lorac.aggregation.delta_sum import DeltaSum, add_state, compressed, sum_states
+from fed_lorac.client.memory import ClientState
 from fed_lorac.client.shapes import block_size_of
-from fed_lorac.client.state import GlobalModel, cluster_delta, decode_personal, personal_delta, read_deltas
+from fed_lorac.client.state import (
+    GlobalModel,
+    cluster_delta,
+    personal_delta,
+    personal_parameters,
+    read_deltas,
+)
 from fed_lorac.config import Config, LimitedDevices
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.experiment.experiment import Experiment, sees_frost
@@ -67,13 +74,12 @@ def model_state(
     return tensors
 
 
-def own_state(experiment: Experiment, frame: bytes, not_in_updates: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
-    """What a camera's network has beside the merged model, as a delta of it, from the frame that it remembers."""
-    if experiment.plan.clustered:
-        delta, scale = cluster_delta(experiment, frame), 1.0
-    else:
-        delta, scale = personal_delta(experiment, decode_personal(experiment, frame)), experiment.adapter.scale
-    sums = sum_states([(delta, 1.0)], shapes_of(experiment.base.model), scale)
+def own_state(experiment: Experiment, state: ClientState, not_in_updates: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
+    """What a camera's network has beside the merged model, as a delta of it, from what it remembers."""
+    shapes, delta = shapes_of(experiment.base.model), personal_delta(experiment, personal_parameters(experiment, state))
+    sums = sum_states([(delta, 1.0)], shapes, experiment.adapter.scale)
+    if experiment.plan.clustered and state.personal_frame:
+        add_state(sums, cluster_delta(experiment, state.personal_frame), 1.0, shapes, 1.0)
     for name, total in not_in_updates.items():
         sums.setdefault(name, DeltaSum(total.shape)).add(total, -1.0)
     return _stacked(sums)

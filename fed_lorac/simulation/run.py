@@ -14,8 +14,9 @@ from torch import Tensor
 
 from fed_lorac.adapters.settled import NOTHING
 from fed_lorac.aggregation.delta_sum import Sums
+from fed_lorac.client.memory import ClientState
 from fed_lorac.client.shapes import one_after_another
-from fed_lorac.client.state import ClientState, GlobalModel, fold_updates
+from fed_lorac.client.state import GlobalModel, fold_updates
 from fed_lorac.config import Config, FleetEngine, LimitedDevices, check_unchanged
 from fed_lorac.data.progress import at
 from fed_lorac.experiment.adapters import settled_on
@@ -234,14 +235,16 @@ class _Run:
             for camera, state in cameras.items()
             for name, value in state.statistics.items()
         }
-        return found | self._own_parts({camera: state.personal_frame for camera, state in sorted(cameras.items())})
+        return found | self._own_parts(dict(sorted(cameras.items())))
 
-    def _own_parts(self, frames: Mapping[int, bytes]) -> dict[str, Tensor]:
-        """The delta of each camera's own, kept once for cameras that were sent the same frame."""
-        places = {frame: place for place, frame in enumerate(dict.fromkeys(filter(None, frames.values())))}
-        found = {f"own.camera-{k}": torch.tensor(places[frame]) for k, frame in frames.items() if frame}
-        for frame, place in places.items():
-            delta = own_state(self._settled, frame, self.progress.not_in_updates)
+    def _own_parts(self, cameras: Mapping[int, ClientState]) -> dict[str, Tensor]:
+        """The delta of each camera's own, kept once for cameras that have the same frames."""
+        frames = {k: (state.personal_frame, state.parts_frame) for k, state in cameras.items()}
+        places = {its: place for place, its in enumerate(dict.fromkeys(filter(any, frames.values())))}
+        found = {f"own.camera-{k}": torch.tensor(places[its]) for k, its in frames.items() if any(its)}
+        whose = {its: k for k, its in frames.items()}
+        for its, place in places.items():
+            delta = own_state(self._settled, cameras[whose[its]], self.progress.not_in_updates)
             found |= {f"own-{place}.{name}": tensor for name, tensor in delta.items()}
         return found
 

@@ -20,7 +20,8 @@ from fed_lorac.adapters.deltas import dense_delta, join_deltas
 from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.app import make_client_app
 from fed_lorac.client.handlers import FleetApp
-from fed_lorac.client.state import ClientState, GlobalModels
+from fed_lorac.client.memory import ClientState
+from fed_lorac.client.state import GlobalModels
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.base_model import fresh_model
@@ -46,7 +47,8 @@ WAYS: dict[str, dict[str, object]] = {
     "local-only": {"strategy__name": "local-only"},
     "merged": {"adapter__method": "norm-affine + lora-c", "adapter__parts__personal": "lora-c"},
 }
-OWN_PARTS = {"clustered": 2, "flexlora": 2, "local-only": 4, "merged": 4}  # of four cameras
+WAYS["clustered parts"] = {**WAYS["clustered"], **WAYS["merged"], "strategy__clustered__shared": False}
+OWN_PARTS = {"clustered": 2, "flexlora": 2, "local-only": 4, "merged": 4, "clustered parts": 4}  # of four cameras
 COMMON = {"block_size": 1, "checkpoint_every": 2, "fleet__per_round": 4, "local__schedule": "constant"}
 FILES = ("adapter.safetensors", "model.safetensors", "cameras.safetensors", "cameras.jsonl")
 
@@ -120,11 +122,11 @@ def test_one_delta_is_saved_for_all_cameras_that_share_it(run_of: Any, way: str)
     assert {k.partition(".")[0] for k in found if k.startswith("own-")} == {f"own-{place}" for place in places}
 
 
-def by_hand(folder: Path, camera: int) -> dict[str, Tensor]:
+def by_hand(folder: Path, camera: int, way: str) -> dict[str, Tensor]:
     """A camera's network in float64 NumPy, of the frames alone: the starting base, every update, its own part."""
     kept = Checkpoints(folder).newest()
     summary = json.loads((folder / "summary.json").read_text())
-    config = config_of(summary["strategy"])
+    config = config_of(way)
     experiment, base = build_experiment(config), summary["base"]["fingerprint"]
     assert kept is not None and experiment.base.fingerprint == base
     weights = {n: t.numpy().astype(np.float64) for n, t in experiment.base.model.state_dict().items()}
@@ -132,13 +134,13 @@ def by_hand(folder: Path, camera: int) -> dict[str, Tensor]:
     for number, frame in sorted(kept.updates.items()):
         _add(weights, decode(frame, base=global_fingerprint(base, folded), templates=known), 1.0)
         folded = number
-    own = ClientState.read(record_of(kept.tensors[f"node {1000 + camera}"].numpy().tobytes())).personal_frame
-    a = config.adapter
-    _add(
-        weights,
-        decode(own, base=personal_fingerprint(base), templates=known),
-        1.0 if summary["strategy"] == "clustered" else a.alpha / max(a.ranks),
-    )
+    state = ClientState.read(record_of(kept.tensors[f"node {1000 + camera}"].numpy().tobytes()))
+    scale = config.adapter.alpha / max(config.adapter.ranks)
+    of_cluster = summary["strategy"] == "clustered"
+    assert state.personal_frame or state.parts_frame
+    for frame, by in ((state.personal_frame, 1.0 if of_cluster else scale), (state.parts_frame, scale)):
+        if frame:
+            _add(weights, decode(frame, base=personal_fingerprint(base), templates=known), by)
     return {name: torch.from_numpy(value) for name, value in weights.items()}
 
 
@@ -156,7 +158,7 @@ def network_by_hand(folder: Path, camera: int, way: str) -> nn.Module:
     own = load_file(folder / "cameras.safetensors")
     statistics = {k.partition(".")[2]: v for k, v in own.items() if k.startswith(f"camera-{camera}.")}
     model = fresh_model(config_of(way), 10)
-    model.load_state_dict({**by_hand(folder, camera), **statistics})
+    model.load_state_dict({**by_hand(folder, camera, way), **statistics})
     assert statistics
     return model.eval()
 
@@ -247,7 +249,6 @@ def test_a_personal_part_beside_one_that_stands_still_is_trained_as_each_camera_
         ({"adapter__parts__personal": "lora-xs"}, "Personal parts are some of the method's.* Take lora-xs away"),
         ({"adapter__parts__personal": "lora-c, norm-affine"}, "at least one is sent"),
         ({"strategy__name": "local-only"}, "under this strategy nothing is sent"),
-        ({"strategy__name": "clustered"}, "the server sends each camera something of its own"),
         ({"strategy__name": "zeroth-order"}, "every part begins a round anew"),
         ({"adapter__layers": "auto"}, "Layers are chosen by what all send"),
     ],
