@@ -1,10 +1,11 @@
 """FleetGrid against Flower, BlazeFL and pfl-research, the same scenario, end to end and steady.
 
 Twelve cameras of 500 images, ResNet-20 with the shipped weights, LoRA-C r = 2 (R = r), batch 50, one epoch a round, two
-workers of one thread; the peers with loralib's ConvLoRA. The base is measured before the first round and the model
-after the last, on the same images, by the same passes. Every arm may use the same precision. The weather is made before
-any arm starts, and FleetGrid keeps no scores of the base from run to run. What each arm is: `benchmarks/peers`. Each is
-a process of its own; they take turns.
+workers of one thread (FleetGrid's are threads of its process; `-c run.pool=ray` has Ray's processes instead); the
+peers with loralib's ConvLoRA. The base is measured before the first round and the model after the last, on the same
+images, by the same passes. Every arm may use the same precision. The weather is made before any arm starts, and
+FleetGrid keeps no scores of the base from run to run. What each arm is: `benchmarks/peers`. Each is a process of its
+own; they take turns.
 
 Each peer's ratios are medians over the repeats, above 1 where FleetGrid is better:
 
@@ -122,6 +123,7 @@ def settings_of(args: argparse.Namespace) -> list[str]:
         "run.rounds": args.rounds,
         "run.evaluate_every": args.rounds,
         "run.workers": args.workers,
+        "run.pool": "threads",
         "run.threads": 1,
         "run.device": args.device,
         "run.precision": args.precision,
@@ -244,6 +246,7 @@ def scenario(experiment: Experiment, peers: Settings, args: argparse.Namespace) 
         "model": experiment.config.model.name,
         **{name: getattr(args, name) for name in names},
         "fleetgrid_statistics": args.statistics,
+        "fleetgrid_pool": str(experiment.config.run.pool),
         "fleetgrid_settings": args.overrides,
         "peers_precision": peers.precision,
         "peers_channels_last": peers.channels_last,

@@ -1,5 +1,5 @@
-"""A network that adapts to each batch that it is given, without labels, by one rate a tensor. Knows networks and
-batches; not who learns the rates, or how.
+"""A network that adapts to each batch that it is given, without labels, by one rate a tensor. Knows networks, batches
+and a cameras' axis, where several networks are one; not who learns the rates, or how.
 
 Each parameter tensor w, and each running mean and variance of a batch norm, has a pull h on a batch x:
 
@@ -9,12 +9,15 @@ and goes alpha h before x is classified (Bao et al. 2023, arXiv 2310.18816, algo
 tensors stay. Gradients go to the rates through the classification, with h held fixed. A rate is kept as rho, alpha =
 rho n^(-1/4) for a tensor of n numbers, so that a step of SGD moves alpha by its gradient over sqrt(n), as the authors'
 release does. Where all rates are zero it is the plain network.
+
+N networks side by side (`training.blocks`) are one whose tensors and rates have the cameras' axis in front. Entropies
+are then summed over cameras, so that one backward pass gives every camera's own pulls.
 """
 
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cache, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -69,17 +72,33 @@ class AdaptsToBatch(nn.Module):
     far. While a batch norm learns from its input it is the plain network.
     """
 
+    unadapted: ClassVar[type[nn.Module]]
+    """The class that the network was of."""
     adaptation_rates: Tensor
     batch_images: int
     online: bool
 
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
+    @property
+    def count(self) -> int:
+        """Networks side by side in the next forward, n."""
+        return 1
+
+    @property
+    def one(self) -> nn.Module:
+        """A network that has this one's layers by their names: itself, or the first of those side by side."""
+        return self
+
+    def extra_repr(self) -> str:
+        """How it adapts: equals are known by it."""
+        return f"batch_images={self.batch_images}, online={self.online}"
+
+    def forward(self, images: Float[Tensor, "b n*3 h w"]) -> Float[Tensor, "b n*classes"]:
         """Logits of the network, adapted to these very images. FactorError where rates are to be learned while a batch
         norm is in training mode."""
         if isinstance(images, fx.Proxy):
             raise TypeError("it adapts to each batch")  # a trace would hold for rates of zero alone
         learns = torch.is_grad_enabled() and self.adaptation_rates.requires_grad
-        if in_training := next((name for name, norm in _norms(self) if norm.training), ""):
+        if in_training := next((name for name, norm in _norms(self.one) if norm.training), ""):
             if not learns:
                 return self.called({}, images)  # statistics of all of them
             raise FactorError(
@@ -104,7 +123,7 @@ class AdaptsToBatch(nn.Module):
                 found = mean
             yield self._adapted_to(images, found)
 
-    def pulls(self, images: Float[Tensor, "n 3 h w"]) -> Pulls:
+    def pulls(self, images: Float[Tensor, "b n*3 h w"]) -> Pulls:
         """h of each tensor that these images have one for, in the precision that it is kept in."""
         with ExitStack() as stack:
             for one in (torch.inference_mode(False), torch.enable_grad(), full_precision(images.device.type)):
@@ -113,18 +132,23 @@ class AdaptsToBatch(nn.Module):
             tensors = {n: p.detach().requires_grad_() for n, p in self.named_parameters() if n != RATES}
             seen = stack.enter_context(_Statistics(self))
             logits = self.called(tensors, images.clone() if images.is_inference() else images)
-            entropy = -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
-            slopes = torch.autograd.grad(entropy, list(tensors.values()), allow_unused=True)
+            each = logits.unflatten(1, (self.count, -1))
+            entropies = -(each.softmax(2) * each.log_softmax(2)).sum(2).mean(0)
+            slopes = torch.autograd.grad(entropies.sum(), list(tensors.values()), allow_unused=True)
         found = {name: -slope for name, slope in zip(tensors, slopes, strict=True) if slope is not None}
-        return found | {name: batch - self.get_buffer(name) for name, batch in seen.found.items()}
+        return found | {name: self.towards(name, batch) for name, batch in seen.found.items()}
+
+    def towards(self, name: str, batch: Float[Tensor, " n*channels"]) -> Tensor:
+        """h of a running statistic, from the batch's."""
+        return batch - self.get_buffer(name)
 
     def _adapted_to(self, images: Tensor, pulls: Pulls) -> Tensor:
         own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        moved = {name: own[name] for name in rated(self)}
-        for (name, before), rho in zip(list(moved.items()), self.adaptation_rates.unbind(), strict=True):
+        moved = {name: own[name] for name in rated(self.one)}
+        for (name, before), rho in zip(list(moved.items()), self.adaptation_rates.unbind(-1), strict=True):
             if (h := pulls.get(name)) is not None:
-                moved[name] = before + rho * h.numel() ** -0.25 * h
-        for name, norm in _norms(self):
+                moved[name] = before + _step(rho, h)
+        for name, norm in _norms(self.one):
             weight, bias, mean, variance = (f"{name}.{one}" for one in ("weight", "bias", *_STATISTICS))
             gain = moved[weight] * torch.rsqrt(moved.pop(variance).clamp(min=0) + norm.eps)
             # No gradient goes through a norm's own statistics: they stay, and its weight and bias make up for it.
@@ -137,6 +161,14 @@ class AdaptsToBatch(nn.Module):
         named = {f"network.{name}": tensor for name, tensor in tensors.items()}
         found: Tensor = functional_call(_Plainly(self), named, (images,))
         return found
+
+
+def _step(rho: Tensor, h: Tensor) -> Tensor:
+    """alpha h of a tensor, where both may have the cameras' axis in front."""
+    alpha: Tensor = rho * (h.numel() // rho.numel()) ** -0.25
+    if alpha.ndim:
+        alpha = alpha.view(-1, *[1] * (h.ndim - 1))
+    return alpha * h
 
 
 class _Plainly(nn.Module):
@@ -155,11 +187,13 @@ class _Statistics:
     """While open, the mean and variance (unbiased) of what each batch norm is called with, by the name of its own;
     none of a single value a channel, which has no variance."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: AdaptsToBatch) -> None:
         self.found, self._network, self._hooks = Pulls(), network, list[Any]()
 
     def __enter__(self) -> "_Statistics":
-        self._hooks = [norm.register_forward_pre_hook(partial(self._see, name)) for name, norm in _norms(self._network)]
+        names = [name for name, _ in _norms(self._network.one)]
+        own = self._network.get_submodule
+        self._hooks = [own(name).register_forward_pre_hook(partial(self._see, name)) for name in names]
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -177,4 +211,4 @@ class _Statistics:
 @cache
 def _adapting(kind: type[nn.Module]) -> type[nn.Module]:
     """The class of a network of class `kind` that adapts."""
-    return type(f"Adapting{kind.__name__}", (AdaptsToBatch, kind), {})
+    return type(f"Adapting{kind.__name__}", (AdaptsToBatch, kind), {"unadapted": kind})

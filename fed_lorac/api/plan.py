@@ -69,6 +69,8 @@ def plan(
     )
     rows = planned([one for one in sizes if isinstance(one, MethodSizes)], list(asked.links().values()), terms)
     codecs = f"{config.codec.up} up, {config.codec.down} down"
+    if config.codec.entropy_coding:
+        codecs += ", sizes before entropy coding, which depends on values: a run measures what it saves"
     return Plan(
         terms, f"{label(config)}, {codecs}", tuple(rows), (*left_out, *(one for one in sizes if isinstance(one, str)))
     )

@@ -19,6 +19,7 @@ from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.errors import FedLoracError, kind_of, one_line
 
 __all__ = [
+    "AHEAD",
     "Attempt",
     "Block",
     "BlockApp",
@@ -32,6 +33,9 @@ __all__ = [
     "next_attempts",
     "raised",
 ]
+
+AHEAD = 2
+"""Open blocks a worker: one in hand, and one that waits for its turn to be given back."""
 
 
 @dataclass(frozen=True)

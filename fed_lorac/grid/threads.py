@@ -13,11 +13,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 import torch
 
 from fed_lorac.client.request import ClientReply
-from fed_lorac.grid.executor import Attempt, Block, BlockApp, FailureLog, RetryQueue, checked, raised
+from fed_lorac.grid.executor import AHEAD, Attempt, Block, BlockApp, FailureLog, RetryQueue, checked, raised
 
 __all__ = ["ThreadExecutor"]
 
-_AHEAD = 2  # open blocks a worker: one in hand, and one that waits for its turn to be given back
 _AGAIN_S = 0.5  # seconds between looks at who has left the app, or has only now come into it
 
 
@@ -44,7 +43,7 @@ class ThreadExecutor:
 
     def run(self, blocks: Iterable[Block]) -> Generator[list[ClientReply], None, None]:
         """Each block's replies, in the order of the blocks. What is in hand when it is left early is abandoned."""
-        queue, doing = RetryQueue(blocks, _AHEAD * self._workers), dict[Future[list[ClientReply]], Attempt]()
+        queue, doing = RetryQueue(blocks, AHEAD * self._workers), dict[Future[list[ClientReply]], Attempt]()
         try:
             while not queue.finished:
                 self._hand_out(queue, doing)

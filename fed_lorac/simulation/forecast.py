@@ -9,12 +9,11 @@ from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet.fleet import Fleet
 from fed_lorac.registry import STRATEGIES
 from fed_lorac.reporting.to_come import BytesToCome
-from fed_lorac.seeds import stream
 from fed_lorac.simulation.build_strategy import reference_of
 from fed_lorac.simulation.waste import first_update
-from fed_lorac.wire.frame import encode
+from fed_lorac.wire.billing import weighed_frame
 
-__all__ = ["bytes_to_come"]
+__all__ = ["bytes_to_come", "reply_bytes"]
 
 
 def bytes_to_come(experiment: Experiment) -> BytesToCome | None:
@@ -30,7 +29,7 @@ def bytes_to_come(experiment: Experiment) -> BytesToCome | None:
     fleet, rounds, reference = experiment.fleet, experiment.plan.rounds, reference_of(experiment)
     cameras, asked = len(fleet.cameras), fleet.per_round
     strategy, sends = STRATEGIES.load(experiment.config.strategy.name), experiment.plan.sends
-    of_places = [_reply(experiment, place) for place in range(len(experiment.adapters))] if sends else []
+    of_places = [reply_bytes(experiment, place) for place in range(len(experiment.adapters))] if sends else []
     replies = tuple(of_places[experiment.place(camera)] if sends else 0 for camera in range(cameras))
     update = len(first_update(experiment, fleet.drawn(1)).frame) if sends else 0
     full, full_fp32 = (
@@ -63,10 +62,9 @@ def _to_whom(downlink: str) -> str:
     return "to every camera" if downlink == "unicast" else f"to all cameras ({downlink})"
 
 
-def _reply(experiment: Experiment, place: int) -> int:
-    """A reply of a camera whose adapter has this place."""
+def reply_bytes(experiment: Experiment, place: int) -> int:
+    """The frame of a reply of a camera whose adapter has this place, were it not entropy-coded."""
     uplink = experiment.plan.uplink
-    state = {name: torch.zeros(shape) for name, shape in uplink_template(experiment, place).items()}
-    rng, known = stream(0, "weighed"), frame_spec(experiment).templates
-    frame = encode(state, dtype=uplink.codec, base="", rng=rng, topk_share=uplink.topk_share, templates=known)
-    return len(frame)
+    like = {name: torch.empty(shape, device="meta") for name, shape in uplink_template(experiment, place).items()}
+    known = frame_spec(experiment).templates
+    return len(weighed_frame(like, uplink.codec, topk_share=uplink.topk_share, templates=known))

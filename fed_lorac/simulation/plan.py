@@ -4,19 +4,15 @@ and weighed without training. Knows experiments and strategies; not links."""
 from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
-
 from fed_lorac.adapters.targets import ALL_LAYERS
-from fed_lorac.client.agreement import frame_spec, uplink_template
-from fed_lorac.config import AdapterConfig, CodecConfig, Config, Topk
+from fed_lorac.config import AdapterConfig, CodecConfig, Config
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import with_config
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.registry import ADAPTERS, STRATEGIES
 from fed_lorac.reporting.plan import MethodSizes
-from fed_lorac.seeds import stream
+from fed_lorac.simulation.forecast import reply_bytes
 from fed_lorac.simulation.waste import first_update
-from fed_lorac.wire.frame import encode
 
 __all__ = ["OWN", "configs_of", "sizes_of"]
 
@@ -83,10 +79,5 @@ def _frame_bytes(experiment: Experiment) -> tuple[int, int]:
     config = experiment.config
     if not STRATEGIES.load(config.strategy.name).sends:
         return 0, 0
-    codec = config.codec
-    state = {name: torch.zeros(shape) for name, shape in uplink_template(experiment).items()}
-    share = codec.table(Topk).share
-    rng, known = stream(0, "weighed"), frame_spec(experiment).templates
-    up = encode(state, dtype=codec.build("up"), base="", rng=rng, topk_share=share, templates=known)
     highest = [experiment.adapters.index(experiment.adapter)]
-    return len(up), len(first_update(experiment, highest).frame)
+    return reply_bytes(experiment, highest[0]), len(first_update(experiment, highest).frame)

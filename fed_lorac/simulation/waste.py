@@ -17,11 +17,12 @@ from fed_lorac.experiment.build import local_plan
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.registry import STRATEGIES
 from fed_lorac.runtime.settings import Scalar
-from fed_lorac.seeds import stream, torch_stream
+from fed_lorac.seeds import torch_stream
 from fed_lorac.server.fleet_strategy import Update
 from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.simulation.build_strategy import full_messages, strategy_of
-from fed_lorac.wire.frame import encode, inspect, payload_bytes
+from fed_lorac.wire.billing import weighed_frame
+from fed_lorac.wire.frame import inspect, payload_bytes
 
 __all__ = ["first_update", "wasteful"]
 
@@ -98,7 +99,5 @@ def first_update(experiment: Experiment, cameras: Sequence[int]) -> Update:
         for camera, its in shapes.items()
     )
     update = strategy.strategy.propose(server, deltas).update
-    zeros = {name: torch.zeros(tensor.shape) for name, tensor in update.items()}  # which every codec can carry
     dtype, share = config.codec.build("down"), config.codec.table(Topk).share
-    rng, known = stream(0, "weighed"), strategy.spec.templates
-    return Update(1, encode(zeros, dtype=dtype, base="", rng=rng, topk_share=share, templates=known))
+    return Update(1, weighed_frame(update, dtype, topk_share=share, templates=strategy.spec.templates))

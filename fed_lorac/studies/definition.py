@@ -11,6 +11,7 @@ from pathlib import Path
 from fed_lorac.config import Config, load_config
 from fed_lorac.config.resumed import WITHOUT_EFFECT
 from fed_lorac.errors import ConfigError
+from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.studies.search import Tuning, Values, points
 
 __all__ = ["Arm", "Best", "Study", "Trial", "run_digest"]
@@ -109,11 +110,29 @@ class Study:
             raise ConfigError(
                 f"A grid names settings with their section, as in adapter.rank; {self.name} has {short[0]!r}."
             )
+        if self.tuning:
+            self._check_own(self.tuning)
         for key in itertools.chain(self.settings, *grids, *(arm.settings for arm in self.arms)):
             if key in _NOT_IN_A_STUDY:
                 raise ConfigError(
                     f"A study gives each of its runs {key} itself; {self.name} sets it. Use {_NOT_IN_A_STUDY[key]}."
                 )
+
+    def _check_own(self, tuning: Tuning) -> None:
+        """An arm's own values are of a setting that every arm tries values of, and as many: budgets are equal."""
+        names = {arm.name for arm in self.arms}
+        for name, its in tuning.arms.items():
+            if name not in names:
+                raise ConfigError(
+                    f"tune.arms names arms of the study; {self.name} has {name!r} there.{did_you_mean(name, names)}"
+                )
+            for key, values in its.items():
+                if len(values) != len(tuning.grid.get(key, ())) or tuning.search != "grid":
+                    raise ConfigError(
+                        f"Every arm tries as many values of the settings in tune.grid; {self.name} has tune.arms."
+                        f"{name!r} with {len(values)} of {key}, where tune.grid has {len(tuning.grid.get(key, ()))}. "
+                        "Give it as many, of a setting that is there, and no tune.search."
+                    )
 
     def tuning_trials(self) -> list[Trial]:
         """The runs that choose, for each arm and point of the grid, among the values of `tuning`; none without it."""
@@ -123,7 +142,7 @@ class Study:
         return [
             trial
             for arm in self.arms
-            for tuned in self.tuning.points()
+            for tuned in self.tuning.points(arm.name)
             for trial in self._of_arm(common, arm, self.tuning.seed, lambda place, tuned=tuned: tuned)  # type: ignore[misc]
         ]
 

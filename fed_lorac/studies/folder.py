@@ -131,6 +131,9 @@ class StudyFolder:
             "search": tuning.search,
             "tried": {key: list(map(str, its)) for key, its in tuning.grid.items()}
             | {key: its.words for key, its in tuning.ranges.items()},
+            "tried_by_arm": {
+                arm: {key: list(map(str, its)) for key, its in own.items()} for arm, own in tuning.arms.items()
+            },
             "values": len(trials) // len({trial.place for trial in trials}),
             "rounds": sorted({config["run.rounds"] for config in configs}),
             "validation_share": sorted({config["fleet.validation_share"] for config in configs}),

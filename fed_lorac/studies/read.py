@@ -20,6 +20,7 @@ grid.adapter.rank = [1, 2, 4]  # of this arm alone
 [tune]                         # first, with one seed: every arm with each of these; its best goes into its runs
 grid.local.lr = [0.01, 0.03, 0.1]
 settings.fleet.validation_share = 0.25
+arms.full.local.lr = [0.1, 0.3, 1.0] # as many, for an arm whose values lie elsewhere
 
 # or: search = "random" (or "successive-halving"), budget = 9, ranges.local.lr = {low = 0.01, high = 1.0, log = true}
 """
@@ -40,7 +41,7 @@ from fed_lorac.studies.search import SEARCHES, Range, Tuning, Values
 __all__ = ["load_definition", "parse_study", "shipped_studies"]
 
 _KEYS = ("title", "config", "seeds", "settings", "grid", "arms", "tune")
-_TUNE_KEYS = ("seed", "settings", "grid", "search", "budget", "ranges")
+_TUNE_KEYS = ("seed", "settings", "grid", "search", "budget", "ranges", "arms")
 _SAID: Mapping[type, str] = {list: "list", dict: "table", str: "text"}
 
 
@@ -97,10 +98,15 @@ def _config_of(said: str, folder: Path) -> str | Path:
 
 
 def _arm(study: str, name: str, content: object) -> Arm:
+    table = _table(study, f"arms.{name}", content)
+    settings = {key: value for key, value in table.items() if key != "grid"}
+    return Arm(name, flatten(settings), _grid(table.get("grid", {}), f"{study}: arms.{name}.grid"))
+
+
+def _table(study: str, key: str, content: object) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
-        raise ConfigError(f"An arm is a table of settings; {study} has arms.{name} = {content!r}.")
-    settings = {key: value for key, value in content.items() if key != "grid"}
-    return Arm(name, flatten(settings), _grid(content.get("grid", {}), f"{study}: arms.{name}.grid"))
+        raise ConfigError(f"An arm is a table of settings; {study} has {key} = {content!r}.")
+    return content
 
 
 def _tuning(study: str, content: Mapping[str, Any], seeds: Sequence[int]) -> Tuning | None:
@@ -117,7 +123,11 @@ def _tuning(study: str, content: Mapping[str, Any], seeds: Sequence[int]) -> Tun
     if not grid and not ranges:
         raise ConfigError(f"Tuning chooses among values; {study} has [tune] and no tune.grid. Give it settings to try.")
     settings = flatten(_typed(content, study, "settings", dict, {}))
-    return Tuning(grid, settings, seed, *_search(study, content, drawn=bool(ranges)), ranges)
+    own = {
+        arm: _grid(_table(study, f"tune.arms.{arm}", its), f"{study}: tune.arms.{arm}")
+        for arm, its in _typed(content, study, "arms", dict, {}).items()
+    }
+    return Tuning(grid, settings, seed, *_search(study, content, drawn=bool(ranges)), ranges, own)
 
 
 def _search(study: str, content: Mapping[str, Any], *, drawn: bool) -> tuple[str, int]:

@@ -39,7 +39,8 @@ class Range:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is chosen for each arm and point of the grid before its runs: every arm has the same values to try.
+    """What is chosen for each arm and point of the grid before its runs: every arm has as many values to try, and the
+    same ones, but where `arms` names others for it.
 
     The tuning runs have one seed, and `settings` on top: fewer rounds, say, and images that no table uses. `search`:
     every point of `grid`; or `budget` points, drawn from `grid` (which are choices then) and `ranges`, of which
@@ -52,14 +53,15 @@ class Tuning:
     search: str = "grid"
     budget: int = 0
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    arms: Mapping[str, Values] = field(default_factory=dict)
 
-    def points(self) -> list[dict[str, object]]:
-        """The values to try, the same for each arm.
+    def points(self, arm: str = "") -> list[dict[str, object]]:
+        """The values to try in an arm; of none, those of arms that have none of their own.
 
         Raises:
             ConfigError: they are drawn, and Optuna is not installed.
         """
-        return list(points(self.grid)) if self.search == "grid" else self._drawn()
+        return list(points({**self.grid, **self.arms.get(arm, {})})) if self.search == "grid" else self._drawn()
 
     def stages(self, rounds: int) -> tuple[int, ...]:
         """For runs of so many rounds, the rounds after which they are compared: the last is their end.

@@ -1,7 +1,7 @@
 """A study's table for people: an arm a row, mean and interval over its seeds. Knows a study's rows; not what a run
 computes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +116,8 @@ def _tuned(study: StudyResult) -> Iterator[str]:
     """What was tuned, with what budget, and on which images."""
     if (said := study.tuned) is None:
         return
-    tried = ", ".join(
-        f"{key} ({its if isinstance(its, str) else ', '.join(its)})" for key, its in said["tried"].items()
+    tried = "; ".join(
+        [_values(said["tried"]), *(f"{arm}: {_values(its)}" for arm, its in said.get("tried_by_arm", {}).items())]
     )
     rounds, shares = (" or ".join(f"{value:g}" for value in said[key]) for key in ("rounds", "validation_share"))
     images = (
@@ -130,6 +130,10 @@ def _tuned(study: StudyResult) -> Iterator[str]:
         f"Tuned for each arm and point of the grid: {tried}; {said['values']} values, "
         f"{how.get(said['search'], 'drawn')}, in runs of {rounds} rounds with seed {said['seed']}. Chosen on {images}."
     )
+
+
+def _values(tried: Mapping[str, str | list[str]]) -> str:
+    return ", ".join(f"{key} ({its if isinstance(its, str) else ', '.join(its)})" for key, its in tried.items())
 
 
 def _edges(study: StudyResult) -> Iterator[str]:

@@ -19,7 +19,7 @@ The law, for every method and for full fine-tuning alike:
   under the run's own codec, and once in fp32, which every share is of.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -34,7 +34,7 @@ from fed_lorac.seeds import stream
 from fed_lorac.wire.codecs.codecs import Codec
 from fed_lorac.wire.frame import TOPK_SHARE, encode, payload_bytes
 from fed_lorac.wire.refusals import RefusedFrameError
-from fed_lorac.wire.template import template_of
+from fed_lorac.wire.template import Template, template_of
 
 __all__ = [
     "FRAME_KEY",
@@ -53,6 +53,7 @@ __all__ = [
     "read_observed",
     "reply_records",
     "round_columns",
+    "weighed_frame",
     "without_observed",
 ]
 
@@ -172,6 +173,20 @@ def reply_records(num_examples: int = 1000) -> dict[str, Record]:
     return {"metrics": MetricRecord({"num-examples": num_examples, "train-loss": 1.0})}
 
 
+def weighed_frame(
+    like: Mapping[str, Tensor],
+    dtype: str | Codec,
+    *,
+    topk_share: float = TOPK_SHARE,
+    templates: Sequence[Template] = (),
+) -> bytes:
+    """A frame for its size alone, which follows from shapes, types and settings: of zeros, which every codec can carry,
+    for tensors like these; no fingerprint, no entropy coding."""
+    zeros = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in like.items()}
+    rng = stream(0, "weighed")
+    return encode(zeros, dtype=dtype, base="", rng=rng, topk_share=topk_share, templates=templates)
+
+
 def full_message(
     model_state: Mapping[str, Tensor],
     dtype: str | Codec,
@@ -184,12 +199,10 @@ def full_message(
 
     The same codec with the same settings on both sides: a method under int4 is held against full fine-tuning under
     int4. `model_state` holds every parameter of the model, and its running statistics only where those are sent.
-    Neither its values nor the fingerprint of the base matter here: a frame's size follows from shapes and settings.
     Both ends know the network, so the frame names no tensors.
     """
     known = template_of({name: tensor.shape for name, tensor in model_state.items()})
-    zeros = {name: torch.zeros_like(tensor) for name, tensor in model_state.items()}  # which every codec can carry
-    frame = encode(zeros, dtype=dtype, base="", rng=stream(0, "weighed"), topk_share=topk_share, templates=[known])
+    frame = weighed_frame(model_state, dtype, topk_share=topk_share, templates=[known])
     return message_size(frame, payload_bytes(model_state, dtype, topk_share), records, reply=reply)
 
 

@@ -209,5 +209,5 @@ def test_an_app_that_cannot_be_built_is_a_run_error_that_names_the_node(a_ray: N
 
 def test_workers_that_never_come_up_are_given_up(a_ray: None, caplog: pytest.LogCaptureFixture):
     impatient = Timeouts(arrive_s=0.01, starts=2)
-    with pytest.raises(RunError, match=r"none is left.*found no place within 0.01 s: .* of its 4 CPUs are free"):
+    with pytest.raises(RunError, match=r"none is left.*found no place within 0.02 s: .* of its 4 CPUs are free"):
         RayExecutor(tiny(run__workers=1), Threads, examined=False, timeouts=impatient)

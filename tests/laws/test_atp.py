@@ -14,11 +14,12 @@ from fed_lorac.adapters.atp import Atp
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.adapters.norm_affine import NormAffine
 from fed_lorac.adapters.parts import Parts
-from fed_lorac.errors import ConfigError, FactorError
+from fed_lorac.errors import ConfigError, FactorError, RunError
 from fed_lorac.models import build
 from fed_lorac.seeds import torch_stream
 from fed_lorac.testing.adapters import check_adapter
 from fed_lorac.training.accuracy import accuracy, batch_norms, reestimate_statistics
+from fed_lorac.training.blocks import Stack, check_equal, why_apart
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -235,6 +236,42 @@ def test_rates_are_given_first_once_and_under_a_name_that_is_free() -> None:
     taken.register_buffer(RATES, torch.zeros(1))
     with pytest.raises(FactorError, match="Rename it"):
         Atp().prepare(taken)
+
+
+def test_networks_that_adapt_in_one_way_stand_side_by_side_and_no_others() -> None:
+    assert why_apart(adapting()) == why_apart(adapting("group")) == ""
+    with pytest.raises(RunError, match="number 1 differs from the first at 'its top'"):
+        check_equal([adapting(), adapting(batch_images=10)])
+    own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 14, 10)).eval()
+    odd = _OfItsOwn()
+    for model in (own, odd):
+        Atp().prepare(model)
+    assert why_apart(own) == "" and "the network, a Adapting_OfItsOwn" in why_apart(odd)
+
+
+class _OfItsOwn(nn.Sequential):
+    """A network whose forward is not known to leave each channel alone."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(12, 3))
+
+
+def test_the_pulls_of_networks_side_by_side_are_each_networks_own() -> None:
+    """Those that take no part have none towards a statistic."""
+    models, (images, _) = [adapting() for _ in range(3)], batch(12)
+    for place, model in enumerate(models):
+        for _, norm in batch_norms(model):
+            norm.get_buffer("running_mean").add_(0.1 * place)
+    side, parts = Stack(models), list(images.split(4))
+    together = side.network.pulls(torch.cat(parts, 1))  # type: ignore[operator]
+    for place, (model, part) in enumerate(zip(models, parts, strict=True)):
+        for name, h in model.pulls(part).items():
+            torch.testing.assert_close(together[name][place], h, rtol=1e-9, atol=1e-12)
+    side.part([0, 2])
+    two = side.network.pulls(torch.cat([parts[0], parts[2]], 1))  # type: ignore[operator]
+    for name, h in two.items():
+        torch.testing.assert_close(h[[0, 2]], together[name][[0, 2]], rtol=1e-9, atol=1e-12)
+        assert not h[1].any()
 
 
 def test_rates_are_no_part_beside_others() -> None:

@@ -39,6 +39,8 @@ METHODS = {
     "subspace": named_adapter("subspace", dimension=50, lr_scale=4.0),
     "subspace, ends inside": named_adapter("subspace", dimension=50, lr_scale=4.0, ends_inside=True),
     "mask": named_adapter("mask", lr_scale=0.1),
+    "atp": named_adapter("atp"),
+    "atp, batches cut": named_adapter("atp", batch_images=3),
     "norm-affine, thin ends": named_adapter("norm-affine", end_rank=2),
     "lora-c r, thin ends": named_adapter("lora-c", rank_mode="r", end_rank=2),
     "full": named_adapter("full"),
@@ -56,19 +58,22 @@ def networks(
     fixed: bool = False,
     dtype: Any = torch.float64,
 ) -> list[nn.Module]:
-    """Networks of different cameras: other statistics and classifiers, one frozen base."""
+    """Networks of different cameras: other statistics and classifiers, one frozen base. Where what is trained is how a
+    network adapts to a batch, batch norm is fixed."""
+    adapter = METHODS[method]
     base = build("resnet8", width=4, norm=norm, shortcut=shortcut, num_classes=3).to(dtype)
     made = []
     for k in range(count):
         model = copy.deepcopy(base)
-        METHODS[method].fit_to(base).attach(model, torch_stream(0, "A"))
+        adapter.prepare(model)
+        adapter.fit_to(base).attach(model, torch_stream(0, "A"))
         model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         draw = torch_stream(k, "camera")
         with torch.no_grad():
             for p in model.parameters():
                 if p.requires_grad:
                     p.add_(0.05 * torch.randn(p.shape, generator=draw, dtype=dtype))
-        other_statistics(model, draw, fixed=fixed)
+        other_statistics(model, draw, fixed=fixed or adapter.adapts_to_batch)
         made.append(model)
     return made
 
@@ -303,6 +308,9 @@ def test_the_size_of_a_block_is_a_rule_of_shapes() -> None:
         LoraC().attach(attached, torch_stream(0, "A"))
         assert block_size(attached, image_size=32, batch_size=batch, precision=precision) == size  # type: ignore[arg-type]
     assert block_size(small, image_size=32, batch_size=10_000, precision="bf16") == 1
+    for model, size in ((small, 8), (own, 1)):  # adapts to each batch in full precision, for the most part
+        METHODS["atp"].prepare(model)
+        assert block_size(model, image_size=32, batch_size=15, precision="bf16") == size
     assert block_size(own, image_size=32, batch_size=50, device="cuda:0") == 64
     assert block_size(Odd(), image_size=32, batch_size=1) == 1
 

@@ -1,6 +1,7 @@
 """Small networks of torchvision's families: adapted, trained side by side, folded and exported."""
 
 import copy
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -37,6 +38,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "subspace": {},
     "mask": {},
     "norm-affine": {},
+    "atp": {},
     "linear-probe": {},
     "full": {},
 }
@@ -56,6 +58,7 @@ def cameras(name: str, method: str, count: int, *, fixed: bool) -> list[nn.Modul
     """Networks of different cameras over one base."""
     base, made = family(name).double(), []
     adapter = named_adapter(method, **SETTINGS[method]).fit_to(base)
+    adapter.prepare(base)
     for k in range(count):
         model, draw = copy.deepcopy(base), torch_stream(k, "camera")
         adapter.attach(model, torch_stream(0, "A"))
@@ -90,8 +93,9 @@ RECIPE = Recipe(lr=0.02, batch_size=4, clip_norm=0.5, weight_decay=5e-3)
 STEPS = (2, 3, 1)
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-@pytest.mark.parametrize("method", ["lora-c", "filter-atoms", "full"])
+@pytest.mark.parametrize(
+    ("method", "fixed"), [*product(["lora-c", "filter-atoms", "full"], [False, True]), ("atp", True)]
+)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_three_cameras_side_by_side_are_what_each_is_alone(name: str, method: str, fixed: bool) -> None:
     together, alone = (cameras(name, method, 3, fixed=fixed) for _ in range(2))

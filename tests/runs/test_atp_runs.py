@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted import Ended
 from safetensors.torch import load_file
 from small_runs import rows, tiny
 
 from fed_lorac.adapters.adapting import RATES, rated
 from fed_lorac.api.result import Run
+from fed_lorac.client.shapes import one_after_another
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.experiment.build import build_experiment, with_config
 from fed_lorac.export import export_run, load_adapter
@@ -31,15 +33,10 @@ ATP: dict[str, object] = {
 FILES = ("adapter.safetensors", "model.safetensors")
 
 
-class Ended(Watch):
-    def round(self, row: dict[str, object], of: int) -> None:
-        raise KeyboardInterrupt
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("atp") / "run"
-    run(tiny(**ATP), folder, Watch())
+    run(tiny(**ATP, block_size=2), folder, Watch())
     return folder
 
 
@@ -57,13 +54,21 @@ def test_rates_alone_change_are_sent_and_billed(finished: Path) -> None:
     assert found[0]["full_uplink_message_bytes"] // 3 - 4 * whole < 600  # the rates are no part of it
 
 
-def test_a_run_is_gone_on_with_byte_for_byte_whatever_its_blocks(finished: Path, tmp_path: Path) -> None:
-    config = tiny(**ATP, block_size=2)
+def test_a_run_in_blocks_is_gone_on_with_byte_for_byte_by_any_workers(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path, Ended())
-    run(config, tmp_path, Watch(), resume=True)
+        run(tiny(**ATP, block_size=2), tmp_path, Ended(1))
+    run(tiny(**ATP, block_size=2, run__workers=2, run__pool="threads"), tmp_path, Watch(), resume=True)
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_rates_are_learned_side_by_side_and_to_rounding_what_cameras_learn_alone(
+    finished: Path, tmp_path: Path
+) -> None:
+    assert one_after_another(build_experiment(tiny(**ATP, block_size=2))) is None
+    run(tiny(**ATP, block_size=1), tmp_path, Watch())
+    blocks, alone = (load_file(folder / "adapter.safetensors")[RATES] for folder in (finished, tmp_path))
+    torch.testing.assert_close(blocks, alone, rtol=1e-3, atol=1e-5)
 
 
 def test_the_base_scores_as_under_any_other_adapter(finished: Path, tmp_path: Path) -> None:

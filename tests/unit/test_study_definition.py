@@ -139,7 +139,8 @@ def test_a_study_is_found_as_a_file_and_its_config_beside_it(tmp_path: Path) -> 
         load_definition("no-such-study")
 
 
-TUNED = {"arms": ARMS, "seeds": [3, 4], "tune": {"grid": {"local.lr": [0.1, 0.2]}, "settings": {"run.rounds": 2}}}
+TUNE: dict[str, Any] = {"grid": {"local.lr": [0.1, 0.2]}, "settings": {"run.rounds": 2}}
+TUNED: dict[str, Any] = {"arms": ARMS, "seeds": [3, 4], "tune": TUNE}
 
 
 def test_every_arm_is_tuned_over_the_same_values_with_one_seed_and_its_own_settings() -> None:
@@ -151,6 +152,22 @@ def test_every_arm_is_tuned_over_the_same_values_with_one_seed_and_its_own_setti
         ("lora-c", 0.2, 3, 2),
     ]
     assert parsed(arms=ARMS).tuning_trials() == []
+
+
+def test_an_arm_may_be_tuned_over_as_many_values_of_its_own() -> None:
+    tune = {**TUNE, "arms": {"full": {"local": {"lr": [3.0, 4.0]}}}}
+    tried = [(trial.arm, trial.config.local.lr) for trial in parsed(**{**TUNED, "tune": tune}).tuning_trials()]
+    assert tried == [("full", 3.0), ("full", 4.0), ("lora-c", 0.1), ("lora-c", 0.2)]
+    drawn = {"search": "random", "budget": 2, "grid": {"local.lr": [0.1, 0.2]}, "arms": tune["arms"]}
+    for other, said in (
+        ({**tune, "arms": {"ful": {"local.lr": [1.0, 2.0]}}}, "has 'ful' there.*Did you mean 'full'"),
+        ({**tune, "arms": {"full": {"local.lr": [1.0]}}}, "as many values.*with 1 of local.lr, where tune.grid has 2"),
+        ({**tune, "arms": {"full": {"local.momentum": [0.5, 0.9]}}}, "where tune.grid has 0"),
+        ({**tune, "arms": {"full": 3}}, "table of settings"),
+        (drawn, "no tune.search"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            parsed(**{**TUNED, "tune": other})
 
 
 def test_what_tuning_chose_goes_into_the_runs_of_that_arm_alone() -> None:

@@ -15,14 +15,12 @@ from fed_lorac.config import Config, RayWorkers
 from fed_lorac.data.progress import at
 from fed_lorac.errors import RunError, last_line
 from fed_lorac.experiment.doctor import Facts, complaints, examine_driver, remarks
-from fed_lorac.grid.executor import Attempt, Block, BlockApp, Failure, FailureLog, RetryQueue
+from fed_lorac.grid.executor import AHEAD, Attempt, Block, BlockApp, Failure, FailureLog, RetryQueue
 from fed_lorac.grid.ray.cluster import check_room, free_room, joined
 from fed_lorac.grid.ray.worker import Orders, Report
 from fed_lorac.grid.ray.worker_slot import Doing, Timeouts, WorkerSlot
 
 __all__ = ["RayExecutor", "Timeouts"]
-
-_AHEAD = 2  # open blocks a worker: one in hand, and one that waits for its turn to be given back
 
 
 class RayExecutor:
@@ -69,7 +67,7 @@ class RayExecutor:
         Raises:
             RunError: no worker is left, and none can be started.
         """
-        queue = self._queue = RetryQueue(blocks, ahead=_AHEAD * len(self._slots))
+        queue = self._queue = RetryQueue(blocks, AHEAD * len(self._slots))
         self._drop()
         self._ping()  # whoever died unseen since the last run shall not cost a block its first try
         while True:
@@ -116,7 +114,7 @@ class RayExecutor:
         """Why a worker cannot take part; empty where it can."""
         if isinstance(found, Failure):
             if slot.doing is Doing.ARRIVING and found.kind == "late":
-                return f"it found no place within {slot.timeouts.arrive_s:g} s: {free_room()}"
+                return f"it found no place within {slot.limit_s:g} s: {free_room()}"
             return f"on {slot.node}, {found.reason}. {last_line(found.details)}".strip()
         if found.facts is not None and self._driver is not None:
             for remark in remarks(self._driver, found.facts):

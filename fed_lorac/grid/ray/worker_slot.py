@@ -22,8 +22,9 @@ _ACTOR: Any = ray.remote(Worker)
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long a worker may take to find a place and come up, to open data and build its app, and to give a sign of
-    life; and how often in a row it may fail to begin before its place is given up."""
+    """How long a worker may take to find a place and come up (again as long at each further try, as a busy machine is
+    slow every time), to open data and build its app, and to give a sign of life; and how often in a row it may fail to
+    begin before its place is given up."""
 
     arrive_s: float = 60.0
     begin_s: float = 1800.0  # a node's first look at a data set decodes every image
@@ -53,7 +54,7 @@ class WorkerSlot:
         self.doing = Doing.GONE
         self.attempt: Attempt | None = None
         self.ref: ray.ObjectRef[Any] | None = None
-        self.deadline = self._limit_s = 0.0
+        self.deadline = self.limit_s = 0.0
         self.failed_starts = 0
         self.node = "a node not yet known"
 
@@ -61,7 +62,7 @@ class WorkerSlot:
         """A new worker, in place of whoever is here."""
         self.dismiss()
         self._actor = _ACTOR.options(**self._share, max_restarts=0, scheduling_strategy="SPREAD").remote()
-        self._ask(Doing.ARRIVING, lambda actor: actor.where.remote(), self.timeouts.arrive_s)
+        self._ask(Doing.ARRIVING, lambda actor: actor.where.remote(), self.timeouts.arrive_s * (1 + self.failed_starts))
 
     def begin(self, node: str) -> None:
         """Have the worker, which has arrived on this node, examine it and build its app."""
@@ -91,7 +92,7 @@ class WorkerSlot:
 
     def overdue(self) -> Failure:
         """The failure of a worker whose deadline has passed."""
-        return Failure("late", f"no reply within {self._limit_s:g} s")
+        return Failure("late", f"no reply within {self.limit_s:g} s")
 
     def dismiss(self) -> None:
         """Let the worker go, whatever it does; nobody waits for it."""
@@ -102,5 +103,5 @@ class WorkerSlot:
         self.doing = Doing.GONE
 
     def _ask(self, doing: Doing, call: Callable[[Any], Any], limit_s: float) -> None:
-        self.doing, self._limit_s, self.deadline = doing, limit_s, time.monotonic() + limit_s
+        self.doing, self.limit_s, self.deadline = doing, limit_s, time.monotonic() + limit_s
         self.ref = call(self._actor)

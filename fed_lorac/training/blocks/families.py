@@ -36,33 +36,34 @@ _CONTAINERS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def contains(module: nn.Module) -> bool:
-    """Whether a module does no more than call the layers in it, with every channel alike, or has a form here."""
+def contains(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module, by its class `kind`, does no more than call the layers in it, with every channel alike, or has
+    a form here."""
     own = vars(module)
     if own.get("drop_rate") or own.get("memory_efficient"):  # DenseNet: dropout by a function, and a second forward
         return False
-    return type(module).__name__ in _CONTAINERS.get(_place(module), ())
+    return kind.__name__ in _CONTAINERS.get(_place(kind), ())
 
 
 def form_of(module: nn.Module) -> Form | None:
     """The forward that a container has side by side; None: its own."""
-    return _FORMS.get((_place(module), type(module).__name__))
+    return _FORMS.get((_place(type(module)), type(module).__name__))
 
 
 def side_of(layer: nn.Module) -> Callable[[Sequence[nn.Module]], Side] | None:
     """What puts layers like this one side by side; None where nothing here can."""
-    return _SIDES.get((_place(layer), type(layer).__name__)) or side_of_layer(layer)
+    return _SIDES.get((_place(type(layer)), type(layer).__name__)) or side_of_layer(layer)
 
 
 def passes(module: nn.Module) -> bool:
     """Whether this is torchvision's Permute that takes the channels last, or back again."""
-    if (_place(module), type(module).__name__) != ("ops.misc", "Permute"):
+    if (_place(type(module)), type(module).__name__) != ("ops.misc", "Permute"):
         return False
     return list(cast(Any, module).dims) in ([0, 2, 3, 1], [0, 3, 1, 2])
 
 
-def _place(module: nn.Module) -> str:
-    return type(module).__module__.removeprefix("torchvision.")
+def _place(kind: type[nn.Module]) -> str:
+    return kind.__module__.removeprefix("torchvision.")
 
 
 def _fire(fire: Any, x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Side(nn.Module):
     """What lends its trained tensors to this one (`branches.Adapted.lenders`)."""
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # not that of a class which stands behind this one, and builds a network
         self.like, self.part = (layers[0],), None  # a tuple hides it from nn.Module: its tensors are not ours
         self.cameras = len(layers)
         self.train(layers[0].training)

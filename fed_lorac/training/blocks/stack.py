@@ -6,7 +6,7 @@ let in: another's forward could mix channels, hence cameras, unseen.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from fed_lorac.adapters.adapting import RATES, AdaptsToBatch
 from fed_lorac.adapters.plain import altered, ties
 from fed_lorac.errors import RunError
 from fed_lorac.models.cifar_resnet import Block, CifarResNet
+from fed_lorac.training.blocks.adapting import side_by_side
 from fed_lorac.training.blocks.families import contains, form_of, passes, side_of
 from fed_lorac.training.blocks.layers import Side
 
@@ -68,7 +70,7 @@ def still(models: Sequence[nn.Module]) -> Iterator[None]:
 def why_apart(model: nn.Module) -> str:
     """Why networks like this one cannot be stacked, naming the first layer at fault; "" where they can."""
     for name, module in _parts(model):
-        if not _passes(module) and side_of(module) is None:
+        if not _passes(module) and _side_of(module) is None:
             return f"no side-by-side form is known for {name or 'the network'}, a {type(module).__name__}"
     for name, module in model.named_modules():
         if how := altered(module):
@@ -152,7 +154,7 @@ class Stack:
         for module in models[0].modules():  # notes that adapters pin to a network are not for the copy
             memo |= {id(note): note for key, note in vars(module).items() if key not in _OWN}
         for name, module in _parts(models[0]):
-            if make := side_of(module):
+            if make := _side_of(module):
                 side = self._sides[name] = make([modules[name] for modules in each])
                 for inner in side.inner:
                     setattr(side, inner, copy.deepcopy(module.get_submodule(inner), memo))
@@ -217,13 +219,26 @@ _OWN = frozenset(vars(nn.Module()))
 def _parts(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """What containers are made of, in their order; a container with parameters of its own counts as a layer, which
     comes after what is in it."""
-    contained = (type(model) in _CONTAINERS or contains(model)) and not list(model.parameters(recurse=False))
-    make = None if contained else side_of(model)
+    contained = _contains(model, type(model)) and not list(model.parameters(recurse=False))
+    make = None if contained else _side_of(model)
     for child_name, child in model.named_children():
         if contained or child_name in getattr(make, "inner", ()):
             yield from _parts(child, f"{name}.{child_name}" if name else child_name)
     if not contained:
         yield name, model
+
+
+def _contains(module: nn.Module, kind: type[nn.Module]) -> bool:
+    return kind in _CONTAINERS or contains(module, kind)
+
+
+def _side_of(part: nn.Module) -> Callable[[Sequence[nn.Module]], Side] | None:
+    """What puts parts like this one side by side; None where nothing here can. What adapts to each batch is a container
+    by its class of before, which has parameters of its own: the rates alone."""
+    if not isinstance(part, AdaptsToBatch):
+        return side_of(part)
+    own = [name for name, _ in part.named_parameters(recurse=False)]
+    return side_by_side(part) if own == [RATES] and _contains(part, part.unadapted) else None
 
 
 def _likeness(model: nn.Module) -> list[tuple[object, ...]]:
