@@ -26,7 +26,7 @@ from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.models.weights import SHIPPED, imagenet, read_checkpoint, shipped_path
 from fed_lorac.runtime.files import home_expanded, reserved
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
-from fed_lorac.runtime.precision import resolved_precision
+from fed_lorac.runtime.precision import resolved_device, resolved_precision
 from fed_lorac.runtime.tensor_files import write_tensors
 from fed_lorac.seeds import torch_stream
 from fed_lorac.training.batches import Augment
@@ -125,7 +125,9 @@ def _checkpoint_path(config: Config, data: Dataset) -> Path:
         return shipped_path(config.model.name, config.data.name)
     if config.model.weights != "pretrain":
         return home_expanded(config.model.weights)
-    parts = [data.fingerprint, repr(config.model), str(config.run.seed), str(config.run.threads), config.run.precision]
+    run = config.run
+    settings = (run.seed, run.threads, run.precision, resolved_device(run.device))
+    parts = [data.fingerprint, repr(config.model), *map(str, settings)]
     name = fingerprint({"|".join(parts): torch.zeros(1)})
     path = cache_folder() / f"base-{config.model.name.replace('/', '-')}-{name}.safetensors"
     if not path.is_file():
@@ -149,13 +151,16 @@ def train_base(
 
     It starts from `model.weights` where that is a checkpoint or "imagenet", else from fresh weights; a classifier for
     other classes is drawn anew. `epochs`: passes over the images; None: as `model.pretrain.epochs`. `held_out`: the
-    share of the images that is kept out of training and scored in the place of the test images.
+    share of the images that is kept out of training and scored in the place of the test images. It trains on
+    `run.device`.
 
     Raises:
-        RunError: `path` cannot be written, or has a file that is not to be overwritten: found before training.
+        RunError: `path` cannot be written, or has a file that is not to be overwritten, or there is no such device:
+            found before training.
     """
     if not len(data.cloud):
         raise DataError(f"A base is trained on the cloud's images; {data.name} keeps none for it. Set model.weights.")
+    device = torch.device(resolved_device(config.run.device))
     start, augment = _starting_point(config, data), cast(Augment, config.local.augment)
     tell_notes(start)
     epochs = epochs or config.model.table(Pretrain).epochs
@@ -163,14 +168,20 @@ def train_base(
         RECIPE,
         lr=lr,
         weight_decay=weight_decay,
-        precision=resolved_precision(config.run.precision),
+        precision=resolved_precision(config.run.precision, device),
         augment=augment,
         normalization=start.normalization,
     )
     size_bytes = sum(tensor.nbytes for tensor in start.model.state_dict().values())
     with reserved(path, size_bytes, overwrite=overwrite):
         result = pretrain(
-            start.model, data, epochs=epochs, seed=config.run.seed, recipe=recipe, held_out=held_out, on_step=on_step
+            start.model.to(device),
+            data,
+            epochs=epochs,
+            seed=config.run.seed,
+            recipe=recipe,
+            held_out=held_out,
+            on_step=on_step,
         )
     said = provenance(config, data, recipe, epochs) | {
         "continued_from": start.fingerprint if start.source != "none" else "",
@@ -200,6 +211,7 @@ def provenance(config: Config, data: Dataset, recipe: Recipe, epochs: int) -> di
         "precision": recipe.precision,
         "seed": str(config.run.seed),
         "threads": str(config.run.threads),
+        "device": resolved_device(config.run.device),
         "fed_lorac": __version__,
         "torch": torch.__version__,
     }

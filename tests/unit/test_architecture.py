@@ -82,7 +82,7 @@ DRAWS = {
 SEEDS = {"default_rng", "Generator", "manual_seed", "seed", "SeedSequence", "PCG64", "Philox"}
 # `build` sets torch's global generator aside, seeds it for the layers' own initialisers, and puts it back.
 SEEDS_HERE = {"fed_lorac/seeds.py", "fed_lorac/models/__init__.py"}
-DRAWS_UNDER_BUILD = {"fed_lorac/models/cifar_resnet.py", "fed_lorac/models/stems.py"}
+DRAWS_UNDER_BUILD = {f"fed_lorac/models/{name}.py" for name in ("cifar_resnet", "fedmud_cnn", "stems")}
 UNPICKLES_PLAIN_VALUES_ONLY = {"fed_lorac/data/cifar.py"}
 
 FILES = sorted(

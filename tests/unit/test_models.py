@@ -21,6 +21,7 @@ def parameters(model: nn.Module) -> int:
     ("name", "settings", "count"),
     [
         ("resnet8", {"width": 64}, 1_227_594),  # FLoCoRA's network, arXiv 2406.14082
+        ("fed_lorac.models.fedmud_cnn:fedmud_cnn", {}, 4_719_328),  # FedMUD's, as its authors' release counts it
         ("resnet20", {"shortcut": "identity"}, 269_722),  # He et al. 2016, option A: 0.27 M
         ("resnet20", {}, 272_474),
         ("resnet18", {}, 11_173_962),

@@ -109,6 +109,11 @@ def test_every_shipped_study_holds_and_tunes_all_arms_alike_or_says_their_rate(n
     assert study.trials({trial.place: trial.tuned for trial in tuning})
 
 
+def test_the_docs_list_every_shipped_study() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "studies.md").read_text("utf-8"), re.M)
+    assert sorted(listed) == sorted(shipped_studies())
+
+
 def test_what_is_common_to_the_arms_may_hold_with_an_arms_settings_alone() -> None:
     common = {"fleet.per_round": 3, "strategy.name": "fedavg"}  # of one camera, of an adapter that is not linear
     arm = {"fleet.cameras": 3, "adapter.method": "norm-affine"}
