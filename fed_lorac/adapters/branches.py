@@ -57,15 +57,13 @@ class Branch:
     """What a layer's branch starts with: its tensors by name (not "weight" or "bias"), and its settings.
 
     Both ends must be able to make the frozen ones again: they are not sent. `lender` is the name of another layer, of
-    one that comes before, whose trained tensors are this one's too: a state has them once, as the lender's. `rate` is
-    what the learning rate is multiplied by for the trained ones.
+    one that comes before, whose trained tensors are this one's too: a state has them once, as the lender's.
     """
 
     trained: Mapping[str, Tensor]
     frozen: Mapping[str, Tensor] = field(default_factory=dict)
     settings: Mapping[str, float | str] = field(default_factory=dict)
     lender: str = ""
-    rate: float = 1.0
 
 
 class Adapted(nn.Module):
@@ -181,8 +179,6 @@ def attach(model: nn.Module, found: Mapping[str, tuple[type[Adapted], Branch]], 
     for name, (_, branch) in found.items():
         if branch.lender:
             layers[name].lenders = (layers[branch.lender],)
-    if rates := {f"{name}.{own}": b.rate for name, (_, b) in found.items() if b.rate != 1 for own in b.trained}:
-        setattr(model, RATES_NOTE, rates)
 
 
 def remove_branch(layer: Adapted) -> None:

@@ -6,6 +6,7 @@ probabilities. Here the base is pretrained, so that nearly all weights are there
 changes of the probabilities: it is sparse where the probabilities themselves are not (DeltaMask, arXiv 2311.17299).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -25,12 +26,13 @@ class MaskedConv2d(AdaptedConv2d):
     from zero; `kept` and `before`, that probability where p counts from, frozen; all of the weight's shape.
 
     The network has the mean weight, kept * (1 - before - p), and no draw of it. In it before + p stays from 0 to 1, and
-    the gradient passes to p as if it did not: what was driven to an end comes back.
+    the gradient passes to p as if it did not: what was driven to an end comes back. What is trained, the parameter "p",
+    is p times `unit`, a weight's size: a step, decay, a pull and clipping are then as in full fine-tuning.
     """
 
     def delta(self, own: Mapping[str, Tensor]) -> Tensor:
         """-kept * p, (..., out, in, K_h, K_w), p being what it may be."""
-        p = own["p"]
+        p = own["p"] / own["unit"]
         return -own["kept"] * (p + (_possible(p, own["before"]) - p).detach())
 
     def to_delta(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -39,8 +41,13 @@ class MaskedConv2d(AdaptedConv2d):
 
     def read_own(self) -> dict[str, Tensor]:
         """p, being what it may be."""
-        p = _possible(self.get_parameter("p").detach(), self.get_buffer("before"))
+        p = _possible(self.get_parameter("p").detach() / self.get_buffer("unit"), self.get_buffer("before"))
         return {"p": p.to("cpu", torch.float32, memory_format=torch.contiguous_format)}
+
+    def load_own(self, came: Mapping[str, Tensor]) -> None:
+        """The inverse, to rounding."""
+        p = self.get_parameter("p")
+        p.copy_(came["p"].to(p) * self.get_buffer("unit"))
 
 
 def _possible(p: Tensor, before: Tensor) -> Tensor:
@@ -56,8 +63,8 @@ class Mask(ConvAdapter):
     At first each weight W is dropped with the probability `dropped`, and is W / (1 - dropped) where it is not, so that
     the mean is the base: probabilities may fall as well as rise, and weights with them. `kept` is of the starting base,
     the same for all cameras and rounds, so the delta is linear in the state. The gradient of p is some |W| of that of
-    the weight: the learning rate of a convolution's p is so much higher, over its mean square, that its step in the
-    weight is as long as full fine-tuning's, times `lr_scale`.
+    the weight, so what is trained is p times the root mean square of a convolution's `kept`: its step in the weight is
+    as long as full fine-tuning's, times `lr_scale`.
 
     FedPM draws a mask in each forward pass, and trains scores, of which probabilities are the sigmoid. Here the mean
     weight is trained, which is what is measured and merged, and the probabilities themselves: a sigmoid hardly passes a
@@ -106,5 +113,6 @@ class Mask(ConvAdapter):
             )
         weight, kept = conv.weight.detach(), kept.to(conv.weight)
         there = torch.where(kept == 0, 1 - self.dropped, weight / kept)
-        rate = self.lr_scale / (float(kept.double().square().mean()) or 1.0)
-        return Branch({"p": torch.zeros_like(weight)}, {"kept": kept, "before": 1 - there}, rate=rate)
+        unit = math.sqrt((float(kept.double().square().mean()) or 1.0) / self.lr_scale)
+        frozen = {"kept": kept, "before": 1 - there, "unit": kept.new_full((1, 1, 1, 1), unit)}
+        return Branch({"p": torch.zeros_like(weight)}, frozen)

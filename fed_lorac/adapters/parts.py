@@ -90,6 +90,11 @@ class Parts(Adapter):
         return any(part.draws_anew for part in self._sent)
 
     @property
+    def bounded(self) -> bool:  # type: ignore[override]
+        """Some part is."""
+        return any(part.bounded for part in self.parts)
+
+    @property
     def of_probabilities(self) -> bool:
         """Every part is."""
         return all(part.of_probabilities for part in self._sent)
@@ -225,9 +230,8 @@ class Parts(Adapter):
         beside = [part.trained_beside(model) for part in fitted.parts]
         branches.attach(model, found, [name for names in beside for name in names])
         if factors := fitted._factors():
-            already = getattr(model, RATES_NOTE, {})
             rates = {
-                name: factor * already.get(name, 1.0)
+                name: factor
                 for factor, own, names in zip(factors, fitted.places or (), beside, strict=True)
                 for name in (*(f"{conv}.{k}" for conv in own for k in found[conv][1].trained), *names)
             }

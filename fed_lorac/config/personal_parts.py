@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fed_lorac.runtime.spelling import toml
 
 if TYPE_CHECKING:
+    from fed_lorac.adapters.adapter import Adapter
     from fed_lorac.config.whole import Config
     from fed_lorac.server.traits import Traits
 
@@ -28,7 +29,20 @@ def not_personal(config: "Config", strategy: "Traits") -> str:
             'Layers are chosen by what all send; got adapter.layers = "auto" with adapter.parts.personal = '
             f"{toml(config.adapter.personal)}. Name the layers, or leave no part with the cameras."
         )
-    return ""
+    return _another_basis(config.adapter.first())
+
+
+def _another_basis(adapter: "Adapter") -> str:
+    """Why a personal part would not find the frozen numbers again that it was trained with; "" where it would."""
+    parts = getattr(adapter, "parts", ())
+    moved = [type(parts[k]).__name__ for k in adapter.personal if parts[k].with_frozen_basis() == parts[k]]
+    if not (adapter.draws_anew and moved):
+        return ""
+    return (
+        "A part that stays with its camera goes on over the frozen numbers that it began with, and beside parts that "
+        f"are drawn anew in each round those are too; {', '.join(moved)} has some. Set its end_rank = 0, take a method "
+        "whose every factor is trained, or send a linear part alone."
+    )
 
 
 def _keeps_no_parts(strategy: "Traits") -> str:

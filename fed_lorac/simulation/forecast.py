@@ -1,6 +1,8 @@
 """What a run will send, before anything is run: sizes of frames follow from shapes. Knows experiments, strategies and
 sizes; not rounds or ledgers."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -31,7 +33,7 @@ def bytes_to_come(experiment: Experiment) -> BytesToCome | None:
     strategy, sends = STRATEGIES.load(experiment.config.strategy.name), experiment.plan.sends
     of_places = [reply_bytes(experiment, place) for place in range(len(experiment.adapters))] if sends else []
     replies = tuple(of_places[experiment.place(camera)] if sends else 0 for camera in range(cameras))
-    update = len(first_update(experiment, fleet.drawn(1)).frame) if sends else 0
+    update = len(first_update(experiment, replace(fleet, availability=1.0).drawn(1)).frame) if sends else 0
     full, full_fp32 = (
         asked * one.up.frame_bytes + _sent(fleet, one.down.frame_bytes)
         for one in (reference.same_codec, reference.fp32)

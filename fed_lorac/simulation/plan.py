@@ -12,7 +12,7 @@ from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.registry import ADAPTERS, STRATEGIES
 from fed_lorac.reporting.plan import MethodSizes
 from fed_lorac.simulation.forecast import reply_bytes
-from fed_lorac.simulation.waste import first_update
+from fed_lorac.simulation.waste import first_frames
 
 __all__ = ["OWN", "configs_of", "sizes_of"]
 
@@ -75,9 +75,19 @@ def sizes_of(experiment: Experiment, methods: list[tuple[str, Config]]) -> Itera
 
 
 def _frame_bytes(experiment: Experiment) -> tuple[int, int]:
-    """Bytes of a camera's frame and of an update's; none of a strategy whose cameras send nothing."""
+    """Bytes of a camera's frame, and of an update's with what its cluster, or it alone, has beside; none of a strategy
+    whose cameras send nothing."""
     config = experiment.config
     if not STRATEGIES.load(config.strategy.name).sends:
         return 0, 0
-    highest = [experiment.adapters.index(experiment.adapter)]
-    return reply_bytes(experiment, highest[0]), len(first_update(experiment, highest).frame)
+    highest = experiment.adapters.index(experiment.adapter)  # the first camera that has the adapter of this place
+    update, own = first_frames(experiment, [highest, *_of_another_weather(experiment, highest)])
+    return reply_bytes(experiment, highest), len(update.frame) + own
+
+
+def _of_another_weather(experiment: Experiment, camera: int) -> list[int]:
+    """A camera of another cluster, where there are clusters: of one alone they have nothing of their own."""
+    if STRATEGIES.load(experiment.config.strategy.name).personal_kind != "delta":
+        return []
+    cameras = experiment.fleet.cameras
+    return [other.id for other in cameras if other.corruption != cameras[camera].corruption][:1]

@@ -7,6 +7,7 @@ far more, the update that each other exact strategy would make of the same adapt
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -24,7 +25,7 @@ from fed_lorac.simulation.build_strategy import full_messages, strategy_of
 from fed_lorac.wire.billing import weighed_frame
 from fed_lorac.wire.frame import inspect, payload_bytes
 
-__all__ = ["first_update", "wasteful"]
+__all__ = ["first_frames", "first_update", "wasteful"]
 
 FAR_MORE = 4
 """So many times what cameras send up, or what another strategy would send down, is worth a remark."""
@@ -84,7 +85,12 @@ def _under(experiment: Experiment, config: Config) -> Experiment:
 
 
 def first_update(experiment: Experiment, cameras: Sequence[int]) -> Update:
-    """The first update that a strategy makes of some states of these cameras: its size follows from shapes.
+    """The first update that a strategy makes of some states of these cameras: its size follows from shapes."""
+    return first_frames(experiment, cameras)[0]
+
+
+def first_frames(experiment: Experiment, cameras: Sequence[int]) -> tuple[Update, int]:
+    """The same, and the bytes of the frame that the first of these cameras has beside it: its cluster's, or its own.
 
     A server optimizer and an aggregator change values alone; the simplest of them stand in.
     """
@@ -98,6 +104,10 @@ def first_update(experiment: Experiment, cameras: Sequence[int]) -> Update:
         server.client_delta(camera, 1.0, {name: torch.randn(shape, generator=drawn) for name, shape in its.items()})
         for camera, its in shapes.items()
     )
-    update = strategy.strategy.propose(server, deltas).update
+    proposal = strategy.strategy.propose(server, deltas)
     dtype, share = config.codec.build("down"), config.codec.table(Topk).share
-    return Update(1, weighed_frame(update, dtype, topk_share=share, templates=strategy.spec.templates))
+    weighed = partial(weighed_frame, dtype=dtype, topk_share=share, templates=strategy.spec.templates)
+    decoded = strategy.strategy.decode_update(server, proposal.update)
+    after = strategy.strategy.commit(server, proposal, decoded)
+    part = strategy.strategy.personal(after, cameras[0]) if cameras else None
+    return Update(1, weighed(proposal.update)), 0 if part is None else len(weighed(part.state()))

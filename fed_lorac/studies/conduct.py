@@ -47,6 +47,8 @@ def conduct(
             ours.to_come = _distinct(part.of(trials))
             _tune(study.tuning, tuning, part.tuned(tuning), ours)
             ours.to_come, trials = [], study.trials({**first, **folder.best(tuning)})
+        else:
+            folder.drop_tuning()
         findings = [folder.finding(trial) for trial in trials]
         folder.write_tables(findings)
         for ended in ours.run(part.of(trials)):

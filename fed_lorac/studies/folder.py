@@ -141,6 +141,12 @@ class StudyFolder:
         }
         write_text(self.path / f"{TUNING_TABLE}.json", json.dumps(said, indent=2) + "\n")
 
+    def drop_tuning(self) -> None:
+        """What an earlier definition tuned is none of this one's results; its runs stay."""
+        with writing(self.path):
+            for ending in ("csv", "parquet", "json"):
+                (self.path / f"{TUNING_TABLE}.{ending}").unlink(missing_ok=True)
+
     def _tried(self, trial: Trial, tuning: Tuning) -> Finding:
         """A tuning run, which may have been stopped early."""
         found = self.finding(trial)
@@ -161,6 +167,9 @@ class StudyFolder:
 
         first = dict.fromkeys(["arm", "seed", *(key for row in rows for key in row if "." in key)])
         others = dict.fromkeys(key for row in rows for key in row if key not in first)
+        for key in first:
+            if any(isinstance(row.get(key), str) for row in rows):  # beside numbers: a rank, and a list of ranks
+                rows = [{**row, key: str(row[key])} if row.get(key) is not None else row for row in rows]
         table, packed = pd.DataFrame(rows, columns=[*first, *others]).convert_dtypes(), BytesIO()
         write_text(self.path / f"{name}.csv", table.to_csv(index=False))
         table.to_parquet(packed, index=False)

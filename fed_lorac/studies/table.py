@@ -142,7 +142,8 @@ def _edges(study: StudyResult) -> Iterator[str]:
         return
     for arm, chosen in study.runs.groupby("arm", sort=False):
         tried = study.tuning[study.tuning.arm == arm]
-        for key in (name for name in tried.columns if "." in name and tried.status.isin(["finished", "stopped"]).all()):
+        ended = tried.status.isin(["finished", "stopped"]).all()
+        for key in (name for name in tried.columns if "." in name and name in chosen.columns and ended):
             values, best = (_numbers(table[key]) for table in (tried, chosen))
             if len(values) > 2 and best < values:
                 for end, more in ((min(values), "smaller"), (max(values), "larger")):

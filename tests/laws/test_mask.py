@@ -12,7 +12,6 @@ from fed_lorac.adapters.branches import adapted_layers
 from fed_lorac.adapters.mask import Mask, MaskedConv2d
 from fed_lorac.adapters.norm_affine import NormAffine
 from fed_lorac.adapters.parts import Parts
-from fed_lorac.adapters.plain import RATES_NOTE
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.models import build
 from fed_lorac.seeds import torch_stream
@@ -66,6 +65,7 @@ def test_a_weight_is_the_mean_of_one_that_may_be_dropped() -> None:
     moved(model, share=3.0)
     for layer in layers_of(model).values():
         kept, before, p = (layer.own()[name] for name in ("kept", "before", "p"))
+        p = p / layer.get_buffer("unit")
         found = layer.effective_weight(layer.own()).detach()
         assert (found - kept * (1 - (before + p).clamp(0, 1))).abs().max() < 1e-12
         share = probability(layer, found)
@@ -98,28 +98,50 @@ def test_what_was_driven_to_an_end_comes_back() -> None:
         p.data.fill_(value)
         p.grad = None
         (layer.effective_weight(layer.own()) * g).sum().backward()
-        assert p.grad is not None and torch.equal(p.grad, -layer.get_buffer("kept") * g)
+        assert p.grad is not None and torch.equal(p.grad, -layer.get_buffer("kept") * g / layer.get_buffer("unit"))
 
 
 @pytest.mark.parametrize("lr_scale", [1.0, 4.0])
 def test_a_step_in_the_weight_is_as_long_as_full_fine_tunings_in_the_mean(lr_scale: float) -> None:
-    """p moves by lr rate kept g, hence the weight by lr rate kept^2 g."""
+    """Two routes: a step of SGD on what is trained; and one on the weight, kept^2 / mean(kept^2) times as long."""
     _, model = masked(Mask(**ALONE, lr_scale=lr_scale))
-    rates = getattr(model, RATES_NOTE)
-    assert rates.keys() == {f"{name}.p" for name in layers_of(model)}
-    for name, layer in layers_of(model).items():
-        step = rates[f"{name}.p"] * layer.get_buffer("kept").square()
-        assert float(step.mean()) == pytest.approx(lr_scale)
+    for layer in layers_of(model).values():
+        g = torch.randn(layer.weight.shape, generator=torch_stream(0, "g")).double() / 1e3
+        p, kept = layer.get_parameter("p"), layer.get_buffer("kept")
+        before = layer.effective_weight(layer.own())
+        (before * g).sum().backward()
+        assert p.grad is not None
+        p.data -= 0.1 * p.grad
+        step = before.detach() - layer.effective_weight(layer.own()).detach()
+        assert (step - 0.1 * lr_scale * g * kept.square() / kept.square().mean()).abs().max() < 1e-10
 
 
-def test_a_parts_factor_multiplies_the_masks_own_rate() -> None:
-    parts, model = Parts((NormAffine(**ALONE), Mask(**ALONE)), (1.0, 3.0)), network().double()
-    parts.attach(model, torch_stream(0, "adapter"))
-    own = getattr(masked()[1], RATES_NOTE)
-    found = getattr(model, RATES_NOTE)
-    assert all(found[name] == pytest.approx(3 * rate) for name, rate in own.items())
-    parts.detach(model)
-    assert not hasattr(model, RATES_NOTE)
+def test_decay_clipping_and_a_pull_see_changes_of_the_weights_size() -> None:
+    """A step's decay takes lr * decay of a change, whatever the weights; the gradient that is clipped is of the size of
+    the weight's own."""
+    _, model = masked()
+    for layer in layers_of(model).values():
+        kept, own = layer.get_buffer("kept"), layer.own()
+        with torch.no_grad():
+            layer.load_own({"p": torch.full_like(kept, 0.25, dtype=torch.float32)})
+        change = layer.effective_weight(own) - layer.weight
+        assert float(own["p"].norm() / change.norm()) == pytest.approx(1)
+        layer.get_parameter("p").data *= 1 - 0.1 * 0.5
+        assert (layer.read_own()["p"] - 0.25 * 0.95).abs().max() < 1e-6
+        layer.get_parameter("p").grad = None
+        layer.effective_weight(layer.own()).sum().backward()
+        gradient = layer.get_parameter("p").grad
+        assert gradient is not None and float(gradient.square().mean()) == pytest.approx(1)
+
+
+def test_a_state_is_loaded_as_it_was_read() -> None:
+    _, model = masked()
+    moved(model, share=0.02)
+    for layer in layers_of(model).values():
+        read = layer.read_own()
+        with torch.no_grad():
+            layer.load_own(read)
+        torch.testing.assert_close(layer.read_own()["p"], read["p"], rtol=1e-6, atol=0)
 
 
 def test_states_are_of_probabilities_where_no_end_is_trained() -> None:

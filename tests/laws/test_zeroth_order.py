@@ -171,5 +171,6 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 
 def test_what_is_cut_to_probabilities_does_not_go_along_drawn_directions() -> None:
-    said = ZerothOrder().refuses(Along(Mask(), K))
-    assert said is not None and "what is cut to probabilities does not stay on them; Mask's is" in said
+    for adapter, name in ((Mask(), "Mask"), (Parts((NormAffine(), Mask())), "Parts")):
+        said = ZerothOrder().refuses(Along(adapter, K))
+        assert said is not None and f"what is cut to probabilities does not stay on them; {name}'s is" in said

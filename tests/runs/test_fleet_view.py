@@ -37,6 +37,13 @@ def test_bytes_to_come_are_those_that_the_run_sends(way: str, tmp_path: Path) ->
     assert (told.full, told.full_fp32) == (sent["full_total_bytes"], sent["full_fp32_total_bytes"])
 
 
+def test_who_is_away_in_the_first_round_does_not_make_its_update_smaller() -> None:
+    some = {"fleet__cameras": 3, "fleet__per_round": 2, "run__seed": 5}
+    away = {**some, "fleet__devices": "limited", "availability": 0.3}  # nobody can be reached in round 1
+    found = [fl.show_fleet(tiny(**changes)).messages for changes in (some, away)]
+    assert found[0] is not None and found[1] is not None and found[0].update == found[1].update > 1_000
+
+
 def test_cameras_labels_and_weather_are_the_fleets_own(tmp_path: Path) -> None:
     view, fleet = fl.show_fleet(tiny(**FRONT)), build_experiment(tiny(**FRONT)).fleet
     for camera in fleet.cameras:

@@ -250,6 +250,10 @@ def test_a_personal_part_beside_one_that_stands_still_is_trained_as_each_camera_
         ({"adapter__parts__personal": "lora-c, norm-affine"}, "at least one is sent"),
         ({"strategy__name": "local-only"}, "under this strategy nothing is sent"),
         ({"strategy__name": "zeroth-order"}, "every part begins a round anew"),
+        (
+            {"adapter__parts__personal": "norm-affine", "adapter__norm-affine__end_rank": 2},
+            "over the frozen numbers that it began with.*NormAffine has some. Set its end_rank = 0",
+        ),
         ({"adapter__layers": "auto"}, "Layers are chosen by what all send"),
     ],
 )

@@ -41,6 +41,15 @@ def test_a_plans_frames_are_those_that_a_run_bills(tmp_path: Any) -> None:
     assert full.method == "full" and full.uplink_frame_bytes > 4 * own.uplink_frame_bytes
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_a_cluster_has_of_its_own_is_in_a_plan(tmp_path: Any, shared: bool) -> None:
+    asked = {"strategy__name": "clustered", "strategy__clustered__shared": shared, "run__rounds": 1}
+    run(tiny(**asked), tmp_path / "run", Watch())
+    [own] = fl.plan(tiny(**asked), methods=["own"]).rows
+    billed = rows(tmp_path / "run" / "cameras.jsonl")[0]["downlink_frame_bytes"]
+    assert own.downlink_frame_bytes == billed > own.uplink_frame_bytes / 2
+
+
 def test_an_update_is_a_reply_up_and_an_update_down() -> None:
     up, down, row = NB1.up(2_000), NB1.down(3_000), a_row(NB1, 2_000, 3_000)
     assert row.packets == up.packets + down.packets and row.bytes_on_air == up.bytes_on_air + down.bytes_on_air

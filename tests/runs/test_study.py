@@ -161,6 +161,16 @@ def test_tuning_chooses_the_most_accurate_value_of_each_arm(tmp_path: Path) -> N
     assert found.runs["local.lr"].tolist() == [tuning.loc[tuning["accuracy"].idxmax(), "local.lr"]]
     before = marks(found)
     assert marks(fl.study(study, found.path, progress=False)) == before
+    fixed = {"settings": {**SETTINGS, "local.lr": 0.05}, "arms": {"full": FULL}}  # the same study, no longer tuned
+    again = fl.study(fixed, found.path, progress=False)
+    assert again.tuning is None and "Tuned" not in again.table() and not list(found.path.glob("tuning*"))
+
+
+def test_a_setting_may_be_a_number_here_and_a_list_there(tmp_path: Path) -> None:
+    """A rank, and ranks of a fleet in turn: text in the table, as one column has one type."""
+    study = {"settings": SETTINGS, "arms": {"lora-c": {"grid": {"adapter.rank": [2, "1, 2"]}}}}
+    found = fl.study(study, tmp_path / "out", progress=False)
+    assert found.runs["adapter.rank"].tolist() == ["2", "1, 2"] and found.runs.status.eq("finished").all()
 
 
 def test_a_best_value_at_the_end_of_those_tried_is_told(tmp_path: Path) -> None:
