@@ -12,13 +12,7 @@ from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.aggregation.delta_sum import DeltaSum, add_state, compressed, sum_states
 from fed_lorac.client.memory import ClientState
 from fed_lorac.client.shapes import block_size_of
-from fed_lorac.client.state import (
-    GlobalModel,
-    cluster_delta,
-    personal_delta,
-    personal_parameters,
-    read_deltas,
-)
+from fed_lorac.client.state import GlobalModel, cluster_delta, personal_delta, personal_parameters, read_deltas
 from fed_lorac.config import Config, LimitedDevices
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.experiment.experiment import Experiment, sees_frost
