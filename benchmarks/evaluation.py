@@ -20,8 +20,7 @@ from common import arguments, deliver, header, say, seconds_of
 
 from fed_lorac.client.evaluate_base import evaluate_base
 from fed_lorac.client.local_update import evaluate, this_thread
-from fed_lorac.client.memory import ClientState
-from fed_lorac.client.state import GlobalModel
+from fed_lorac.client.state import ClientState, GlobalModel
 from fed_lorac.config import Config, load_config
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.experiment import Experiment

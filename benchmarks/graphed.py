@@ -1,4 +1,7 @@
-"""A step as one CUDA graph: forward pass, loss and backward pass are recorded once, and started as one from then on."""
+"""A step as one CUDA graph: forward pass, loss and backward pass are recorded once, and started as one from then on.
+
+benchmarks/graphed.py is the arm of `python benchmarks/blocks.py --graphed`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

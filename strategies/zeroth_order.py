@@ -29,7 +29,7 @@ class ZerothOrder(RotatingBasis):
     """The mean of how far cameras came along the round's directions, which are the basis that is drawn anew."""
 
     source = "DeComFL, arXiv 2405.15861; FedKSeed, arXiv 2312.06353"
-    found_lr = 10.0
+    found_lr = 3.0
     forward_only = True
 
     directions: int = setting(16, "directions K of a round: a camera sends a number for each", least=1)

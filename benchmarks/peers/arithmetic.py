@@ -11,8 +11,7 @@ from common import say, seconds_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from fed_lorac.client.local_update import local_updates
-from fed_lorac.client.memory import ClientState
-from fed_lorac.client.state import GlobalModel
+from fed_lorac.client.state import ClientState, GlobalModel
 from fed_lorac.experiment.experiment import Experiment
 from peers.network import base_network
 from peers.settings import Images, Settings

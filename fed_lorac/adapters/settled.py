@@ -9,7 +9,7 @@ from torch import Tensor
 from fed_lorac.adapters.bases import BASIS_KEYS, FoundBases
 from fed_lorac.adapters.choice import CHOICE_KEY, choice_state, chosen_in
 
-__all__ = ["NOTHING", "Settled", "settled_in", "settled_state", "without_settled"]
+__all__ = ["NOTHING", "Settled", "settled_in", "settled_state", "settles", "without_settled"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ def settled_state(settled: Settled, candidates: Sequence[str]) -> dict[str, Tens
 def settled_in(state: Mapping[str, Tensor], candidates: Sequence[str]) -> Settled:
     """The inverse; nothing, where a state tells of nothing settled."""
     return Settled(chosen_in(candidates, state), FoundBases.told(state))
+
+
+def settles(state: Mapping[str, Tensor]) -> bool:
+    """Whether an update, or a whole model, says that something is settled."""
+    return any(name == CHOICE_KEY or name.endswith(BASIS_KEYS) for name in state)
 
 
 def without_settled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

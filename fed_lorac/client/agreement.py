@@ -32,7 +32,7 @@ def frame_spec(experiment: Experiment) -> FrameSpec:
         names_down=False,
     )
     said = _said_to_settle(experiment)
-    if experiment.plan.budget_bytes or experiment.plan.finds_bases:
+    if experiment.plan.settles:
         changed = {name: spec.shapes[name] for name in changed_names(spec.deltas)}
         said.append({**spec.template, **changed, **said[-1]})
     return replace(spec, other_templates=[*templates, *said]) if said else spec

@@ -15,9 +15,8 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from fed_lorac.adapters.bases import FoundBases
 from fed_lorac.adapters.settled import Settled
 from fed_lorac.client.handlers import error_reply, handle, report_folded_round
-from fed_lorac.client.memory import ClientState
 from fed_lorac.client.request import ClientRequest
-from fed_lorac.client.state import GlobalModel, catch_up
+from fed_lorac.client.state import ClientState, GlobalModel, catch_up
 from fed_lorac.config import Config
 from fed_lorac.errors import FedLoracError, kind_of
 from fed_lorac.experiment.build import build_experiment

@@ -10,9 +10,8 @@ from flwr.common.constant import ErrorCode
 
 from fed_lorac.client.evaluate_base import evaluate_base
 from fed_lorac.client.local_update import LocalUpdate, Scores, evaluate, local_updates
-from fed_lorac.client.memory import PARTS_KEY, STATISTICS_KEY, ClientState
 from fed_lorac.client.request import ClientReply, ClientRequest
-from fed_lorac.client.state import GlobalModel, add_cluster_delta
+from fed_lorac.client.state import PARTS_KEY, STATISTICS_KEY, ClientState, GlobalModel, add_cluster_delta
 from fed_lorac.client.survey import survey
 from fed_lorac.config import Config
 from fed_lorac.errors import FrameError, one_line
@@ -69,7 +68,7 @@ def _train(experiment: Experiment, global_model: GlobalModel, requests: Sequence
     states = {request.camera: _state(request, global_model) for request in requests}
     able = {camera: state for camera, state in states.items() if camera not in dropped}
     updates: dict[int, LocalUpdate] = {}
-    work = survey if experiment.plan.budget_bytes or experiment.plan.finds_bases else local_updates
+    work = survey if experiment.plan.settles else local_updates
     for frame, block in _blocks(experiment, able):
         model = add_cluster_delta(experiment, global_model, frame) if frame else global_model
         updates |= work(experiment, model, round, block)

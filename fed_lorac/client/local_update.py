@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import apply_delta, initial_state
 from fed_lorac.client.agreement import frame_spec
-from fed_lorac.client.memory import ClientState
 from fed_lorac.client.observe import COLLAPSED, observe
-from fed_lorac.client.state import GlobalModel, build_network, personal_delta, personal_parameters
+from fed_lorac.client.state import ClientState, GlobalModel, build_network, personal_delta, personal_parameters
 from fed_lorac.experiment.experiment import Experiment, drawn_from
 from fed_lorac.fleet.camera_data import CameraData, in_stream_order
 from fed_lorac.fleet.fleet import CLEAR
@@ -229,7 +228,7 @@ def evaluate(
     Under local batch norm, its statistics are taken from that weather first; the state that is returned has them.
     """
     model, local = this_thread.measured(experiment, global_model), experiment.plan.batch_norm.local
-    if personal := personal_delta(experiment, personal_parameters(experiment, state)):
+    if personal := personal_delta(experiment, state):
         model = copy.deepcopy(model)
         apply_delta(named_tensors(model), personal, experiment.adapter.scale)
     clear = clear_images(experiment, camera, round)

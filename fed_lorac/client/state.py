@@ -1,8 +1,9 @@
-"""What a camera goes on from: the global model, which is what a run's updates have made of its base model, and how what
-is its own comes on top. Knows networks, frames and Flower's messages; not what cameras do with them, nor rounds.
+"""What a camera goes on from: the global model, which is what a run's updates have made of its base model, and what is
+its own, as it stands in the records of its Flower node. Knows networks, frames and Flower's records; not what cameras
+do with them, nor rounds.
 
 Whoever has folded the same updates has the same global model, so it is a value that a whole fleet shares, and what a
-camera keeps of its own (`memory`) is little.
+camera keeps of its own is little.
 """
 
 import copy
@@ -11,19 +12,18 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
-from flwr.app import Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import Tensor, nn
 
-from fed_lorac.adapters.bases import BASIS_KEYS
-from fed_lorac.adapters.choice import CHOICE_KEY
 from fed_lorac.adapters.deltas import apply_delta, changed_names, set_tensors
-from fed_lorac.adapters.settled import NOTHING, Settled, settled_in, settled_state, without_settled
+from fed_lorac.adapters.settled import NOTHING, Settled, settled_in, settled_state, settles, without_settled
 from fed_lorac.client.agreement import frame_spec
-from fed_lorac.client.memory import ClientState
 from fed_lorac.experiment.adapters import candidates, settled_on
 from fed_lorac.experiment.experiment import Experiment, to_delta
+from fed_lorac.wire.billing import frame_record, read_frame
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import (
+    PERSONAL_KEY,
     global_fingerprint,
     personal_fingerprint,
     read_updates,
@@ -33,6 +33,9 @@ from fed_lorac.wire.updates import (
 )
 
 __all__ = [
+    "PARTS_KEY",
+    "STATISTICS_KEY",
+    "ClientState",
     "GlobalModel",
     "GlobalModels",
     "add_cluster_delta",
@@ -46,6 +49,12 @@ __all__ = [
     "personal_parameters",
     "read_deltas",
 ]
+
+STATISTICS_KEY = "statistics"
+PARTS_KEY = "parts"
+_RESIDUAL_KEY = "lost"
+_KEYS = (STATISTICS_KEY, _RESIDUAL_KEY, PERSONAL_KEY, PARTS_KEY)
+_MEMORY_KEY = "memory"
 
 Tensors = Mapping[str, Tensor]
 
@@ -82,7 +91,7 @@ def fold_updates(
             continue
         here = settled_on(experiment, global_model.settled)
         update = decode(frame, base=global_model.fingerprint(base), templates=frame_spec(here).templates)
-        if _settles(update):
+        if here.plan.settles and settles(update):
             settled = settled_in(update, candidates(experiment))
             global_model = replace(global_model, round=round, settled=settled)
             continue
@@ -95,11 +104,6 @@ def fold_updates(
 def _delta(experiment: Experiment, round: int, update: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """An update as a delta: an adapter's state is turned into one."""
     return to_delta(experiment, round)(update) if update and experiment.plan.updates == "state" else update
-
-
-def _settles(update: Mapping[str, Tensor]) -> bool:
-    """Whether an update, or a whole model, says that the server has settled something."""
-    return any(name == CHOICE_KEY or name.endswith(BASIS_KEYS) for name in update)
 
 
 def _without_factors(
@@ -134,7 +138,7 @@ def read_deltas(
     """(round, delta) of every (round, frame) that has one, in order; the layers of the experiment's adapters are
     chosen."""
     for round, update in unfolded(updates, experiment.base.fingerprint, 0, frame_spec(experiment).templates):
-        if not _settles(update):
+        if not settles(update):
             yield round, _delta(experiment, round, update)
 
 
@@ -162,15 +166,14 @@ def catch_up(
         round, frame = whole
         tag = whole_fingerprint(experiment.base.fingerprint, round)
         state = decode(frame, base=tag, templates=frame_spec(experiment).templates)
-        settled = settled_in(state, candidates(experiment)) if _settles(state) else NOTHING
+        settled = settled_in(state, candidates(experiment)) if settles(state) else NOTHING
         global_model = GlobalModel(round, *_without_factors(experiment, without_settled(state)), settled)
     return fold_updates(experiment, global_model, updates)
 
 
-def personal_parameters(experiment: Experiment, state: ClientState) -> Mapping[str, Tensor]:
+def personal_parameters(experiment: Experiment, state: "ClientState") -> Mapping[str, Tensor]:
     """What of its adapter is a camera's own: what stays with it, and what it was sent that is no cluster's delta."""
-    sent = b"" if experiment.plan.clustered else state.personal_frame
-    frames = filter(None, (sent, state.parts_frame))
+    frames = filter(None, (b"" if experiment.plan.clustered else state.personal_frame, state.parts_frame))
     return {key: value for frame in frames for key, value in decode_personal(experiment, frame).items()}
 
 
@@ -180,8 +183,9 @@ def decode_personal(experiment: Experiment, frame: bytes) -> dict[str, Tensor]:
     return decode(frame, base=tag, templates=frame_spec(experiment).templates)
 
 
-def personal_delta(experiment: Experiment, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """What personal parameters do to the global model: a delta whose products are still to be scaled by the adapter."""
+def personal_delta(experiment: Experiment, state: "ClientState") -> Mapping[str, Tensor]:
+    """What they do to the global model: a delta whose products are still to be scaled by the adapter."""
+    personal = personal_parameters(experiment, state)
     return to_delta(experiment, 0)(personal) if personal else {}
 
 
@@ -216,3 +220,81 @@ class GlobalModels:
         # Whole models of one round are equal; one comes without updates, and is needed where nobody was sent those.
         self._latest = catch_up(self._experiment, self._latest, max(wholes, default=None), new.items())
         return self._latest
+
+
+@dataclass(frozen=True)
+class ClientState:
+    """A camera's state: the last round whose update is in its global model (0: none), and what is its own, packed.
+
+    What is its own is kept as records, a frame in each, and unpacked when it is asked for: most messages need none of
+    it, and cameras of one cluster share one record.
+    """
+
+    folded_round: int = 0
+    records: Mapping[str, ArrayRecord] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, records: RecordDict) -> "ClientState":
+        """The state in a node's records, or as much of it as a reply holds; a new camera's where they are empty."""
+        memory, arrays = records.config_records.get(_MEMORY_KEY), records.array_records
+        folded_round = int(memory["folded-round"]) if memory else 0  # type: ignore[arg-type]
+        return cls(folded_round, {key: arrays[key] for key in _KEYS if key in arrays})
+
+    def write(self) -> RecordDict:
+        """The records that a node keeps: the inverse of `read`."""
+        memory = ConfigRecord({"folded-round": self.folded_round})
+        return RecordDict({_MEMORY_KEY: memory, **{key: self.records[key] for key in _KEYS if key in self.records}})
+
+    @property
+    def statistics(self) -> Tensors:
+        """Its batch norm's running means and variances by name; empty: the base model's."""
+        return self._unpacked(STATISTICS_KEY)
+
+    @property
+    def residual(self) -> Tensors:
+        """Under error feedback, what its codec has left out of its frames so far, by tensor."""
+        return self._unpacked(_RESIDUAL_KEY)
+
+    @property
+    def personal_frame(self) -> bytes:
+        """Its personal parameters, which others do not share, or its cluster's delta, as a frame; empty: none."""
+        return read_frame(self.records[PERSONAL_KEY]) if PERSONAL_KEY in self.records else b""
+
+    @property
+    def parts_frame(self) -> bytes:
+        """Parts of its adapter that stay with it beside those that are sent, as a frame; empty: none."""
+        return read_frame(self.records[PARTS_KEY]) if PARTS_KEY in self.records else b""
+
+    def after(self, content: RecordDict, folded_round: int) -> "ClientState":
+        """The state once the camera has folded the updates in a message, up to a round, and has taken over the personal
+        parameters in it, if there are any."""
+        personal = {key: record for key, record in content.array_records.items() if key == PERSONAL_KEY}
+        return ClientState(folded_round, {**self.records, **personal})
+
+    def with_statistics(self, statistics: Tensors) -> "ClientState":
+        """The same with other batch-norm statistics."""
+        return self._with(STATISTICS_KEY, _pack_tensors(statistics) if statistics else None)
+
+    def with_residual(self, residual: Tensors) -> "ClientState":
+        """The same with another residual."""
+        return self._with(_RESIDUAL_KEY, _pack_tensors(residual) if residual else None)
+
+    def with_personal(self, frame: bytes) -> "ClientState":
+        """The same with other personal parameters."""
+        return self._with(PERSONAL_KEY, frame_record(frame) if frame else None)
+
+    def with_parts(self, frame: bytes) -> "ClientState":
+        """The same with other parts that stay with it."""
+        return self._with(PARTS_KEY, frame_record(frame))
+
+    def _unpacked(self, key: str) -> Tensors:
+        return decode(read_frame(self.records[key]), base="") if key in self.records else {}
+
+    def _with(self, key: str, record: ArrayRecord | None) -> "ClientState":
+        others = {other: kept for other, kept in self.records.items() if other != key}
+        return replace(self, records=others if record is None else {**others, key: record})
+
+
+def _pack_tensors(tensors: Tensors) -> ArrayRecord:
+    """Tensors as one frame: every array of a record takes half a kilobyte of objects, whatever is in it."""
+    return frame_record(encode(tensors, dtype="fp32", base=""))

@@ -8,8 +8,7 @@ from torch import Tensor
 from fed_lorac.adapters.choice import NORMS_KEY
 from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.local_update import LocalUpdate, images_in_round, local_task, ready_for_training
-from fed_lorac.client.memory import ClientState
-from fed_lorac.client.state import GlobalModel, build_network
+from fed_lorac.client.state import ClientState, GlobalModel, build_network
 from fed_lorac.experiment.adapters import candidates
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.seeds import stream

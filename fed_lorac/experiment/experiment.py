@@ -116,6 +116,11 @@ class LocalPlan:
     evaluate_cameras: int = 0
     evaluate_images: int = 0
 
+    @property
+    def settles(self) -> bool:
+        """Whether the server is still to choose layers or to find bases, in a round of its own."""
+        return bool(self.budget_bytes or self.finds_bases)
+
     def recipe_in(self, round: int) -> Recipe:
         """How steps are taken in a round, from 1."""
         return replace(self.recipe, lr=self.recipe.lr * cosine(round - 1, self.rounds)) if self.cosine else self.recipe

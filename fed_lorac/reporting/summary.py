@@ -10,9 +10,8 @@ from torch import Tensor
 
 from fed_lorac.adapters.deltas import apply_delta
 from fed_lorac.aggregation.delta_sum import DeltaSum, add_state, compressed, sum_states
-from fed_lorac.client.memory import ClientState
 from fed_lorac.client.shapes import block_size_of
-from fed_lorac.client.state import GlobalModel, cluster_delta, personal_delta, personal_parameters, read_deltas
+from fed_lorac.client.state import ClientState, GlobalModel, cluster_delta, personal_delta, read_deltas
 from fed_lorac.config import Config, LimitedDevices
 from fed_lorac.data.corruptions import frost_textures
 from fed_lorac.experiment.experiment import Experiment, sees_frost
@@ -70,8 +69,8 @@ def model_state(
 
 def own_state(experiment: Experiment, state: ClientState, not_in_updates: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
     """What a camera's network has beside the merged model, as a delta of it, from what it remembers."""
-    shapes, delta = shapes_of(experiment.base.model), personal_delta(experiment, personal_parameters(experiment, state))
-    sums = sum_states([(delta, 1.0)], shapes, experiment.adapter.scale)
+    shapes = shapes_of(experiment.base.model)
+    sums = sum_states([(personal_delta(experiment, state), 1.0)], shapes, experiment.adapter.scale)
     if experiment.plan.clustered and state.personal_frame:
         add_state(sums, cluster_delta(experiment, state.personal_frame), 1.0, shapes, 1.0)
     for name, total in not_in_updates.items():

@@ -9,9 +9,8 @@ from pathlib import Path
 from flwr.app import RecordDict
 
 from fed_lorac.client.handlers import FleetApp
-from fed_lorac.client.memory import ClientState
 from fed_lorac.client.shapes import block_size_of
-from fed_lorac.client.state import GlobalModels
+from fed_lorac.client.state import ClientState, GlobalModels
 from fed_lorac.config import Config
 from fed_lorac.data.progress import at
 from fed_lorac.errors import ConfigError, RunError

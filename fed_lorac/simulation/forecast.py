@@ -26,7 +26,7 @@ def bytes_to_come(experiment: Experiment) -> BytesToCome | None:
     are entropy-coded a run sends less. Cameras are drawn at random, so a round's uplink is that of so many mean
     cameras.
     """
-    if experiment.plan.budget_bytes or experiment.plan.finds_bases:
+    if experiment.plan.settles:
         return None
     fleet, rounds, reference = experiment.fleet, experiment.plan.rounds, reference_of(experiment)
     cameras, asked = len(fleet.cameras), fleet.per_round

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from fed_lorac.adapters.settled import NOTHING
 from fed_lorac.aggregation.delta_sum import Sums
-from fed_lorac.client.memory import ClientState
 from fed_lorac.client.shapes import one_after_another
-from fed_lorac.client.state import GlobalModel, fold_updates
+from fed_lorac.client.state import ClientState, GlobalModel, fold_updates
 from fed_lorac.config import Config, FleetEngine, LimitedDevices, check_unchanged
 from fed_lorac.data.progress import at
 from fed_lorac.experiment.adapters import settled_on

@@ -97,7 +97,7 @@ def in_subspace(conv: nn.Conv2d, x: Tensor, own: Own) -> Tensor:
 
 def dropping(conv: nn.Conv2d, x: Tensor, own: Own) -> Tensor:
     """What is added where weights are dropped more often than by a fifth, or less."""
-    kernels = conv.weight / 0.8 * (0.2 - (0.2 + own["p"]).clamp(0, 1))
+    kernels = conv.weight / 0.8 * (0.2 - (0.2 + own["p"] / own["unit"]).clamp(0, 1))
     parts = zip(x.chunk(conv.groups, 1), kernels.chunk(conv.groups), strict=True)
     return torch.cat([like(conv, part, kernel) for part, kernel in parts], 1)
 

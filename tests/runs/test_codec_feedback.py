@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fed_lorac.client.agreement import uplink_template
 from fed_lorac.client.app import make_client_app
-from fed_lorac.client.memory import ClientState
+from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config
 from fed_lorac.config.compatibility import fixed_basis
 from fed_lorac.errors import ConfigError

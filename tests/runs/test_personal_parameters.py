@@ -20,8 +20,7 @@ from fed_lorac.adapters.deltas import dense_delta, join_deltas
 from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.app import make_client_app
 from fed_lorac.client.handlers import FleetApp
-from fed_lorac.client.memory import ClientState
-from fed_lorac.client.state import GlobalModels
+from fed_lorac.client.state import ClientState, GlobalModels
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.base_model import fresh_model

@@ -35,8 +35,7 @@ from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
 from fed_lorac.aggregation.server_optimizers import Adam
 from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.local_update import local_updates
-from fed_lorac.client.memory import ClientState
-from fed_lorac.client.state import GlobalModel, fold_updates
+from fed_lorac.client.state import ClientState, GlobalModel, fold_updates
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import build_experiment

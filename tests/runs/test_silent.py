@@ -17,7 +17,7 @@ from small_runs import rows, tiny
 from torch import Tensor
 
 from fed_lorac.adapters.deltas import apply_delta
-from fed_lorac.client.memory import ClientState
+from fed_lorac.client.state import ClientState
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import build_experiment

@@ -16,8 +16,7 @@ from torch import Tensor
 from fed_lorac.api.result import load_run
 from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.local_update import LocalUpdate, local_updates
-from fed_lorac.client.memory import ClientState
-from fed_lorac.client.state import GlobalModel
+from fed_lorac.client.state import ClientState, GlobalModel
 from fed_lorac.config import Config, load_config
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import build_experiment
