@@ -107,7 +107,9 @@ def first_frames(experiment: Experiment, cameras: Sequence[int]) -> tuple[Update
     proposal = strategy.strategy.propose(server, deltas)
     dtype, share = config.codec.build("down"), config.codec.table(Topk).share
     weighed = partial(weighed_frame, dtype=dtype, topk_share=share, templates=strategy.spec.templates)
+    update = Update(1, weighed(proposal.update))
+    if not (strategy.strategy.personal_kind and cameras):
+        return update, 0
     decoded = strategy.strategy.decode_update(server, proposal.update)
-    after = strategy.strategy.commit(server, proposal, decoded)
-    part = strategy.strategy.personal(after, cameras[0]) if cameras else None
-    return Update(1, weighed(proposal.update)), 0 if part is None else len(weighed(part.state()))
+    part = strategy.strategy.personal(strategy.strategy.commit(server, proposal, decoded), cameras[0])
+    return update, 0 if part is None else len(weighed(part.state()))
