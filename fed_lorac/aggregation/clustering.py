@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
 
@@ -61,7 +60,8 @@ def clusters(alike: Square, groups: int) -> list[int]:
         return [0]
     apart = np.clip(1 - (alike + alike.T) / 2, 0, None)
     np.fill_diagonal(apart, 0.0)
-    labels = fcluster(linkage(squareform(apart, checks=False), method="average"), groups, criterion="maxclust")
+    tree = scipy.cluster.hierarchy.linkage(scipy.spatial.distance.squareform(apart, checks=False), method="average")
+    labels = scipy.cluster.hierarchy.fcluster(tree, groups, criterion="maxclust")
     order = {label: place for place, label in enumerate(dict.fromkeys(labels))}
     return [order[label] for label in labels]
 

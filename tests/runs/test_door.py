@@ -39,6 +39,17 @@ def test_the_door_itself_costs_no_pytorch() -> None:
     assert told.stdout.splitlines() == ["[]", "['numpy', 'torch']"]  # a config asks its methods' classes
 
 
+def test_what_only_weather_and_clusters_need_is_loaded_when_they_are_made() -> None:
+    opened = "import sys, fed_lorac.simulation.run, fed_lorac.experiment.build, fed_lorac.client.handlers"
+    asked = (
+        "from fed_lorac.strategies import ClusteredFedAvg; print({'scipy.ndimage', 'scipy.cluster'} & set(sys.modules))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", f"{opened}; {asked}"], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "set()\n"
+
+
 def test_every_public_name_is_there_is_listed_and_says_what_it_is() -> None:
     assert set(fl.__all__) <= set(dir(fl))
     for name in fl.__all__:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import PIL
-import scipy
+import scipy  # its parts are loaded when they are first asked for: images that are kept need none
 
 from fed_lorac import registry
 from fed_lorac.data.corruptions._pixels import Images

@@ -7,8 +7,8 @@ whole batch costs two matrix products.
 from functools import cache
 
 import numpy as np
+import scipy
 from jaxtyping import Float32, Int
-from scipy import ndimage
 
 from fed_lorac.data.corruptions._pixels import Planes
 
@@ -30,7 +30,7 @@ def _gaussian_operator(size: int, sigma: float, mode: str = "nearest", truncate:
     eye = np.eye(size)
     if sigma < 1e-15:
         return eye.astype(np.float32)
-    blurred = ndimage.gaussian_filter1d(eye, sigma, axis=0, mode=mode, truncate=truncate)
+    blurred = scipy.ndimage.gaussian_filter1d(eye, sigma, axis=0, mode=mode, truncate=truncate)
     return np.asarray(blurred, dtype=np.float32)
 
 
@@ -49,7 +49,7 @@ def zoom_operator(size: int, factor: float) -> Operator:
     """
     kept = int(np.ceil(size / factor))
     start = (size - kept) // 2
-    stretched = ndimage.zoom(np.eye(size)[start : start + kept], (factor, 1), order=1)
+    stretched = scipy.ndimage.zoom(np.eye(size)[start : start + kept], (factor, 1), order=1)
     trim = (len(stretched) - size) // 2
     return np.asarray(stretched[trim : trim + size], dtype=np.float32)
 
@@ -63,8 +63,8 @@ def filter_operators(kernel: Float32[np.ndarray, "k k"], height: int, width: int
     pairs = []
     for value, u, v in zip(values, left.T, right, strict=True):
         if value > 1e-9 * values[0]:
-            rows = ndimage.correlate1d(np.eye(height), u * value, axis=0, mode="mirror")
-            columns = ndimage.correlate1d(np.eye(width), v, axis=0, mode="mirror")
+            rows = scipy.ndimage.correlate1d(np.eye(height), u * value, axis=0, mode="mirror")
+            columns = scipy.ndimage.correlate1d(np.eye(width), v, axis=0, mode="mirror")
             pairs.append((rows.astype(np.float32), columns.astype(np.float32)))
     return pairs
 

@@ -4,8 +4,8 @@ OpenCV is not needed for this: each step is written here from its documented for
 """
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float32, Int32
-from scipy import ndimage
 
 from fed_lorac.data.corruptions._geometry import correlate3, neighbours
 
@@ -39,7 +39,7 @@ def canny(planes: Whole, low: int, high: int) -> Mask:
     weak = (size > low) & _crests(dx, dy, size)
     touching = np.zeros((3, 3, 3), dtype=bool)
     touching[1] = True  # eight neighbours, all in the same plane
-    labels, count = ndimage.label(weak, touching)
+    labels, count = scipy.ndimage.label(weak, touching)
     kept = np.zeros(count + 1, dtype=bool)
     kept[labels[weak & (size > high)]] = True
     return np.asarray(kept[labels])

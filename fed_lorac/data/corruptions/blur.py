@@ -8,8 +8,8 @@ from collections import Counter
 from functools import cache
 
 import numpy as np
+import scipy
 from numpy.random import Generator
-from scipy import ndimage
 
 from fed_lorac.data.corruptions import _geometry as geometry
 from fed_lorac.data.corruptions._motion import motion_blur as blur_along
@@ -55,7 +55,7 @@ def _disk(radius: float, rim_sigma: float) -> np.ndarray:
     disk = (line[:, None] ** 2 + line**2 <= radius**2).astype(np.float64)
     rim = np.exp(-(np.arange(-1, 2) ** 2) / (2 * rim_sigma**2))
     rim /= rim.sum()
-    return np.asarray(ndimage.correlate(disk / disk.sum(), np.outer(rim, rim), mode="mirror"))
+    return np.asarray(scipy.ndimage.correlate(disk / disk.sum(), np.outer(rim, rim), mode="mirror"))
 
 
 def defocus_blur(images: Images, severity: int, rng: Generator) -> Images:
