@@ -15,7 +15,7 @@ from fed_lorac.simulation.build_strategy import reference_of
 from fed_lorac.simulation.waste import first_update
 from fed_lorac.wire.billing import weighed_frame
 
-__all__ = ["bytes_to_come", "reply_bytes"]
+__all__ = ["bytes_to_come", "first_round", "reply_bytes"]
 
 
 def bytes_to_come(experiment: Experiment) -> BytesToCome | None:
@@ -33,7 +33,7 @@ def bytes_to_come(experiment: Experiment) -> BytesToCome | None:
     strategy, sends = STRATEGIES.load(experiment.config.strategy.name), experiment.plan.sends
     of_places = [reply_bytes(experiment, place) for place in range(len(experiment.adapters))] if sends else []
     replies = tuple(of_places[experiment.place(camera)] if sends else 0 for camera in range(cameras))
-    update = len(first_update(experiment, replace(fleet, availability=1.0).drawn(1)).frame) if sends else 0
+    update = len(first_update(experiment, first_round(fleet)).frame) if sends else 0
     full, full_fp32 = (
         asked * one.up.frame_bytes + _sent(fleet, one.down.frame_bytes)
         for one in (reference.same_codec, reference.fp32)
@@ -48,6 +48,11 @@ def bytes_to_come(experiment: Experiment) -> BytesToCome | None:
         personal=bool(sends and strategy.personal_kind),
         sent_to=_to_whom(experiment.config.fleet.downlink),
     )
+
+
+def first_round(fleet: Fleet) -> tuple[int, ...]:
+    """Round 1's cameras, were all of them there: as many states as an update is made of when nothing fails."""
+    return replace(fleet, availability=1.0).drawn(1)
 
 
 def _sent(fleet: Fleet, n_bytes: int) -> int:

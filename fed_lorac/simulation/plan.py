@@ -1,7 +1,7 @@
 """The sizes that a plan is made of: frames of a config's own method, of every adapter, and of full fine-tuning, built
 and weighed without training. Knows experiments and strategies; not links."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from fed_lorac.adapters.targets import ALL_LAYERS
@@ -11,7 +11,7 @@ from fed_lorac.experiment.build import with_config
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.registry import ADAPTERS, STRATEGIES
 from fed_lorac.reporting.plan import MethodSizes
-from fed_lorac.simulation.forecast import reply_bytes
+from fed_lorac.simulation.forecast import first_round, reply_bytes
 from fed_lorac.simulation.waste import first_frames
 
 __all__ = ["OWN", "configs_of", "sizes_of"]
@@ -75,19 +75,20 @@ def sizes_of(experiment: Experiment, methods: list[tuple[str, Config]]) -> Itera
 
 
 def _frame_bytes(experiment: Experiment) -> tuple[int, int]:
-    """Bytes of a camera's frame, and of an update's with what its cluster, or it alone, has beside; none of a strategy
-    whose cameras send nothing."""
+    """Bytes of a camera's frame, and of the first round's update with what a cluster, or a camera alone, has beside;
+    none of a strategy whose cameras send nothing."""
     config = experiment.config
     if not STRATEGIES.load(config.strategy.name).sends:
         return 0, 0
     highest = experiment.adapters.index(experiment.adapter)  # the first camera that has the adapter of this place
-    update, own = first_frames(experiment, [highest, *_of_another_weather(experiment, highest)])
+    first = first_round(experiment.fleet)
+    update, own = first_frames(experiment, [*first, *_of_another_weather(experiment, first)])
     return reply_bytes(experiment, highest), len(update.frame) + own
 
 
-def _of_another_weather(experiment: Experiment, camera: int) -> list[int]:
+def _of_another_weather(experiment: Experiment, first: Sequence[int]) -> list[int]:
     """A camera of another cluster, where there are clusters: of one alone they have nothing of their own."""
     if STRATEGIES.load(experiment.config.strategy.name).personal_kind != "delta":
         return []
     cameras = experiment.fleet.cameras
-    return [other.id for other in cameras if other.corruption != cameras[camera].corruption][:1]
+    return [other.id for other in cameras if other.corruption != cameras[first[0]].corruption][:1]

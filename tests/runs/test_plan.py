@@ -50,6 +50,14 @@ def test_what_a_cluster_has_of_its_own_is_in_a_plan(tmp_path: Any, shared: bool)
     assert own.downlink_frame_bytes == billed > own.uplink_frame_bytes / 2
 
 
+def test_an_update_that_grows_with_who_sends_is_planned_for_all_who_do(tmp_path: Any) -> None:
+    asked = {"strategy__name": "flora", "run__rounds": 1}
+    run(tiny(**asked), tmp_path / "run", Watch())
+    [own] = fl.plan(tiny(**asked), methods=["own"]).rows
+    [billed] = {row["downlink_frame_bytes"] for row in rows(tmp_path / "run" / "cameras.jsonl")}
+    assert own.downlink_frame_bytes == billed
+
+
 def test_an_update_is_a_reply_up_and_an_update_down() -> None:
     up, down, row = NB1.up(2_000), NB1.down(3_000), a_row(NB1, 2_000, 3_000)
     assert row.packets == up.packets + down.packets and row.bytes_on_air == up.bytes_on_air + down.bytes_on_air
