@@ -10,10 +10,10 @@ __all__ = ["BytesToCome", "in_words"]
 class BytesToCome:
     """Bytes of frames, if every camera can be reached in every round.
 
-    `replies`: each camera's in a round that it takes part in. `update`: what each camera is sent after a round. The
-    others are of the whole run: this one's, those of full fine-tuning of the same model under the same codec, and in
-    fp32. `personal`: cameras are sent something of their own besides, which is known when it is made. `sent_to`: to
-    whom an update is sent, in words.
+    `replies`: each camera's in a round that it takes part in. `update`: what all are sent after a round. `own`: what a
+    camera is sent beside it that is its own or its cluster's, at most; 0 where there is none. The others are of the
+    whole run: this one's, with what is cameras' own if that changes in every round, those of full fine-tuning of the
+    same model under the same codec, and in fp32. `sent_to`: to whom an update is sent, in words.
     """
 
     replies: tuple[int, ...]
@@ -22,7 +22,7 @@ class BytesToCome:
     downlink: int
     full: int
     full_fp32: int
-    personal: bool
+    own: int
     sent_to: str
 
     @property
@@ -45,10 +45,11 @@ def in_words(to_come: BytesToCome | None, *, rounds: int, cameras: int, per_roun
     if not to_come.total:
         yield f"Nothing is sent. Full fine-tuning would send {to_come.full_fp32:,} bytes in fp32."
         return
-    yield f"A reply {_range(to_come.replies)} bytes, an update {to_come.update:,} bytes {to_come.sent_to}."
-    own = ", and what is each camera's own besides" if to_come.personal else ""
+    own = f", with up to {to_come.own:,} that are its own or its cluster's" if to_come.own else ""
+    yield f"A reply {_range(to_come.replies)} bytes, an update {to_come.update:,} bytes {to_come.sent_to}{own}."
+    changes = " and its own part, or its cluster's, changes in every round" if to_come.own else ""
     yield (
-        f"Bytes to come, if every camera can be reached: {to_come.uplink:,} up and {to_come.downlink:,} down{own}: "
+        f"Bytes to come, if every camera can be reached{changes}: {to_come.uplink:,} up and {to_come.downlink:,} down: "
         f"{to_come.total / to_come.full_fp32:.2%} of full fine-tuning's in fp32, {to_come.total / to_come.full:.2%} of "
         "those under the same codec."
     )

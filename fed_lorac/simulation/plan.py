@@ -83,7 +83,8 @@ def _frame_bytes(experiment: Experiment) -> tuple[int, int]:
     highest = experiment.adapters.index(experiment.adapter)  # the first camera that has the adapter of this place
     first = first_round(experiment.fleet)
     update, own = first_frames(experiment, [*first, *_of_another_weather(experiment, first)])
-    return reply_bytes(experiment, highest), len(update.frame) + own
+    most = max((size for _, size in own.values()), default=0)
+    return reply_bytes(experiment, highest), len(update.frame) + most
 
 
 def _of_another_weather(experiment: Experiment, first: Sequence[int]) -> list[int]:

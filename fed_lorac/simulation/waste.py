@@ -5,7 +5,7 @@ Nothing is known here of single methods: what an update weighs is compared with 
 far more, the update that each other exact strategy would make of the same adapter is built and weighed too.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -25,7 +25,10 @@ from fed_lorac.simulation.build_strategy import full_messages, strategy_of
 from fed_lorac.wire.billing import weighed_frame
 from fed_lorac.wire.frame import inspect, payload_bytes
 
-__all__ = ["first_frames", "first_update", "wasteful"]
+__all__ = ["OwnFrame", "first_frames", "first_update", "wasteful"]
+
+OwnFrame = tuple[Hashable, int]
+"""Whose a part is that some cameras have beside the update for all, and the bytes of its frame."""
 
 FAR_MORE = 4
 """So many times what cameras send up, or what another strategy would send down, is worth a remark."""
@@ -86,30 +89,49 @@ def _under(experiment: Experiment, config: Config) -> Experiment:
 
 def first_update(experiment: Experiment, cameras: Sequence[int]) -> Update:
     """The first update that a strategy makes of some states of these cameras: its size follows from shapes."""
-    return first_frames(experiment, cameras)[0]
+    return _FirstRound(experiment, cameras).update
 
 
-def first_frames(experiment: Experiment, cameras: Sequence[int]) -> tuple[Update, int]:
-    """The same, and the bytes of the frame that the first of these cameras has beside it: its cluster's, or its own.
+def first_frames(experiment: Experiment, cameras: Sequence[int]) -> tuple[Update, Mapping[int, OwnFrame]]:
+    """The same, and the frames that cameras of the fleet have beside it: their cluster's, or their own."""
+    made = _FirstRound(experiment, cameras)
+    return made.update, made.own()
+
+
+class _FirstRound:
+    """What a strategy makes of a round of these cameras' states, drawn in the place of trained ones.
 
     A server optimizer and an aggregator change values alone; the simplest of them stand in.
     """
-    config = experiment.config
-    simple = replace(config, strategy=config.strategy.choose("server_optimizer", "sgd").choose("aggregator", "mean"))
-    strategy = strategy_of(_under(experiment, simple))
-    assert isinstance(strategy, FrameStrategy)  # whoever sends updates is one
-    server, drawn = replace(strategy.state, round=1), torch_stream(0, "weighed")
-    shapes = {camera: uplink_template(experiment, experiment.place(camera)) for camera in cameras}
-    deltas = (
-        server.client_delta(camera, 1.0, {name: torch.randn(shape, generator=drawn) for name, shape in its.items()})
-        for camera, its in shapes.items()
-    )
-    proposal = strategy.strategy.propose(server, deltas)
-    dtype, share = config.codec.build("down"), config.codec.table(Topk).share
-    weighed = partial(weighed_frame, dtype=dtype, topk_share=share, templates=strategy.spec.templates)
-    update = Update(1, weighed(proposal.update))
-    if not (strategy.strategy.personal_kind and cameras):
-        return update, 0
-    decoded = strategy.strategy.decode_update(server, proposal.update)
-    part = strategy.strategy.personal(strategy.strategy.commit(server, proposal, decoded), cameras[0])
-    return update, 0 if part is None else len(weighed(part.state()))
+
+    def __init__(self, experiment: Experiment, cameras: Sequence[int]) -> None:
+        config = experiment.config
+        simple = replace(
+            config, strategy=config.strategy.choose("server_optimizer", "sgd").choose("aggregator", "mean")
+        )
+        built = strategy_of(_under(experiment, simple))
+        assert isinstance(built, FrameStrategy)  # whoever sends updates is one
+        self._strategy, self._fleet = built.strategy, experiment.fleet
+        self._server, drawn = replace(built.state, round=1), torch_stream(0, "weighed")
+        shapes = {camera: uplink_template(experiment, experiment.place(camera)) for camera in cameras}
+        deltas = (
+            self._server.client_delta(
+                camera, 1.0, {name: torch.randn(shape, generator=drawn) for name, shape in its.items()}
+            )
+            for camera, its in shapes.items()
+        )
+        self._proposal = self._strategy.propose(self._server, deltas)
+        dtype, share = config.codec.build("down"), config.codec.table(Topk).share
+        self._weighed = partial(weighed_frame, dtype=dtype, topk_share=share, templates=built.spec.templates)
+        self.update = Update(1, self._weighed(self._proposal.update))
+
+    def own(self) -> dict[int, OwnFrame]:
+        """Camera -> whose its part is, and the bytes of the frame; of those that have one."""
+        if not self._strategy.personal_kind:
+            return {}
+        decoded = self._strategy.decode_update(self._server, self._proposal.update)
+        server = self._strategy.commit(self._server, self._proposal, decoded)
+        parts = {camera.id: self._strategy.personal(server, camera.id) for camera in self._fleet.cameras}
+        of_each = {part.name: part for part in parts.values() if part is not None}
+        sizes = {name: len(self._weighed(part.state())) for name, part in of_each.items()}
+        return {camera: (part.name, sizes[part.name]) for camera, part in parts.items() if part is not None}

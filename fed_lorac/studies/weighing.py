@@ -38,8 +38,8 @@ def _weighed(trial: Trial) -> str:
         return f"bytes not known: {one_line(error)}"
     if to_come is None:
         return "bytes known once layers are chosen"
-    own = " and more" * to_come.personal
+    most = " at most" if to_come.own else ""
     return (
-        f"{to_come.total:,} bytes{own}, {to_come.total / to_come.full_fp32:.2%} of full fine-tuning's in fp32, "
+        f"{to_come.total:,} bytes{most}, {to_come.total / to_come.full_fp32:.2%} of full fine-tuning's in fp32, "
         f"{to_come.total / to_come.full:.2%} under the same codec"
     )

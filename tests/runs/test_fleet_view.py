@@ -22,6 +22,9 @@ WAYS = {
     "full, int8": {"adapter__method": "full", "strategy__name": "fedavg", "codec__up": "int8", "codec__down": "int8"},
     "two ranks": {"adapter__rank": "1, 2", "strategy__name": "flora", "fleet__per_round": 4},
     "zero-byte": {"strategy__name": "zero-byte"},
+    "clusters": {"strategy__name": "clustered", "fleet__per_round": 4},
+    "clusters alone": {"strategy__name": "clustered", "strategy__clustered__shared": False, "fleet__per_round": 4},
+    "each its own rank": {"adapter__rank": "1, 2", "strategy__name": "flexlora", "fleet__per_round": 4},
 }
 
 
@@ -31,7 +34,7 @@ def test_bytes_to_come_are_those_that_the_run_sends(way: str, tmp_path: Path) ->
     told = fl.show_fleet(config).messages
     run(config, tmp_path / "run", Watch())
     sent = fl.load_run(tmp_path / "run").summary
-    assert told is not None and not told.personal
+    assert told is not None and bool(told.own) == (config.strategy.name in ("clustered", "flexlora"))
     assert told.total == pytest.approx(sent["total_bytes"], rel=2e-3)  # an update's frame by what its rank comes to
     assert told.uplink == sent["bytes"]["uplink_frame_bytes"]
     assert (told.full, told.full_fp32) == (sent["full_total_bytes"], sent["full_fp32_total_bytes"])

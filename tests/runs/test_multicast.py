@@ -147,8 +147,10 @@ def test_every_table_says_how_updates_go_down(unicast: Path, multicast: Path) ->
     assert "by unicast or by multicast, each run as its downlink says" in fl.compare([unicast, multicast])
 
 
-def test_a_forecast_is_of_what_is_sent(tmp_path: Path) -> None:
-    settings = {"fleet__link": "nb-iot-nb1, lte-m", "fleet__lte-m__downlink": "multicast"}
+@pytest.mark.parametrize("strategy", ["merged", "clustered"])
+def test_a_forecast_is_of_what_is_sent(strategy: str, tmp_path: Path) -> None:
+    links = {"fleet__link": "nb-iot-nb1, lte-m", "fleet__lte-m__downlink": "multicast"}
+    settings = {**links, "strategy__name": strategy}
     told = fl.show_fleet(tiny(**FLEET, **settings)).messages
     sent = json.loads((done(tmp_path / "run", **settings) / "summary.json").read_text())
     assert told is not None and told.total == pytest.approx(sent["total_bytes"], rel=2e-3)
