@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["static"]
 
 _WIDTH_IN = 7.5
+_WIDTH_CHARACTERS = 85  # that the width has room for beside a colour bar, in the axes' size
+_NAME_CHARACTERS = 30  # in a line of a row's name
 _LEGEND_CHARACTERS = 128  # that the width has room for, in the legend's size; ten of them go to each column's marker
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "fed-lorac",  # the same chart is the same file
@@ -65,7 +67,7 @@ def _rows_in(rows: int) -> float:
 def _plot(chart: Plot, paper: "Paper") -> None:
     axes = paper.subplots()
     if chart.y.words:
-        axes.set_yticks(range(len(chart.y.words)), [wrapped(word, 30) for word in chart.y.words])
+        axes.set_yticks(range(len(chart.y.words)), [wrapped(word, _NAME_CHARACTERS) for word in chart.y.words])
         axes.set_ylim(-0.6, len(chart.y.words) - 0.4)
     places = {word: place for place, word in enumerate(chart.y.words)}
     crowded = len({one.name for one in chart.series}) > MOST_NAMES
@@ -123,9 +125,9 @@ def _heat(chart: Heat, paper: "Paper") -> None:
     z = np.array([[np.nan if value is None else value for value in row] for row in chart.z], dtype=float)
     image = axes.imshow(z, aspect="auto", cmap=SHADES)
     axes.grid(visible=False)
-    turned = 90 if len(chart.x) > 12 else 30 if sum(map(len, chart.x)) > 70 else 0
+    turned = 90 if len(chart.x) > 12 else 30 if max(map(len, chart.x)) > _characters_a_column(chart) else 0
     axes.set_xticks(range(len(chart.x)), chart.x, rotation=turned, ha="right" if turned == 30 else "center")
-    axes.set_yticks(range(len(chart.y)), [wrapped(name, 30) for name in chart.y])
+    axes.set_yticks(range(len(chart.y)), [wrapped(name, _NAME_CHARACTERS) for name in chart.y])
     axes.set_xlabel(chart.x_title)
     middle = float(np.nanmin(z) + np.nanmax(z)) / 2
     for row, values in enumerate(z if len(chart.x) <= 24 else []):
@@ -137,13 +139,19 @@ def _heat(chart: Heat, paper: "Paper") -> None:
     paper.colorbar(image, ax=axes, format=_percents(), shrink=0.9)
 
 
+def _characters_a_column(chart: Heat) -> float:
+    """How long a column's name may be without touching its neighbour's, beside the names of rows."""
+    of_rows = min(_NAME_CHARACTERS, max(map(len, chart.y)))
+    return (_WIDTH_CHARACTERS - of_rows) / len(chart.x)
+
+
 def _bars(chart: Bars, paper: "Paper") -> None:
     axes = paper.subplots()
     left = [0.0] * len(chart.words)
     for number, (name, values) in enumerate(chart.series.items()):
         axes.barh(range(len(chart.words)), values, left=left, color=colour(number), label=name)
         left = [a + b for a, b in zip(left, values, strict=True)]
-    axes.set_yticks(range(len(chart.words)), [wrapped(word, 30) for word in chart.words])
+    axes.set_yticks(range(len(chart.words)), [wrapped(word, _NAME_CHARACTERS) for word in chart.words])
     axes.invert_yaxis()
     axes.set_xlabel(chart.title)
     axes.xaxis.set_major_formatter(_percents())
