@@ -47,7 +47,8 @@ def error(found: Reported) -> Figure | Absent:
         also = f" Exact to rounding: {listed(exact)}." if exact else ""
         caption = (
             f"{label} folds what is {said(100 * value)} % away from the exact mean of the deltas, on average.{also} "
-            "1 would be as far away as the mean is long."
+            "1 would be as far away as the mean is long. What a strategy leaves out of a round and sends in a later "
+            "one, as svd does, is distance in both."
         )
     x = round_axis(sorted({row["round"] for row in rows}))
     alt = f"Relative aggregation error on a log axis over rounds, {len(series)} curves."
