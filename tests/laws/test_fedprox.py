@@ -88,4 +88,5 @@ def test_cameras_side_by_side_are_each_pulled_to_their_own_start() -> None:
     train(together, work, recipe=recipe(2.0))
     for k, model in enumerate(alone):
         train([model], [task(k, steps=3 + k)], recipe=recipe(2.0))
-    assert all(torch.allclose(trained(a), trained(b), atol=2e-4) for a, b in zip(together, alone, strict=True))
+    # The pull moves the three by 2e-3 to 1.3e-2; an input on the edge of a ReLU moved one by 3e-4 on a CPU with AMX.
+    assert all(torch.allclose(trained(a), trained(b), atol=1e-3) for a, b in zip(together, alone, strict=True))

@@ -1,20 +1,23 @@
 """Laws of Matplotlib's charts: what is written on them can be read."""
 
-import matplotlib as mpl
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Paper
 
 from fed_lorac.pages import static
 from fed_lorac.pages.chart import Heat
+
+mpl = pytest.importorskip("matplotlib", reason="needs the extra report")
+FigureCanvasAgg = pytest.importorskip("matplotlib.backends.backend_agg").FigureCanvasAgg
+Paper: Any = pytest.importorskip("matplotlib.figure").Figure
 
 WEATHERS = ["fog", "snow", "gaussian noise", "contrast", "frost", "impulse noise", "all in clear air"]
 NAMES = st.lists(st.text("abcdefgh ", min_size=1, max_size=16).map(str.strip), min_size=1, max_size=12)
 
 
-def drawn(columns: list[str], rows: list[str]) -> Paper:
+def drawn(columns: list[str], rows: list[str]) -> Any:
     """A heat map on its paper, laid out."""
     z = [[0.5 + 0.01 * (row + column) for column in range(len(columns))] for row in range(len(rows))]
     chart = Heat(columns, rows, z, [["" for _ in columns] for _ in rows])
@@ -26,7 +29,7 @@ def drawn(columns: list[str], rows: list[str]) -> Paper:
     return paper
 
 
-def overlaps(paper: Paper) -> list[tuple[str, str]]:
+def overlaps(paper: Any) -> list[tuple[str, str]]:
     """Neighbours among the names of columns that stand upright and touch."""
     labels = [one for one in paper.axes[0].get_xticklabels() if one.get_text() and not one.get_rotation()]
     boxes = [one.get_window_extent() for one in labels]
