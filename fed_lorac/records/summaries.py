@@ -12,7 +12,7 @@ from typing import Any
 
 from fed_lorac.config.load import flatten
 from fed_lorac.errors import RunError
-from fed_lorac.records.ledger import CAMERAS_FILE, read_rows
+from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, read_rows
 from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE
 
 __all__ = [
@@ -36,7 +36,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """The summary of the run in a folder.
 
     Raises:
-        RunError: no finished run is there, or its files cannot be read.
+        RunError: no finished run is there, its files cannot be read, or its ledger lacks rounds that the summary is of.
     """
     try:
         found = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
@@ -46,6 +46,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
             found["config"] = _config(folder)
     except (OSError, ValueError) as cause:
         raise RunError(f"A finished run has a summary.json; {folder}: {cause}. Give the folder of --out.") from None
+    _check_rounds(folder, found)
     if "full_fp32_total_bytes" not in found:
         _add_fp32(found)
     _count_frames(found)
@@ -85,6 +86,18 @@ def downlinks(summaries: Iterable[Summary]) -> str:
         (way,) = ways or ("unicast",)
         return f"{said} {told.get(way, way)}."
     return f"{said} unicast or by multicast, each run as its downlink says: {'; '.join(ways)}."
+
+
+def _check_rounds(folder: Path, found: Summary) -> None:
+    """A summary beside the ledger of another copy of its run, which was interrupted, speaks of more rounds."""
+    file = folder / ROUNDS_FILE
+    held = len(read_rows(file).rows) if file.is_file() else None
+    if held is not None and held < found.get("rounds", 0):
+        raise RunError(
+            f"A summary is of the rounds in the ledger beside it; {folder} has a summary of {found['rounds']} rounds "
+            f"and a ledger of {held}. If two copies of the run were put together, copy the finished one whole; else "
+            "run it again in another folder."
+        )
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Laws of parts of a study, which several machines run, and of the time that is left."""
 
+import filecmp
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,8 @@ import pytest
 from small_runs import TINY, tiny
 
 import fed_lorac as fl
-from fed_lorac.errors import ConfigError
+from fed_lorac.errors import ConfigError, RunError
+from fed_lorac.records.summaries import read_summary
 from fed_lorac.studies.part import work_of
 from fed_lorac.studies.progress import WorkPace
 
@@ -32,6 +35,30 @@ def test_parts_of_a_study_are_put_together_by_copying_their_runs(tmp_path: Path)
     assert whole.runs.status.eq("finished").all() and len(whole.runs) == 4
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert whole.runs.full_accuracy.notna().all()
+
+
+def test_a_run_half_of_one_machine_and_half_of_another_is_not_taken_for_finished(tmp_path: Path) -> None:
+    study = {**STUDY, "seeds": [0], "arms": {"lora-c": {}}, "settings": {**SETTINGS, "run.rounds": 2}}
+    a, b = tmp_path / "a", fl.study(study, tmp_path / "b", progress=False).path
+    (whole,) = (b / "runs").iterdir()
+    half = a / "runs" / whole.name
+    half.mkdir(parents=True)  # killed after its first round
+    shutil.copy(whole / "config.toml", half)
+    for name in ("rounds.jsonl", "cameras.jsonl"):
+        lines = (whole / name).read_text().splitlines(keepends=True)
+        (half / name).write_text("".join(line for line in lines if json.loads(line)["round"] == 1))
+    for file in whole.rglob("*"):  # as `cp -rn` would
+        there = half / file.relative_to(whole)
+        if file.is_file() and not there.exists():
+            there.parent.mkdir(exist_ok=True)
+            shutil.copy(file, there)
+    with pytest.raises(RunError, match="a summary of 2 rounds and a ledger of 1"):
+        read_summary(half)
+    (row,) = fl.study(study, a, progress=False).runs.to_dict("records")
+    assert row["status"] == "failed" and "rounds.jsonl has lost rows" in row["error"]
+    shutil.rmtree(half)  # what the error says: again
+    assert fl.study(study, a, progress=False).runs.status.tolist() == ["finished"]
+    assert filecmp.cmp(half / "model.safetensors", whole / "model.safetensors", shallow=False)
 
 
 def test_tuning_goes_by_arm_whatever_the_seeds(tmp_path: Path) -> None:
