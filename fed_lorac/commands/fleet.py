@@ -40,6 +40,8 @@ def fleet(
                 picture = found.save_picture(picture, cameras=cameras, images=images, overwrite=overwrite)
     if as_json:
         messages = found.messages and found.messages.as_dict()
+        for row, mix, weather in zip(rows, *(t.to_dict("records") for t in (found.labels, found.weather)), strict=True):
+            row |= {"label_mix": mix, "weather": list(weather.values())}
         sys.stdout.write(json.dumps({"cameras": rows, "messages": messages}, indent=2) + "\n")
     else:
         _show(found, cameras)

@@ -32,7 +32,10 @@ def study(
     ] = None,
     format: Format = "markdown",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the runs and the bytes that each will send, and run none.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the runs, the bytes that each will send and about how long, and run none."
+        ),
     ] = False,
 ) -> None:
     """Run many configs that belong together (arms, a grid, seeds), and print one table.
@@ -51,7 +54,7 @@ def study(
     part = Part(asked, only or (), seed or ())
     target = folder or Path("studies") / asked.name
     if dry_run:
-        _show_plan(asked, target, part)
+        _show_plan(asked, target, part, workers)
         return
     with err.status("importing PyTorch and Flower"):
         from fed_lorac.simulation import engines  # noqa: F401, PLC0415
@@ -67,8 +70,10 @@ def study(
         raise typer.Exit(1)
 
 
-def _show_plan(asked: "Study", target: Path, part: "Part") -> None:
+def _show_plan(asked: "Study", target: Path, part: "Part", workers: int) -> None:
+    from fed_lorac.pages.words import time_said  # noqa: PLC0415
     from fed_lorac.studies.conduct import planned  # noqa: PLC0415
+    from fed_lorac.studies.part import seconds_to_come  # noqa: PLC0415
     from fed_lorac.studies.search import HALVING  # noqa: PLC0415
     from fed_lorac.studies.weighing import bytes_in_words  # noqa: PLC0415
 
@@ -85,6 +90,11 @@ def _show_plan(asked: "Study", target: Path, part: "Part") -> None:
             f"each of the rounds {stages}.\n"
         )
     to_do = [finding for finding in findings if finding.status != "finished"]
-    known = [finding.seconds for finding in findings if finding.seconds is not None]
-    each = f", about {sum(known) / len(known):,.0f} s each as those that are finished took" if known else ""
-    sys.stdout.write(f"{len(to_do)} of {len(findings)} runs to do{each}\n")
+    seconds = seconds_to_come(findings)
+    at_once = f" with {workers} at once" if workers > 1 else ""
+    took = (
+        "the time that they take is told once a run is finished"
+        if seconds is None
+        else f"about {time_said(seconds / workers / 86400)}{at_once}, by their images and what finished runs took"
+    )
+    sys.stdout.write(f"{len(to_do)} of {len(findings)} runs to do" + (f"; {took}" if to_do else "") + "\n")

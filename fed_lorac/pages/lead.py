@@ -1,7 +1,7 @@
 """What a page says first: one paragraph and four numbers. Knows what is reported; not how it is shown."""
 
 from fed_lorac.pages.chart import Row
-from fed_lorac.pages.figures.frontier import Point, points
+from fed_lorac.pages.figures.frontier import Point, cost_said, points
 from fed_lorac.pages.figures.levels import free_and_full
 from fed_lorac.pages.reported import Reported
 from fed_lorac.pages.words import bytes_said, known, percent, share_said
@@ -15,16 +15,17 @@ def lead(found: Reported) -> str:
     free, full = free_and_full(found)
     if free is not None:
         said.append(f"With nothing sent the fleet reaches {percent(free)}.")
-    if full is not None and found.full_bytes:
-        said.append(f"Full fine-tuning reaches {percent(full)} for {bytes_said(found.full_bytes)} in fp32.")
+    if full is not None:
+        cost = f" for {bytes_said(found.full_bytes)} in fp32" if found.full_bytes else ""
+        said.append(f"Full fine-tuning reaches {percent(full)}{cost}.")
     if measured:
         best = _best(measured)
-        said.append(f"{_subject(found, best)} {percent(best.accuracy, best.half)} for {_cost(best)}.")
+        said.append(f"{_subject(found, best)} {percent(best.accuracy, best.half)} for {cost_said(best)}.")
         least = _cheapest(measured, 0.9)
         if least is not None and least is not best:
             said.append(
                 f"The cheapest arm that keeps 90 % of full fine-tuning's gain is {least.arm.label}: "
-                f"{percent(least.accuracy, least.half)} for {_cost(least)}."
+                f"{percent(least.accuracy, least.half)} for {cost_said(least)}."
             )
         elif least is None and known(point.gain for point in measured):
             said.append("No arm but full fine-tuning itself keeps 90 % of its gain.")
@@ -40,7 +41,8 @@ def _what(found: Reported) -> str:
     over = "" if len(found.runs) == 1 else f", {_count(seeds, 'seed')}"
     if not found.one_fleet:
         return f"{what}{over}, over several fleets or lengths, so that arms do not compare one to one."
-    return f"{what}{over}; {fleet} in {weathers}; {_count(first['rounds'], 'round')}."
+    changes = " Weather changes, so accuracies are means over the measured rounds." if found.over_rounds else ""
+    return f"{what}{over}; {fleet} in {weathers}; {_count(first['rounds'], 'round')}.{changes}"
 
 
 def _count(number: int, what: str) -> str:
@@ -57,11 +59,6 @@ def _best(measured: list[Point]) -> Point:
     """The most accurate arm that sends less than full fine-tuning does in fp32, where there is one."""
     less = [point for point in measured if point.share is not None and point.share < 1]
     return max(less or measured, key=lambda point: point.accuracy)
-
-
-def _cost(point: Point) -> str:
-    share = "" if point.share is None else f", {share_said(point.share)} of full fine-tuning in fp32"
-    return f"{bytes_said(point.total_bytes)}{share}"
 
 
 def _cheapest(measured: list[Point], gain: float) -> Point | None:
@@ -88,7 +85,9 @@ def tiles(found: Reported) -> Row:
     if least is not None:
         shown[f"for 90 % of full fine-tuning's gain: {least.arm.label}"] = bytes_said(least.total_bytes)
         shown["of full fine-tuning's bytes in fp32, the same"] = share_said(least.share)
+        shown["of full fine-tuning's bytes under the same codec"] = share_said(least.share_same_codec)
     else:
         shown["sent, up + down"] = bytes_said(best.total_bytes)
         shown["of full fine-tuning's bytes in fp32"] = share_said(best.share)
+        shown["of full fine-tuning's bytes under the same codec"] = share_said(best.share_same_codec)
     return shown

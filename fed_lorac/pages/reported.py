@@ -21,6 +21,15 @@ from fed_lorac.studies.rows import loose_rows
 __all__ = ["Arm", "Reported", "ReportedRun", "read_reported"]
 
 
+_OVER_ROUNDS = {
+    "accuracy": "accuracy_over_rounds",
+    "zero_byte_accuracy": "zero_byte_over_rounds",
+    "full_accuracy": "full_over_rounds",
+    "gain_recovered": "gain_over_rounds",
+}
+"""Columns of a run's last round, and of its measured rounds."""
+
+
 @dataclass(frozen=True)
 class ReportedRun:
     """A finished run: its row as in study.csv, and its folder, whose files are read when they are first asked for."""
@@ -53,11 +62,6 @@ class ReportedRun:
         """cameras.jsonl."""
         return read_rows(self.folder / CAMERAS_FILE).rows
 
-    @property
-    def free_accuracy(self) -> float | None:
-        """What the fleet reaches with nothing sent."""
-        return free_accuracy(self.summary)
-
 
 @dataclass(frozen=True)
 class Arm:
@@ -74,6 +78,15 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What a study tuned: the settings that it tried values of, and its tuning runs, each with the label of its arm and
+    point of the grid as `arm`."""
+
+    settings: Sequence[str]
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
 class Reported:
     """Everything a page is about: arms with their finished runs, those that send least first."""
 
@@ -82,7 +95,7 @@ class Reported:
     arms: Sequence[Arm]
     errors: Sequence[str] = ()
     remarks: Sequence[str] = ()
-    tuning: Sequence[Row] = ()
+    tuning: Sequence[Tuning] = ()
 
     @property
     def runs(self) -> list[ReportedRun]:
@@ -102,10 +115,9 @@ class Reported:
     @cached_property
     def one_fleet(self) -> bool:
         """Whether all runs of a seed share the fleet: the base measures the same on it."""
-        facts = {(run.seed, run.free_accuracy, *run.summary["per_corruption"]) for run in self.runs}
-        full = {(run.seed, run.summary["full_fp32_total_bytes"]) for run in self.runs}
+        facts = {(run.seed, free_accuracy(run.summary), *run.summary["per_corruption"]) for run in self.runs}
         rounds = {run.summary["rounds"] for run in self.runs}
-        return len(facts) == len(full) == len(self.seeds) and len(rounds) == 1
+        return len(facts) == len(self.seeds) and len(rounds) == 1
 
     @property
     def changing(self) -> bool:
@@ -114,9 +126,29 @@ class Reported:
 
     @property
     def full_bytes(self) -> float | None:
-        """What full fine-tuning sends in fp32, the mean over seeds; None: unknown, or over several fleets."""
-        found = {run.seed: run.summary["full_fp32_total_bytes"] for run in self.runs}
-        return fmean(found.values()) if self.one_fleet and None not in found.values() else None
+        """What full fine-tuning sends in fp32, the mean over seeds; None: see `by_seed`."""
+        return self.by_seed(run.summary["full_fp32_total_bytes"] for run in self.runs)
+
+    def by_seed(self, values: Iterable[float | None]) -> float | None:
+        """The mean over the seeds of what all runs of a seed share; None where no run knows it, where runs of a seed
+        differ in it, or where they are over several fleets."""
+        found = {(run.seed, value) for run, value in zip(self.runs, values, strict=True)}
+        known = [value for _, value in found if value is not None]
+        return fmean(known) if known and self.one_fleet and len(found) == len(self.seeds) else None
+
+    @property
+    def over_rounds(self) -> bool:
+        """Whether accuracies here are means over the measured rounds, as weather changes, and not the last round's."""
+        means = [run.row["accuracy_over_rounds"] for run in self.runs if "gain_over_rounds" in run.row]
+        return len(means) == len(self.runs) and None not in means  # a table of an older version has no such gain
+
+    def column(self, name: str) -> str:
+        """Where a run's row has an accuracy or gain that figures compare arms by."""
+        return _OVER_ROUNDS.get(name, name) if self.over_rounds else name
+
+    def free_accuracy(self, run: ReportedRun) -> float | None:
+        """What the fleet of a run reaches with nothing sent, in the rounds that `column` is of."""
+        return free_accuracy(run.summary, over_rounds=self.over_rounds)
 
 
 def read_reported(paths: Sequence[Path], title: str = "") -> Reported:
@@ -130,12 +162,12 @@ def read_reported(paths: Sequence[Path], title: str = "") -> Reported:
     runs = [folder for folder in folders if folder not in studies]
     for folder in runs:
         _check_run(folder)
-    arms, errors, tuning = list[Arm](), list[str](), list[Row]()
+    arms, errors, tuning = list[Arm](), list[str](), list[Tuning]()
     for folder in studies:
         rows = _table(folder, RUNS_TABLE)
         arms += _named(folder, _arms(folder, rows), alone=len(folders) == 1)
         errors += [f"{_place(row, rows)}, seed {row['seed']}: {row['error']}" for row in rows if row["error"]]
-        tuning += _table(folder, TUNING_TABLE) if (folder / f"{TUNING_TABLE}.parquet").is_file() else []
+        tuning += _tuning(folder, alone=len(folders) == 1)
     loose, remarks = _loose(runs)
     arms += loose
     if not arms:
@@ -186,10 +218,23 @@ def _arms(folder: Path, rows: Sequence[Row]) -> list[Arm]:
     return found
 
 
-def _place(row: Row, rows: Sequence[Row]) -> str:
-    """The arm and the settings of the grid that vary within it; what tuning chose is one value, and goes unsaid."""
+def _tuning(folder: Path, *, alone: bool) -> list[Tuning]:
+    """What the study in a folder tuned; none where it tuned nothing."""
+    said = load_study(folder).tuned
+    if said is None or not (folder / f"{TUNING_TABLE}.parquet").is_file():
+        return []
+    tried, rows = list(said["tried"]), _table(folder, TUNING_TABLE)
+    labels = [_place(row, rows, tried) for row in rows]
+    if not alone:
+        labels = [f"{folder.name}: {label}" for label in labels]
+    return [Tuning(tried, [{**row, "arm": label} for row, label in zip(rows, labels, strict=True)])]
+
+
+def _place(row: Row, rows: Sequence[Row], tuned: Sequence[str] = ()) -> str:
+    """The arm and the settings of the grid that vary within it; what tuning chose is one value, and goes unsaid, and so
+    does what it tried."""
     its = [other for other in rows if other["arm"] == row["arm"]]
-    varied = [key for key in row if "." in key and len({other[key] for other in its}) > 1]
+    varied = [key for key in row if "." in key and key not in tuned and len({other[key] for other in its}) > 1]
     return ", ".join([str(row["arm"]), *(f"{key.rpartition('.')[2]} {row[key]}" for key in varied)])
 
 

@@ -16,19 +16,26 @@ _NOTE = (
 
 def note(found: Reported) -> str:
     """What a reader must know beside the numbers."""
-    return f"{_NOTE} {downlinks(run.summary for run in found.runs)}"
+    over = " Clear air and worst weather: in the last round; what nothing sent gives, and gains: over the rounds."
+    return f"{_NOTE}{over * found.over_rounds} {downlinks(run.summary for run in found.runs)}"
 
 
 def table(found: Reported) -> tuple[list[str], list[list[str]]]:
     """Headers, and a row of cells an arm."""
+    over = {"over the rounds": "accuracy_over_rounds"} if found.over_rounds else {}
+    last = "last round" if found.over_rounds else "accuracy"
+    accuracies = {
+        name: lambda arm, column=column: percent(*mean_and_half(arm.values(column)))
+        for name, column in {**over, last: "accuracy"}.items()
+    }
     cells: dict[str, Callable[[Arm], str]] = {
         "arm": lambda arm: arm.label,
         "seeds": _seeds,
-        "accuracy": lambda arm: percent(*mean_and_half(arm.values("accuracy"))),
+        **accuracies,
         "clear air": lambda arm: percent(*mean_and_half(arm.values("accuracy_clean"))),
         "worst weather": lambda arm: percent(mean_and_half(arm.values("accuracy_worst_weather"))[0]),
-        "nothing sent": lambda arm: percent(mean_and_half(run.free_accuracy for run in arm.runs)[0]),
-        "gain recovered": lambda arm: _gain(mean_and_half(arm.values("gain_recovered"))[0]),
+        "nothing sent": lambda arm: percent(mean_and_half(map(found.free_accuracy, arm.runs))[0]),
+        "gain recovered": lambda arm: _gain(mean_and_half(arm.values(found.column("gain_recovered")))[0]),
         "bytes up + down": lambda arm: f"{mean_and_half(arm.values('total_bytes'))[0] or 0:,.0f}",
         "of full, fp32": lambda arm: share_said(mean_and_half(arm.values("share_of_full_fp32"))[0]),
         "of full, same codec": lambda arm: share_said(mean_and_half(arm.values("share_of_full_same_codec"))[0]),

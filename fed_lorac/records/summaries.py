@@ -70,10 +70,11 @@ def weather_changes(summary: Summary) -> bool:
     return bool(summary.get("schedule", "constant") != "constant")
 
 
-def free_accuracy(summary: Summary) -> float | None:
+def free_accuracy(summary: Summary, *, over_rounds: bool = False) -> float | None:
     """What the fleet reaches with nothing sent or trained: under its own statistics, or, where the network has no batch
-    norm, with the base as it comes. None: not measured."""
-    found: float | None = summary["zero_byte_accuracy" if has_batch_norm(summary) else "source_accuracy"]
+    norm, with the base as it comes; in the last round, or on average over the measured ones. None: not measured."""
+    arm = "zero_byte" if has_batch_norm(summary) else "source"
+    found: float | None = summary["over_rounds"][arm] if over_rounds else summary[f"{arm}_accuracy"]
     return found
 
 

@@ -20,7 +20,7 @@ from fed_lorac.reporting.cells import (
     share_of,
     took,
 )
-from fed_lorac.reporting.gain import gain_recovered, is_full, is_in_fp32
+from fed_lorac.reporting.gain import gain_recovered, is_full, rank_of_full
 from fed_lorac.reporting.sheet import Sheet, check_format
 from fed_lorac.reporting.tested import CHANCE, DIFFERENCE, paired_cells, paired_notes
 
@@ -186,10 +186,9 @@ _GAIN = "gain recovered"
 
 
 def _reference(rows: Sequence[Row]) -> Row | None:
-    """The row of full fine-tuning that gains are held against: in fp32, where there is one."""
+    """The row of full fine-tuning that gains are held against."""
     full = [row for row in rows if _is_full(row)]
-    exact = [row for row in full if all(is_in_fp32(run.summary) for run in row.runs)]
-    return next(iter([*exact, *full]), None)
+    return max(full, key=lambda row: rank_of_full([run.summary for run in row.runs]), default=None)
 
 
 def _is_full(row: Row) -> bool:

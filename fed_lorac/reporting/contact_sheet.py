@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["alternative", "contact_sheet", "evenly"]
 
 _SIDE, _GAP, _LABEL = 72, 4, 190  # pixels
+_MOST_NAMES = 2
 _DARK, _PAPER = (32, 32, 32), (255, 255, 255)
 
 
@@ -36,6 +37,8 @@ def contact_sheet(experiment: Experiment, cameras: int = 24, images: int = 8) ->
     for row, camera in enumerate(shown):
         top = head + row * (_SIDE + _GAP)
         own = "as it is" if camera.severity == 0 else f"{camera.corruption} {camera.severity}"
+        if when:
+            own = _corruptions(experiment, camera.id, when)
         pen.multiline_text(
             (4, top + 8), f"camera {camera.id} {camera.name}\n{own}\n{camera.link}", fill=_DARK, font=font
         )
@@ -43,6 +46,12 @@ def contact_sheet(experiment: Experiment, cameras: int = 24, images: int = 8) ->
             tile = Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
             sheet.paste(tile, (_LABEL + column * (_SIDE + _GAP), top))
     return sheet
+
+
+def _corruptions(experiment: Experiment, camera: int, when: Sequence[int]) -> str:
+    """The names of what a camera sees in these rounds, as many as there is room for."""
+    names = list(dict.fromkeys(experiment.fleet.weather(camera, round + 1).corruption for round in when))
+    return ", ".join(names[:_MOST_NAMES]) + (" ..." if len(names) > _MOST_NAMES else "")
 
 
 def _seen(experiment: Experiment, camera: int, images: int, when: Sequence[int]) -> list[np.ndarray]:

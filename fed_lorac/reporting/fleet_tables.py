@@ -1,6 +1,7 @@
 """A fleet before anything is run, as rows and a table. Knows cameras; not messages or rounds."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.markup import escape
@@ -42,29 +43,25 @@ def camera_rows(experiment: Experiment, to_come: BytesToCome | None) -> list[dic
 
 
 def fleet_table(rows: Sequence[Mapping[str, Any]], experiment: Experiment) -> Table:
-    """Cameras' rows for the terminal; where weather changes, with the severity in rounds of the run, evenly spread."""
+    """Cameras' rows for the terminal; where weather changes, that of rounds of the run, evenly spread."""
     table = Table(title="The fleet")
     changing = experiment.fleet.changing
-    names = [
-        "camera",
-        "weather",
-        *(["severity over rounds"] * changing),
-        "link",
-        "images",
-        "evaluated",
-        "commonest class",
-    ]
+    weather = "weather over the rounds" if changing else "weather"
+    names = ["camera", weather, "link", "images", "evaluated", "commonest class"]
     for name in names:
         table.add_column(name, justify="right" if name in ("images", "evaluated") else "left")
     for row in rows:
         own = row["corruption"] if row["corruption"] == AS_IT_IS else f"{row['corruption']} {row['severity']}"
-        over = [_over_rounds(experiment, row["camera"])] * changing
         common = f"{row['commonest_class']} ({row['commonest_share']:.0%})"
-        cells = [f"{row['camera']} {row['name']}".rstrip(), own, *over, row["link"], f"{row['images']:,}"]
+        seen = _over_rounds(experiment, row["camera"]) if changing else own
+        cells = [f"{row['camera']} {row['name']}".rstrip(), seen, row["link"], f"{row['images']:,}"]
         table.add_row(*map(escape, [*cells, f"{row['evaluation_images']:,}", common]))
     return table
 
 
 def _over_rounds(experiment: Experiment, camera: int) -> str:
+    """Each corruption and its severities in turn: "fog 3 4, snow 2"; severity 0 is clear air."""
     rounds = [round + 1 for round in evenly(experiment.plan.rounds, _SHOWN_ROUNDS)]
-    return " ".join(str(experiment.fleet.weather(camera, round).severity) for round in rounds)
+    seen = [experiment.fleet.weather(camera, round) for round in rounds]
+    by_corruption = groupby(seen, key=lambda weather: weather.corruption)
+    return ", ".join(" ".join([name, *(str(weather.severity) for weather in its)]) for name, its in by_corruption)

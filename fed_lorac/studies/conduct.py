@@ -25,11 +25,11 @@ def conduct(
 ) -> StudyResult:
     """Run what the study lacks, into the folder `out`, and write its tables after each run.
 
-    A run that is finished there is never run again, whoever asked for it: tuning runs of two arms, or a tuning run and
-    one of the table, may be the same. One that was left in the middle goes on from its checkpoint; one that failed is
-    tried again. A run whose settings have changed is another run. With several workers so many runs go at once, each in
-    a Ray process of its own; runs with workers of their own are refused then. Of a `part` only its own runs are run:
-    the tables have the others as they are.
+    A run that is finished there is never run again, whoever asked for it: tuning runs of two arms may be the same. One
+    that was left in the middle goes on from its checkpoint; one that failed is tried again. A run whose settings have
+    changed is another run. With several workers so many runs go at once, each in a Ray process of its own; runs with
+    workers of their own are refused then. Of a `part` only its own runs are run: the tables have the others as they
+    are.
 
     Raises:
         ConfigError: a trial's settings make no sense (nothing has been run then).

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,7 +86,7 @@ class Study:
 
     Raises:
         ConfigError: nothing to run, an unknown key, a setting that the study gives itself, a trial whose settings
-            contradict one another, or two trials that are the same run.
+            contradict one another, two trials that are the same run, or tuning on the table's images.
     """
 
     name: str
@@ -139,12 +139,14 @@ class Study:
         if self.tuning is None:
             return []
         common = self._common(self.tuning.settings)
-        return [
+        found = [
             trial
             for arm in self.arms
             for tuned in self.tuning.points(arm.name)
             for trial in self._of_arm(common, arm, self.tuning.seed, lambda place, tuned=tuned: tuned)  # type: ignore[misc]
         ]
+        self._check_images(found, apart=True)
+        return found
 
     def trials(self, best: Best | None = None) -> list[Trial]:
         """The runs of the table, one seed after the other, so that a study that is not finished has whole seeds first.
@@ -158,6 +160,8 @@ class Study:
             for arm in self.arms
             for trial in self._of_arm(common, arm, seed, chosen if self.tuning else lambda place: {})
         ]
+        if self.tuning:
+            self._check_images(found, apart=False)
         first = dict[str, Trial]()
         for trial in found:
             if twin := first.get(trial.digest):
@@ -167,6 +171,17 @@ class Study:
                 )
             first[trial.digest] = trial
         return found
+
+    def _check_images(self, trials: Iterable[Trial], *, apart: bool) -> None:
+        """Tuning is measured on images that are set `apart`, and the table on others."""
+        for trial in trials:
+            share = trial.config.fleet.validation_share
+            if (share > 0) != apart:
+                raise ConfigError(
+                    "Tuning chooses on images that no table uses: those that fleet.validation_share sets apart, in its "
+                    f"runs alone. It is {share:g} in {'tuning' if apart else 'a run of the table'}, {trial.name!r}. "
+                    "Set settings.fleet.validation_share = 0.25 under [tune], and 0 elsewhere."
+                )
 
     def _common(self, more: Mapping[str, object]) -> tuple[str | Path | Config, Mapping[str, object]]:
         """The config that all arms build on: with the study's settings, and whose tables of a choice are gone where an

@@ -2,7 +2,8 @@
 
 `gain_recovered` is the share of full fine-tuning's gain over zero-byte that a run keeps:
 (accuracy - zero-byte) / (full - zero-byte), or over the source where the network has no batch norm. Full fine-tuning is
-the study's own run of it over the same fleet and seed, from labels, in fp32 where there are several.
+the study's own run of it over the same fleet and seed, from labels; where there are several, that in fp32, then that of
+the settings which are the most accurate over the seeds.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -12,17 +13,18 @@ from typing import Any
 
 from fed_lorac.config.resumed import WITHOUT_EFFECT
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
-from fed_lorac.records.summaries import Summary, read_summary, weather_changes
-from fed_lorac.reporting.gain import gain_recovered, is_full, is_in_fp32
+from fed_lorac.records.summaries import Summary, free_accuracy, read_summary, weather_changes
+from fed_lorac.reporting.gain import gain_recovered, is_full, rank_of_full, recovered_share
 from fed_lorac.studies.definition import Trial
 
 __all__ = ["Finding", "Row", "loose_rows", "round_rows", "run_rows"]
 
 Row = dict[str, Any]
 
-_OF_THE_METHOD = ("adapter.", "strategy.", "codec.", "local.")
+_OF_THE_METHOD = ("adapter.", "strategy.", "codec.", "local.", "batch_norm.")
 """Settings in which an arm may differ from full fine-tuning and still be held against it."""
 
+_SEED = ("run.seed",)
 
 _LAYERS = [f"{way}_{what}_bytes" for way in ("uplink", "downlink") for what in ("payload", "frame", "message")]
 """What is billed: values, frames (which totals are of), Flower's messages around them."""
@@ -108,19 +110,24 @@ def _measured(found: Summary | None, full: Summary | None) -> Row:
         "accuracy_worst_weather": _worst(s),
         "source_accuracy": s.get("source_accuracy"),
         "zero_byte_accuracy": s.get("zero_byte_accuracy"),
-        **_over_rounds(s),
+        **_over_rounds(s, full),
         "online_accuracy": (s.get("without_labels") or {}).get("online_accuracy"),
         "full_accuracy": full["adapted_accuracy"] if full else None,
         "gain_recovered": gain_recovered(found, full) if found and full else None,
     }
 
 
-def _over_rounds(summary: Mapping[str, Any]) -> Row:
+def _over_rounds(summary: Summary, full: Summary | None) -> Row:
     """Means over the measured rounds, where the weather changes from one to the next; None where it stays."""
-    means = summary.get("over_rounds") if weather_changes(summary) else None
+    changes = weather_changes(summary) and "over_rounds" in summary
+    means: Mapping[str, Any] = summary["over_rounds"] if changes else {}
+    best: Mapping[str, Any] = full.get("over_rounds", {}) if full and changes else {}
+    free = free_accuracy(summary, over_rounds=True) if changes else None
     return {
-        "accuracy_over_rounds": means and means.get("adapted"),
-        "zero_byte_over_rounds": means and means.get("zero_byte"),
+        "accuracy_over_rounds": means.get("adapted"),
+        "zero_byte_over_rounds": means.get("zero_byte"),
+        "full_over_rounds": best.get("adapted"),
+        "gain_over_rounds": recovered_share(free, means.get("adapted"), best.get("adapted")),
     }
 
 
@@ -134,18 +141,21 @@ def _worst(summary: Mapping[str, Any]) -> float | None:
 
 
 def _full_by_fleet(fleets: Sequence[Hashable], summaries: Sequence[Summary | None]) -> dict[Hashable, Summary]:
-    """Full fine-tuning's summary over each fleet and seed: that in fp32 first."""
-    found: dict[Hashable, Summary] = {}
-    for fleet, its in zip(fleets, summaries, strict=True):
-        if its is None or not is_full(its):
-            continue
-        before = found.get(fleet)
-        if before is None or (is_in_fp32(its) and not is_in_fp32(before)):
-            found[fleet] = its
-    return found
+    """Full fine-tuning's summary over each fleet and seed: of several that which gains are held against."""
+    full = [(fleet, its) for fleet, its in zip(fleets, summaries, strict=True) if its is not None and is_full(its)]
+    alike: dict[Hashable, list[Summary]] = {}
+    for _, its in full:
+        alike.setdefault(_settings(its["config"], _SEED), []).append(its)
+    full.reverse()  # of equals the first
+    return dict(sorted(full, key=lambda one: rank_of_full(alike[_settings(one[1]["config"], _SEED)])))
 
 
 def _fleet(settings: Mapping[str, Any]) -> Hashable:
     """What runs over one fleet and seed share, of all their settings."""
-    free = (*_OF_THE_METHOD, *WITHOUT_EFFECT)
-    return tuple((key, value) for key, value in sorted(settings.items()) if not key.startswith(free))
+    return _settings(settings, _OF_THE_METHOD)
+
+
+def _settings(settings: Mapping[str, Any], free: tuple[str, ...]) -> Hashable:
+    return tuple(
+        (key, value) for key, value in sorted(settings.items()) if not key.startswith((*free, *WITHOUT_EFFECT))
+    )

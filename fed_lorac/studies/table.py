@@ -27,6 +27,7 @@ _MEASURED: dict[str, tuple[str, str, float, str]] = {
     "zero-byte": ("zero_byte_accuracy", "{:.1f}", 100, ""),
     "over the rounds": ("accuracy_over_rounds", "{:.1f}", 100, ""),
     "zero-byte, over the rounds": ("zero_byte_over_rounds", "{:.1f}", 100, ""),
+    "gain, over the rounds": ("gain_over_rounds", "{:.0f}", 100, " %"),
     "online": ("online_accuracy", "{:.1f}", 100, ""),
     "gain recovered": ("gain_recovered", "{:.0f}", 100, " %"),
     "bytes up + down": ("total_bytes", "{:,.0f}", 1, ""),
@@ -35,7 +36,7 @@ _MEASURED: dict[str, tuple[str, str, float, str]] = {
 }
 """Header -> the column, how a value is written, what it is multiplied by, and its unit."""
 
-_WHERE_MEASURED = ("accuracy_over_rounds", "zero_byte_over_rounds", "online_accuracy")
+_WHERE_MEASURED = ("accuracy_over_rounds", "zero_byte_over_rounds", "gain_over_rounds", "online_accuracy")
 """Columns that a table has where a run of its study has them."""
 
 Place = tuple[str, ...]
@@ -61,14 +62,17 @@ def study_table(study: StudyResult, against: str | None = None) -> Sheet:
     other = _other([arm for arm, *_ in places], done, against)
     pairs = paired_cells([_pair(place, its, other, places, done) for place, its in zip(places, done, strict=True)])
     measured = {
-        name: how for name, how in _MEASURED.items() if how[0] not in _WHERE_MEASURED or runs[how[0]].notna().any()
+        name: how
+        for name, how in _MEASURED.items()
+        if how[0] not in _WHERE_MEASURED or (how[0] in runs and runs[how[0]].notna().any())
     }
     head = ["arm", *point, "seeds", *measured, *([DIFFERENCE, CHANCE] if any(pairs) else [])]
     rows = [
         [*map(_said, key), *_cells(group, measured.values()), *pair]
         for (key, group), pair in zip(groups, pairs, strict=True)
     ]
-    return Sheet(head, rows, tuple(_notes(study, other if any(pairs) else None)))
+    full = sum(bool(its) and is_full(its[0].summary) for its in done)
+    return Sheet(head, rows, tuple(_notes(study, other if any(pairs) else None, several_full=full > 1)))
 
 
 def _pair(
@@ -96,9 +100,14 @@ def _other(arms: Sequence[str], done: Sequence[Runs], against: str | None) -> st
     return against or next(iter([*exact, *full, *arms]))
 
 
-def _notes(study: StudyResult, tested_against: str | None) -> Iterator[str]:
+def _notes(study: StudyResult, tested_against: str | None, *, several_full: bool) -> Iterator[str]:
     yield "Accuracy in per cent. a ± b: mean over the seeds, half of its 95 % confidence interval (Student's t)."
     yield '"of full": bytes over those of full fine-tuning, in fp32 and under the codec of the row.'
+    if several_full:
+        yield (
+            '"gain recovered" is of the gain of full fine-tuning over the same fleet: in fp32, of the settings that '
+            "are the most accurate over the seeds."
+        )
     ways = study.runs.get("downlink")  # which older versions did not record
     if ways is not None:
         yield downlinks({"downlink": way} for way in ways.dropna())
@@ -120,15 +129,11 @@ def _tuned(study: StudyResult) -> Iterator[str]:
         [_values(said["tried"]), *(f"{arm}: {_values(its)}" for arm, its in said.get("tried_by_arm", {}).items())]
     )
     rounds, shares = (" or ".join(f"{value:g}" for value in said[key]) for key in ("rounds", "validation_share"))
-    images = (
-        "the images that accuracies here are of, as fleet.validation_share was 0"
-        if 0 in said["validation_share"]
-        else f"a share of {shares} of each camera's own training images, which it did not train on"
-    )
     how = {"grid": "every value", HALVING: "drawn, the better third of them three times as long"}
     yield (
         f"Tuned for each arm and point of the grid: {tried}; {said['values']} values, "
-        f"{how.get(said['search'], 'drawn')}, in runs of {rounds} rounds with seed {said['seed']}. Chosen on {images}."
+        f"{how.get(said['search'], 'drawn')}, in runs of {rounds} rounds with seed {said['seed']}. Chosen on a share "
+        f"of {shares} of each camera's own training images, which it did not train on."
     )
 
 

@@ -93,12 +93,26 @@ def test_the_command_shows_the_fleet_and_writes_its_picture(
     assert called(monkeypatch, *asked, "--picture", str(tmp_path / "a.png"), "--cameras", "3") == 0
     said = capsys.readouterr()
     shown = " ".join(said.out.split())
-    assert "severity" in shown and "rounds" in shown and "and 1 more" in shown and "3 of 4 cameras in each" in shown
+    assert "weather over the" in shown and "and 1 more" in shown and "3 of 4 cameras in each" in shown
     assert "of full fine-tuning's in fp32" in shown and "under the same codec" in shown
     assert (tmp_path / "a.png").is_file() and "a.png" in said.err
     assert called(monkeypatch, *asked, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["cameras"]) == 4 and found["messages"]["total"] > 0
+    view = fl.show_fleet(tiny(**FRONT))
+    for row in found["cameras"]:
+        assert row["label_mix"] == {str(name): its for name, its in view.labels.iloc[row["camera"]].items()}
+        assert row["weather"] == view.weather.iloc[row["camera"]].tolist()
+
+
+def test_a_walk_s_corruptions_are_shown_as_they_come() -> None:
+    view = fl.show_fleet(tiny(fleet__schedule="walk", run__rounds=6, fleet__corruptions="fog, snow, contrast"))
+    cells = list(view.table().columns[1].cells)
+    for camera, cell in enumerate(cells):
+        parts = [part.split() for part in str(cell).split(", ")]
+        said = [f"{name} {severity}" for name, *severities in parts for severity in severities]
+        assert said == view.weather.iloc[camera].tolist()
+    assert any("," in str(cell) for cell in cells)
 
 
 def test_a_fleet_shows_itself_in_a_notebook_and_in_a_line() -> None:

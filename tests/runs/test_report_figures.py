@@ -17,6 +17,7 @@ from fed_lorac.pages import report as report_room
 from fed_lorac.pages.chart import Absent, Figure, Plot
 from fed_lorac.pages.figures import FIGURES
 from fed_lorac.pages.figures.frontier import Point, on_front
+from fed_lorac.pages.figures.levels import free_and_full
 from fed_lorac.pages.reported import Arm, Reported, read_reported
 from fed_lorac.pages.words import bytes_said, power_said
 from fed_lorac.records.ledger import read_rows
@@ -44,7 +45,12 @@ def rows_of(name: str, found: Reported) -> list[dict[str, object]]:
 
 def test_accuracies_and_bytes_are_those_of_the_ledger(run: fl.Run, found: Reported) -> None:
     (row,) = rows_of("frontier", found)
-    assert (row["accuracy"], row["total_bytes"]) == (run.summary["adapted_accuracy"], run.summary["total_bytes"])
+    over_rounds = run.summary["over_rounds"]  # the weather changes here
+    assert (row["accuracy_over_rounds"], row["total_bytes"]) == (over_rounds["adapted"], run.summary["total_bytes"])
+    assert row["zero_byte_over_rounds"] == over_rounds["zero_byte"]
+    assert [row[f"share_of_full_{of}"] for of in ("fp32", "same_codec")] == [
+        run.summary["total_bytes"] / run.summary[f"full_{of}total_bytes"] for of in ("fp32_", "")
+    ]
     curve = rows_of("curves", found)
     sent = accumulate(run.rounds["uplink_frame_bytes"] + run.rounds["downlink_frame_bytes"])
     assert [row["total_bytes"] for row in curve] == list(sent)
@@ -101,6 +107,33 @@ def test_what_cannot_be_drawn_says_why(found: Reported) -> None:
     assert isinstance(absent := FIGURES["tuning"](found), Absent) and "not tuned" in absent.why
 
 
+FULL = {"adapter.method": "full", "strategy.name": "fedavg"}
+TWO = {key: value for key, value in SETTINGS.items() if key.startswith(("data.", "model.", "run.", "local."))}
+TWO |= {"run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2, "fleet.images": 50}
+
+
+def test_a_page_of_several_studies_has_each_arm_s_tuning_under_its_own_name(tmp_path: Path) -> None:
+    tune = {"grid": {"local.lr": [0.01, 0.05]}, "settings": {"fleet.validation_share": 0.2}}
+    study = {"settings": TWO, "arms": {"full": FULL}, "tune": tune}
+    modes = fl.study({**study, "grid": {"batch_norm.mode": ["frozen", "local"]}}, tmp_path / "modes", progress=False)
+    plain = fl.study(study, tmp_path / "plain", progress=False)
+    alone = Counter(row["arm"] for row in rows_of("tuning", read_reported([modes.path])))
+    assert alone == {"full, mode frozen": 2, "full, mode local": 2}
+    both = Counter(row["arm"] for row in rows_of("tuning", read_reported([plain.path, modes.path])))
+    assert both == {"plain: full": 2, "modes: full, mode frozen": 2, "modes: full, mode local": 2}
+    _, full = free_and_full(read_reported([modes.path]))
+    assert full == modes.runs.full_accuracy.iloc[0] == modes.runs.accuracy.max()
+
+
+def test_no_level_is_drawn_where_runs_of_a_seed_have_several(tmp_path: Path) -> None:
+    grid = {"fleet.per_round": [1, 2]}  # one fleet and base; full fine-tuning is another with each
+    settings = {**TWO, "model.weights": "pretrain", "model.pretrain.epochs": 2, "local.lr": 0.05}
+    found = fl.study({"settings": settings, "grid": grid, "arms": {"full": FULL}}, tmp_path / "two", progress=False)
+    reported = read_reported([found.path])
+    assert len(set(found.runs.full_accuracy)) == 2 and reported.one_fleet
+    assert free_and_full(reported) == (found.runs.zero_byte_accuracy.iloc[0], None) and reported.full_bytes is None
+
+
 points = st.builds(
     Point,
     arm=st.just(Arm("a", [])),
@@ -135,6 +168,7 @@ def test_on_the_front_is_what_beats_sending_nothing(
         file = tmp_path / name / "summary.json"
         summary = json.loads(file.read_text())
         summary |= {"adapted_accuracy": accuracy, "zero_byte_accuracy": 0.5, "label": name}
+        summary["over_rounds"] |= {"adapted": accuracy, "zero_byte": 0.5}  # the weather of these runs changes
         if total is not None:
             own = {key for key in summary["bytes"] if key.startswith(("uplink_", "downlink_"))}
             summary |= {"total_bytes": total, "bytes": summary["bytes"] | dict.fromkeys(own, 0)}

@@ -1,16 +1,19 @@
 """Laws of a report's page in a real Chromium: it shows the study's own numbers, to everyone, without a network."""
 
+import html
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
-from test_study import FULL, SETTINGS
+from test_study import APART, FULL, SETTINGS
 
 import fed_lorac as fl
 
@@ -24,7 +27,7 @@ STUDY: dict[str, Any] = {
     "settings": {**SETTINGS, "run.rounds": 2, "fleet.cameras": 3, "fleet.per_round": 3, "fleet.schedule": "front"}
     | {"fleet.devices": "limited", "fleet.limited.dropout": 0.3},
     "arms": {"full": FULL, ODD: {"adapter.rank": 2}},
-    "tune": {"grid": {"local.lr": [0.01, 0.05]}},
+    "tune": {"grid": {"local.lr": [0.01, 0.05]}, "settings": APART},
 }
 WIDTHS = {"desk": 1200, "phone": 390}
 
@@ -94,10 +97,10 @@ def test_what_is_drawn_is_what_the_study_found(study: fl.StudyResult, browser: A
     runs, rounds = study.runs, study.rounds
     single = [one for one in opened.traces("frontier") if one["opacity"] != 1]
     assert sorted(point for trace in single for point in zip(trace["x"], trace["y"], strict=True)) == sorted(
-        zip(runs.total_bytes.astype(float), runs.accuracy, strict=True)
+        zip(runs.total_bytes.astype(float), runs.accuracy_over_rounds, strict=True)  # weather changes
     )
     means = {t["y"][0] for t in opened.traces("frontier") if t["opacity"] == 1 and t["type"] == "scatter"}
-    assert set(runs.groupby("arm").accuracy.mean().round(12)) <= {round(value, 12) for value in means}
+    assert set(runs.groupby("arm").accuracy_over_rounds.mean().round(12)) <= {round(value, 12) for value in means}
     by_round = rounds.groupby(["arm", "round"]).accuracy.mean()
     drawn = [value for trace in opened.traces("curves") for value in trace["y"]]
     assert sorted(drawn) == pytest.approx(sorted(by_round))
@@ -106,16 +109,88 @@ def test_what_is_drawn_is_what_the_study_found(study: fl.StudyResult, browser: A
     assert sorted(drawn) == pytest.approx(sorted(errors[errors > 0]))
     up = next(trace for trace in opened.traces("bytes") if trace["name"] == "up")
     assert sorted(up["x"]) == pytest.approx(sorted(rounds.groupby("arm").uplink_frame_bytes.mean()))
-    (heat,) = opened.traces("cameras")
-    own = [study.run(name).cameras.query("round == 2") for name in runs.run]
-    assert np.nanmean(np.array(heat["z"], dtype=float)) == pytest.approx(np.mean([one.accuracy.mean() for one in own]))
     left_out = rounds.cameras_left_out.sum() / (rounds.cameras_counted + rounds.cameras_left_out).sum()
     bars = [value for trace in opened.traces("left-out") for value in trace["x"]]
     assert sum(bars) / 2 == pytest.approx(left_out)  # two arms that asked for as many replies
-    tuned = [value for trace in opened.traces("tuning") for value in trace["y"]]
-    assert len(tuned) == 4 and max(tuned) <= 1
-    days = [value for trace in opened.traces("air") for value in trace["x"]]
-    assert len(days) == 2 and min(days) > 0
+    assert study.tuning is not None
+    tuned = [point for trace in opened.traces("tuning") for point in zip(trace["x"], trace["y"], strict=True)]
+    assert sorted(tuned) == sorted(zip(study.tuning["local.lr"], study.tuning.accuracy, strict=True))
+
+
+def cells_of(opened: Opened, figure: str) -> dict[tuple[str, str], float]:
+    """A heat map as the browser has it: (row, column) -> value."""
+    (heat,) = opened.traces(figure)
+    words = [html.unescape(word.replace("<br>", " ")) for word in heat["y"]]
+    return {
+        (row, html.unescape(column)): value
+        for row, values in zip(words, heat["z"], strict=True)
+        for column, value in zip(heat["x"], values, strict=True)
+        if value is not None
+    }
+
+
+def points_of(opened: Opened, figure: str, **kept: Any) -> dict[tuple[str, str], list[float]]:
+    """A figure with an arm a line, of the traces that have these values: (trace, arm) -> its values."""
+    found = defaultdict(list)
+    for trace in opened.traces(figure):
+        if all(trace[key] == value for key, value in kept.items()):
+            for x, word in zip(trace["x"], trace["y"], strict=True):
+                found[trace["name"], html.unescape(word.replace("<br>", " "))].append(x)
+    return found
+
+
+@needs_browser
+def test_each_camera_and_weather_is_drawn_as_the_runs_measured_it(study: fl.StudyResult, browser: Any) -> None:
+    opened = Opened(browser, study.path / "report.html", 1200)
+    runs = [(row.arm, study.run(str(row.run))) for row in study.runs.itertuples()]
+    each = pd.concat([run.cameras.assign(arm=arm, seed=run.summary["seed"]) for arm, run in runs])
+    each = each[each.accuracy.notna()].assign(
+        weather=[
+            f"{row.corruption} {row.severity}" if row.severity else "clear"
+            for row in each.itertuples()
+            if not pd.isna(row.accuracy)
+        ]
+    )
+    last = each[each["round"] == 2]
+    assert cells_of(opened, "cameras") == pytest.approx(
+        {
+            (arm, f"{k}: {weather}".replace("_", " ")): of.mean()
+            for (arm, k, weather), of in last.groupby(["arm", "camera", "weather"]).accuracy
+        }
+    )
+    spread = points_of(opened, "spread", opacity=0.45)
+    for arm, its in last.groupby("arm"):
+        assert sorted(spread["", arm]) == pytest.approx(sorted(its.groupby("camera").accuracy.mean()))
+    by_weather = defaultdict(list)
+    for arm, run in runs:
+        for weather, its in run.summary["per_corruption"].items():
+            by_weather[arm, weather.replace("_", " ")].append(its["adapted"])
+        by_weather[arm, "all in clear air"].append(run.summary["clean_accuracy"]["adapted"])
+    arms = {arm for arm, _ in runs}
+    drawn = {cell: value for cell, value in cells_of(opened, "weather").items() if cell[0] in arms}
+    assert drawn == pytest.approx({cell: np.mean(values) for cell, values in by_weather.items() if None not in values})
+    best = study.runs.groupby("arm").accuracy_over_rounds.mean().idxmax()
+    first = each[(each.arm == best) & (each.seed == 0)]
+    assert cells_of(opened, "weather-rounds") == pytest.approx(
+        {(f"camera {row.camera}", str(row.round)): row.accuracy for row in first.itertuples()}
+    )
+
+
+@needs_browser
+def test_air_time_and_energy_are_drawn_as_the_runs_have_them(study: fl.StudyResult, browser: Any) -> None:
+    opened = Opened(browser, study.path / "report.html", 1200)
+    air, joules = defaultdict(list), defaultdict(list)
+    for row in study.runs.itertuples():
+        run = study.run(str(row.run))
+        for link, days in run.summary["days"].items():
+            air[link, row.arm].append(days["adapter"])
+        for link, its in run.cameras.groupby("link"):
+            joules[link, row.arm].append(its.groupby("camera").energy_radio_j.sum().mean())
+    for figure, wanted in (("air", air), ("energy", joules)):
+        drawn = points_of(opened, figure, opacity=1)
+        assert drawn.keys() == wanted.keys() and drawn
+        for place, (value,) in drawn.items():
+            assert value == pytest.approx(np.mean(wanted[place]))
 
 
 @needs_browser

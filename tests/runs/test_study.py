@@ -30,6 +30,7 @@ do = running_room._do
 SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
 SETTINGS |= {"run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2}
 FULL = {"adapter.method": "full", "strategy.name": "fedavg"}
+APART = {"fleet.validation_share": 0.2}
 STUDY: dict[str, Any] = {
     "seeds": [0, 1],
     "settings": SETTINGS,
@@ -153,7 +154,7 @@ def test_bytes_are_known_before_anything_is_run(done: fl.StudyResult, tmp_path: 
 
 
 def test_tuning_chooses_the_most_accurate_value_of_each_arm(tmp_path: Path) -> None:
-    tune = {"grid": {"local.lr": [1e-6, 0.05]}, "seed": 7}
+    tune = {"grid": {"local.lr": [1e-6, 0.05]}, "seed": 7, "settings": APART}
     study = {"settings": SETTINGS, "arms": {"full": FULL}, "tune": tune}
     found = fl.study(study, tmp_path / "out", progress=False)
     tuning = pd.read_csv(found.path / "tuning.csv")
@@ -174,7 +175,7 @@ def test_a_setting_may_be_a_number_here_and_a_list_there(tmp_path: Path) -> None
 
 
 def test_a_best_value_at_the_end_of_those_tried_is_told(tmp_path: Path) -> None:
-    tune = {"grid": {"local.lr": [1e-7, 1e-6, 10.0]}, "settings": {"run.rounds": 1}}
+    tune = {"grid": {"local.lr": [1e-7, 1e-6, 10.0]}, "settings": {"run.rounds": 1, **APART}}
     study = {"settings": {**SETTINGS, "run.rounds": 2}, "arms": {"full": FULL}, "tune": tune}
     found = fl.study(study, tmp_path / "out", progress=False)
     [best] = found.runs["local.lr"]
@@ -193,7 +194,18 @@ def test_where_the_weather_changes_a_row_has_means_over_the_rounds(tmp_path: Pat
     assert walks.accuracy_over_rounds == summary["over_rounds"]["adapted"]
     assert walks.zero_byte_over_rounds == summary["over_rounds"]["zero_byte"]
     assert pd.isna(stays.accuracy_over_rounds) and stays.online_accuracy > 0
+    assert pd.isna(walks.full_over_rounds) and pd.isna(walks.gain_over_rounds)  # full fine-tuning is not in the study
     assert "| over the rounds | zero-byte, over the rounds | online |" in found.table()
+
+
+def test_a_gain_over_the_rounds_is_of_full_fine_tuning_in_the_same_weather(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "run.rounds": 2, "run.evaluate_every": 1, "fleet.schedule": "walk", "local.lr": 0.05}
+    found = fl.study({"settings": settings, "arms": {"full": FULL, "lora-c": {}}}, tmp_path / "out", progress=False)
+    full, lora = (found.run(run).summary["over_rounds"] for run in found.runs.run)
+    for row, own in zip(found.runs.itertuples(), (full, lora), strict=True):
+        assert row.full_over_rounds == full["adapted"]
+        share = recovered_share(own["zero_byte"], own["adapted"], full["adapted"])
+        assert (pd.isna(row.gain_over_rounds) and share is None) or row.gain_over_rounds == share
 
 
 def test_a_run_that_several_ask_for_is_run_once_and_serves_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,16 +216,15 @@ def test_a_run_that_several_ask_for_is_run_once_and_serves_all(tmp_path: Path, m
         do(config, folder, goes_on, until)
 
     monkeypatch.setattr(running_room, "_do", counted)
-    tune = {"grid": {"local.lr": [0.001, 0.05]}, "settings": {"run.rounds": 1}}
+    tune = {"grid": {"local.lr": [0.001, 0.05]}, "settings": {"run.rounds": 1, **APART}}
     study = {"settings": {**SETTINGS, "run.rounds": 2}, "arms": {"two": {}, "one": {"run.rounds": 1}}, "tune": tune}
     watch = Counted()
     found = conduct(parse_study("s", study, tmp_path), tmp_path / "out", watch=watch)
     tuning = pd.read_csv(found.path / "tuning.csv")
     assert tuning["arm"].tolist() == ["two", "two", "one", "one"] and tuning["status"].eq("finished").all()
     assert tuning["run"].tolist()[:2] == tuning["run"].tolist()[2:]  # both arms are tuned with one round
-    assert found.runs["run"][1] in tuning["run"].tolist()  # and so is the run of one round
-    assert len(done) == len(set(done)) == 3 == watch.runs
-    assert (watch.total, watch.done) == (4, 4)  # two of tuning, two of the table, of which one was there
+    assert len(done) == len(set(done)) == 4 == watch.runs
+    assert (watch.total, watch.done) == (4, 4)  # two of tuning, two of the table
 
 
 def test_gains_are_over_the_source_where_there_is_no_batch_norm_to_adapt(tmp_path: Path) -> None:
@@ -225,6 +236,22 @@ def test_gains_are_over_the_source_where_there_is_no_batch_norm_to_adapt(tmp_pat
     wanted = recovered_share(row.source_accuracy, row.accuracy, full.accuracy)
     assert (pd.isna(row.gain_recovered) and wanted is None) or row.gain_recovered == wanted
     assert full.accuracy <= full.source_accuracy or full.gain_recovered == 1
+
+
+def test_gains_are_held_against_the_most_accurate_settings_of_full_fine_tuning(tmp_path: Path) -> None:
+    grid = {"batch_norm.mode": ["frozen", "local"]}  # one fleet, on which full fine-tuning is run twice a seed
+    study = {"seeds": [0, 1], "settings": SETTINGS, "grid": grid, "arms": {"full": {**FULL, "local.lr": 0.05}}}
+    found = fl.study(study, tmp_path / "out", progress=False)
+    modes = found.runs.groupby("batch_norm.mode")
+    best = modes.accuracy.mean().idxmax()
+    reference = found.runs[found.runs["batch_norm.mode"] == best].set_index("seed").accuracy
+    assert found.runs.full_accuracy.tolist() == found.runs.seed.map(reference).tolist()
+    assert "of the settings that are the most accurate over the seeds" in found.table()
+    compared = csv.DictReader(io.StringIO(fl.compare([found.run(run).path for run in found.runs.run], format="csv")))
+    gains = {row[""].rpartition("=")[2]: row["gain recovered"] for row in compared if "batch_norm.mode=" in row[""]}
+    for mode, its in modes:
+        mean = its.gain_recovered.mean()
+        assert gains[mode] == "" if pd.isna(mean) else float(gains[mode]) == pytest.approx(100 * mean)
 
 
 class Counted(StudyWatch):
@@ -267,7 +294,7 @@ def test_the_command_prints_the_table_and_ends_with_1_where_a_run_failed(tmp_pat
     planned = subprocess.run(
         [*command, "--dry-run"], cwd=tmp_path, capture_output=True, text=True, env=environment(), check=True
     )
-    assert "failed    bad, seed 0" in planned.stdout and "1 of 2 runs to do" in planned.stdout
+    assert "failed    bad, seed 0" in planned.stdout and "1 of 2 runs to do; about " in planned.stdout
 
 
 @pytest.mark.slow

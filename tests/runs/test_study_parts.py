@@ -12,8 +12,10 @@ from small_runs import TINY, tiny
 import fed_lorac as fl
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.records.summaries import read_summary
-from fed_lorac.studies.part import work_of
+from fed_lorac.studies.definition import Trial
+from fed_lorac.studies.part import seconds_to_come, work_of
 from fed_lorac.studies.progress import WorkPace
+from fed_lorac.studies.rows import Finding
 
 SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
 SETTINGS |= {"run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2}
@@ -62,7 +64,10 @@ def test_a_run_half_of_one_machine_and_half_of_another_is_not_taken_for_finished
 
 
 def test_tuning_goes_by_arm_whatever_the_seeds(tmp_path: Path) -> None:
-    study = {**STUDY, "tune": {"grid": {"local.lr": [0.01, 0.05]}, "seed": 7}}
+    study = {
+        **STUDY,
+        "tune": {"grid": {"local.lr": [0.01, 0.05]}, "seed": 7, "settings": {"fleet.validation_share": 0.2}},
+    }
     found = fl.study(study, tmp_path / "out", arms=["lora-c"], seeds=[1], progress=False)
     assert found.tuning is not None
     done = found.tuning[found.tuning.status == "finished"]
@@ -88,6 +93,16 @@ def test_work_is_rounds_times_images() -> None:
     assert work_of(config, 1) * 4 == work_of(config)
     assert work_of(tiny(run__rounds=4, validation_share=0.5)) == 0.5 * work_of(config)
     assert work_of(tiny(run__rounds=4, local__epochs=0, local__steps=10)) == 4 * 3 * 10 * 25
+
+
+def test_the_time_of_a_plan_is_what_finished_runs_took_for_their_images() -> None:
+    def finding(rounds: int, seconds: float | None) -> Finding:
+        trial = Trial("a", 0, {}, tiny(run__rounds=rounds))
+        return Finding(trial, Path(), "waiting" if seconds is None else "finished", seconds=seconds)
+
+    assert seconds_to_come([finding(2, None)]) is None
+    assert seconds_to_come([finding(2, 10.0), finding(4, 20.0), finding(8, None), finding(6, None)]) == 70
+    assert seconds_to_come([finding(2, 10.0)]) == 0
 
 
 def test_the_time_left_follows_the_work_and_not_the_number_of_runs() -> None:

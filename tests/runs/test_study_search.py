@@ -19,6 +19,7 @@ RATES = {"local.lr": {"low": 0.001, "high": 1.0, "log": True}}
 
 
 def study(**tune: Any) -> dict[str, Any]:
+    tune["settings"] = {"fleet.validation_share": 0.2, **tune.get("settings", {})}
     return {"settings": {**SETTINGS, "run.rounds": 1}, "arms": {"full": FULL, "lora-c": {}}, "tune": tune}
 
 
@@ -85,7 +86,7 @@ def test_a_halving_that_could_not_compare_its_runs_is_refused(
 @pytest.mark.slow
 def test_halving_stops_the_worse_runs_and_those_that_go_on_are_as_if_never_stopped(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
-    more = {"run.rounds": 3, "fleet.validation_share": 0.2}
+    more = {"run.rounds": 3}
     asked = study(search=HALVING, budget=3, ranges=RATES, settings=more, seed=5)
     found = fl.study(asked, tmp_path / "out", progress=False)
     assert found.tuning is not None

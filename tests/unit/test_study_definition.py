@@ -139,7 +139,7 @@ def test_a_study_is_found_as_a_file_and_its_config_beside_it(tmp_path: Path) -> 
         load_definition("no-such-study")
 
 
-TUNE: dict[str, Any] = {"grid": {"local.lr": [0.1, 0.2]}, "settings": {"run.rounds": 2}}
+TUNE: dict[str, Any] = {"grid": {"local.lr": [0.1, 0.2]}, "settings": {"run.rounds": 2, "fleet.validation_share": 0.2}}
 TUNED: dict[str, Any] = {"arms": ARMS, "seeds": [3, 4], "tune": TUNE}
 
 
@@ -179,6 +179,13 @@ def test_what_tuning_chose_goes_into_the_runs_of_that_arm_alone() -> None:
         ("lora-c", 4, 0.1),
     ]
     assert {trial.config.run.rounds for trial in trials} == {10}
+
+
+def test_tuning_never_chooses_on_images_of_the_table() -> None:
+    with pytest.raises(ConfigError, match=r"It is 0 in tuning, 'full, local\.lr=0\.1, seed 3'"):
+        parsed(**{**TUNED, "tune": {**TUNE, "settings": {"run.rounds": 2}}}).tuning_trials()
+    with pytest.raises(ConfigError, match=r"It is 0\.2 in a run of the table, 'full, "):
+        parsed(**TUNED, settings={"fleet.validation_share": 0.2}).trials({"full": {}, "lora-c": {}})
 
 
 def test_tuning_that_says_nothing_to_try_is_refused() -> None:

@@ -8,9 +8,10 @@ from fed_lorac.pages.figures.levels import accuracy_axis, below, free_and_full, 
 from fed_lorac.pages.reported import Arm, Reported
 from fed_lorac.pages.words import byte_axis, bytes_said, known, mean_and_half, percent, share_said
 
-__all__ = ["Point", "frontier", "on_front", "points"]
+__all__ = ["Point", "cost_said", "frontier", "on_front", "points"]
 
 _TITLE = "Accuracy against bytes"
+_SHARE, _SAME_CODEC = "share_of_full_fp32", "share_of_full_same_codec"
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,20 @@ class Point:
     half: float | None
     share: float | None
     gain: float | None
+    share_same_codec: float | None = None
 
 
 def points(found: Reported) -> list[Point]:
     """The arms whose accuracy was measured."""
     result = []
     for arm in found.arms:
-        (accuracy, half), (total, _) = (mean_and_half(arm.values(name)) for name in ("accuracy", "total_bytes"))
-        share, gain = (mean_and_half(arm.values(name))[0] for name in ("share_of_full_fp32", "gain_recovered"))
+        accuracy, half = mean_and_half(arm.values(found.column("accuracy")))
+        total, share, same, gain = (
+            mean_and_half(arm.values(name))[0]
+            for name in ("total_bytes", _SHARE, _SAME_CODEC, found.column("gain_recovered"))
+        )
         if accuracy is not None and total is not None:
-            result.append(Point(arm, total, accuracy, half, share, gain))
+            result.append(Point(arm, total, accuracy, half, share, gain, same))
     return result
 
 
@@ -56,14 +61,16 @@ def frontier(found: Reported) -> Figure | Absent:
     rows = _rows(found, front)
     of_front = {point.arm.label for point in front} | {point.arm.label for point in measured if point.share == 1}
     ordered = sorted(measured, key=lambda point: point.total_bytes)
-    series = [one for point in ordered for one in _series(point, told=point.arm.label in of_front)]
+    accuracy = found.column("accuracy")
+    series = [one for point in ordered for one in _series(point, accuracy, told=point.arm.label in of_front)]
     sending = [point for point in front if point.total_bytes]
     if len(sending) > 1:
         xs, ys = [point.total_bytes for point in sending], [point.accuracy for point in sending]
         series.insert(0, Series("Pareto front", xs, ys, [], steps=True))
     sizes = [row["total_bytes"] for row in rows]
     x = byte_axis("bytes of the whole run, up + down" + _under(found), sizes, found.full_bytes)
-    y = accuracy_axis(found, "accuracy, each camera in its weather", [y for one in series for y in one.y])
+    over = ", mean over the rounds" if found.over_rounds else ""
+    y = accuracy_axis(found, f"accuracy, each camera in its weather{over}", [y for one in series for y in one.y])
     chart = Plot(series, x, y, [*levels(found), *_best_silent(every, free)])
     alt = f"{len(measured)} arms by total bytes on a log axis and accuracy. On the Pareto front: " + "; ".join(
         f"{point.arm.label}, {percent(point.accuracy)} for {bytes_said(point.total_bytes)}" for point in front
@@ -84,28 +91,29 @@ def _best_silent(every: Sequence[Point], free: float | None) -> list[Level]:
 
 def _rows(found: Reported, on: Sequence[Point]) -> list[Row]:
     front = {point.arm.label for point in on}
-    columns = ("seed", "run", "total_bytes", "share_of_full_fp32", "accuracy", "zero_byte_accuracy", "full_accuracy")
+    accuracies = [found.column(name) for name in ("accuracy", "zero_byte_accuracy", "full_accuracy")]
+    columns = ("seed", "run", "total_bytes", _SHARE, _SAME_CODEC, *accuracies)
     return [
         {"arm": arm.label, **{name: run.row[name] for name in columns}, "on_front": arm.label in front}
         for arm in found.arms
         for run in arm.runs
-        if run.row["accuracy"] is not None and run.row["total_bytes"] > 0
+        if run.row[accuracies[0]] is not None and run.row["total_bytes"] > 0
     ]
 
 
-def _series(point: Point, *, told: bool) -> list[Series]:
-    """An arm's mean, which the legend tells of in any case where it is `told`, and its single seeds."""
+def _series(point: Point, accuracy: str, *, told: bool) -> list[Series]:
+    """An arm's mean, which the legend tells of in any case where it is `told`, and its single seeds, whose `accuracy`
+    is in this column."""
     arm = point.arm
     gain = "" if point.gain is None else f"\n{100 * point.gain:.0f} % of full fine-tuning's gain"
-    said = f"{bytes_said(point.total_bytes)}, {share_said(point.share)} of full (fp32)"
-    hover = f"{arm.label}\n{percent(point.accuracy, point.half)}, seeds: {len(arm.runs)}\n{said}{gain}"
+    hover = f"{arm.label}\n{percent(point.accuracy, point.half)}, seeds: {len(arm.runs)}\n{cost_said(point)}{gain}"
     mean = Series(arm.label, [point.total_bytes], [point.accuracy], [hover], arm.look, [point.half], told=told)
-    runs = [run for run in arm.runs if run.row["accuracy"] is not None]
+    runs = [run for run in arm.runs if run.row[accuracy] is not None]
     each = Series(
         arm.label,
         [run.row["total_bytes"] for run in runs],
-        [run.row["accuracy"] for run in runs],
-        [f"{arm.label}\n{run.name}\n{percent(run.row['accuracy'])}" for run in runs],
+        [run.row[accuracy] for run in runs],
+        [f"{arm.label}\n{run.name}\n{percent(run.row[accuracy])}" for run in runs],
         arm.look,
         faint=True,
     )
@@ -135,8 +143,8 @@ def _gains(others: Sequence[Point]) -> list[str]:
         enough = [point for point in others if point.gain is not None and point.gain >= asked]
         if enough:
             least = min(enough, key=lambda point: point.total_bytes)
-            text = f"At least {share_said(asked)} of full fine-tuning's gain takes {_cost(least)} ({least.arm.label})."
-            found.setdefault(least.arm.label, text)
+            said = f"At least {share_said(asked)} of full fine-tuning's gain: {least.arm.label}, {cost_said(least)}."
+            found.setdefault(least.arm.label, said)
     return list(found.values())
 
 
@@ -144,6 +152,11 @@ def _said(point: Point) -> str:
     return f"{point.arm.label} ({percent(point.accuracy)} for {bytes_said(point.total_bytes)})"
 
 
-def _cost(point: Point) -> str:
-    share = "" if point.share is None else f", {share_said(point.share)} of full fine-tuning in fp32"
-    return f"{bytes_said(point.total_bytes)}{share}"
+def cost_said(point: Point) -> str:
+    """Bytes, and both shares of full fine-tuning's: that under the same codec where it is another."""
+    if point.share is None:
+        return bytes_said(point.total_bytes)
+    shares = f"{share_said(point.share)} of full fine-tuning in fp32"
+    if point.share_same_codec is not None and share_said(point.share_same_codec) != share_said(point.share):
+        shares += f", {share_said(point.share_same_codec)} of it under the same codec"
+    return f"{bytes_said(point.total_bytes)} ({shares})"

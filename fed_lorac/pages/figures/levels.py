@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from fed_lorac.pages.chart import Axis, Level
 from fed_lorac.pages.reported import Reported
-from fed_lorac.pages.words import known, listed, mean_and_half, percent
+from fed_lorac.pages.words import known, listed, percent
 
 __all__ = ["accuracy_axis", "below", "free_and_full", "levels"]
 
@@ -13,11 +13,9 @@ _LEAST_GAP = 0.02
 
 def free_and_full(found: Reported) -> tuple[float | None, float | None]:
     """What the fleet reaches with nothing sent, and with full fine-tuning, means over the seeds; None: not known, or
-    runs are over several fleets."""
-    if not found.one_fleet:
-        return None, None
-    free = mean_and_half({run.seed: run.free_accuracy for run in found.runs}.values())[0]
-    return free, mean_and_half({run.seed: run.row["full_accuracy"] for run in found.runs}.values())[0]
+    not one for all runs of a seed."""
+    full = found.column("full_accuracy")
+    return found.by_seed(map(found.free_accuracy, found.runs)), found.by_seed(run.row[full] for run in found.runs)
 
 
 def levels(found: Reported) -> list[Level]:

@@ -1,8 +1,6 @@
 """What a study tuned, and what it chose. Knows what is reported; not how it is drawn."""
 
-from collections.abc import Sequence
-
-from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Row, Series
+from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Series
 from fed_lorac.pages.reported import Reported
 from fed_lorac.pages.words import log_axis, percent
 
@@ -13,11 +11,14 @@ _TITLE = "What was tuned"
 
 def tuning(found: Reported) -> Figure | Absent:
     """Each arm's accuracy by the value that was tried, on the images that were set apart for it."""
-    rows = [row for row in found.tuning if row["accuracy"] is not None]
-    if not rows:
+    if not found.tuning:
         return Absent(_TITLE, "the settings of these runs were not tuned.")
-    tried = [key for key in rows[0] if "." in key and _varies(key, rows)]
-    if len(tried) != 1 or not all(isinstance(row[tried[0]], int | float) for row in rows):
+    rows = [row for its in found.tuning for row in its.rows if row["accuracy"] is not None]
+    if not rows:
+        return Absent(_TITLE, "no tuning run was measured.")
+    settings = dict.fromkeys(key for its in found.tuning for key in its.settings)
+    tried = [key for key in settings if len({row.get(key) for row in rows}) > 1]
+    if len(tried) != 1 or not all(isinstance(row.get(tried[0]), int | float) for row in rows):
         return Absent(_TITLE, f"a figure shows one number that was tuned; tuning.csv has {', '.join(tried) or 'none'}.")
     (key,) = tried
     series, chosen = [], []
@@ -31,13 +32,9 @@ def tuning(found: Reported) -> Figure | Absent:
     values = [row[key] for row in rows]
     x = log_axis(key, values) if min(values) > 0 else Axis(key)
     caption = (
-        f"The most accurate {key} of each arm: {', '.join(chosen)}. Every arm had the same values to try, one seed."
+        f"The most accurate {key} of each arm: {', '.join(chosen)}. Every arm had as many values to try, one seed."
     )
     alt = f"Accuracy over {key}, {len(series)} curves, one for each arm."
     columns = ("arm", "seed", key, "run", "accuracy")
     kept = [{name: row[name] for name in columns} for row in rows]
     return Figure("tuning", _TITLE, caption, alt, kept, Plot(series, x, Axis("accuracy in tuning", percent=True)))
-
-
-def _varies(key: str, rows: Sequence[Row]) -> bool:
-    return len({row[key] for row in rows}) > 1
