@@ -165,9 +165,10 @@ def read_reported(paths: Sequence[Path], title: str = "") -> Reported:
     arms, errors, tuning = list[Arm](), list[str](), list[Tuning]()
     for folder in studies:
         rows = _table(folder, RUNS_TABLE)
-        arms += _named(folder, _arms(folder, rows), alone=len(folders) == 1)
+        alone = len(folders) == 1
+        arms += [replace(arm, label=_named(folder, arm.label, alone=alone)) for arm in _arms(folder, rows)]
         errors += [f"{_place(row, rows)}, seed {row['seed']}: {row['error']}" for row in rows if row["error"]]
-        tuning += _tuning(folder, alone=len(folders) == 1)
+        tuning += _tuning(folder, alone=alone)
     loose, remarks = _loose(runs)
     arms += loose
     if not arms:
@@ -224,10 +225,8 @@ def _tuning(folder: Path, *, alone: bool) -> list[Tuning]:
     if said is None or not (folder / f"{TUNING_TABLE}.parquet").is_file():
         return []
     tried, rows = list(said["tried"]), _table(folder, TUNING_TABLE)
-    labels = [_place(row, rows, tried) for row in rows]
-    if not alone:
-        labels = [f"{folder.name}: {label}" for label in labels]
-    return [Tuning(tried, [{**row, "arm": label} for row, label in zip(rows, labels, strict=True)])]
+    named = [{**row, "arm": _named(folder, _place(row, rows, tried), alone=alone)} for row in rows]
+    return [Tuning(tried, named)]
 
 
 def _place(row: Row, rows: Sequence[Row], tuned: Sequence[str] = ()) -> str:
@@ -238,8 +237,9 @@ def _place(row: Row, rows: Sequence[Row], tuned: Sequence[str] = ()) -> str:
     return ", ".join([str(row["arm"]), *(f"{key.rpartition('.')[2]} {row[key]}" for key in varied)])
 
 
-def _named(folder: Path, arms: Iterable[Arm], *, alone: bool) -> list[Arm]:
-    return list(arms) if alone else [replace(arm, label=f"{folder.name}: {arm.label}") for arm in arms]
+def _named(folder: Path, label: str, *, alone: bool) -> str:
+    """An arm's label on a page that is of other runs too, where its study is not `alone`."""
+    return label if alone else f"{folder.name}: {label}"
 
 
 def _loose(folders: Sequence[Path]) -> tuple[list[Arm], list[str]]:

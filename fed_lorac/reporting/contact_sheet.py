@@ -1,11 +1,13 @@
 """A contact sheet: what cameras see, as one picture. Knows experiments and pixels; not rounds."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fed_lorac.experiment.experiment import Experiment
+from fed_lorac.fleet.fleet import Camera
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,9 +38,7 @@ def contact_sheet(experiment: Experiment, cameras: int = 24, images: int = 8) ->
         pen.text((_LABEL + column * (_SIDE + _GAP), 4), f"round {round + 1}", fill=_DARK, font=font)
     for row, camera in enumerate(shown):
         top = head + row * (_SIDE + _GAP)
-        own = "as it is" if camera.severity == 0 else f"{camera.corruption} {camera.severity}"
-        if when:
-            own = _corruptions(experiment, camera.id, when)
+        own = _names(_corruptions(experiment, camera.id)) if when else _weather(camera)
         pen.multiline_text(
             (4, top + 8), f"camera {camera.id} {camera.name}\n{own}\n{camera.link}", fill=_DARK, font=font
         )
@@ -48,10 +48,19 @@ def contact_sheet(experiment: Experiment, cameras: int = 24, images: int = 8) ->
     return sheet
 
 
-def _corruptions(experiment: Experiment, camera: int, when: Sequence[int]) -> str:
-    """The names of what a camera sees in these rounds, as many as there is room for."""
-    names = list(dict.fromkeys(experiment.fleet.weather(camera, round + 1).corruption for round in when))
-    return ", ".join(names[:_MOST_NAMES]) + (" ..." if len(names) > _MOST_NAMES else "")
+def _weather(camera: Camera) -> str:
+    return "as it is" if camera.severity == 0 else f"{camera.corruption} {camera.severity}"
+
+
+def _corruptions(experiment: Experiment, camera: int) -> list[str]:
+    """What a camera sees in the run, each once."""
+    rounds = range(1, experiment.plan.rounds + 1)
+    return list(dict.fromkeys(experiment.fleet.weather(camera, round).corruption for round in rounds))
+
+
+def _names(corruptions: Sequence[str]) -> str:
+    """As many as there is room for beside a row."""
+    return ", ".join(corruptions[:_MOST_NAMES]) + (" ..." if len(corruptions) > _MOST_NAMES else "")
 
 
 def _seen(experiment: Experiment, camera: int, images: int, when: Sequence[int]) -> list[np.ndarray]:
@@ -70,7 +79,8 @@ def evenly(count: int, most: int) -> list[int]:
 def alternative(experiment: Experiment, cameras: int = 24) -> str:
     """The sheet in words, for who cannot see it."""
     shown = experiment.fleet.cameras[:cameras]
-    weathers = dict.fromkeys(f"{camera.corruption} {camera.severity}" for camera in shown)
+    seen = (_corruptions(experiment, one.id) if experiment.fleet.changing else [_weather(one)] for one in shown)
+    weathers = dict.fromkeys(chain.from_iterable(seen))
     return (
         f"What {len(shown)} of {len(experiment.fleet.cameras)} cameras see, a row a camera, in {', '.join(weathers)}."
     )

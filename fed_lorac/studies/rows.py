@@ -26,6 +26,8 @@ _OF_THE_METHOD = ("adapter.", "strategy.", "codec.", "local.", "batch_norm.")
 
 _SEED = ("run.seed",)
 
+_OVER_ROUNDS = ("accuracy_over_rounds", "zero_byte_over_rounds", "full_over_rounds", "gain_over_rounds")
+
 _LAYERS = [f"{way}_{what}_bytes" for way in ("uplink", "downlink") for what in ("payload", "frame", "message")]
 """What is billed: values, frames (which totals are of), Flower's messages around them."""
 
@@ -119,16 +121,12 @@ def _measured(found: Summary | None, full: Summary | None) -> Row:
 
 def _over_rounds(summary: Summary, full: Summary | None) -> Row:
     """Means over the measured rounds, where the weather changes from one to the next; None where it stays."""
-    changes = weather_changes(summary) and "over_rounds" in summary
-    means: Mapping[str, Any] = summary["over_rounds"] if changes else {}
-    best: Mapping[str, Any] = full.get("over_rounds", {}) if full and changes else {}
-    free = free_accuracy(summary, over_rounds=True) if changes else None
-    return {
-        "accuracy_over_rounds": means.get("adapted"),
-        "zero_byte_over_rounds": means.get("zero_byte"),
-        "full_over_rounds": best.get("adapted"),
-        "gain_over_rounds": recovered_share(free, means.get("adapted"), best.get("adapted")),
-    }
+    if not weather_changes(summary) or "over_rounds" not in summary:
+        return dict.fromkeys(_OVER_ROUNDS)
+    own = summary["over_rounds"]
+    best = full.get("over_rounds", {}).get("adapted") if full else None
+    gain = recovered_share(free_accuracy(summary, over_rounds=True), own["adapted"], best)
+    return dict(zip(_OVER_ROUNDS, (own["adapted"], own["zero_byte"], best, gain), strict=True))
 
 
 def _share(total: int | None, full: int | None) -> float | None:

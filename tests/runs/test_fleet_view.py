@@ -13,6 +13,7 @@ import fed_lorac as fl
 from fed_lorac.errors import RunError
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.fleet.fleet import Weather
+from fed_lorac.reporting.contact_sheet import alternative
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
@@ -93,7 +94,12 @@ def test_the_command_shows_the_fleet_and_writes_its_picture(
     assert called(monkeypatch, *asked, "--picture", str(tmp_path / "a.png"), "--cameras", "3") == 0
     said = capsys.readouterr()
     shown = " ".join(said.out.split())
-    assert "weather over the" in shown and "and 1 more" in shown and "3 of 4 cameras in each" in shown
+    assert (
+        "weather over the" in shown
+        and "rounds" in shown
+        and "and 1 more" in shown
+        and "3 of 4 cameras in each" in shown
+    )
     assert "of full fine-tuning's in fp32" in shown and "under the same codec" in shown
     assert (tmp_path / "a.png").is_file() and "a.png" in said.err
     assert called(monkeypatch, *asked, "--json") == 0
@@ -113,6 +119,8 @@ def test_a_walk_s_corruptions_are_shown_as_they_come() -> None:
         said = [f"{name} {severity}" for name, *severities in parts for severity in severities]
         assert said == view.weather.iloc[camera].tolist()
     assert any("," in str(cell) for cell in cells)
+    said = alternative(view._experiment, 2).partition(" a row a camera, in ")[2].rstrip(".").split(", ")
+    assert set(said) == {cell.split()[0] for row in view.weather.iloc[:2].to_numpy() for cell in row}
 
 
 def test_a_fleet_shows_itself_in_a_notebook_and_in_a_line() -> None:

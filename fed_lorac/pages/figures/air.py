@@ -21,7 +21,8 @@ def air(found: Reported) -> Figure | Absent:
     links, words = list(dict.fromkeys(row["link"] for row in rows)), [arm.label for arm in reversed(found.sending)]
 
     def said(arm: str, link: str, days: float) -> str:
-        return f"{time_said(days)}\non the air: {_air(mean_of(rows, 'air_time_s', arm, link))}"
+        sending = mean_of(rows, "days_sending", arm, link)
+        return f"{time_said(days)}\non the air: {'not known' if sending is None else time_said(sending)}"
 
     with_silence = series_by_link(rows, "days", words, links, said)
     silent = [link for link in links if any(row["link"] == link and _is_silent(row) for row in rows)]
@@ -32,10 +33,6 @@ def air(found: Reported) -> Figure | Absent:
     chart = Plot(series, time_axis(f"{title}, silence included" if silent else title, values), Axis(words=words))
     alt = f"Time that a link is taken, on a log axis, on {', '.join(links)}, for each of {len(words)} arms."
     return Figure("air", _TITLE, _caption(rows, links, silent), alt, rows, chart)
-
-
-def _air(seconds: float | None) -> str:
-    return "not known" if seconds is None else time_said(seconds / 86400)
 
 
 def _is_silent(row: Row) -> bool:
