@@ -98,8 +98,10 @@ class FleetView:
 
     @cached_property
     def _experiment(self) -> "Experiment":
-        from fed_lorac.experiment.build import build_experiment, without_weights  # noqa: PLC0415  (PyTorch and images)
+        # PyTorch and images
+        from fed_lorac.experiment.build import build_experiment, forget_experiments, without_weights  # noqa: PLC0415
 
+        forget_experiments()
         return build_experiment(without_weights(self.config))
 
     def _png(self, cameras: int, images: int) -> bytes:

@@ -49,12 +49,13 @@ def plan(
     named = LINKS.names if tuple(links) == ("all",) else links
     asked = config.fleet.choose("link", ", ".join(named)) if named else config.fleet
     # PyTorch and Flower take seconds
-    from fed_lorac.experiment.build import build_experiment  # noqa: PLC0415
+    from fed_lorac.experiment.build import build_experiment, forget_experiments  # noqa: PLC0415
     from fed_lorac.experiment.experiment import compute_s  # noqa: PLC0415
     from fed_lorac.reporting.summary import label  # noqa: PLC0415
     from fed_lorac.simulation.plan import configs_of, sizes_of  # noqa: PLC0415
 
     found, left_out = configs_of(config, tuple(methods))
+    forget_experiments()
     experiment = build_experiment(config)
     sizes = list(sizes_of(experiment, found))
     limits = config.fleet.table(LimitedDevices)

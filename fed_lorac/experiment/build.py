@@ -38,7 +38,7 @@ from fed_lorac.training.objectives.mixed import Mixed
 from fed_lorac.training.recipe import KEPT_MIB, Recipe
 from fed_lorac.wire.frame import by_name
 
-__all__ = ["build_experiment", "local_plan", "open_data", "with_config"]
+__all__ = ["build_experiment", "forget_experiments", "local_plan", "open_data", "with_config"]
 
 
 def open_data(config: Config) -> Dataset:
@@ -67,6 +67,11 @@ def build_experiment(config: Config) -> Experiment:
     for way in ("up", "down"):
         by_name(config.codec.build(way))  # each process reads what any other sends
     return _experiment(tuple(sorted(config.to_flat().items())), _makers(config))
+
+
+def forget_experiments() -> None:
+    """Build the next one anew, whatever was built in this process: files that its config names may have changed."""
+    _experiment.cache_clear()
 
 
 def without_weights(config: Config) -> Config:

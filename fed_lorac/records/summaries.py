@@ -18,6 +18,7 @@ from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE
 __all__ = [
     "NO_BATCH_NORM",
     "Summary",
+    "base_of",
     "camera_accuracies",
     "downlinks",
     "free_accuracy",
@@ -58,6 +59,12 @@ def camera_accuracies(folder: Path) -> dict[int, float]:
     file = folder / CAMERAS_FILE
     rows = read_rows(file).rows if file.is_file() else []
     return {row["camera"]: row["accuracy"] for row in rows if row.get("accuracy") is not None}
+
+
+def base_of(summary: Summary) -> str | None:
+    """The fingerprint of the network that the run began with; None where its version did not record it."""
+    found: str | None = summary.get("base", {}).get("fingerprint")
+    return found
 
 
 def has_batch_norm(summary: Summary) -> bool:

@@ -2,7 +2,7 @@
 run folders and summaries; not how a table is written."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -11,11 +11,11 @@ from fed_lorac.config.resumed import WITHOUT_EFFECT
 from fed_lorac.config.sections.fleet import RADIOS
 from fed_lorac.errors import RunError
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
-from fed_lorac.records.summaries import Summary, camera_accuracies, read_summary, weather_changes
+from fed_lorac.records.summaries import Summary, base_of, camera_accuracies, read_summary, weather_changes
 from fed_lorac.reporting.paired import Scores
 from fed_lorac.reporting.target import reached
 
-__all__ = ["ComparedRun", "Row", "check_alike", "rows_of", "scores_of"]
+__all__ = ["ComparedRun", "Row", "changed_bases", "check_alike", "rows_of", "scores_of"]
 
 _FREE = ("run.seed", "run.out", "run.workers", "run.pool", "run.ray.")
 """Keys, or their beginnings, in which runs of one row differ: their seed, and which workers ran them."""
@@ -73,6 +73,25 @@ class Row:
     def seeds(self) -> list[int]:
         """The runs' seeds, ascending."""
         return sorted(run.seed for run in self.runs)
+
+
+def changed_bases(runs: Iterable[ComparedRun]) -> Iterator[str]:
+    """A sentence for each base that runs of one seed name alike, and that was another in some of them: of a file that
+    has changed since."""
+    found: dict[Any, dict[str | None, list[str]]] = {}
+    for run in runs:
+        config = sorted(run.summary["config"].items())
+        named = tuple((key, value) for key, value in config if key.startswith(("model.", "data.")))
+        if dict(named).get("model.weights") not in _DRAWN:
+            found.setdefault((run.seed, named), {}).setdefault(base_of(run.summary), []).append(run.folder)
+    for (seed, named), versions in found.items():
+        if len(versions) > 1:
+            one, other = (its[0] for its in list(versions.values())[:2])
+            yield (
+                f"Runs compare if they began with one base; that of {dict(named)['model.weights']} was another in "
+                f"{Path(one).name} than in {Path(other).name} (seed {seed}). Delete the folders of the old ones, and "
+                "run the study again."
+            )
 
 
 def scores_of(runs: Iterable[ComparedRun]) -> Scores:

@@ -14,7 +14,7 @@ from fed_lorac.client.state import ClientState, GlobalModels
 from fed_lorac.config import Config
 from fed_lorac.data.progress import at
 from fed_lorac.errors import ConfigError, RunError
-from fed_lorac.experiment.build import build_experiment
+from fed_lorac.experiment.build import build_experiment, forget_experiments
 from fed_lorac.experiment.machine import check_workers
 from fed_lorac.grid.executor import BlockApp, Executor, SerialExecutor
 from fed_lorac.grid.fleet_grid import FIRST_NODE, FleetGrid
@@ -122,5 +122,6 @@ def run(config: Config, out: Path, watch: Watch, *, resume: bool = False, overwr
             f'Got run.engine = "{config.run.engine}"; start the run again.'
         )
     check_machine(config)
+    forget_experiments()
     with RunFolder.owned(out.absolute(), config, resume=resume, overwrite=overwrite) as folder:
         ENGINES[config.run.engine](config, folder, watch)

@@ -13,7 +13,7 @@ from typing import Any
 
 from fed_lorac.config.resumed import WITHOUT_EFFECT
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
-from fed_lorac.records.summaries import Summary, free_accuracy, read_summary, weather_changes
+from fed_lorac.records.summaries import Summary, base_of, free_accuracy, read_summary, weather_changes
 from fed_lorac.reporting.gain import gain_recovered, is_full, rank_of_full, recovered_share
 from fed_lorac.studies.definition import Trial
 
@@ -56,7 +56,8 @@ class Finding:
 def run_rows(findings: Sequence[Finding]) -> list[Row]:
     """One row a run, in the study's order; what is not known is None."""
     summaries = [finding.summary for finding in findings]
-    fleets = [_fleet(finding.trial.config.to_flat()) for finding in findings]
+    configs = [finding.trial.config.to_flat() for finding in findings]
+    fleets = list(map(_fleet, configs, summaries))
     full = _full_by_fleet(fleets, summaries)
     return [
         _row(finding, found, full.get(fleet)) for finding, found, fleet in zip(findings, summaries, fleets, strict=True)
@@ -65,7 +66,7 @@ def run_rows(findings: Sequence[Finding]) -> list[Row]:
 
 def loose_rows(runs: Mapping[str, Summary]) -> list[Row]:
     """One row a finished run that no study holds, by the name of each, with a study's columns."""
-    fleets = [_fleet(found["config"]) for found in runs.values()]
+    fleets = [_fleet(found["config"], found) for found in runs.values()]
     full = _full_by_fleet(fleets, list(runs.values()))
     return [
         {"arm": found["label"], "seed": found["seed"], "run": name, **_measured(found, full.get(fleet))}
@@ -100,6 +101,7 @@ def _measured(found: Summary | None, full: Summary | None) -> Row:
     total = s.get("total_bytes")
     return {
         "label": s.get("label"),
+        "base": base_of(s),
         "rounds": s.get("rounds"),
         **{name: s["bytes"].get(name) for name in _LAYERS},
         "downlink": s.get("downlink", "unicast") if found else None,
@@ -148,9 +150,9 @@ def _full_by_fleet(fleets: Sequence[Hashable], summaries: Sequence[Summary | Non
     return dict(sorted(full, key=lambda one: rank_of_full(alike[_settings(one[1]["config"], _SEED)])))
 
 
-def _fleet(settings: Mapping[str, Any]) -> Hashable:
-    """What runs over one fleet and seed share, of all their settings."""
-    return _settings(settings, _OF_THE_METHOD)
+def _fleet(settings: Mapping[str, Any], found: Summary | None) -> Hashable:
+    """What runs over one fleet and seed share: of all their settings, and the network that they began with."""
+    return _settings(settings, _OF_THE_METHOD), base_of(found or {})
 
 
 def _settings(settings: Mapping[str, Any], free: tuple[str, ...]) -> Hashable:

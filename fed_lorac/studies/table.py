@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fed_lorac.errors import ConfigError
 from fed_lorac.records.summaries import downlinks
-from fed_lorac.reporting.alike import ComparedRun, scores_of
+from fed_lorac.reporting.alike import ComparedRun, changed_bases, scores_of
 from fed_lorac.reporting.cells import Cell, mean_of
 from fed_lorac.reporting.gain import is_full, is_in_fp32
 from fed_lorac.reporting.paired import Scores
@@ -72,7 +72,8 @@ def study_table(study: StudyResult, against: str | None = None) -> Sheet:
         for (key, group), pair in zip(groups, pairs, strict=True)
     ]
     full = sum(bool(its) and is_full(its[0].summary) for its in done)
-    return Sheet(head, rows, tuple(_notes(study, other if any(pairs) else None, several_full=full > 1)))
+    changed = changed_bases(run for its in done for run in its)
+    return Sheet(head, rows, (*_notes(study, other if any(pairs) else None, several_full=full > 1), *changed))
 
 
 def _pair(

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 from small_runs import TINY, tiny
 
 import fed_lorac as fl
 from fed_lorac.errors import ConfigError, RunError
+from fed_lorac.models import build
 from fed_lorac.records.summaries import read_summary
+from fed_lorac.seeds import torch_stream
 from fed_lorac.studies.definition import Trial
 from fed_lorac.studies.part import seconds_to_come, work_of
 from fed_lorac.studies.progress import WorkPace
@@ -24,6 +27,26 @@ STUDY: dict[str, Any] = {
     "settings": SETTINGS,
     "arms": {"full": {"adapter.method": "full", "strategy.name": "fedavg"}, "lora-c": {}},
 }
+
+
+def test_runs_from_a_base_that_has_changed_in_its_file_are_held_against_no_run_of_another(tmp_path: Path) -> None:
+    study = {**STUDY, "seeds": [0], "settings": {**SETTINGS, "model.weights": str(tmp_path / "base.safetensors")}}
+
+    def write_base(seed: int) -> None:
+        model = build("resnet8", width=4, generator=torch_stream(seed, "base"))
+        save_file(model.state_dict(), tmp_path / "base.safetensors")
+
+    write_base(0)
+    first = fl.study(study, tmp_path / "out", arms=["full"], progress=False)
+    assert "was another" not in first.table()
+    write_base(1)
+    mixed = fl.study(study, tmp_path / "out", progress=False)
+    assert mixed.runs.base.nunique() == 2
+    assert mixed.runs.set_index("arm").full_accuracy.notna().to_dict() == {"full": True, "lora-c": False}
+    assert "base.safetensors was another in full-seed0-" in mixed.table()
+    shutil.rmtree(mixed.run(mixed.runs.run[0]).path)
+    whole = fl.study(study, tmp_path / "out", progress=False)
+    assert whole.runs.full_accuracy.notna().all() and "was another" not in whole.table()
 
 
 def test_parts_of_a_study_are_put_together_by_copying_their_runs(tmp_path: Path) -> None:
