@@ -18,6 +18,7 @@ from typing import Any
 
 from common import arguments, deliver, header, say, seconds_of
 
+from fed_lorac.client.base_scores import base_scores
 from fed_lorac.client.evaluate_base import evaluate_base
 from fed_lorac.client.local_update import evaluate, this_thread
 from fed_lorac.client.state import ClientState, GlobalModel
@@ -25,7 +26,6 @@ from fed_lorac.config import Config, load_config
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.records.measured import Measured
-from fed_lorac.simulation.base_scores import base_scores
 
 _SEEDS = count(1)
 

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from fed_lorac.client.base_scores import kept_scores
 from fed_lorac.client.local_update import Scores, in_time, score
 from fed_lorac.experiment.experiment import Experiment
 from fed_lorac.fleet.fleet import CLEAR, Weather
@@ -26,7 +27,13 @@ _measured: WeakKeyDictionary[Experiment, dict[tuple[int, Weather], Pair]] = Weak
 
 def evaluate_base(experiment: Experiment, round: int, camera: int) -> tuple[Scores, Scores]:
     """The base model as it comes (source), and with statistics taken by each camera (zero-byte), in the round's
-    weather; nan for the latter where the model has no batch norm, which is nothing to adapt."""
+    weather; nan for the latter where the model has no batch norm, which is nothing to adapt.
+
+    Before the first round the driver knows whether an earlier run of the fleet has measured it, and asks for nothing.
+    """
+    if round and (kept := kept_scores(experiment, round)) is not None:
+        source, zero_byte = (Scores(one.weather.get(camera, nan), one.clean.get(camera, nan)) for one in kept)
+        return source, zero_byte
     weather = experiment.fleet.weather(camera, round)
     clear = _pair(experiment, round, camera, _AIR) if len(experiment.data.images) else (nan, nan)
     own = clear if weather.severity == CLEAR else _pair(experiment, round, camera, weather)

@@ -1,13 +1,14 @@
 """The strategy that a config names, and what full fine-tuning would send instead. Knows experiments and strategies; not
 rounds or records."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from flwr.app import ConfigRecord, MessageType
+from torch import Tensor
 
 from fed_lorac.adapters.choice import Budget
 from fed_lorac.adapters.settled import Settled
@@ -145,11 +146,25 @@ def reference_of(experiment: Experiment) -> Reference:
 
 
 def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
-    """Build and measure, once, what full fine-tuning of the same model would send and be sent under a codec."""
-    tensors, share = {name: p.detach() for name, p in experiment.base.plain.named_parameters()}, codec.table(Topk).share
+    """Build and measure what full fine-tuning of the same model would send and be sent under a codec: once in a
+    process, as it follows from shapes, unless the codec is somebody else's."""
+    tensors = {name: p.detach() for name, p in experiment.base.plain.named_parameters()}
     if experiment.plan.batch_norm.mode == "shared":
         tensors |= statistics_of(experiment.base.model)
-    examples = experiment.fleet.most_images
+    key = (tuple((name, tensor.shape) for name, tensor in tensors.items()), experiment.fleet.most_images, codec)
+    if codec.outside():
+        return _weigh(tensors, experiment.fleet.most_images, codec)
+    if key not in _weighed:
+        _weighed[key] = _weigh(tensors, experiment.fleet.most_images, codec)
+    return _weighed[key]
+
+
+_weighed: dict[Hashable, FullMessages] = {}
+"""Shapes, images and codec -> full fine-tuning's messages."""
+
+
+def _weigh(tensors: Mapping[str, Tensor], examples: int, codec: CodecConfig) -> FullMessages:
+    share = codec.table(Topk).share
     up = full_message(tensors, codec.build("up"), reply_records(examples), reply=True, topk_share=share)
     # Put together as the strategy does it, so that the two arms differ in the frame alone.
     rng, known = stream(0, "weighed"), [template_of({name: tensor.shape for name, tensor in tensors.items()})]

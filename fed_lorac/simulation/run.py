@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fed_lorac.adapters.settled import NOTHING
 from fed_lorac.aggregation.delta_sum import Sums
+from fed_lorac.client.base_scores import base_scores, keep_scores
 from fed_lorac.client.shapes import one_after_another
 from fed_lorac.client.state import ClientState, GlobalModel, fold_updates
 from fed_lorac.config import Config, FleetEngine, LimitedDevices, check_unchanged
@@ -33,7 +34,6 @@ from fed_lorac.reporting.summary import adapter_state, model_state, own_state, s
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.versions import versions
 from fed_lorac.server.fleet_strategy import FleetStrategy, Update
-from fed_lorac.simulation.base_scores import base_scores
 from fed_lorac.simulation.build_strategy import reference_of, strategy_of
 from fed_lorac.simulation.identity import check_same, identity_of
 from fed_lorac.simulation.rates import far_rate
@@ -150,7 +150,8 @@ class _Run:
         if measure:
             measured["adapted"] = found
         if measure and self._experiment.fleet.changing:
-            measured["source"], measured["zero_byte"] = measured_base(self._strategy)
+            measured["source"], measured["zero_byte"] = scores = measured_base(self._strategy)
+            keep_scores(self._experiment, number, scores)
         base = {arm: measured[arm] for arm in ("source", "zero_byte") if measure}
         self._folder.lock.check()
         row = write_rows(ledger, report, self._experiment.fleet, self._full, found, seconds, clock=self._clock, **base)

@@ -1,4 +1,4 @@
-"""Laws of what the base scores before the first round: it is measured once a fleet, and reading it changes no byte."""
+"""Laws of what the base scores: it is measured once a fleet, in later rounds too, and reading it changes no byte."""
 
 import logging
 import re
@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from small_runs import ROOT, tiny
 
+from fed_lorac.client import evaluate_base as evaluate_room
+from fed_lorac.client.base_scores import CODE, base_scores, key_of
 from fed_lorac.client.evaluate_base import evaluate_base
 from fed_lorac.data.corruptions import CORRUPTIONS
 from fed_lorac.errors import RunError
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.experiment import Experiment
+from fed_lorac.fleet.fleet import Weather
 from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.watch import Watch
-from fed_lorac.simulation.base_scores import CODE, base_scores, key_of
 from fed_lorac.simulation.engines import run
 from fed_lorac.training.accuracy import accuracy
 
@@ -54,6 +56,24 @@ def test_a_run_that_reads_what_the_base_scores_has_the_bytes_of_one_that_measure
         outs[name] = written(tmp_path / name)
         assert ("base" in watch.phases) is (name != "reads")
     assert {"summary.json", "rounds.jsonl", "cameras.jsonl", "adapter.safetensors"} <= outs["reads"].keys()
+    assert outs["reads"] == outs["measures"] == outs["keeps nothing"]
+
+
+def test_where_weather_changes_later_rounds_are_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outs, counted = {}, list[int]()
+
+    def counting(experiment: Experiment, round: int, camera: int, weather: Weather) -> tuple[float, float]:
+        counted.append(round)
+        return measure(experiment, round, camera, weather)
+
+    measure = evaluate_room._measure
+    monkeypatch.setattr(evaluate_room, "_measure", counting)
+    for name, keep in (("measures", True), ("reads", True), ("keeps nothing", False)):
+        changes = {"fleet__schedule": "daily", "fleet__stream": "correlated", "run__seed": 18}
+        run(tiny(keep_base_scores=keep, **changes), tmp_path / name, Watch())
+        outs[name] = written(tmp_path / name)
+        assert set(counted) == (set() if name == "reads" else {0, 1, 2})
+        counted.clear()
     assert outs["reads"] == outs["measures"] == outs["keeps nothing"]
 
 
@@ -134,10 +154,10 @@ def test_other_code_or_another_cpu_finds_nothing(monkeypatch: pytest.MonkeyPatch
     fleet = experiment()
     before = key_of(fleet)
     with monkeypatch.context() as other:
-        other.setattr("fed_lorac.simulation.base_scores.source_of", lambda *modules: "other code")
+        other.setattr("fed_lorac.client.base_scores.source_of", lambda *modules: "other code")
         assert key_of(fleet) != before
     with monkeypatch.context() as other:
-        other.setattr("fed_lorac.simulation.base_scores.cpu_model", lambda: "another")
+        other.setattr("fed_lorac.client.base_scores.cpu_model", lambda: "another")
         assert key_of(fleet) != before
     with monkeypatch.context() as other:
         other.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")

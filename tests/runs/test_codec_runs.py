@@ -83,6 +83,15 @@ def test_the_bytes_given_for_full_fine_tuning_are_those_it_really_sends_under_th
     assert row["downlink_message_bytes"] == row["full_downlink_message_bytes"]
 
 
+def test_full_fine_tunings_messages_are_built_once_in_a_process_for_what_decides_their_sizes() -> None:
+    config = tiny(codec__up="topk", codec__topk__share=0.1)
+    said = full_messages(build_experiment(config), config.codec)
+    assert full_messages(build_experiment(tiny(run__seed=1, adapter__rank=1)), config.codec) is said
+    for changes in ({"codec__topk__share": 0.2}, {"width": 8}, {"batch_norm__mode": "shared"}):
+        other = tiny(**{"codec__up": "topk", "codec__topk__share": 0.1} | changes)
+        assert full_messages(build_experiment(other), other.codec).up != said.up
+
+
 @pytest.mark.parametrize("dtype", ["int4", "drive"])
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_gives_others(dtype: str, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

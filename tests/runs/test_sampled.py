@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 from small_runs import rows, tiny
 
+from fed_lorac.client.base_scores import key_of
 from fed_lorac.config import load_config
 from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.reporting.compare import compare
 from fed_lorac.reporting.tables import accuracy_table, notes
 from fed_lorac.reporting.watch import Watch
-from fed_lorac.simulation.base_scores import key_of
 from fed_lorac.simulation.engines import run
 
 SCORES = ("accuracy", "accuracy_clean", "accuracy_source", "accuracy_zero_byte")

@@ -36,7 +36,7 @@ class FleetEngine(Sampled):
     block_size: int = setting(0, "cameras that train side by side; 0: chosen by model and image size", least=0)
     checkpoint_every: int = setting(1, "rounds between checkpoints, for --resume; 0: no checkpoints", least=0)
     keep_base_scores: bool = setting(
-        True, "what the base scores before the first round is kept in the cache, for later runs of the same fleet"
+        True, "what the base scores is kept in the cache, for later runs of the same fleet"
     )
 
 

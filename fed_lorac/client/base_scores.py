@@ -1,5 +1,5 @@
-"""What a fleet's base scores before the first round: measured once, and kept for later runs of the same fleet. Knows
-experiments and the cache; not messages.
+"""What a fleet's base scores before the first round, and in later ones where weather changes: measured once, and kept
+for later runs of the same fleet. Knows experiments and the cache; not messages.
 
 The base as it comes, and under each camera's own statistics, depends on images, weather, base and arithmetic alone. A
 later run with another adapter, strategy, codec or learning rate would measure the same numbers, and reads them.
@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from math import nan
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,9 +26,12 @@ from fed_lorac.records.measured import Measured
 from fed_lorac.runtime.source import source_of
 from fed_lorac.runtime.versions import versions
 
-__all__ = ["CODE", "base_scores", "key_of"]
+__all__ = ["CODE", "base_scores", "keep_scores", "kept_scores", "key_of"]
 
 Scores = tuple[Measured, Measured]
+
+_read: WeakKeyDictionary[Experiment, dict[int, Scores | None]] = WeakKeyDictionary()
+"""Experiment -> round -> what earlier runs left, once it was looked for."""
 
 CODE = (
     __name__,
@@ -50,33 +54,59 @@ _KERNELS = ("ATEN_", "DNNL_", "MKL_", "ONEDNN_")  # the beginnings of variables 
 
 
 def base_scores(experiment: Experiment, measure: Callable[[], Scores]) -> Scores:
-    """Source and zero-byte: as an earlier run of this fleet left them, else as `measure` gives them; which are kept
-    where every camera was measured. Raises what `measure` raises."""
-    if (key := key_of(experiment)) is None:
-        return measure()
-    if (entry := find(key)) is not None:
-        source, zero_byte = (_unpacked(one, sorted(experiment.measured)) for one in entry.arrays["scores"])
-        return source, zero_byte
-    found, cameras = measure(), sorted(experiment.measured)
-    if sorted(found[0].weather) == cameras:
-        try:
-            cached(key, lambda: {"scores": np.array([_packed(one, cameras) for one in found])})
-        except (RunError, DataError) as error:
-            logging.getLogger(__name__).warning("What the base scores is not kept for later runs: %s", error)
+    """Source and zero-byte before the first round: as an earlier run of this fleet left them, else as `measure` gives
+    them; which are kept. Raises what `measure` raises."""
+    if (kept := kept_scores(experiment, 0)) is not None:
+        return kept
+    found = measure()
+    keep_scores(experiment, 0, found)
     return found
 
 
-def key_of(experiment: Experiment) -> str | None:
-    """All that decides what the base scores before the first round, as a key of the cache; None where that is not to be
-    kept, or nobody knows what decides it: a corruption or a network without source, or workers on other machines."""
+def kept_scores(experiment: Experiment, round: int) -> Scores | None:
+    """Source and zero-byte in the weather of a round, of all measured cameras, as an earlier run left them; None: it
+    left none."""
+    rounds = _read.setdefault(experiment, {})
+    if round not in rounds:
+        rounds[round] = _kept(experiment, round)
+    return rounds[round]
+
+
+def _kept(experiment: Experiment, round: int) -> Scores | None:
+    if (key := key_of(experiment, round)) is None or (entry := find(key)) is None:
+        return None
+    source, zero_byte = (_unpacked(one, sorted(experiment.measured)) for one in entry.arrays["scores"])
+    return source, zero_byte
+
+
+def keep_scores(experiment: Experiment, round: int, found: Scores) -> None:
+    """Keep what was measured in a round for later runs, where every camera was and it may be kept; a cache that cannot
+    be written is told, and no more."""
+    cameras = sorted(experiment.measured)
+    if kept_scores(experiment, round) is not None or sorted(found[0].weather) != cameras:
+        return
+    if (key := key_of(experiment, round)) is None:
+        return
+    try:
+        cached(key, lambda: {"scores": np.array([_packed(one, cameras) for one in found])})
+        _read[experiment].pop(round)
+    except (RunError, DataError) as error:
+        logging.getLogger(__name__).warning("What the base scores is not kept for later runs: %s", error)
+
+
+def key_of(experiment: Experiment, round: int = 0) -> str | None:
+    """All that decides what the base scores before the first round (0), or in a later one where weather changes, as a
+    key of the cache; None where that is not to be kept, or nobody knows what decides it: a corruption or a network
+    without source, or workers on other machines."""
     config, plan = experiment.config, experiment.plan
     run, outside = config.run, config.model.outside()
     elsewhere = run.on_ray and (run.table(RayWorkers).address or os.environ.get("RAY_ADDRESS"))
     if run.engine != "fleet" or not run.table(FleetEngine).keep_base_scores or elsewhere or "?" in outside.values():
         return None
-    if (seen := _seen(experiment)) is None:
+    if (seen := _seen(experiment, round)) is None:
         return None
     facts = {
+        **({"round": round} if round else {}),  # in which images come in another order
         "images": experiment.data.fingerprint,
         "seen": seen,
         "seed": plan.seed,
@@ -90,12 +120,12 @@ def key_of(experiment: Experiment) -> str | None:
     return f"scores of a base on {experiment.data.name}; " + "; ".join(f"{name} {its}" for name, its in facts.items())
 
 
-def _seen(experiment: Experiment) -> str | None:
-    """A hash over the measured cameras' images and weather, and what makes that."""
+def _seen(experiment: Experiment, round: int) -> str | None:
+    """A hash over the measured cameras' images and weather in a round, and what makes that."""
     fleet, data, digest = experiment.fleet, experiment.data, hashlib.sha256()
     digest.update(str(experiment.plan.evaluate_images).encode())
     for camera in (fleet.cameras[camera] for camera in sorted(experiment.measured)):
-        weather = fleet.weather(camera.id, 0)
+        weather = fleet.weather(camera.id, round)
         made_by = "" if weather.severity == CLEAR else _made_by(experiment, weather.corruption)
         if made_by is None:
             return None
