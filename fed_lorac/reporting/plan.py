@@ -21,11 +21,15 @@ _YEAR_WEEKS = 365.25 / 7
 
 @dataclass(frozen=True)
 class MethodSizes:
-    """A method by name, and what an update of one camera sends: bytes of the frame up, and of the update's down."""
+    """A method by name, and what an update of one camera sends: bytes of the frame up, and of the update's down.
+
+    `downlink_groups`: how many groups of cameras there are, such as clusters, that each hear another update together.
+    """
 
     method: str
     uplink_frame_bytes: int
     downlink_frame_bytes: int
+    downlink_groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Planned:
     after it has heard the update, without training. `air_share`: the share of all time that this is. `station_share`:
     the share of all time that one base station for all cameras would transmit; `base_stations`: how many they need so
     that none is on the air longer than the link's duty cycle allows. `downlink`: "unicast", or "multicast", which sends
-    the update once for all, and once more to each of the share `repaired` of the cameras. `fleet_bytes_on_air` of all
+    the update once to each of `downlink_groups`, mostly one, and once more to each of the share `repaired` of the
+    cameras. `fleet_bytes_on_air` of all
     cameras' update, and `cost_year` of all of them. `problems`: what cannot be, or what has to be known, each as a
     sentence.
     """
@@ -70,6 +75,7 @@ class Planned:
     repaired: float
     uplink_frame_bytes: int
     downlink_frame_bytes: int
+    downlink_groups: int
     packets: int
     bytes_on_air: int
     fleet_bytes_on_air: int
@@ -114,8 +120,8 @@ def planned(methods: Iterable[MethodSizes], links: Sequence[Link], terms: Terms)
 class _Down:
     """An update's way down: as the mean camera has it, and of what is sent, which part is for all and which for each.
 
-    `once`: by multicast, nothing otherwise; `each`: the mean of what each camera is sent alone. `arrives`: the
-    probability that a camera has the update in the end.
+    `once`: to a group by multicast, nothing otherwise; `each`: the mean of what each camera is sent alone. `arrives`:
+    the probability that a camera has the update in the end.
     """
 
     once: Crossing
@@ -142,11 +148,12 @@ def _share_of(crossing: Crossing, share: float) -> Crossing:
 def _row(sizes: MethodSizes, link: Link, terms: Terms) -> Planned:
     up, way = crossed(link, sizes.uplink_frame_bytes, up=True), _Down.on(link, sizes.downlink_frame_bytes)
     down, alone = way.once + way.each, up + way.each
-    takes_s = up.busy_s + down.busy_s
-    fleet_on_air = way.once.bytes_on_air + terms.cameras * alone.bytes_on_air
+    takes_s, groups = up.busy_s + down.busy_s, min(sizes.downlink_groups, terms.cameras)
+    fleet_on_air = groups * way.once.bytes_on_air + terms.cameras * alone.bytes_on_air
     radio_j, compute_j = up.energy_j + down.energy_j, terms.compute_s * terms.compute_watt
     air_share = terms.updates_week * takes_s / WEEK_S
-    for_all, for_each = (terms.updates_week * s / WEEK_S for s in (way.once.station_s, terms.cameras * alone.station_s))
+    sent_s = groups * way.once.station_s, terms.cameras * alone.station_s
+    for_all, for_each = (terms.updates_week * s / WEEK_S for s in sent_s)
     daily_j = terms.updates_week / 7 * (radio_j + compute_j) + DAY_S * (link.standing_w + terms.idle_watt)
     impossible = list(_impossible(link, terms, takes_s, air_share, for_all))
     return Planned(

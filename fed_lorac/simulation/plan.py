@@ -74,22 +74,23 @@ def sizes_of(experiment: Experiment, methods: list[tuple[str, Config]]) -> Itera
             yield f"{name}: {error}"
 
 
-def _frame_bytes(experiment: Experiment) -> tuple[int, int]:
-    """Bytes of a camera's frame, and of the first round's update with what a cluster, or a camera alone, has beside;
-    none of a strategy whose cameras send nothing."""
+def _frame_bytes(experiment: Experiment) -> tuple[int, int, int]:
+    """Bytes of a camera's frame, and of the first round's update with what a cluster, or a camera alone, has beside,
+    none of a strategy whose cameras send nothing; and how many different updates that makes."""
     config = experiment.config
     if not STRATEGIES.load(config.strategy.name).sends:
-        return 0, 0
+        return 0, 0, 1
     highest = experiment.adapters.index(experiment.adapter)  # the first camera that has the adapter of this place
     first = first_round(experiment.fleet)
-    update, own = first_frames(experiment, [*first, *_of_another_weather(experiment, first)])
+    update, own = first_frames(experiment, [*first, *_of_other_weathers(experiment, first)])
     most = max((size for _, size in own.values()), default=0)
-    return reply_bytes(experiment, highest), len(update.frame) + most
+    parts = {name for name, _ in own.values()}
+    return reply_bytes(experiment, highest), len(update.frame) + most, max(1, len(parts))
 
 
-def _of_another_weather(experiment: Experiment, first: Sequence[int]) -> list[int]:
-    """A camera of another cluster, where there are clusters: of one alone they have nothing of their own."""
-    if STRATEGIES.load(experiment.config.strategy.name).personal_kind != "delta":
-        return []
-    cameras = experiment.fleet.cameras
-    return [other.id for other in cameras if other.corruption != cameras[first[0]].corruption][:1]
+def _of_other_weathers(experiment: Experiment, first: Sequence[int]) -> Iterator[int]:
+    """A camera of each weather that the first round lacks, where there are clusters: each may have its own part."""
+    if STRATEGIES.load(experiment.config.strategy.name).personal_kind == "delta":
+        cameras = experiment.fleet.cameras
+        seen = {cameras[camera].corruption for camera in first}
+        yield from {other.corruption: other.id for other in cameras if other.corruption not in seen}.values()

@@ -179,6 +179,18 @@ def test_a_plan_bills_the_update_once_and_the_mean_of_repairs() -> None:
     assert row.battery_days > each.battery_days and row.station_share < each.station_share
 
 
+@pytest.mark.parametrize("strategy", ["merged", "clustered"])
+def test_a_plan_sends_each_group_its_update_once_as_a_run_does(strategy: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"strategy__name": strategy, "fleet__link": "lte-m", "run__rounds": 1}
+    settings |= {"fleet__lte-m__downlink": "multicast", "fleet__corruptions": "fog, snow"}
+    settings |= {"fleet__cameras": 6, "fleet__per_round": 6}
+    run(tiny(**settings), tmp_path / "run", Watch())
+    [row] = rows(tmp_path / "run/rounds.jsonl")
+    (own,) = fl.plan(tiny(**settings), methods=["own"]).rows
+    assert own.downlink_groups == (2 if strategy == "clustered" else 1)
+    assert own.fleet_bytes_on_air == pytest.approx(row["uplink_bytes_on_air"] + row["downlink_bytes_on_air"], rel=2e-2)
+
+
 def test_a_base_station_that_can_never_send_all_is_said() -> None:
     link = by_multicast(replace(DR0, device_class="C"))
     row = a_row(link, 40_000, updates_week=4.0)
