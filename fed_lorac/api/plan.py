@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from fed_lorac.config import LimitedDevices, Overrides, Source, load_config
+from fed_lorac.config import AdapterConfig, LimitedDevices, Overrides, Source, load_config
 from fed_lorac.errors import ConfigError
 from fed_lorac.radio.battery import Battery
 from fed_lorac.registry import LINKS
@@ -46,6 +46,9 @@ def plan(
     """
     _check(cameras, updates_week, price_per_mb)
     config = load_config(source, overrides)
+    for name in methods:
+        if name != "own":
+            AdapterConfig().choose("method", name)  # a name that there is: whether it fits is said later
     named = LINKS.names if tuple(links) == ("all",) else links
     asked = config.fleet.choose("link", ", ".join(named)) if named else config.fleet
     # PyTorch and Flower take seconds

@@ -19,7 +19,9 @@ class Battery:
     solar_wh: float = 0.0
 
     def days(self, joules_a_day: float) -> float:
-        """Days from full to empty; infinite where the sun brings as much as is taken."""
+        """Days from full to empty; infinite where the sun brings as much as is taken, nan where that is not known."""
+        if math.isnan(joules_a_day):
+            return math.nan
         capacity_j = self.capacity_wh * _WH_J
         taken_j = joules_a_day + capacity_j * self.self_discharge / _YEAR_DAYS - self.solar_wh * _WH_J
         return capacity_j / taken_j if taken_j > 0 else math.inf

@@ -102,10 +102,14 @@ class Plan:
     left_out: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; a battery that never empties has null days."""
-        rows = [asdict(row) for row in self.rows]
-        for row in rows:
-            row["battery_days"] = row["battery_days"] if math.isfinite(row["battery_days"]) else None
+        """For JSON: what is not known is null; so are the days of a battery that lasts for ever, which
+        `battery_for_ever` says."""
+        rows = [
+            {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in its}
+            | {"battery_for_ever": math.isinf(row.battery_days)}
+            for row in self.rows
+            for its in [asdict(row).items()]
+        ]
         return {"terms": asdict(self.terms), "own": self.own, "rows": rows, "left_out": list(self.left_out)}
 
 

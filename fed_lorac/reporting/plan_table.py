@@ -66,13 +66,15 @@ def _cells(row: Planned) -> Iterator[str]:
     yield _time(row.air_time_s)
     yield _time(row.takes_s) + " !" * (not row.possible)
     yield _number(row.energy_radio_j + row.energy_compute_j)
-    yield "for ever" if math.isinf(row.battery_days) else _time(DAY_S * row.battery_days)
+    yield "for ever" if math.isinf(row.battery_days) else _time(DAY_S * row.battery_days)  # ? where not known
 
 
 _UNITS = (("s", 1.0, 120.0), ("min", 60.0, 7_200.0), ("h", 3_600.0, 2 * DAY_S), ("d", DAY_S, 730 * DAY_S))
 
 
 def _time(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "?"
     for unit, size, below in _UNITS:
         if seconds < below:
             return f"{_number(seconds / size)} {unit}"

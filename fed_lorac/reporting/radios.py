@@ -2,7 +2,8 @@
 rounds."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from fed_lorac.radio.battery import DAY_S, Battery
 from fed_lorac.radio.link import Link, crossed
@@ -17,26 +18,30 @@ ARMS = {"adapter": "", "full": "full_", "full_fp32": "full_fp32_"}
 Times = dict[str, dict[str, float]]
 
 
-def on_links(
-    links: Mapping[str, Link], totals: Mapping[str, int | None], full: Reference, cameras: int
-) -> tuple[Times, Times]:
-    """By link and arm, for a camera that sends its share of the run's replies: seconds that it transmits, and days on
-    the clock, with the silence that a duty cycle demands.
+def on_links(links: Mapping[str, tuple[Link, int]], sent: Iterable[Row], full: Reference) -> tuple[Times, Times]:
+    """By link and arm, for the mean camera on the link, in the whole run: seconds that it transmits, and days on the
+    clock, with the silence that a duty cycle demands.
 
     Args:
-        links: each link of the fleet by name.
-        totals: the run's sums of the round's columns of bytes. Frames cross the radio, not Flower's messages.
+        links: each link of the fleet by name, and how many cameras have it.
+        sent: the ledger's cameras. Frames cross the radio, not Flower's messages.
         full: full fine-tuning's messages; every reply has one beside it.
-        cameras: how many there are.
     """
-    replies = round((totals["full_uplink_message_bytes"] or 0) / full.same_codec.up.message_bytes)
-    own = round((totals["uplink_frame_bytes"] or 0) / max(1, replies))
-    sizes = {"adapter": own, "full": full.same_codec.up.frame_bytes, "full_fp32": full.fp32.up.frame_bytes}
-    each = {name: {arm: crossed(link, size, up=True) for arm, size in sizes.items()} for name, link in links.items()}
-    share = replies / cameras
-    air_s = {name: {arm: share * one.transmit_s for arm, one in arms.items()} for name, arms in each.items()}
+    replies, seconds = Counter[str](), dict[str, list[float]]()
+    for row in sent:
+        if row["uplink_message_bytes"]:
+            replies[row["link"]] += 1
+            seconds.setdefault(row["link"], []).append(row["uplink_air_time_s"])
+    sizes = {"full": full.same_codec.up.frame_bytes, "full_fp32": full.fp32.up.frame_bytes}
+    air_s = {
+        name: {
+            "adapter": math.fsum(seconds.get(name, ())) / cameras,
+            **{arm: replies[name] * crossed(link, size, up=True).transmit_s / cameras for arm, size in sizes.items()},
+        }
+        for name, (link, cameras) in links.items()
+    }
     days = {
-        name: {arm: seconds / links[name].duty_cycle / DAY_S for arm, seconds in arms.items()}
+        name: {arm: its / links[name][0].duty_cycle / DAY_S for arm, its in arms.items()}
         for name, arms in air_s.items()
     }
     return air_s, days

@@ -88,6 +88,7 @@ def _stacked(sums: Mapping[str, DeltaSum]) -> dict[str, Tensor]:
 def summary(
     experiment: Experiment,
     rows: list[Row],
+    sent: Iterable[Row],
     full: Reference,
     source: Measured,
     zero_byte: Measured,
@@ -97,15 +98,13 @@ def summary(
     groups: Mapping[str, int] | None = None,
     remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Everything a table needs, in plain numbers; accuracies are fleet means, 0 to 1. `full`: what full fine-tuning's
-    messages weigh."""
+    """Everything a table needs, in plain numbers; accuracies are fleet means, 0 to 1. `rows`, `sent`: the ledger's
+    rounds, and cameras; `full`: what full fine-tuning's messages weigh."""
     arms = {"source": source, "zero_byte": zero_byte, "adapted": adapted}
     totals = _totals(rows)
     config = experiment.config
     weathers, fleet = _weathers(experiment, len(rows)), experiment.fleet
-    links = dict(_links(fleet))
-    frames = {"uplink_frame_bytes": sum(int(row["uplink_frame_bytes"]) for row in rows)}
-    air_time_s, days = on_links(links, totals | frames, full, config.fleet.cameras)
+    air_time_s, days = on_links(dict(_links(fleet)), (row for row in sent if row["round"] <= len(rows)), full)
     return {
         **{f"{arm}_accuracy": measured.mean() for arm, measured in arms.items()},
         "clean_accuracy": {arm: measured.mean_clean() for arm, measured in arms.items()},
@@ -203,12 +202,13 @@ def _energy(experiment: Experiment, rows: Sequence[Row]) -> dict[str, float | No
     return energy_of(rows, list(zip(fleet.links.values(), counts.tolist(), strict=True)), battery)
 
 
-def _links(fleet: Fleet) -> Iterator[tuple[str, Link]]:
-    """Each link that a camera has, the first camera's first."""
-    places, first = np.unique(fleet.link_places, return_index=True)
+def _links(fleet: Fleet) -> Iterator[tuple[str, tuple[Link, int]]]:
+    """Each link that a camera has, and how many have it, the first camera's first."""
+    places, first, counts = np.unique(fleet.link_places, return_index=True, return_counts=True)
     names = list(fleet.links)
-    for place in places[np.argsort(first)]:
-        yield names[place], fleet.links[names[place]]
+    for place in np.argsort(first):
+        name = names[places[place]]
+        yield name, (fleet.links[name], int(counts[place]))
 
 
 def _without_labels(rows: Sequence[Row]) -> dict[str, Any]:

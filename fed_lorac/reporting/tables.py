@@ -159,7 +159,8 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
         trained = summary.get("strategy") != "zero-byte"
         yield f"Trained {where}, {together}." if trained else f"Measured {where}; no camera trained."
     if summary["rounds_skipped"]:
-        yield f"[yellow]{summary['rounds_skipped']} rounds were skipped below the quorum; see rounds.jsonl.[/yellow]"
+        why = "too few replies, or an update that cannot be sent; see rounds.jsonl"
+        yield f"[yellow]{summary['rounds_skipped']} rounds were skipped: {why}.[/yellow]"
     if summary["interrupted"]:
         yield "[yellow]The run was interrupted; the numbers are those of the rounds that were finished.[/yellow]"
 

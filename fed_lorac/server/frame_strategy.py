@@ -5,7 +5,7 @@ Flower's records and frames; not how deltas are averaged (the strategy does that
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Self
 
@@ -16,11 +16,11 @@ from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import changed_names
-from fed_lorac.aggregation.aggregators import ClientDelta
 from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, relative_distance, sum_states
 from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
 from fed_lorac.server.fleet_strategy import EncodeGlobalModel, FleetStrategy, Update
+from fed_lorac.server.proposing import check_update, in_strategy, proposed
 from fed_lorac.server.replies import Reply, ReplyCollector, train_metrics
 from fed_lorac.server.rules import FleetRules
 from fed_lorac.server.strategy import (
@@ -160,12 +160,14 @@ class FrameStrategy(FleetStrategy):
         base, report = global_fingerprint(self.spec.base, self.folded_round), self.report
         server = replace(self.state, round=server_round)
         collector = self._collector(self.spec.template_for)
-        proposal = self._propose(server, collector.states(replies))
+        with in_strategy(self.strategy, server_round):
+            proposal = proposed(self.strategy, server, collector.states(replies))
         report.replies = list(collector.verdicts.values())
         counted = [reply for reply in report.replies if reply.counted]
         for reply in counted:  # its frame is for the current base, so it has folded all
             self._downlink.confirm(reply.camera, self.folded_round)
-        gained = self._commit(server, proposal, base) if proposal and len(counted) >= self.quorum else None
+        with in_strategy(self.strategy, server_round):
+            gained = self._commit(server, proposal, base) if proposal and len(counted) >= self.quorum else None
         report.skipped = gained is None
         if gained is None:
             return None, None
@@ -190,23 +192,10 @@ class FrameStrategy(FleetStrategy):
         found = self.rules.judge(reply, self.report.down.get(reply.camera, MessageSize()))
         return lost_on_the_way(self.rules.losses, self.report.round, found) if self.rules.losses else found
 
-    def _propose(self, server: ServerState, states: Iterator[tuple[int, State, int]]) -> Proposal | None:
-        """What the strategy would do with these cameras' states; None where there is not one."""
-
-        def of_camera(sent: tuple[int, State, int]) -> ClientDelta:
-            camera, state, examples = sent
-            return server.client_delta(camera, examples, state)
-
-        deltas = map(of_camera, states)
-        if (first := next(deltas, None)) is None:
-            return None
-        held = [first]
-        del first  # the strategy alone decides how long a state lives
-        return self.strategy.propose(server, _from(held, deltas))
-
     def _commit(self, server: ServerState, proposal: Proposal, base: str) -> Sums | None:
         """The update put out; what weights gain by it. None, and nothing changed, where it cannot be sent."""
         report, round = self.report, server.round
+        check_update(self.strategy, proposal.update, changed_names(self.spec.deltas))
         try:
             frame = self._encode(proposal.update, base, round)
             # Cameras fold what the codec left of the update, so the server goes on from that too.
@@ -270,12 +259,6 @@ class FrameStrategy(FleetStrategy):
     def _decoded(self, frame: bytes) -> Sums:
         state = decode(frame, base=personal_fingerprint(self.spec.base), templates=self.spec.templates)
         return sum_states([(state, 1.0)], self.spec.shapes, self.spec.scale)
-
-
-def _from(held: list[ClientDelta], deltas: Iterator[ClientDelta]) -> Iterator[ClientDelta]:
-    """The one that is held, which is let go, and the others."""
-    yield held.pop()
-    yield from deltas
 
 
 def _check_arrays(arrays: ArrayRecord, adapted: Collection[str]) -> ArrayRecord:

@@ -26,7 +26,7 @@ from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.experiment import Experiment, compute_s
 from fed_lorac.fleet.clock import Clock
 from fed_lorac.records.checkpoint import Checkpoint
-from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
+from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, read_rows
 from fed_lorac.records.measured import Measured
 from fed_lorac.records.run_folder import RunFolder
 from fed_lorac.reporting.logs.several import logged
@@ -193,7 +193,10 @@ class _Run:
         groups = {str(k): group for k in cameras if (group := self._strategy.cluster_of(k)) is not None}
         self._warn_once()
         arms, said = self.progress.measured, self._warnings or ()
-        found = summary(self._settled, rows, self._full, **arms, groups=groups, interrupted=interrupted, remarks=said)
+        sent = read_rows(self._folder.path / CAMERAS_FILE).rows
+        found = summary(
+            self._settled, rows, sent, self._full, **arms, groups=groups, interrupted=interrupted, remarks=said
+        )
         # An interrupted round may have made its update already, but has no row: it never was.
         updates = [update for update in self._strategy.updates if update.round <= found["rounds"]]
         global_model = fold_updates(

@@ -1,0 +1,33 @@
+"""Laws of strategies of one's own: every reply is billed, read or not, and a broken one is an error that names it."""
+
+from pathlib import Path
+
+import pytest
+from small_runs import rows, tiny
+
+from fed_lorac.errors import ConfigError
+from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation.engines import run
+
+
+def test_a_reply_that_a_strategy_does_not_read_is_billed_and_counts(tmp_path: Path) -> None:
+    for name in ("faulty_strategies:FirstTwo", "merged"):
+        run(tiny(strategy__name=name, run__rounds=1), tmp_path / name, Watch())
+    some, all_read = (rows(tmp_path / name / "rounds.jsonl")[0] for name in ("faulty_strategies:FirstTwo", "merged"))
+    for column in ("cameras_counted", "cameras_left_out", "uplink_frame_bytes", "full_uplink_frame_bytes"):
+        assert some[column] == all_read[column]
+    assert some["cameras_counted"] == 3 and some["cameras_left_out"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("Returns", "propose gives NoneType in place of a Proposal"),
+        ("Forgets", "its update lacks .*, which cameras train"),
+        ("Adds", "its update has extra.weight, which no camera trains"),
+        ("Fails", "in round 1 it fails with ValueError: not today"),
+    ],
+)
+def test_a_strategy_that_breaks_its_contract_is_an_error_that_names_it(name: str, what: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"faulty_strategies:{name}' is not: {what}"):
+        run(tiny(strategy__name=f"faulty_strategies:{name}", run__rounds=1), tmp_path / "run", Watch())
