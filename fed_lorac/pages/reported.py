@@ -155,7 +155,7 @@ def read_reported(paths: Sequence[Path], title: str = "") -> Reported:
     """The runs and studies in these folders.
 
     Raises:
-        RunError: a folder holds neither, or none of them has a finished run.
+        RunError: a folder holds neither, none of them has a finished run, or they are on several data sets.
     """
     folders = list(dict.fromkeys(home_expanded(path).absolute() for path in paths))
     studies = [folder for folder in folders if (folder / f"{RUNS_TABLE}.parquet").is_file()]
@@ -177,6 +177,10 @@ def read_reported(paths: Sequence[Path], title: str = "") -> Reported:
             f"A report is of finished runs; {', '.join(map(str, folders))} has none yet.{failed} Wait for the first, "
             "or go on with `fed-lorac study` or `fed-lorac run --resume`."
         )
+    on = {str(run.summary["data"]): run.folder for arm in arms for run in arm.runs}
+    if len(on) > 1:
+        its = "; ".join(f"{folder} on {data}" for data, folder in on.items())
+        raise RunError(f"A report is of runs on one data set, whose accuracies compare; got {its}. Make one for each.")
     ordered = sorted(arms, key=lambda arm: arm.runs[0].row["total_bytes"])
     looks = [replace(arm, look=number) for number, arm in enumerate(ordered)]
     return Reported(title or _title(folders), folders[0], looks, errors, remarks, tuning)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fed_lorac.pages.reported import Arm, Reported
 from fed_lorac.pages.words import known, mean_and_half, percent, share_said, time_said
 from fed_lorac.records.summaries import downlinks
+from fed_lorac.reporting.cells import SOME_SEEDS, mean_of_some
 
 __all__ = ["note", "table"]
 
@@ -17,7 +18,9 @@ _NOTE = (
 def note(found: Reported) -> str:
     """What a reader must know beside the numbers."""
     over = " Clear air and worst weather: in the last round; what nothing sent gives, and gains: over the rounds."
-    return f"{_NOTE}{over * found.over_rounds} {downlinks(run.summary for run in found.runs)}"
+    gains = [arm.values(found.column("gain_recovered")) for arm in found.arms]
+    some = f" {SOME_SEEDS}" if any(0 < len(known(its)) < len(its) for its in gains) else ""
+    return f"{_NOTE}{over * found.over_rounds}{some} {downlinks(run.summary for run in found.runs)}"
 
 
 def table(found: Reported) -> tuple[list[str], list[list[str]]]:
@@ -35,7 +38,7 @@ def table(found: Reported) -> tuple[list[str], list[list[str]]]:
         "clear air": lambda arm: percent(*mean_and_half(arm.values("accuracy_clean"))),
         "worst weather": lambda arm: percent(mean_and_half(arm.values("accuracy_worst_weather"))[0]),
         "nothing sent": lambda arm: percent(mean_and_half(map(found.free_accuracy, arm.runs))[0]),
-        "gain recovered": lambda arm: _gain(mean_and_half(arm.values(found.column("gain_recovered")))[0]),
+        "gain recovered": lambda arm: _gain(arm.values(found.column("gain_recovered"))),
         "bytes up + down": lambda arm: f"{mean_and_half(arm.values('total_bytes'))[0] or 0:,.0f}",
         "of full, fp32": lambda arm: share_said(mean_and_half(arm.values("share_of_full_fp32"))[0]),
         "of full, same codec": lambda arm: share_said(mean_and_half(arm.values("share_of_full_same_codec"))[0]),
@@ -48,8 +51,9 @@ def _seeds(arm: Arm) -> str:
     return f"{len(arm.runs)} of {len(arm.runs) + arm.not_finished}" if arm.not_finished else f"{len(arm.runs)}"
 
 
-def _gain(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.0f} %"
+def _gain(shares: list[float | None]) -> str:
+    """With half of its interval, and of how many runs it is, where full fine-tuning gained nothing in some."""
+    return mean_of_some([None if share is None else 100 * share for share in shares], "{:.0f}", " %").text
 
 
 def _days(arm: Arm) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "has_batch_norm",
     "read_summary",
     "weather_changes",
+    "went_on",
 ]
 
 Summary = Mapping[str, Any]
@@ -46,7 +47,10 @@ def read_summary(folder: Path) -> dict[str, Any]:
         if "config" not in found:
             found["config"] = _config(folder)
     except (OSError, ValueError) as cause:
-        raise RunError(f"A finished run has a summary.json; {folder}: {cause}. Give the folder of --out.") from None
+        remedy = "Give the folder of a run's --out"
+        if (folder / "runs").is_dir():
+            remedy = f"It holds a study: give it alone, or its runs, {folder}/runs/*"
+        raise RunError(f"A finished run has a summary.json; {folder}: {cause}. {remedy}.") from None
     _check_rounds(folder, found)
     if "full_fp32_total_bytes" not in found:
         _add_fp32(found)
@@ -65,6 +69,17 @@ def base_of(summary: Summary) -> str | None:
     """The fingerprint of the network that the run began with; None where its version did not record it."""
     found: str | None = summary.get("base", {}).get("fingerprint")
     return found
+
+
+def went_on(summary: Summary) -> str | None:
+    """A sentence on a run that went on with other rounds than it was asked for at first, under a falling learning rate;
+    None of any other."""
+    if not (before := summary.get("rounds_asked_before")):
+        return None
+    return (
+        f"It was asked for {', then '.join(map(str, before))} rounds before it went on to {summary['rounds']}: the "
+        "learning rate falls over all rounds, so it is not a run of as many at once."
+    )
 
 
 def has_batch_norm(summary: Summary) -> bool:

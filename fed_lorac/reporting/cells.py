@@ -14,6 +14,7 @@ from fed_lorac.reporting.paired import Difference
 
 __all__ = [
     "EMPTY",
+    "SOME_SEEDS",
     "Cell",
     "accuracy_in",
     "chance",
@@ -21,6 +22,7 @@ __all__ = [
     "days_on",
     "fleet_mean",
     "mean_of",
+    "mean_of_some",
     "points",
     "share_of",
     "took",
@@ -47,6 +49,19 @@ def mean_of(values: Sequence[float], form: str, unit: str = "") -> Cell:
         return Cell(form.format(values[0]) + unit, values[0])
     mean, half = fmean(values), interval_95(values)
     return Cell(f"{form.format(mean)} ± {form.format(half)}{unit}", mean, half)
+
+
+SOME_SEEDS = (
+    '"(1 of 3)" after a gain: it is known in so many seeds, those in which full fine-tuning was run and gained.'
+)
+"""What a table says where a cell is of some of its seeds."""
+
+
+def mean_of_some(values: Sequence[float | None], form: str, unit: str = "") -> Cell:
+    """`mean_of` the values that there are, and of how many, where some are missing (None or nan)."""
+    found = [value for value in values if value is not None and not math.isnan(value)]
+    cell = mean_of(found, form, unit)
+    return replace(cell, text=f"{cell.text} ({len(found)} of {len(values)})") if 0 < len(found) < len(values) else cell
 
 
 def accuracy_in(weather: str, row: Row, arm: str) -> Cell:

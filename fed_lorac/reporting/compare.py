@@ -7,16 +7,18 @@ from itertools import chain
 from pathlib import Path
 
 from fed_lorac.errors import ConfigError
-from fed_lorac.records.summaries import NO_BATCH_NORM, downlinks, has_batch_norm
+from fed_lorac.records.summaries import NO_BATCH_NORM, downlinks, has_batch_norm, went_on
 from fed_lorac.reporting.alike import ComparedRun, Row, check_alike, rows_of, scores_of
 from fed_lorac.reporting.cells import (
     EMPTY,
+    SOME_SEEDS,
     Cell,
     accuracy_in,
     clear_air,
     days_on,
     fleet_mean,
     mean_of,
+    mean_of_some,
     share_of,
     took,
 )
@@ -132,13 +134,15 @@ class _Table:
         return found
 
     def _gain(self, row: Row) -> Cell:
-        """Of each seed's own gain; seeds that full fine-tuning lacks are left out."""
-        if self._full is None:
-            return EMPTY
-        full = {run.seed: run.summary for run in self._full.runs}
-        pairs = [(run.summary, full[run.seed]) for run in row.runs if run.seed in full]
-        shares = [share for own, best in pairs if (share := gain_recovered(own, best)) is not None]
-        return mean_of([100 * share for share in shares], "{:.0f}", " %") if shares else EMPTY
+        """Of each seed's own gain; seeds that full fine-tuning lacks, or in which it gains nothing, are left out."""
+        shares = self._shares(row)
+        return EMPTY if all(share is None for share in shares) else mean_of_some(shares, "{:.0f}", " %")
+
+    def _shares(self, row: Row) -> list[float | None]:
+        """By seed, in per cent; None where it is not known."""
+        full = {} if self._full is None else {run.seed: run.summary for run in self._full.runs}
+        found = [gain_recovered(run.summary, full[run.seed]) if run.seed in full else None for run in row.runs]
+        return [None if share is None else 100 * share for share in found]
 
     def notes(self) -> Iterator[str]:
         """What a reader must know beside the numbers."""
@@ -148,6 +152,7 @@ class _Table:
         if any(len(row.runs) > 1 for row in self._rows):
             yield "a ± b: mean over the seeds, half of its 95 % confidence interval (Student's t)."
         yield from _sampled(self._rows)
+        yield from (f"{run.folder}: {said}" for run in self._runs if (said := went_on(run.summary)))
         if any(self._pairs):
             yield from paired_notes(self._other.label)
         elif len(self._rows) > 1:
@@ -166,6 +171,8 @@ class _Table:
             yield f'"{_GAIN}" is over "{_BASE["source"]}": the network has no batch norm to adapt for nothing.'
         if sum(_is_full(row) for row in self._rows) > 1:
             yield f'"{_GAIN}" is of the gain of {self._full.label}.'
+        if any(None in shares and any(shares) for shares in map(self._shares, self._rows)):
+            yield SOME_SEEDS
         for row in self._rows:
             if missing := sorted(set(row.seeds) - set(self._full.seeds)):
                 seeds = f"seed{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"

@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from fed_lorac.records.summaries import NO_BATCH_NORM, has_batch_norm, weather_changes
+from fed_lorac.records.summaries import NO_BATCH_NORM, has_batch_norm, weather_changes, went_on
 
 if TYPE_CHECKING:
     from fed_lorac.experiment.doctor import Facts
@@ -136,7 +136,7 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
     yield from _sampled(summary)
     if summary["full_fp32_total_bytes"] is None:
         yield "[yellow]An older version made this run: full fine-tuning's bytes in fp32 were not recorded.[/yellow]"
-    for remark in summary.get("remarks", ()):
+    for remark in filter(None, (went_on(summary), *summary.get("remarks", ()))):
         yield f"[yellow]{escape(remark)}[/yellow]"
     saw = summary["base_saw_fleet_images"]
     for note in summary.get("base", {}).get("notes", ()):

@@ -43,10 +43,10 @@ def bytes_to_come(experiment: Experiment) -> BytesToCome | None:
     return BytesToCome(
         replies=replies,
         update=update,
-        uplink=rounds * round(asked * sum(replies) / cameras),
-        downlink=rounds * (_sent_with(fleet, update, own) if own else _sent(fleet, update)),
-        full=rounds * full,
-        full_fp32=rounds * full_fp32,
+        uplink=round(rounds * asked * sum(replies) / cameras),
+        downlink=round(rounds * (_sent_with(fleet, update, own) if own else _sent(fleet, update))),
+        full=round(rounds * full),
+        full_fp32=round(rounds * full_fp32),
         own=max((size for _, size in own.values()), default=0),
         sent_to=_to_whom(experiment.config.fleet.downlink),
     )
@@ -57,19 +57,19 @@ def first_round(fleet: Fleet) -> tuple[int, ...]:
     return replace(fleet, availability=1.0).drawn(1)
 
 
-def _sent(fleet: Fleet, n_bytes: int, cameras: Sequence[int] | None = None) -> int:
+def _sent(fleet: Fleet, n_bytes: int, cameras: Sequence[int] | None = None) -> float:
     """Bytes of an update to these cameras, by default all: a copy to each, or by multicast once and to those that ask
-    again."""
+    again, as many as they are in the mean."""
     places = fleet.link_places if cameras is None else fleet.link_places[list(cameras)]
     counts = np.bincount(places, minlength=len(fleet.links))
     copies = sum(
-        1 + round(count * link.repaired(n_bytes)) if link.multicasts and count else int(count)
+        1 + count * link.repaired(n_bytes) if link.multicasts and count else float(count)
         for link, count in zip(fleet.links.values(), counts, strict=True)
     )
-    return copies * n_bytes
+    return float(copies) * n_bytes
 
 
-def _sent_with(fleet: Fleet, update: int, own: Mapping[int, OwnFrame]) -> int:
+def _sent_with(fleet: Fleet, update: int, own: Mapping[int, OwnFrame]) -> float:
     """The same of an update that each camera is sent with its own part, or its cluster's: those of one part hear it
     together. Who has none after the first round is taken to get one as large as the largest."""
     most = max(size for _, size in own.values())

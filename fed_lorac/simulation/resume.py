@@ -68,8 +68,9 @@ def unpacked_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[int, RecordDic
     return states, sums
 
 
-def check_rounds(config: Config, done: int, then: int) -> None:
-    """A run may be resumed with more rounds than it was asked for; what follows from that is logged.
+def check_rounds(config: Config, done: int, then: int) -> bool:
+    """Whether a run that is resumed with other rounds than it was asked for is no more a run that was asked for these
+    at once; which is logged.
 
     Raises:
         RunError: fewer rounds are asked for than are done.
@@ -87,3 +88,5 @@ def check_rounds(config: Config, done: int, then: int) -> None:
             asked,
             asked,
         )
+        return True
+    return False

@@ -104,6 +104,7 @@ class _Run:
         self._full = reference_of(self._experiment)
         self._identity = identity_of(self._experiment)  # it stays, and reading it off takes a network
         self.progress = _Progress()
+        self._asked_before: list[int] = []  # numbers of rounds that its learning rate fell over before
         self._warnings: list[str] | None = None  # once there is an update to look at
 
     def begin(self) -> None:
@@ -197,6 +198,8 @@ class _Run:
         found = summary(
             self._settled, rows, sent, self._full, **arms, groups=groups, interrupted=interrupted, remarks=said
         )
+        if self._asked_before:
+            found["rounds_asked_before"] = self._asked_before
         # An interrupted round may have made its update already, but has no row: it never was.
         updates = [update for update in self._strategy.updates if update.round <= found["rounds"]]
         global_model = fold_updates(
@@ -264,6 +267,7 @@ class _Run:
             "clock": self._clock.state(),
             "confirmed": strategy.confirmed,
             "notes": strategy.notes,
+            "asked_before": self._asked_before,
             "measured": {arm: vars(measured) for arm, measured in self.progress.measured.items()},
         }
         tensors = packed_tensors(self._memories.states(), strategy.sums)
@@ -277,7 +281,9 @@ class _Run:
             raise AssertionError("only a grid whose nodes can be saved has checkpoints")
         check_same(kept.facts.get("identity", {}), self._identity)
         check_unchanged(kept.facts["config"], self._config)
-        check_rounds(self._config, kept.round, kept.facts["config"]["run.rounds"])
+        then = kept.facts["config"]["run.rounds"]
+        self._asked_before = [*kept.facts.get("asked_before", ())]
+        self._asked_before += [then] * check_rounds(self._config, kept.round, then)
         if (then := kept.facts["versions"]) != versions():
             changed = sorted(name for name, version in versions().items() if then.get(name) != version)
             logging.getLogger(__name__).warning(

@@ -1,6 +1,7 @@
 """A study's table for people: an arm a row, mean and interval over its seeds. Knows a study's rows; not what a run
 computes."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fed_lorac.errors import ConfigError
 from fed_lorac.records.summaries import downlinks
 from fed_lorac.reporting.alike import ComparedRun, changed_bases, scores_of
-from fed_lorac.reporting.cells import Cell, mean_of
+from fed_lorac.reporting.cells import SOME_SEEDS, Cell, mean_of_some
 from fed_lorac.reporting.gain import is_full, is_in_fp32
 from fed_lorac.reporting.paired import Scores
 from fed_lorac.reporting.sheet import Sheet
@@ -109,6 +110,9 @@ def _notes(study: StudyResult, tested_against: str | None, *, several_full: bool
             '"gain recovered" is of the gain of full fine-tuning over the same fleet: in fp32, of the settings that '
             "are the most accurate over the seeds."
         )
+    done = study.runs[study.runs.status == "finished"]
+    if any(0 < its.notna().sum() < len(its) for _, its in done.groupby("arm")["gain_recovered"]):
+        yield SOME_SEEDS
     ways = study.runs.get("downlink")  # which older versions did not record
     if ways is not None:
         yield downlinks({"downlink": way} for way in ways.dropna())
@@ -143,7 +147,8 @@ def _values(tried: Mapping[str, str | list[str]]) -> str:
 
 
 def _edges(study: StudyResult) -> Iterator[str]:
-    """Values that tuning chose at the end of those that it tried: a better one may lie beyond."""
+    """Values that tuning chose at the end of those that it tried, where no other was as good: a better one may lie
+    beyond."""
     if study.tuning is None:
         return
     for arm, chosen in study.runs.groupby("arm", sort=False):
@@ -151,7 +156,8 @@ def _edges(study: StudyResult) -> Iterator[str]:
         ended = tried.status.isin(["finished", "stopped"]).all()
         for key in (name for name in tried.columns if "." in name and name in chosen.columns and ended):
             values, best = (_numbers(table[key]) for table in (tried, chosen))
-            if len(values) > 2 and best < values:
+            equal = tried[tried.accuracy == tried.accuracy.max()][key].nunique() > 1
+            if best < values and not equal:
                 for end, more in ((min(values), "smaller"), (max(values), "larger")):
                     if end in best:
                         yield f"{arm}: the best {key} is at the end of those tried, {end:g}; try {more} ones."
@@ -167,10 +173,14 @@ def _cells(group: "pd.DataFrame", measured: Iterable[tuple[str, str, float, str]
     return [
         Cell(seeds),
         *(
-            mean_of([by * value for value in done[column].dropna().tolist()], form, unit)
+            mean_of_some([by * value for value in _floats(done[column])], form, unit)
             for column, form, by, unit in measured
         ),
     ]
+
+
+def _floats(column: "pd.Series[Any]") -> list[float]:
+    return [float(value) for value in column.astype("Float64").to_numpy(float, na_value=math.nan)]
 
 
 def _said(value: object) -> Cell:

@@ -66,8 +66,8 @@ def _caption(rows: list[Row], links: list[str], silent: list[str]) -> str:
         if not its:
             continue
         low = min(its, key=lambda row: row["days"])
-        full = known(row["days_full_fp32"] for row in its)
-        against = f", full fine-tuning in fp32 {time_said(max(full))}" if full else ""
+        full = low["days_full_fp32"]  # of the same network and fleet
+        against = "" if full is None else f", full fine-tuning in fp32 {time_said(full)}"
         parts.append(
             f"On {name} a camera's uplink of the whole run takes {time_said(low['days'])} ({low['arm']}){against}."
         )
