@@ -115,15 +115,24 @@ class _Checks:
             self.law("notes must be whole numbers by text", plain, notes)
 
     def equal_cameras_leave_nothing_out(self) -> None:
-        """Where all cameras send one delta and nothing was kept yet, an exact update says that delta."""
+        """Where all cameras send one delta and nothing was kept yet, the global model gains that delta: by what cameras
+        make of the update, and by what the server keeps for later ones."""
         if not self.strategy.exact or not self.takes_the_mean_as_it_is():
             return
         first, *others = self.deltas(1)
         alike = [first, *(replace(one, state=first.state, delta=first.delta) for one in others)]
-        proposal = self.strategy.propose(replace(self.start, round=1), alike)
-        for name, total in proposal.exact.items():
-            off = distance(total.dense64(), alike[0].sums()[name].dense64())
+        server = replace(self.start, round=1)
+        proposal = self.strategy.propose(server, alike)
+        decoded = self.strategy.decode_update(server, proposal.update)
+        gained = self.strategy.gained(server, self.strategy.commit(server, proposal, decoded), decoded)
+        for name, said in alike[0].sums().items():
+            self.law(
+                f"an exact strategy must have the mean of all that cameras send; it lacks {name!r}", name in gained
+            )
+            off = distance(proposal.exact[name].dense64(), said.dense64())
             self.law(f"the mean of equal deltas of {name!r} must be that delta", off < 1e-5, f"{off:.2g} off")
+            off = distance(gained[name].dense64(), said.dense64())
+            self.law(f"{name!r} must gain what all cameras say, as exact promises", off < 1e-4, f"{off:.2g} off")
 
     def takes_the_mean_as_it_is(self) -> bool:
         """Whether the server steps by the mean itself: no robust aggregator, no momentum, a learning rate of 1."""

@@ -54,3 +54,24 @@ class Fails(FirstTwo):
 
     def propose(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:
         raise ValueError("not today")
+
+
+@dataclass(frozen=True)
+class Doubles(Strategy):
+    """Says that it is exact, and sends twice the mean."""
+
+    source: ClassVar[str] = "nobody"
+    exact: ClassVar[bool] = True
+
+    def propose(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:
+        mean = weighted_mean(deltas)
+        return Proposal({name: 2 * total.dense() for name, total in mean.items()}, exact=mean)
+
+
+@dataclass(frozen=True)
+class LeavesOut(Doubles):
+    """Says that it is exact, and leaves a tensor out."""
+
+    def propose(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:
+        mean = weighted_mean(deltas)
+        return Proposal({name: total.dense() for name, total in list(mean.items())[1:]}, exact=mean)

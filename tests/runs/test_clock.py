@@ -231,19 +231,30 @@ def test_the_summary_has_simulated_time_and_days_on_each_link(folder: Path) -> N
     assert set(found["days"]) == {"lte-m", "lorawan-dr0"}
     slow, fast = found["days"]["lorawan-dr0"], found["days"]["lte-m"]
     cameras = rows(folder / "cameras.jsonl")
-    size, sent = (
-        max(row["uplink_frame_bytes"] for row in cameras),
-        sum(row["uplink_frame_bytes"] > 0 for row in cameras),
-    )
     for name, days in (("lte-m", fast), ("lorawan-dr0", slow)):
-        link = a_link(name)
-        assert days["adapter"] == pytest.approx(sent / 4 * link.up(size).transmit_s / link.duty_cycle / 86_400)
+        link, own = a_link(name), [row for row in cameras if row["link"] == name]
+        sent = [link.up(row["uplink_frame_bytes"]).transmit_s for row in own if row["uplink_frame_bytes"]]
+        mean = sum(sent) / len({row["camera"] for row in own})
+        assert days["adapter"] == pytest.approx(mean / link.duty_cycle / 86_400)
     assert slow["full"] > slow["adapter"] > 1_000 * fast["adapter"]
     console = Console(record=True, width=160)
     show_run(console, found)
     told = console.export_text()
     assert "with the duty cycle, lorawan-dr0" in told
     assert "with the duty cycle, lte-m" not in told  # no silence is owed there
+
+
+def test_each_link_s_air_time_is_that_of_its_own_cameras(tmp_path: Path) -> None:
+    settings = {"fleet__link": "lorawan-dr5, lte-m", "adapter__rank": "1, 4", "adapter__alpha": 8, "run__rounds": 1}
+    run(tiny(**settings), tmp_path / "run", Watch())
+    found = json.loads((tmp_path / "run/summary.json").read_text())["air_time_s"]
+    for name, air in found.items():
+        own = [row for row in rows(tmp_path / "run/cameras.jsonl") if row["link"] == name]
+        assert air["adapter"] == pytest.approx(sum(row["uplink_air_time_s"] for row in own) / len(own)) and air["full"]
+    sizes = {
+        row["link"]: row["uplink_frame_bytes"] for row in rows(tmp_path / "run/cameras.jsonl") if row["num_examples"]
+    }
+    assert sizes["lte-m"] > 2 * sizes["lorawan-dr5"]
 
 
 def test_a_runs_energy_is_its_cameras(folder: Path) -> None:

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import faulty_strategies
 import pytest
 from small_runs import rows, tiny
 
 from fed_lorac.errors import ConfigError
 from fed_lorac.reporting.watch import Watch
+from fed_lorac.server.strategy import Strategy
 from fed_lorac.simulation.engines import run
+from fed_lorac.testing import check_strategy
 
 
 def test_a_reply_that_a_strategy_does_not_read_is_billed_and_counts(tmp_path: Path) -> None:
@@ -31,3 +34,15 @@ def test_a_reply_that_a_strategy_does_not_read_is_billed_and_counts(tmp_path: Pa
 def test_a_strategy_that_breaks_its_contract_is_an_error_that_names_it(name: str, what: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"faulty_strategies:{name}' is not: {what}"):
         run(tiny(strategy__name=f"faulty_strategies:{name}", run__rounds=1), tmp_path / "run", Watch())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "law"),
+    [
+        (faulty_strategies.Doubles(), "must gain what all cameras say, as exact promises"),
+        (faulty_strategies.LeavesOut(), "must have the mean of all that cameras send; it lacks"),
+    ],
+)
+def test_a_strategy_that_is_not_as_exact_as_it_says_does_not_pass_its_check(strategy: Strategy, law: str) -> None:
+    with pytest.raises(AssertionError, match=law):
+        check_strategy(strategy)

@@ -14,6 +14,7 @@ import fed_lorac as fl
 from fed_lorac.errors import ConfigError
 from fed_lorac.radio.battery import Battery
 from fed_lorac.radio.cellular import NB1
+from fed_lorac.radio.link import Link
 from fed_lorac.radio.lorawan import DR0
 from fed_lorac.reporting.plan import MethodSizes, Planned, Terms, planned
 from fed_lorac.reporting.plan_table import plan_tables
@@ -72,6 +73,22 @@ def test_a_battery_lasts_until_updates_and_sleep_have_emptied_it() -> None:
     assert a_row(NB1, battery=Battery(5.0, solar_wh=1.0)).battery_days == math.inf
     assert Battery(5.0, self_discharge=0.1).days(0) == pytest.approx(3652.5)
     assert a_row(replace(DR0, device_class="C")).battery_days < 6  # its receiver never sleeps
+
+
+def test_a_battery_s_days_are_not_known_where_its_link_s_power_is_not() -> None:
+    row = a_row(Link("pigeon", uplink_kbit_s=0.01, downlink_kbit_s=0.02, duty_cycle=1.0, source="RFC 1149"))
+    assert math.isnan(row.battery_days)
+    plan = fl.plan(tiny(), methods=["own"])
+    told = replace(plan, rows=(row, replace(row, battery_days=math.inf))).as_dict()["rows"]
+    assert [(one["battery_days"], one["battery_for_ever"], one["energy_radio_j"]) for one in told] == [
+        (None, False, None),
+        (None, True, None),
+    ]
+
+
+def test_a_method_that_is_not_there_is_an_error_and_no_method_that_does_not_fit() -> None:
+    with pytest.raises(ConfigError, match=r"got 'lora-d'\. Did you mean 'lora-c'"):
+        fl.plan(tiny(), methods=["own", "lora-d"])
 
 
 def test_what_a_duty_cycle_does_not_allow_is_said() -> None:

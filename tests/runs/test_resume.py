@@ -10,8 +10,11 @@ from interrupted import TENSORS, Ended, check_equal
 from killed import killed_after, killed_at_write, seconds_of
 from small_runs import tiny, words
 
+import fed_lorac as fl
 from fed_lorac.config import RayWorkers, load_config, resumed_config
 from fed_lorac.errors import ConfigError, RunError
+from fed_lorac.records.summaries import read_summary, went_on
+from fed_lorac.reporting.tables import notes
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
@@ -82,6 +85,17 @@ def test_a_finished_run_is_finished_again(tmp_path: Path):
     before = {name: (tmp_path / "run" / name).read_bytes() for name in (*TENSORS, "summary.json", "rounds.jsonl")}
     run(tiny(run__rounds=2), tmp_path / "run", Watch(), resume=True)
     assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before
+
+
+def test_more_rounds_under_a_falling_rate_are_said_wherever_the_run_is_shown(tmp_path: Path):
+    for name, settings in (("falls", {"local__schedule": "cosine"}), ("stays", {"local__schedule": "constant"})):
+        for rounds in (1, 2, 2):
+            folder, more = tmp_path / name, {"resume": True} if (tmp_path / name).is_dir() else {}
+            run(tiny(run__rounds=rounds, **settings), folder, Watch(), **more)
+    found = {name: read_summary(tmp_path / name) for name in ("falls", "stays")}
+    said = "asked for 1 rounds before it went on to 2"
+    assert said in (went_on(found["falls"]) or "") and went_on(found["stays"]) is None
+    assert any(said in note for note in notes(found["falls"])) and said in fl.compare([tmp_path / "falls"])
 
 
 def test_a_ledger_that_lost_rows_is_refused(tmp_path: Path):
