@@ -50,6 +50,10 @@ def parse_study(name: str, content: Mapping[str, Any], folder: Path) -> Study:
     for key in content:
         if key not in _KEYS:
             raise ConfigError(f"A study's keys are {', '.join(_KEYS)}; {name} has {key!r}.{did_you_mean(key, _KEYS)}")
+    if not content:
+        raise ConfigError(
+            f"A study says what is run: arms, a grid, or seeds; {name} says nothing. See docs/studies.md."
+        )
     seeds = _typed(content, name, "seeds", list, [0])
     if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
         raise ConfigError(f"A study's seeds are whole numbers; {name} has {seeds}.")

@@ -154,7 +154,7 @@ def test_a_gain_is_of_each_seed_s_own_and_seeds_without_full_are_left_out(like: 
     ]
     table, notes = table_of(*runs)
     row = table["lora-c r=2 (auto), merged svd"]
-    assert row["gain recovered"] == "70 ± 127 %"  # 12.7 standard errors, of two seeds
+    assert row["gain recovered"] == "70 ± 127 % (2 of 3)"  # 12.7 standard errors, of two seeds
     assert any("leaves out seed 2" in note for note in notes)
     assert any("not of the same seeds" in note for note in notes)
 
