@@ -119,17 +119,14 @@ class Study:
                 )
 
     def _check_own(self, tuning: Tuning) -> None:
-        """A setting is tuned, or it is an arm's or the grid's. An arm's own values are of a setting that every arm
-        tries values of, and as many: budgets are equal."""
+        """What is tuned is in no grid: its values would never be run. An arm's own values are of a setting that every
+        arm tries values of, and as many: budgets are equal."""
         names, tuned = {arm.name for arm in self.arms}, {*tuning.grid, *tuning.ranges}
-        for where, keys in [
-            ("the grid", self.grid),
-            *((f"arm {arm.name!r}", {**arm.settings, **arm.grid}) for arm in self.arms),
-        ]:
-            if twice := sorted(tuned & set(keys)):
+        for where, grid in [("grid", self.grid), *((f"arms.{arm.name!r}.grid", arm.grid) for arm in self.arms)]:
+            if twice := sorted(tuned & set(grid)):
                 raise ConfigError(
-                    f"A setting is tuned, or set by an arm or the grid; {self.name} tunes {twice[0]}, and {where} has "
-                    "it too. Take it away there, or give the arm values of its own to try: [tune.arms]."
+                    f"A setting is tuned, or in a grid; {self.name} tunes {twice[0]}, and {where} has it too. Take it "
+                    "away there, or give the arm values of its own to try, in tune.arms."
                 )
         for name, its in tuning.arms.items():
             if name not in names:

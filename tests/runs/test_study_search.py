@@ -113,14 +113,11 @@ def test_halving_stops_the_worse_runs_and_those_that_go_on_are_as_if_never_stopp
 @pytest.mark.parametrize(
     ("changes", "where"),
     [
-        ({"arms": {"full": FULL, "lora-c": {"local.lr": 0.02}}}, "arm 'lora-c'"),
-        ({"arms": {"full": FULL, "lora-c": {"grid": {"local.lr": [0.02]}}}}, "arm 'lora-c'"),
-        ({"grid": {"local.lr": [0.02, 0.04]}}, "the grid"),
+        ({"arms": {"full": FULL, "lora-c": {"grid": {"local.lr": [0.02]}}}}, "arms.'lora-c'.grid"),
+        ({"grid": {"local.lr": [0.02, 0.04]}}, "grid"),
     ],
 )
-def test_a_setting_that_is_tuned_is_no_arm_s_nor_the_grid_s(
-    changes: dict[str, Any], where: str, tmp_path: Path
-) -> None:
+def test_a_setting_that_is_tuned_is_in_no_grid(changes: dict[str, Any], where: str, tmp_path: Path) -> None:
     asked = study(grid={"local.lr": [0.01, 0.1]}) | changes
     with pytest.raises(ConfigError, match=f"tunes local.lr, and {where} has it too"):
         fl.study(asked, tmp_path / "out", progress=False)
