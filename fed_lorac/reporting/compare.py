@@ -171,7 +171,7 @@ class _Table:
             yield f'"{_GAIN}" is over "{_BASE["source"]}": the network has no batch norm to adapt for nothing.'
         if sum(_is_full(row) for row in self._rows) > 1:
             yield f'"{_GAIN}" is of the gain of {self._full.label}.'
-        if any(None in shares and any(shares) for shares in map(self._shares, self._rows)):
+        if any(None in shares and set(shares) != {None} for shares in map(self._shares, self._rows)):
             yield SOME_SEEDS
         for row in self._rows:
             if missing := sorted(set(row.seeds) - set(self._full.seeds)):
