@@ -5,7 +5,7 @@ Flower's records and frames; not how deltas are averaged (the strategy does that
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Self
 
@@ -20,7 +20,7 @@ from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, relative_dist
 from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
 from fed_lorac.server.fleet_strategy import EncodeGlobalModel, FleetStrategy, Update
-from fed_lorac.server.proposing import check_update, in_strategy, proposed
+from fed_lorac.server.own_strategy import check_update
 from fed_lorac.server.replies import Reply, ReplyCollector, train_metrics
 from fed_lorac.server.rules import FleetRules
 from fed_lorac.server.strategy import (
@@ -32,6 +32,7 @@ from fed_lorac.server.strategy import (
     ServerState,
     Shapes,
     Strategy,
+    client_deltas,
 )
 from fed_lorac.server.unheard import lost_on_the_way
 from fed_lorac.wire.billing import MessageSize
@@ -160,14 +161,12 @@ class FrameStrategy(FleetStrategy):
         base, report = global_fingerprint(self.spec.base, self.folded_round), self.report
         server = replace(self.state, round=server_round)
         collector = self._collector(self.spec.template_for)
-        with in_strategy(self.strategy, server_round):
-            proposal = proposed(self.strategy, server, collector.states(replies))
+        proposal = self._propose(server, collector.states(replies))
         report.replies = list(collector.verdicts.values())
         counted = [reply for reply in report.replies if reply.counted]
         for reply in counted:  # its frame is for the current base, so it has folded all
             self._downlink.confirm(reply.camera, self.folded_round)
-        with in_strategy(self.strategy, server_round):
-            gained = self._commit(server, proposal, base) if proposal and len(counted) >= self.quorum else None
+        gained = self._commit(server, proposal, base) if proposal and len(counted) >= self.quorum else None
         report.skipped = gained is None
         if gained is None:
             return None, None
@@ -192,10 +191,25 @@ class FrameStrategy(FleetStrategy):
         found = self.rules.judge(reply, self.report.down.get(reply.camera, MessageSize()))
         return lost_on_the_way(self.rules.losses, self.report.round, found) if self.rules.losses else found
 
+    def _propose(self, server: ServerState, states: Iterator[tuple[int, State, int]]) -> Proposal | None:
+        """What the strategy would do with these cameras' states; None where there is not one. All are read, whatever
+        the strategy leaves: they have been sent."""
+        if (deltas := client_deltas(server, states)) is None:
+            return None
+        found: object = self.strategy.propose(server, deltas)
+        for _ in states:
+            pass
+        if not isinstance(found, Proposal):
+            raise TypeError(f"propose gives {type(found).__name__} in place of a Proposal")
+        return found
+
     def _commit(self, server: ServerState, proposal: Proposal, base: str) -> Sums | None:
         """The update put out; what weights gain by it. None, and nothing changed, where it cannot be sent."""
         report, round = self.report, server.round
-        check_update(self.strategy, proposal.update, changed_names(self.spec.deltas))
+        if self.strategy.update_kind == "delta":
+            changed, adapted = changed_names(proposal.update), changed_names(self.spec.deltas)
+            if changed != adapted:
+                check_update(self.strategy, changed, adapted)
         try:
             frame = self._encode(proposal.update, base, round)
             # Cameras fold what the codec left of the update, so the server goes on from that too.

@@ -5,7 +5,7 @@ quorums, or sampling: `FrameStrategy` drives it."""
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Self
@@ -26,7 +26,17 @@ from fed_lorac.wire.codecs.codecs import Codec
 from fed_lorac.wire.frame import TOPK_SHARE, by_name
 from fed_lorac.wire.template import Template, template_of
 
-__all__ = ["DownlinkCodec", "FrameSpec", "Notes", "PersonalPart", "Proposal", "ServerState", "Shapes", "Strategy"]
+__all__ = [
+    "DownlinkCodec",
+    "FrameSpec",
+    "Notes",
+    "PersonalPart",
+    "Proposal",
+    "ServerState",
+    "Shapes",
+    "Strategy",
+    "client_deltas",
+]
 
 Notes = Mapping[str, Mapping[str, int]]
 
@@ -180,6 +190,20 @@ class ServerState:
     def noise(self) -> torch.Generator:
         """The round's random stream."""
         return torch_stream(self.seed, "noise", self.round)
+
+
+def client_deltas(server: ServerState, states: Iterator[tuple[int, State, int]]) -> Iterator[ClientDelta] | None:
+    """What cameras' states say (camera, state, examples), one after the other, and each let go as it is taken; None of no camera."""
+
+    def of_camera(sent: tuple[int, State, int]) -> ClientDelta:
+        return server.client_delta(sent[0], sent[2], sent[1])
+
+    def each(held: list[ClientDelta]) -> Iterator[ClientDelta]:
+        yield held.pop()
+        yield from deltas
+
+    first = next(deltas := map(of_camera, states), None)
+    return None if first is None else each([first])
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from fed_lorac.client.shapes import block_size_of
 from fed_lorac.data.corruptions import corruption_fingerprint, frost_textures
 from fed_lorac.errors import RunError
+from fed_lorac.experiment.base_weights import recorded_resize
 from fed_lorac.experiment.experiment import Experiment, sees_frost
 from fed_lorac.registry import CORRUPTIONS
 
-__all__ = ["check_same", "identity_of"]
+__all__ = ["check_same", "identity_of", "metadata_of"]
 
 _NEW_RUN = "or start a new run"
 
@@ -48,6 +49,22 @@ def identity_of(experiment: Experiment) -> dict[str, str]:
         "frost textures": frost_textures() if sees_frost(experiment) else "none",
         "weather": _weather(experiment),
         **({_OWN: ", ".join(f"{package} {code}" for package, code in sorted(own.items()))} if own else {}),
+    }
+
+
+def metadata_of(experiment: Experiment, folded_round: int) -> dict[str, str]:
+    """What the tensors that a run leaves are of, as text beside them."""
+    config, data, base = experiment.config, experiment.data, experiment.base
+    return {
+        "base": base.fingerprint,
+        "folded_round": str(folded_round),
+        "method": config.adapter.method,
+        "data": data.name,
+        "data_fingerprint": data.fingerprint,
+        **recorded_resize(config),
+        "classes": json.dumps(data.classes),
+        "normalization": base.normalization.text,
+        "seed": str(config.run.seed),
     }
 
 

@@ -15,6 +15,7 @@ from fed_lorac.records.ledger import Row
 from fed_lorac.records.measured import Measured
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.server.fleet_strategy import FleetStrategy
+from fed_lorac.server.own_strategy import fault_of
 from fed_lorac.server.replies import Reply
 from fed_lorac.wire.billing import MessageSize
 from fed_lorac.wire.refusals import DROPPED_OUT, LOST, NOT_ASKED
@@ -142,7 +143,12 @@ def run_round(
     nothing = ArrayRecord()
     asked = list(strategy.configure_train(number, nothing, ConfigRecord(), grid))
     watch.phase("train", len(asked))
-    strategy.aggregate_train(number, _watched(grid.send_and_receive(asked, timeout=timeout), watch))
+    try:
+        strategy.aggregate_train(number, _watched(grid.send_and_receive(asked, timeout=timeout), watch))
+    except Exception as error:
+        if (fault := fault_of(strategy, number, error)) is error:
+            raise
+        raise fault from error
     config = ConfigRecord({"measure": measure, "statistics": last})
     told = list(strategy.configure_evaluate(number, nothing, config, grid))
     watch.phase("evaluate", len(told))

@@ -1,7 +1,6 @@
 """A whole run over any Flower Grid: the base is measured, rounds are run, the folder is written, and a run resumes
 after a kill. Knows strategies, rounds, records and checkpoints; not apps or workers."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from fed_lorac.config import Config, FleetEngine, LimitedDevices, check_unchange
 from fed_lorac.data.progress import at
 from fed_lorac.experiment.adapters import settled_on
 from fed_lorac.experiment.base_model import tell_notes
-from fed_lorac.experiment.base_weights import recorded_resize
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.experiment import Experiment, compute_s
 from fed_lorac.fleet.clock import Clock
@@ -35,7 +33,7 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.versions import versions
 from fed_lorac.server.fleet_strategy import FleetStrategy, Update
 from fed_lorac.simulation.build_strategy import reference_of, strategy_of
-from fed_lorac.simulation.identity import check_same, identity_of
+from fed_lorac.simulation.identity import check_same, identity_of, metadata_of
 from fed_lorac.simulation.rates import far_rate
 from fed_lorac.simulation.resume import HEARD, Memories, check_rounds, packed_tensors, unpacked_tensors
 from fed_lorac.simulation.round import (
@@ -205,23 +203,12 @@ class _Run:
         global_model = fold_updates(
             self._experiment, GlobalModel(), [(update.round, update.frame) for update in updates]
         )
-        metadata = {
-            "base": self._experiment.base.fingerprint,
-            "folded_round": str(global_model.round),
-            "method": self._config.adapter.method,
-            "data": self._experiment.data.name,
-            "data_fingerprint": self._experiment.data.fingerprint,
-            **recorded_resize(self._config),
-            "classes": json.dumps(self._experiment.data.classes),
-            "normalization": self._experiment.base.normalization.text,
-            "seed": str(self._config.run.seed),
-        }
         self._folder.finish(
             found,
             adapter=adapter_state(self._settled, global_model, updates, self.progress.not_in_updates),
             model=model_state(self._settled, global_model, self.progress.not_in_updates),
             cameras=self._of_cameras(),
-            metadata=metadata,
+            metadata=metadata_of(self._experiment, global_model.round),
         )
         return found
 

@@ -25,7 +25,7 @@ def test_a_reply_that_a_strategy_does_not_read_is_billed_and_counts(tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("Returns", "propose gives NoneType in place of a Proposal"),
+        ("Returns", "in round 1 it fails with TypeError: propose gives NoneType in place of a Proposal"),
         ("Forgets", "its update lacks .*, which cameras train"),
         ("Adds", "its update has extra.weight, which no camera trains"),
         ("Fails", "in round 1 it fails with ValueError: not today"),
