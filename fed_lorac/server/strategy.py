@@ -193,7 +193,7 @@ class ServerState:
 
 
 def client_deltas(server: ServerState, states: Iterator[tuple[int, State, int]]) -> Iterator[ClientDelta] | None:
-    """What cameras' states say (camera, state, examples), one after the other, and each let go as it is taken; None of no camera."""
+    """What (camera, state, examples) say, one after the other, each let go as it is taken; None of no camera."""
 
     def of_camera(sent: tuple[int, State, int]) -> ClientDelta:
         return server.client_delta(sent[0], sent[2], sent[1])
