@@ -6,7 +6,7 @@ readable file. A float that is not finite is written as null, so that every read
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ __all__ = [
     "ROUNDS_FILE",
     "Ledger",
     "Rows",
+    "each_row",
     "read_rows",
 ]
 
@@ -66,9 +67,24 @@ def read_rows(path: str | Path) -> Rows:
     try:
         data = Path(path).read_bytes()
     except OSError as cause:
-        raise RunError(f"A ledger must be readable; {path}: {cause.strerror}. Is this a run's folder?") from None
+        raise _unreadable(path, cause) from None
     *lines, torn = data.split(b"\n")
     return Rows([_parse(path, number, line) for number, line in enumerate(lines, 1)], len(torn))
+
+
+def each_row(path: str | Path) -> Iterator[Row]:
+    """The same rows one after the other, for files that are large: of a fleet's cameras in all rounds, say."""
+    try:
+        with Path(path).open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n"):
+                    yield _parse(path, number, line[:-1])
+    except OSError as cause:
+        raise _unreadable(path, cause) from None
+
+
+def _unreadable(path: str | Path, cause: OSError) -> RunError:
+    return RunError(f"A ledger must be readable; {path}: {cause.strerror}. Is this a run's folder?")
 
 
 def _parse(path: str | Path, number: int, line: bytes) -> Row:

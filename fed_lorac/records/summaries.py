@@ -12,7 +12,7 @@ from typing import Any
 
 from fed_lorac.config.load import flatten
 from fed_lorac.errors import RunError
-from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, read_rows
+from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, each_row, read_rows
 from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE
 
 __all__ = [
@@ -61,7 +61,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def camera_accuracies(folder: Path) -> dict[int, float]:
     """Camera -> its last measured accuracy, 0 to 1; empty where the run's version did not record them."""
     file = folder / CAMERAS_FILE
-    rows = read_rows(file).rows if file.is_file() else []
+    rows = each_row(file) if file.is_file() else []
     return {row["camera"]: row["accuracy"] for row in rows if row.get("accuracy") is not None}
 
 

@@ -63,10 +63,9 @@ class Planned:
     after it has heard the update, without training. `air_share`: the share of all time that this is. `station_share`:
     the share of all time that one base station for all cameras would transmit; `base_stations`: how many they need so
     that none is on the air longer than the link's duty cycle allows. `downlink`: "unicast", or "multicast", which sends
-    the update once to each of `downlink_groups`, mostly one, and once more to each of the share `repaired` of the
-    cameras. `fleet_bytes_on_air` of all
-    cameras' update, and `cost_year` of all of them. `problems`: what cannot be, or what has to be known, each as a
-    sentence.
+    the update once to each of `downlink_groups`, and once more to each of the share `repaired` of the cameras.
+    `fleet_bytes_on_air` of all cameras' update, and `cost_year` of all of them. `problems`: what cannot be, or what
+    has to be known, each as a sentence.
     """
 
     method: str

@@ -152,9 +152,7 @@ def full_messages(experiment: Experiment, codec: CodecConfig) -> FullMessages:
     if experiment.plan.batch_norm.mode == "shared":
         tensors |= statistics_of(experiment.base.model)
     key = (tuple((name, tensor.shape) for name, tensor in tensors.items()), experiment.fleet.most_images, codec)
-    if codec.outside():
-        return _weigh(tensors, experiment.fleet.most_images, codec)
-    if key not in _weighed:
+    if key not in _weighed or codec.outside():
         _weighed[key] = _weigh(tensors, experiment.fleet.most_images, codec)
     return _weighed[key]
 

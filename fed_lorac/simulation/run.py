@@ -24,7 +24,7 @@ from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.experiment import Experiment, compute_s
 from fed_lorac.fleet.clock import Clock
 from fed_lorac.records.checkpoint import Checkpoint
-from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, read_rows
+from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, each_row, read_rows
 from fed_lorac.records.measured import Measured
 from fed_lorac.records.run_folder import RunFolder
 from fed_lorac.reporting.logs.several import logged
@@ -192,7 +192,7 @@ class _Run:
         groups = {str(k): group for k in cameras if (group := self._strategy.cluster_of(k)) is not None}
         self._warn_once()
         arms, said = self.progress.measured, self._warnings or ()
-        sent = read_rows(self._folder.path / CAMERAS_FILE).rows
+        sent = each_row(self._folder.path / CAMERAS_FILE)
         found = summary(
             self._settled, rows, sent, self._full, **arms, groups=groups, interrupted=interrupted, remarks=said
         )

@@ -18,7 +18,7 @@ from small_runs import ROOT
 
 from fed_lorac.errors import RunError
 from fed_lorac.records.columns import CAMERA_COLUMNS, ROUND_COLUMNS
-from fed_lorac.records.ledger import Ledger, read_rows
+from fed_lorac.records.ledger import Ledger, each_row, read_rows
 from fed_lorac.runtime import files, tensor_files
 
 BYTES = {f"{way}_{what}_bytes": 10 for way in ("uplink", "downlink") for what in ("payload", "frame", "message")}
@@ -172,6 +172,7 @@ def test_a_torn_last_line_is_reported_and_the_rest_is_read(tmp_path: Path) -> No
     torn = read_rows(path)
     assert [row["round"] for row in torn.rows] == [1]
     assert torn.torn_bytes == len(whole) // 2 - 30
+    assert list(each_row(path)) == torn.rows
 
 
 def test_opening_again_cuts_a_torn_line_and_goes_on(tmp_path: Path) -> None:
