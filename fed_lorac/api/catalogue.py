@@ -14,6 +14,7 @@ from typing import Any
 from fed_lorac.errors import ConfigError, FedLoracError
 from fed_lorac.radio.link import Link
 from fed_lorac.registry import ADAPTERS, CODECS, CORRUPTIONS, DATASETS, LINKS, MODELS, OBJECTIVES, STRATEGIES, Kind
+from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.wire.codecs.codecs import Codec
 
 __all__ = ["Entry", "methods", "networks"]
@@ -48,8 +49,15 @@ def methods() -> dict[str, list[Entry]]:
 
 
 def networks(part: str = "") -> list[str]:
-    """Every network that `model.name` may say on this machine, those whose name has this part in it."""
-    return [name for name in (*MODELS.names, *MODELS.installed(), *MODELS.library_names) if part in name]
+    """Every network that `model.name` may say on this machine, those whose name has this part in it. `ConfigError`
+    where none has."""
+    names = (*MODELS.names, *MODELS.installed(), *MODELS.library_names)
+    if not (found := [name for name in names if part in name]):
+        raise ConfigError(
+            f"A network's name must have the text in it; none of {len(names)} has {part!r}.{did_you_mean(part, names)} "
+            "All: fed-lorac methods --networks ''."
+        )
+    return found
 
 
 def _entries(kind: Kind, summary: Callable[[Any], str]) -> list[Entry]:

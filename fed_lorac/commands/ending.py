@@ -12,6 +12,7 @@ from rich.markup import escape
 from typer.core import TyperArgument, TyperGroup
 
 from fed_lorac.errors import ConfigError, FedLoracError
+from fed_lorac.runtime.kind import outside_module
 
 __all__ = ["Commands", "ended"]
 
@@ -60,7 +61,10 @@ def _leave(error: BaseException | None, err: Console) -> NoReturn:
     """After Ctrl-C, or after what nobody expected: a traceback, and what to do with it."""
     if not isinstance(error, KeyboardInterrupt):
         traceback.print_exception(error)
-        err.print("fed-lorac did not expect this. Please report it, with the lines above, the command and its config.")
+        whose = outside_module(error) if error else ""
+        mend = f"It came up in {whose}, which is not part of fed-lorac: mend it there (docs/extending.md)."
+        report = "fed-lorac did not expect this. Please report it, with the lines above, the command and its config."
+        err.print(mend if whose else report, markup=False, highlight=False)
         raise SystemExit(1)
     err.print("Interrupted.")
     _flush()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fed_lorac.pages.reported import Arm, Reported
 from fed_lorac.pages.words import known, mean_and_half, percent, share_said, time_said
 from fed_lorac.records.summaries import downlinks
-from fed_lorac.reporting.cells import SOME_SEEDS, mean_of_some
+from fed_lorac.reporting.cells import SOME_SEEDS, mean_of_some, of_some_seeds
 
 __all__ = ["note", "table"]
 
@@ -19,7 +19,7 @@ def note(found: Reported) -> str:
     """What a reader must know beside the numbers."""
     over = " Clear air and worst weather: in the last round; what nothing sent gives, and gains: over the rounds."
     gains = [arm.values(found.column("gain_recovered")) for arm in found.arms]
-    some = f" {SOME_SEEDS}" if any(0 < len(known(its)) < len(its) for its in gains) else ""
+    some = f" {SOME_SEEDS}" if any(map(of_some_seeds, gains)) else ""
     return f"{_NOTE}{over * found.over_rounds}{some} {downlinks(run.summary for run in found.runs)}"
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "fleet_mean",
     "mean_of",
     "mean_of_some",
+    "of_some_seeds",
     "points",
     "share_of",
     "took",
@@ -59,9 +60,18 @@ SOME_SEEDS = (
 
 def mean_of_some(values: Sequence[float | None], form: str, unit: str = "") -> Cell:
     """`mean_of` the values that there are, and of how many, where some are missing (None or nan)."""
-    found = [value for value in values if value is not None and not math.isnan(value)]
+    found = _known(values)
     cell = mean_of(found, form, unit)
-    return replace(cell, text=f"{cell.text} ({len(found)} of {len(values)})") if 0 < len(found) < len(values) else cell
+    return replace(cell, text=f"{cell.text} ({len(found)} of {len(values)})") if of_some_seeds(values) else cell
+
+
+def of_some_seeds(values: Sequence[float | None]) -> bool:
+    """Whether `mean_of_some` of these is of some of them alone, as `SOME_SEEDS` says."""
+    return 0 < len(_known(values)) < len(values)
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None and not math.isnan(value)]
 
 
 def accuracy_in(weather: str, row: Row, arm: str) -> Cell:

@@ -19,6 +19,7 @@ from fed_lorac.reporting.cells import (
     fleet_mean,
     mean_of,
     mean_of_some,
+    of_some_seeds,
     share_of,
     took,
 )
@@ -171,7 +172,7 @@ class _Table:
             yield f'"{_GAIN}" is over "{_BASE["source"]}": the network has no batch norm to adapt for nothing.'
         if sum(_is_full(row) for row in self._rows) > 1:
             yield f'"{_GAIN}" is of the gain of {self._full.label}.'
-        if any(None in shares and set(shares) != {None} for shares in map(self._shares, self._rows)):
+        if any(map(of_some_seeds, map(self._shares, self._rows))):
             yield SOME_SEEDS
         for row in self._rows:
             if missing := sorted(set(row.seeds) - set(self._full.seeds)):

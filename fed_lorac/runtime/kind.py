@@ -9,6 +9,7 @@ from importlib import import_module, invalidate_caches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from socket import gethostname
+from traceback import walk_tb
 from typing import Any, Literal
 
 from fed_lorac.errors import ConfigError, FedLoracError, one_line
@@ -16,7 +17,9 @@ from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.settings import Rule, rules_of, settings_of
 from fed_lorac.runtime.source import package_identity
 
-__all__ = ["Kind", "load"]
+__all__ = ["Kind", "load", "outside_module"]
+
+_outside: set[str] = set()  # packages that parts loaded in this process are from, and that are somebody else's
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,8 @@ class Kind:
         loaded = load(found)
         if self.is_outside(name) and not self._keeps_contract(loaded):
             raise self.broken(name, f"{found} is {type(loaded).__name__} {loaded!r:.80}")
+        if self.is_outside(name):
+            _outside.add(found.partition(":")[0].partition(".")[0])
         return loaded
 
     @property
@@ -197,6 +202,12 @@ class Kind:
         if self.form == "class":
             return isinstance(found, type) and issubclass(found, base)
         return isinstance(found, base) or callable(found)
+
+
+def outside_module(error: BaseException) -> str:
+    """The module of somebody else's part in which an error came up, or was called from, the innermost; "": in none."""
+    modules = [str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__)]
+    return next((name for name in reversed(modules) if name.partition(".")[0] in _outside), "")
 
 
 @cache

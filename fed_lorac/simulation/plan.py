@@ -59,7 +59,7 @@ def _with_adapter(config: Config, name: str) -> Config:
 
 
 def sizes_of(experiment: Experiment, methods: list[tuple[str, Config]]) -> Iterator[MethodSizes | str]:
-    """What each method sends, or why the network does not take it."""
+    """What each method sends, of each of cameras' ranks, or why the network does not take it."""
     for name, config in methods:
         try:
             one = with_config(experiment, config)
@@ -69,23 +69,26 @@ def sizes_of(experiment: Experiment, methods: list[tuple[str, Config]]) -> Itera
             if one.plan.finds_bases:
                 yield f'{name}: its bases are found in the run, in a first round; bases = "weight" has a plan'
                 continue
-            yield MethodSizes(name, *_frame_bytes(one))
+            ranks = one.config.adapter.ranks
+            for place, rank in enumerate(ranks):
+                of = f" r={rank}" if len(ranks) > 1 else ""
+                yield MethodSizes(f"{name}{of}", *_frame_bytes(one, place))
         except ConfigError as error:
             yield f"{name}: {error}"
 
 
-def _frame_bytes(experiment: Experiment) -> tuple[int, int, int]:
-    """Bytes of a camera's frame, and of the first round's update with what a cluster, or a camera alone, has beside,
-    none of a strategy whose cameras send nothing; and how many different updates that makes."""
+def _frame_bytes(experiment: Experiment, place: int) -> tuple[int, int, int]:
+    """Bytes of the frame of a camera whose adapter has this place, and of the first round's update with what a cluster,
+    or a camera alone, has beside, none of a strategy whose cameras send nothing; and how many different updates that
+    makes."""
     config = experiment.config
     if not STRATEGIES.load(config.strategy.name).sends:
         return 0, 0, 1
-    highest = experiment.adapters.index(experiment.adapter)  # the first camera that has the adapter of this place
     first = first_round(experiment.fleet)
     update, own = first_frames(experiment, [*first, *_of_other_weathers(experiment, first)])
     most = max((size for _, size in own.values()), default=0)
     parts = {name for name, _ in own.values()}
-    return reply_bytes(experiment, highest), len(update.frame) + most, max(1, len(parts))
+    return reply_bytes(experiment, place), len(update.frame) + most, max(1, len(parts))
 
 
 def _of_other_weathers(experiment: Experiment, first: Sequence[int]) -> Iterator[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fed_lorac.errors import ConfigError
 from fed_lorac.records.summaries import downlinks
 from fed_lorac.reporting.alike import ComparedRun, changed_bases, scores_of
-from fed_lorac.reporting.cells import SOME_SEEDS, Cell, mean_of_some
+from fed_lorac.reporting.cells import SOME_SEEDS, Cell, mean_of_some, of_some_seeds
 from fed_lorac.reporting.gain import is_full, is_in_fp32
 from fed_lorac.reporting.paired import Scores
 from fed_lorac.reporting.sheet import Sheet
@@ -111,7 +111,7 @@ def _notes(study: StudyResult, tested_against: str | None, *, several_full: bool
             "are the most accurate over the seeds."
         )
     done = study.runs[study.runs.status == "finished"]
-    if any(0 < its.notna().sum() < len(its) for _, its in done.groupby("arm")["gain_recovered"]):
+    if any(of_some_seeds(list(its)) for _, its in done.groupby("arm")["gain_recovered"]):
         yield SOME_SEEDS
     ways = study.runs.get("downlink")  # which older versions did not record
     if ways is not None:

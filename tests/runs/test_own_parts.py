@@ -16,7 +16,7 @@ from small_runs import ROOT, environment, rows
 import fed_lorac as fl
 from fed_lorac.config import Config, load_config
 from fed_lorac.data.corruptions import corrupt, corruption_fingerprint
-from fed_lorac.errors import ConfigError, FrameError
+from fed_lorac.errors import ConfigError, FactorError, FrameError
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 from fed_lorac.wire.frame import by_name, decode, encode, inspect
@@ -173,6 +173,8 @@ def test_a_link_of_ones_own_has_its_rates(package: str) -> None:
     assert load_config(None, {"fleet.link": mine}).fleet.links()[mine].uplink_kbit_s == 0.01
 
 
+TINY = {"model.weights": "none", "run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2, "fleet.images": 20}
+
 BROKEN: dict[str, tuple[str, str, str]] = {
     "no adapter": ("adapter.method", "class Mine: pass", r"An adapter of your own is a class that extends"),
     "abstract": (
@@ -216,10 +218,55 @@ BROKEN: dict[str, tuple[str, str, str]] = {
 def test_a_part_that_breaks_its_contract_is_named_with_the_contract(what: str, tmp_path: Path) -> None:
     key, body, told = BROKEN[what]
     name = broken(f"broken_{what.replace(' ', '_')}", tmp_path, body)
-    small = {"model.weights": "none", "run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2, "fleet.images": 20}
     with pytest.raises(ConfigError, match=told) as found:
-        run(load_config(None, {**small, key: name}), tmp_path / "run", Watch())
+        run(load_config(None, {**TINY, key: name}), tmp_path / "run", Watch())
     assert name in str(found.value) or "'m'" in str(found.value)
+
+
+MISSHAPEN = """
+from fed_lorac.adapters.conv_adapter import AdaptedConv2d, Branch, ConvAdapter
+
+class Rows(AdaptedConv2d):
+    def delta(self, own):
+        return own["gain"]
+
+class Mine(ConvAdapter):
+    layer = Rows
+    linear = True
+
+    def branch(self, name, conv, generator):
+        return Branch({"gain": conv.weight.new_zeros(conv.out_channels, 1, 1, 1)})
+"""
+
+
+def test_a_delta_that_does_not_fit_its_weight_is_refused_with_both_shapes(tmp_path: Path) -> None:
+    name = broken("misshapen", tmp_path, MISSHAPEN)
+    said = r"weight, \(16, 16, 3, 3\); misshapen\.Rows\.delta gives \(16, 1, 1, 1\)"
+    with pytest.raises(FactorError, match=said):
+        run(load_config(None, {**TINY, "adapter.method": name, "strategy.name": "fedavg"}), tmp_path / "run", Watch())
+
+
+FAILING_CODEC = """
+from fed_lorac.wire.codecs.codecs import Codec
+
+def Mine():
+    def pack(values, slot, rng):
+        raise ValueError("no luck")
+
+    return Codec("m", 201, "nobody", False, 1.0, lambda slot: slot.count, pack, lambda data, slot: data)
+"""
+
+
+def test_a_traceback_out_of_a_part_of_ones_own_is_not_taken_for_ours(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILING_CODEC, encoding="utf-8")
+    settings = {**TINY, "codec.up": "failing:Mine", "adapter.method": "norm-affine", "strategy.name": "fedavg"}
+    asked = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+    command = [sys.executable, "-m", "fed_lorac", "run", *asked, "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ValueError: no luck" in done.stderr
+    assert "It came up in failing, which is not part of fed-lorac" in " ".join(done.stderr.split())
+    assert "report it" not in done.stderr
 
 
 @pytest.mark.parametrize("key", PARTS)

@@ -59,6 +59,15 @@ def test_an_update_that_grows_with_who_sends_is_planned_for_all_who_do(tmp_path:
     assert own.downlink_frame_bytes == billed
 
 
+def test_each_rank_of_a_fleet_has_its_own_row(tmp_path: Any) -> None:
+    asked = {"adapter__rank": "1, 3", "run__rounds": 1}
+    run(tiny(**asked), tmp_path / "run", Watch())
+    found = fl.plan(tiny(**asked), methods=["own"]).rows
+    assert [row.method for row in found] == ["own r=1", "own r=3"]
+    billed = {row["uplink_frame_bytes"] for row in rows(tmp_path / "run" / "cameras.jsonl")} - {0}
+    assert [row.uplink_frame_bytes for row in found] == sorted(billed)
+
+
 def test_an_update_is_a_reply_up_and_an_update_down() -> None:
     up, down, row = NB1.up(2_000), NB1.down(3_000), a_row(NB1, 2_000, 3_000)
     assert row.packets == up.packets + down.packets and row.bytes_on_air == up.bytes_on_air + down.bytes_on_air

@@ -41,6 +41,8 @@ def test_every_network_of_a_library_is_of_one_family_and_listed_under_its_own_na
         assert name in registry.MODELS.names or (len(of) == 1 and registry.MODELS.takes(name)), name
     assert called(monkeypatch, "methods", "--networks", "convnext_") == 0
     assert capsys.readouterr().out.split() == networks("convnext_")
+    assert called(monkeypatch, "methods", "--networks", "resnte8") == 2
+    assert "none of" in (said := capsys.readouterr().err) and "Did you mean 'resnet8'?" in said
     assert {"convnext_tiny", "timm/convnext_atto"} <= set(networks("convnext_")) and "resnet8" in networks()
 
 
