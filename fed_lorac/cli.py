@@ -59,9 +59,9 @@ app.command()(plan)
 
 @app.command()
 def doctor(config: Source = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Examine this machine and every node of the cluster for a config: versions, data, device, memory.
+    """Check that this machine, and every node of a cluster, can run a config: versions, data, device, memory.
 
-    Exit code 1 where one of them is not fit to take part.
+    Exit code 1 if one of them cannot.
     """
     from fed_lorac.config import load_config  # noqa: PLC0415
     from fed_lorac.data.progress import heard_by  # noqa: PLC0415
@@ -93,9 +93,12 @@ app.command()(compare)
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
-    kind: Annotated[str, typer.Option("--format", help="safetensors, onnx, torchscript, or adapter: that alone.")],
+    kind: Annotated[
+        str, typer.Option("--format", help="safetensors, onnx, torchscript, or adapter (the adapter alone).")
+    ],
     camera: Annotated[
-        int | None, typer.Option(help="Put in what is this camera's own.", show_default="what all share")
+        int | None,
+        typer.Option(help="Include this camera's own statistics and weights.", show_default="only what all share"),
     ] = None,
     file: Annotated[
         Path | None, typer.Option("--out", help="The file to write.", show_default="RUN/exported-NAME.ENDING")
@@ -122,15 +125,15 @@ def methods(
         typer.Option(
             "--networks",
             metavar="TEXT",
-            help="Only the networks whose name has TEXT in it, as timm/.",
+            help="List only the networks whose name contains TEXT, such as timm/.",
             show_default="all parts",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List every name that a config may say: what it is, its source, and the package that it comes from.
+    """List every name that a config may use: what it is, its source, and the package that it comes from.
 
-    Adapters, strategies (with whether their mean is exact), codecs, links, models, data sets and corruptions. A family
+    Adapters, strategies (and whether their mean is exact), codecs, links, models, data sets and corruptions. A family
     of torchvision's networks is one row, and so is timm: --networks lists them one by one.
     """
     from fed_lorac.api.catalogue import methods as all_methods  # noqa: PLC0415
@@ -161,7 +164,7 @@ def pretrain(
         float,
         typer.Option(
             metavar="SHARE",
-            help="Keep this share of the cloud's images out of training and score these, not the test images.",
+            help="Keep this share of the cloud's images out of training; report accuracy on it, not on test images.",
             min=0.0,
             max=0.99,
         ),
@@ -175,8 +178,8 @@ def pretrain(
 
     Network, data and augmentation are settings: model.name, data.name, local.augment and so on.
 
-    Training goes on from model.weights where that is a checkpoint or "imagenet". To choose between recipes, hold
-    images out: what is chosen on the test images flatters itself there.
+    If model.weights is a checkpoint or "imagenet", training goes on from there. To choose between recipes, hold images
+    out: a recipe chosen on the test images looks better on them than it is.
     """
     import torch  # noqa: PLC0415
 
@@ -221,19 +224,20 @@ def sizes(
     rank: Annotated[
         list[int] | None, typer.Option(help="The rank setting r; may be repeated.", show_default="1, 4, 16")
     ] = None,
-    rank_mode: Annotated[str, typer.Option(help="r*k, r or auto: as in the paper.")] = "auto",
+    rank_mode: Annotated[str, typer.Option(help="r*k, r, or auto (as in the paper).")] = "auto",
     layers: Annotated[
-        str, typer.Option(help="Which convolutions, as adapter.layers has it: patterns, or all.")
+        str, typer.Option(help="Which convolutions to adapt, as in adapter.layers: patterns, or all.")
     ] = "all",
-    classes: Annotated[int, typer.Option(help="Classes of the classifier.", min=2)] = 10,
+    classes: Annotated[int, typer.Option(help="Number of classes.", min=2)] = 10,
     dtype: Annotated[
         str, typer.Option(help="A codec: fp32, fp16, bf16, int8, int4, int2, ternary, bernoulli, drive or topk.")
     ] = "fp32",
     as_json: AsJson = False,
 ) -> None:
-    """Print trainable parameters and bytes of a reply, built and weighed, per method and rank, a table a network.
+    """Print the trainable parameters of a method at each rank, and the bytes of its reply, which is really built.
 
-    Shares are of full fine-tuning in fp32; with another --dtype, that of full fine-tuning in it stands beside them.
+    A table per network. Shares are of full fine-tuning in fp32; with another --dtype, also of full fine-tuning under
+    that codec.
     """
     with err.status("importing PyTorch and Flower"):
         from fed_lorac.reporting.size_tables import sizes_table  # noqa: PLC0415

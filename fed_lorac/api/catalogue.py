@@ -54,8 +54,8 @@ def networks(part: str = "") -> list[str]:
     names = (*MODELS.names, *MODELS.installed(), *MODELS.library_names)
     if not (found := [name for name in names if part in name]):
         raise ConfigError(
-            f"A network's name must have the text in it; none of {len(names)} has {part!r}.{did_you_mean(part, names)} "
-            "All: fed-lorac methods --networks ''."
+            f"A network's name must contain the text; none of {len(names)} contains {part!r}."
+            f"{did_you_mean(part, names)} All: fed-lorac methods --networks ''."
         )
     return found
 

@@ -80,7 +80,9 @@ class FleetView:
         if file.suffix.lower() != ".png":
             raise RunError(f"A contact sheet is written as .png; got {file}. Change its ending.")
         if file.exists() and not overwrite:
-            raise RunError(f"What is there is not overwritten; {file} exists. Name another file, or overwrite.")
+            raise RunError(
+                f"An existing file is not overwritten; {file} exists. Name another file, or ask to overwrite it."
+            )
         return write_bytes(file, self._png(cameras, images))
 
     def table(self, cameras: int = 24) -> "Table":

@@ -98,7 +98,7 @@ class Run:
     def _check_finished(self, what: str) -> None:
         if not self.finished:
             raise RunError(
-                f"{what} is of a finished run; {self.path} has no {SUMMARY_FILE} yet. Wait for it, or go on with "
+                f"{what} needs a finished run; {self.path} has no {SUMMARY_FILE} yet. Wait for it, or go on with "
                 f"fed_lorac.run(resume={str(self.path)!r})."
             )
 

@@ -96,9 +96,11 @@ def prepare(
     if kept is None:
         config = load_config(source, overrides)
     elif target not in (None, kept):
-        raise ConfigError(f"A run goes on in its own folder; resume is {kept}, out is {target}. Leave out away.")
+        raise ConfigError(
+            f"A run goes on in its own folder; resume is {kept}, out is {target}. Give resume without out."
+        )
     elif overwrite:
-        raise ConfigError(f"A run that goes on is not overwritten; resume is {kept}. Leave overwrite away.")
+        raise ConfigError(f"A run that goes on is not overwritten; resume is {kept}. Give resume without overwrite.")
     else:
         config = resumed_config(kept, source, overrides)
     with folder_for(config, _name_of(source), kept or target) as folder:

@@ -24,19 +24,19 @@ __all__ = ["cache"]
 
 
 def cache(
-    verify: Annotated[bool, typer.Option("--verify", help="Read all of it, and name what is damaged.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every entry, and list the damaged ones.")] = False,
     clear: Annotated[
-        bool, typer.Option("--clear", help="Remove what is shown; with --verify, only what is damaged.")
+        bool, typer.Option("--clear", help="Remove the entries shown; with --verify, only the damaged ones.")
     ] = False,
     older_than: Annotated[
-        float, typer.Option(metavar="DAYS", help="Only what has not been used for so many days.", min=0)
+        float, typer.Option(metavar="DAYS", help="Only entries that have not been used for this many days.", min=0)
     ] = 0.0,
     yes: Annotated[bool, typer.Option("--yes", help="Clear without asking.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Show the entries of the cache of decoded images (FED_LORAC_CACHE), check it, or clear it.
+    """Show what is in the cache (FED_LORAC_CACHE: decoded images, base networks and more), check it, or clear it.
 
-    Exit code 1 where something is damaged, or could not be removed.
+    Exit code 1 if an entry is damaged, or could not be removed.
     """
     from fed_lorac.data.inventory import damage, inventory, remove  # noqa: PLC0415
     from fed_lorac.data.store import cache_folder  # noqa: PLC0415

@@ -13,25 +13,27 @@ __all__ = ["compare"]
 
 
 def compare(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of runs over one fleet, or of one study.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders of runs on one fleet, or the folder of one study.")],
     target: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Also what reaching this accuracy took, 0 to 1.", show_default="none"),
+        typer.Option(
+            min=0, max=1, help="Also show the bytes sent until this accuracy (0 to 1) was reached.", show_default="none"
+        ),
     ] = None,
     format: Format = "markdown",
     against: Annotated[
         str | None,
         typer.Option(
             metavar="RUN|ARM",
-            help="What the others are tested against, camera by camera: one of the folders, or an arm of the study.",
+            help="One of the folders, or an arm of the study: the others are tested against it, camera by camera.",
             show_default="full fine-tuning, else the first",
         ),
     ] = None,
 ) -> None:
     """Print several runs side by side, with the share of full fine-tuning's gain that each recovers.
 
-    Runs that differ in their seed alone are one row: the mean, half of its 95 % interval. Rows over one fleet are
-    tested against one of them, camera by camera. The notes of a CSV go to standard error.
+    Runs that differ only in their seed share a row: mean ± half of its 95 % interval. Rows on one fleet are tested
+    against one of them, camera by camera. With --format csv the notes go to standard error.
     """
     from fed_lorac.reporting.sheet import check_format  # noqa: PLC0415
     from fed_lorac.studies.folder import holds_study  # noqa: PLC0415
@@ -42,7 +44,7 @@ def compare(
         from fed_lorac.studies.table import study_table  # noqa: PLC0415
 
         if target is not None:
-            raise ConfigError("What reaching an accuracy took is said of runs; this is a study. Leave --target away.")
+            raise ConfigError("--target is for runs; this is the folder of a study. Leave --target out.")
         sheet = study_table(load_study(folders[0]), against)
     else:
         from fed_lorac.reporting.compare import compared  # noqa: PLC0415

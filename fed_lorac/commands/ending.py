@@ -62,7 +62,7 @@ def _leave(error: BaseException | None, err: Console) -> NoReturn:
     if not isinstance(error, KeyboardInterrupt):
         traceback.print_exception(error)
         whose = outside_module(error) if error else ""
-        mend = f"It came up in {whose}, which is not part of fed-lorac: mend it there (docs/extending.md)."
+        mend = f"The error arose in {whose}, which is not part of fed-lorac: fix it there (docs/extending.md)."
         report = "fed-lorac did not expect this. Please report it, with the lines above, the command and its config."
         err.print(mend if whose else report, markup=False, highlight=False)
         raise SystemExit(1)

@@ -22,8 +22,10 @@ def fleet(
         Path | None,
         typer.Option(metavar="FILE.png", help="Write a contact sheet of what cameras see.", show_default="none"),
     ] = None,
-    cameras: Annotated[int, typer.Option(min=1, help="Cameras that are shown, the first ones.")] = 24,
-    images: Annotated[int, typer.Option(min=1, help="Images, or rounds, of each in the contact sheet.")] = 8,
+    cameras: Annotated[int, typer.Option(min=1, help="How many cameras to show, from the first.")] = 24,
+    images: Annotated[
+        int, typer.Option(min=1, help="How many images (or rounds) of each camera the contact sheet shows.")
+    ] = 8,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:

@@ -18,12 +18,12 @@ Overrides = Annotated[
         "--set",
         "-c",
         metavar="KEY=VALUE",
-        help="Override a setting, as in -c run.rounds=20. May be repeated; of one key the last counts.",
+        help="Override a setting, as in -c run.rounds=20. May be repeated; for the same key the last one counts.",
         show_default="none",
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite the file if it exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Format = Annotated[
-    str, typer.Option("--format", help="markdown, csv (numbers, and intervals in columns of their own) or latex.")
+    str, typer.Option("--format", help="markdown, csv (bare numbers, intervals in columns of their own) or latex.")
 ]

@@ -16,23 +16,24 @@ def plan(
     config: Source = None,
     overrides: Overrides = None,
     cameras: Annotated[
-        int | None, typer.Option(min=1, help="Cameras, each in every update.", show_default="fleet.cameras")
+        int | None,
+        typer.Option(min=1, help="Cameras, all of which take part in every update.", show_default="fleet.cameras"),
     ] = None,
     updates_week: Annotated[float, typer.Option(help="Updates in a week.")] = 1.0,
-    price_per_mb: Annotated[float, typer.Option(min=0, help="What a million bytes on the air cost.")] = 0.0,
+    price_per_mb: Annotated[float, typer.Option(min=0, help="The price of a million bytes on the air.")] = 0.0,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="An adapter, or own: the config's. May be repeated.", show_default="own, and all"),
+        typer.Option(help="An adapter, or own (the config's). May be repeated.", show_default="own and all"),
     ] = None,
     link: Annotated[
         list[str] | None, typer.Option(help="A radio class, or all. May be repeated.", show_default="fleet.link")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Reckon what an update takes on a link, without training: bytes, packets, air time, joules, battery and cost.
+    """Estimate what an update takes on a link, without training: bytes, packets, air time, joules, battery and cost.
 
-    Methods are the config's own, every adapter with its defaults, and full fine-tuning in fp32. What a link cannot
-    carry is said.
+    Methods are the config's own, every adapter with its defaults, and full fine-tuning in fp32. Notes name
+    what a link cannot carry.
     """
     with err.status("building and weighing what is sent"):
         from fed_lorac.api.plan import plan as planned  # noqa: PLC0415

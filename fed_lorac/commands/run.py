@@ -33,7 +33,9 @@ def run(
             show_default="a new run",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove a run that is in the folder already.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the run that is already in the folder.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a simulation and print what it found."""

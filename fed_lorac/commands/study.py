@@ -17,33 +17,33 @@ __all__ = ["study"]
 
 def study(
     definition: Annotated[
-        str, typer.Argument(metavar="NAME|FILE.toml", help="A study that is shipped, or a TOML file.")
+        str, typer.Argument(metavar="NAME|FILE.toml", help="The name of a shipped study, or a TOML file.")
     ],
     folder: Annotated[
         Path | None, typer.Option("--out", help="The study's folder.", show_default="studies/NAME")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Runs that go at once, each in a process of its own.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at a time, each in its own process.")] = 1,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="ARM", help="Run this arm alone; give it again for another.", show_default="all"),
+        typer.Option(metavar="ARM", help="Run only this arm. May be repeated.", show_default="all"),
     ] = None,
     seed: Annotated[
-        list[int] | None, typer.Option(help="Run this seed alone; give it again for another.", show_default="all")
+        list[int] | None, typer.Option(help="Run only this seed. May be repeated.", show_default="all")
     ] = None,
     format: Format = "markdown",
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Print the runs, the bytes that each will send and about how long, and run none."
+            "--dry-run", help="Only print the runs, the bytes that each will send, and about how long they will take."
         ),
     ] = False,
 ) -> None:
     """Run many configs that belong together (arms, a grid, seeds), and print one table.
 
-    What is finished in the folder is never run again, what was interrupted goes on, and a run that fails is a row with
-    its error. study.csv and study.parquet have a row a run, rounds.csv and rounds.parquet one a run and round.
+    Runs that are finished in the folder are not run again, interrupted ones go on, and one that fails is a row with its
+    error. study.csv and study.parquet have a row per run, rounds.csv and rounds.parquet one per run and round.
 
-    Exit code 1 where a run failed.
+    Exit code 1 if a run failed.
     """
     from fed_lorac.reporting.sheet import check_format  # noqa: PLC0415
     from fed_lorac.studies.part import Part  # noqa: PLC0415
@@ -86,15 +86,15 @@ def _show_plan(asked: "Study", target: Path, part: "Part", workers: int) -> None
     if asked.tuning and asked.tuning.search == HALVING:
         stages = ", ".join(map(str, asked.tuning.stages(findings[0].trial.config.run.rounds)))
         sys.stdout.write(
-            f"Successive halving: of {asked.tuning.budget} values at each arm and point the better third goes on after "
-            f"each of the rounds {stages}.\n"
+            f"Successive halving: {asked.tuning.budget} values for each arm and point of the grid; after each of the "
+            f"rounds {stages} the better third goes on.\n"
         )
     to_do = [finding for finding in findings if finding.status != "finished"]
     seconds = seconds_to_come(findings)
     at_once = f" with {workers} at once" if workers > 1 else ""
     took = (
-        "the time that they take is told once a run is finished"
+        "how long they take can be estimated once a run is finished"
         if seconds is None
-        else f"about {time_said(seconds / workers / 86400)}{at_once}, by their images and what finished runs took"
+        else f"about {time_said(seconds / workers / 86400)}{at_once}, estimated from their images and finished runs"
     )
     sys.stdout.write(f"{len(to_do)} of {len(findings)} runs to do" + (f"; {took}" if to_do else "") + "\n")

@@ -75,13 +75,13 @@ def _run(config: "Config") -> Iterator[str]:
     if config.run.engine == "flower" and config.run.pool != "ray":
         yield (
             f"Flower's runtime trains cameras in Ray's processes; got run.pool = {toml(config.run.pool)} with "
-            'run.engine = "flower". Take it away, or set run.engine = "fleet".'
+            'run.engine = "flower". Remove it, or set run.engine = "fleet".'
         )
     timeout_s = config.run.table(RayWorkers).block_timeout_s
     if config.run.engine == "flower" and timeout_s != RayWorkers.block_timeout_s:
         yield (
             f"Flower's runtime knows no blocks of cameras; got run.ray.block_timeout_s = {toml(timeout_s)} with "
-            'run.engine = "flower". Take it away, or set run.engine = "fleet".'
+            'run.engine = "flower". Remove it, or set run.engine = "fleet".'
         )
 
 
@@ -112,15 +112,15 @@ def _adapting(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
     got, local = f"got adapter.method = {toml(config.adapter.method)} with", config.local
     if not local.built_objective().uses_labels:
         yield (
-            "How a network is to adapt without labels is learned with labels, or it would learn to be sure of "
+            "How to adapt without labels must itself be learned with labels, or the network learns to be sure of "
             f'anything; {got} local.objective = {toml(local.objective)}. Set local.objective = "labels".'
         )
     statistics, mode = config.batch_norm.table(LocalStatistics).training_statistics, config.batch_norm.mode
     if not (mode == "frozen" or (mode == "local" and statistics == "fixed")):
         its = f" and batch_norm.local.training_statistics = {toml(statistics)}" if mode == "local" else ""
         yield (
-            "What adapts to each batch goes from batch norm's statistics towards the batch's, so training leaves those "
-            f'as they are; {got} batch_norm.mode = {toml(mode)}{its}. Set batch_norm.mode = "frozen", as published, '
+            "A network that adapts to each batch starts from batch norm's statistics, so training must not change "
+            f'them; {got} batch_norm.mode = {toml(mode)}{its}. Set batch_norm.mode = "frozen", as published, '
             'or batch_norm.local.training_statistics = "fixed".'
         )
 
@@ -152,12 +152,12 @@ def _batch_norm(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
     norm = config.model.table(CifarResNet).norm
     if not strategy.trains and mode != "local":
         yield (
-            f"Without training, all that a camera adapts are batch norm's statistics; got batch_norm.mode = "
+            f"Without training, all that a camera adapts is batch norm's statistics; got batch_norm.mode = "
             f'{toml(mode)} with strategy.name = {name}. Set batch_norm.mode = "local".'
         )
     if not strategy.trains and norm != "batch":
         yield (
-            f"Without training, all that a camera adapts are batch norm's statistics, and group norm has none; got "
+            f"Without training, all that a camera adapts is batch norm's statistics, and group norm has none; got "
             f'norm = {toml(norm)} in [model.{config.model.name}] with strategy.name = {name}. Set norm = "batch".'
         )
     if strategy.trains and not strategy.sends and mode == "shared":
@@ -191,7 +191,7 @@ def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
         )
     elif codec.error_feedback and not fixed_basis(config):
         yield (
-            "Error feedback adds what one round left out to the next, which has a meaning where the basis stays; got "
+            "Error feedback adds what one round left out to the next, which makes sense only if the basis stays; got "
             f"codec.error_feedback = true with adapter.method = {toml(method)}, whose basis is drawn anew each round "
             f"under strategy.name = {toml(name)}. Set it to false, or choose factor-fedavg, or fedavg with an adapter "
             "that is linear."
@@ -256,7 +256,7 @@ def _cameras(config: "Config") -> Iterator[str]:
         )
     if fleet.stream == "time" and data.name not in names.OWN_CAMERAS and not data.outside():
         yield (
-            "Images come in the order of time where a data set says who took them when; got fleet.stream = "
+            "Images can come in time order only if the data set says who took them when; got fleet.stream = "
             f'"time" with data.name = {toml(data.name)}. Set fleet.stream to "iid" or "correlated".'
         )
 

@@ -271,7 +271,7 @@ def _parse_value(key: str, value: str, rule: Rule | None) -> object:
     except (ValueError, RecursionError) as error:
         if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
             raise ConfigError(
-                f"Text in quotes must be valid TOML; got {key}={value}: {error}. Leave the quotes away."
+                f"Text in quotes must be valid TOML; got {key}={value}: {error}. Leave out the quotes."
             ) from error
         return value
     found = parsed["value"]

@@ -62,8 +62,8 @@ def check_unchanged(began: Mapping[str, object], asked: Config) -> None:
     if changed := [key for key in changed if not key.startswith(FREE)]:
         differences = ", ".join(f"{key} ({_told(began.get(key))}, now {_told(now.get(key))})" for key in changed)
         raise ConfigError(
-            f"A run goes on as it began; changed are {differences}. Put them back, or start a new run. What may change "
-            f"is {', '.join(key.removesuffix('.') for key in FREE)}."
+            f"A run goes on with its own config; changed: {differences}. Change them back, or start a new run. Only "
+            f"these may change: {', '.join(key.removesuffix('.') for key in FREE)}."
         )
 
 

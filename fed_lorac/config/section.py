@@ -161,7 +161,7 @@ class Section:
         other = when.key if when else next(choice for choice, passed in cls.shared.items() if key in passed)
         path, now = f"{cls.section}.{other}", toml(cls._value(other, chosen))
         remedy = f"set {path} to {when.words}" if when else f"choose another {path}"
-        return f"{cls.section}.{key} has no meaning under {path} = {now}. Take it away, or {remedy}."
+        return f"{cls.section}.{key} has no meaning under {path} = {now}. Remove it, or {remedy}."
 
     def _checked_tables(self) -> Iterator[tuple[str, Table]]:
         in_force = self.tables_of(vars(self))
@@ -186,21 +186,21 @@ class Section:
         if name in cls.cases:
             when = cls.cases[name][0]
             key, now = f"{cls.section}.{when.key}", toml(cls._value(when.key, chosen))
-            return f"{path} is for {key} {when.words}; it is {now}. Take the table away, or set {key} {when.words}."
+            return f"{path} is for {key} {when.words}; it is {now}. Remove the table, or set {key} {when.words}."
         if name == OPTIONS:
             kinds = list(cls.own_parts())
             return (
                 f"{path} has the settings of a {' or '.join(kinds)} of your own, such as "
-                f'{cls.section}.{kinds[0]} = "my_package.module:Name". Take the table away, or name your own.'
+                f'{cls.section}.{kinds[0]} = "my_package.module:Name". Remove the table, or name your own.'
             )
         if keys := cls.known_tables().get(name):
             if without := [key for key in keys if not cls._matters(key, chosen)]:
                 return f"{path} is for a {without[0]}. {cls.without_meaning(without[0], chosen)}"
             made = " and ".join(f"{cls.section}.{key} is {toml(cls._value(key, chosen))}" for key in keys)
             wanted = " or ".join(f"{cls.section}.{key} = {toml(name)}" for key in keys)
-            return f"{path} is for {wanted}; {made}. Take the table away, or choose {name}."
+            return f"{path} is for {wanted}; {made}. Remove the table, or choose {name}."
         if any(name in kind.built_in for kind in cls.choices.values()):
-            return f"There is no table {path}: {name} has no settings of its own. Take the table away."
+            return f"There is no table {path}: {name} has no settings of its own. Remove the table."
         return f"There is no table {path}.{did_you_mean(name, cls.known_tables())}"
 
     def table(self, of: type[T]) -> T:

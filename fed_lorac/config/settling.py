@@ -36,6 +36,6 @@ def never_settled(config: "Config", adapter: "Adapter", strategy: "Traits") -> s
     else:
         return ""
     return (
-        "Bases are found by the server in a first round, of the gradients that cameras send, once; got bases = "
-        f'"gradient" with {why}. Set bases = "weight", or choose otherwise there.'
+        "The server finds bases in a first round, from gradients that cameras send once; got bases = "
+        f'"gradient" with {why}. Set bases = "weight", or change that.'
     )

@@ -138,7 +138,7 @@ def _explained(line: str, meaning: str) -> list[str]:
 
 def _some(lines: list[str]) -> list[str]:
     """The first few, and how many more there are."""
-    more = [f"So it is with {len(lines) - _TOLD} more keys."] if len(lines) > _TOLD else []
+    more = [f"The same is true of {len(lines) - _TOLD} more keys."] if len(lines) > _TOLD else []
     return lines[:_TOLD] + more
 
 

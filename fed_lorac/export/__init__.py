@@ -84,7 +84,7 @@ def _check_operations(run: Finished, kind: str) -> None:
 
 def _check_opset(kind: str, opset: int | None) -> None:
     if opset is not None and kind != "onnx":
-        raise ConfigError(f"Only ONNX has an opset; got --opset {opset} with --format {kind}. Leave --opset away.")
+        raise ConfigError(f"Only ONNX has an opset; got --opset {opset} with --format {kind}. Leave --opset out.")
     if opset is not None and opset not in OPSETS:
         raise ConfigError(
             f"An opset is written that the exporter knows, {OPSETS[0]} to {OPSETS[-1]}; got --opset {opset}. "

@@ -89,7 +89,7 @@ def statistics_of_camera(run: Finished, camera: int | None) -> Mapping[str, Tens
     if not own and run.config.batch_norm.mode == "local" and _has_batch_norm(run):
         raise RunError(
             f"A camera's own statistics are those it had at the run's end; camera {camera} left none in {run.folder} "
-            "(was it never reached?). Choose another camera, or leave --camera away for the base's."
+            "(was it never reached?). Choose another camera, or leave --camera out for the base's."
         )
     return own
 

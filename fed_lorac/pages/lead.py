@@ -40,7 +40,7 @@ def _what(found: Reported) -> str:
     what = "One run" if len(found.runs) == 1 else f"{len(found.runs)} runs: {_count(len(found.arms), 'arm')}"
     over = "" if len(found.runs) == 1 else f", {_count(seeds, 'seed')}"
     if not found.one_fleet:
-        return f"{what}{over}, over several fleets or lengths, so that arms do not compare one to one."
+        return f"{what}{over}, on several fleets or of several lengths, so arms cannot be compared one to one."
     changes = " Weather changes, so accuracies are means over the measured rounds." if found.over_rounds else ""
     return f"{what}{over}; {fleet} in {weathers}; {_count(first['rounds'], 'round')}.{changes}"
 
@@ -77,14 +77,18 @@ def tiles(found: Reported) -> Row:
         return {"finished runs": f"{len(found.runs)}"}
     best = _best(measured)
     least = _cheapest(measured, 0.9)
-    name = "accuracy" if len(found.arms) == 1 else f"most accurate below full's bytes: {best.arm.label}"
+    name = (
+        "accuracy"
+        if len(found.arms) == 1
+        else f"most accurate with fewer bytes than full fine-tuning: {best.arm.label}"
+    )
     shown = {name: percent(best.accuracy)}
     free, _ = free_and_full(found)
     if free is not None:
         shown["with nothing sent"] = percent(free)
     if least is not None:
         shown[f"for 90 % of full fine-tuning's gain: {least.arm.label}"] = bytes_said(least.total_bytes)
-        shown["of full fine-tuning's bytes in fp32, the same"] = share_said(least.share)
+        shown["of full fine-tuning's bytes in fp32, the same arm"] = share_said(least.share)
         shown["of full fine-tuning's bytes under the same codec"] = share_said(least.share_same_codec)
     else:
         shown["sent, up + down"] = bytes_said(best.total_bytes)

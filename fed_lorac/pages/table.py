@@ -17,7 +17,7 @@ _NOTE = (
 
 def note(found: Reported) -> str:
     """What a reader must know beside the numbers."""
-    over = " Clear air and worst weather: in the last round; what nothing sent gives, and gains: over the rounds."
+    over = ' Clear air and worst weather are of the last round, "nothing sent" and gains over the rounds.'
     gains = [arm.values(found.column("gain_recovered")) for arm in found.arms]
     some = f" {SOME_SEEDS}" if any(map(of_some_seeds, gains)) else ""
     return f"{_NOTE}{over * found.over_rounds}{some} {downlinks(run.summary for run in found.runs)}"

@@ -97,7 +97,7 @@ class Link:
         if self.repair_share and not self.multicasts:
             raise ConfigError(
                 f"A repair_share is of cameras that hear an update by multicast; {self.name} has {self.repair_share:g} "
-                'under downlink = "unicast". Take it away, or set downlink = "multicast".'
+                'under downlink = "unicast". Remove it, or set downlink = "multicast".'
             )
 
     @property

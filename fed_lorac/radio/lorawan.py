@@ -87,7 +87,7 @@ class LoraWan(Link):
         if not region.duty and self.sub_bands != LoraWan.sub_bands:
             raise ConfigError(
                 f"Sub-bands have duty cycles in EU868; got fleet.lorawan.sub_bands = {self.sub_bands!r} in "
-                f"{self.region}. Take it away."
+                f"{self.region}. Remove it."
             )
         duty = min(1.0, sum(SUB_BANDS[name] for name in items(self.sub_bands))) if region.duty else 1.0
         rates = {"uplink_kbit_s": self._up.kbit_s, "downlink_kbit_s": self._down.kbit_s, "duty_cycle": duty}

@@ -94,7 +94,7 @@ class Checkpoints:
             told = "; ".join(f"{path.name}: {reason}" for path, reason in reasons.items())
             raise RunError(
                 f"A run goes on from a whole checkpoint; none of the {len(files)} in {self._folder} can be used "
-                f"({told}). If the disk or network has a bad moment, try again; else start the run anew elsewhere."
+                f"({told}). If the disk or network only failed for a moment, try again; else start a new run elsewhere."
             )
         return None
 

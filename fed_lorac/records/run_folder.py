@@ -163,7 +163,7 @@ def _check_new(path: Path, config: Config) -> None:
     there = path / CONFIG_FILE
     if there.is_file() and there.read_bytes() != config.to_toml().encode():
         raise RunError(
-            f"A run writes its config into its folder; {there} is there already and is another. Choose another --out."
+            f"A run writes its config into its folder; {there} already exists and differs. Choose another --out."
         )
 
 

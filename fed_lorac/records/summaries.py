@@ -78,7 +78,7 @@ def went_on(summary: Summary) -> str | None:
         return None
     return (
         f"It was asked for {', then '.join(map(str, before))} rounds before it went on to {summary['rounds']}: the "
-        "learning rate falls over all rounds, so it is not a run of as many at once."
+        "learning rate falls over all rounds, so it differs from a run that was asked for all of them at once."
     )
 
 
@@ -104,7 +104,10 @@ def downlinks(summaries: Iterable[Summary]) -> str:
     """How updates go down in these runs, as a sentence: bytes, energy and simulated time are of that."""
     said = "Updates go down by"
     ways = dict.fromkeys(one.get("downlink", "unicast") for one in summaries)
-    told = {"unicast": "unicast, a copy to each camera", "multicast": "multicast, once a link and again to who asks"}
+    told = {
+        "unicast": "unicast, a copy to each camera",
+        "multicast": "multicast, once per link and again to cameras that ask",
+    }
     if len(ways) < 2:
         (way,) = ways or ("unicast",)
         return f"{said} {told.get(way, way)}."

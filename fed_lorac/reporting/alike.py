@@ -88,9 +88,9 @@ def changed_bases(runs: Iterable[ComparedRun]) -> Iterator[str]:
         if len(versions) > 1:
             one, other = (its[0] for its in list(versions.values())[:2])
             yield (
-                f"Runs compare if they began with one base; that of {dict(named)['model.weights']} was another in "
-                f"{Path(one).name} than in {Path(other).name} (seed {seed}). Delete the folders of the old ones, and "
-                "run the study again."
+                f"Runs can be compared if they began with one base; {dict(named)['model.weights']} was not the same in "
+                f"{Path(one).name} and {Path(other).name} (seed {seed}). Delete the folders of the old runs, and run "
+                "the study again."
             )
 
 
@@ -162,7 +162,7 @@ def _check(runs: Sequence[ComparedRun], name: str, fact: Any) -> None:
     if any(value != found[0] for value in found):
         other = next(i for i, value in enumerate(found) if value != found[0])
         raise RunError(
-            f"Runs compare if they share data, base, rounds, weather and links; {runs[0].folder} and "
+            f"Runs can be compared if they share data, base, rounds, weather and links; {runs[0].folder} and "
             f"{runs[other].folder} differ in {name}: {found[0]} and {found[other]}. Run them again from one config."
         )
 

@@ -53,7 +53,7 @@ def mean_of(values: Sequence[float], form: str, unit: str = "") -> Cell:
 
 
 SOME_SEEDS = (
-    '"(1 of 3)" after a gain: it is known in so many seeds, those in which full fine-tuning was run and gained.'
+    '"(1 of 3)" after a gain: known for 1 of 3 seeds, as in the others full fine-tuning was not run or gained nothing.'
 )
 """What a table says where a cell is of some of its seeds."""
 

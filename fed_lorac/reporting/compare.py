@@ -159,7 +159,7 @@ class _Table:
         elif len(self._rows) > 1:
             yield f'No paired test: no row has the cameras of "{self._other.label}", each with its accuracy recorded.'
         if len({tuple(row.seeds) for row in self._rows}) > 1:
-            yield "The rows are not of the same seeds: some of what sets them apart may be chance."
+            yield "The rows are not of the same seeds: some of their differences may be chance."
         yield from self._gain_notes()
         yield from self._base_notes()
         if any(run.summary["full_fp32_total_bytes"] is None for run in self._runs):
@@ -169,7 +169,7 @@ class _Table:
         if self._full is None:
             return
         if not self._batch_norm:
-            yield f'"{_GAIN}" is over "{_BASE["source"]}": the network has no batch norm to adapt for nothing.'
+            yield f'"{_GAIN}" is over "{_BASE["source"]}": the network has no batch norm to adapt without sending.'
         if sum(_is_full(row) for row in self._rows) > 1:
             yield f'"{_GAIN}" is of the gain of {self._full.label}.'
         if any(map(of_some_seeds, map(self._shares, self._rows))):
@@ -186,7 +186,7 @@ class _Table:
             if others := [run.folder for run in self._runs if _digits(run, arm) != _digits(first[run.seed], arm)]:
                 yield (
                     f'"{label}" is as {", ".join(run.folder for run in self._base.runs)} measured it; it differs in '
-                    f"{', '.join(others)}, whose gain is over its own."
+                    f"{', '.join(others)}, whose gain is over its own measurement."
                 )
 
 
@@ -222,7 +222,10 @@ def _sampled(rows: Sequence[Row]) -> Iterator[str]:
             largest[row.label] = f"{100 * max(found):.2f}"
     if largest:
         each = "; ".join(f"{label} {error}" for label, error in largest.items())
-        yield f'"fleet mean" over a sample of cameras or images: standard error of the draw, points, at most: {each}.'
+        yield (
+            '"fleet mean" is over a sample of cameras or images; the standard error of this sampling, in points, is at '
+            f"most: {each}."
+        )
 
 
 def _seeds(row: Row) -> Cell:
@@ -238,7 +241,7 @@ def _cameras(runs: Sequence[ComparedRun]) -> str:
         said = f"{counts['of']} ({', '.join(by_weather)})" if counts else "not known, as an older version made the run"
         found.setdefault(said, run.folder)
     each = found if len(found) == 1 else [f"{said} in {folder}" for said, folder in found.items()]
-    return f"Cameras that means are over: {'; '.join(each)}. In brackets: how many, where some were not measured."
+    return f"Cameras in each mean: {'; '.join(each)}. In brackets after a mean: how many were measured, if not all."
 
 
 def _digits(run: ComparedRun, arm: str) -> str:

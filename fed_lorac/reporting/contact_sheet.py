@@ -82,5 +82,6 @@ def alternative(experiment: Experiment, cameras: int = 24) -> str:
     seen = (_corruptions(experiment, one.id) if experiment.fleet.changing else [_weather(one)] for one in shown)
     weathers = dict.fromkeys(chain.from_iterable(seen))
     return (
-        f"What {len(shown)} of {len(experiment.fleet.cameras)} cameras see, a row a camera, in {', '.join(weathers)}."
+        f"What {len(shown)} of {len(experiment.fleet.cameras)} cameras see, one row per camera, in "
+        f"{', '.join(weathers)}."
     )

@@ -190,15 +190,15 @@ def _base_stations(link: Link, for_all: float, for_each: float) -> int:
 def _impossible(link: Link, terms: Terms, takes_s: float, air_share: float, for_all: float) -> Iterator[str]:
     """What no camera can do, and no base station."""
     if air_share > 1:
-        limit = f"under its duty cycle of {link.duty_cycle:.1%}" if link.duty_cycle < 1 else "at its rate"
+        limit = f"under the duty cycle of {link.duty_cycle:.1%}" if link.duty_cycle < 1 else "at the link's rate"
         yield (
-            f"impossible: it takes {takes_s / DAY_S:,.1f} days {limit}, and {terms.updates_week:g} a week leave "
-            f"{7 / terms.updates_week:,.1f}."
+            f"impossible: an update takes {takes_s / DAY_S:,.1f} days {limit}, and with {terms.updates_week:g} a week "
+            f"it has {7 / terms.updates_week:,.1f}."
         )
     if for_all > link.duty_cycle:
         yield (
-            f"impossible: a base station would transmit what is for all {for_all:.1%} of the time, and may "
-            f"{link.duty_cycle:.1%}."
+            f"impossible: a base station would be sending what goes to all cameras {for_all:.1%} of the time, and is "
+            f"allowed {link.duty_cycle:.1%}."
         )
 
 

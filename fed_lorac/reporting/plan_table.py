@@ -56,7 +56,7 @@ def _table(rows: list[Planned], *, priced: bool) -> Table:
 def _stations(rows: list[Planned], cameras: int) -> Iterator[str]:
     """How many base stations a method needs, where one would be on the air for longer than it may."""
     if needed := [f"{row.method} {row.base_stations:,}" for row in rows if row.base_stations > 1]:
-        yield f"  base stations that {cameras:,} cameras need, by their time on the air: {', '.join(needed)}."
+        yield f"  base stations needed for {cameras:,} cameras, given their time on the air: {', '.join(needed)}."
 
 
 def _cells(row: Planned) -> Iterator[str]:

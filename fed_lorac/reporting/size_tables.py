@@ -40,7 +40,7 @@ def _dense(row: Sizes) -> str:
     """What is said where a method has no branch on some convolutions; "" for nothing."""
     if not row.dense_layers:
         return ""
-    return f"{_rank(row)}: {row.dense_layers} grouped convolutions as they are: a branch is no smaller"
+    return f"{_rank(row)}: {row.dense_layers} grouped convolutions are trained whole: a branch would be no smaller"
 
 
 def _columns(first: Sizes) -> dict[str, Callable[[Sizes], str]]:

@@ -86,14 +86,14 @@ def bytes_table(summary: Mapping[str, Any]) -> RenderableType:
         table.add_row(name, _count(row["adapter"]), _count(row[whose]), *shares, style="bold" * (name == "total"))
     table.add_row("Flower messages", *(_count(_messages(summary["bytes"], arm)) for arm in ("", f"{whose}_")))
     for link, seconds in summary["air_time_s"].items():
-        table.add_row(f"air time up, a camera, {link}", *(_clock(seconds[arm]) for arm in ("adapter", whose)))
+        table.add_row(f"air time up per camera, {link}", *(_clock(seconds[arm]) for arm in ("adapter", whose)))
     for link, days in summary.get("days", {}).items():
         if math.isclose(86_400 * days["full"], summary["air_time_s"].get(link, {"full": 0})["full"], rel_tol=1e-3):
             continue  # no silence is owed on this link
         table.add_row(f"with the duty cycle, {link}", *(_clock(86_400 * days[arm]) for arm in ("adapter", whose)))
     if (energy := summary.get("energy", {})).get("radio_j") is not None and whose == "full_fp32":
         own, full = (f"{energy[f'{arm}radio_j'] + energy['compute_j']:,.1f}" for arm in ("", "full_fp32_"))
-        table.add_row("joules, a camera", own, full)
+        table.add_row("J per camera", own, full)
     return table
 
 
@@ -132,7 +132,7 @@ def _count(value: int | None) -> str:
 def notes(summary: Mapping[str, Any]) -> Iterable[str]:
     """What a reader must know beside the numbers."""
     if _some_missed(summary.get("cameras_measured", {})):
-        yield "A number in brackets says over how many cameras that mean is: the others were not measured."
+        yield "A number in brackets is how many cameras that mean is over: the others were not measured."
     yield from _sampled(summary)
     if summary["full_fp32_total_bytes"] is None:
         yield "[yellow]An older version made this run: full fine-tuning's bytes in fp32 were not recorded.[/yellow]"
@@ -142,13 +142,16 @@ def notes(summary: Mapping[str, Any]) -> Iterable[str]:
     for note in summary.get("base", {}).get("notes", ()):
         yield f"[yellow]Base {escape(summary['base']['source'])}: {escape(note)}.[/yellow]"
     if saw == "yes":
-        yield "[yellow]The base was trained on images that the cameras adapt on: its accuracies flatter it.[/yellow]"
+        yield "[yellow]The base was trained on images that cameras adapt on, so its accuracies are optimistic.[/yellow]"
     if saw == "unknown":
         yield "[yellow]It is not known whether the base was trained on the cameras' images.[/yellow]"
     if summary["frost_textures"] == "stand-in":
         yield "[yellow]Frost used the stand-in, not CIFAR-10-C's textures: install fed-lorac\\[frost].[/yellow]"
     if (error := summary.get("reconstruction_error")) is not None:
-        yield f"Atoms miss {error:.1%} of the base's weights (relative, Frobenius); the base itself stays whole."
+        yield (
+            f"Filter atoms reproduce the base's weights with a relative error of {error:.1%} (Frobenius norm); the "
+            "base itself is unchanged."
+        )
     yield from _how_learnt(summary)
     for group, cameras in _members(summary.get("groups") or {}).items():
         yield f"Group {group}: cameras {', '.join(map(str, cameras))}."
@@ -178,7 +181,7 @@ def _sampled(summary: Mapping[str, Any]) -> Iterable[str]:
     each = f", {images:,} evaluation images of each" if images else ""
     yield (
         f"Measured on a sample that was drawn once, {cameras or of:,} of {of:,} cameras{each}: the standard error is "
-        "of the draw, not of the training."
+        "that of sampling, not of training."
     )
 
 

@@ -22,10 +22,10 @@ def paired_cells(pairs: Sequence[tuple[Scores, Scores] | None]) -> list[tuple[Ce
 def paired_notes(reference: str) -> Iterator[str]:
     """What the two columns mean."""
     yield (
-        f'"{DIFFERENCE}": accuracy less that of "{reference}" on the same cameras and seeds; ± half of its 95 % '
-        "interval over seeds, where there are several."
+        f'"{DIFFERENCE}": accuracy minus that of "{reference}" on the same cameras and seeds; ± half of its 95 % '
+        "interval over seeds, if there are several."
     )
     yield (
-        f'"{CHANCE}": two-sided, of a paired sign-flip test over cameras, whose differences are averaged over seeds '
-        "first; by Holm for the number of rows that are tested."
+        f'"{CHANCE}": two-sided p-value of a paired sign-flip test over cameras, whose differences are first averaged '
+        "over seeds; Holm-corrected for the number of rows tested."
     )

@@ -40,12 +40,12 @@ def in_words(to_come: BytesToCome | None, *, rounds: int, cameras: int, per_roun
     who = "all cameras" if per_round == cameras else f"{per_round} of {cameras} cameras"
     yield f"{rounds} round{'s' * (rounds != 1)}, {who} in each."
     if to_come is None:
-        yield "Bytes to come are known once the first round has chosen layers."
+        yield "Bytes to come are not known until the first round has chosen layers."
         return
     if not to_come.total:
         yield f"Nothing is sent. Full fine-tuning would send {to_come.full_fp32:,} bytes in fp32."
         return
-    own = f", with up to {to_come.own:,} that are its own or its cluster's" if to_come.own else ""
+    own = f", with up to {to_come.own:,} more for its own or its cluster's part" if to_come.own else ""
     yield f"A reply {_range(to_come.replies)} bytes, an update {to_come.update:,} bytes {to_come.sent_to}{own}."
     changes = " and its own part, or its cluster's, changes in every round" if to_come.own else ""
     yield (

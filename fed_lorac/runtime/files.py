@@ -45,7 +45,7 @@ def writing(path: Path, further: str = "") -> Iterator[None]:
     except OSError as cause:
         remedy = _REMEDIES.get(cause.errno or 0, "Check the path, or choose another place.")
         remedies = f"{remedy} {further}".rstrip()
-        raise RunError(f"What is kept must be written; {path}: {cause.strerror or cause}. {remedies}") from cause
+        raise RunError(f"Output must be writable; {path}: {cause.strerror or cause}. {remedies}") from cause
 
 
 def sync_folder(folder: Path) -> None:
@@ -86,7 +86,7 @@ def reserved(path: str | Path, size_bytes: int, *, overwrite: bool = False) -> I
     """
     path = Path(path)
     if path.is_file() and not overwrite:
-        raise RunError(f"A file that is there is kept; {path} is. Choose another name, or say --overwrite.")
+        raise RunError(f"An existing file is kept; {path} exists. Choose another name, or give --overwrite.")
     with writing(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

@@ -31,7 +31,7 @@ _REMEDIES = {
     "device": f"Set run.device to what it was, {_NEW_RUN}.",
     "cameras side by side": f"Set run.fleet.block_size to what it was, {_NEW_RUN}.",
     "weather": f"Use the version of fed-lorac, or the corruptions, that it began with, {_NEW_RUN}.",
-    "frost textures": "Install fed-lorac[frost] where they were the real ones, remove imagecorruptions where not.",
+    "frost textures": "Install fed-lorac[frost] if they were the real ones; uninstall imagecorruptions if not.",
 }
 
 

@@ -82,8 +82,8 @@ def check_rounds(config: Config, done: int, then: int) -> bool:
         )
     if asked != then and config.local.schedule != "constant":
         logging.getLogger(__name__).warning(
-            "The learning rate falls over all rounds, which were %d and are %d now: from here on it is not that of "
-            "a run that was asked for %d at once.",
+            "The learning rate falls over all rounds, which were %d and are %d now: from here on it differs from that "
+            "of a run that was asked for %d at once.",
             then,
             asked,
             asked,

@@ -56,7 +56,7 @@ def wasteful(experiment: Experiment, update: Update) -> str | None:
     full = full_messages(experiment, CodecConfig()).down.frame_bytes
     ours, theirs = (len(one.frame) for one in (update, fewer))
     return (
-        f"What goes down is far more than {config.adapter.method} needs: an update of {config.strategy.name} weighs "
+        f"Updates are far larger than {config.adapter.method} needs: one of {config.strategy.name} weighs "
         f"{ours:,} bytes a camera, {ours / full:.1%} of full fine-tuning's in fp32. {said} and its update weighs "
         f"{theirs:,} bytes, {theirs / full:.1%}."
     )

@@ -85,7 +85,7 @@ def _check_stages(tuning: Tuning, trials: Sequence[Trial]) -> None:
         if any(rounds % run.evaluate_every for rounds in early):
             raise ConfigError(
                 f"Successive halving compares runs after rounds {', '.join(map(str, early))}, which must be measured; "
-                f"run.evaluate_every is {run.evaluate_every}. Set it to 1 there."
+                f"run.evaluate_every is {run.evaluate_every}. Set it to 1."
             )
         if run.engine != "fleet" or not run.table(FleetEngine).checkpoint_every:
             raise ConfigError(
@@ -162,6 +162,6 @@ def _check_workers(trials: Sequence[Trial], workers: int) -> None:
         own = trial.config.run
         if own.workers > 1 or own.engine != "fleet":
             raise ConfigError(
-                f"Of a study's runs several go at once where each takes one process; {trial.name!r} has run.workers = "
+                f"A study runs several at once only if each takes one process; {trial.name!r} has run.workers = "
                 f'{own.workers}, run.engine = {own.engine!r}. Set these to 1 and "fleet", or run one at a time.'
             )

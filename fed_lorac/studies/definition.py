@@ -125,8 +125,8 @@ class Study:
         for where, grid in [("grid", self.grid), *((f"arms.{arm.name!r}.grid", arm.grid) for arm in self.arms)]:
             if twice := sorted(tuned & set(grid)):
                 raise ConfigError(
-                    f"A setting is tuned, or in a grid; {self.name} tunes {twice[0]}, and {where} has it too. Take it "
-                    "away there, or give the arm values of its own to try, in tune.arms."
+                    f"A setting is either tuned or in a grid; {self.name} tunes {twice[0]}, and {where} has it too. "
+                    "Remove it there, or give the arm its own values to try, in tune.arms."
                 )
         for name, its in tuning.arms.items():
             if name not in names:
@@ -136,9 +136,10 @@ class Study:
             for key, values in its.items():
                 if len(values) != len(tuning.grid.get(key, ())) or tuning.search != "grid":
                     raise ConfigError(
-                        f"Every arm tries as many values of the settings in tune.grid; {self.name} has tune.arms."
-                        f"{name!r} with {len(values)} of {key}, where tune.grid has {len(tuning.grid.get(key, ()))}. "
-                        "Give it as many, of a setting that is there, and no tune.search."
+                        "Every arm tries the same number of values of each setting in tune.grid; "
+                        f"{self.name} has tune.arms.{name!r} with {len(values)} of {key}, and tune.grid has "
+                        f"{len(tuning.grid.get(key, ()))}. Give it as many, only of settings in tune.grid, and no "
+                        "tune.search."
                     )
 
     def tuning_trials(self) -> list[Trial]:
@@ -185,8 +186,8 @@ class Study:
             share = trial.config.fleet.validation_share
             if (share > 0) != apart:
                 raise ConfigError(
-                    "Tuning chooses on images that no table uses: those that fleet.validation_share sets apart, in its "
-                    f"runs alone. It is {share:g} in {'tuning' if apart else 'a run of the table'}, {trial.name!r}. "
+                    "Tuning chooses on images that no table uses: fleet.validation_share sets them apart, in tuning "
+                    f"runs only; it is {share:g} in {'tuning' if apart else 'a run of the table'}, {trial.name!r}. "
                     "Set settings.fleet.validation_share = 0.25 under [tune], and 0 elsewhere."
                 )
 
@@ -214,7 +215,5 @@ class Study:
             try:
                 config = load_config(base, {**settings, **arm.settings, **point, **tuned, "run.seed": seed})
             except ConfigError as error:
-                raise ConfigError(
-                    f"Each run of a study needs a config that holds; that of {place!r}: {error}"
-                ) from None
+                raise ConfigError(f"Each run of a study needs a valid config; that of {place!r}: {error}") from None
             yield Trial(arm.name, seed, point, config, tuned)

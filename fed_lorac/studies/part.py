@@ -32,12 +32,13 @@ class Part:
         for arm in self.arms:
             if arm not in names:
                 raise ConfigError(
-                    f"A part of a study is of its arms: {', '.join(names)}; got {arm!r}.{did_you_mean(arm, names)}"
+                    f"The arms of this study are {', '.join(names)}; got {arm!r}.{did_you_mean(arm, names)}"
                 )
         for seed in self.seeds:
             if seed not in self.study.seeds:
                 raise ConfigError(
-                    f"A part of a study is of its seeds: {', '.join(map(str, self.study.seeds))}; got {seed}."
+                    f"The seeds of this study are {', '.join(map(str, self.study.seeds))}; got {seed}. "
+                    "Choose one of these."
                 )
 
     def tuned(self, trials: Iterable[Trial]) -> list[Trial]:

@@ -51,9 +51,7 @@ def parse_study(name: str, content: Mapping[str, Any], folder: Path) -> Study:
         if key not in _KEYS:
             raise ConfigError(f"A study's keys are {', '.join(_KEYS)}; {name} has {key!r}.{did_you_mean(key, _KEYS)}")
     if not content:
-        raise ConfigError(
-            f"A study says what is run: arms, a grid, or seeds; {name} says nothing. See docs/studies.md."
-        )
+        raise ConfigError(f"A study says what to run: arms, a grid, or seeds; {name} is empty. See docs/studies.md.")
     seeds = _typed(content, name, "seeds", list, [0])
     if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
         raise ConfigError(f"A study's seeds are whole numbers; {name} has {seeds}.")
@@ -141,10 +139,12 @@ def _search(study: str, content: Mapping[str, Any], *, drawn: bool) -> tuple[str
         raise ConfigError(f"tune.search is one of {', '.join(SEARCHES)}; {study} has {search!r}.")
     if search == "grid" and (drawn or budget):
         key = "ranges" if drawn else "budget"
-        raise ConfigError(f'tune.{key} is for values that are drawn; {study} has no tune.search. Set it to "random".')
+        raise ConfigError(
+            f'tune.{key} is for values that are drawn; {study} has no tune.search. Set tune.search = "random".'
+        )
     if search != "grid" and (not isinstance(budget, int) or isinstance(budget, bool) or budget < 1):
         raise ConfigError(
-            f"tune.budget is the number of values that each arm may try, at least 1, where they are drawn; {study} has "
+            f"With tune.search, tune.budget is the number of values that each arm may try, at least 1; {study} has "
             f"{budget!r}. Set it."
         )
     return search, budget

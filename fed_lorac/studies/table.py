@@ -107,8 +107,8 @@ def _notes(study: StudyResult, tested_against: str | None, *, several_full: bool
     yield '"of full": bytes over those of full fine-tuning, in fp32 and under the codec of the row.'
     if several_full:
         yield (
-            '"gain recovered" is of the gain of full fine-tuning over the same fleet: in fp32, of the settings that '
-            "are the most accurate over the seeds."
+            '"gain recovered" is the share of the gain of full fine-tuning on the same fleet (in fp32, with the '
+            "settings that are most accurate over the seeds)."
         )
     done = study.runs[study.runs.status == "finished"]
     if any(of_some_seeds(list(its)) for _, its in done.groupby("arm")["gain_recovered"]):

@@ -112,7 +112,7 @@ def test_rates_go_out_alone_and_back_onto_the_base(finished: Path) -> None:
     [
         ({"batch_norm__mode": "local"}, 'batch_norm.mode = "frozen", as published'),
         ({"batch_norm__mode": "shared"}, 'batch_norm.mode = "frozen", as published'),
-        ({"local__objective": "entropy"}, "is learned with labels"),
+        ({"local__objective": "entropy"}, "must itself be learned with labels"),
         ({"strategy__name": "zeroth-order"}, "by forward passes alone"),
         ({"adapter__method": "norm-affine + atp"}, "Atp does neither"),
     ],

@@ -173,7 +173,7 @@ def test_without_batch_norm_the_row_says_so_and_a_gain_is_over_the_source(like: 
     row = table["local batch norm, nothing sent"]
     assert {row[name] for name in ("fog", "fleet mean", "clear air")} == {"no batch norm"}
     assert table["lora-c r=2 (auto), merged svd"]["gain recovered"] == "60 %"
-    assert '- "gain recovered" is over "source": the network has no batch norm to adapt for nothing.' in notes
+    assert '- "gain recovered" is over "source": the network has no batch norm to adapt without sending.' in notes
 
 
 def test_the_base_alone_is_the_mean_over_all_seeds(like: Any) -> None:
@@ -206,7 +206,7 @@ def test_rows_over_one_fleet_are_tested_camera_by_camera_against_full_or_another
     assert (a["difference, points"], b["difference, points"]) == (f"{0.02 * points:+.2f}", f"{-0.01 * points:+.2f}")
     assert a["p"] == b["p"] == f"{2 * 2 / 2**8:.3f}"  # all signs alike, of two rows
     assert full["difference, points"] == full["p"] == ""
-    assert any('less that of "full fine-tuning" on the same cameras' in note for note in notes)
+    assert any('minus that of "full fine-tuning" on the same cameras' in note for note in notes)
     other = comparison(runs, against="a")
     assert [row[-1].text for row in other.rows] == ["", "", "", "0.016", "0.016"]
     with pytest.raises(ConfigError, match="one of the runs; got 'c'"):

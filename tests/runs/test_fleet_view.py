@@ -119,7 +119,7 @@ def test_a_walk_s_corruptions_are_shown_as_they_come() -> None:
         said = [f"{name} {severity}" for name, *severities in parts for severity in severities]
         assert said == view.weather.iloc[camera].tolist()
     assert any("," in str(cell) for cell in cells)
-    said = alternative(view._experiment, 2).partition(" a row a camera, in ")[2].rstrip(".").split(", ")
+    said = alternative(view._experiment, 2).partition(" one row per camera, in ")[2].rstrip(".").split(", ")
     assert set(said) == {cell.split()[0] for row in view.weather.iloc[:2].to_numpy() for cell in row}
 
 

@@ -265,7 +265,7 @@ def test_a_traceback_out_of_a_part_of_ones_own_is_not_taken_for_ours(tmp_path: P
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "ValueError: no luck" in done.stderr
-    assert "It came up in failing, which is not part of fed-lorac" in " ".join(done.stderr.split())
+    assert "The error arose in failing, which is not part of fed-lorac" in " ".join(done.stderr.split())
     assert "report it" not in done.stderr
 
 

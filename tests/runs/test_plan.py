@@ -104,7 +104,8 @@ def test_what_a_duty_cycle_does_not_allow_is_said() -> None:
     row = a_row(DR0, 400_000, 400_000)
     assert not row.possible and row.air_share > 1
     assert re.search(
-        r"impossible: it takes [\d.]+ days under its duty cycle of 1.0%, and 1 a week leave 7", row.problems[0]
+        r"impossible: an update takes [\d.]+ days under the duty cycle of 1.0%, and with 1 a week it has 7",
+        row.problems[0],
     )
     assert a_row(DR0, 400, 400).possible
     assert a_row(DR0, 4_000, 4_000).base_stations == math.ceil(200 * DR0.down(4_000).station_s / (7 * 86_400) / 0.01)

@@ -228,6 +228,6 @@ def test_a_run_that_fails_before_it_has_measured_leaves_nothing(tmp_path: Path) 
 
 def test_a_users_own_config_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[run]\nrounds = 1\n")
-    with pytest.raises(RunError, match="is there already and is another"):
+    with pytest.raises(RunError, match="already exists and differs"):
         run(tiny(), tmp_path, Watch())
     assert (tmp_path / "config.toml").read_text() == "[run]\nrounds = 1\n"

@@ -246,7 +246,7 @@ def test_gains_are_held_against_the_most_accurate_settings_of_full_fine_tuning(t
     best = modes.accuracy.mean().idxmax()
     reference = found.runs[found.runs["batch_norm.mode"] == best].set_index("seed").accuracy
     assert found.runs.full_accuracy.tolist() == found.runs.seed.map(reference).tolist()
-    assert "of the settings that are the most accurate over the seeds" in found.table()
+    assert "with the settings that are most accurate over the seeds" in found.table()
     compared = csv.DictReader(io.StringIO(fl.compare([found.run(run).path for run in found.runs.run], format="csv")))
     gains = {row[""].rpartition("=")[2]: row["gain recovered"] for row in compared if "batch_norm.mode=" in row[""]}
     for mode, its in modes:

@@ -38,15 +38,15 @@ def test_runs_from_a_base_that_has_changed_in_its_file_are_held_against_no_run_o
 
     write_base(0)
     first = fl.study(study, tmp_path / "out", arms=["full"], progress=False)
-    assert "was another" not in first.table()
+    assert "was not the same" not in first.table()
     write_base(1)
     mixed = fl.study(study, tmp_path / "out", progress=False)
     assert mixed.runs.base.nunique() == 2
     assert mixed.runs.set_index("arm").full_accuracy.notna().to_dict() == {"full": True, "lora-c": False}
-    assert "base.safetensors was another in full-seed0-" in mixed.table()
+    assert "base.safetensors was not the same in full-seed0-" in mixed.table()
     shutil.rmtree(mixed.run(mixed.runs.run[0]).path)
     whole = fl.study(study, tmp_path / "out", progress=False)
-    assert whole.runs.full_accuracy.notna().all() and "was another" not in whole.table()
+    assert whole.runs.full_accuracy.notna().all() and "was not the same" not in whole.table()
 
 
 def test_parts_of_a_study_are_put_together_by_copying_their_runs(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_tuning_goes_by_arm_whatever_the_seeds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "law"),
     [
-        ({"arms": ["ful"]}, "its arms: full, lora-c; got 'ful'. Did you mean 'full'"),
-        ({"seeds": [2]}, "seeds: 0, 1; got 2"),
+        ({"arms": ["ful"]}, "arms of this study are full, lora-c; got 'ful'. Did you mean 'full'"),
+        ({"seeds": [2]}, "seeds of this study are 0, 1; got 2"),
     ],
 )
 def test_a_part_that_the_study_does_not_have_is_refused(tmp_path: Path, part: dict[str, Any], law: str) -> None:

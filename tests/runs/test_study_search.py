@@ -49,7 +49,7 @@ def test_a_third_goes_on_three_times_as_far(budget: int, rounds: int, stages: tu
     ("tune", "law"),
     [
         ({"search": "rnd", "budget": 2, "ranges": RATES}, "tune.search is one of"),
-        ({"ranges": RATES}, 'Set it to "random"'),
+        ({"ranges": RATES}, 'Set tune.search = "random"'),
         ({"search": "random", "ranges": RATES}, "tune.budget is the number"),
         ({"search": "random", "budget": 2, "ranges": {"local.lr": {"low": 1, "high": 0.1}}}, "low below high"),
         ({"search": "random", "budget": 2, "ranges": {"local.lr": {"low": 0, "high": 1, "log": True}}}, "above 0"),

@@ -86,6 +86,12 @@ def test_the_files_that_repeat_the_settings_are_as_they_are_written() -> None:
     assert project == pyproject_with(project, flower_table())
 
 
+@pytest.mark.parametrize("kind", ["ADAPTERS", "STRATEGIES", "CODECS", "OBJECTIVES", "DATASETS"])
+def test_the_pages_choices_are_all_that_there_are(kind: str) -> None:
+    choices = (ROOT / "docs" / "settings.md").read_text().partition("## Choices")[2].partition("\n## ")[0]
+    assert {name for name in getattr(registry, kind).names if f"`{name}`" not in choices} == set()
+
+
 def test_flowers_table_has_every_setting_and_is_the_default_config() -> None:
     app = flatten(tomllib.loads(flower_table()))
     assert set(app) - set(ALL) == {f"{name}.options" for name, section in SECTIONS.items() if section.own_parts()}
@@ -203,7 +209,7 @@ def test_a_table_is_there_where_its_choice_is_made() -> None:
 
 def test_an_option_whose_choice_is_not_made_is_refused_even_at_its_default() -> None:
     for override, told in (
-        ("strategy.krum.malicious=1", r'\[strategy\.krum\] is for strategy\.aggregator = "krum"; .*is "mean"\. Take'),
+        ("strategy.krum.malicious=1", r'\[strategy\.krum\] is for strategy\.aggregator = "krum"; .*is "mean"\. Remove'),
         ("model.pretrain.epochs=70", r'is for model\.weights = "pretrain"; model\.weights is "shipped"'),
         ("codec.topk.share=0.1", r'is for codec\.up = "topk" or codec\.down = "topk"; codec\.up is "fp32" and'),
         ("model.resnet20.width=4", r'is for model\.name = "resnet20"; model\.name is "resnet8"'),
@@ -543,7 +549,7 @@ def test_an_unknown_key_without_a_similar_name_lists_all_sections() -> None:
 
 
 def test_a_whole_foreign_file_is_refused_in_a_few_lines() -> None:
-    with pytest.raises(ConfigError, match="So it is with 40 more keys") as error:
+    with pytest.raises(ConfigError, match="The same is true of 40 more keys") as error:
         Config.from_flat({f"tool.key{n}": n for n in range(50)})
     assert len(str(error.value).splitlines()) == 11
 

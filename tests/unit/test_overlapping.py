@@ -82,7 +82,7 @@ def test_what_weathers_there_are_is_known_from_one_period(corruptions: str) -> N
         (ASKED[:2], r"each draw so many; got .* fleet\.eval_images = 0\. Set fleet\.eval_images"),
         ([*ASKED, "fleet.validation_share=0.2"], r"no camera's to train on; .*validation_share = 0\.2"),
         ([*ASKED, "data.name=traffic-signs"], r"have those that they took; .*traffic-signs"),
-        ([*ASKED, "fleet.stream=time"], r"order of time"),
+        ([*ASKED, "fleet.stream=time"], r"time order only if"),
     ],
 )
 def test_what_does_not_go_with_shared_images_is_refused_at_the_start(asked: list[str], why: str) -> None:

@@ -161,8 +161,11 @@ def test_an_arm_may_be_tuned_over_as_many_values_of_its_own() -> None:
     drawn = {"search": "random", "budget": 2, "grid": {"local.lr": [0.1, 0.2]}, "arms": tune["arms"]}
     for other, said in (
         ({**tune, "arms": {"ful": {"local.lr": [1.0, 2.0]}}}, "has 'ful' there.*Did you mean 'full'"),
-        ({**tune, "arms": {"full": {"local.lr": [1.0]}}}, "as many values.*with 1 of local.lr, where tune.grid has 2"),
-        ({**tune, "arms": {"full": {"local.momentum": [0.5, 0.9]}}}, "where tune.grid has 0"),
+        (
+            {**tune, "arms": {"full": {"local.lr": [1.0]}}},
+            "the same number of values.*with 1 of local.lr, and tune.grid has 2",
+        ),
+        ({**tune, "arms": {"full": {"local.momentum": [0.5, 0.9]}}}, "and tune.grid has 0"),
         ({**tune, "arms": {"full": 3}}, "table of settings"),
         (drawn, "no tune.search"),
     ):
@@ -182,9 +185,9 @@ def test_what_tuning_chose_goes_into_the_runs_of_that_arm_alone() -> None:
 
 
 def test_tuning_never_chooses_on_images_of_the_table() -> None:
-    with pytest.raises(ConfigError, match=r"It is 0 in tuning, 'full, local\.lr=0\.1, seed 3'"):
+    with pytest.raises(ConfigError, match=r"it is 0 in tuning, 'full, local\.lr=0\.1, seed 3'"):
         parsed(**{**TUNED, "tune": {**TUNE, "settings": {"run.rounds": 2}}}).tuning_trials()
-    with pytest.raises(ConfigError, match=r"It is 0\.2 in a run of the table, 'full, "):
+    with pytest.raises(ConfigError, match=r"it is 0\.2 in a run of the table, 'full, "):
         parsed(**TUNED, settings={"fleet.validation_share": 0.2}).trials({"full": {}, "lora-c": {}})
 
 

@@ -24,7 +24,7 @@ class PartRates:
         1.0, "what local.lr is multiplied by for each part, in their order; or one number for all", above=0, listed=True
     )
     personal: str = setting(
-        "", "parts, a list: they stay with each camera, which trains them on, and are never sent", listed=True
+        "", "parts, a list, that each camera keeps for itself: trained from round to round, never sent", listed=True
     )
 
 
@@ -56,7 +56,7 @@ class AdapterConfig(Section):
         listed=True,
     )
     budget_bytes: int = setting(
-        20_000, "the most that a camera's update may take, as a frame's payload: layers are chosen for it", least=1
+        20_000, "largest payload of a camera's frame, in bytes: the server chooses layers that fit", least=1
     )
 
     def build(self, key: str, **changes: Any) -> Any:
@@ -68,7 +68,7 @@ class AdapterConfig(Section):
         if strange := [name for name in items(said.personal) if name not in parts]:
             raise ConfigError(
                 f"Personal parts are some of the method's; got adapter.parts.personal = {said.personal!r} with "
-                f"adapter.method = {self.method!r}. Take {strange[0]} away, or add it to the method."
+                f"adapter.method = {self.method!r}. Remove {strange[0]}, or add it to the method."
             )
         factors = tuple(float(word) for word in items(str(said.lr_factors)))
         places = tuple(place for place, name in enumerate(parts) if name in items(said.personal))

@@ -29,12 +29,15 @@ class CodecConfig(Section):
     }
     up: str = setting(
         "fp32",
-        "how numbers are written on the way from camera to server",
+        "how numbers are encoded on the way from camera to server",
         choices=registry.CODECS.names,
         outside=registry.CODECS.is_outside,
     )
     error_feedback: bool = setting(False, "what the codec lost of a camera's frame is added to its next one")
-    entropy_coding: bool = setting(False, "payloads are entropy-coded, up and down, where that is smaller")
+    entropy_coding: bool = setting(False, "payloads are entropy-coded, up and down, if that makes them smaller")
     down: str = setting(
-        "fp32", "and from server to camera", choices=registry.CODECS.names, outside=registry.CODECS.is_outside
+        "fp32",
+        "how numbers are encoded on the way from server to camera",
+        choices=registry.CODECS.names,
+        outside=registry.CODECS.is_outside,
     )

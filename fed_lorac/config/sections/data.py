@@ -40,7 +40,7 @@ class TrafficSigns(FolderData):
 class CifarData(FolderData):
     """[data.cifar10] and [data.cifar100]: data sets that can be downloaded."""
 
-    download: bool = setting(False, "download the data set where it is missing")
+    download: bool = setting(False, "download the data set if it is missing")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ class DataConfig(Section):
         "resize": When("name", lambda name: name in names.OF_ANY_SIZE, "a data set of files of any size"),
     }
     name: str = setting("digits", "the data set", choices=registry.DATASETS.names, outside=registry.DATASETS.is_outside)
-    root: str = setting("", "folder of the data set, seen from FED_LORAC_DATA, or from here where that is not set")
+    root: str = setting(
+        "", "folder of the data set, relative to FED_LORAC_DATA, or to the current folder if that is not set"
+    )
     image_size: int = setting(
         32, "height and width that images are brought to, in pixels; a multiple of 8", least=8, most=1024
     )

@@ -59,10 +59,13 @@ class LimitedDevices:
     compute_watt: float = setting(
         3.0, "watts while it trains; taken as a Raspberry Pi Zero 2 W's at full load", least=0
     )
-    idle_watt: float = setting(0.0, "watts of the camera beside training and radio", least=0)
+    idle_watt: float = setting(0.0, "watts of the camera besides training and radio", least=0)
     battery_wh: float = setting(5.0, "watt hours in a full battery; 5: 3GPP TR 45.820, section 5.4", above=0)
     self_discharge: float = setting(
-        0.01, "share of a battery that a year takes; 0.01: primary lithium cells, Varta's handbook", least=0, below=1
+        0.01,
+        "share of its capacity that a battery loses in a year by itself; 0.01: primary lithium cells, Varta's handbook",
+        least=0,
+        below=1,
     )
     solar_wh: float = setting(0.0, "watt hours that a solar panel brings in a day", least=0)
 
@@ -119,7 +122,7 @@ class FleetConfig(Section):
     eval_images: int = setting(0, "evaluation images of each camera; 0: all that there are, divided", least=0)
     deal: str = setting(
         "disjoint",
-        "whether an image is one camera's alone, or may be several cameras', each of which draws its own",
+        "whether each image belongs to one camera alone, or cameras draw theirs independently and may share some",
         choices=names.DEALS,
     )
     validation_share: float = setting(
@@ -143,7 +146,7 @@ class FleetConfig(Section):
     )
     held_out: str = setting(
         "",
-        "kinds of weather, a list: their cameras train in no round, but hear every update and are measured",
+        "kinds of weather, a list: cameras in them never train, but receive every update and are measured",
         choices=("none", *registry.CORRUPTIONS.names),
         listed=True,
         outside=registry.CORRUPTIONS.is_outside,

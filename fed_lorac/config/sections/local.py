@@ -32,13 +32,13 @@ class LocalConfig(Section):
     quiet: ClassVar = ("kept_mib",)
     objective: str = setting(
         "labels",
-        "what a step lowers: cross-entropy with labels, or what needs none",
+        "loss that a step lowers: cross-entropy with labels, or one that needs none",
         choices=registry.OBJECTIVES.names,
         outside=registry.OBJECTIVES.is_outside,
     )
     unlabelled: str = setting(
         "entropy",
-        "what a step lowers on images without labels",
+        "loss that a step lowers on images without labels",
         choices=LABEL_FREE.names,
         outside=LABEL_FREE.is_outside,
     )
@@ -51,7 +51,7 @@ class LocalConfig(Section):
     )
     momentum: float = setting(0.9, "momentum of SGD", least=0, below=1)
     weight_decay: float = setting(5e-4, "weight decay of weights; biases and batch norm have none", least=0)
-    clip_norm: float = setting(5.0, "largest norm of a step's gradient; longer ones are cut; 0: none is", least=0)
+    clip_norm: float = setting(5.0, "largest norm of a step's gradient; larger ones are clipped; 0: none is", least=0)
     prox_mu: float = setting(
         0.0, "FedProx's mu: how strongly training is pulled to where the round began; 0: not at all", least=0
     )
@@ -60,7 +60,7 @@ class LocalConfig(Section):
     )
     kept_mib: int = setting(
         0,
-        "MiB of memory, of cameras side by side, for what layers that are not trained make of their images; 0: 256",
+        "MiB of memory to keep outputs of untrained layers in, for cameras that train side by side; 0: 256",
         least=0,
     )
 

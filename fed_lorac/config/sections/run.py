@@ -35,9 +35,7 @@ class FleetEngine(Sampled):
 
     block_size: int = setting(0, "cameras that train side by side; 0: chosen by model and image size", least=0)
     checkpoint_every: int = setting(1, "rounds between checkpoints, for --resume; 0: no checkpoints", least=0)
-    keep_base_scores: bool = setting(
-        True, "what the base scores is kept in the cache, for later runs of the same fleet"
-    )
+    keep_base_scores: bool = setting(True, "keep the base's accuracies in the cache, for later runs of the same fleet")
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class RunConfig(Section):
     out: str = setting("", "the folder that the run is written to; empty: a new one in runs")
     log: str = setting(
         "",
-        "what writes the run down as it goes, beside its folder: one or several of these, or of your own",
+        "where else the run is logged as it goes: one or several of these, or your own",
         choices=registry.LOGS.names,
         listed=True,
         outside=registry.LOGS.is_outside,

@@ -29,9 +29,9 @@ def air(found: Reported) -> Figure | Absent:
     sends = series_by_link(rows, "days_sending", words, links, lambda arm, link, days: f"sends for {time_said(days)}")
     series = [*(replace(one, name="", faint=True) for one in sends if one.name in silent), *with_silence]
     values = [x for one in series for x in one.x]
-    title = "time that a camera's link is taken in the whole run"
+    title = "time that a camera's link is busy in the whole run"
     chart = Plot(series, time_axis(f"{title}, silence included" if silent else title, values), Axis(words=words))
-    alt = f"Time that a link is taken, on a log axis, on {', '.join(links)}, for each of {len(words)} arms."
+    alt = f"Time that a link is busy, on a log axis, on {', '.join(links)}, for each of {len(words)} arms."
     return Figure("air", _TITLE, _caption(rows, links, silent), alt, rows, chart)
 
 
@@ -71,5 +71,5 @@ def _caption(rows: list[Row], links: list[str], silent: list[str]) -> str:
         parts.append(
             f"On {name} a camera's uplink of the whole run takes {time_said(low['days'])} ({low['arm']}){against}."
         )
-    pale = f"In it is the silence that a duty cycle demands; pale: the sending alone ({listed(silent)})."
-    return " ".join([*parts, *[pale] * bool(silent), "A camera's mean uplink counts."])
+    pale = f"This includes the silence that a duty cycle demands; pale marks are the sending alone ({listed(silent)})."
+    return " ".join([*parts, *[pale] * bool(silent), "Times are means over cameras."])

@@ -81,9 +81,9 @@ def _first_above(by_arm: dict[str, list[Row]]) -> str:
         if row["free"] is not None and row["accuracy"] > row["free"]
     ]
     if not above:
-        return "No arm gets above what nothing sent gives."
+        return "No arm is more accurate than sending nothing."
     total, label, row = min(above, key=lambda one: one[0])
     return (
-        f"{label} is the first above what nothing sent gives: {percent(row['accuracy'])} over {percent(row['free'])} "
+        f"{label} is the first to beat sending nothing: {percent(row['accuracy'])} against {percent(row['free'])} "
         f"in round {row['round']}, for {bytes_said(total)}."
     )

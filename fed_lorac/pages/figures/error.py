@@ -38,17 +38,19 @@ def error(found: Reported) -> Figure | Absent:
             hover = [f"{arm.label}, round {number}\n{value:.2g}" for number, value in means.items()]
             series.append(Series(arm.label, list(means), list(means.values()), hover, arm.look, line=True))
             worst[arm.label] = mean_and_half(means.values())[0] or 0.0
-    y = log_axis("distance from the exact mean, over its norm", [row["aggregation_error"] for row in rows], power_said)
+    y = log_axis(
+        "distance from the exact mean, divided by its norm", [row["aggregation_error"] for row in rows], power_said
+    )
     label, value = max(worst.items(), key=lambda one: one[1])
     exact = [name for name, its in worst.items() if its < _ROUNDING]
     if value < _ROUNDING:
-        caption = "Every arm folds the exact mean of the deltas, to rounding."
+        caption = "The update of every arm is the exact mean of the deltas, up to rounding."
     else:
-        also = f" Exact to rounding: {listed(exact)}." if exact else ""
+        also = f" Exact up to rounding: {listed(exact)}." if exact else ""
         caption = (
-            f"{label} folds what is {said(100 * value)} % away from the exact mean of the deltas, on average.{also} "
-            "1 would be as far away as the mean is long. What a strategy leaves out of a round and sends in a later "
-            "one, as svd does, is distance in both."
+            f"On average the update of {label} is {said(100 * value)} % away from the exact mean of the deltas.{also} "
+            "A distance of 1 is as large as the norm of the mean. What a strategy leaves out of a round and sends in "
+            "a later one, as svd does, counts as distance in both."
         )
     x = round_axis(sorted({row["round"] for row in rows}))
     alt = f"Relative aggregation error on a log axis over rounds, {len(series)} curves."

@@ -125,11 +125,11 @@ def _caption(found: Reported, every: Sequence[Point], front: Sequence[Point]) ->
     said = [f"On the front: {'; '.join(map(_said, front))}." if front else "No arm is better than training nothing."]
     said += _gains([point for point in every if point.share is None or point.share < 1])
     if not known(point.gain for point in measured):
-        said.append("Without a run of full fine-tuning nothing is known of the share of its gain.")
+        said.append("Without a run of full fine-tuning, shares of its gain are not known.")
     said += below(found, {point.arm.label: point.accuracy for point in measured})
     many = len(found.seeds) > 1
     said.append(
-        "Bars are 95 % intervals over the seeds, pale points single seeds: where bars overlap, seeds may decide."
+        "Bars are 95 % intervals over the seeds, pale points single seeds: if bars overlap, the order may be chance."
         if many
         else "One seed: small differences may be chance."
     )
@@ -143,8 +143,8 @@ def _gains(others: Sequence[Point]) -> list[str]:
         enough = [point for point in others if point.gain is not None and point.gain >= asked]
         if enough:
             least = min(enough, key=lambda point: point.total_bytes)
-            said = f"At least {share_said(asked)} of full fine-tuning's gain: {least.arm.label}, {cost_said(least)}."
-            found.setdefault(least.arm.label, said)
+            gain = f"Cheapest with at least {share_said(asked)} of full fine-tuning's gain"
+            found.setdefault(least.arm.label, f"{gain}: {least.arm.label}, {cost_said(least)}.")
     return list(found.values())
 
 

@@ -64,7 +64,7 @@ def _rows(found: Reported) -> list[Row]:
 def _caption(found: Reported, means: dict[tuple[str, str], float | None]) -> str:
     least = found.sending[0].label
     up, down = (means[least, way] or 0 for way in ("up", "down"))
-    said = [f"{least} sends least: {bytes_said(up)} up and {bytes_said(down)} down a round, of all cameras together."]
+    said = [f"{least} sends least: {bytes_said(up)} up and {bytes_said(down)} down a round, for all cameras together."]
     fp32, same = means[least, "full fine-tuning, fp32"], means[least, "full fine-tuning, same codec"]
     if fp32:
         also = f", {share_said((up + down) / same)} of that under the same codec" if same and same != fp32 else ""

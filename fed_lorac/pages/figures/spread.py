@@ -30,7 +30,7 @@ def spread(found: Reported) -> Figure | Absent:
     label, (camera, accuracy) = max(worst.items(), key=lambda one: one[1][1])
     most = max(set(worst.values()), key=lambda one: sum(other[0] == one[0] for other in worst.values()))[0]
     count = sum(camera == most for camera, _ in worst.values())
-    whose = f"The worst camera of {count} of {len(arms)} arms is {most}. {label} serves its worst camera best"
+    whose = f"In {count} of {len(arms)} arms the worst camera is {most}. {label} serves its worst camera best"
     said = whose if len(arms) > 1 else "The worst camera"
     caption = f"{said}: {percent(accuracy)} ({camera}). The large mark is the worst camera, the grey bar the median."
     alt = f"The cameras' accuracies as points, a line for each of {len(arms)} arms; the worst camera is named."

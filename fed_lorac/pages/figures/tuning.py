@@ -32,7 +32,7 @@ def tuning(found: Reported) -> Figure | Absent:
     values = [row[key] for row in rows]
     x = log_axis(key, values) if min(values) > 0 else Axis(key)
     caption = (
-        f"The most accurate {key} of each arm: {', '.join(chosen)}. Every arm had as many values to try, one seed."
+        f"The most accurate {key} of each arm: {', '.join(chosen)}. Each arm had equally many values to try, one seed."
     )
     alt = f"Accuracy over {key}, {len(series)} curves, one for each arm."
     columns = ("arm", "seed", key, "run", "accuracy")

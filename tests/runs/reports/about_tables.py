@@ -38,13 +38,13 @@ CASES = [
         "filter-atoms under merged goes down dense",
         lambda folder: ["run", *SHORT, "-c", "adapter.method=filter-atoms"],
         exit_code=0,
-        says=("What goes down is far more than filter-atoms needs", 'strategy.name = "fedavg" is exact too', "2.4%"),
+        says=("Updates are far larger than filter-atoms needs", 'strategy.name = "fedavg" is exact too', "2.4%"),
     ),
     Case(
         "filter-atoms under plain",
         lambda folder: ["run", *SHORT, "-c", "adapter.method=filter-atoms", "-c", "strategy.name=fedavg"],
         exit_code=0,
-        never=("What goes down is far more",),
+        never=("Updates are far larger",),
     ),
     Case(
         "runs of two codecs beside one another",
@@ -73,13 +73,17 @@ CASES = [
         "runs in other weather beside one another",
         other_weather,
         exit_code=1,
-        says=("RunError: Runs compare if they share", "a and b differ in weather", "Run them again from one config."),
+        says=(
+            "RunError: Runs can be compared if they share",
+            "a and b differ in weather",
+            "Run them again from one config.",
+        ),
     ),
     Case(
         "a mean over fewer cameras than there are",
         lambda folder: ["run", *SHORT, *HALF_AWAY, "-c", "strategy.quorum=0", "-c", "run.seed=4"],
         exit_code=0,
-        says=("(1 camera)", "says over how many cameras that mean is"),
+        says=("(1 camera)", "is how many cameras that mean is over"),
     ),
     Case(
         "a run under a lossy codec",

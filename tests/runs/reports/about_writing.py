@@ -94,7 +94,7 @@ CASES = [
         "a run into a place that cannot be written",
         lambda folder: ["run", *SHORT, "--out", "/proc/runs/one"],
         exit_code=1,
-        says=("RunError", "What is kept must be written; /proc/runs/one"),
+        says=("RunError", "Output must be writable; /proc/runs/one"),
     ),
     Case(
         "a run into a path that goes through a file",
@@ -108,7 +108,7 @@ CASES = [
         exit_code=1,
         says=(
             "RunError",
-            "What is kept must be written",
+            "Output must be writable",
             "File too large",
             "ulimit -f",
             "To go on: fed-lorac run --resume",
@@ -120,7 +120,7 @@ CASES = [
         "a run on a disk without room for the cache",
         lambda folder: ["run", *SHORT, *TINY],
         exit_code=1,
-        says=("RunError", "What is kept must be written", "File too large", "FED_LORAC_CACHE"),
+        says=("RunError", "Output must be writable", "File too large", "FED_LORAC_CACHE"),
         environment={"FED_LORAC_CACHE": "cache"},
         become=with_small_files,
         check=lambda folder: _assert_equal([path.name for path in folder.iterdir()], ["cache"]),
@@ -129,7 +129,7 @@ CASES = [
         "pretraining to a place that cannot be written is refused before it trains",
         lambda folder: [*PRETRAIN, "--out", "/proc/nowhere/base.safetensors"],
         exit_code=1,
-        says=("RunError", "What is kept must be written; /proc/nowhere/base.safetensors"),
+        says=("RunError", "Output must be writable; /proc/nowhere/base.safetensors"),
         never=("loss", "clean test accuracy"),
     ),
     Case(
@@ -145,7 +145,7 @@ CASES = [
         "pretraining does not write over a file unasked",
         a_base_that_is_there,
         exit_code=1,
-        says=("A file that is there is kept", "--overwrite"),
+        says=("An existing file is kept", "--overwrite"),
         never=("loss",),
         check=the_base_is_as_it_was,
     ),
@@ -160,7 +160,7 @@ CASES = [
         "an export does not write over a file unasked",
         an_export_over_another_file,
         exit_code=1,
-        says=("A file that is there is kept", "--overwrite"),
+        says=("An existing file is kept", "--overwrite"),
         check=lambda folder: _assert_equal((folder / "mine.safetensors").read_bytes(), b"mine"),
     ),
     Case(
