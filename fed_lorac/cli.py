@@ -113,7 +113,7 @@ def export(
     from fed_lorac.export import export_run  # noqa: PLC0415
 
     written = export_run(folder, kind, camera=camera, out=file, fold=fold, opset=opset, overwrite=overwrite)
-    out.print(f"{written.path}: {written.file_bytes:,} bytes", highlight=False, soft_wrap=True)
+    out.print(f"{written.path}: {written.file_bytes:,} bytes", highlight=False, markup=False, soft_wrap=True)
     for key, value in written.metadata.items():
         out.print(f"  {key}: {value}", highlight=False, markup=False, soft_wrap=True)
 
@@ -212,7 +212,7 @@ def pretrain(
         )
     what = "held_out_accuracy" if held_out else "test_accuracy"
     scored = f"accuracy on the {held_out:.0%} held out" if held_out else "clean test accuracy"
-    out.print(f"{checkpoint}: {scored} {100 * float(said[what]):.2f} %", highlight=False)
+    out.print(f"{checkpoint}: {scored} {100 * float(said[what]):.2f} %", highlight=False, markup=False)
 
 
 @app.command()

@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from inspect import unwrap
+from inspect import cleandoc, unwrap
 from typing import Any, NoReturn, get_type_hints
 
 from rich.console import Console
@@ -32,10 +32,12 @@ class Commands(TyperGroup):
             raise _Unheard from error
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of a name. The typer that Flower asks for loses arguments' help under click 8.5: it is put
-        back."""
+        """The command of a name, with two things put right that typer leaves: its help keeps line breaks of the source
+        after the first paragraph, and under click 8.5 the typer that Flower asks for loses arguments' help."""
         command = super().get_command(ctx, cmd_name)
         if command is not None and command.callback is not None:
+            paragraphs = cleandoc(command.help or "").split("\n\n")
+            command.help = "\n\n".join(" ".join(one.split()) for one in paragraphs)
             hints = get_type_hints(unwrap(command.callback), include_extras=True)
             for argument in (one for one in command.params if isinstance(one, TyperArgument)):
                 argument.help = hints[str(argument.name)].__metadata__[0].help

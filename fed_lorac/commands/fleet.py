@@ -56,4 +56,4 @@ def _show(found: "FleetView", cameras: int) -> None:
     if (more := len(found.cameras) - cameras) > 0:
         out.print(f"... and {more} more: --cameras shows them.")
     for line in found.lines():
-        out.print(line, highlight=False, soft_wrap=True)
+        out.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -52,4 +52,4 @@ def plan(
         sys.stdout.write(json.dumps(found.as_dict(), indent=2) + "\n")
         return
     for part in plan_tables(found):
-        out.print(part, highlight=False)
+        out.print(part, highlight=False, markup=False)

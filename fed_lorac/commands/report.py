@@ -21,7 +21,7 @@ def report(
 ) -> None:
     """Write a page about runs and studies, report.html, and its figures as PNG, SVG and CSV into figures/ beside it.
 
-    The page is one file that needs no network. It needs pip install "fed-lorac[report]".
+    The page is one file that needs no network. It needs pip install "fed-lorac\\[report]".
     """
     from fed_lorac.pages.report import report as write  # noqa: PLC0415
 

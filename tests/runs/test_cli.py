@@ -143,6 +143,7 @@ def test_the_help_tells_what_each_word_means_and_what_holds_without_it(
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     declared = cli.app.registered_commands[list(COMMANDS).index(name)].callback
     assert declared is not None
+    assert " ".join((declared.__doc__ or "").replace("\\[", "[").split()) in shown
     for parameter in COMMANDS[name].params:
         hint = get_params_from_function(declared)[parameter.name].default
         meaning = str(hint.help)

@@ -392,7 +392,7 @@ def test_the_command_writes_the_file_and_says_what_is_in_it(
     settings = [part for word in words(run__rounds=1) for part in ("-c", word)]
     assert called(monkeypatch, "run", *settings, "--out", str(tmp_path / "run")) == 0
     capsys.readouterr()
-    place = tmp_path / "new" / "camera.onnx"
+    place = tmp_path / "new [export]" / "camera.onnx"  # brackets are no markup
     asked = ["export", str(tmp_path / "run"), "--format", "onnx", "--camera", "2", "--out", str(place)]
     assert called(monkeypatch, *asked) == 0
     shown: Any = capsys.readouterr().out
