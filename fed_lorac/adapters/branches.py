@@ -122,7 +122,7 @@ class Adapted(nn.Module):
         if delta.numel() != weight.numel():
             raise FactorError(
                 f"A delta has a number for each of its layer's weight, {tuple(weight.shape)}; "
-                f"{type(self).__module__}.{type(self).__qualname__}.delta gives {tuple(delta.shape)}. Mend it: see "
+                f"{type(self).__module__}.{type(self).__qualname__}.delta gives {tuple(delta.shape)}. Fix it: see "
                 "docs/extending.md."
             )
         return delta.reshape(weight.shape)

@@ -88,5 +88,5 @@ def _check(cameras: int | None, updates_week: float, price_per_mb: float) -> Non
     ):
         raise ConfigError(
             "A plan is for at least one camera, more than 0 updates a week, and a price of 0 or more; got "
-            f"{cameras} cameras, {updates_week} updates a week, {price_per_mb} for a million bytes. Mend them."
+            f"{cameras} cameras, {updates_week} updates a week, {price_per_mb} for a million bytes. Correct them."
         )

@@ -211,7 +211,7 @@ def _read(path: Path) -> dict[str, object]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"A config must be UTF-8 text; {path}: {error}. Save it as UTF-8.") from error
     except (ValueError, RecursionError) as error:  # a TOML error's message ends in "(at line 3, column 5)"
-        raise ConfigError(f"A config must be valid TOML; {path}: {error}. Mend that line.") from error
+        raise ConfigError(f"A config must be valid TOML; {path}: {error}. Fix that line.") from error
     except FileNotFoundError as error:
         raise ConfigError(
             f"There is no config file {path}. Check the path, or name a shipped one: {', '.join(shipped_configs())}."

@@ -79,12 +79,12 @@ def _check_header(table: Path, header: Sequence[str]) -> None:
 
 def _checked(table: Path, line: int, row: Mapping[Any, Any]) -> dict[str, str]:
     if None in row or None in row.values():
-        raise DataError(f"Every row must have as many entries as the header; {table} line {line} has not. Mend it.")
+        raise DataError(f"Every row must have as many entries as the header; {table} line {line} has not. Fix it.")
     found = {name: str(row.get(name, "")).strip() for name in NEEDED + OPTIONAL}
     if lacking := [name for name in NEEDED if not found[name]]:
         raise DataError(f"Every row must have a {lacking[0]}; {table} line {line} has none. Add it.")
     if not all(one_line_name(found[name]) for name in NEEDED):
-        raise DataError(f"Paths and names must be text of one line; {table} line {line} has other characters. Mend it.")
+        raise DataError(f"Paths and names must be text of one line; {table} line {line} has other characters. Fix it.")
     if found["split"] not in ("", "train", "test"):
         raise DataError(
             f"A split must be train or test; {table} line {line} has {found['split']!r}. Write one of them."

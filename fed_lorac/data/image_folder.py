@@ -98,7 +98,7 @@ def _kind(entry: os.DirEntry[str]) -> os.stat_result:
         what = "is a link that leads nowhere" if entry.is_symlink() else "cannot be looked at"
         raise DataError(
             f"An image folder must hold readable files and folders; {entry.path} {what}: {error.strerror}. "
-            "Mend it, or remove it."
+            "Fix it, or remove it."
         ) from error
 
 

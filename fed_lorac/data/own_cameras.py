@@ -48,7 +48,7 @@ def own_images(
     if set(cloud) >= set(names):
         raise ConfigError(
             f"The fleet must keep a camera; data.cameras.cloud_cameras gives the cloud all {len(names)}. "
-            "Take some away."
+            "Remove some of them from it."
         )
     split, given = test.any(), [np.flatnonzero(camera == k) for k in range(len(names))]
     own = []
@@ -60,7 +60,7 @@ def own_images(
     if lacking := [one.camera for one in own if not len(one.train) or not len(one.evaluation)]:
         raise DataError(
             f"Every camera must have an image to adapt on and another to be measured on; {_some(lacking)} lacks one. "
-            f"Add images{' to train/ or test/' if split else ''}, or take the camera away."
+            f"Add images{' to train/ or test/' if split else ''}, or remove the camera."
         )
     mine = np.isin(camera, [k for k, name in enumerate(names) if name in cloud])
     return np.flatnonzero(mine & ~test), tuple(own)

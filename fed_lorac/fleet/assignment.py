@@ -154,7 +154,7 @@ def _assigned(config: FleetConfig, data: ImagePools, seed: int, remember: Rememb
 def _check_order(config: FleetConfig, data: ImagePools) -> None:
     if config.stream == "time":
         raise ConfigError(
-            f"Images come in the order of time where a data set says who took them when; {data.name} does not, got "
+            f"Images can come in time order only if the data set says who took them when; {data.name} does not, got "
             'fleet.stream = "time". Set it to "iid" or "correlated".'
         )
 

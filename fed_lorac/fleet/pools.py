@@ -48,7 +48,7 @@ def check_disjoint(data: ImagePools) -> None:
     if twice := len(pools) - len(np.unique(pools)):
         raise DataError(
             f"An image is adapted on or evaluated, once; {data.name} holds {twice} of its fleet's and evaluation's "
-            f"{len(pools)} indices twice. Mend the data set's split."
+            f"{len(pools)} indices twice. Fix the data set's split."
         )
 
 

@@ -36,7 +36,7 @@ def head_of(path: Path) -> bytes:
             inside = sorted(file for file in path.iterdir() if file.suffix in _ENDINGS)
             raise DataError(f"{_LAW}; {path} is a folder. Name the file in it{_such_as(inside)}.")
         if path.is_symlink() and not path.exists():
-            raise DataError(f"{_LAW}; {path} is a link to {path.readlink()}, which is not there. Mend the link.")
+            raise DataError(f"{_LAW}; {path} is a link to {path.readlink()}, which is not there. Fix the link.")
         if not path.exists():
             raise DataError(f"{_LAW}; {path} is not there. Give a path that exists from {Path.cwd()}.")
         if not path.is_file():

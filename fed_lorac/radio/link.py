@@ -89,7 +89,7 @@ class Link:
         check_settings(self)
         if not (self.uplink_kbit_s > 0 and self.downlink_kbit_s > 0 and 0 < self.duty_cycle <= 1):
             raise ConfigError(
-                f"A link has rates above 0 kbit/s and a duty cycle above 0, at most 1; got {self.told()}. Mend its "
+                f"A link has rates above 0 kbit/s and a duty cycle above 0, at most 1; got {self.told()}. Correct its "
                 "numbers."
             )
         if self.multicasts and (why := self.no_multicast):

@@ -146,7 +146,7 @@ class Kind:
     def broken(self, name: str, what: str) -> ConfigError:
         """The error for somebody else's part that breaks its contract."""
         return ConfigError(
-            f"{self.contract[:1].upper()}{self.contract[1:]}; {name!r} is not: {what}. Mend it: see docs/extending.md."
+            f"{self.contract[:1].upper()}{self.contract[1:]}; {name!r} is not: {what}. Fix it: see docs/extending.md."
         )
 
     def make(self, name: str, /, **settings: Any) -> Any:

@@ -108,7 +108,7 @@ def check_anyone_trained(rows: Sequence[Row]) -> None:
         reasons.update({reason: count for reason, count in row["reasons"].items() if reason not in NO_FAULTS})
     if reasons:
         raise RunError(
-            f"A run needs a camera that trains; in {len(rows)} rounds none did. {_commonest(reasons)} Mend the cause, "
+            f"A run needs a camera that trains; in {len(rows)} rounds none did. {_commonest(reasons)} Fix the cause, "
             "and start the run again; all reasons are counted in rounds.jsonl."
         )
 

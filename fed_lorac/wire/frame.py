@@ -137,7 +137,7 @@ def _packed(codec: Codec, values: Values, slot: Slot, rng: Generator | None) -> 
     if codec.code >= OTHERS_FROM and len(packed) != codec.size_bytes(slot):
         raise ConfigError(
             f"A codec packs a tensor into as many bytes as its size_bytes says; {codec.name} makes {len(packed)} of "
-            f"shape {slot.shape}, and says {codec.size_bytes(slot)}. Mend its size_bytes or its pack."
+            f"shape {slot.shape}, and says {codec.size_bytes(slot)}. Fix its size_bytes or its pack."
         )
     return packed
 

@@ -77,7 +77,7 @@ LINKS = [
     refused(
         "a link among class folders that leads nowhere",
         a_folder(lambda root: (root / "cow").symlink_to("/mnt/not-mounted/cow")),
-        "cams/cow is a link that leads nowhere: No such file or directory. Mend it, or remove it.",
+        "cams/cow is a link that leads nowhere: No such file or directory. Fix it, or remove it.",
     ),
     refused(
         "a link among images that leads nowhere",
