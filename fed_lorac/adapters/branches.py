@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from torch.amp.autocast_mode import is_autocast_available
 
 from fed_lorac.adapters.deltas import State, load_dense, read_dense, stop_dense, train_dense
-from fed_lorac.adapters.misfits import refuse_misfits, refuse_other_tensors, refuse_taken_names
+from fed_lorac.adapters.misfits import delta_like, refuse_misfits, refuse_other_tensors, refuse_taken_names
 from fed_lorac.adapters.own_forward import has_own_forward, with_own_forward
 from fed_lorac.adapters.plain import RATES_NOTE, copied
 from fed_lorac.adapters.strided import StridedConv2d
-from fed_lorac.errors import FactorError
 
 __all__ = [
     "Adapted",
@@ -93,7 +92,7 @@ class Adapted(nn.Module):
     def to_delta(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The delta as a state says it: dense, as "weight". A method of low rank says "A" and "B" instead, with
         B @ A * `Adapter.scale` the delta in a view of `algebra.factors`."""
-        return {"weight": self._dense(own)}
+        return {"weight": delta_like(own["weight"], self.delta(own), type(self))}
 
     def read_own(self) -> dict[str, Tensor]:
         """What a state has of the branch, by name: its trained tensors, float32, contiguous, on the CPU."""
@@ -114,18 +113,7 @@ class Adapted(nn.Module):
     def effective_weight(self, own: Mapping[str, Tensor]) -> Tensor:
         """W + delta, of the weight's shape, from the layer's tensors by name with any (cameras') axes in front."""
         with full_precision(self.weight.device.type):
-            return own["weight"] + self._dense(own)
-
-    def _dense(self, own: Mapping[str, Tensor]) -> Tensor:
-        """The delta in the weight's shape."""
-        weight, delta = own["weight"], self.delta(own)
-        if delta.numel() != weight.numel():
-            raise FactorError(
-                f"A delta has a number for each of its layer's weight, {tuple(weight.shape)}; "
-                f"{type(self).__module__}.{type(self).__qualname__}.delta gives {tuple(delta.shape)}. Fix it: see "
-                "docs/extending.md."
-            )
-        return delta.reshape(weight.shape)
+            return own["weight"] + delta_like(own["weight"], self.delta(own), type(self))
 
     def extra_repr(self) -> str:
         """The layer's settings, then its branch's: equal layers are known by them."""
