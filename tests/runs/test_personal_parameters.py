@@ -245,7 +245,7 @@ def test_a_personal_part_beside_one_that_stands_still_is_trained_as_each_camera_
 @pytest.mark.parametrize(
     ("changes", "law"),
     [
-        ({"adapter__parts__personal": "lora-xs"}, "Personal parts are some of the method's.* Take lora-xs away"),
+        ({"adapter__parts__personal": "lora-xs"}, "Personal parts are some of the method's.* Remove lora-xs"),
         ({"adapter__parts__personal": "lora-c, norm-affine"}, "at least one is sent"),
         ({"strategy__name": "local-only"}, "under this strategy nothing is sent"),
         ({"strategy__name": "zeroth-order"}, "every part begins a round anew"),

@@ -72,7 +72,7 @@ def test_a_sample_has_its_standard_error_in_summary_table_and_comparison(runs: d
         [line] = [line for line in console.export_text().splitlines() if "standard error" in line]
         assert f"{100 * error['adapted']:.1f}" in line
         assert any("sample that was drawn once" in note for note in notes(found))
-        assert f"points, at most: {found['label']} {100 * error['adapted']:.2f}." in compare([runs[name]])
+        assert f"points, is at most: {found['label']} {100 * error['adapted']:.2f}." in compare([runs[name]])
     assert "sample" not in compare([runs["all"]])
 
 

@@ -22,7 +22,7 @@ def remarks(out: Path, caplog: pytest.LogCaptureFixture, **changes: object) -> l
     with caplog.at_level(logging.WARNING):
         run(tiny(**changes), out, Watch())
     found: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    said = [record.getMessage() for record in caplog.records if "What goes down" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "Updates are far larger" in record.getMessage()]
     assert said == found["remarks"]
     return said
 
