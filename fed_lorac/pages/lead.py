@@ -4,7 +4,8 @@ from fed_lorac.pages.chart import Row
 from fed_lorac.pages.figures.frontier import Point, cost_said, points
 from fed_lorac.pages.figures.levels import free_and_full
 from fed_lorac.pages.reported import Reported
-from fed_lorac.pages.words import bytes_said, known, percent, share_said
+from fed_lorac.pages.words import bytes_said, percent, share_said
+from fed_lorac.reporting.intervals import known
 
 __all__ = ["lead", "tiles"]
 

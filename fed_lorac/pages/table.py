@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from fed_lorac.pages.reported import Arm, Reported
-from fed_lorac.pages.words import known, mean_and_half, percent, share_said, time_said
+from fed_lorac.pages.words import mean_and_half, percent, share_said, time_said
 from fed_lorac.records.summaries import downlinks
 from fed_lorac.reporting.cells import SOME_SEEDS, mean_of_some, of_some_seeds
+from fed_lorac.reporting.intervals import known
 
 __all__ = ["note", "table"]
 

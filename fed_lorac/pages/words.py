@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
 from fed_lorac.pages.chart import Axis
-from fed_lorac.reporting.intervals import interval_95
+from fed_lorac.reporting.intervals import interval_95, known
 
 __all__ = [
     "byte_axis",
     "bytes_said",
-    "known",
     "listed",
     "log_axis",
     "mean_and_half",
@@ -66,11 +65,6 @@ def listed(names: Sequence[str], most: int = 6) -> str:
     """Names in a sentence, the first of many."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def known(values: Iterable[float | None]) -> list[float]:
-    """Those that were measured."""
-    return [value for value in values if value is not None]
 
 
 def mean_and_half(values: Iterable[float | None]) -> tuple[float | None, float | None]:

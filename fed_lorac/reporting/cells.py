@@ -9,7 +9,7 @@ from typing import Any
 
 from fed_lorac.records.summaries import Summary
 from fed_lorac.reporting.alike import Row
-from fed_lorac.reporting.intervals import interval_95
+from fed_lorac.reporting.intervals import interval_95, known
 from fed_lorac.reporting.paired import Difference
 
 __all__ = [
@@ -60,18 +60,14 @@ SOME_SEEDS = (
 
 def mean_of_some(values: Sequence[float | None], form: str, unit: str = "") -> Cell:
     """`mean_of` the values that there are, and of how many, where some are missing (None or nan)."""
-    found = _known(values)
+    found = known(values)
     cell = mean_of(found, form, unit)
     return replace(cell, text=f"{cell.text} ({len(found)} of {len(values)})") if of_some_seeds(values) else cell
 
 
 def of_some_seeds(values: Sequence[float | None]) -> bool:
     """Whether `mean_of_some` of these is of some of them alone, as `SOME_SEEDS` says."""
-    return 0 < len(_known(values)) < len(values)
-
-
-def _known(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None and not math.isnan(value)]
+    return 0 < len(known(values)) < len(values)
 
 
 def accuracy_in(weather: str, row: Row, arm: str) -> Cell:

@@ -1,9 +1,14 @@
-"""How sure a mean is. Knows numbers; not what they measure."""
+"""Which numbers there are, and how sure their mean is. Knows numbers; not what they measure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-__all__ = ["interval_95"]
+__all__ = ["interval_95", "known"]
+
+
+def known(values: Iterable[float | None]) -> list[float]:
+    """Those that were measured: neither None nor nan."""
+    return [value for value in values if value is not None and not math.isnan(value)]
 
 
 def interval_95(values: Sequence[float]) -> float:

@@ -124,9 +124,9 @@ class Kind:
         if not isinstance(found, str):
             return found
         loaded = load(found)
-        if self.is_outside(name) and not self._keeps_contract(loaded):
-            raise self.broken(name, f"{found} is {type(loaded).__name__} {loaded!r:.80}")
         if self.is_outside(name):
+            if not self._keeps_contract(loaded):
+                raise self.broken(name, f"{found} is {type(loaded).__name__} {loaded!r:.80}")
             _outside.add(found.partition(":")[0].partition(".")[0])
         return loaded
 

@@ -69,26 +69,23 @@ def sizes_of(experiment: Experiment, methods: list[tuple[str, Config]]) -> Itera
             if one.plan.finds_bases:
                 yield f'{name}: its bases are found in the run, in a first round; bases = "weight" has a plan'
                 continue
-            ranks = one.config.adapter.ranks
+            sends = STRATEGIES.load(config.strategy.name).sends
+            ranks, update = config.adapter.ranks, _update(one) if sends else (0, 1)
             for place, rank in enumerate(ranks):
                 of = f" r={rank}" if len(ranks) > 1 else ""
-                yield MethodSizes(f"{name}{of}", *_frame_bytes(one, place))
+                yield MethodSizes(f"{name}{of}", reply_bytes(one, place) if sends else 0, *update)
         except ConfigError as error:
             yield f"{name}: {error}"
 
 
-def _frame_bytes(experiment: Experiment, place: int) -> tuple[int, int, int]:
-    """Bytes of the frame of a camera whose adapter has this place, and of the first round's update with what a cluster,
-    or a camera alone, has beside, none of a strategy whose cameras send nothing; and how many different updates that
-    makes."""
-    config = experiment.config
-    if not STRATEGIES.load(config.strategy.name).sends:
-        return 0, 0, 1
+def _update(experiment: Experiment) -> tuple[int, int]:
+    """Bytes of the frame of the first round's update with what a cluster, or a camera alone, has beside; and how many
+    different updates that makes."""
     first = first_round(experiment.fleet)
     update, own = first_frames(experiment, [*first, *_of_other_weathers(experiment, first)])
     most = max((size for _, size in own.values()), default=0)
     parts = {name for name, _ in own.values()}
-    return reply_bytes(experiment, place), len(update.frame) + most, max(1, len(parts))
+    return len(update.frame) + most, max(1, len(parts))
 
 
 def _of_other_weathers(experiment: Experiment, first: Sequence[int]) -> Iterator[int]:

@@ -5,7 +5,8 @@ from dataclasses import replace
 from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Row
 from fed_lorac.pages.figures.by_link import mean_of, series_by_link
 from fed_lorac.pages.reported import Reported
-from fed_lorac.pages.words import known, listed, time_axis, time_said
+from fed_lorac.pages.words import listed, time_axis, time_said
+from fed_lorac.reporting.intervals import known
 
 __all__ = ["air"]
 

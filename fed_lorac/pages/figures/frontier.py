@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from fed_lorac.pages.chart import Absent, Figure, Level, Plot, Row, Series
 from fed_lorac.pages.figures.levels import accuracy_axis, below, free_and_full, levels
 from fed_lorac.pages.reported import Arm, Reported
-from fed_lorac.pages.words import byte_axis, bytes_said, known, mean_and_half, percent, share_said
+from fed_lorac.pages.words import byte_axis, bytes_said, mean_and_half, percent, share_said
+from fed_lorac.reporting.intervals import known
 
 __all__ = ["Point", "cost_said", "frontier", "on_front", "points"]
 

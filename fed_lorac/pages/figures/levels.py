@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from fed_lorac.pages.chart import Axis, Level
 from fed_lorac.pages.reported import Reported
-from fed_lorac.pages.words import known, listed, percent
+from fed_lorac.pages.words import listed, percent
+from fed_lorac.reporting.intervals import known
 
 __all__ = ["accuracy_axis", "below", "free_and_full", "levels"]
 
