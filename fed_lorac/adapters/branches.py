@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.amp.autocast_mode import is_autocast_available
 
-from fed_lorac.adapters.deltas import State, load_dense, read_dense, stop_dense, train_dense
-from fed_lorac.adapters.misfits import delta_like, refuse_misfits, refuse_other_tensors, refuse_taken_names
+from fed_lorac.adapters.deltas import State, delta_like, load_dense, read_dense, stop_dense, train_dense
+from fed_lorac.adapters.misfits import refuse_misfits, refuse_other_tensors, refuse_taken_names
 from fed_lorac.adapters.own_forward import has_own_forward, with_own_forward
 from fed_lorac.adapters.plain import RATES_NOTE, copied
 from fed_lorac.adapters.strided import StridedConv2d

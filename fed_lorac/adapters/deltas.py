@@ -21,6 +21,7 @@ __all__ = [
     "apply_delta",
     "changed_names",
     "check_delta",
+    "delta_like",
     "dense_delta",
     "fold",
     "initial_state",
@@ -108,6 +109,16 @@ def dense_delta(state: State, name: str, weight_shape: Sequence[int], scale: flo
         raise FactorError(f"A delta was asked for {name!r}; the state changes {list(changed_names(state))}.")
     _check_one(state, name, weight_shape)
     return state[name] if pair is None else delta(*pair, weight_shape, scale)
+
+
+def delta_like(weight: Tensor, delta: Tensor, layer: type[nn.Module]) -> Tensor:
+    """What a layer of this class makes its weight's delta, in the weight's shape; FactorError where it does not fit."""
+    if delta.numel() != weight.numel():
+        raise FactorError(
+            f"A delta has a number for each of its layer's weight, {tuple(weight.shape)}; {layer.__module__}."
+            f"{layer.__qualname__}.delta gives {tuple(delta.shape)}. Fix it: see docs/extending.md."
+        )
+    return delta.reshape(weight.shape)
 
 
 def join_deltas(first: State, second: State, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:

@@ -1,5 +1,5 @@
-"""What does not fit an adapter: states of another, networks whose names are taken, deltas of another size. Knows names
-and shapes; not what a branch computes."""
+"""What does not fit an adapter: states of another, and networks whose names are taken. Knows names and shapes; not what
+a branch computes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fed_lorac.errors import FactorError
 
-__all__ = ["delta_like", "refuse_misfits", "refuse_other_tensors", "refuse_taken_names"]
+__all__ = ["refuse_misfits", "refuse_other_tensors", "refuse_taken_names"]
 
 
 def refuse_other_tensors(name: str, came: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
@@ -44,13 +44,3 @@ def refuse_misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> No
                 f"{name!r} has the shape {tuple(tensor.shape)} in this adapter; came {tuple(state[name].shape)}. "
                 "Was it trained with other settings?"
             )
-
-
-def delta_like(weight: Tensor, delta: Tensor, layer: type[nn.Module]) -> Tensor:
-    """What a layer of this class makes its weight's delta, in the weight's shape; FactorError where it does not fit."""
-    if delta.numel() != weight.numel():
-        raise FactorError(
-            f"A delta has a number for each of its layer's weight, {tuple(weight.shape)}; {layer.__module__}."
-            f"{layer.__qualname__}.delta gives {tuple(delta.shape)}. Fix it: see docs/extending.md."
-        )
-    return delta.reshape(weight.shape)
