@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from fed_lorac.commands.options import Format
-from fed_lorac.errors import ConfigError
 
 __all__ = ["compare"]
 
@@ -43,9 +42,7 @@ def compare(
         from fed_lorac.studies.result import load_study  # noqa: PLC0415
         from fed_lorac.studies.table import study_table  # noqa: PLC0415
 
-        if target is not None:
-            raise ConfigError("--target is for runs; this is the folder of a study. Leave --target out.")
-        sheet = study_table(load_study(folders[0]), against)
+        sheet = study_table(load_study(folders[0]), against, target)
     else:
         from fed_lorac.reporting.compare import compared  # noqa: PLC0415
 

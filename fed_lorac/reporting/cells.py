@@ -26,6 +26,7 @@ __all__ = [
     "of_some_seeds",
     "points",
     "share_of",
+    "to_reach",
     "took",
 ]
 
@@ -99,8 +100,15 @@ def days_on(link: str, row: Row) -> Cell:
     return mean_of([s["days"][link]["adapter"] for s in _of(row)], "{:.3g}")
 
 
+def to_reach(accuracy: float) -> str:
+    """The header of `took`."""
+    return f"bytes to {100 * accuracy:g} %"
+
+
 def took(row: Row) -> Cell:
-    """What reaching an accuracy took."""
+    """What reaching an accuracy took: bytes up and down until it was first measured. "-" of no runs."""
+    if not row.runs:
+        return Cell("-")
     found = [run.took for run in row.runs if run.took is not None and run.took["bytes"] is not None]
     if not found:
         return Cell("not reached")

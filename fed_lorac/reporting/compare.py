@@ -21,6 +21,7 @@ from fed_lorac.reporting.cells import (
     mean_of_some,
     of_some_seeds,
     share_of,
+    to_reach,
     took,
 )
 from fed_lorac.reporting.gain import gain_recovered, is_full, rank_of_full
@@ -131,7 +132,7 @@ class _Table:
             _GAIN: (self._gain, no_share if self._full else EMPTY),
         }
         if (asked := self._runs[0].took) is not None:
-            found[f"bytes to {asked['accuracy']:.1%}"] = took, EMPTY
+            found[to_reach(asked["accuracy"])] = took, EMPTY
         return found
 
     def _gain(self, row: Row) -> Cell:

@@ -61,13 +61,14 @@ class StudyResult:
             raise RunError(f"A study's runs are named by its column `run`; {self.path} has no {digest!r}.")
         return load_run(there[0])
 
-    def table(self, format: str = "markdown", against: str | None = None) -> str:
+    def table(self, format: str = "markdown", against: str | None = None, target: float | None = None) -> str:
         """The study's table: an arm and point of the grid a row, means over seeds, both shares of full fine-tuning's
         bytes, and whether arms differ camera by camera.
 
         Args:
             format: "markdown", "csv" or "latex", as `fed_lorac.compare` writes them.
             against: the arm that the others are tested against; None: full fine-tuning, else the first.
+            target: also the bytes until this accuracy, 0 to 1, was first measured.
 
         Raises:
             ConfigError: there is no such format, or arm.
@@ -75,7 +76,7 @@ class StudyResult:
         from fed_lorac.studies.table import study_table  # noqa: PLC0415  (it knows this class)
 
         check_format(format)
-        return study_table(self, against).written(format)
+        return study_table(self, against, target).written(format)
 
     def __fspath__(self) -> str:
         return str(self.path)

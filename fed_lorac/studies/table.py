@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fed_lorac.errors import ConfigError
 from fed_lorac.records.summaries import downlinks
-from fed_lorac.reporting.alike import ComparedRun, changed_bases, scores_of
-from fed_lorac.reporting.cells import SOME_SEEDS, Cell, mean_of_some, of_some_seeds
+from fed_lorac.reporting.alike import ComparedRun, Row, changed_bases, scores_of
+from fed_lorac.reporting.cells import SOME_SEEDS, Cell, mean_of_some, of_some_seeds, to_reach, took
 from fed_lorac.reporting.gain import is_full, is_in_fp32
 from fed_lorac.reporting.paired import Scores
 from fed_lorac.reporting.sheet import Sheet
@@ -45,10 +45,11 @@ Place = tuple[str, ...]
 Runs = Sequence[ComparedRun]
 
 
-def study_table(study: StudyResult, against: str | None = None) -> Sheet:
+def study_table(study: StudyResult, against: str | None = None, target: float | None = None) -> Sheet:
     """Each arm and point of the grid is a row: the mean over its seeds, half of the 95 % interval, and whether it
     differs camera by camera from the arm `against` (None: full fine-tuning, else the first arm) over the same fleet, at
-    the same point of the grid where there is one.
+    the same point of the grid where there is one. With a `target`, also the bytes until that accuracy (0 to 1) was
+    first measured.
 
     Failed runs and runs to come are counted in the column of seeds; failed ones are named below the table.
 
@@ -59,7 +60,8 @@ def study_table(study: StudyResult, against: str | None = None) -> Sheet:
     runs = study.runs
     point = [name for name in runs.columns if "." in name]
     groups = list(runs.groupby(["arm", *point], sort=False, dropna=False))
-    places, done = [tuple(map(str, key)) for key, _ in groups], [_runs_of(study, group) for _, group in groups]
+    places = [tuple(map(str, key)) for key, _ in groups]
+    done = [_runs_of(study, group, target) for _, group in groups]
     other = _other([arm for arm, *_ in places], done, against)
     pairs = paired_cells([_pair(place, its, other, places, done) for place, its in zip(places, done, strict=True)])
     measured = {
@@ -67,10 +69,11 @@ def study_table(study: StudyResult, against: str | None = None) -> Sheet:
         for name, how in _MEASURED.items()
         if how[0] not in _WHERE_MEASURED or (how[0] in runs and runs[how[0]].notna().any())
     }
-    head = ["arm", *point, "seeds", *measured, *([DIFFERENCE, CHANCE] if any(pairs) else [])]
+    asked = [] if target is None else [to_reach(target)]
+    head = ["arm", *point, "seeds", *measured, *asked, *([DIFFERENCE, CHANCE] if any(pairs) else [])]
     rows = [
-        [*map(_said, key), *_cells(group, measured.values()), *pair]
-        for (key, group), pair in zip(groups, pairs, strict=True)
+        [*map(_said, key), *_cells(group, measured.values()), *([took(Row("", its))] if asked else []), *pair]
+        for (key, group), its, pair in zip(groups, done, pairs, strict=True)
     ]
     full = sum(bool(its) and is_full(its[0].summary) for its in done)
     changed = changed_bases(run for its in done for run in its)
@@ -89,8 +92,8 @@ def _pair(
     return scores_of(own), scores_of(run for k in nearest for run in done[k])
 
 
-def _runs_of(study: StudyResult, group: "pd.DataFrame") -> Runs:
-    return [ComparedRun.read(study.run(digest).path) for digest in group[group.status == "finished"]["run"]]
+def _runs_of(study: StudyResult, group: "pd.DataFrame", target: float | None) -> Runs:
+    return [ComparedRun.read(study.run(digest).path, target) for digest in group[group.status == "finished"]["run"]]
 
 
 def _other(arms: Sequence[str], done: Sequence[Runs], against: str | None) -> str:

@@ -138,6 +138,26 @@ def test_arms_over_one_fleet_are_tested_camera_by_camera(done: fl.StudyResult) -
         study.table(against="rank")
 
 
+def test_a_target_says_how_many_bytes_each_arm_took_to_reach_it(done: fl.StudyResult) -> None:
+    study = fl.load_study(fl.study(STUDY, done.path, progress=False).path)
+    sent = study.rounds[["run", "accuracy"]].assign(
+        sent=study.rounds["uplink_frame_bytes"] + study.rounds["downlink_frame_bytes"]
+    )
+    for target in (0.0, float(study.runs["accuracy"].max())):
+        rows = [*csv.DictReader(io.StringIO(study.table("csv", target=target)))]
+        text = study.table(target=target).splitlines()[2:]
+        for row, line, (_, arm) in zip(
+            rows, text, study.runs.groupby(["arm", "adapter.rank"], dropna=False), strict=False
+        ):
+            took = [  # each run has one round
+                sent.loc[sent["run"] == one.run, "sent"].item() for one in arm.itertuples() if one.accuracy >= target
+            ]
+            found = row[f"bytes to {100 * target:g} %"]
+            assert float(found or 0) == (sum(took) / len(took) if took else 0)
+            assert (f"reached by {len(took)} of 2 seeds" if took else "not reached") in line
+    assert "bytes to" not in study.table()
+
+
 def test_bytes_are_known_before_anything_is_run(done: fl.StudyResult, tmp_path: Path) -> None:
     trials = parse_study("s", STUDY, tmp_path).trials()
     said, runs = bytes_in_words(trials), done.runs.set_index("run")
