@@ -19,7 +19,7 @@ from fed_lorac.errors import DataError
 
 __all__ = ["Item", "damage", "inventory", "remove"]
 
-_BASE = re.compile(r"base-([a-z0-9]+)-[0-9a-f]{16}\.safetensors")
+_BASE = re.compile(r"base-(.+)-[0-9a-f]{16}\.safetensors")
 _REST = "being built, or left by a builder that failed"
 _LOCK = re.compile(r"[0-9a-f]{32}\.lock")
 
@@ -60,7 +60,8 @@ def _item(entry: os.DirEntry[str]) -> Item | None:
     with contextlib.suppress(OSError):  # removed meanwhile
         about = entry.stat(follow_symlinks=False)
         if stat.S_ISREG(about.st_mode) and (base := _BASE.fullmatch(entry.name)):
-            return Item(path, f"base network {base[1]}", about.st_size, about.st_mtime, about.st_mtime)
+            used = max(about.st_mtime, about.st_atime)
+            return Item(path, f"base network {base[1]}", about.st_size, about.st_mtime, used)
         if stat.S_ISDIR(about.st_mode) and FINISHED.fullmatch(entry.name):
             what, built = _what(path / "entry.json"), (path / "entry.json").stat().st_mtime
             return Item(path, what, _size(path), built, max(built, about.st_mtime)) if what else None

@@ -25,7 +25,18 @@ from fed_lorac.data.disk import locked, sha256, write, writing
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.runtime.files import home_expanded, sync_folder
 
-__all__ = ["FINISHED", "UNFINISHED", "Entry", "cache_folder", "cached", "cached_arrays", "find", "kept", "map_array"]
+__all__ = [
+    "FINISHED",
+    "UNFINISHED",
+    "Entry",
+    "cache_folder",
+    "cached",
+    "cached_arrays",
+    "find",
+    "kept",
+    "map_array",
+    "note_use",
+]
 
 Build = Callable[[], Mapping[str, np.ndarray]]
 FORMAT = 1
@@ -149,6 +160,12 @@ def _open(place: Path, key: str | None) -> Entry:
         if (array.shape, array.dtype.str) != described[name]:
             raise DataError(f"A cached array must fit its entry.json; {place}/{name}.npy does not. Delete {place}.")
     return Entry(place, named, arrays, digests)
+
+
+def note_use(file: Path) -> None:
+    """Note the use of a file in the cache, in its time of access: `fed-lorac cache` shows it."""
+    with contextlib.suppress(OSError):  # a cache that may only be read
+        os.utime(file, ns=(time.time_ns(), file.stat().st_mtime_ns))
 
 
 def _used(entry: Entry) -> Entry:

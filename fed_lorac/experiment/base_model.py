@@ -2,6 +2,7 @@
 not cameras, adapters or rounds."""
 
 import copy
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.config import Config, Pretrain
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.data.progress import at
-from fed_lorac.data.store import cache_folder
+from fed_lorac.data.store import cache_folder, note_use
 from fed_lorac.errors import DataError
 from fed_lorac.experiment.base_weights import Taken, fresh_normalization, recorded_resize, remedy, take
 from fed_lorac.models import build, check_outputs, described
@@ -125,14 +126,34 @@ def _checkpoint_path(config: Config, data: Dataset) -> Path:
         return shipped_path(config.model.name, config.data.name)
     if config.model.weights != "pretrain":
         return home_expanded(config.model.weights)
-    run = config.run
-    settings = (run.seed, run.threads, run.precision, resolved_device(run.device))
-    parts = [data.fingerprint, repr(config.model), *map(str, settings)]
-    name = fingerprint({"|".join(parts): torch.zeros(1)})
+    name = fingerprint({_base_key(config, data): torch.zeros(1)})
     path = cache_folder() / f"base-{config.model.name.replace('/', '-')}-{name}.safetensors"
     if not path.is_file():
         train_base(config, data, path, on_step=lambda step, steps, loss: at("training the base", step + 1, steps))
+    note_use(path)
     return path
+
+
+def _base_key(config: Config, data: Dataset) -> str:
+    """All that decides what training a base finds."""
+    run, cloud = config.run, hashlib.sha256(data.cloud.tobytes()).hexdigest()
+    recipe = _recipe(config, fresh_normalization(config))
+    parts = (data.fingerprint, cloud, repr(config.model), run.seed, run.threads, resolved_device(run.device), recipe)
+    return "|".join(map(str, parts))
+
+
+def _recipe(
+    config: Config, normalization: Normalization, lr: float = RECIPE.lr, weight_decay: float = RECIPE.weight_decay
+) -> Recipe:
+    """How a base's steps are taken: as the run's own, where it says."""
+    return replace(
+        RECIPE,
+        lr=lr,
+        weight_decay=weight_decay,
+        precision=resolved_precision(config.run.precision, torch.device(resolved_device(config.run.device))),
+        augment=cast(Augment, config.local.augment),
+        normalization=normalization,
+    )
 
 
 def train_base(
@@ -161,17 +182,10 @@ def train_base(
     if not len(data.cloud):
         raise DataError(f"A base is trained on the cloud's images; {data.name} keeps none for it. Set model.weights.")
     device = torch.device(resolved_device(config.run.device))
-    start, augment = _starting_point(config, data), cast(Augment, config.local.augment)
+    start = _starting_point(config, data)
     tell_notes(start)
     epochs = epochs or config.model.table(Pretrain).epochs
-    recipe = replace(
-        RECIPE,
-        lr=lr,
-        weight_decay=weight_decay,
-        precision=resolved_precision(config.run.precision, device),
-        augment=augment,
-        normalization=start.normalization,
-    )
+    recipe = _recipe(config, start.normalization, lr, weight_decay)
     size_bytes = sum(tensor.nbytes for tensor in start.model.state_dict().values())
     with reserved(path, size_bytes, overwrite=overwrite):
         result = pretrain(

@@ -97,6 +97,14 @@ def test_everything_of_ours_is_cleared(cache: Path, told: Callable[..., Any]) ->
     assert told()["entries"] == []
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "timm-resnet26", "my_nets:Net"])
+def test_a_base_of_any_network_is_seen_and_cleared(name: str, cache: Path, told: Callable[..., Any]) -> None:
+    (file := cache / f"base-{name}-{'0' * 16}.safetensors").write_bytes(b"weights")
+    assert f"base network {name}" in [entry["what"] for entry in told()["entries"]]
+    told("--clear", "--yes")
+    assert not file.exists()
+
+
 FOREIGN = (
     "notes.txt",
     "base-mine.safetensors",

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from fed_lorac.config import Config
 from fed_lorac.data.datasets import Dataset
+from fed_lorac.data.inventory import inventory
 from fed_lorac.errors import ConfigError, DataError, RunError
 from fed_lorac.experiment.base_model import (
     BaseModel,
@@ -80,11 +83,29 @@ def test_a_base_is_trained_once_and_found_again(tmp_path: Path, monkeypatch: pyt
     data = open_data(config)
     first = load_base_model(config, data)
     (file,) = tmp_path.glob("base-*.safetensors")
-    stamp = file.stat().st_mtime_ns
+    stamp = file.stat().st_mtime_ns - 40 * 86_400 * 10**9
+    os.utime(file, ns=(stamp, stamp))
     again = load_base_model(config, data)
+    [item] = (item for item in inventory(tmp_path) if item.path == file)
+    assert item.built == stamp / 1e9 and time.time() - item.used < 3600
     assert (first.fingerprint, first.saw_fleet_images) == (again.fingerprint, "no")
     assert file.stat().st_mtime_ns == stamp
     assert load_base_model(replace(config, run=replace(config.run, seed=7)), data).fingerprint != first.fingerprint
+
+
+def test_a_base_is_the_same_whatever_other_bases_were_trained_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(model__weights="pretrain", model__pretrain__epochs=1)
+    data = open_data(config)
+    other = replace(config, local=replace(config.local, augment="reflect_flip"))
+    fewer = replace(data, cloud=data.cloud[::2])
+    found = []
+    for cache, order in (("a", (0, 1, 2)), ("b", (2, 1, 0))):
+        monkeypatch.setenv("FED_LORAC_CACHE", str(tmp_path / cache))
+        asked = ((config, data), (other, data), (config, fewer))
+        found.append({which: load_base_model(*asked[which]).fingerprint for which in order})
+    assert found[0] == found[1] and len(set(found[0].values())) == 3
 
 
 def test_training_goes_on_from_a_checkpoint_and_says_so(tmp_path: Path) -> None:
