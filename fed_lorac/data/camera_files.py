@@ -3,10 +3,12 @@ never opens an image.
 
 Two layouts of folders: `root/<camera>/<class>/<file>`, and `root/train/<camera>/<class>/<file>` with
 `root/test/<camera>/<class>/<file>` beside it, both in any capitalisation. A camera may lack classes. Its images come in
-the order of their file names, whatever their class: cameras name files by the clock or by a counter.
+the order of their file names, whatever their class: cameras name files by the clock or by a counter. Numbers in names
+are compared as numbers, as a counter may have no zeros before it.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from fed_lorac.data.image_folder import folders_of, members_of, splits_of
 from fed_lorac.errors import DataError
 
 __all__ = ["CameraFiles", "Shot", "camera_files", "list_cameras"]
+
+_NUMBER = re.compile("([0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,12 @@ def list_cameras(root: Path) -> CameraFiles:
             classes |= set(of_class)
             for label, there in of_class.items():
                 shots += [
-                    Shot(file, label, camera, test, in_form_c(Path(file).name), (size_bytes, mtime_ns))
+                    Shot(file, label, camera, test, _counted(Path(file).name), (size_bytes, mtime_ns))
                     for file, size_bytes, mtime_ns in members_of(there)
                 ]
     return camera_files(root, shots, classes)
+
+
+def _counted(name: str) -> tuple[str | int, ...]:
+    """A file's name in parts, text and number in turn: 2.jpg comes before 10.jpg."""
+    return tuple(int(part) if at % 2 else part for at, part in enumerate(_NUMBER.split(in_form_c(name))))

@@ -4,7 +4,7 @@
     north/0001.jpg,car,north,2024-05-01T06:00:00,train
 
 `path` is seen from the table's own folder. `time` is a number in all rows, or in all a date and time of ISO 8601;
-without it a camera's images come in the order of their paths. `split` is train or test; without it the latest are
+without it a camera's images come in the order of its rows. `split` is train or test; without it the latest are
 measured on.
 """
 
@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def read_table(table: Path) -> CameraFiles:
         raise DataError(f"A table of images must have a row for each; {table} has none. Add them.")
     when = _in_order(table, rows)
     files = [os.path.normpath(table.parent / row["path"]) for _, row in rows]
-    _check_once(table, rows, files)
     about = _about(table, rows, files)
+    _check_once(table, rows, files)
     return camera_files(
         table.parent,
         (
@@ -73,7 +74,13 @@ def _check_header(table: Path, header: Sequence[str]) -> None:
         )
     if twice := sorted({name for name in header if header.count(name) > 1}):
         raise DataError(f"A table's columns must have different names; {table} has {twice[0]!r} twice. Rename one.")
-    if others := [name for name in header if name not in NEEDED + OPTIONAL]:
+    meant = {name: name.strip().casefold() for name in header if name not in NEEDED + OPTIONAL}
+    if near := [name for name, its in meant.items() if its in OPTIONAL]:
+        raise DataError(
+            f"A table's columns are called {', '.join(NEEDED + OPTIONAL)}; {table} has {near[0]!r}. Rename it to "
+            f"{meant[near[0]]!r}, or to something else if it is not meant."
+        )
+    if others := list(meant):
         logging.getLogger(__name__).warning("%s: these columns are not read: %s", table, ", ".join(others))
 
 
@@ -93,9 +100,9 @@ def _checked(table: Path, line: int, row: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def _in_order(table: Path, rows: Sequence[Row]) -> list[Any]:
-    """Of each row what it is sorted by: a number, a moment, or its path."""
+    """Of each row what it is sorted by: a number, a moment, or its place in the table."""
     if not any(row["time"] for _, row in rows):
-        return [row["path"] for _, row in rows]
+        return list(range(len(rows)))
     made = [(_number(row["time"]), _moment(row["time"])) for _, row in rows]
     for kind in zip(*made, strict=True):
         aware = {getattr(one, "tzinfo", None) is None for one in kind}
@@ -128,13 +135,16 @@ def _moment(text: str) -> datetime | None:
 
 
 def _check_once(table: Path, rows: Sequence[Row], files: Sequence[str]) -> None:
-    seen: dict[str, int] = {}
+    seen: dict[tuple[str, str], int] = {}
+    folder = cache(os.path.realpath)  # which holds many images, and may be reached by a link
     for (line, row), file in zip(rows, files, strict=True):
-        if file in seen:
+        where, name = os.path.split(os.path.realpath(file) if Path(file).is_symlink() else file)
+        real = folder(where), name
+        if real in seen:
             raise DataError(
-                f"An image has one row; {table} has {row['path']} in lines {seen[file]} and {line}. Remove one."
+                f"An image has one row; {table} has {row['path']} in lines {seen[real]} and {line}. Remove one."
             )
-        seen[file] = line
+        seen[real] = line
 
 
 def _about(table: Path, rows: Sequence[Row], files: Sequence[str]) -> list[tuple[int, int]]:

@@ -21,6 +21,7 @@ __all__ = ["Listing", "folders_of", "has_splits", "list_images", "members_of", "
 _SPLITS = ("train", "test")
 _LIKE_SPLITS = {*_SPLITS, "training", "testing", "val", "valid", "validation", "eval", "evaluation", "dev"}
 _NAMED = 10  # of the missing folders
+_SYSTEM = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ def list_images(root: Path) -> Listing:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in the folder, by name; dot files are the operating system's, not the data set's."""
+    """What is in the folder, by name; dot files and the like are the operating system's, not the data set's."""
     try:
         with os.scandir(folder) as entries:
             return sorted(
-                (entry for entry in entries if not entry.name.startswith(".")),
+                (entry for entry in entries if not (entry.name.startswith(".") or entry.name.casefold() in _SYSTEM)),
                 key=lambda entry: (in_form_c(entry.name), entry.name),
             )
     except OSError as error:
@@ -149,6 +150,10 @@ def folders_of(folder: Path) -> dict[str, Path]:
             )
         found.append((class_name(entry.name, folder), Path(entry.path)))
     check_distinct((name for name, _ in found), folder)
+    real: dict[str, Path] = {}
+    for _, path in found:
+        if (other := real.setdefault(os.path.realpath(path), path)) is not path:
+            raise DataError(f"Two names must be two folders; {other} and {path} are one by a link. Remove the link.")
     return dict(found)
 
 

@@ -83,6 +83,7 @@ class RunFolder:
                 loses=config.fleet.loses,
             )
             folder = cls(path, ledger, Checkpoints(path), lock, resume)
+            own = [ROUNDS_FILE, CAMERAS_FILE, *([] if (path / CONFIG_FILE).exists() else [CONFIG_FILE])]
             try:
                 if not resume:  # else once it is known that the run may go on with this config
                     folder.write_config(config)
@@ -90,7 +91,7 @@ class RunFolder:
             finally:
                 ledger.close()
                 if not resume and not _holds_a_run(path):
-                    for name in (CONFIG_FILE, ROUNDS_FILE, CAMERAS_FILE):
+                    for name in own:
                         (path / name).unlink(missing_ok=True)
 
     def write_config(self, config: Config) -> None:
@@ -140,13 +141,13 @@ def _hears_together(config: Config) -> bool:
 def check_new(path: Path, config: Config, *, overwrite: bool = False) -> None:
     """Raise `RunError` where a new run of this config cannot have the folder; a first look that costs no time."""
     check_unlocked(path)
-    if not (overwrite and _holds_a_run(path)):
+    if not (overwrite and _began_here(path)):
         _check_new(path, config)
 
 
 def _remove_run(path: Path) -> None:
     """Remove a run's own files, and nothing else that is in its folder."""
-    if not _holds_a_run(path):
+    if not _began_here(path):
         return
     with writing(path):
         for name in FILES:
@@ -163,7 +164,8 @@ def _check_new(path: Path, config: Config) -> None:
     there = path / CONFIG_FILE
     if there.is_file() and there.read_bytes() != config.to_toml().encode():
         raise RunError(
-            f"A run writes its config into its folder; {there} already exists and differs. Choose another --out."
+            f"A run writes its config into its folder; {there} already exists and differs. Choose another "
+            f"--out{', or give --overwrite' if _began_here(path) else ''}."
         )
 
 
@@ -209,6 +211,11 @@ def _made(parent: Path, stem: str) -> Path:
             path.mkdir(parents=True)
             return path
     raise AssertionError("whole numbers do not end")
+
+
+def _began_here(path: Path) -> bool:
+    """Whether a run is here, or what one left that was killed before it had measured anything."""
+    return _holds_a_run(path) or (path / ROUNDS_FILE).is_file()
 
 
 def _holds_a_run(path: Path) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_runs import TINY, environment, rows
+from small_runs import TINY, environment, rows, tiny
 
 import fed_lorac as fl
 from fed_lorac import cli
@@ -22,6 +22,7 @@ from fed_lorac.adapters.deltas import fold
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.fleet.camera_data import camera_data
 from fed_lorac.records.columns import CAMERA_COLUMNS, ROUND_COLUMNS
+from fed_lorac.records.run_folder import RunFolder, check_new
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.training.accuracy import accuracy
 
@@ -175,6 +176,22 @@ def test_a_run_makes_way_only_where_that_is_asked_for(tmp_path: Path) -> None:
     second = fl.run(TINY, {"run.seed": 1, "run.rounds": 1}, out=first.path, overwrite=True, progress=False)
     assert second.config.run.seed == second.summary["seed"] == 1 and len(second.rounds) == 1
     assert (first.path / "notes.txt").read_text() == "mine"
+
+
+def test_what_was_killed_before_it_measured_makes_way_too_and_a_config_of_ones_own_stays(tmp_path: Path) -> None:
+    first, other = (tiny(run__seed=seed) for seed in (0, 1))
+    (tmp_path / "config.toml").write_text(first.to_toml(), encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt), RunFolder.owned(tmp_path, first):
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+    with pytest.raises(fl.RunError, match=r"differs\. Choose another --out\.$"):
+        check_new(tmp_path, other, overwrite=True)
+    (tmp_path / "rounds.jsonl").touch()  # as SIGKILL leaves it
+    with pytest.raises(fl.RunError, match="or give --overwrite"):
+        check_new(tmp_path, other)
+    check_new(tmp_path, other, overwrite=True)
+    with RunFolder.owned(tmp_path, other, overwrite=True):
+        assert (tmp_path / "config.toml").read_text(encoding="utf-8") == other.to_toml()
 
 
 def test_what_is_no_run_or_not_done_is_said(done: fl.Run, tmp_path: Path) -> None:

@@ -164,7 +164,6 @@ TIMES = {
     "numbers": ["9", "10", "1e1", "10.5", "1700000000000000001", "1700000000000000002"],
     "dates": ["2024-01-01", "2024-01-01T00:00:01", "20240102", "2024-01-02 03:00", "2024-02-01", "2025-01-01"],
     "moments": [f"2024-01-01T0{k // 2}:00:00+0{5 - k}:00" for k in range(6)],
-    "none": [""] * 6,
 }
 
 
@@ -176,6 +175,35 @@ def test_a_table_puts_each_cameras_images_in_the_order_of_time(tmp_path: Path, c
     (one,) = data.cameras
     assert greys(data, one.train) + greys(data, one.evaluation) == [0, 1, 2, 3, 4, 5]
     assert len(one.evaluation) == 1 and data.name == "cameras (frames.csv)"
+
+
+def test_without_times_a_cameras_images_are_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    names = pictured(tmp_path, 6)
+    order = [4, 0, 5, 2, 1, 3]
+    rows = [f"{names[k]},{'ab'[k % 2]},yard," for k in order]
+    files = read_table(table(tmp_path, *rows))
+    assert [Path(file).name for file in files.files] == [names[k] for k in order]
+    assert read_table(table(tmp_path, *reversed(rows))).stamp != files.stamp
+
+
+def test_a_counter_in_file_names_counts_with_or_without_zeros(tmp_path: Path, cache: Path) -> None:
+    for k in range(12):
+        shade(tmp_path / "yard" / "east" / "ab"[k % 2] / f"frame{k}.png", k)
+    (one,) = load("cameras", tmp_path / "yard", image_size=8, cache_dir=cache).cameras
+    data = load("cameras", tmp_path / "yard", image_size=8, cache_dir=cache)
+    assert greys(data, one.train) + greys(data, one.evaluation) == list(range(12))
+
+
+@pytest.mark.parametrize("of_a_folder", [False, True])
+def test_an_image_and_a_link_to_it_are_one_image(tmp_path: Path, of_a_folder: bool) -> None:
+    shade(tmp_path / "one" / "0.png", 0)
+    shade(tmp_path / "one" / "1.png", 1)
+    (tmp_path / "two").mkdir() if not of_a_folder else (tmp_path / "two").symlink_to(tmp_path / "one")
+    if not of_a_folder:
+        (tmp_path / "two" / "0.png").symlink_to(tmp_path / "one" / "0.png")
+    rows = ("one/0.png,a,x", "one/1.png,b,x", "two/0.png,a,y")
+    with pytest.raises(DataError, match="lines 2 and 4"):
+        read_table(table(tmp_path, *rows, header="path,label,camera"))
 
 
 def test_a_table_may_say_which_images_are_measured_on_and_have_other_columns(
@@ -194,6 +222,7 @@ def test_a_table_may_say_which_images_are_measured_on_and_have_other_columns(
         ([], "path,label,camera", "a row for each"),
         (["0.png,a,x"], "path;label;camera", "lacks path, label, camera"),
         (["0.png,a,x"], "path,label,label,camera", "'label' twice"),
+        (["0.png,a,x,1", "1.png,b,x,2"], "path,label,camera,Time", "has 'Time'. Rename it to 'time'"),
         (["0.png,a"], "path,label,camera", "line 2 has not"),
         (["0.png,a,x,1,2"], "path,label,camera,time", "line 2 has not"),
         (["0.png,,x"], "path,label,camera", "a label; .* line 2"),

@@ -254,7 +254,13 @@ def _loop(root: Path) -> Path:
     return path
 
 
-FAULTS = [_loop, _text, _postscript, _dangling, _deep, _sixteen_bit, _no_class_in_test, _no_class_in_train]
+def _twice(root: Path) -> Path:
+    for part in ("train", "test"):
+        (root / part / "insect").symlink_to(root / part / "ant")
+    return root / "train" / "ant"
+
+
+FAULTS = [_loop, _twice, _text, _postscript, _dangling, _deep, _sixteen_bit, _no_class_in_test, _no_class_in_train]
 FAULTS += [_empty_class, _no_test, _one_class, _gone, _a_file]
 
 

@@ -34,8 +34,10 @@ def split(tmp_path: Path) -> Path:
 
 def test_plain_files_and_hidden_things_beside_classes_are_none(flat: Path) -> None:
     lay(flat, "README.txt", "labels.csv", "Thumbs.db", ".hidden/1.png")
+    lay(flat, "ant/Thumbs.db", "bee/desktop.ini", "ant/.DS_Store", "__MACOSX/1.png")  # which systems leave in copies
     (flat / "link.txt").symlink_to(flat / "README.txt")
-    assert list_images(flat).classes == ("ant", "bee")
+    found = list_images(flat)
+    assert found.classes == ("ant", "bee") and all(file.endswith(".png") for file in found.files)
 
 
 def test_a_link_to_a_folder_is_a_class_as_good_as_any(flat: Path) -> None:
