@@ -2,24 +2,31 @@
 no clock.
 
 A round begins for all its cameras at once. A camera receives the server's message, trains, waits until it may
-send, and sends; at the end it receives the round's update. Where rounds have a length, a reply that
-arrives later is late: one that was begun was sent in vain, is billed and takes up the air; one that could not be begun
-is not sent. So a camera whose duty cycle keeps it silent waits, and counts again once its air is free.
+send, and sends. Where rounds have a length, a reply that arrives later is late: one that was begun was sent in vain, is
+billed and takes up the air; one that could not be begun is not sent. So a camera whose duty cycle keeps it silent
+waits, and counts again once its air is free.
 
-Where hearing takes packets of its own, as in LoRaWAN's class A, a camera hears only once its air is free.
+The update is sent once the last reply that counts is there: to all cameras, whether they were asked or not. Where
+hearing takes packets of its own, as in LoRaWAN's class A, a camera hears only once its air is free, and that takes it
+up again. A round lasts until the slowest counted camera has heard; who is slower still hears while the next goes on.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fed_lorac.radio.link import Crossing, Link, crossed
 
 if TYPE_CHECKING:
     from fed_lorac.fleet.fleet import Camera
 
-__all__ = ["Clock", "Trip", "images_seen"]
+__all__ = ["Clock", "Heard", "Trip", "images_seen"]
+
+Heard = tuple[Sequence[int] | NDArray[np.int64], Crossing]
+"""Cameras of one link, at least one, and a message as each of them hears it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Clock:
         """
         self._cameras, self._links, self._compute_s, self._round_s = cameras, links, compute_s, round_s
         self.now_s = 0.0
-        self.air_free_s: dict[int, float] = {}
+        self._air_free_s = np.zeros(len(cameras))  # eight bytes a camera: a million may hear an update
         self.trips: dict[int, Trip] = {}
 
     def link(self, camera: int) -> Link:
@@ -64,51 +71,55 @@ class Clock:
     def trip(self, camera_id: int, downlink_bytes: int, uplink_bytes: int) -> Trip:
         """A camera was asked with so many bytes and answers with so many: once a round."""
         over, compute_s = self.link(camera_id), self._compute_s(camera_id)
-        ready_s = self._hear(camera_id, self.now_s, crossed(over, downlink_bytes, up=False)) + compute_s
-        begins_s = max(ready_s, self.air_free_s.get(camera_id, 0.0))
+        [heard_s] = self._hear([camera_id], self.now_s, crossed(over, downlink_bytes, up=False))
+        begins_s = float(max(heard_s + compute_s, self._air_free_s[camera_id]))
         reply = crossed(over, uplink_bytes, up=True)
         arrives_s = begins_s + reply.takes_s
         ends_s = self.now_s + (self._round_s or float("inf"))
         if sent := begins_s <= ends_s:
-            self.air_free_s[camera_id] = begins_s + reply.busy_s
+            self._air_free_s[camera_id] = begins_s + reply.busy_s
         found = Trip(downlink_bytes, compute_s, arrives_s - self.now_s, arrives_s > ends_s, sent)
         self.trips[camera_id] = found
         return found
 
-    def end(
-        self,
-        counted: Iterable[int],
-        downlink_bytes: Mapping[int, int],
-        updates: Mapping[int, Crossing] = MappingProxyType({}),
-    ) -> float:
-        """Simulated seconds of the round: the slowest counted camera's, the update heard; the length of a round where
-        none counted. `downlink_bytes` are all that each camera heard in it; `updates` the update, of cameras that did
-        not hear it as a message of their own. A new round begins."""
-        took_s = [self._heard_s(k, downlink_bytes.get(k, 0), updates.get(k)) for k in counted if k in self.trips]
-        round_s = max(took_s, default=self._round_s)
+    def end(self, counted: Iterable[int], sent: Iterable[Heard] = ()) -> float:
+        """Simulated seconds of the round: until the slowest counted camera has heard what it is `sent` at the end,
+        each camera once; where none counted, the length of a round, or until the last reply. A new round begins."""
+        its = [camera for camera in counted if camera in self.trips]
+        waited_s = max((self.trips[camera].reply_s for camera in its), default=self._in_vain_s())
+        heard_s = np.full(len(self._cameras), self.now_s + waited_s)
+        for cameras, message in sent:
+            heard_s[cameras] = self._hear(cameras, self.now_s + waited_s, message)
+        round_s = float(heard_s[its].max()) - self.now_s if its else waited_s
         self.now_s, self.trips = self.now_s + round_s, {}
         return round_s
 
-    def _heard_s(self, camera: int, downlink_bytes: int, update: Crossing | None) -> float:
-        trip = self.trips[camera]
-        update = update or crossed(self.link(camera), max(0, downlink_bytes - trip.downlink_bytes), up=False)
-        return self._hear(camera, self.now_s + trip.reply_s, update) - self.now_s
+    def _in_vain_s(self) -> float:
+        """How long replies were waited for of which none counts."""
+        return self._round_s or max((trip.reply_s for trip in self.trips.values()), default=0.0)
 
-    def _hear(self, camera: int, from_s: float, message: Crossing) -> float:
-        """When a message that comes from then on is heard; asking for it, where that has to be, takes up the air."""
-        if not (message.transmit_s and self.link(camera).duty_cycle < 1):
-            return from_s + message.takes_s
-        begins_s = max(from_s, self.air_free_s.get(camera, 0.0))
-        self.air_free_s[camera] = begins_s + message.busy_s
+    def _hear(
+        self, cameras: Sequence[int] | NDArray[np.int64], from_s: float, message: Crossing
+    ) -> NDArray[np.float64]:
+        """When each of them has heard a message that comes from then on; asking for it, where that has to be, takes up
+        the air."""
+        if not (message.transmit_s and self.link(int(cameras[0])).duty_cycle < 1):
+            return np.full(len(cameras), from_s + message.takes_s)
+        begins_s = np.maximum(from_s, self._air_free_s[cameras])
+        self._air_free_s[cameras] = begins_s + message.busy_s
         return begins_s + message.takes_s
 
     def state(self) -> dict[str, object]:
-        """What a checkpoint keeps of it."""
-        return {"now_s": self.now_s, "air_free_s": {str(k): s for k, s in self.air_free_s.items()}}
+        """What a checkpoint keeps of it; air that is free keeps nobody waiting."""
+        taken = np.flatnonzero(self._air_free_s > self.now_s)
+        return {"now_s": self.now_s, "air_free_s": {str(k): float(self._air_free_s[k]) for k in taken}}
 
     def restore(self, now_s: float = 0.0, air_free_s: Mapping[str, float] | None = None) -> None:
         """Go on where `state` says another stood."""
-        self.now_s, self.air_free_s = now_s, {int(k): s for k, s in (air_free_s or {}).items()}
+        self.now_s = now_s
+        self._air_free_s[:] = 0.0
+        for camera, free_s in (air_free_s or {}).items():
+            self._air_free_s[int(camera)] = free_s
 
 
 def images_seen(images: int, *, batch_size: int, epochs: int, steps: int) -> int:

@@ -115,6 +115,11 @@ class Link:
         """Why it cannot; empty where it can."""
         return ""
 
+    @property
+    def station_duty_cycle(self) -> float:
+        """The share of time that a base station may send messages down; as the camera, where nothing else is known."""
+        return self.duty_cycle
+
     def told(self) -> str:
         """Its fields, without its source."""
         return ", ".join(f"{one.name} {getattr(self, one.name)}" for one in fields(self) if one.name != "source")

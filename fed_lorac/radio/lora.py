@@ -1,8 +1,8 @@
 """LoRa on the air: how long a packet takes, and what each region allows. Knows spreading factors and tables of the
 standard; not messages.
 
-Source: Semtech AN1200.13, LoRa Modem Designer's Guide; LoRaWAN Regional Parameters RP002-1.0.4, EU863-870 and
-US902-928; ETSI EN 300 220-2; FCC 47 CFR 15.247.
+Source: Semtech AN1200.13, LoRa Modem Designer's Guide; LoRaWAN 1.0.4, section 3, physical message formats; LoRaWAN
+Regional Parameters RP002-1.0.4, EU863-870 and US902-928; ETSI EN 300 220-2; FCC 47 CFR 15.247.
 """
 
 import math
@@ -21,18 +21,19 @@ _PREAMBLE_SYMBOLS = 8  # RP002, both regions
 _CODING_RATE = 1  # 4/5, LoRaWAN's
 
 
-def time_on_air_s(packet_bytes: int, spreading_factor: int, bandwidth_hz: int) -> float:
-    """Seconds that a packet of the physical layer is on the air, with explicit header and checksum (AN1200.13):
+def time_on_air_s(packet_bytes: int, spreading_factor: int, bandwidth_hz: int, *, checksum: bool = True) -> float:
+    """Seconds that a packet of the physical layer is on the air, with explicit header (AN1200.13):
 
         T_sym = 2^SF / BW
         n_pay = 8 + max(ceil((8 PL - 4 SF + 28 + 16 CRC - 20 IH) / (4 (SF - 2 DE))) (CR + 4), 0)
         T     = (n_pre + 4.25 + n_pay) T_sym
 
-    with PL bytes, CRC = 1, IH = 0, and DE = 1 where a symbol takes more than 16 ms.
+    with PL bytes, CRC = 1 with the `checksum` that LoRaWAN's packets up have, IH = 0, and DE = 1 where a symbol takes
+    more than 16 ms.
     """
     symbol_s = float(2**spreading_factor) / bandwidth_hz
     slow = int(symbol_s > 0.016)
-    bits = 8 * packet_bytes - 4 * spreading_factor + 28 + 16
+    bits = 8 * packet_bytes - 4 * spreading_factor + 28 + 16 * checksum
     payload = 8 + max(math.ceil(bits / (4 * (spreading_factor - 2 * slow))) * (_CODING_RATE + 4), 0)
     return (_PREAMBLE_SYMBOLS + 4.25 + payload) * symbol_s
 
@@ -48,9 +49,10 @@ class DataRate:
     most_bytes: int
     most_bytes_repeater: int
 
-    def time_on_air_s(self, packet_bytes: int) -> float:
-        """Seconds of a packet, header and checksum of LoRaWAN included in its bytes."""
-        return time_on_air_s(packet_bytes, self.spreading_factor, self.bandwidth_hz)
+    def time_on_air_s(self, packet_bytes: int, *, up: bool) -> float:
+        """Seconds of a packet, header and integrity code of LoRaWAN included in its bytes; down it has no checksum of
+        the physical layer."""
+        return time_on_air_s(packet_bytes, self.spreading_factor, self.bandwidth_hz, checksum=up)
 
     @property
     def window_s(self) -> float:

@@ -11,7 +11,9 @@
   what its receiver takes is in `standing_w`, not in a message's energy.
 
 - By multicast (LoRa Alliance TS005) each fragment goes once, in class C's window, to all cameras. One that asks for it
-  again sends an empty packet and is sent it as anything else.
+  again sends an empty packet, as any other up, and is sent it as anything else.
+- A base station is held to the sub-band that it sends in: the first window has the channel of the packet up, the second
+  one of its own.
 
 Not counted: packets of other cameras that collide (`loss` is for them), joining, and MAC commands.
 """
@@ -30,6 +32,7 @@ _SOURCE = (
     "LoRaWAN 1.0.4 and Regional Parameters RP002-1.0.4; time on air: Semtech AN1200.13; duty cycle: ETSI EN 300 220-2"
 )
 _FIRST_WINDOW_S, _SECOND_WINDOW_S = 1.0, 2.0  # RECEIVE_DELAY1 and 2, RP002
+_SECOND_SUB_BAND = "g3"  # of EU868: 869.525 MHz, RP002
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class LoraWan(Link):
     """[fleet.lorawan]: region, class, and how packets are repeated.
 
     Raises:
-        ConfigError: the region has no such data rate, or a setting of one region under the other.
+        ConfigError: the region has no such data rate, a setting of one region under the other, or a sub-band twice.
     """
 
     data_rate: int = 0
@@ -89,7 +92,13 @@ class LoraWan(Link):
                 f"Sub-bands have duty cycles in EU868; got fleet.lorawan.sub_bands = {self.sub_bands!r} in "
                 f"{self.region}. Remove it."
             )
-        duty = min(1.0, sum(SUB_BANDS[name] for name in items(self.sub_bands))) if region.duty else 1.0
+        bands = items(self.sub_bands)
+        if len(once := dict.fromkeys(bands)) < len(bands):
+            raise ConfigError(
+                f"A sub-band has one duty cycle, however often it is named; got fleet.lorawan.sub_bands = "
+                f'{self.sub_bands!r}. Write "{", ".join(once)}".'
+            )
+        duty = min(1.0, sum(SUB_BANDS[name] for name in bands)) if region.duty else 1.0
         rates = {"uplink_kbit_s": self._up.kbit_s, "downlink_kbit_s": self._down.kbit_s, "duty_cycle": duty}
         for name, value in rates.items():
             object.__setattr__(self, name, value)
@@ -118,6 +127,12 @@ class LoraWan(Link):
         return self._second if self.device_class == "C" else self._first
 
     @property
+    def station_duty_cycle(self) -> float:
+        """Of the window in which updates go down: the first has the sub-bands of the way up, the second its own."""
+        second = self._region.duty and self.device_class == "C"
+        return SUB_BANDS[_SECOND_SUB_BAND] if second else self.duty_cycle
+
+    @property
     def standing_w(self) -> float:
         """Watts while no message crosses: class C never sleeps."""
         return self.receive_w if self.device_class == "C" else self.sleep_w
@@ -134,29 +149,33 @@ class LoraWan(Link):
 
     def up(self, n_bytes: int) -> Crossing:
         """Fragments up, each with what it waits for: its acknowledgement, or two windows that stay empty."""
-        packets, sent, once_s = self._cut(self._up, n_bytes)
+        return self._sends(*self._cut(n_bytes, up=True))
+
+    def _sends(self, packets: int, once: int, once_s: float) -> Crossing:
+        """So many packets up, whose bytes and seconds on air are these where each goes once."""
         answered = self._comes((1 - self.loss) ** 2)
         times = answered / (1 - self.loss) ** 2 if self.confirmed else self.repetitions
         arrives = self._comes(1 - self.loss) if self.confirmed else 1 - self.loss**self.repetitions
         heard = answered * packets if self.confirmed else 0
         acknowledged = heard / (1 - self.loss)  # so many acknowledgements are sent for those that come through
+        acknowledgement_s = self._first.time_on_air_s(EMPTY_PACKET_BYTES, up=False)
         return self._crossing(
             packets=packets,
-            sent=times * (sent + PACKET_BYTES * packets) + EMPTY_PACKET_BYTES * acknowledged,
+            sent=times * once + EMPTY_PACKET_BYTES * acknowledged,
             transmit_s=times * once_s,
-            heard_s=heard * self._first.time_on_air_s(EMPTY_PACKET_BYTES),
+            heard_s=heard * acknowledgement_s,
             heard=heard,
             missed=times * packets - heard,
-            station_s=acknowledged * self._first.time_on_air_s(EMPTY_PACKET_BYTES),
+            station_s=acknowledged * acknowledgement_s,
             arrives=arrives**packets,
         )
 
-    def _cut(self, rate: DataRate, n_bytes: int) -> tuple[int, int, float]:
-        """A message in fragments at a data rate: how many, their bytes, and seconds on air where each goes once."""
-        cut = list(fragments(n_bytes, self._most(rate), self.fragment_bytes))
-        carried = n_bytes and sum(count * size for count, size in cut)
-        once_s = sum(count * rate.time_on_air_s(PACKET_BYTES + size) for count, size in cut)
-        return sum(count for count, _ in cut), carried, once_s
+    def _cut(self, n_bytes: int, *, up: bool) -> tuple[int, int, float]:
+        """A message in packets: how many, and all their bytes and seconds on air where each goes once."""
+        rate = self._up if up else self._down
+        cut = [(n, PACKET_BYTES + size) for n, size in fragments(n_bytes, self._most(rate), self.fragment_bytes)]
+        once_s = sum(count * rate.time_on_air_s(size, up=up) for count, size in cut)
+        return sum(count for count, _ in cut), sum(count * size for count, size in cut), once_s
 
     def _comes(self, each: float) -> float:
         """Probability that one of the `attempts` succeeds, each by itself with this one."""
@@ -164,15 +183,15 @@ class LoraWan(Link):
 
     def down(self, n_bytes: int) -> Crossing:
         """Fragments down, in class A each after an empty packet up; what is lost, either way, goes again."""
-        packets, carried, heard_s = self._cut(self._down, n_bytes)
+        packets, once, heard_s = self._cut(n_bytes, up=False)
         asked = self.device_class == "A"
         comes = self._comes((1 - self.loss) ** 2 if asked else 1 - self.loss)
         again = comes / (1 - self.loss)  # so many are sent for those that come through
         asks = again / (1 - self.loss) * packets if asked else 0.0
         return self._crossing(
             packets=packets,
-            sent=again * (carried + PACKET_BYTES * packets) + asks * EMPTY_PACKET_BYTES,
-            transmit_s=asks * self._up.time_on_air_s(EMPTY_PACKET_BYTES),
+            sent=again * once + asks * EMPTY_PACKET_BYTES,
+            transmit_s=asks * self._up.time_on_air_s(EMPTY_PACKET_BYTES, up=True),
             heard_s=comes * heard_s,
             heard=comes * packets if asked else 0,
             missed=max(0.0, asks - comes * packets),
@@ -182,10 +201,10 @@ class LoraWan(Link):
 
     def multicast(self, n_bytes: int) -> Crossing:
         """Fragments down, once each; the receiver of class C is on anyway."""
-        packets, carried, heard_s = self._cut(self._down, n_bytes)
+        packets, once, heard_s = self._cut(n_bytes, up=False)
         return self._crossing(
             packets=packets,
-            sent=carried + PACKET_BYTES * packets,
+            sent=once,
             transmit_s=0.0,
             heard_s=heard_s,
             heard=0,
@@ -195,18 +214,11 @@ class LoraWan(Link):
         )
 
     def repair(self, n_bytes: int) -> Crossing:
-        """A packet that asks, and the fragments down."""
-        down = self.down(n_bytes)
-        asks = self._crossing(
-            packets=1,
-            sent=EMPTY_PACKET_BYTES,
-            transmit_s=self._up.time_on_air_s(EMPTY_PACKET_BYTES),
-            heard_s=0.0,
-            heard=0,
-            missed=1.0,
-            station_s=0.0,
-        )
-        return asks + down if down.packets else down
+        """A packet up that asks, and the fragments down."""
+        if not n_bytes:
+            return Crossing()
+        asks = self._sends(1, EMPTY_PACKET_BYTES, self._up.time_on_air_s(EMPTY_PACKET_BYTES, up=True))
+        return asks + self.down(n_bytes)
 
     def _crossing(
         self,
@@ -218,7 +230,7 @@ class LoraWan(Link):
         heard: float,
         missed: float,
         station_s: float,
-        arrives: float = 1.0,
+        arrives: float,
     ) -> Crossing:
         """What the radio does: it transmits, waits for the first window, hears a packet there (`heard` times) or
         nothing in both (`missed` times)."""

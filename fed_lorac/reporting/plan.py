@@ -6,6 +6,7 @@ real radio; Flower's messages around them are the simulation's.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -62,8 +63,9 @@ class Planned:
     `air_time_s`: how long the camera transmits. `takes_s`: from the beginning of its reply until it may send again
     after it has heard the update, without training. `air_share`: the share of all time that this is. `station_share`:
     the share of all time that one base station for all cameras would transmit; `base_stations`: how many they need so
-    that none is on the air longer than the link's duty cycle allows. `downlink`: "unicast", or "multicast", which sends
-    the update once to each of `downlink_groups`, and once more to each of the share `repaired` of the cameras.
+    that none is on the air longer than the duty cycles of its sub-bands allow. `downlink`: "unicast", or "multicast",
+    which sends the update once to each of `downlink_groups`, and once more to each of the share `repaired` of the
+    cameras.
     `fleet_bytes_on_air` of all cameras' update, and `cost_year` of all of them. `problems`: what cannot be, or what
     has to be known, each as a sentence.
     """
@@ -155,8 +157,8 @@ def _row(sizes: MethodSizes, link: Link, terms: Terms) -> Planned:
     fleet_on_air = groups * way.once.bytes_on_air + terms.cameras * alone.bytes_on_air
     radio_j, compute_j = up.energy_j + down.energy_j, terms.compute_s * terms.compute_watt
     air_share = terms.updates_week * takes_s / WEEK_S
-    sent_s = groups * way.once.station_s, terms.cameras * alone.station_s
-    for_all, for_each = (terms.updates_week * s / WEEK_S for s in sent_s)
+    sent_s = groups * way.once.station_s, terms.cameras * up.station_s, terms.cameras * way.each.station_s
+    for_all, answers, for_each = (terms.updates_week * s / WEEK_S for s in sent_s)
     daily_j = terms.updates_week / 7 * (radio_j + compute_j) + DAY_S * (link.standing_w + terms.idle_watt)
     impossible = list(_impossible(link, terms, takes_s, air_share, for_all))
     return Planned(
@@ -170,8 +172,8 @@ def _row(sizes: MethodSizes, link: Link, terms: Terms) -> Planned:
         air_time_s=up.transmit_s + down.transmit_s,
         takes_s=takes_s,
         air_share=air_share,
-        station_share=for_all + for_each,
-        base_stations=_base_stations(link, for_all, for_each),
+        station_share=for_all + answers + for_each,
+        base_stations=_base_stations(link, for_all, answers, for_each),
         energy_radio_j=radio_j,
         energy_compute_j=compute_j,
         battery_days=terms.battery.days(daily_j),
@@ -181,10 +183,15 @@ def _row(sizes: MethodSizes, link: Link, terms: Terms) -> Planned:
     )
 
 
-def _base_stations(link: Link, for_all: float, for_each: float) -> int:
-    """How many are needed: each transmits what is for all, and its part of what is for each."""
-    left = link.duty_cycle - for_all
-    return max(1, math.ceil(for_each / left)) if left > 0 else 1
+def _base_stations(link: Link, for_all: float, answers: float, for_each: float) -> int:
+    """How many are needed: each transmits what is for all, and its part of what is for each, in no sub-band longer than
+    it may. Answers to replies go in the replies' own, updates perhaps in another, whose duty cycle tells it apart."""
+    left = {link.duty_cycle: link.duty_cycle} | {link.station_duty_cycle: link.station_duty_cycle - for_all}
+    parts = Counter({link.duty_cycle: answers})
+    parts[link.station_duty_cycle] += for_each
+    if left[link.station_duty_cycle] <= 0:
+        return 1
+    return max(1, *(math.ceil(part / left[duty_cycle]) for duty_cycle, part in parts.items()))
 
 
 def _impossible(link: Link, terms: Terms, takes_s: float, air_share: float, for_all: float) -> Iterator[str]:
@@ -195,10 +202,10 @@ def _impossible(link: Link, terms: Terms, takes_s: float, air_share: float, for_
             f"impossible: an update takes {takes_s / DAY_S:,.1f} days {limit}, and with {terms.updates_week:g} a week "
             f"it has {7 / terms.updates_week:,.1f}."
         )
-    if for_all > link.duty_cycle:
+    if for_all > link.station_duty_cycle:
         yield (
             f"impossible: a base station would be sending what goes to all cameras {for_all:.1%} of the time, and is "
-            f"allowed {link.duty_cycle:.1%}."
+            f"allowed {link.station_duty_cycle:.1%}."
         )
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from fed_lorac.fleet.clock import Heard
 from fed_lorac.fleet.fleet import Camera, Fleet
 from fed_lorac.fleet.losses import Losses
 from fed_lorac.radio.link import Crossing, Link, crossed, heard
@@ -34,10 +35,13 @@ class Multicast:
     def _links(self) -> Mapping[str, Link]:
         return {name: link for name, link in self.fleet.links.items() if link.multicasts}
 
+    def _asks(self, link: str, cameras: NDArray[np.int64], n_bytes: int) -> NDArray[np.bool_]:
+        """Which of these ask again."""
+        return Losses(self.fleet).asks_again(self.report.round, link, cameras, n_bytes)
+
     def _asking(self, link: str, cameras: NDArray[np.int64], n_bytes: int) -> int:
         """How many of these ask again."""
-        asks = Losses(self.fleet).asks_again(self.report.round, link, cameras, n_bytes)
-        return int(np.count_nonzero(asks))
+        return int(np.count_nonzero(self._asks(link, cameras, n_bytes)))
 
     def _hears(self, camera: Camera) -> bool:
         return camera.id in self.report.fresh_for and camera.link in self._links
@@ -53,12 +57,12 @@ class Multicast:
         asks = self._asking(camera.link, np.array([camera.id]), size)
         return found + heard(over, size, again=True) if asks else found
 
-    def down(self, camera: Camera) -> Crossing | None:
-        """All that a camera hears in the round."""
+    def down(self, camera: Camera, before: int = 0) -> Crossing | None:
+        """All that a camera hears in the round, after so many bytes of it."""
         if (update := self.update(camera)) is None:
             return None
         alone = self.report.down.get(camera.id, MessageSize()) + self.report.fresh_for[camera.id].times(-1)
-        return crossed(self._links[camera.link], max(0, alone.frame_bytes), up=False) + update
+        return crossed(self._links[camera.link], max(0, alone.frame_bytes - before), up=False) + update
 
     def full_down(self, camera: Camera, full: FullMessages) -> Crossing | None:
         """The same of full fine-tuning's messages."""
@@ -67,15 +71,15 @@ class Multicast:
         alone = full.told(self.report.updates_for[camera.id] - 1)
         return crossed(self._links[camera.link], alone.frame_bytes, up=False) + update
 
-    def together(self, alike: ToldAlike, n_bytes: int) -> tuple[int, float] | None:
-        """(bytes on the air, joules) of cameras that hear an update of so many bytes together, as if each heard its
-        own; None where not by multicast."""
+    def together(self, alike: ToldAlike, n_bytes: int) -> list[Heard] | None:
+        """How cameras that hear an update of so many bytes together each hear it, and those that ask once more; None
+        where not by multicast."""
         if not (alike.fresh and alike.link in self._links):
             return None
-        over, asking = self._links[alike.link], self._asking(alike.link, alike.cameras, n_bytes)
-        one, again = heard(over, n_bytes), heard(over, n_bytes, again=True)
-        on_air = alike.count * one.bytes_on_air + asking * again.bytes_on_air
-        return on_air, alike.count * one.energy_j + asking * again.energy_j
+        over, asks = self._links[alike.link], self._asks(alike.link, alike.cameras, n_bytes)
+        once = heard(over, n_bytes)
+        found = ((alike.cameras[~asks], once), (alike.cameras[asks], once + heard(over, n_bytes, again=True)))
+        return [(cameras, message) for cameras, message in found if len(cameras)]
 
     @property
     def repeated_on_air(self) -> int:

@@ -2,11 +2,11 @@
 columns; not messages."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from fed_lorac.fleet.clock import Clock, Trip
+from fed_lorac.fleet.clock import Clock, Heard, Trip
 from fed_lorac.fleet.fleet import Camera, Fleet
 from fed_lorac.radio.link import Crossing, crossed
 from fed_lorac.records.columns import GUESSING_CAMERA_COLUMNS
@@ -35,7 +35,9 @@ class _Taken:
     def together(cls, alike: ToldAlike, fleet: Fleet, full: FullMessages, multicast: Multicast | None) -> "_Taken":
         """That of cameras that heard an update together."""
         sizes = (alike.size.frame_bytes, full.told(alike.updates).frame_bytes)
-        (on_air, own_j), (_, full_j) = (_heard_together(alike, fleet, size, multicast) for size in sizes)
+        own, of_full = (_heard_together(alike, fleet, size, multicast) for size in sizes)
+        on_air = sum(len(cameras) * message.bytes_on_air for cameras, message in own)
+        own_j, full_j = (sum(len(cameras) * message.energy_j for cameras, message in its) for its in (own, of_full))
         return cls(0, on_air, own_j, 0.0, full_j)
 
     @classmethod
@@ -73,18 +75,28 @@ class _Taken:
         return _Taken(*(mine + its for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-def _came(camera: Camera, fleet: Fleet, report: RoundReport, multicast: Multicast | None) -> Crossing:
-    """All that a camera was sent in the round, as it crossed its link."""
-    size = report.down.get(camera.id, MessageSize()).frame_bytes
-    return (multicast and multicast.down(camera)) or crossed(fleet.links[camera.link], size, up=False)
+def _came(camera: Camera, fleet: Fleet, report: RoundReport, multicast: Multicast | None, before: int = 0) -> Crossing:
+    """All that a camera was sent in the round after so many bytes of it, as it crossed its link."""
+    size = max(0, report.down.get(camera.id, MessageSize()).frame_bytes - before)
+    return (multicast and multicast.down(camera, before)) or crossed(fleet.links[camera.link], size, up=False)
 
 
-def _heard_together(alike: ToldAlike, fleet: Fleet, n_bytes: int, multicast: Multicast | None) -> tuple[int, float]:
-    """(bytes on the air, joules) of so many cameras."""
+def _heard_together(alike: ToldAlike, fleet: Fleet, n_bytes: int, multicast: Multicast | None) -> list[Heard]:
+    """How cameras hear an update of so many bytes that are told alike."""
     if multicast is not None and (found := multicast.together(alike, n_bytes)) is not None:
         return found
-    one = crossed(fleet.links[alike.link], n_bytes, up=False)
-    return alike.count * one.bytes_on_air, alike.count * one.energy_j
+    return [(alike.cameras, crossed(fleet.links[alike.link], n_bytes, up=False))]
+
+
+def _sent_at_the_end(
+    fleet: Fleet, report: RoundReport, trips: Mapping[int, Trip], multicast: Multicast | None
+) -> Iterator[Heard]:
+    """All that is billed as sent down in the round, but for what cameras heard before they trained."""
+    for camera in report.down:
+        before = trips[camera].downlink_bytes if camera in trips else 0
+        yield [camera], _came(fleet.cameras[camera], fleet, report, multicast, before)
+    for alike in report.told:
+        yield from _heard_together(alike, fleet, alike.size.frame_bytes, multicast)
 
 
 def write_rows(
@@ -121,7 +133,6 @@ def write_rows(
         came = _came(camera, fleet, report, multicast)
         _write_camera(ledger, report, fleet, camera, reply, clock, came, its.of_camera() | scores)
         taken += its
-    heard = {camera: size.frame_bytes for camera, size in report.down.items()}
     counted = [reply.camera for reply in report.replies if reply.counted]
     sums = round_columns(
         billed,
@@ -131,11 +142,9 @@ def write_rows(
         told=Told(report.caught_up, report.repeats),
         repeated=report.repeated,
     )
-    updates: dict[int, Crossing] = {}
     if multicast is not None:
         sums = multicast.columns(sums, full)
         taken = replace(taken, downlink_bytes_on_air=taken.downlink_bytes_on_air - multicast.repeated_on_air)
-        updates = {k: update for k in counted if (update := multicast.update(fleet.cameras[k])) is not None}
     return ledger.round(
         round=report.round,
         cameras_counted=len(report.replies) - len(left_out),
@@ -149,7 +158,7 @@ def write_rows(
         accuracy_zero_byte=zero_byte and zero_byte.mean(),
         **sums,
         aggregation_error=report.aggregation_error,
-        round_time_s=clock and clock.end(counted, heard, updates),
+        round_time_s=clock and clock.end(counted, _sent_at_the_end(fleet, report, clock.trips, multicast)),
         **vars(taken),
         seconds=seconds,
         **(_guesses_in_round(report) if ledger.guesses else {}),
@@ -184,7 +193,7 @@ def _write_camera(
     came: Crossing,
     more: Mapping[str, float | None],
 ) -> None:
-    sent = reply or Reply(camera.id, reason="")
+    sent = reply or Reply(camera.id, reason="away" if camera.id in fleet.away(report.round) else "")
     weather, over = fleet.weather(camera.id, report.round), fleet.links[camera.link]
     down, trip = report.down.get(camera.id, MessageSize()), clock and clock.trips.get(camera.id)
     went = crossed(over, sent.size.frame_bytes, up=True)

@@ -42,6 +42,8 @@ def test_the_ledger_has_what_the_streams_say(folder: Path):
         lost = drawn & fleet.dropped(round)
         assert {k for k, row in cameras.items() if row["status"] == "counted"} == drawn - lost
         assert {k for k, row in cameras.items() if row["reason"] == DROPPED_OUT} == lost
+        assert {k for k, row in cameras.items() if row["reason"] == "away"} == set(fleet.away(round))
+        assert all(cameras[k]["status"] == "idle" for k in fleet.away(round))
         away, dropped = away + len(fleet.away(round)), dropped + len(lost)
     assert away and dropped
 

@@ -1,6 +1,7 @@
 """Laws of simulated time: what a turn and a message take, who is late, who waits, and what a run says of it."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.fleet.clock import Clock, images_seen
 from fed_lorac.fleet.fleet import Camera
-from fed_lorac.radio.link import Link, crossed
+from fed_lorac.radio.link import Crossing, Link, crossed
 from fed_lorac.registry import LINKS
 from fed_lorac.reporting.target import reached
 from fed_lorac.reporting.watch import Watch
@@ -42,6 +43,17 @@ def a_clock(
     camera = Camera(0, "fog", 3, np.arange(images), np.arange(1), {}, over, speed)
     seen = images_seen(images, batch_size=30, epochs=2, steps=0)
     return Clock((camera,), {over: a_link(over)}, [seen * image_time_s / speed].__getitem__, round_s)
+
+
+def a_clock_of(*links: str, round_s: float = 0.0) -> Clock:
+    """The clock of one camera a link, whose training takes no time."""
+    cameras = [Camera(k, "fog", 3, np.arange(1), np.arange(1), {}, over) for k, over in enumerate(links)]
+    return Clock(cameras, {over: a_link(over) for over in links}, lambda camera: 0.0, round_s)
+
+
+def heard(over: str, n: int, *cameras: int) -> tuple[list[int], Crossing]:
+    """Cameras that are each sent a message of so many bytes."""
+    return [*cameras], a_link(over).down(n)
 
 
 @given(LINK_NAMES, BYTES, st.booleans())
@@ -78,7 +90,7 @@ def test_a_reply_takes_hearing_training_and_sending(down: int, up: int, speed: f
     assert trip.compute_s == pytest.approx(200 * image_s / speed)
     assert trip.reply_s == pytest.approx(over.down(down).takes_s + trip.compute_s + over.up(up).takes_s)
     assert trip.sent and not trip.late  # without fleet.round_s nobody is
-    assert clock.end([0], {0: down + 1000}) == pytest.approx(trip.reply_s + over.down(1000).takes_s)
+    assert clock.end([0], [heard("lte-m", 1000, 0)]) == pytest.approx(trip.reply_s + over.down(1000).takes_s)
 
 
 def test_a_camera_whose_duty_cycle_keeps_it_silent_waits_its_turn_and_counts_again() -> None:
@@ -88,7 +100,7 @@ def test_a_camera_whose_duty_cycle_keeps_it_silent_waits_its_turn_and_counts_aga
     for _ in range(12):
         trip = clock.trip(0, 0, up)
         found.append((trip.late, trip.sent))
-        clock.end([] if trip.late else [0], {})
+        clock.end([] if trip.late else [0])
     on_time = [number for number, (late, _) in enumerate(found) if not late]
     assert on_time == [0, 5, 10]
     assert all(sent != late for late, sent in found)  # what waits is not sent, and so not billed
@@ -98,21 +110,68 @@ def test_a_camera_whose_duty_cycle_keeps_it_silent_waits_its_turn_and_counts_aga
 def test_class_a_asks_for_each_fragment_and_so_hears_only_once_its_air_is_free() -> None:
     clock, over = a_clock("lorawan-dr5"), a_link("lorawan-dr5")
     first = clock.trip(0, 0, 20_000)
-    took_s = clock.end([0], {0: 1_000})
+    took_s = clock.end([0], [heard("lorawan-dr5", 1_000, 0)])
     assert took_s == pytest.approx(over.up(20_000).busy_s + over.down(1_000).takes_s)
     assert took_s > first.reply_s + over.down(1_000).takes_s
     again = clock.trip(0, 0, 20_000)
     assert again.reply_s == pytest.approx(over.down(1_000).busy_s - over.down(1_000).takes_s + over.up(20_000).takes_s)
 
 
+@pytest.mark.parametrize("part", ["idle", "not counted", "counted"])
+def test_who_hears_an_update_has_its_air_taken_whatever_its_part_in_the_round(part: str) -> None:
+    clock, over = a_clock_of("lte-m", "lorawan-dr5"), a_link("lorawan-dr5")
+    first_s, up, update = clock.trip(0, 0, 200_000).reply_s, over.up(200), over.down(5_000)
+    if part != "idle":
+        assert clock.trip(1, 0, 200).reply_s == up.takes_s < first_s
+    took_s = clock.end([0, 1] if part == "counted" else [0], [heard("lte-m", 5_000, 0), heard("lorawan-dr5", 5_000, 1)])
+    begins_s = first_s if part == "idle" else max(first_s, up.busy_s)
+    lasts = begins_s + update.takes_s if part == "counted" else first_s + a_link("lte-m").down(5_000).takes_s
+    assert took_s == pytest.approx(lasts)
+    waits_s = begins_s + update.transmit_s / 0.01 - took_s  # its silence after asking, by the duty cycle's own law
+    assert clock.trip(1, 0, 200).reply_s == pytest.approx(waits_s + up.takes_s) and waits_s > 0
+
+
+def test_an_update_goes_to_all_once_the_last_counted_reply_is_there() -> None:
+    links = ("wifi", "lte-m", "nb-iot-nb1")
+    clock = a_clock_of(*links)
+    last_s = max([clock.trip(k, 0, 20_000).reply_s for k in range(3)][:2])
+    took_s = clock.end([0, 1], [heard(over, 20_000, k) for k, over in enumerate(links)])
+    assert took_s == pytest.approx(last_s + max(a_link(over).down(20_000).takes_s for over in links[:2]))
+
+
+def test_cameras_that_hear_together_hear_as_each_would_alone() -> None:
+    links = ["lte-m", *["lorawan-dr5"] * 4]
+    together, alone = a_clock_of(*links), a_clock_of(*links)
+    for clock in (together, alone):
+        clock.trip(0, 0, 1_000)
+        clock.trip(2, 0, 2_000)
+    took_s = together.end([0], [heard("lorawan-dr5", 300, 1, 2, 3)])
+    assert alone.end([0], [heard("lorawan-dr5", 300, k) for k in (1, 2, 3)]) == took_s
+    assert together.state() == alone.state()
+    replies_s = [together.trip(k, 0, 2_000).reply_s for k in range(5)]
+    assert replies_s == [alone.trip(k, 0, 2_000).reply_s for k in range(5)]
+    assert replies_s[4] == pytest.approx(a_link("lorawan-dr5").up(2_000).takes_s)  # who was sent nothing has free air
+    assert replies_s[2] > replies_s[1] == replies_s[3] > replies_s[4]
+
+
+def test_time_goes_on_in_a_round_of_which_no_reply_counts() -> None:
+    clock = a_clock_of("lte-m", "nb-iot-nb1", "wifi")
+    replies_s = [clock.trip(k, 0, 9_000).reply_s for k in range(2)]
+    assert clock.end([]) == max(replies_s) == clock.now_s > 0  # they were waited for, as no round's length is set
+    clock.trip(0, 0, 9_000)
+    assert clock.end([0]) == pytest.approx(replies_s[0])
+    assert a_clock_of("lte-m").end([]) == 0  # nobody sent anything
+    assert a_clock_of("lte-m", round_s=60.0).end([]) == 60
+
+
 def test_a_reply_that_is_begun_in_time_and_ends_too_late_is_sent_in_vain() -> None:
     clock = a_clock("nb-iot-nb1", round_s=60.0)
     trip = clock.trip(0, 0, 1_000_000)  # 129 s
     assert trip.late and trip.sent
-    assert clock.end([], {}) == 60.0
+    assert clock.end([]) == 60.0
     again = clock.trip(0, 0, 1_000)  # its air is taken until 129 s, so this waits
     assert again.late and not again.sent
-    clock.end([], {})
+    clock.end([])
     assert not clock.trip(0, 0, 1_000).late
 
 
@@ -128,7 +187,7 @@ def test_a_clock_goes_on_as_if_it_had_never_stopped(messages: list[int], at: int
         found = []
         for up in some:
             trip = clock.trip(0, 10, up)
-            found += [trip.reply_s, clock.end([] if trip.late else [0], {0: 10})]
+            found += [trip.reply_s, clock.end([] if trip.late else [0], [heard("lorawan-dr5", 10, 0)])]
         return found
 
     limits: dict[str, Any] = {"over": "lorawan-dr5", "round_s": 500.0}
@@ -219,6 +278,40 @@ def test_a_round_takes_as_long_as_its_slowest_counted_camera(folder: Path) -> No
         slowest = max(c["compute_s"] + c["elapsed_s"] + c["downlink_time_s"] for c in counted)
         assert row["round_time_s"] == pytest.approx(slowest)
         assert slowest > max(c["reply_s"] for c in counted)
+
+
+@pytest.mark.parametrize("more", [{}, {"fleet__deal": "overlapping", "evaluate_cameras": 1}], ids=["all", "sample"])
+def test_a_runs_times_are_those_of_its_bytes_played_camera_by_camera(tmp_path: Path, more: dict[str, Any]) -> None:
+    links = ["lte-m", "lorawan-dr5"] * 2
+    run(tiny(fleet__link=", ".join(links[:2]), fleet__per_round=1, run__rounds=5, **more), tmp_path / "run", Watch())
+    cameras, free_s, now_s, waited = rows(tmp_path / "run/cameras.jsonl"), [0.0] * 4, 0.0, Counter[str]()
+    for row in rows(tmp_path / "run/rounds.jsonl"):
+        its = [one for one in cameras if one["round"] == row["round"]]
+        (sender,) = (one for one in its if one["status"] == "counted")
+        (update,) = {one["downlink_frame_bytes"] for one in its}
+        k, up = sender["camera"], a_link(sender["link"]).up(sender["uplink_frame_bytes"])
+        begins_s = max(now_s, free_s[k])
+        waited[sender["link"]] += begins_s > now_s
+        free_s[k], sent_s, heard_s = begins_s + up.busy_s, begins_s + up.takes_s, [0.0] * 4
+        assert sender["reply_s"] == pytest.approx(sent_s - now_s)
+        for camera, name in enumerate(links):  # all hear it, drawn or not, measured or not
+            down = a_link(name).down(update)
+            from_s = max(sent_s, free_s[camera]) if name == "lorawan-dr5" else sent_s
+            heard_s[camera] = from_s + down.takes_s
+            if name == "lorawan-dr5":
+                free_s[camera] = from_s + down.busy_s
+        assert row["round_time_s"] == pytest.approx(heard_s[k] - now_s)
+        now_s = heard_s[k]
+    assert waited["lorawan-dr5"] and not waited["lte-m"]
+
+
+def test_a_run_whose_replies_are_all_lost_takes_its_time(tmp_path: Path) -> None:
+    lossy = {"fleet__link": "lorawan-dr5", "fleet__lorawan__loss": 0.9, "run__rounds": 2}
+    run(tiny(**lossy), tmp_path / "run", Watch())
+    cameras = rows(tmp_path / "run/cameras.jsonl")
+    for row in rows(tmp_path / "run/rounds.jsonl"):
+        last_s = max(one["reply_s"] or 0 for one in cameras if one["round"] == row["round"])
+        assert row["cameras_counted"] == 0 and row["round_time_s"] == pytest.approx(last_s) and last_s > 0
 
 
 def test_the_summary_has_simulated_time_and_days_on_each_link(folder: Path) -> None:

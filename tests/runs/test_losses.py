@@ -19,6 +19,7 @@ from fed_lorac.experiment.build import build_experiment
 from fed_lorac.fleet.losses import Losses
 from fed_lorac.radio.cellular import LTE_M, NB1
 from fed_lorac.radio.link import Crossing, Link
+from fed_lorac.radio.lora import time_on_air_s
 from fed_lorac.radio.lorawan import DR5
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
@@ -67,6 +68,21 @@ def test_what_a_message_costs_and_whether_it_arrives_is_as_packet_by_packet(
         on_air = "transmit_s" if way == "up" or link.device_class == "A" else "station_s"
         times = getattr(found, on_air) / getattr(ideal, on_air)
         assert times == pytest.approx(sent, rel=0.02)
+
+
+@pytest.mark.parametrize("settings", [{}, {"repetitions": 2}, {"confirmed": True}], ids=str)
+def test_a_repair_comes_where_the_packet_that_asks_for_it_came_and_all_of_it_does(settings: dict[str, Any]) -> None:
+    link = replace(DR5, device_class="C", downlink="multicast", loss=0.3, attempts=3, **settings)
+    n = 2 * 48
+    down, found = link.down(n), link.repair(n)
+    asked, times = drawn(link, 1, up=True)
+    came, _ = drawn(link, down.packets, up=False)
+    assert found.arrives == pytest.approx(asked * came, abs=4 * math.sqrt(0.25 / TRIALS)) and asked < 1
+    assert found.transmit_s == pytest.approx(times * time_on_air_s(12, 7, 125_000), rel=0.02)
+    asks = found.bytes_on_air - down.bytes_on_air
+    acknowledged = 12 * asked / 0.7 if link.confirmed else 0  # each packet that came has it until one comes through
+    assert asks == pytest.approx(12 * times + acknowledged, abs=5 if link.confirmed else 0)
+    assert link.repair(0) == Crossing()
 
 
 @given(st.integers(1, 20_000), st.floats(0.0, 0.8), st.integers(1, 9))

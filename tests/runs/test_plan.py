@@ -15,6 +15,7 @@ from fed_lorac.errors import ConfigError
 from fed_lorac.radio.battery import Battery
 from fed_lorac.radio.cellular import NB1
 from fed_lorac.radio.link import Link
+from fed_lorac.radio.lora import time_on_air_s
 from fed_lorac.radio.lorawan import DR0
 from fed_lorac.reporting.plan import MethodSizes, Planned, Terms, planned
 from fed_lorac.reporting.plan_table import plan_tables
@@ -110,6 +111,18 @@ def test_what_a_duty_cycle_does_not_allow_is_said() -> None:
     assert a_row(DR0, 400, 400).possible
     assert a_row(DR0, 4_000, 4_000).base_stations == math.ceil(200 * DR0.down(4_000).station_s / (7 * 86_400) / 0.01)
     assert "arrives whole" in a_row(replace(DR0, loss=0.3)).problems[0]
+
+
+def test_a_base_station_of_class_c_sends_updates_and_acknowledgements_in_sub_bands_of_their_own() -> None:
+    c, week_s = replace(DR0, device_class="C", attempts=1, confirmed=True), 7 * 86_400
+    for up, down in ((4_000, 400), (400, 40_000)):
+        answers_s = 200 * math.ceil(up / 48) * time_on_air_s(12, 12, 125_000, checksum=False)
+        updates_s = 200 * c.down(down).station_s
+        needed = max(math.ceil(answers_s / week_s / 0.01), math.ceil(updates_s / week_s / 0.1))
+        row = a_row(c, up, down)
+        assert row.base_stations == needed > 1 and row.station_share == pytest.approx((answers_s + updates_s) / week_s)
+        one_band = math.ceil((answers_s + updates_s) / week_s / 0.1)
+        assert a_row(replace(c, sub_bands="g3"), up, down).base_stations == one_band
 
 
 def test_all_methods_stand_on_all_links_and_what_does_not_fit_is_left_out_by_name() -> None:

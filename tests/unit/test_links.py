@@ -131,13 +131,14 @@ def test_time_on_air_is_that_of_published_calculators(
     assert 1_000 * time_on_air_s(payload, spreading, bandwidth) == pytest.approx(milliseconds, abs=0.5)
 
 
-def test_time_on_air_is_that_of_another_library() -> None:
+@pytest.mark.parametrize("checksum", [True, False])
+def test_time_on_air_is_that_of_another_library(checksum: bool) -> None:
     other = pytest.importorskip("pamoja.lora")
     for sf in range(7, 13):
         for bandwidth in (125_000, 250_000, 500_000):
             for size in (0, 1, 12, 13, 51, 64, 128, 255):
-                theirs = other.link(sf, bandwidth).airtime_us(size)
-                assert 1e6 * time_on_air_s(size, sf, bandwidth) == pytest.approx(theirs, abs=1)
+                theirs = other.link(sf, bandwidth, crc=checksum).airtime_us(size)
+                assert 1e6 * time_on_air_s(size, sf, bandwidth, checksum=checksum) == pytest.approx(theirs, abs=1)
 
 
 @pytest.mark.parametrize("region", REGIONS.values(), ids=REGIONS)
@@ -151,8 +152,8 @@ def test_no_packet_of_us915_exceeds_the_dwell_time() -> None:
     region = REGIONS["US915"]
     for row in region.up.values():
         if row.bandwidth_hz == 125_000:
-            assert row.time_on_air_s(PACKET_BYTES + row.most_bytes) <= region.dwell_s
-            assert row.time_on_air_s(PACKET_BYTES + row.most_bytes + 4) > region.dwell_s
+            assert row.time_on_air_s(PACKET_BYTES + row.most_bytes, up=True) <= region.dwell_s
+            assert row.time_on_air_s(PACKET_BYTES + row.most_bytes + 4, up=True) > region.dwell_s
 
 
 # LoRaWAN
@@ -182,6 +183,38 @@ def test_class_a_asks_for_each_fragment_down_and_class_c_does_not() -> None:
     assert a.standing_w == a.sleep_w and c.standing_w == c.receive_w
 
 
+@pytest.mark.parametrize("link", [DR0, DR2, DR5], ids=lambda link: link.name)
+def test_packets_down_have_no_checksum_and_packets_up_have_one(link: LoraWan) -> None:
+    def symbols(size: int, crc: int) -> float:
+        """Of a packet; another way to AN1200.13's: blocks of 4 (SF - 2 DE) bits, each of five symbols."""
+        bits, block = 8 * size - 4 * spreading + 28 + 16 * crc, 4 * (spreading - 2 * (spreading > 10))
+        return 20.25 + 5 * max(-(-bits // block), 0)
+
+    spreading = {DR0: 12, DR2: 10, DR5: 7}[link]
+    symbol_s, one = 2**spreading / 125_000, 30  # a packet of so many bytes
+    c = replace(link, device_class="C", second_window=link.data_rate)
+    assert link.up(one).transmit_s == pytest.approx(symbols(13 + one, 1) * symbol_s)
+    for found in (
+        link.down(one).station_s,
+        c.down(one).station_s,
+        c.multicast(one).station_s,
+        c.multicast(one).takes_s,
+    ):
+        assert found == pytest.approx(symbols(13 + one, 0) * symbol_s)
+    assert link.down(one).transmit_s == pytest.approx(symbols(12, 1) * symbol_s)  # the packet that asks for it
+    assert replace(link, confirmed=True).up(one).station_s == pytest.approx(symbols(12, 0) * symbol_s)
+
+
+def test_a_base_station_is_held_to_the_sub_band_of_the_window_in_which_updates_go_down() -> None:
+    g1, g3, free = 0.01, 0.1, 1.0  # ERC Recommendation 70-03: 868.0-868.6 and 869.4-869.65 MHz
+    assert DR0.station_duty_cycle == g1 and lorawan(sub_bands="g2").station_duty_cycle == 0.001
+    assert lorawan(device_class="C").station_duty_cycle == g3
+    assert lorawan(device_class="C", sub_bands="g2").station_duty_cycle == g3
+    for device_class in "AC":
+        assert lorawan(device_class=device_class, region="US915").station_duty_cycle == free
+    assert all(row.station_duty_cycle == row.duty_cycle for row in ALL.values())
+
+
 def test_confirmed_packets_go_until_packet_and_acknowledgement_have_come() -> None:
     plain, confirmed = replace(DR5, loss=0.2), replace(DR5, loss=0.2, confirmed=True)
     assert confirmed.up(5_000).transmit_s == pytest.approx(plain.up(5_000).transmit_s / 0.8**2)
@@ -199,6 +232,7 @@ def test_confirmed_packets_go_until_packet_and_acknowledgement_have_come() -> No
         ("lorawan-dr0", {"second_window": 8}, r"EU868 has the data rates 0, .*second_window = 8"),
         ("lorawan-dr0", {"region": "US915", "sub_bands": "g3"}, r"Sub-bands have duty cycles in EU868"),
         ("lorawan-dr0", {"loss": 1.0}, r"fleet\.lorawan\.loss must be"),
+        ("lorawan-dr0", {"sub_bands": "g1, g3,g1"}, r"one duty cycle.*got fleet.*'g1, g3,g1'\. Write \"g1, g3\"\."),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(name: str, settings: dict[str, Any], said: str) -> None:
