@@ -28,7 +28,7 @@ from fed_lorac.runtime.settings import setting
 from fed_lorac.server.strategy import PersonalPart, Proposal, ServerState, Strategy
 
 from .fedavg import decode_state, mean_state
-from .merged import DOWNLINKS, MergedFedAvg, compress, refuses_full
+from .merged import DOWNLINKS, MergedFedAvg, check_svd_rank, compress, refuses_full
 
 __all__ = ["ClusteredFedAvg"]
 
@@ -71,6 +71,12 @@ class ClusteredFedAvg(Strategy):
                 "A cluster takes a share of its difference from what all share; ClusteredFedAvg came with share = "
                 f"{self.share} and without the shared part. Set share to 1, or shared to true."
             )
+        if self.by == "weather" and self.clusters != type(self).clusters:
+            raise ConfigError(
+                "So many clusters are looked for by similarity, and weathers are as many as there are; ClusteredFedAvg "
+                f'came with clusters = {self.clusters} and by = "weather". Remove it, or set by = "similarity".'
+            )
+        check_svd_rank(self, self.downlink, self.svd_rank)
 
     @property
     def update_kind(self) -> Literal["delta", "state"]:  # type: ignore[override]  # which hangs on a setting here

@@ -13,10 +13,11 @@ from fed_lorac.adapters.deltas import pair_of
 from fed_lorac.aggregation.aggregators import Aggregator, ClientDelta, Mean
 from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, compressed
 from fed_lorac.aggregation.server_optimizers import ServerOptimizer, Sgd
+from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.settings import setting
 from fed_lorac.server.strategy import FrameSpec, Proposal, ServerState, Strategy
 
-__all__ = ["DOWNLINKS", "MergedFedAvg", "compress", "refuses_full"]
+__all__ = ["DOWNLINKS", "MergedFedAvg", "check_svd_rank", "compress", "refuses_full"]
 
 DOWNLINKS = ("svd", "stack", "dense")
 _RESIDUAL = "residual"
@@ -39,6 +40,10 @@ class MergedFedAvg(Strategy):
     aggregator: Aggregator = field(default_factory=Mean)
     server_optimizer: ServerOptimizer = field(default_factory=Sgd)
     keep_residual: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_svd_rank(self, self.downlink, self.svd_rank)
 
     def refuses(self, adapter: Adapter) -> str | None:
         """Full fine-tuning; and a stack of what leaves no factors."""
@@ -70,6 +75,15 @@ class MergedFedAvg(Strategy):
                 name: DeltaSum(total.shape).add(total).add(decoded[name], -1.0) for name, total in wanted.items()
             }
         return server.with_(sums)
+
+
+def check_svd_rank(strategy: Strategy, downlink: str, svd_rank: int) -> None:
+    """ConfigError for a rank where nothing is cut to it."""
+    if svd_rank and downlink != "svd":
+        raise ConfigError(
+            f"svd_rank is of what svd sends; {type(strategy).__name__} came with svd_rank = {svd_rank} and downlink = "
+            f'"{downlink}". Remove it, or set downlink = "svd".'
+        )
 
 
 def refuses_full(adapter: Adapter) -> str | None:

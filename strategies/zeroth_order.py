@@ -45,8 +45,8 @@ class ZerothOrder(RotatingBasis):
             )
 
     def adapted(self, adapter: Adapter) -> Adapter:
-        """The adapter along the directions."""
-        return Along(adapter, self.directions)
+        """The adapter along the directions; one that is along others, along these."""
+        return Along(adapter.inner if isinstance(adapter, Along) else adapter, self.directions)
 
     def objective(self, objective: "Objective") -> "Objective":
         """The objective, by forward passes alone."""

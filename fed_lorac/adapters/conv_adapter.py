@@ -57,7 +57,8 @@ class ConvAdapter(Ends):
         A method that wants fewer chooses among these. FactorError for a network that an adapter cannot be attached to,
         and where a pattern of `layers` names none of its convolutions.
         """
-        return named_by(self.layers, branch_targets(model, need_classifier=self.train_classifier))
+        apart = self.train_classifier or self.classifier_elsewhere
+        return named_by(self.layers, branch_targets(model, need_classifier=apart))
 
     def fit_to(self, base: nn.Module) -> Self:
         """With the convolutions that are trained as they are, `dense`: a branch would be no smaller. Adapters of lower

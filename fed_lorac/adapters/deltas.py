@@ -19,6 +19,7 @@ __all__ = [
     "State",
     "ToDelta",
     "apply_delta",
+    "as_folded",
     "changed_names",
     "check_delta",
     "delta_like",
@@ -26,6 +27,7 @@ __all__ = [
     "fold",
     "initial_state",
     "is_delta_already",
+    "is_variance",
     "join_deltas",
     "load_dense",
     "pair_of",
@@ -153,8 +155,15 @@ def apply_delta(weights: MutableMapping[str, Tensor], state: State, scale: float
         target.add_(added.to(device=target.device, dtype=target.dtype), alpha=weight)
 
 
+def is_variance(name: str) -> bool:
+    """Whether a tensor of this name is a batch norm's variance: where a delta is added to it, it is cut at zero, which
+    a mean that a codec, a server optimizer or noise has moved may lead below."""
+    return name.endswith("running_var")
+
+
+@torch.no_grad()
 def fold(target: _Network | MutableMapping[str, Tensor], state: State, scale: float = 1.0) -> None:
-    """W <- W + D, IN PLACE, for a plain network or a dict of its tensors.
+    """W <- W + D, IN PLACE, for a plain network or a dict of its tensors; a variance does not go below zero.
 
     A network that carries an adapter is refused: what it trained would count for part of the delta.
     """
@@ -162,6 +171,18 @@ def fold(target: _Network | MutableMapping[str, Tensor], state: State, scale: fl
         raise FactorError(f"A delta is folded into a plain network; {found} carries an adapter. Detach it first.")
     weights = target if isinstance(target, MutableMapping) else target.state_dict()
     apply_delta(weights, state, scale)
+    for name in filter(is_variance, changed_names(state)):
+        weights[name].clamp_(min=0)
+
+
+def as_folded(variances: MutableMapping[str, Tensor], delta: State) -> dict[str, Tensor]:
+    """What of a delta counts where it is folded into a network of these variances, which move along, IN PLACE: of a
+    variance no more than takes it to zero."""
+    found = dict(delta)
+    for name in filter(is_variance, delta):
+        found[name] = torch.maximum(delta[name], -variances[name])
+        variances[name] = variances[name] + found[name]
+    return found
 
 
 def set_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -3,8 +3,8 @@ rank, or left. Knows settings, names and factors; not what is adapted between th
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from fed_lorac.adapters.algebra.factors import view_of
 from fed_lorac.adapters.branched import BranchAdapter
 from fed_lorac.adapters.branches import Adapted, AdaptedConv2d, AdaptedLinear, Branch, Layer, layer_named
 from fed_lorac.adapters.targets import check_end, ends_of
+from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.settings import setting
+from fed_lorac.runtime.spelling import toml
 from fed_lorac.seeds import torch_stream
 
 __all__ = ["Ends", "trains_classifier", "without_ends"]
@@ -53,11 +55,25 @@ class Ends(BranchAdapter):
     weight, or more, is trained as it is.
     """
 
+    of_ends: ClassVar[tuple[str, ...]] = ("end_rank",)
+    """Settings that have a meaning only where an end is trained."""
+
     train_first_conv: bool = setting(True, "train, and send, the first convolution's weight")
     train_classifier: bool = setting(True, "train, and send, the classifier's weight")
     end_rank: int = setting(
         0, "rank of the change of the ends that are trained; 0: their weights are trained as they are", least=0
     )
+    classifier_elsewhere: bool = field(default=False, compare=False, repr=False)  # another part trains it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        vain = [name for name in self.of_ends if getattr(self, name) != getattr(type(self), name)]
+        if vain and not (self.train_first_conv or self.train_classifier):
+            raise ConfigError(
+                f"{vain[0]} says how the ends that are trained change; {type(self).__name__} came with {vain[0]} = "
+                f"{toml(getattr(self, vain[0]))}, train_first_conv = false and train_classifier = false. Remove it, or "
+                "train an end."
+            )
 
     def fit_to(self, base: nn.Module) -> Self:
         """With the ends that change by low rank; FactorError for one that can carry no branch."""
@@ -103,9 +119,13 @@ def without_ends(
     part: BranchAdapter, every: tuple[BranchAdapter, ...], before: Sequence[BranchAdapter]
 ) -> BranchAdapter:
     """A part without the ends that one before it trains, or one that has no choice."""
-    own = {one.name for one in fields(part)}
+    own, changes = {one.name for one in fields(part)}, dict[str, Any]()
     taken = {_FIRST} if any(getattr(one, _FIRST, False) for one in before) else set()
     taken |= {_CLASSIFIER} if any(map(trains_classifier, before)) else set()
     taken |= {_CLASSIFIER} if any(one.trains_classifier for one in every) else set()
-    changes: dict[str, Any] = dict.fromkeys(taken & own, False)
-    return replace(part, **changes)
+    if _CLASSIFIER in taken:
+        changes["classifier_elsewhere"] = True
+    if not any(getattr(part, end, False) and end not in taken for end in (_FIRST, _CLASSIFIER)):
+        changes |= {name: getattr(type(part), name) for name in getattr(part, "of_ends", ())}
+    changes |= dict.fromkeys(taken, False)
+    return replace(part, **{name: value for name, value in changes.items() if name in own})

@@ -186,9 +186,9 @@ class LowRankAdapter(ConvAdapter):
 
         def added(state: State) -> State:
             ends = {f"{name}.A" for name in self.thin or ()}
-            key, own = next((key, A) for key, A in drawn(self.rank).items() if key not in ends)
-            rows = state[key].shape[-2] if key in state else own.shape[-2]
-            return _added(state, drawn(self.rank * rows // own.shape[-2]))
+            inner = ((k, A.shape[-2]) for k, A in drawn(self.rank).items() if k in state and k not in ends)
+            rows, own = next(((state[k].shape[-2], rows) for k, rows in inner), (1, 1))  # of none, any rank is right
+            return _added(state, drawn(self.rank * rows // own))
 
         return added
 

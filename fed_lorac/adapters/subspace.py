@@ -63,6 +63,7 @@ class Subspace(ConvAdapter):
     found_lr = 0.1
     layer = SubspaceConv2d
     linear = True
+    of_ends = (*ConvAdapter.of_ends, "ends_inside")
 
     dimension: int = setting(256, "dimensions d of the subspace: numbers of all layers together", least=1)
     ends_inside: bool = setting(

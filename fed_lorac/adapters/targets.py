@@ -67,8 +67,9 @@ def branch_targets(model: nn.Module, *, need_classifier: bool) -> tuple[str, ...
     if not inner:
         beside = " and the classifier, the last nn.Linear or else the last convolution," if need_classifier else ""
         raise FactorError(
-            f"Every convolution but the first{beside} carries a branch; this network has {len(convs)} in all"
-            + (". Attach with train_classifier=False." if need_classifier and len(convs) > 1 else ".")
+            f"Every convolution but the first{beside} carries a branch; this network has {len(convs)} in all. Choose "
+            "norm-affine, linear-probe or full, which need none"
+            + (", or attach with train_classifier=False." if need_classifier and len(convs) > 1 else ".")
         )
     for name, conv in inner.items():
         _refuse_unfit(name, conv)

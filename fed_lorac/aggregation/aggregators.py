@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import ClassVar
 
 import numpy as np
@@ -141,6 +142,11 @@ class Aggregator(ABC):
         """Whether it acts on each entry of dense deltas, so that no factors are left."""
         return False
 
+    def refuses_cameras(self, cameras: int) -> str | None:
+        """Why it does nothing, or promises nothing, for so many cameras a round: the law, what came, the remedy. None:
+        it does."""
+        return None
+
     @abstractmethod
     def aggregate(self, deltas: Iterable[ClientDelta], draw: Draw) -> Sums:
         """One delta by tensor name, out of at least one camera's; `draw` gives the round's random stream, for noise."""
@@ -215,6 +221,19 @@ class TrimmedMean(Aggregator):
         0.1, "share of the cameras that is cut off at each end, for every entry", least=0, below=0.5
     )
 
+    def refuses_cameras(self, cameras: int) -> str | None:
+        """A share that is less than one camera."""
+        if not self.trim_fraction or int(self.trim_fraction * cameras):
+            return None
+        least = next(n for n in count(math.ceil(1 / self.trim_fraction)) if int(self.trim_fraction * n))
+        enough = math.ceil(100 / cameras) / 100
+        return (
+            "A trimmed mean cuts whole cameras off, rounded down, and cutting none it is the mean; came trim_fraction "
+            f"= {self.trim_fraction:g} of {cameras} cameras a round. Let {least} or more take part"
+            + (f", set trim_fraction = {enough:g} or more" if enough < 0.5 else "")
+            + ", or use the mean."
+        )
+
     def aggregate(self, deltas: Iterable[ClientDelta], draw: Draw) -> Sums:
         """By Flower's function."""
         from flwr.server.strategy.aggregate import aggregate_trimmed_avg  # noqa: PLC0415
@@ -229,6 +248,18 @@ class Krum(Aggregator):
 
     source = "Krum, arXiv 1703.02757"
     malicious: int = setting(1, "number of malicious cameras that krum assumes", least=0)
+
+    def refuses_cameras(self, cameras: int) -> str | None:
+        """More malicious cameras than its proof allows: 2f + 2 < n (Blanchard et al. 2017, proposition 4.2)."""
+        if cameras >= 2 * self.malicious + 3:
+            return None
+        most = (cameras - 3) // 2
+        return (
+            "Krum withstands f malicious cameras among 2 f + 3 or more; came malicious = "
+            f"{self.malicious} of {cameras} cameras a round. Let {2 * self.malicious + 3} or more take part, "
+            + (f"set malicious = {most}{' or less' * (most > 0)}, " if most >= 0 else "")
+            + "or use the median."
+        )
 
     def aggregate(self, deltas: Iterable[ClientDelta], draw: Draw) -> Sums:
         """By Flower's function."""

@@ -17,7 +17,14 @@ from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.deltas import apply_delta, initial_state
 from fed_lorac.client.agreement import frame_spec
 from fed_lorac.client.observe import COLLAPSED, observe
-from fed_lorac.client.state import ClientState, GlobalModel, build_network, personal_delta, personal_parameters
+from fed_lorac.client.state import (
+    ClientState,
+    GlobalModel,
+    build_network,
+    decode_personal,
+    personal_delta,
+    personal_parameters,
+)
 from fed_lorac.experiment.experiment import Experiment, drawn_from
 from fed_lorac.fleet.camera_data import CameraData, in_stream_order
 from fed_lorac.fleet.fleet import CLEAR
@@ -93,7 +100,8 @@ def local_updates(
         guessed, truth = outcome.guessed, images[camera].train_labels
         observed = {} if guessed is None else observe(guessed, task.labels, truth)
         if observed.get(COLLAPSED):
-            bench.reset(model)
+            sent = states[camera].personal_frame if plan.sends and not plan.clustered else b""
+            bench.begin(model, {}, decode_personal(experiment, sent) if sent else {})
         state = states[camera].with_statistics(statistics_of(model) if plan.batch_norm.local else {})
         trained = trained_state(experiment, experiment.adapters[place], model, was)
         if (adapter := experiment.adapters[place]).personal:
@@ -161,18 +169,16 @@ class _Bench:
         self._models += [copy.deepcopy(self._models[0]) for _ in range(len(states) - len(self._models))]
         models = self._models[: len(states)]
         for model, state in zip(models, states, strict=True):
-            statistics = state.statistics
-            for name, value in _moving(model):
-                value.copy_(statistics.get(name, self._fresh[name]))
-            if personal := personal_parameters(experiment, state):
-                self._adapter.load(model, initial_state(personal, self._adapter.read(model)))
+            self.begin(model, state.statistics, personal_parameters(experiment, state))
         return models
 
     @torch.no_grad()
-    def reset(self, model: nn.Module) -> None:
-        """Give one of these networks a fresh adapter: what it was trained to is gone."""
+    def begin(self, model: nn.Module, statistics: Statistics, personal: Mapping[str, Tensor]) -> None:
+        """Give one of these networks a fresh adapter with personal parameters put in: what was trained is gone."""
         for name, value in _moving(model):
-            value.copy_(self._fresh[name])
+            value.copy_(statistics.get(name, self._fresh[name]))
+        if personal:
+            self._adapter.load(model, initial_state(personal, self._adapter.read(model)))
 
 
 def _moving(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -15,7 +15,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import Tensor, nn
 
-from fed_lorac.adapters.deltas import apply_delta, changed_names, set_tensors
+from fed_lorac.adapters.deltas import as_folded, changed_names, fold, set_tensors
 from fed_lorac.adapters.settled import NOTHING, Settled, settled_in, settled_state, settles, without_settled
 from fed_lorac.client.agreement import frame_spec
 from fed_lorac.experiment.adapters import candidates, settled_on
@@ -117,7 +117,7 @@ def _without_factors(
 def _add_delta(experiment: Experiment, global_model: GlobalModel, delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
     base = experiment.base.tensors
     tensors = {name: global_model.tensors.get(name, base[name]).clone() for name in changed_names(delta)}
-    apply_delta(tensors, delta, 1.0)
+    fold(tensors, delta)
     return {**global_model.tensors, **tensors}
 
 
@@ -135,11 +135,11 @@ def cluster_delta(experiment: Experiment, frame: bytes) -> Mapping[str, Tensor]:
 def read_deltas(
     experiment: Experiment, updates: Iterable[tuple[int, bytes]]
 ) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
-    """(round, delta) of every (round, frame) that has one, in order; the layers of the experiment's adapters are
-    chosen."""
+    """(round, delta, as far as it counts) of every (round, frame) that has one, in order; layers are chosen by now."""
+    variances = dict(experiment.base.tensors)
     for round, update in unfolded(updates, experiment.base.fingerprint, 0, frame_spec(experiment).templates):
         if not settles(update):
-            yield round, _delta(experiment, round, update)
+            yield round, as_folded(variances, _delta(experiment, round, update))
 
 
 def encode_global_model(experiment: Experiment, global_model: GlobalModel) -> bytes:

@@ -180,6 +180,12 @@ def _strategy_fleet(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:
             f"{why} Here fleet.per_round = {fleet.per_round} and fleet.schedule = {toml(fleet.schedule)} with "
             f"strategy.name = {toml(config.strategy.name)}."
         )
+    takes_one = "aggregator" in config.strategy.in_view(vars(config.strategy))
+    if takes_one and (why := config.strategy.build("aggregator").refuses_cameras(fleet.per_round)):
+        yield (
+            f"{why} Here fleet.per_round = {fleet.per_round} with strategy.aggregator = "
+            f"{toml(config.strategy.aggregator)}."
+        )
 
 
 def _codec(config: "Config", strategy: "AnyStrategy") -> Iterator[str]:

@@ -108,7 +108,7 @@ def _experiment(flat: tuple[tuple[str, Scalar], ...], makers: tuple[tuple[str, s
         base.model,
         image_size=plan.image_size,
         batch_size=plan.recipe.batch_size,
-        steps=plan.steps,
+        steps=0 if plan.settles else plan.steps,  # the round that settles something takes a whole pass
         window=plan.batch_norm.window,
         trains=plan.trains and plan.batch_norm.trains,
         local=plan.batch_norm.local,

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from torch import nn
 
 from fed_lorac.adapters.adapter import Adapter
-from fed_lorac.adapters.deltas import changed_names
+from fed_lorac.adapters.deltas import changed_names, is_variance
 from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, relative_distance, sum_states
 from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
@@ -103,9 +103,9 @@ class FrameStrategy(FleetStrategy):
         `quorum` is that of the rules, where none are given.
 
         Raises:
-            ConfigError: the strategy cannot work with this adapter.
+            ConfigError: the strategy cannot work with this adapter, or makes another of it (`Strategy.adapted`).
         """
-        if (why := strategy.refuses(adapter)) is not None:
+        if why := strategy.refuses(adapter) or strategy.refuses_unadapted(adapter):
             raise ConfigError(why)
         spec = FrameSpec.for_model(model, adapter, seed=seed, rotates=strategy.rotates)
         rules = rules or FleetRules(quorum)
@@ -287,9 +287,10 @@ def _check_arrays(arrays: ArrayRecord, adapted: Collection[str]) -> ArrayRecord:
 
 
 def _add_to_arrays(arrays: ArrayRecord, gained: Mapping[str, DeltaSum]) -> ArrayRecord:
-    """W_{t+1} = W_t + D for each of the arrays, in its own dtype; what is not adapted stays."""
+    """W_{t+1} = W_t + D for each of the arrays, in its own dtype, as cameras `fold` it; what is not adapted stays."""
     after = ArrayRecord(dict(arrays))
     for name in arrays.keys() & gained.keys():
         before = arrays[name].numpy()
-        after[name] = Array(np.add(before, gained[name].dense().numpy()).astype(before.dtype))
+        total = np.add(before, gained[name].dense().numpy())
+        after[name] = Array((np.maximum(total, 0) if is_variance(name) else total).astype(before.dtype))
     return after

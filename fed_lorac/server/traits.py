@@ -2,7 +2,7 @@
 
 from abc import ABC
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fed_lorac.adapters.adapter import Adapter
@@ -15,13 +15,13 @@ __all__ = ["SilentStrategy", "Traits"]
 
 
 @dataclass(frozen=True)
-class Traits(ABC):
+class Traits(ABC):  # noqa: B024  (what is abstract is in those that extend it)
     """What is said of every strategy, whether anything is sent or not."""
 
-    source: ClassVar[str]
-    """Where the strategy is from: a paper with its arXiv id."""
+    source: ClassVar[str] = ""
+    """Where the strategy is from: a paper with its arXiv id. "": its docstring says it (`runtime.origin`)."""
 
-    exact: ClassVar[bool]
+    exact: ClassVar[bool] = False
     """Whether its mean is that of the decoded deltas, for every adapter that it accepts, before the downlink codec."""
 
     found_lr: ClassVar[float] = 0.0
@@ -76,12 +76,35 @@ class Traits(ABC):
         """The same for cameras whose adapters differ in rank, these being the ranks."""
         if len(set(ranks)) < 2 or (adapter.has_factors and not self.one_rank):
             return None
+        its, other = ("", "use LoraC with FlexLora, Flora or MergedFedAvg") if self.one_rank else _of_one_rank(adapter)
         return (
             "Cameras may differ in rank where the products of their factors are averaged; factors that are averaged "
             f"apart, and states over one frozen basis, must be of one rank. Came ranks {', '.join(map(str, ranks))} of "
-            f"{type(adapter).__name__} with {type(self).__name__}. Give all cameras one rank, or use LoraC with "
-            "FlexLora, Flora or MergedFedAvg."
+            f"{type(adapter).__name__}{its} with {type(self).__name__}. Give all cameras one rank, or {other}."
         )
+
+    def refuses_unadapted(self, adapter: Adapter) -> str | None:
+        """The same for an adapter that cameras train as it is given: `adapted` must leave it as it is."""
+        if self.adapted(adapter) == adapter:
+            return None
+        return (
+            f"Cameras train what {type(self).__name__} makes of an adapter, and the server reads their states so; came "
+            f"{adapter}, of which it makes another. Give `strategy.adapted(adapter)`, and have cameras attach that."
+        )
+
+
+def _of_one_rank(adapter: Adapter) -> tuple[str, str]:
+    """What of an adapter's states binds them to one rank, where its parts do, and what to do about it, in words."""
+    parts = [part for place, part in enumerate(getattr(adapter, "parts", ())) if place not in adapter.personal]
+    frozen = [part for part in parts if not part.state_is_delta]
+    names = ", ".join(type(part).__name__ for part in frozen)
+    if frozen and all(getattr(part, "end_rank", 0) and replace(part, end_rank=0).state_is_delta for part in frozen):
+        return f", of which {names} has an end_rank, over a drawn basis,", f"set end_rank = 0 of {names}"
+    if frozen:
+        return f", of which {names} is over a frozen basis,", f"leave {names} out"
+    if parts:
+        return ", whose parts' products differ in scale,", "choose parts of one scale"
+    return "", "use LoraC with FlexLora, Flora or MergedFedAvg"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from named_adapters import FOR_PLAIN
 from torch import Tensor, nn
 
 from fed_lorac.adapters.adapter import Adapter, trainable_parameters
+from fed_lorac.adapters.branched import BranchAdapter
 from fed_lorac.adapters.conv_lora import ConvLora
 from fed_lorac.adapters.deltas import dense_delta
 from fed_lorac.adapters.ends import Ends
@@ -20,6 +21,7 @@ from fed_lorac.adapters.linear_probe import LinearProbe
 from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.adapters.norm_affine import NormAffine
 from fed_lorac.adapters.parts import Parts
+from fed_lorac.adapters.subspace import Subspace
 from fed_lorac.errors import ConfigError, FactorError
 from fed_lorac.models import build
 from fed_lorac.registry import ADAPTERS
@@ -112,6 +114,30 @@ def test_an_end_belongs_to_the_first_part_that_trains_it() -> None:
     ]
     fitted = Parts((NormAffine(), LoraC(), LinearProbe())).fit_to(plain())
     assert [getattr(p, "train_classifier", None) for p in fitted.parts] == [False, False, None]
+
+
+@pytest.mark.parametrize("parts", [(LinearProbe(), LoraC()), (LoraC(), LinearProbe())], ids=["first", "last"])
+def test_so_does_a_classifier_that_is_a_convolution(parts: tuple[BranchAdapter, ...]) -> None:
+    """As SqueezeNet's is; a part that leaves it to another puts no branch on it either."""
+    convs = [nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Conv2d(6, 6, 3), nn.Conv2d(6, 10, 1)]
+    base = nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
+    check_adapter(Parts(parts), base)
+    fitted = Parts(parts).fit_to(base)
+    beside = [name for part in fitted.parts for name in part.trained_beside(base)]
+    assert sorted(beside) == ["0.weight", "3.bias", "3.weight"] and set(fitted.places or ()) == {(), ("1", "2")}
+    assert LoraC(train_classifier=False).fit_to(base).places(base) == ("1", "2", "3")  # nobody's end: one of all
+    both = Parts((LoraC(layers="1"), ConvLora(layers="2"))).fit_to(base)
+    assert both.places == (("1",), ("2",))
+    assert [part.trained_beside(base) for part in both.parts] == [["0.weight", "3.weight"], []]
+
+
+def test_a_part_whose_ends_are_all_others_has_no_rank_for_them() -> None:
+    norms = NormAffine(train_first_conv=False, end_rank=2)
+    subspace = Subspace(dimension=20, ends_inside=True)
+    for parts in ((LinearProbe(), norms), (NormAffine(), subspace)):
+        check_adapter(Parts(parts))
+        left = Parts(parts).fit_to(plain()).parts[1]
+        assert left.state_is_delta == isinstance(left, NormAffine) and not left.thin
 
 
 def test_two_parts_that_train_one_tensor_are_refused_by_name() -> None:

@@ -1,5 +1,6 @@
 """Laws of the aggregators: each by another route in NumPy, and what a few bad cameras can do to it."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -105,6 +106,33 @@ def test_what_makes_no_sense_is_refused() -> None:
         Config.from_flat({"strategy.name": "factor-fedavg", "strategy.aggregator": "median"})
     with pytest.raises(ConfigError, match="no stack of factors is left"):
         Config.from_flat({"strategy.merged.downlink": "stack", "strategy.aggregator": "trimmed"})
+
+
+def numbers_in(said: str, pattern: str) -> list[float]:
+    return [float(number) for number in re.findall(pattern, said)]
+
+
+@given(cameras=st.integers(1, 300), share=st.floats(1e-4, 0.499))
+def test_a_trimmed_mean_that_would_cut_nobody_off_is_refused_with_what_would(cameras: int, share: float) -> None:
+    said = TrimmedMean(share).refuses_cameras(cameras)
+    assert (said is None) == (int(share * cameras) >= 1)
+    if said:
+        [enough] = numbers_in(said, r"Let (\d+) or more")
+        assert TrimmedMean(share).refuses_cameras(int(enough)) is None
+        for larger in numbers_in(said, r"set trim_fraction = ([\d.]+\d)"):
+            assert TrimmedMean(larger).refuses_cameras(cameras) is None
+    assert TrimmedMean(0.0).refuses_cameras(cameras) is None  # which says that it is the mean
+
+
+@given(cameras=st.integers(1, 60), malicious=st.integers(0, 60))
+def test_krum_is_refused_where_its_proof_does_not_hold(cameras: int, malicious: int) -> None:
+    said = Krum(malicious).refuses_cameras(cameras)
+    assert (said is None) == (2 * malicious + 2 < cameras)
+    if said:
+        [enough] = numbers_in(said, r"Let (\d+) or more")
+        assert Krum(malicious).refuses_cameras(int(enough)) is None
+        for fewer in numbers_in(said, r"set malicious = (\d+)"):
+            assert Krum(int(fewer)).refuses_cameras(cameras) is None
 
 
 @pytest.mark.parametrize(

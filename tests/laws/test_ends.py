@@ -127,6 +127,10 @@ def test_cameras_of_all_ranks_have_ends_of_one_rank() -> None:
 
 
 def test_ends_move_in_the_subspace_or_by_low_rank() -> None:
+    left = {"train_first_conv": False, "train_classifier": False}
+    for wrong in ({"end_rank": 2}, {"ends_inside": True}):
+        with pytest.raises(ConfigError, match=f"Subspace came with {next(iter(wrong))} = .*Remove it, or train an end"):
+            made("subspace", **wrong, **left)
     with pytest.raises(ConfigError, match="ends_inside = true with end_rank = 2"):
         made("subspace", ends_inside=True, end_rank=2)
 

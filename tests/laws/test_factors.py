@@ -20,7 +20,7 @@ from fed_lorac.adapters.algebra.factors import (
     truncate_dense,
     view_of,
 )
-from fed_lorac.adapters.deltas import apply_delta, changed_names, check_delta, dense_delta, fold
+from fed_lorac.adapters.deltas import apply_delta, as_folded, changed_names, check_delta, dense_delta, fold
 from fed_lorac.errors import FactorError
 from fed_lorac.seeds import torch_stream
 
@@ -289,6 +289,24 @@ def test_a_delta_folds_into_a_network_as_into_its_tensors():
     fold(tensors, state, 2.0)
     assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in tensors.items())
     assert torch.allclose(tensors["0.weight"] - before, delta(state["0.A"], state["0.B"], (4, 4, 3, 3), 2.0))
+
+
+@quick
+@given(seed=seeds, dtype=st.sampled_from([torch.float16, torch.float32, torch.float64]))
+def test_a_variance_does_not_go_below_zero_and_what_counts_of_its_deltas_leads_where_they_do(
+    seed: int, dtype: torch.dtype
+):
+    deltas = [{"1.running_var": normal(seed + k, 20), "1.running_mean": normal(seed - k, 20)} for k in range(3)]
+    net = torch.nn.Sequential(torch.nn.Identity(), torch.nn.BatchNorm2d(20)).to(dtype)
+    start, mean = {"1.running_var": torch.ones(20, dtype=torch.float64)}, sum(d["1.running_mean"] for d in deltas)
+    counted = [as_folded(start, delta) for delta in deltas]
+    for delta_ in deltas:
+        fold(net, delta_)
+    variance, expected = net.state_dict()["1.running_var"], 1 + sum(d["1.running_var"] for d in counted)
+    assert (variance >= 0).all() and torch.allclose(variance.double(), expected, atol=0.01)  # type: ignore[arg-type]
+    assert torch.allclose(net.state_dict()["1.running_mean"].double(), mean, atol=0.02)  # type: ignore[arg-type]
+    assert torch.equal(start["1.running_var"].clamp(min=0), start["1.running_var"])
+    assert all(torch.equal(d["1.running_mean"], c["1.running_mean"]) for d, c in zip(deltas, counted, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,18 @@ def test_a_server_draws_what_a_camera_of_another_rank_drew():
         assert torch.allclose(value, whole[key], atol=1e-7)
 
 
+def test_where_no_convolution_has_factors_a_state_is_a_delta_as_it_stands():
+    """Depthwise ones are trained as they are."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Flatten(), nn.Linear(8, 10))
+    for end_rank in (0, 1):
+        adapter = LoraC(2, 4.0, end_rank=end_rank).relative_to_init().fit_to(net)
+        model = copy.deepcopy(net)
+        adapter.attach(model, torch_stream(0, "adapter"))
+        said = adapter.to_delta(net, torch_stream(0, "adapter"))(state := adapter.read(model))
+        assert said.keys() == state.keys() and adapter.dense == ("1",)
+        assert all(tensor.any() == key.endswith(".A") for key, tensor in said.items())  # drawn, where an end has some
+
+
 @pytest.mark.parametrize("dtype", CODECS)
 def test_a_coarse_codec_leaves_more_of_the_delta(dtype: str):
     assert off(LoraC(2, 4.0).relative_to_init(), dtype) < 0.9 * off(LoraC(2, 4.0), dtype)

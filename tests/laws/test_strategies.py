@@ -28,11 +28,12 @@ from flwr.clientapp import ClientApp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fed_lorac.aggregation.delta_sum import Sums
+from fed_lorac.adapters.deltas import fold
+from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
 from fed_lorac.errors import ConfigError, FactorError, FrameError, RunError
 from fed_lorac.grid.in_process import in_process
 from fed_lorac.runtime.flower_private import task_identity
-from fed_lorac.server.frame_strategy import FrameStrategy
+from fed_lorac.server.frame_strategy import FrameStrategy, _add_to_arrays
 from fed_lorac.server.strategy import Strategy
 from fed_lorac.wire.frame import decode, encode, inspect
 from fed_lorac.wire.updates import global_fingerprint
@@ -235,6 +236,17 @@ def test_the_arrays_that_were_given_are_kept_current(kind: type[Strategy]):
     found = arrays.to_torch_state_dict()
     assert found.keys() == start.keys() and found["bn.num_batches_tracked"] == 3
     assert all(np.allclose(found[name].numpy(), 1 + gained[name], atol=1e-5) for name in SHAPES)
+
+
+def test_arrays_have_the_variances_that_cameras_have():
+    """Both ends cut what goes below zero, to the same bytes."""
+    change = torch.tensor([-0.6, -0.5, 0.1, 0.2, -1e-9])
+    held = {"bn.running_var": torch.tensor([0.5, 0.5, 0.5, 0.0, 0.0]), "bn.weight": torch.zeros(5)}
+    gained = {name: DeltaSum((5,)).add_dense(change, 1.0) for name in held}
+    arrays = _add_to_arrays(ArrayRecord(held), gained).to_torch_state_dict()
+    fold(held, dict.fromkeys(held, change))
+    assert all(arrays[name].numpy().tobytes() == tensor.numpy().tobytes() for name, tensor in held.items())
+    assert held["bn.running_var"].min() == 0 and held["bn.weight"].min() < 0
 
 
 def test_arrays_of_another_network_are_refused():

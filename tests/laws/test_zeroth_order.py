@@ -22,6 +22,7 @@ from fed_lorac.adapters.vera_b import VeraB
 from fed_lorac.errors import ConfigError, FactorError, RunError
 from fed_lorac.models.fingerprints import named_tensors
 from fed_lorac.seeds import stream, torch_stream
+from fed_lorac.server.frame_strategy import FrameStrategy
 from fed_lorac.testing import check_objective, check_strategy
 from fed_lorac.testing.laws import distance, equal, small_model
 from fed_lorac.training.loop import train
@@ -31,6 +32,7 @@ from fed_lorac.training.objectives.mixed import Mixed
 from fed_lorac.training.objectives.objective import Labels, Objective
 from fed_lorac.training.objectives.pseudo_label import PseudoLabel
 from fed_lorac.training.recipe import Recipe, Task
+from strategies.rotating_basis import RotatingBasis
 from strategies.zeroth_order import ZerothOrder
 
 K = 6
@@ -156,6 +158,17 @@ def test_running_statistics_move_once_a_step() -> None:
 
 def test_the_strategy_keeps_the_laws_of_strategies() -> None:
     check_strategy(ZerothOrder(), NormAffine())
+
+
+def test_a_server_reads_states_along_its_own_directions_and_no_others() -> None:
+    own, model = ZerothOrder(directions=K, per_step=1), small_model()
+    for other in (NormAffine(), Along(NormAffine(), K + 1)):
+        with pytest.raises(ConfigError, match=r"makes another. Give `strategy.adapted\(adapter\)`"):
+            FrameStrategy.for_model(own, model, other)
+        strategy = FrameStrategy.for_model(own, model, own.adapted(other))
+        assert strategy.spec.template == {COORDINATES_KEY: (K,)}
+    with pytest.raises(ConfigError, match="makes another"):  # bases of the base's weights do not rotate
+        FrameStrategy.for_model(RotatingBasis(), model, LoraXs(rank=2))
 
 
 def test_what_makes_no_sense_is_refused() -> None:

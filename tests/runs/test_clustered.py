@@ -506,7 +506,7 @@ def test_weathers_that_change_cluster_nobody():
 
 
 def test_more_clusters_than_a_round_has_cameras_are_refused():
-    settings = {"strategy__name": "clustered", "clusters": 4}
-    assert tiny(**settings).strategy.settings("name")["clusters"] == 4
+    settings = {"strategy__name": "clustered", "by": "similarity"}
+    assert tiny(**settings, clusters=2).strategy.settings("name")["clusters"] == 2
     with pytest.raises(ConfigError, match=r"clusters = 4, and a round draws 3 cameras.*fleet\.per_round = 3"):
-        tiny(**settings, by="similarity")
+        tiny(**settings, clusters=4)

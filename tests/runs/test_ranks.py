@@ -26,10 +26,14 @@ from torch import Tensor, nn
 from fed_lorac.adapters.aad import AdditiveDecomposition
 from fed_lorac.adapters.adapter import Adapter
 from fed_lorac.adapters.algebra.factors import rank_rows, view_of
+from fed_lorac.adapters.branched import BranchAdapter
+from fed_lorac.adapters.conv_lora import ConvLora
 from fed_lorac.adapters.deltas import initial_state
 from fed_lorac.adapters.ffa_lora_c import FfaLoraC
 from fed_lorac.adapters.full import FullFineTuning
 from fed_lorac.adapters.lora_c import LoraC
+from fed_lorac.adapters.norm_affine import NormAffine
+from fed_lorac.adapters.parts import Parts
 from fed_lorac.aggregation.aggregators import ClippedMean, Median, TrimmedMean
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
 from fed_lorac.aggregation.server_optimizers import Adam
@@ -296,6 +300,18 @@ def test_what_a_strategy_cannot_work_with_is_refused(own: Strategy, adapter: Ada
 def test_ranks_may_differ_where_products_of_factors_are_averaged(own: Strategy) -> None:
     assert own.refuses_ranks(LoraC(2, 4.0), [1, 2]) is None
     assert "ranks 1, 2 of FfaLoraC" in (own.refuses_ranks(FfaLoraC(2, 4.0), [1, 2]) or "")
+
+
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        ((NormAffine(end_rank=2), LoraC()), "NormAffine has an end_rank.*, or set end_rank = 0 of NormAffine"),
+        ((NormAffine(), FfaLoraC()), "FfaLoraC is over a frozen basis.*, or leave FfaLoraC out"),
+        ((LoraC(alpha=8.0, layers="layer1.*"), ConvLora(layers="layer3.*")), "differ in scale.*parts of one scale"),
+    ],
+)
+def test_the_part_that_binds_cameras_to_one_rank_is_named(parts: tuple[BranchAdapter, ...], why: str) -> None:
+    assert re.search(why, MergedFedAvg().refuses_ranks(Parts(parts), [1, 2]) or "")
 
 
 @pytest.mark.parametrize("own", [FactorFedAvg(), FedAvg(), RotatingBasis()])

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from small_runs import rows, tiny
 
 from fed_lorac.adapters.deltas import apply_delta
-from fed_lorac.api.result import Run
+from fed_lorac.api.result import Run, load_run
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.experiment.build import build_experiment
@@ -232,3 +232,18 @@ def test_rounds_between_evaluations_are_not_measured_and_the_last_one_is(tmp_pat
     finished(tmp_path / "sparse", tiny(run__rounds=3, run__evaluate_every=2))
     measured = [row["accuracy"] is not None for row in rows(tmp_path / "sparse/rounds.jsonl")]
     assert measured == [False, True, True]
+
+
+def test_shared_variances_that_an_update_takes_below_zero_are_zero(tmp_path: Path) -> None:
+    """Adam's steps are of one length, whatever the size of what they move."""
+    config = tiny(
+        **{"batch_norm__mode": "shared", "strategy__name": "fedavg", "adapter__method": "norm-affine"},
+        **{"strategy__server_optimizer": "adam", "codec__down": "int4", "run__rounds": 3},
+    )
+    finished(tmp_path, config)
+    model, base = load_file(tmp_path / "model.safetensors"), named_tensors(build_experiment(config).base.model)
+    variances = {name: tensor for name, tensor in model.items() if name.endswith("running_var")}
+    assert min(float(tensor.min()) for tensor in variances.values()) == 0
+    for name, added in load_file(tmp_path / "adapter.safetensors").items():
+        torch.testing.assert_close(base[name] + added, model[name], atol=1e-5, rtol=1e-5)
+    assert load_run(tmp_path).model() is not None

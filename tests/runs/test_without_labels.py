@@ -26,8 +26,10 @@ from fed_lorac.records.columns import GUESSING_CAMERA_COLUMNS, GUESSING_ROUND_CO
 from fed_lorac.registry import OBJECTIVES
 from fed_lorac.reporting.compare import compare
 from fed_lorac.reporting.watch import Watch
+from fed_lorac.seeds import torch_stream
 from fed_lorac.simulation.engines import run
-from fed_lorac.wire.frame import decode
+from fed_lorac.wire.frame import decode, encode
+from fed_lorac.wire.updates import personal_fingerprint
 
 SHIPPED: dict[str, object] = {"model__weights": "shipped", "width": None}  # a trained base is sure of something
 WITHOUT = [name for name in OBJECTIVES.names if not OBJECTIVES.make(name).uses_labels]
@@ -108,6 +110,23 @@ def test_a_camera_that_collapses_sends_a_fresh_adapter_and_says_so(tmp_path: Pat
     assert [row["collapsed"] for row in by_camera] == [row["status"] == "counted" for row in by_camera]
     [row] = rows(tmp_path / "run" / "rounds.jsonl")
     assert row["cameras_collapsed"] == 3 and row["accuracy"] == row["accuracy_zero_byte"]
+
+
+def test_a_camera_that_collapses_sends_the_factors_back_that_it_was_sent() -> None:
+    """Where cameras send whole factors, fresh ones would say that nothing was learnt so far."""
+    collapses = {"local__objective": "entropy", "local__entropy__largest_class": 0.01}
+    experiment = build_experiment(tiny(**SHIPPED, **collapses, strategy__name="flexlora"))
+    known, draw = frame_spec(experiment), torch_stream(0, "sent")
+    shapes = {key: tuple(shape) for key, shape in known.template.items() if key.endswith((".A", ".B"))}
+    sent = {key: 0.01 * torch.randn(shape, generator=draw) for key, shape in shapes.items()}
+    told = ClientState().with_personal(
+        encode(sent, dtype="fp32", base=personal_fingerprint(experiment.base.fingerprint), templates=known.templates)
+    )
+    for update in local_updates(experiment, GlobalModel(), 1, {camera: told for camera in (0, 1)}).values():
+        state = decode(update.frame, base=inspect_base(experiment), templates=known.templates)
+        assert update.observed["collapsed"]
+        assert all(torch.equal(state.pop(key), tensor) for key, tensor in sent.items())
+        assert not any(tensor.any() for tensor in state.values())
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,14 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "a last batch": ({}, r"camera 0 has a batch of one image \(16 images, local.batch_size = 15\)"),
     "shared": ({"batch_norm__mode": "shared"}, r"Set local.batch_size = 14 or data.image_size = 16\.$"),
     "one each": ({"local__batch_size": 1}, r"local.batch_size = 1\), of which layer4.0.bn1 sees one value a channel"),
+    "the whole pass that settles layers": (
+        {"local__epochs": 0, "local__steps": 1, "adapter__layers": "auto"},
+        r"camera 0 has a batch of one image \(16 images, local.batch_size = 15\)",
+    ),
+    "the whole pass that finds bases": (
+        {"local__epochs": 0, "local__steps": 1, "adapter__method": "lora-xs", "bases": "gradient"},
+        r"camera 0 has a batch of one image \(16 images, local.batch_size = 15\)",
+    ),
     "one image": ({"fleet__images": 1, "batch_norm__mode": "frozen"}, r"takes them from one image \(1 image, "),
     "a window": (
         {"window": 1, "fleet__images": 20},
@@ -95,7 +103,7 @@ def test_what_is_not_refused_runs(kind: str, tmp_path: Path) -> None:
     assert '"raised' not in (tmp_path / "run/rounds.jsonl").read_text()
 
 
-@pytest.mark.parametrize("kind", ["a last batch", "shared", "a window"])
+@pytest.mark.parametrize("kind", ["a last batch", "shared", "a window", "the whole pass that settles layers"])
 def test_every_remedy_is_one(kind: str) -> None:
     changes, _ = REFUSED[kind]
     with pytest.raises(ConfigError) as refused:

@@ -462,6 +462,9 @@ FORWARD = {"strategy.name": "zeroth-order", "adapter.method": "norm-affine"}
 DRAWN = {"strategy.name": "fedavg", "adapter.method": "mask", "codec.up": "bernoulli"}
 MASK = {**DRAWN, "adapter.mask.train_first_conv": False, "adapter.mask.train_classifier": False}
 
+CLUSTERED = {"strategy.name": "clustered"}
+LEFT = {"adapter.lora-c.train_first_conv": False, "adapter.lora-c.train_classifier": False}
+
 CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"fleet.per_round": 13}, "cannot draw more cameras"),
     ({"adapter.method": "full"}, 'trains every parameter.*strategy.name may be "fedavg" or'),
@@ -501,6 +504,12 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"strategy.name": "zero-byte", "model.resnet8.norm": "group"}, "group norm has none"),
     ({"strategy.name": "local-only", "batch_norm.mode": "shared"}, "nothing is sent under local-only"),
     ({"batch_norm.mode": "shared", "model.resnet8.norm": "group"}, "Only batch norm"),
+    ({"strategy.aggregator": "krum", "strategy.krum.malicious": 5}, "13 or more take part, set malicious = 4 or less"),
+    ({"strategy.aggregator": "trimmed", "fleet.per_round": 9}, "0.1 of 9 cameras a round. Let 10 .* = 0.12 or more"),
+    ({"strategy.merged.downlink": "stack", "strategy.merged.svd_rank": 2}, "svd_rank is of what svd sends"),
+    ({**CLUSTERED, "strategy.clustered.downlink": "dense", "strategy.clustered.svd_rank": 2}, "of what svd sends"),
+    ({**CLUSTERED, "strategy.clustered.clusters": 4}, 'looked for by similarity.*clusters = 4 and by = "weather"'),
+    ({**LEFT, "adapter.lora-c.end_rank": 2}, "LoraC came with end_rank = 2, train_first_conv = false"),
     ({"data.name": "folder"}, "must be named"),
     ({"data.name": "cifar10c", "model.weights": "pretrain"}, "pretrained"),
 ]
