@@ -3,11 +3,7 @@
 What is said of a part stands beside it: an attribute `source`, or a docstring. What is added shows up by itself.
 """
 
-import inspect
-import re
-import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -15,6 +11,7 @@ from fed_lorac.errors import ConfigError, FedLoracError
 from fed_lorac.radio.link import Link
 from fed_lorac.registry import ADAPTERS, CODECS, CORRUPTIONS, DATASETS, LINKS, MODELS, OBJECTIVES, STRATEGIES, Kind
 from fed_lorac.runtime.near import did_you_mean
+from fed_lorac.runtime.origin import docstring_of, origin_of
 from fed_lorac.wire.codecs.codecs import Codec
 
 __all__ = ["Entry", "methods", "networks"]
@@ -76,7 +73,7 @@ def _entries_of(kind: Kind, names: Sequence[str], summary: Callable[[Any], str])
     for name in names:
         try:
             part = kind.make(name) if kind.form == "value" else kind.load(name)
-            found.append(_entry(name, kind.origin(name), summary(part), _source(part)))
+            found.append(_entry(name, kind.origin(name), summary(part), origin_of(part)))
         except FedLoracError as error:
             found.append(_entry(name, kind.origin(name), problem=str(error)))
     return found
@@ -103,27 +100,8 @@ def _exact(entry: Entry) -> bool | None:
 
 def _summary(part: Any) -> str:
     """The first sentence of its docstring."""
-    paragraph = " ".join(_docstring(part).partition("\n\n")[0].split())
+    paragraph = " ".join(docstring_of(part).partition("\n\n")[0].split())
     return paragraph.partition(". ")[0].removesuffix(".")
-
-
-def _source(part: Any) -> str:
-    """Its attribute `source`; else what follows "Source:" in its docstring, or in its module's."""
-    if (said := getattr(part, "source", None)) is not None:
-        return str(said)
-    module = sys.modules.get(getattr(_code(part), "__module__", ""))
-    for text in (_docstring(part), getattr(module, "__doc__", None) or ""):
-        if found := re.search(r"^Source: (.+?)(?:\n\n|\Z)", text, re.MULTILINE | re.DOTALL):
-            return " ".join(found[1].split()).removesuffix(".")
-    return ""
-
-
-def _docstring(part: Any) -> str:
-    return inspect.getdoc(_code(part)) or ""
-
-
-def _code(part: Any) -> Any:
-    return part.func if isinstance(part, partial) else part
 
 
 def _codec_summary(codec: Codec) -> str:

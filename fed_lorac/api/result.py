@@ -98,8 +98,8 @@ class Run:
     def _check_finished(self, what: str) -> None:
         if not self.finished:
             raise RunError(
-                f"{what} needs a finished run; {self.path} has no {SUMMARY_FILE} yet. Wait for it, or go on with "
-                f"fed_lorac.run(resume={str(self.path)!r})."
+                f"{what} needs a finished run; {self.path} has no {SUMMARY_FILE} yet. Wait for it, or go on: "
+                f"`fed-lorac run --resume {self.path}`, in Python fed_lorac.run(resume={str(self.path)!r})."
             )
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ from fed_lorac.config import Config
 from fed_lorac.config.names import OF_ANY_SIZE
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.models import described
-from fed_lorac.models.classes import classes_of, difference, reordered
+from fed_lorac.models.classes import classes_of, difference, in_order, reordered
 from fed_lorac.models.fitting import classifier_tensors, load_into, misfit_of_classifier
 from fed_lorac.models.weights import Checkpoint
 from fed_lorac.registry import ADAPTERS, MODELS, STRATEGIES
@@ -73,7 +73,8 @@ def _with_classes(model: nn.Module, checkpoint: Checkpoint, classes: Sequence[st
     if misfit := misfit_of_classifier(model, checkpoint):
         return checkpoint, misfit
     if its is None:
-        note = f"its classes are not recorded: its {len(classes)} are taken to be the data's, in the data's order"
+        taken = f"its {len(classes)} are taken to be the data's, in the data's order, {in_order(classes)}"
+        note = f"its classes are not recorded: {taken}"
         return replace(checkpoint, notes=(*checkpoint.notes, note)), ""
     return (checkpoint if its == tuple(classes) else reordered(checkpoint, classifier, its, classes)), ""
 

@@ -8,6 +8,7 @@ alone, and back onto its base.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 from fed_lorac.errors import ConfigError, RunError
@@ -35,16 +36,16 @@ class Exported:
 
 
 def export_run(
-    folder: Path,
+    folder: str | PathLike[str],
     kind: str,
     *,
     camera: int | None = None,
-    out: Path | None = None,
+    out: str | PathLike[str] | None = None,
     fold: bool = True,
     overwrite: bool = False,
     opset: int | None = None,
 ) -> Exported:
-    """Write the run in `folder` as one file of `kind`, atomically; `out` defaults to a name in that folder.
+    """Write the run in `folder`, or a `Run`, as one file of `kind`, atomically; without `out`, in that folder.
 
     `camera`: with that camera's own batch-norm statistics and its own part of the network, where the strategy has one
     for it; None: the base's statistics, and what all share. `fold`: batch norm into convolutions. `opset`: the operator
@@ -63,9 +64,9 @@ def export_run(
     suffix = FORMATS[kind].suffix if kind in FORMATS else ".safetensors"
     if kind in FORMATS:
         needed(kind)
-    run = finished_run(folder)
+    run = finished_run(home_expanded(Path(folder)))
     _check_operations(run, kind)
-    path = _place(run, kind, suffix, camera, out)
+    path = _place(run, kind, suffix, camera, None if out is None else home_expanded(Path(out)))
     with reserved(path, 0, overwrite=overwrite or out is None):  # a bad place is found before the network is made
         pass
     data, facts = adapter_file(run, camera) if kind == "adapter" else _network_file(run, kind, camera, fold, opset)
@@ -77,18 +78,18 @@ def _check_operations(run: Finished, kind: str) -> None:
     if kind in FORMATS and run.config.adapter.first().adapts_to_batch:
         raise RunError(
             "A file of a network holds a plain network's operations; this run's adapts to each batch by gradients "
-            f'(adapter.method = "{run.config.adapter.method}"), which {kind} has none for. Export --format adapter, '
-            "which holds what was learned, or use the network in Python: fed_lorac.Run(folder).model()."
+            f'(adapter.method = "{run.config.adapter.method}"), which {kind} has none for. Export the format adapter, '
+            "which holds what was learned, or use the network in Python: fed_lorac.load_run(folder).model()."
         )
 
 
 def _check_opset(kind: str, opset: int | None) -> None:
     if opset is not None and kind != "onnx":
-        raise ConfigError(f"Only ONNX has an opset; got --opset {opset} with --format {kind}. Leave --opset out.")
+        raise ConfigError(f"Only ONNX has an opset; got opset {opset} with the format {kind}. Leave it out.")
     if opset is not None and opset not in OPSETS:
         raise ConfigError(
-            f"An opset is written that the exporter knows, {OPSETS[0]} to {OPSETS[-1]}; got --opset {opset}. "
-            f"Choose one of these; without --opset it is {OPSET}."
+            f"An opset is written that the exporter knows, {OPSETS[0]} to {OPSETS[-1]}; got opset {opset}. "
+            f"Choose one of these; without one it is {OPSET}."
         )
 
 
@@ -104,9 +105,9 @@ def _network_file(
 
 def _place(run: Finished, kind: str, suffix: str, camera: int | None, out: Path | None) -> Path:
     stem = ("adapter" if kind == "adapter" else "network") + ("" if camera is None else f"-camera-{camera}")
-    path = run.folder / f"exported-{stem}{suffix}" if out is None else home_expanded(out)
+    path = out or run.folder / f"exported-{stem}{suffix}"
     if path.suffix != suffix:
-        raise ConfigError(f"A file of the format {kind} ends in {suffix}; --out is {path}. Change its ending.")
+        raise ConfigError(f"A file of the format {kind} ends in {suffix}; out is {path}. Change its ending.")
     if path.resolve() in {(run.folder / name).resolve() for name in FILES}:
-        raise ConfigError(f"An export leaves the run's own files alone; --out is {path}. Choose another name.")
+        raise ConfigError(f"An export leaves the run's own files alone; out is {path}. Choose another name.")
     return path

@@ -8,6 +8,7 @@ their sum.
 
 import json
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from fed_lorac.export.finished import Finished, own_change_of_camera, statistics
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.models.weights import Checkpoint, read_checkpoint
 from fed_lorac.registry import ADAPTERS
+from fed_lorac.runtime.files import home_expanded
 from fed_lorac.runtime.tensor_files import tensor_bytes
 
 __all__ = ["adapter_file", "adapter_of", "load_adapter"]
@@ -38,7 +40,7 @@ def adapter_of(run: Finished, camera: int | None) -> Checkpoint:
     return Checkpoint({**adapter, **_statistics(run, camera)}, adapter_facts(run, camera))
 
 
-def load_adapter(model: nn.Module, path: Path) -> Mapping[str, str]:
+def load_adapter(model: nn.Module, path: str | PathLike[str]) -> Mapping[str, str]:
     """Fold an exported adapter into the plain base network that it was made on, IN PLACE; returns the file's metadata.
 
     Where the network must adapt to each batch, it is first made to (`Adapter.prepare`), as the run's did.
@@ -47,6 +49,7 @@ def load_adapter(model: nn.Module, path: Path) -> Mapping[str, str]:
         DataError: the file is no adapter, or is damaged.
         FactorError: the network is another base, or not a plain one; nothing is altered.
     """
+    path = home_expanded(Path(path))
     if not path.is_file():
         raise DataError(f"An adapter is a file that `fed-lorac export --format adapter` wrote; {path} is not there.")
     checkpoint = read_checkpoint(path)

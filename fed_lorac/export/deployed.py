@@ -1,6 +1,7 @@
 """The network as a device runs it: stored pixels in, logits out. Knows layers; not runs or file formats."""
 
 import json
+from os import PathLike
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +13,7 @@ from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.errors import DataError
 from fed_lorac.models import build, said_settings
 from fed_lorac.models.weights import load_into, read_checkpoint
+from fed_lorac.runtime.files import home_expanded
 from fed_lorac.runtime.normalization import CIFAR10, Normalization
 from fed_lorac.training.accuracy import batch_norms
 
@@ -56,8 +58,9 @@ class Deployed(nn.Module):
         return logits
 
 
-def load_network(path: Path) -> Deployed:
+def load_network(path: str | PathLike[str]) -> Deployed:
     """The network out of an exported .safetensors file; DataError where the file is not one, or is damaged."""
+    path = home_expanded(Path(path))
     checkpoint = read_checkpoint(path)
     said = checkpoint.metadata
     if said.get("holds") != "network":

@@ -48,8 +48,8 @@ def finished_run(folder: Path) -> Finished:
     missing = [name for name in (CONFIG_FILE, SUMMARY_FILE, *TENSOR_FILES) if not (folder / name).is_file()]
     if missing:
         raise RunError(
-            f"What is exported is a finished run; {folder} has no {missing[0]}. Give the folder of a run's --out, "
-            f"or finish it with `fed-lorac run --resume {folder}`."
+            f"What is exported is a finished run; {folder} has no {missing[0]}. Give a run's folder, or "
+            f"finish it: `fed-lorac run --resume {folder}`, in Python fed_lorac.run(resume={str(folder)!r})."
         )
     config = load_config(folder / CONFIG_FILE)
     model, adapter, cameras = (read_checkpoint(folder / name) for name in TENSOR_FILES)
@@ -83,13 +83,13 @@ def statistics_of_camera(run: Finished, camera: int | None) -> Mapping[str, Tens
         return {}
     cameras = run.config.fleet.cameras
     if not 0 <= camera < cameras:
-        raise ConfigError(f"This run's cameras are 0 to {cameras - 1}; got --camera {camera}. Choose one of these.")
+        raise ConfigError(f"This run's cameras are 0 to {cameras - 1}; got {camera}. Choose one of these.")
     prefix = f"camera-{camera}."
     own = {k.removeprefix(prefix): v for k, v in run.cameras.tensors.items() if k.startswith(prefix)}
     if not own and run.config.batch_norm.mode == "local" and _has_batch_norm(run):
         raise RunError(
             f"A camera's own statistics are those it had at the run's end; camera {camera} left none in {run.folder} "
-            "(was it never reached?). Choose another camera, or leave --camera out for the base's."
+            "(was it never reached?). Choose another camera, or give none for the base's."
         )
     return own
 

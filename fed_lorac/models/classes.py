@@ -10,8 +10,9 @@ import torch
 
 from fed_lorac.models.read import Checkpoint
 
-__all__ = ["classes_of", "difference", "reordered"]
+__all__ = ["classes_of", "difference", "in_order", "reordered"]
 
+_SHOWN = 10
 _ALIKE: dict[str, Callable[[str], str]] = {
     "leading zeros": lambda name: re.sub(r"(?<!\d)0+(?=\d)", "", name),
     "capitals": str.casefold,
@@ -49,6 +50,11 @@ def reordered(
     moved = {name: checkpoint.tensors[name][rows] for name in classifier if name in checkpoint.tensors}
     note = "its classes come in another order than the data's: the classifier's rows were permuted to the data's"
     return replace(checkpoint, tensors={**checkpoint.tensors, **moved}, notes=(*checkpoint.notes, note))
+
+
+def in_order(names: Sequence[str]) -> str:
+    """The first names, in words."""
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def difference(its: Sequence[str], wanted: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ _WEB = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<body")
 _LAW = "A file of weights is safetensors, or what torch.save wrote of a state_dict"
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _TAR_MAGIC = slice(257, 262)
+_ONNX = re.compile(rb"\x08[\x01-\x1f]\x12[\x01-\x7f][ -~]")  # the format's version, and who wrote it, in words
 
 
 def head_of(path: Path) -> bytes:
@@ -87,6 +88,11 @@ def other_kind(path: Path, head: bytes) -> DataError:
         came = f"is {other}"
     elif _is_text(head):
         came = f"is text, which begins {_shortened(head)!r}. Fetch the file itself"
+    elif _ONNX.match(head) or path.suffix.lower() == ".onnx":
+        came = (
+            "is ONNX, a network's program. Where the network was made, save its weights: "
+            'torch.save(model.state_dict(), "weights.pth")'
+        )
     else:
         came = f"begins with the bytes {head[:8].hex(' ')}, which are neither's. Is it another program's, or damaged?"
     return DataError(f"{_LAW}; {path} {came}{'' if came.endswith('?') else '.'}")

@@ -53,8 +53,11 @@ class _Place:
         return " and ".join(filter(None, parts)) or "its top level"
 
 
-def chosen(found: object, names: Collection[str], source: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors, at any depth of `found` and without a prefix, that fit most of `names`; and what to say of it.
+def chosen(
+    found: object, names: Collection[str], source: str
+) -> tuple[dict[str, Tensor], tuple[str, ...], tuple[str, ...]]:
+    """The tensors, at any depth of `found` and without a prefix, that fit most of `names`; the keys that lead to them;
+    and what to say of it.
 
     Raises:
         DataError: there are no tensors by name, or two places fit alike and neither is the usual one.
@@ -73,7 +76,7 @@ def chosen(found: object, names: Collection[str], source: str) -> tuple[dict[str
             f"One set of weights is taken from a file; in {source} {taken.words} and {others[0].words} fit alike. "
             "Save the one that is meant."
         )
-    return dict(taken.tensors), tuple(_notes(taken, others if best else []))
+    return dict(taken.tensors), taken.keys, tuple(_notes(taken, others if best else []))
 
 
 def _dicts(found: object, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:

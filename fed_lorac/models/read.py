@@ -7,10 +7,11 @@ and NumPy's numbers.
 """
 
 import argparse
+import json
 import re
 import warnings
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ _HARMLESS: list[Any] = [
     *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
     *((rebuild, f"numpy.{core}.multiarray.{rebuild.__name__}") for rebuild in _REBUILT for core in ("core", "_core")),
 ]
+_CLASSES = ("classes", "class_names", "class_to_idx")
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,27 @@ def read_checkpoint(path: str | Path, names: Collection[str] = ()) -> Checkpoint
 
 
 def _fitted(found: object, metadata: Mapping[str, str], names: Collection[str], path: Path) -> Checkpoint:
-    tensors, notes = chosen(found, names, str(path))
+    tensors, keys, notes = chosen(found, names, str(path))
     tensors, more = renamed(tensors, names)
-    return Checkpoint(tensors, metadata, (*notes, *more))
+    return Checkpoint(tensors, {**_classes_beside(found, keys), **metadata}, (*notes, *more))
+
+
+def _classes_beside(found: Any, keys: Sequence[str]) -> dict[str, str]:
+    """What a dict on the way to the tensors says of their classes, as metadata says it; the nearest dict counts."""
+    around = [found]
+    for key in keys:
+        around.append(around[-1][key])
+    listed = (_by_index(place.get(key)) for place in reversed(around) for key in _CLASSES)
+    names = next(filter(None, listed), None)
+    return {"classes": json.dumps(names)} if names else {}
+
+
+def _by_index(said: object) -> list[str]:
+    """Names by index, out of a list of them or a dict from each to its index; none out of anything else."""
+    if isinstance(said, Mapping):
+        places = {place: name for name, place in said.items() if isinstance(place, int)}
+        said = [places.get(place) for place in range(len(said))]
+    return list(said) if isinstance(said, list | tuple) and all(isinstance(name, str) for name in said) else []
 
 
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

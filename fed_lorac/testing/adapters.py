@@ -9,6 +9,7 @@ from fed_lorac.adapters.adapter import Adapter, trainable_parameters
 from fed_lorac.adapters.deltas import State, apply_delta, changed_names, check_delta, dense_delta, set_tensors
 from fed_lorac.errors import FactorError
 from fed_lorac.models.fingerprints import named_tensors, shapes_of
+from fed_lorac.runtime.origin import origin_of
 from fed_lorac.seeds import torch_stream
 from fed_lorac.testing.laws import distance, equal, moved, small_model, told, under
 
@@ -73,7 +74,7 @@ class _Checks:
         return self.adapter.to_delta(copy.deepcopy(self.base), torch_stream(0, "adapter"))(state)
 
     def is_a_value(self) -> None:
-        self.law("source must name where the method is from", self.adapter.source)
+        self.law("source must name where the method is from", origin_of(type(self.adapter)))
         self.law("an adapter must be a value, equal to its copies", copy.deepcopy(self.adapter) == self.adapter)
 
     def fresh_changes_nothing(self) -> None:

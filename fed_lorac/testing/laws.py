@@ -13,7 +13,7 @@ __all__ = ["distance", "equal", "moved", "small_model", "told", "under"]
 def under(law: str, holds: object, came: object = "") -> None:
     """Raise AssertionError with the law, and what came, unless it holds."""
     if not holds:
-        raise AssertionError(f"{law}; got {came}." if str(came) else f"{law}.")
+        raise AssertionError(f"{law}; got {str(came).removesuffix('.')}." if str(came) else f"{law}.")
 
 
 def told(part: object, law: str) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fed_lorac.errors import one_line
+from fed_lorac.errors import FedLoracError, one_line
+from fed_lorac.runtime.origin import origin_of
 from fed_lorac.seeds import stream
 from fed_lorac.testing.laws import small_model, told, under
 from fed_lorac.training.loop import train
@@ -51,7 +52,7 @@ class _Checks:
 
     def all(self) -> None:
         """Every law, the simplest first."""
-        self.law("source must name where it is from", self.objective.source)
+        self.law("source must name where it is from", origin_of(type(self.objective)))
         self.law("an objective must be a value, equal to its copies", copy.deepcopy(self.objective) == self.objective)
         models, outcomes = self.trained(self.tasks())
         self.losses_are_finite_and_move_the_network(models, outcomes)
@@ -83,7 +84,7 @@ class _Checks:
         how: dict[str, Any] = {"recipe": _RECIPE, "objective": self.objective}
         try:
             return models, train(models, tasks, **how)
-        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        except (AttributeError, FedLoracError, LookupError, RuntimeError, TypeError, ValueError) as error:
             self.law("a batch of several cameras must give a loss for each", False, one_line(error))
             raise
 

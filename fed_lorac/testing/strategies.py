@@ -12,6 +12,7 @@ from fed_lorac.adapters.lora_c import LoraC
 from fed_lorac.aggregation.aggregators import ClientDelta, Mean
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
 from fed_lorac.aggregation.server_optimizers import Sgd
+from fed_lorac.runtime.origin import origin_of
 from fed_lorac.seeds import torch_stream
 from fed_lorac.server.strategy import FrameSpec, Proposal, ServerState, Strategy
 from fed_lorac.testing.laws import distance, moved, small_model, told, under
@@ -50,7 +51,7 @@ class _Checks:
 
     def all(self) -> None:
         """Every law, the simplest first."""
-        self.law("source must name where the strategy is from", self.strategy.source)
+        self.law("source must name where the strategy is from", origin_of(type(self.strategy)))
         self.law("a strategy must be a value, equal to its copies", copy.deepcopy(self.strategy) == self.strategy)
         server = self.start
         for round in (1, 2, 3):

@@ -22,6 +22,18 @@ class FirstTwo(Strategy):
 
 
 @dataclass(frozen=True)
+class Modest(Strategy):
+    """The mean of all, which says where it is from here alone, and of no other trait anything.
+
+    Source: nobody, 2027.
+    """
+
+    def propose(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:
+        mean = weighted_mean(deltas)
+        return Proposal({name: total.dense() for name, total in mean.items()}, exact=mean)
+
+
+@dataclass(frozen=True)
 class Returns(FirstTwo):
     """Gives nothing back."""
 

@@ -143,6 +143,13 @@ def test_a_network_that_cannot_carry_a_branch_is_left_as_it_was() -> None:
     assert all(p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.parametrize("convs", [0, 1])
+def test_a_network_without_a_place_for_a_branch_is_told_what_needs_none(convs: int) -> None:
+    model = nn.Sequential(*[nn.Conv2d(3, 3, 3) for _ in range(convs)], nn.Flatten(), nn.Linear(3, 2))
+    with pytest.raises(FactorError, match="Choose norm-affine, linear-probe or full, which need none"):
+        Gains().attach(model, torch_stream(0, "adapter"))
+
+
 def test_a_network_carries_one_adapter_at_a_time() -> None:
     model, adapter = attached()
     with pytest.raises(FactorError, match="GainConv2d"):

@@ -81,7 +81,102 @@ class Joins(LabelFree):
         return self.guessed(self.weight * (p * p.mean((0, 1))).sum(-1).mean(0), p)
 
 
-@pytest.mark.parametrize(("wrong", "law"), [(Peeks(), "must not see them"), (Joins(), "side by side what it learns")])
+@dataclass(frozen=True)
+class OneForAll(LabelFree):
+    """Against the law: one number for all cameras."""
+
+    source = "nobody"
+
+    def losses(self, batch: Batch) -> Losses:
+        p = batch.logits.softmax(-1)
+        return self.guessed(-p.max(-1).values.mean(), p)
+
+
+@dataclass(frozen=True)
+class OneForEachImage(OneForAll):
+    """Against the law: a number for each image of each camera."""
+
+    def losses(self, batch: Batch) -> Losses:
+        p = batch.logits.softmax(-1)
+        return self.guessed(-p.max(-1).values, p)
+
+
+@dataclass(frozen=True)
+class Plain(Objective):
+    """Against the law: a tensor in place of losses."""
+
+    source = "nobody"
+    uses_labels = True
+
+    def losses(self, batch: Batch) -> Losses:
+        found: Any = batch.logits.log_softmax(-1)[..., 0].mean(0)
+        return found  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class OneForAllUphill(EntropyFiltered):
+    """Against the law a step uphill."""
+
+    source = "nobody"
+
+    def losses_uphill(self, batch: Batch, first: Losses) -> Tensor:
+        return super().losses_uphill(batch, first).mean()
+
+
+@dataclass(frozen=True)
+class Slips(Objective):
+    """Takes a tensor for something else."""
+
+    source = "nobody"
+
+    def losses(self, batch: Batch) -> Losses:
+        return Losses(batch.logits.sofmax(-1))  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Modest(Objective):
+    """Minus the largest probability.
+
+    Source: nobody, 2027.
+    """
+
+    def losses(self, batch: Batch) -> Losses:
+        return Losses(-batch.logits.softmax(-1).max(-1).values.mean(0))
+
+
+def test_an_objective_may_say_its_source_in_its_docstring() -> None:
+    check_objective(Modest())
+
+
+WRONG: dict[Objective, str] = {
+    OneForAll(): r"losses gives shape \(\), not \(1,\)",
+    OneForEachImage(): r"losses gives shape \(6, 1\), not \(1,\)",
+    Plain(): "losses gives Tensor in place of Losses",
+    OneForAllUphill(sharpness=0.05): r"losses_uphill gives shape \(\), not \(1,\)",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_losses_that_are_not_one_for_each_camera_are_refused_with_the_objectives_name(wrong: Objective) -> None:
+    """Those of a camera alone too: a gradient must not depend on how many train side by side."""
+    law = f"An objective of your own is .*{__name__}:{type(wrong).__name__}' is not: {WRONG[wrong]}"
+    for objective in (wrong, Mixed(rest=wrong)):
+        batch, learners = a_batch(linear(0), pictures(0), torch.arange(BATCH) % CLASSES)
+        objective.begin(learners)
+        with pytest.raises(ConfigError, match=law):
+            objective.gradients(batch)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "law"),
+    [
+        (Peeks(), "must not see them"),
+        (Joins(), "side by side what it learns"),
+        (OneForAll(), "must give a loss for each; got ConfigError: An objective of your own"),
+        (Plain(), "must give a loss for each; got ConfigError: An objective of your own"),
+        (Slips(), "must give a loss for each; got AttributeError"),
+    ],
+)
 def test_the_check_finds_what_breaks_a_law(wrong: Objective, law: str) -> None:
     with pytest.raises(AssertionError, match=law):
         check_objective(wrong)

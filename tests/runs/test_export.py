@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fed_lorac.adapters.fold_bn import fold_batch_norm
+from fed_lorac.api.result import load_run
 from fed_lorac.config import CifarResNet, Config, load_config
 from fed_lorac.errors import DataError, FactorError
 from fed_lorac.experiment.build import build_experiment
@@ -315,6 +316,20 @@ def test_an_adapter_refuses_every_other_base_and_alters_nothing(batch: Path) -> 
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_a_folder_and_a_file_are_named_by_text_or_path_and_a_run_stands_for_its_folder(
+    batch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").symlink_to(batch)
+    wanted = export_run(batch, "adapter", camera=1, out=tmp_path / "a.safetensors").path.read_bytes()
+    for place, out in (("~/run", "~/b.safetensors"), (load_run(batch), str(tmp_path / "c.safetensors"))):
+        written = export_run(place, "adapter", camera=1, out=out).path
+        assert written.parent == tmp_path and written.read_bytes() == wanted
+        model = copy.deepcopy(build_experiment(config_of(batch)).base.model)
+        assert load_adapter(model, out)["statistics"] == "camera 1"
+    assert load_network(str(exported(batch, "safetensors", None))).batch_norm == "folded"
+
+
 def test_each_loader_refuses_the_others_files(batch: Path) -> None:
     model = build_experiment(config_of(batch)).base.model
     with pytest.raises(DataError, match="not one"):
@@ -345,8 +360,8 @@ def test_other_methods_and_shared_or_frozen_statistics_are_exported_too(tmp_path
     [
         (["--format", "onnx", "--camera", "4"], 2, "cameras are 0 to 3"),
         (["--format", "onnx", "--camera", "-1"], 2, "cameras are 0 to 3"),
-        (["--format", "onnx", "--opset", "17"], 2, "18 to 25; got --opset 17"),
-        (["--format", "onnx", "--opset", "26"], 2, "18 to 25; got --opset 26"),
+        (["--format", "onnx", "--opset", "17"], 2, "18 to 25; got opset 17"),
+        (["--format", "onnx", "--opset", "26"], 2, "18 to 25; got opset 26"),
         (["--format", "torchscript", "--opset", "18"], 2, "Only ONNX has an opset"),
         (["--format", "adapter", "--opset", "20"], 2, "Only ONNX has an opset"),
         (["--format", "tflite"], 2, "safetensors, onnx, torchscript, adapter"),

@@ -22,6 +22,12 @@ def test_a_reply_that_a_strategy_does_not_read_is_billed_and_counts(tmp_path: Pa
     assert some["cameras_counted"] == 3 and some["cameras_left_out"] == 0
 
 
+def test_a_strategy_may_say_its_source_in_its_docstring_and_leave_out_every_trait(tmp_path: Path) -> None:
+    run(tiny(strategy__name="faulty_strategies:Modest", run__rounds=1), tmp_path / "run", Watch())
+    assert rows(tmp_path / "run" / "rounds.jsonl")[0]["cameras_counted"] == 3
+    check_strategy(faulty_strategies.Modest())
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [

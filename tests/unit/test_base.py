@@ -246,7 +246,8 @@ def test_classes_are_read_with_commas_between_as_they_were_once(tmp_path: Path) 
 
 
 def test_without_names_the_number_must_fit_and_the_order_is_assumed_aloud(tmp_path: Path) -> None:
-    assert "4 are taken to be the data's" in " ".join(base(tmp_path, state_of(4), of_classes(*NAMES)).notes)
+    told = f"4 are taken to be the data's, in the data's order, {', '.join(NAMES)}"
+    assert told in " ".join(base(tmp_path, state_of(4), of_classes(*NAMES)).notes)
     headless = {name: tensor for name, tensor in state_of(4).items() if not name.startswith("fc.")}
     for state, why in ((state_of(5), r"fc.weight \(5, 16\) for \(4, 16\)"), (headless, "no classifier")):
         for fixed in ({"train_classifier": False}, {"strategy__name": "zero-byte"}):

@@ -3,6 +3,7 @@
 import argparse
 import gzip
 import io
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +95,37 @@ def test_a_files_kind_is_seen_in_its_bytes_whatever_its_ending(name: str, kind: 
     assert equal(found, model) and not notes
 
 
+def test_onnx_whose_writer_is_not_told_is_known_by_its_ending(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x07\x3a\xff" + b"\xff" * 20)
+    with pytest.raises(DataError, match="is ONNX"):
+        read_checkpoint(tmp_path / "net.onnx")
+
+
+BESIDE: dict[str, Callable[[State], Any]] = {
+    "classes": lambda state: {"state_dict": state, "classes": ["b", "a", "c"]},
+    "class_names": lambda state: {"model": state, "class_names": ("b", "a", "c")},
+    "class_to_idx": lambda state: {"net": state, "class_to_idx": {"a": 1, "c": 2, "b": 0}},
+    "among the tensors": lambda state: {**state, "classes": ["b", "a", "c"]},
+    "around a nested one": lambda state: {"checkpoint": {"model": state}, "classes": ["b", "a", "c"]},
+    "nearest": lambda state: {"checkpoint": {"model": state, "classes": ["b", "a", "c"]}, "classes": ["x"]},
+}
+
+
+@pytest.mark.parametrize("way", BESIDE)
+def test_classes_beside_a_state_dict_are_recorded_by_index(way: str, tmp_path: Path) -> None:
+    torch.save(BESIDE[way](dict(STATE)), tmp_path / "m.pth")
+    found = read_checkpoint(tmp_path / "m.pth", STATE)
+    assert json.loads(found.metadata["classes"]) == ["b", "a", "c"] and set(found.tensors) == set(STATE)
+
+
+@pytest.mark.parametrize(
+    "said", [10, [], [1, 2], "b, a", None, {"a": 1, "b": 2}, {"a": 0, "b": 0}, {0: "a"}, {"a": {}}, torch.ones(2)]
+)
+def test_what_names_no_class_for_each_index_records_none(said: object, tmp_path: Path) -> None:
+    torch.save({"state_dict": dict(STATE), "classes": said, "class_to_idx": said}, tmp_path / "m.pth")
+    assert "classes" not in read_checkpoint(tmp_path / "m.pth", STATE).metadata
+
+
 def test_safetensors_behind_a_prefix_are_taken_too_with_their_metadata(tmp_path: Path) -> None:
     model = network()
     save_file({f"module.{name}": t for name, t in model.state_dict().items()}, tmp_path / "m", {"data": "digits"})
@@ -179,7 +211,8 @@ FILES: dict[str, tuple[bytes, str]] = {
     "gzip": (gzip.compress(pickled(dict(STATE))), "gzip archive. Unpack"),
     "tar": (b"\0" * 257 + b"ustar\0" + b"\0" * 250, "tar archive"),
     "HDF5": (b"\x89HDF\r\n\x1a\n", "Keras"),
-    "ONNX": (b"\x08\x07\x12\x07pytorch\x1a\x03" + b"\xff" * 20, "08 07 12"),
+    "ONNX": (b"\x08\x07\x12\x07pytorch\x1a\x03" + b"\xff" * 20, r"is ONNX.* torch\.save\(model\.state_dict"),
+    "another program's": (b"\x08\x01\x12\xff" + b"\xff" * 20, "begins with the bytes 08 01 12"),
     "one byte": (b"\x80", "Was it truncated"),
     "half a zip": (pickled(dict(STATE))[:5000], "Was it truncated"),
     "a bit flipped": (damaged(1), "Was it truncated"),

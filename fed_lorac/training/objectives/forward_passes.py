@@ -63,7 +63,7 @@ class ForwardPasses(Objective):
 
     def _losses(self, batch: Batch, z: Sequence[Tensor], by: float, *, traceless: bool) -> Losses:
         with batch.aside(z, by, traceless=traceless):
-            return self.of.losses(batch)
+            return self.of.checked(batch)
 
     def begin(self, learners: Learners) -> None:
         """As the other."""

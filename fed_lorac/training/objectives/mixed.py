@@ -39,7 +39,7 @@ class Mixed(Objective):
 
     def losses(self, batch: Batch) -> Losses:
         """Each camera's loss; what the other objective guesses is shown."""
-        other = self.rest.losses(batch)
+        other = self.rest.checked(batch)
         return Losses(_labelled(batch) + self.weight * other.each, other.guesses)
 
     @property
@@ -54,7 +54,7 @@ class Mixed(Objective):
 
     def losses_uphill(self, batch: Batch, first: Losses) -> Float[Tensor, " n"]:
         """Both losses uphill."""
-        return _labelled(batch) + self.weight * self.rest.losses_uphill(batch, first)
+        return _labelled(batch) + self.weight * self.rest.checked_uphill(batch, first)
 
     def begin(self, learners: Learners) -> None:
         """As the other objective does."""

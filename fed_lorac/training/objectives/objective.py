@@ -28,6 +28,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from fed_lorac.errors import ConfigError
+from fed_lorac.registry import OBJECTIVES
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.runtime.settings import check_settings
 from fed_lorac.training.batches import Augment, Feed, autocast
@@ -199,7 +201,34 @@ class Objective(ABC):
 
     @abstractmethod
     def losses(self, batch: Batch) -> Losses:
-        """Each camera's loss on its own images."""
+        """Each camera's loss on its own images: `Losses(each)`, with or without labels."""
+
+    def checked(self, batch: Batch) -> Losses:
+        """`losses`, if they are a number for each camera: of one number for all, each camera's gradient would be a
+        share that depends on how many train side by side.
+
+        Raises:
+            ConfigError: they are not.
+        """
+        found: object = self.losses(batch)
+        if not isinstance(found, Losses):
+            raise self._broken(f"losses gives {type(found).__name__} in place of Losses(each)")
+        self._check_each(found.each, batch, "losses")
+        return found
+
+    def checked_uphill(self, batch: Batch, first: Losses) -> Float[Tensor, " n"]:
+        """The same of `losses_uphill`."""
+        found = self.losses_uphill(batch, first)
+        self._check_each(found, batch, "losses_uphill")
+        return found
+
+    def _check_each(self, each: object, batch: Batch, of: str) -> None:
+        came = f"shape {tuple(each.shape)}" if isinstance(each, Tensor) else type(each).__name__
+        if came != f"shape {(len(batch.cameras),)}":
+            raise self._broken(f"{of} gives {came}, not ({len(batch.cameras)},), a loss a camera: use .mean(0)")
+
+    def _broken(self, what: str) -> ConfigError:
+        return OBJECTIVES.broken(f"{type(self).__module__}:{type(self).__qualname__}", what)
 
     @property
     def radius(self) -> float:
@@ -213,11 +242,11 @@ class Objective(ABC):
     def gradients(self, batch: Batch) -> Losses:
         """Add each camera's gradient to its parameters'."""
         with batch.arithmetic():
-            found = self.losses(batch)
+            found = self.checked(batch)
         if self.radius and found.each.requires_grad:
             with batch.uphill(found.each.sum(), self.radius):
                 with batch.arithmetic():
-                    uphill = self.losses_uphill(batch, found)
+                    uphill = self.checked_uphill(batch, found)
                 uphill.sum().backward()
         else:
             found.each.sum().backward()
