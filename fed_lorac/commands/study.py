@@ -72,29 +72,28 @@ def study(
 
 def _show_plan(asked: "Study", target: Path, part: "Part", workers: int) -> None:
     from fed_lorac.pages.words import time_said  # noqa: PLC0415
-    from fed_lorac.studies.conduct import planned  # noqa: PLC0415
-    from fed_lorac.studies.part import seconds_to_come  # noqa: PLC0415
+    from fed_lorac.studies.planned import planned, seconds_to_come  # noqa: PLC0415
     from fed_lorac.studies.search import HALVING  # noqa: PLC0415
     from fed_lorac.studies.weighing import bytes_in_words  # noqa: PLC0415
 
-    findings = planned(asked, target.absolute(), part)
+    runs = planned(asked, target.absolute(), part, workers)
     with err.status("weighing what is sent"):
-        weighed = bytes_in_words(finding.trial for finding in findings)
-    for finding in findings:
-        trial = finding.trial
-        sys.stdout.write(f"{trial.digest}  {finding.status:8}  {trial.name}: {weighed[trial.digest]}\n")
+        weighed = bytes_in_words(run.finding.trial for run in runs)
+    for run in runs:
+        trial = run.finding.trial
+        sys.stdout.write(f"{trial.digest}  {run.finding.status:8}  {trial.name}: {weighed[trial.digest]}\n")
     if asked.tuning and asked.tuning.search == HALVING:
-        stages = ", ".join(map(str, asked.tuning.stages(findings[0].trial.config.run.rounds)))
+        stages = ", ".join(map(str, asked.tuning.stages(runs[0].finding.trial.config.run.rounds)))
         sys.stdout.write(
-            f"Successive halving: {asked.tuning.budget} values for each arm and point of the grid; after each of the "
-            f"rounds {stages} the better third goes on.\n"
+            f"Successive halving: {len(asked.tuning.points())} values for each arm and point of the grid; after each "
+            f"of the rounds {stages} the better third goes on.\n"
         )
-    to_do = [finding for finding in findings if finding.status != "finished"]
-    seconds = seconds_to_come(findings)
+    to_do = [run for run in runs if run.rounds_left is not None]
+    seconds = seconds_to_come(runs)
     at_once = f" with {workers} at once" if workers > 1 else ""
     took = (
         "how long they take can be estimated once a run is finished"
         if seconds is None
         else f"about {time_said(seconds / workers / 86400)}{at_once}, estimated from their images and finished runs"
     )
-    sys.stdout.write(f"{len(to_do)} of {len(findings)} runs to do" + (f"; {took}" if to_do else "") + "\n")
+    sys.stdout.write(f"{len(to_do)} of {len(runs)} runs to do" + (f"; {took}" if to_do else "") + "\n")

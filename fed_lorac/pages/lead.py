@@ -28,8 +28,8 @@ def lead(found: Reported) -> str:
                 f"The cheapest arm that keeps 90 % of full fine-tuning's gain is {least.arm.label}: "
                 f"{percent(least.accuracy, least.half)} for {cost_said(least)}."
             )
-        elif least is None and known(point.gain for point in measured):
-            said.append("No arm but full fine-tuning itself keeps 90 % of its gain.")
+        elif least is None and known(point.gain for point in measured if _sends_less(point)):
+            said.append("No arm that sends less keeps 90 % of full fine-tuning's gain.")
     return " ".join(said)
 
 
@@ -53,13 +53,18 @@ def _count(number: int, what: str) -> str:
 def _subject(found: Reported, best: Point) -> str:
     if len(found.arms) == 1:
         return f"{best.arm.label} reaches"
-    return f"The most accurate arm that sends less, {best.arm.label}, reaches"
+    return f"The most accurate arm{' that sends less' * _sends_less(best)}, {best.arm.label}, reaches"
 
 
 def _best(measured: list[Point]) -> Point:
     """The most accurate arm that sends less than full fine-tuning does in fp32, where there is one."""
-    less = [point for point in measured if point.share is not None and point.share < 1]
+    less = [point for point in measured if _sends_less(point)]
     return max(less or measured, key=lambda point: point.accuracy)
+
+
+def _sends_less(point: Point) -> bool:
+    """Whether an arm is known to send less than full fine-tuning does in fp32."""
+    return point.share is not None and point.share < 1
 
 
 def _cheapest(measured: list[Point], gain: float) -> Point | None:
@@ -78,11 +83,8 @@ def tiles(found: Reported) -> Row:
         return {"finished runs": f"{len(found.runs)}"}
     best = _best(measured)
     least = _cheapest(measured, 0.9)
-    name = (
-        "accuracy"
-        if len(found.arms) == 1
-        else f"most accurate with fewer bytes than full fine-tuning: {best.arm.label}"
-    )
+    fewer = " with fewer bytes than full fine-tuning" * _sends_less(best)
+    name = "accuracy" if len(found.arms) == 1 else f"most accurate{fewer}: {best.arm.label}"
     shown = {name: percent(best.accuracy)}
     free, _ = free_and_full(found)
     if free is not None:

@@ -82,9 +82,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _notes(found: Reported, absent: Sequence[Absent]) -> str:
     said = [*found.remarks, *(f"Failed: {error}" for error in found.errors)]
-    waiting = sum(arm.not_finished for arm in found.arms) - len(found.errors)
-    if waiting > 0:
-        said.append(f"{waiting} runs of these arms are not finished.")
+    if found.waiting:
+        said.append(f"{'1 run is' if found.waiting == 1 else f'{found.waiting} runs are'} not finished.")
     said += [f"No figure “{one.title}”: {one.why}" for one in absent]
     items = "".join(f"<li>{escape(text)}</li>" for text in said)
     return f'<section id="notes"><h2>What is not shown</h2><ul>{items}</ul></section>' if said else ""

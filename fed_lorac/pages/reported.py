@@ -14,7 +14,7 @@ from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, read_rows
 from fed_lorac.records.summaries import Summary, free_accuracy, read_summary
 from fed_lorac.reporting.alike import ComparedRun, check_alike, rows_of
 from fed_lorac.runtime.files import home_expanded
-from fed_lorac.studies.folder import RUNS_TABLE, TUNING_TABLE
+from fed_lorac.studies.folder import RUNS_TABLE, TUNING_TABLE, holds_study, is_being_tuned
 from fed_lorac.studies.result import load_study
 from fed_lorac.studies.rows import loose_rows
 
@@ -88,7 +88,8 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Reported:
-    """Everything a page is about: arms with their finished runs, those that send least first."""
+    """Everything a page is about: arms with their finished runs, those that send least first. `waiting`: runs of its
+    studies that have not ended, be they of these arms or of others."""
 
     title: str
     folder: Path
@@ -96,6 +97,7 @@ class Reported:
     errors: Sequence[str] = ()
     remarks: Sequence[str] = ()
     tuning: Sequence[Tuning] = ()
+    waiting: int = 0
 
     @property
     def runs(self) -> list[ReportedRun]:
@@ -158,17 +160,18 @@ def read_reported(paths: Sequence[Path], title: str = "") -> Reported:
         RunError: a folder holds neither, none of them has a finished run, or they are on several data sets.
     """
     folders = list(dict.fromkeys(home_expanded(path).absolute() for path in paths))
-    studies = [folder for folder in folders if (folder / f"{RUNS_TABLE}.parquet").is_file()]
+    studies = [folder for folder in folders if holds_study(folder)]
     runs = [folder for folder in folders if folder not in studies]
     for folder in runs:
         _check_run(folder)
     arms, errors, tuning = list[Arm](), list[str](), list[Tuning]()
-    for folder in studies:
+    waiting = 0
+    for folder, prefix in zip(studies, _prefixes(studies, alone=len(folders) == 1), strict=True):
         rows = _table(folder, RUNS_TABLE)
-        alone = len(folders) == 1
-        arms += [replace(arm, label=_named(folder, arm.label, alone=alone)) for arm in _arms(folder, rows)]
-        errors += [f"{_place(row, rows)}, seed {row['seed']}: {row['error']}" for row in rows if row["error"]]
-        tuning += _tuning(folder, alone=alone)
+        arms += [replace(arm, label=prefix + arm.label) for arm in _arms(folder, rows)]
+        errors += [f"{prefix}{_place(row, rows)}, seed {row['seed']}: {row['error']}" for row in rows if row["error"]]
+        waiting += sum(row["status"] == "waiting" for row in rows)
+        tuning += _tuning(folder, prefix)
     loose, remarks = _loose(runs)
     arms += loose
     if not arms:
@@ -183,12 +186,12 @@ def read_reported(paths: Sequence[Path], title: str = "") -> Reported:
         raise RunError(f"A report is of runs on one data set, whose accuracies compare; got {its}. Make one for each.")
     ordered = sorted(arms, key=lambda arm: arm.runs[0].row["total_bytes"])
     looks = [replace(arm, look=number) for number, arm in enumerate(ordered)]
-    return Reported(title or _title(folders), folders[0], looks, errors, remarks, tuning)
+    return Reported(title or _title(folders), folders[0], looks, errors, remarks, tuning, waiting)
 
 
 def _check_run(folder: Path) -> None:
     """Raise `RunError` where no run began, be it that a study is still being tuned."""
-    if (folder / f"{TUNING_TABLE}.parquet").is_file():
+    if is_being_tuned(folder):
         raise RunError(
             f"A report is of finished runs; {folder} is a study whose tuning goes on. Wait for its first run."
         )
@@ -223,13 +226,13 @@ def _arms(folder: Path, rows: Sequence[Row]) -> list[Arm]:
     return found
 
 
-def _tuning(folder: Path, *, alone: bool) -> list[Tuning]:
-    """What the study in a folder tuned; none where it tuned nothing."""
+def _tuning(folder: Path, prefix: str) -> list[Tuning]:
+    """What the study in a folder tuned; none where it tuned nothing. Labels have a `prefix`."""
     said = load_study(folder).tuned
     if said is None or not (folder / f"{TUNING_TABLE}.parquet").is_file():
         return []
     tried, rows = list(said["tried"]), _table(folder, TUNING_TABLE)
-    named = [{**row, "arm": _named(folder, _place(row, rows, tried), alone=alone)} for row in rows]
+    named = [{**row, "arm": prefix + _place(row, rows, tried)} for row in rows]
     return [Tuning(tried, named)]
 
 
@@ -241,9 +244,15 @@ def _place(row: Row, rows: Sequence[Row], tuned: Sequence[str] = ()) -> str:
     return ", ".join([str(row["arm"]), *(f"{key.rpartition('.')[2]} {row[key]}" for key in varied)])
 
 
-def _named(folder: Path, label: str, *, alone: bool) -> str:
-    """An arm's label on a page that is of other runs too, where its study is not `alone`."""
-    return label if alone else f"{folder.name}: {label}"
+def _prefixes(studies: Sequence[Path], *, alone: bool) -> list[str]:
+    """What stands before the labels of each study's arms on a page that is of other runs too, where it is not `alone`:
+    the name of its folder, with as many folders above it as tell it from the others."""
+
+    def own(folder: Path) -> Path:
+        ends = (folder.parts[-length:] for length in range(1, len(folder.parts) + 1))
+        return Path(*next(end for end in ends if sum(other.parts[-len(end) :] == end for other in studies) == 1))
+
+    return [""] * len(studies) if alone else [f"{own(folder)}: " for folder in studies]
 
 
 def _loose(folders: Sequence[Path]) -> tuple[list[Arm], list[str]]:

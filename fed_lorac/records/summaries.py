@@ -49,7 +49,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as cause:
         remedy = "Give the folder of a run's --out"
         if (folder / "runs").is_dir():
-            remedy = f"It holds a study: give it alone, or its runs, {folder}/runs/*"
+            being_tuned = (folder / "tuning.parquet").is_file() and not (folder / "study.parquet").is_file()
+            remedy = (
+                "It holds a study whose tuning goes on: wait for its first run"
+                if being_tuned
+                else f"It holds a study: give it alone, or its runs, {folder}/runs/*"
+            )
         raise RunError(f"A finished run has a summary.json; {folder}: {cause}. {remedy}.") from None
     _check_rounds(folder, found)
     if "full_fp32_total_bytes" not in found:

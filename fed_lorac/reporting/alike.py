@@ -49,10 +49,11 @@ class ComparedRun:
 
     @property
     def fleet(self) -> tuple[Any, ...]:
-        """What runs share whose cameras have the same images and weather."""
+        """What runs share whose cameras have the same images, and the same weather in their last round."""
         config = sorted(self.summary["config"].items())
         own = ((k, v) for k, v in config if k.startswith(("data.", "fleet.")) and not k.startswith(_NO_IMAGES))
-        return (self.seed, self.summary["data"], *own)
+        last = self.summary["rounds"] if weather_changes(self.summary) else None
+        return (self.seed, self.summary["data"], last, *own)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -143,18 +144,18 @@ def _value(value: Any) -> str:
 def check_alike(runs: Sequence[ComparedRun]) -> None:
     """Raise `RunError` where runs differ in data, base, rounds, weather or links, so that their numbers do not compare.
 
-    Runs of other seeds may have another base, where that is drawn or trained from the seed, and other weather at the
-    end, where that changes.
+    Runs of other seeds may have another base, where that is drawn or trained from the seed. They share the weather that
+    was asked for; which of it cameras have that were measured in the last round follows from the seed.
     """
     _check(runs, "data", lambda s: s["data"])
     _check(runs, "rounds", lambda s: s["rounds"])
     _check(runs, "links", lambda s: list(s["days"]))
     _check(runs, "base", lambda s: s["base"]["source"] if s["base"]["source"] in _DRAWN else s["base"])
-    _check(runs, "weather", lambda s: _schedule(s) if weather_changes(s) else [*s["per_corruption"], *_schedule(s)])
+    _check(runs, "weather", lambda s: _schedule(s) or sorted(s["per_corruption"]))
     for seed in {run.seed for run in runs}:
         own = [run for run in runs if run.seed == seed]
         _check(own, "base", lambda s: s["base"])
-        _check(own, "weather", lambda s: list(s["per_corruption"]))
+        _check(own, "weather", lambda s: sorted(s["per_corruption"]))
 
 
 def _check(runs: Sequence[ComparedRun], name: str, fact: Any) -> None:
@@ -168,5 +169,6 @@ def _check(runs: Sequence[ComparedRun], name: str, fact: Any) -> None:
 
 
 def _schedule(summary: Summary) -> list[Any]:
+    """The weather that was asked for; nothing where a run's config is lost."""
     keys: Iterable[str] = ("fleet.corruptions", "fleet.severities", "fleet.schedule")
     return [summary["config"][key] for key in keys if key in summary["config"]]

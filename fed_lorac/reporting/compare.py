@@ -26,7 +26,7 @@ from fed_lorac.reporting.cells import (
 )
 from fed_lorac.reporting.gain import gain_recovered, is_full, rank_of_full
 from fed_lorac.reporting.sheet import Sheet, check_format
-from fed_lorac.reporting.tested import CHANCE, DIFFERENCE, paired_cells, paired_notes
+from fed_lorac.reporting.tested import CHANCE, DIFFERENCE, no_test, paired_cells, paired_notes
 
 __all__ = ["compare", "compared", "comparison"]
 
@@ -50,9 +50,14 @@ def compare(
 
     Raises:
         RunError: a folder holds no finished run, or the runs do not compare.
-        ConfigError: there is no such format, or `against` is none of the folders.
+        ConfigError: there is no such format, `folders` is one folder and no list, or `against` is none of them.
     """
     check_format(format)
+    if isinstance(folders, str | os.PathLike):
+        raise ConfigError(
+            f"Runs are compared as one list; got {os.fspath(folders)!r} alone. Call fl.compare([a, b]), with the "
+            "folders or the Runs in the list."
+        )
     return compared(folders, target, against).written(format)
 
 
@@ -86,8 +91,9 @@ class _Table:
         self._runs = [run for row in rows for run in row.runs]
         by_seed = {run.seed: run for run in reversed(self._runs)}  # the first of each seed
         self._base = Row("", [by_seed[seed] for seed in sorted(by_seed)])
-        self._full = _reference(rows)
-        self._other = self._full or rows[0] if against is None else _row_of(against, rows)
+        self._full = _full(rows)
+        self._full_on = {run.fleet: (row, run.summary) for row in reversed(self._full) for run in reversed(row.runs)}
+        self._other = [*self._full, *rows][0] if against is None else _row_of(against, rows)
         theirs = scores_of(self._other.runs)
         self._pairs = paired_cells([None if row is self._other else (scores_of(row.runs), theirs) for row in rows])
         days = self._runs[0].summary["days"]
@@ -141,9 +147,12 @@ class _Table:
         return EMPTY if all(share is None for share in shares) else mean_of_some(shares, "{:.0f}", " %")
 
     def _shares(self, row: Row) -> list[float | None]:
-        """By seed, in per cent; None where it is not known."""
-        full = {} if self._full is None else {run.seed: run.summary for run in self._full.runs}
-        found = [gain_recovered(run.summary, full[run.seed]) if run.seed in full else None for run in row.runs]
+        """By seed, in per cent, of full fine-tuning's gain on the same fleet; None where it is not known."""
+        full = [self._full_on.get(run.fleet) for run in row.runs]
+        found = [
+            None if its is None else gain_recovered(run.summary, its[1])
+            for run, its in zip(row.runs, full, strict=True)
+        ]
         return [None if share is None else 100 * share for share in found]
 
     def notes(self) -> Iterator[str]:
@@ -158,7 +167,7 @@ class _Table:
         if any(self._pairs):
             yield from paired_notes(self._other.label)
         elif len(self._rows) > 1:
-            yield f'No paired test: no row has the cameras of "{self._other.label}", each with its accuracy recorded.'
+            yield no_test(self._other.label)
         if len({tuple(row.seeds) for row in self._rows}) > 1:
             yield "The rows are not of the same seeds: some of their differences may be chance."
         yield from self._gain_notes()
@@ -167,18 +176,25 @@ class _Table:
             yield '"-" under "of full": the version that made the run did not record it.'
 
     def _gain_notes(self) -> Iterator[str]:
-        if self._full is None:
+        if not self._full:
             return
         if not self._batch_norm:
             yield f'"{_GAIN}" is over "{_BASE["source"]}": the network has no batch norm to adapt without sending.'
-        if sum(_is_full(row) for row in self._rows) > 1:
-            yield f'"{_GAIN}" is of the gain of {self._full.label}.'
+        if len(self._full) > 1:
+            held = dict.fromkeys(its[0].label for run in self._runs if (its := self._full_on.get(run.fleet)))
+            yield f'"{_GAIN}" is of the gain of {", or ".join(held)}{", on the same fleet" * (len(held) > 1)}.'
         if any(map(of_some_seeds, map(self._shares, self._rows))):
             yield SOME_SEEDS
+        seeds = {run.seed for row in self._full for run in row.runs}
         for row in self._rows:
-            if missing := sorted(set(row.seeds) - set(self._full.seeds)):
-                seeds = f"seed{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
-                yield f'"{_GAIN}" of {row.label} leaves out {seeds}, which no run of full fine-tuning has.'
+            out = [run.seed for run in row.runs if run.fleet not in self._full_on]
+            if missing := sorted(set(out) - seeds):
+                yield f'"{_GAIN}" of {row.label} leaves out {_named(missing)}, which no run of full fine-tuning has.'
+            if missing := sorted(set(out) & seeds):
+                yield (
+                    f'"{_GAIN}" of {row.label} leaves out {_named(missing)}, for which no run of full '
+                    "fine-tuning is on the same fleet."
+                )
 
     def _base_notes(self) -> Iterator[str]:
         """Where the base alone was measured as something else in another run of the same seed."""
@@ -194,10 +210,10 @@ class _Table:
 _GAIN = "gain recovered"
 
 
-def _reference(rows: Sequence[Row]) -> Row | None:
-    """The row of full fine-tuning that gains are held against."""
+def _full(rows: Sequence[Row]) -> list[Row]:
+    """The rows of full fine-tuning: that first which gains are held against, where several are of one fleet."""
     full = [row for row in rows if _is_full(row)]
-    return max(full, key=lambda row: rank_of_full([run.summary for run in row.runs]), default=None)
+    return sorted(full, key=lambda row: rank_of_full([run.summary for run in row.runs]), reverse=True)
 
 
 def _is_full(row: Row) -> bool:
@@ -227,6 +243,10 @@ def _sampled(rows: Sequence[Row]) -> Iterator[str]:
             '"fleet mean" is over a sample of cameras or images; the standard error of this sampling, in points, is at '
             f"most: {each}."
         )
+
+
+def _named(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def _seeds(row: Row) -> Cell:

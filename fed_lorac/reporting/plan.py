@@ -6,7 +6,6 @@ real radio; Flower's messages around them are the simulation's.
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -186,12 +185,11 @@ def _row(sizes: MethodSizes, link: Link, terms: Terms) -> Planned:
 def _base_stations(link: Link, for_all: float, answers: float, for_each: float) -> int:
     """How many are needed: each transmits what is for all, and its part of what is for each, in no sub-band longer than
     it may. Answers to replies go in the replies' own, updates perhaps in another, whose duty cycle tells it apart."""
-    left = {link.duty_cycle: link.duty_cycle} | {link.station_duty_cycle: link.station_duty_cycle - for_all}
-    parts = Counter({link.duty_cycle: answers})
-    parts[link.station_duty_cycle] += for_each
-    if left[link.station_duty_cycle] <= 0:
+    left, together = link.station_duty_cycle - for_all, link.station_duty_cycle == link.duty_cycle
+    if left <= 0:
         return 1
-    return max(1, *(math.ceil(part / left[duty_cycle]) for duty_cycle, part in parts.items()))
+    for_updates = (for_each + answers * together) / left
+    return max(1, math.ceil(for_updates), 0 if together else math.ceil(answers / link.duty_cycle))
 
 
 def _impossible(link: Link, terms: Terms, takes_s: float, air_share: float, for_all: float) -> Iterator[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from fed_lorac.reporting.cells import EMPTY, Cell, chance, points
 from fed_lorac.reporting.paired import Scores, difference, holm
 
-__all__ = ["CHANCE", "DIFFERENCE", "paired_cells", "paired_notes"]
+__all__ = ["CHANCE", "DIFFERENCE", "no_test", "paired_cells", "paired_notes"]
 
 DIFFERENCE, CHANCE = "difference, points", "p"
 
@@ -28,4 +28,11 @@ def paired_notes(reference: str) -> Iterator[str]:
     yield (
         f'"{CHANCE}": two-sided p-value of a paired sign-flip test over cameras, whose differences are first averaged '
         "over seeds; Holm-corrected for the number of rows tested."
+    )
+
+
+def no_test(reference: str) -> str:
+    """Why a table of several rows has none of the two."""
+    return (
+        f'No paired test: no row has the cameras of "{reference}" in the same weather, each with its accuracy recorded.'
     )

@@ -99,6 +99,11 @@ class Study:
     tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
+        if not self.arms:
+            raise ConfigError(
+                f"A study has at least one arm; {self.name} has [arms] with none in it. Add one, as in [arms.full], or "
+                "leave [arms] out: the settings are the only arm then."
+            )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"A study has seeds, each once; {self.name} has {list(self.seeds)}. Change them.")
         grids = [

@@ -9,10 +9,11 @@ STUDY/tuning.json                  what was tuned: values, runs, rounds, on whic
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from glob import escape
 from io import BytesIO
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from fed_lorac.studies.definition import Trial, run_digest
 from fed_lorac.studies.rows import Finding, Row, round_rows, run_rows
 from fed_lorac.studies.search import KEPT, Tuning
 
-__all__ = ["ROUNDS_TABLE", "RUNS_TABLE", "TUNING_TABLE", "StudyFolder", "holds_study"]
+__all__ = ["ROUNDS_TABLE", "RUNS_TABLE", "TUNING_TABLE", "StudyFolder", "holds_study", "is_being_tuned", "run_folder"]
 
 RUNS_TABLE, ROUNDS_TABLE, TUNING_TABLE = "study", "rounds", "tuning"
 
@@ -34,6 +35,28 @@ RUNS_TABLE, ROUNDS_TABLE, TUNING_TABLE = "study", "rounds", "tuning"
 def holds_study(folder: Path) -> bool:
     """Whether a study began in this folder."""
     return (folder / f"{RUNS_TABLE}.parquet").is_file()
+
+
+def is_being_tuned(folder: Path) -> bool:
+    """Whether a study's tuning began in this folder, and none of its runs: their table is first written after it."""
+    return (folder / f"{TUNING_TABLE}.parquet").is_file() and not holds_study(folder)
+
+
+def run_folder(study: Path, digest: str) -> Path | None:
+    """The folder of the run with a digest in a study's folder; None: it has not begun. An arm that was renamed between
+    two parts of a study has its run under both names: what is finished goes first."""
+    return _first_finished(sorted((study / "runs").glob(f"*-{escape(digest)}")) if digest else ())
+
+
+def _first_finished(folders: Iterable[Path]) -> Path | None:
+    there = list(folders)
+    return next((folder for folder in there if len(there) > 1 and _is_finished(folder)), next(iter(there), None))
+
+
+def _is_finished(folder: Path) -> bool:
+    with suppress(FedLoracError):
+        return not read_summary(folder)["interrupted"]
+    return False
 
 
 @cache
@@ -55,11 +78,11 @@ class StudyFolder:
         """The folder of a run: where one of its digest is, whatever it is called; else where one is whose config, read
         today, is the run's (a setting that came since has its default there); else a new one's."""
         runs = self.path / "runs"
-        if there := sorted(runs.glob(f"*-{trial.digest}")):
-            return there[0]
+        if there := run_folder(self.path, trial.digest):
+            return there
         older = (file.parent for file in sorted(runs.glob(f"*-seed{trial.seed}-*/{CONFIG_FILE}")))
         same = (folder for folder in older if _read_today(folder / CONFIG_FILE) == trial.digest)
-        return next(same, runs / trial.folder)
+        return _first_finished(same) or runs / trial.folder
 
     def finding(self, trial: Trial) -> Finding:
         """How far a run came."""
@@ -81,17 +104,24 @@ class StudyFolder:
                     return float(row["accuracy"]) if row["accuracy"] is not None else None
         return None
 
+    def has(self, trial: Trial, until: int | None = None) -> bool:
+        """Whether nothing is left to do of a run that goes to the round `until`; None: to its end."""
+        if self.finding(trial).status == "finished":
+            return True
+        return until is not None and self.accuracy_after(trial, until) is not None
+
     def rounds_of(self, trial: Trial) -> int:
         """How many rounds a run has made that goes on; 0 where it begins anew."""
         return len(read_rows(self.of(trial) / ROUNDS_FILE).rows) if self.goes_on(trial) else 0
 
-    def ahead(self, trials: Sequence[Trial], rounds: int) -> list[Trial]:
-        """For each arm and point of the grid the better third after so many rounds, at least one, in their order."""
+    def ahead(self, trials: Sequence[Trial], rounds: int, *, foreseen: bool = False) -> list[Trial]:
+        """For each arm and point of the grid the better third after so many rounds, at least one, in their order: of
+        those that came so far, or, where it is `foreseen`, also of the others, as if they were worse."""
         found = {trial.folder: self.accuracy_after(trial, rounds) for trial in trials}
         kept = set[str]()
         for place in dict.fromkeys(trial.place for trial in trials):
             its = [trial for trial in trials if trial.place == place]
-            came = [trial for trial in its if found[trial.folder] is not None]
+            came = [trial for trial in its if foreseen or found[trial.folder] is not None]
             ranked = sorted(came, key=lambda trial: -(found[trial.folder] or 0.0))  # of equals the first
             kept |= {trial.folder for trial in ranked[: max(1, len(its) // KEPT)]}
         return [trial for trial in trials if trial.folder in kept]
@@ -124,7 +154,7 @@ class StudyFolder:
 
     def write_tuning(self, trials: Sequence[Trial], tuning: Tuning) -> None:
         """The table of the tuning runs, and what they are."""
-        findings = [self._tried(trial, tuning) for trial in trials]
+        findings = [self.tried(trial, tuning) for trial in trials]
         self._write(TUNING_TABLE, run_rows(findings))
         configs = [trial.config.to_flat() for trial in trials]
         said = {
@@ -147,7 +177,7 @@ class StudyFolder:
             for ending in ("csv", "parquet", "json"):
                 (self.path / f"{TUNING_TABLE}.{ending}").unlink(missing_ok=True)
 
-    def _tried(self, trial: Trial, tuning: Tuning) -> Finding:
+    def tried(self, trial: Trial, tuning: Tuning) -> Finding:
         """A tuning run, which may have been stopped early."""
         found = self.finding(trial)
         early = tuning.stages(trial.config.run.rounds)[:-1]

@@ -7,9 +7,8 @@ from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
 from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.studies.definition import Study, Trial
-from fed_lorac.studies.rows import Finding
 
-__all__ = ["Part", "seconds_to_come", "work_of"]
+__all__ = ["Part", "work_of"]
 
 _ALL = 50_000
 """Training images that a fleet is taken to have, where a config says no number."""
@@ -57,13 +56,3 @@ def work_of(config: Config, rounds: int | None = None) -> float:
     images = fleet.images or _ALL / fleet.cameras
     each = local.epochs * images * (1 - fleet.validation_share) or local.steps * local.batch_size
     return (run.rounds if rounds is None else rounds) * fleet.per_round * each
-
-
-def seconds_to_come(findings: Iterable[Finding]) -> float | None:
-    """About how long the runs that are not finished take, one after another, from what finished ones took for the
-    images that they trained on; None: nothing is known yet."""
-    findings = list(findings)
-    took = [(one.seconds, work_of(one.trial.config)) for one in findings if one.seconds is not None]
-    left = sum(work_of(one.trial.config) for one in findings if one.status != "finished")
-    work = sum(images for _, images in took)
-    return left * sum(seconds for seconds, _ in took) / work if work else None

@@ -12,7 +12,7 @@ from fed_lorac.api.result import Run, load_run
 from fed_lorac.errors import RunError
 from fed_lorac.reporting.sheet import check_format
 from fed_lorac.runtime.files import home_expanded
-from fed_lorac.studies.folder import ROUNDS_TABLE, RUNS_TABLE, TUNING_TABLE, holds_study
+from fed_lorac.studies.folder import ROUNDS_TABLE, RUNS_TABLE, TUNING_TABLE, holds_study, is_being_tuned, run_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,10 +56,10 @@ class StudyResult:
         Raises:
             RunError: the study has no such run, or it has not begun.
         """
-        there = sorted((self.path / "runs").glob(f"*-{digest}"))
-        if not digest or len(there) != 1:
+        there = run_folder(self.path, digest)
+        if there is None:
             raise RunError(f"A study's runs are named by its column `run`; {self.path} has no {digest!r}.")
-        return load_run(there[0])
+        return load_run(there)
 
     def table(self, format: str = "markdown", against: str | None = None, target: float | None = None) -> str:
         """The study's table: an arm and point of the grid a row, means over seeds, both shares of full fine-tuning's
@@ -107,6 +107,10 @@ def load_study(path: str | PathLike[str]) -> StudyResult:
         RunError: no study began there.
     """
     folder = home_expanded(Path(path)).absolute()
+    if is_being_tuned(folder):
+        raise RunError(
+            f"A study's table is of its runs; {folder} is a study whose tuning goes on. Wait for its first run."
+        )
     if not holds_study(folder):
         raise RunError(
             f"A study has {RUNS_TABLE}.parquet in its folder; {folder} has none. Give the folder that "

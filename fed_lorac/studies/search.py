@@ -43,8 +43,9 @@ class Tuning:
     same ones, but where `arms` names others for it.
 
     The tuning runs have one seed, and `settings` on top: fewer rounds, say, and images that no table uses. `search`:
-    every point of `grid`; or `budget` points, drawn from `grid` (which are choices then) and `ranges`, of which
-    "successive-halving" lets the better third go on each time (Jamieson and Talwalkar 2016, arXiv 1502.07943).
+    every point of `grid`; or up to `budget` points, each once, drawn from `grid` (which are choices then) and `ranges`,
+    of which "successive-halving" lets the better third go on each time (Jamieson and Talwalkar 2016, arXiv
+    1502.07943).
     """
 
     grid: Values
@@ -89,11 +90,13 @@ class Tuning:
             for key, its in self.grid.items()
             if len(its) > 1
         }
-        found = []
+        found = list[dict[str, object]]()
         for _ in range(self.budget):
             drawn = asked.ask({**choices, **from_ranges}).params
             chosen = {key: its[drawn.get(key, 0)] for key, its in self.grid.items()}
-            found.append(chosen | {key: _short(drawn[key], its) for key, its in self.ranges.items()})
+            point = chosen | {key: _short(drawn[key], its) for key, its in self.ranges.items()}
+            if point not in found:  # of a choice among few; it would be the same run
+                found.append(point)
         return found
 
 

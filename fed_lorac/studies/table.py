@@ -13,7 +13,7 @@ from fed_lorac.reporting.cells import SOME_SEEDS, Cell, mean_of_some, of_some_se
 from fed_lorac.reporting.gain import is_full, is_in_fp32
 from fed_lorac.reporting.paired import Scores
 from fed_lorac.reporting.sheet import Sheet
-from fed_lorac.reporting.tested import CHANCE, DIFFERENCE, paired_cells, paired_notes
+from fed_lorac.reporting.tested import CHANCE, DIFFERENCE, no_test, paired_cells, paired_notes
 from fed_lorac.studies.result import StudyResult
 from fed_lorac.studies.search import HALVING
 
@@ -39,6 +39,8 @@ _MEASURED: dict[str, tuple[str, str, float, str]] = {
 
 _WHERE_MEASURED = ("accuracy_over_rounds", "zero_byte_over_rounds", "gain_over_rounds", "online_accuracy")
 """Columns that a table has where a run of its study has them."""
+
+_GAINS = ("gain_recovered", "gain_over_rounds")
 
 Place = tuple[str, ...]
 """An arm and a point of the grid, as text."""
@@ -77,7 +79,9 @@ def study_table(study: StudyResult, against: str | None = None, target: float | 
     ]
     full = sum(bool(its) and is_full(its[0].summary) for its in done)
     changed = changed_bases(run for its in done for run in its)
-    return Sheet(head, rows, (*_notes(study, other if any(pairs) else None, several_full=full > 1), *changed))
+    gains = [_floats(_done(group)[column]) for _, group in groups for column in _GAINS if column in group]
+    tested = [*paired_notes(other)] if any(pairs) else _untested(other, places, done)
+    return Sheet(head, rows, (*_notes(study, tested, gains, several_full=full > 1), *changed))
 
 
 def _pair(
@@ -93,7 +97,7 @@ def _pair(
 
 
 def _runs_of(study: StudyResult, group: "pd.DataFrame", target: float | None) -> Runs:
-    return [ComparedRun.read(study.run(digest).path, target) for digest in group[group.status == "finished"]["run"]]
+    return [ComparedRun.read(study.run(digest).path, target) for digest in _done(group)["run"]]
 
 
 def _other(arms: Sequence[str], done: Sequence[Runs], against: str | None) -> str:
@@ -105,7 +109,21 @@ def _other(arms: Sequence[str], done: Sequence[Runs], against: str | None) -> st
     return against or next(iter([*exact, *full, *arms]))
 
 
-def _notes(study: StudyResult, tested_against: str | None, *, several_full: bool) -> Iterator[str]:
+def _untested(other: str, places: Sequence[Place], done: Sequence[Runs]) -> Iterator[str]:
+    """Why no row is tested, where there are rows to test."""
+    if {arm for arm, *_ in places} == {other} or not any(done):
+        return
+    begun = any(runs for (arm, *_), runs in zip(places, done, strict=True) if arm == other)
+    yield no_test(other) if begun else f'No paired test: "{other}" has no finished run.'
+
+
+def _notes(
+    study: StudyResult, tested: Iterable[str], gains: Iterable[Sequence[float]], *, several_full: bool
+) -> Iterator[str]:
+    """What a reader must know beside the numbers.
+
+    `tested`: how rows are tested, or why none is. `gains`: each row's, by seed, nan where one is not known.
+    """
     yield "Accuracy in per cent. a ± b: mean over the seeds, half of its 95 % confidence interval (Student's t)."
     yield '"of full": bytes over those of full fine-tuning, in fp32 and under the codec of the row.'
     if several_full:
@@ -113,14 +131,12 @@ def _notes(study: StudyResult, tested_against: str | None, *, several_full: bool
             '"gain recovered" is the share of the gain of full fine-tuning on the same fleet (in fp32, with the '
             "settings that are most accurate over the seeds)."
         )
-    done = study.runs[study.runs.status == "finished"]
-    if any(of_some_seeds(list(its)) for _, its in done.groupby("arm")["gain_recovered"]):
+    if any(map(of_some_seeds, gains)):
         yield SOME_SEEDS
     ways = study.runs.get("downlink")  # which older versions did not record
     if ways is not None:
         yield downlinks({"downlink": way} for way in ways.dropna())
-    if tested_against is not None:
-        yield from paired_notes(tested_against)
+    yield from tested
     yield from _tuned(study)
     yield from _edges(study)
     runs = study.runs
@@ -171,7 +187,7 @@ def _numbers(values: "pd.Series[Any]") -> set[Real]:
 
 
 def _cells(group: "pd.DataFrame", measured: Iterable[tuple[str, str, float, str]]) -> list[Cell]:
-    done = group[group.status == "finished"]
+    done = _done(group)
     seeds = f"{len(done)}" if len(done) == len(group) else f"{len(done)} of {len(group)}"
     return [
         Cell(seeds),
@@ -180,6 +196,10 @@ def _cells(group: "pd.DataFrame", measured: Iterable[tuple[str, str, float, str]
             for column, form, by, unit in measured
         ),
     ]
+
+
+def _done(group: "pd.DataFrame") -> "pd.DataFrame":
+    return group[group.status == "finished"]
 
 
 def _floats(column: "pd.Series[Any]") -> list[float]:

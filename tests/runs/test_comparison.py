@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 from small_runs import rows, tiny
 
+import fed_lorac as fl
 from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.records.summaries import read_summary
 from fed_lorac.reporting.alike import ComparedRun, rows_of
@@ -159,6 +160,24 @@ def test_a_gain_is_of_each_seed_s_own_and_seeds_without_full_are_left_out(like: 
     assert any("not of the same seeds" in note for note in notes)
 
 
+def test_a_gain_is_of_full_fine_tuning_on_the_same_fleet(like: Any) -> None:
+    small, large = {"fleet__images": 7}, {"fleet__images": 9}
+    lora = {"zero_byte": 0.5, "adapted": 0.56}
+    full = {"adapter__method": "full", "local__lr": 0.1}
+    runs = [like("a", lora, **small), like("b", lora, **large), like("full", {**lora, "adapted": 0.6}, **full, **small)]
+    names = [f"lora-c r=2 (auto), merged svd; fleet.images={images}" for images in (7, 9)]
+    table, notes = table_of(*runs)
+    assert [table[name]["gain recovered"] for name in names] == ["60 %", ""]
+    left_out = "leaves out seed 0, for which no run of full fine-tuning is on the same fleet."
+    assert [note for note in notes if "leaves out" in note] == [f'- "gain recovered" of {names[1]} {left_out}']
+    more = like("full too", {**lora, "adapted": 0.62}, **full, **large)  # the more accurate, on a fleet of its own
+    table, notes = table_of(*runs, more)
+    assert [table[name]["gain recovered"] for name in names] == ["60 %", "50 %"]
+    assert not any("leaves out" in note for note in notes)
+    both = ", or ".join(f"full fine-tuning; fleet.images={images}" for images in (7, 9))
+    assert f'- "gain recovered" is of the gain of {both}, on the same fleet.' in notes
+
+
 def test_without_batch_norm_the_row_says_so_and_a_gain_is_over_the_source(like: Any) -> None:
     runs = [
         like("lora", {"source": 0.5, "adapted": 0.56}, local__lr=0.1),
@@ -219,7 +238,25 @@ def test_rows_of_other_images_are_not_tested(like: Any) -> None:
     assert "p" not in table["source"] and any(note.startswith("- No paired test") for note in notes)
 
 
+def test_cameras_in_other_weather_are_not_tested(like: Any) -> None:
+    def run(name: str, rounds: int, **settings: object) -> ComparedRun:
+        made: ComparedRun = like(name, run__rounds=rounds, **settings)
+        ended = {"rounds": rounds, "schedule": made.summary["config"]["fleet.schedule"]}
+        return replace(made, summary={**made.summary, **ended})
+
+    assert run("a", 1).fleet == run("b", 3).fleet  # the last round's weather is the first's
+    front = {"fleet__schedule": "front"}
+    assert run("a", 1, **front).fleet == run("b", 1, local__lr=0.7, **front).fleet
+    assert run("a", 1, **front).fleet != run("b", 3, **front).fleet
+
+
 # ---- What does not compare ----
+
+
+@pytest.mark.parametrize("alone", ["runs/a", Path("runs/a")])
+def test_runs_are_compared_as_one_list(alone: str | Path) -> None:
+    with pytest.raises(ConfigError, match=r"got 'runs/a' alone. Call fl.compare\(\[a, b\]\)"):
+        fl.compare(alone, "runs/b")  # type: ignore[arg-type]
 
 
 def test_a_drawn_base_may_differ_between_seeds_and_not_within_one(like: Any) -> None:
@@ -242,6 +279,19 @@ def test_other_weather_does_not_compare(like: Any, setting: dict[str, object]) -
     other.summary["schedule"] = other.summary["config"]["fleet.schedule"]
     with pytest.raises(RunError, match="differ in weather"):
         comparison([like("a"), other])
+
+
+def test_which_weather_was_measured_may_differ_between_seeds_and_not_within_one(like: Any) -> None:
+    def seen(name: str, seed: int, *weathers: str, **settings: object) -> ComparedRun:
+        made: ComparedRun = like(name, run__seed=seed, **settings)
+        each = made.summary["per_corruption"]
+        return replace(made, summary={**made.summary, "per_corruption": {name: each[name] for name in weathers}})
+
+    a = seen("a", 0, "fog", "snow", "gaussian_noise")
+    table, _ = table_of(a, seen("b", 1, "snow", "fog"), seen("c", 0, "gaussian_noise", "snow", "fog", local__lr=0.7))
+    assert {"fog", "snow", "gaussian_noise"} < set(table["source"])
+    with pytest.raises(RunError, match="a and d differ in weather"):
+        comparison([a, seen("d", 0, "fog", "snow", local__lr=0.7)])
 
 
 # ---- Over how many cameras ----

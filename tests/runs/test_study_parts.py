@@ -16,7 +16,8 @@ from fed_lorac.models import build
 from fed_lorac.records.summaries import read_summary
 from fed_lorac.seeds import torch_stream
 from fed_lorac.studies.definition import Trial
-from fed_lorac.studies.part import seconds_to_come, work_of
+from fed_lorac.studies.part import work_of
+from fed_lorac.studies.planned import Planned, seconds_to_come
 from fed_lorac.studies.progress import WorkPace
 from fed_lorac.studies.rows import Finding
 
@@ -119,13 +120,13 @@ def test_work_is_rounds_times_images() -> None:
 
 
 def test_the_time_of_a_plan_is_what_finished_runs_took_for_their_images() -> None:
-    def finding(rounds: int, seconds: float | None) -> Finding:
+    def run(rounds: int, seconds: float | None, left: int | None = None) -> Planned:
         trial = Trial("a", 0, {}, tiny(run__rounds=rounds))
-        return Finding(trial, Path(), "waiting" if seconds is None else "finished", seconds=seconds)
+        return Planned(Finding(trial, Path(), "waiting" if seconds is None else "finished", seconds=seconds), left)
 
-    assert seconds_to_come([finding(2, None)]) is None
-    assert seconds_to_come([finding(2, 10.0), finding(4, 20.0), finding(8, None), finding(6, None)]) == 70
-    assert seconds_to_come([finding(2, 10.0)]) == 0
+    assert seconds_to_come([run(2, None, 2)]) is None
+    assert seconds_to_come([run(2, 10.0), run(4, 20.0), run(8, None, 8), run(9, None, 6), run(9, None)]) == 70
+    assert seconds_to_come([run(2, 10.0)]) == 0
 
 
 def test_the_time_left_follows_the_work_and_not_the_number_of_runs() -> None:

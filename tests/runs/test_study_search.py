@@ -1,5 +1,6 @@
 """Laws of values that tuning draws: the same for each arm, from the seed alone, and runs that are stopped are runs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,12 @@ from small_runs import TINY
 
 import fed_lorac as fl
 from fed_lorac.errors import ConfigError
+from fed_lorac.studies.conduct import conduct
+from fed_lorac.studies.definition import Trial
+from fed_lorac.studies.planned import Planned, planned
 from fed_lorac.studies.read import parse_study
 from fed_lorac.studies.search import HALVING, Range, Tuning
+from fed_lorac.studies.watch import StudyWatch
 
 SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
 SETTINGS |= {"fleet.cameras": 2, "fleet.per_round": 2}
@@ -35,6 +40,15 @@ def test_values_follow_from_the_seed_and_stay_in_their_range() -> None:
     assert rates[0] >= 0.01 and rates[-1] <= 1 and 0.04 < rates[30] < 0.25  # half of them below a tenth, in logarithms
     other = Tuning({}, seed=1, search="random", budget=60, ranges=ranges).points()
     assert [point["local.lr"] for point in other] != [point["local.lr"] for point in found]
+
+
+def test_a_value_that_is_drawn_again_is_tried_once(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    choices = {"local.momentum": [0.0, 0.9], "local.lr": [0.1, 0.2]}
+    found = Tuning(choices, search="random", budget=30).points()
+    assert sorted(map(str, found)) == sorted(map(str, Tuning(choices).points()))  # all four, of thirty draws
+    trials = parse_study("s", study(search="random", budget=30, grid=choices), tmp_path).tuning_trials()
+    assert len({trial.digest for trial in trials}) == len(trials) == 2 * 4
 
 
 @pytest.mark.parametrize(
@@ -81,6 +95,49 @@ def test_a_halving_that_could_not_compare_its_runs_is_refused(
     pytest.importorskip("optuna")
     with pytest.raises(ConfigError, match=law):
         fl.study(study(search=HALVING, budget=3, ranges=RATES, settings=settings), tmp_path / "out", progress=False)
+
+
+def refused(asked: dict[str, Any], out: Path, **how: Any) -> str:
+    """What a plan says of a study that cannot be run; the run says the same."""
+    said = []
+    for go in (planned, conduct):
+        with pytest.raises(ConfigError) as error:
+            go(parse_study("s", asked, out), out, **how)
+        said.append(str(error.value))
+    assert said[0] == said[1] and not out.exists()
+    return said[0]
+
+
+def test_a_plan_refuses_what_the_run_would(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    uneven = study(search=HALVING, budget=3, ranges=RATES, settings={"run.rounds": 3, "run.evaluate_every": 2})
+    assert "which must be measured" in refused(uneven, tmp_path / "out")
+    wide = {"settings": {**SETTINGS, "run.workers": 2}, "arms": {"lora-c": {}}}
+    assert "each takes one process" in refused(wide, tmp_path / "out", workers=2)
+
+
+class Rounds(StudyWatch):
+    """The rounds that are left by a plan made as each run begins."""
+
+    def __init__(self, plan: Callable[[], list[Planned]]) -> None:
+        self.plan, self.left = plan, list[int]()
+
+    def started(self, trial: Trial) -> None:
+        self.left.append(sum(run.rounds_left or 0 for run in self.plan()))
+
+
+def test_a_plan_of_a_halving_counts_the_rounds_that_are_left_and_ends_with_none(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    asked = study(search=HALVING, budget=3, ranges=RATES, settings={"run.rounds": 3})
+    asked["arms"] = {"lora-c": {}}
+    whole, out = parse_study("s", asked, tmp_path), tmp_path / "out"
+    watch = Rounds(lambda: planned(whole, out))
+    conduct(whole, out, watch=watch)
+    # Three runs to round 1, one of them on to round 3, and the table's run of one round.
+    assert watch.left == [3 + 2 + 1, 2 + 2 + 1, 1 + 2 + 1, 2 + 1, 1]
+    runs = planned(whole, out)
+    assert [run.rounds_left for run in runs] == [None] * 4
+    assert sorted(run.finding.status for run in runs) == ["finished", "finished", "stopped", "stopped"]
 
 
 @pytest.mark.slow

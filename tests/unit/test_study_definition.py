@@ -67,6 +67,11 @@ REFUSED = [
     ({"seeds": [True]}, "seeds are whole numbers"),
     ({"seed": [1]}, "A study's keys are .*did you mean 'seeds'|A study's keys are"),
     ({"arms": {"a": 3}}, "An arm is a table of settings"),
+    ({"arms": {}}, r"at least one arm; s has \[arms\] with none in it. Add one"),
+    (
+        {"arms": {}, "tune": {"grid": {"local.lr": [0.1]}, "settings": {"fleet.validation_share": 0.2}}},
+        "at least one arm",
+    ),
     ({"grid": {"adapter": {"rank": 2}}}, "a list of values to try"),
     ({"grid": {"adapter.rank": []}}, "a list of values to try"),
     ({"grid": {"rank": [1, 2]}}, "with their section"),

@@ -15,6 +15,8 @@ _TITLE = "Accuracy as bytes are spent"
 
 def curves(found: Reported) -> Figure | Absent:
     """Each arm's accuracy after each measured round, against what it had sent by then."""
+    if not found.sending:
+        return Absent(_TITLE, "nothing was sent.")
     by_arm = {arm.label: _points(arm) for arm in found.arms}
     if all(len({row["round"] for row in rows}) < 2 for rows in by_arm.values()):
         return Absent(_TITLE, "only the last round was measured (run.evaluate_every).")

@@ -22,7 +22,7 @@ def energy(found: Reported) -> Figure | Absent:
         for its in _by_link(run)
     ]
     if not any(row["energy_j"] for row in rows):
-        return Absent(_TITLE, f"the runs' ledgers have no {_COLUMN}.")
+        return Absent(_TITLE, f"the runs' ledgers have no {_COLUMN}." if found.sending else "nothing was sent.")
     links, words = sorted({row["link"] for row in rows}), [arm.label for arm in reversed(found.arms)]
     series = series_by_link(rows, "energy_j", words, links, lambda arm, link, joules: f"{said(joules)} J")
     values = [x for one in series for x in one.x]

@@ -1,10 +1,12 @@
 """Bytes a round against full fine-tuning. Knows what is reported; not how it is drawn."""
 
+import math
 from statistics import fmean
 
 from fed_lorac.pages.chart import Absent, Axis, Figure, Plot, Row, Series
 from fed_lorac.pages.reported import Reported
 from fed_lorac.pages.words import byte_axis, bytes_said, mean_and_half, share_said
+from fed_lorac.reporting.intervals import known
 
 __all__ = ["per_round"]
 
@@ -61,8 +63,14 @@ def _rows(found: Reported) -> list[Row]:
     ]
 
 
+def _total(means: dict[tuple[str, str], float | None], label: str) -> float:
+    """Up and down; of an arm that is not known to send so much, more than any."""
+    ways = known(means[label, way] for way in ("up", "down"))
+    return sum(ways) if len(ways) == 2 else math.inf
+
+
 def _caption(found: Reported, means: dict[tuple[str, str], float | None]) -> str:
-    least = found.sending[0].label
+    least = min((arm.label for arm in found.sending), key=lambda label: _total(means, label))
     up, down = (means[least, way] or 0 for way in ("up", "down"))
     said = [f"{least} sends least: {bytes_said(up)} up and {bytes_said(down)} down a round, for all cameras together."]
     fp32, same = means[least, "full fine-tuning, fp32"], means[least, "full fine-tuning, same codec"]

@@ -38,7 +38,12 @@ def weather_rounds(found: Reported) -> Figure | Absent:
     for row in rows:
         by_severity.setdefault(row["severity"], []).append(row["accuracy"])
     means = [f"{percent(sum(v) / len(v))} at severity {severity}" for severity, v in sorted(by_severity.items())]
-    notes = [[said.replace("_", " ") if len(rounds) <= 12 else said[-1:] for said in words] for words in weather]
+    notes = [
+        [said.replace("_", " ") for said in words]
+        if len(rounds) <= 12
+        else ["" if row is None else str(row["severity"]) for row in line]  # a weather has no room
+        for line, words in zip(got, weather, strict=True)
+    ]
     chart = Heat([str(number) for number in rounds], [f"camera {k}" for k in cameras], z, hover, "round", notes)
     alt = f"Heat map of accuracy, {len(cameras)} cameras by {len(rounds)} rounds, with the weather in each cell."
     caption = (
