@@ -87,7 +87,7 @@ def test_a_base_is_trained_once_and_found_again(tmp_path: Path, monkeypatch: pyt
     os.utime(file, ns=(stamp, stamp))
     again = load_base_model(config, data)
     [item] = (item for item in inventory(tmp_path) if item.path == file)
-    assert item.built == stamp / 1e9 and time.time() - item.used < 3600
+    assert item.built == pytest.approx(stamp / 1e9) and time.time() - item.used < 3600
     assert (first.fingerprint, first.saw_fleet_images) == (again.fingerprint, "no")
     assert file.stat().st_mtime_ns == stamp
     assert load_base_model(replace(config, run=replace(config.run, seed=7)), data).fingerprint != first.fingerprint
