@@ -92,6 +92,11 @@ class LoraWan(Link):
                 f"Sub-bands have duty cycles in EU868; got fleet.lorawan.sub_bands = {self.sub_bands!r} in "
                 f"{self.region}. Remove it."
             )
+        if self.confirmed and self.repetitions != LoraWan.repetitions:
+            raise ConfigError(
+                f"Confirmed packets go until their acknowledgement comes; got fleet.lorawan.repetitions = "
+                f"{self.repetitions} and confirmed = true. Remove it; attempts limits confirmed packets."
+            )
         bands = items(self.sub_bands)
         if len(once := dict.fromkeys(bands)) < len(bands):
             raise ConfigError(

@@ -232,6 +232,7 @@ def test_confirmed_packets_go_until_packet_and_acknowledgement_have_come() -> No
         ("lorawan-dr0", {"second_window": 8}, r"EU868 has the data rates 0, .*second_window = 8"),
         ("lorawan-dr0", {"region": "US915", "sub_bands": "g3"}, r"Sub-bands have duty cycles in EU868"),
         ("lorawan-dr0", {"loss": 1.0}, r"fleet\.lorawan\.loss must be"),
+        ("lorawan-dr0", {"confirmed": True, "repetitions": 3}, r"acknowledgement comes; got .*repetitions = 3"),
         ("lorawan-dr0", {"sub_bands": "g1, g3,g1"}, r"one duty cycle.*got fleet.*'g1, g3,g1'\. Write \"g1, g3\"\."),
     ],
 )
