@@ -48,11 +48,16 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class OwnImages:
-    """What one camera took, where a data set says so: indices, ascending, which is the order of time."""
+    """What one camera took, where a data set says so: indices, ascending, which is the order of time.
+
+    `scene`: a number for each of `train`, the same for neighbours that are near copies of one another, as frames of a
+    film are; None: none are.
+    """
 
     camera: str
     train: Int64[np.ndarray, " n"]
     evaluation: Int64[np.ndarray, " m"]
+    scene: Int64[np.ndarray, " n"] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,7 +88,10 @@ def assign_tracks(
     whose = _whose_tracks(labels, track, cloud_share, cameras)[track]
     start = len(track)
     by_class = start + np.argsort(labels[start:], kind="stable")
-    own = [OwnImages(f"camera {k}", np.flatnonzero(whose == k), np.sort(by_class[k::cameras])) for k in range(cameras)]
+    own = [
+        OwnImages(f"camera {k}", np.flatnonzero(whose == k), np.sort(by_class[k::cameras]), track[whose == k])
+        for k in range(cameras)
+    ]
     if lacking := [one.camera for one in own if not len(one.train) or not len(one.evaluation)]:
         most = cameras - len(lacking)
         raise ConfigError(

@@ -97,7 +97,7 @@ def _overlaps(config: FleetConfig) -> bool:
 def _disjoint(config: FleetConfig, data: ImagePools, seed: int, remember: Remember, make: _Make) -> tuple[Camera, ...]:
     names, train, evaluation = _own(config, data) if data.cameras else _assigned(config, data, seed, remember)
     if config.validation_share:
-        train, evaluation = set_apart(train, data.labels, config.validation_share, in_time=bool(data.cameras))
+        train, evaluation = set_apart(train, data.labels, config.validation_share, data.cameras)
     return tuple(make(i, train[i], evaluation[i], names[i]) for i in range(config.cameras))
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fed_lorac.data.dataset import OwnImages
 from fed_lorac.data.splits import split_by_rank
 from fed_lorac.errors import ConfigError
 from fed_lorac.fleet.fleet import Indices
@@ -24,15 +25,21 @@ class Parted(NamedTuple):
     validation: list[Indices]
 
 
-def set_apart(train: Sequence[Indices], labels: NDArray[np.int64], share: float, *, in_time: bool) -> Parted:
-    """Part each camera's training images: the last of each class, or where they are in time the latest of all.
+def set_apart(
+    train: Sequence[Indices], labels: NDArray[np.int64], share: float, cameras: Sequence[OwnImages] = ()
+) -> Parted:
+    """Part each camera's training images: the last of each class, or where `cameras` took them, the latest of all.
 
-    Nothing is drawn. Neighbours in time are alike, so a share taken here and there would be known from training.
+    Nothing is drawn. Neighbours in time are alike, so a share taken here and there would be known from training; for
+    the same reason no scene is on both sides, and the share is the nearest that whole scenes come to.
 
     Raises:
         ConfigError: a camera would have no image left on one of the two sides.
     """
-    parts = [_latest(own, share) if in_time else _last_of_each_class(own, labels, share) for own in train]
+    if cameras:
+        parts = [_latest(own, share, camera.scene) for own, camera in zip(train, cameras, strict=False)]
+    else:
+        parts = [_last_of_each_class(own, labels, share) for own in train]
     for camera, (kept, apart) in enumerate(parts):
         if not len(kept) or not len(apart):
             raise ConfigError(
@@ -43,8 +50,12 @@ def set_apart(train: Sequence[Indices], labels: NDArray[np.int64], share: float,
     return Parted([kept for kept, _ in parts], [apart for _, apart in parts])
 
 
-def _latest(own: Indices, share: float) -> tuple[Indices, Indices]:
+def _latest(own: Indices, share: float, scene: Indices | None) -> tuple[Indices, Indices]:
+    """The cut in time, moved to where a scene ends; `own` may be the latest of the scenes' images alone."""
     cut = len(own) - round(share * len(own))
+    if scene is not None:
+        between = np.flatnonzero(np.diff(scene[-len(own) :])) + 1
+        cut = min(between.tolist(), key=lambda at: abs(at - cut), default=len(own))
     return own[:cut], own[cut:]
 
 

@@ -22,6 +22,7 @@ from fed_lorac.data.traffic_signs import assign_tracks, list_tracks
 from fed_lorac.errors import ConfigError, DataError
 from fed_lorac.fleet.assignment import build_fleet
 from fed_lorac.fleet.fleet import Fleet
+from fed_lorac.fleet.validation import set_apart
 from fed_lorac.testing import check_dataset
 
 
@@ -396,6 +397,21 @@ def test_a_track_of_signs_has_one_owner_and_comes_frame_by_frame(signs: Path, ca
     again = load("traffic-signs", signs, image_size=8, cache_dir=cache, cloud_share=0.5, cameras=2)
     assert again.fingerprint == data.fingerprint and len(again.cameras) == 2
     check_dataset("traffic-signs", signs, image_size=8, cloud_share=0.5, cameras=3)
+
+
+@pytest.mark.parametrize(("images", "share"), [(0, 0.25), (0, 0.4), (7, 0.3)])
+def test_validation_on_signs_has_no_frame_of_a_track_that_is_trained_on(images: int, share: float) -> None:
+    lengths = [3, 5, 4, 6] * 6
+    track = np.repeat(np.arange(len(lengths)), lengths)
+    labels = np.concatenate([track % 2, np.arange(20) % 2])
+    own = assign_tracks(labels, track, cloud_share=0.5, cameras=3)[1]
+    train = [np.array(one.train[-images:]) for one in own]
+    for all_of, kept, apart in zip(train, *set_apart(train, labels, share, own), strict=True):
+        assert np.array_equal(np.concatenate([kept, apart]), all_of) and len(kept) and len(apart)
+        assert not set(track[kept]) & set(track[apart])
+        assert images or abs(len(apart) - share * len(all_of)) <= max(lengths) / 2 + 1
+    with pytest.raises(ConfigError, match="leaves 2 and 0"):
+        set_apart([one[-2:] for one in train], labels, share, own)
 
 
 def test_more_cameras_than_tracks_or_files_that_are_no_frames_are_refused(signs: Path, cache: Path) -> None:
