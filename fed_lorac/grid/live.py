@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fed_lorac.errors import kind_of
+from fed_lorac.wire.refusals import DROPPED_OUT
 
 __all__ = ["LiveGrid"]
 
@@ -73,8 +74,11 @@ class LiveGrid(Grid):
                 self._stop.wait(_POLL_S)
 
     def _show(self, reply: Message) -> None:
-        """What a node raised, once for each kind of failure; its traceback is in the log of the node's worker."""
-        if not reply.has_content() and (kind := kind_of(reply.error.reason)) not in self._shown:
+        """What a node raised, once for each kind of failure; its traceback is in the log of the node's worker. A camera
+        that drops out has raised nothing."""
+        if reply.has_content() or reply.error.reason == DROPPED_OUT:
+            return
+        if (kind := kind_of(reply.error.reason)) not in self._shown:
             self._shown.add(kind)
             logging.getLogger(__name__).error("A camera raised %s", reply.error.reason)
 

@@ -176,8 +176,17 @@ def can_go_on(path: Path) -> bool:
         asked, rows = load_config(path / CONFIG_FILE).run.rounds, read_rows(path / ROUNDS_FILE).rows
     except FedLoracError:
         return False
-    lacks_results = not (path / SUMMARY_FILE).exists() and any(row["cameras_counted"] for row in rows)
+    lacks_results = not _has_results(path, len(rows)) and any(row["cameras_counted"] for row in rows)
     return (len(rows) < asked or lacks_results) and has_checkpoints(path)
+
+
+def _has_results(path: Path, rounds: int) -> bool:
+    """Whether the summary is of all these rounds: that of an earlier end stays until the run ends again."""
+    try:
+        found = json.loads((path / SUMMARY_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("rounds") == rounds and not found.get("interrupted")
 
 
 @contextmanager

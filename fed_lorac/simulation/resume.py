@@ -45,6 +45,7 @@ def packed_tensors(states: Mapping[int, RecordDict], sums: Mapping[str, Sums]) -
     tensors = {
         f"{_NODE} {node}": torch.frombuffer(bytearray(record_bytes(state)), dtype=torch.uint8)
         for node, state in states.items()
+        if len(state)  # else it has been asked nothing that it answered, and begins as new
     }
     for kind, totals in sums.items():
         for name, total in totals.items():

@@ -11,7 +11,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fed_lorac.adapters.settled import NOTHING
+from fed_lorac.adapters.settled import NOTHING, Settled
 from fed_lorac.aggregation.delta_sum import Sums
 from fed_lorac.client.base_scores import base_scores, keep_scores
 from fed_lorac.client.shapes import one_after_another
@@ -56,6 +56,8 @@ class _Progress:
     round: int = 0
     not_in_updates: Sums = field(default_factory=dict)
     states: Mapping[int, RecordDict] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
+    settled: Settled = NOTHING
     measured: dict[str, Measured] = field(
         default_factory=lambda: {arm: Measured() for arm in ("source", "zero_byte", "adapted")}
     )
@@ -120,6 +122,8 @@ class _Run:
             self._folder.write_config(self._config)
             self._watch.resumed(kept.round)
             return
+        if self._folder.resumes:
+            self._folder.write_config(self._config)
         self._folder.ledger.cut({"rounds": 0, "cameras": 0})
         timeout = self._config.run.round_timeout_s
         source, zero_byte = base_scores(
@@ -166,6 +170,9 @@ class _Run:
         states = {} if self._memories is None else dict(self._memories.states())
         not_in_updates = self._strategy.not_in_updates()
         self.progress.round, self.progress.not_in_updates, self.progress.states = round, not_in_updates, states
+        cameras = () if self._strategy.rules.audience else sorted(self._strategy.roster.values())
+        groups = {str(k): group for k in cameras if (group := self._strategy.cluster_of(k)) is not None}
+        self.progress.groups, self.progress.settled = groups, self._strategy.settled
 
     def _warn_once(self) -> None:
         """Warn, once there is an update, where it takes more bytes than another downlink would, where cameras cannot
@@ -180,7 +187,7 @@ class _Run:
     @property
     def _settled(self) -> Experiment:
         """The experiment as the server has settled it, where it does."""
-        return settled_on(self._experiment, self._strategy.settled)
+        return settled_on(self._experiment, self.progress.settled)
 
     def finish(self, *, interrupted: bool) -> dict[str, Any]:
         """Write the results of the rounds that have rows; return the summary."""
@@ -188,14 +195,11 @@ class _Run:
         rows = read_rows(self._folder.path / ROUNDS_FILE).rows
         if not interrupted:
             check_anyone_trained(rows)
-        cameras = () if self._strategy.rules.audience else sorted(self._strategy.roster.values())
-        groups = {str(k): group for k in cameras if (group := self._strategy.cluster_of(k)) is not None}
         self._warn_once()
-        arms, said = self.progress.measured, self._warnings or ()
         sent = each_row(self._folder.path / CAMERAS_FILE)
-        found = summary(
-            self._settled, rows, sent, self._full, **arms, groups=groups, interrupted=interrupted, remarks=said
-        )
+        about: dict[str, Any] = {**self.progress.measured, "groups": self.progress.groups}
+        about |= {"interrupted": interrupted, "remarks": self._warnings or ()}
+        found = summary(self._settled, rows, sent, self._full, **about)
         if self._asked_before:
             found["rounds_asked_before"] = self._asked_before
         # An interrupted round may have made its update already, but has no row: it never was.

@@ -400,7 +400,7 @@ LINEAR = {"adapter__method": "lora-xs", "adapter__rank": 2}
 def test_a_run_that_was_interrupted_goes_on_with_the_same_clusters(tmp_path: Path, by: str, downlink: str):
     config = tiny(
         **TWO, **({**LINEAR, "shared": by == "weather"} if downlink == "state" else {}), downlink=downlink,
-        run__rounds=4, strategy__name="clustered", by=by, clusters=2,
+        run__rounds=4, strategy__name="clustered", by=by, **({"clusters": 2} if by == "similarity" else {}),
         checkpoint_every=2, block_size=2, codec__down="int8", strategy__quorum=0.1,
         fleet__devices="limited", availability=0.8,
     )  # fmt: skip
@@ -418,8 +418,8 @@ def test_mean_states_of_linear_adapters_say_the_clusters_deltas(tmp_path: Path, 
     sent, deltas = {}, {}
     for downlink in ("dense", "state"):
         config = tiny(
-            **TWO, run__rounds=2, strategy__name="clustered", by=by, clusters=2, downlink=downlink,
-            adapter__method=method, local__lr=0.01,
+            **TWO, run__rounds=2, strategy__name="clustered", by=by, downlink=downlink, adapter__method=method,
+            local__lr=0.01, **({"clusters": 2} if by == "similarity" else {}),
         )  # fmt: skip
         run(config, out := tmp_path / downlink, Watch())
         experiment = build_experiment(config)

@@ -53,11 +53,8 @@ def test_a_fleet_of_unequal_ranks_may_use_a_lossy_codec(tmp_path: Path):
 
 @pytest.mark.parametrize("name", sorted(set(AGGREGATORS.names) - {"mean"}))
 def test_a_run_counts_every_camera_under_an_aggregator(tmp_path: Path, name: str) -> None:
-    run(
-        tiny(strategy__aggregator=name, fleet__per_round=4, **({"noise": 0.1} if name == "clipped" else {})),
-        tmp_path,
-        Watch(),
-    )
+    own = {"clipped": {"noise": 0.1}, "krum": {"malicious": 0}, "trimmed": {"trim_fraction": 0.25}}
+    run(tiny(strategy__aggregator=name, fleet__per_round=4, **own.get(name, {})), tmp_path, Watch())
     assert all(not row["skipped"] and row["cameras_counted"] == 4 for row in rows(tmp_path / "rounds.jsonl"))
 
 

@@ -6,17 +6,30 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from flwr.app import ConfigRecord, RecordDict
 from interrupted import TENSORS, Ended, check_equal
 from killed import killed_after, killed_at_write, seconds_of
+from safetensors.torch import load_file
 from small_runs import tiny, words
 
 import fed_lorac as fl
 from fed_lorac.config import RayWorkers, load_config, resumed_config
 from fed_lorac.errors import ConfigError, RunError
+from fed_lorac.records.run_folder import can_go_on
 from fed_lorac.records.summaries import read_summary, went_on
 from fed_lorac.reporting.tables import notes
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
+from fed_lorac.simulation.resume import packed_tensors, unpacked_tensors
+
+
+class Measuring(Watch):
+    """Ctrl-C as the update is first measured."""
+
+    def phase(self, what: str, total: int) -> None:
+        if what == "evaluate":
+            raise KeyboardInterrupt
+
 
 # Half the cameras away or lost now and then, svd with its residual: all that a checkpoint must hold is in use.
 SETTINGS = words(run__rounds=5, fleet__devices="limited", availability=0.8, dropout=0.2, strategy__quorum=0.1)
@@ -85,6 +98,40 @@ def test_a_finished_run_is_finished_again(tmp_path: Path):
     before = {name: (tmp_path / "run" / name).read_bytes() for name in (*TENSORS, "summary.json", "rounds.jsonl")}
     run(tiny(run__rounds=2), tmp_path / "run", Watch(), resume=True)
     assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_goes_on_with_what_is_asked_now(tmp_path: Path):
+    for name, text in (("config.toml", tiny(run__rounds=1).to_toml()), ("rounds.jsonl", ""), ("cameras.jsonl", "")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    run(resumed_config(tmp_path, None, ["run.rounds=2"]), tmp_path, Watch(), resume=True)
+    assert load_config(tmp_path / "config.toml").run.rounds == read_summary(tmp_path)["rounds"] == 2
+
+
+def test_results_of_an_earlier_end_are_no_results_of_a_run_that_went_on(tmp_path: Path):
+    run(tiny(run__rounds=2), tmp_path, Watch())
+    assert not can_go_on(tmp_path)
+    summary = json.loads((whole := tmp_path / "summary.json").read_text())
+    for older in ({"rounds": 1}, {"interrupted": True}):
+        whole.write_text(json.dumps(summary | older))
+        assert can_go_on(tmp_path)
+    run(resumed_config(tmp_path), tmp_path, Watch(), resume=True)
+    assert not can_go_on(tmp_path) and read_summary(tmp_path)["rounds"] == 2
+
+
+@pytest.mark.parametrize("settles", [False, True], ids=["clusters", "layers"])
+def test_a_round_that_was_interrupted_leaves_neither_clusters_nor_layers(tmp_path: Path, settles: bool):
+    clustered = {"strategy__name": "clustered", "by": "similarity", "clusters": 2}
+    layers = {"adapter__layers": "auto", "adapter__budget_bytes": 9000}
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(run__rounds=2, **(layers if settles else clustered)), tmp_path, Measuring())
+    found = read_summary(tmp_path)
+    assert found["rounds"] == 0 and not found["groups"]
+    assert not load_file(tmp_path / "adapter.safetensors")
+
+
+def test_a_camera_that_never_answered_is_new_after_a_checkpoint():
+    states = {1: RecordDict(), 2: RecordDict({"config": ConfigRecord({"round": 1})})}
+    assert unpacked_tensors(packed_tensors(states, {}))[0].keys() == {2}
 
 
 def test_more_rounds_under_a_falling_rate_are_said_wherever_the_run_is_shown(tmp_path: Path):
