@@ -285,7 +285,7 @@ class FleetStrategy(SomeMeasured, FlowerStrategy):
         messages_down = self._downlink.messages_down(cameras, config, message_type)
         for camera, message_down in messages_down.items():
             report.caught_up[message_down.updates] += 1
-            report.updates_for[camera] += message_down.updates
+            report.updates_for[camera].append(message_down.updates)
             if self.bills and is_billed(message_type, message_down.updates):
                 report.down[camera] = report.down.get(camera, MessageSize()) + message_down.size
         if message_type == MessageType.EVALUATE and self.folded_round == server_round:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -49,7 +49,7 @@ class Reply:
 class RoundReport:
     """One round in numbers: replies in the order of the draw, what went down to each camera, the average's error.
 
-    `caught_up` counts messages by the number of updates that they made up for, `updates_for` these by camera. Of the
+    `caught_up` counts messages by the number of updates that they made up for; `updates_for`: of each camera's. Of the
     messages, `fresh` brought the round's update alone, by link, personal part and size, and `fresh_for` by camera;
     `repeats` of them brought it to the second camera of a link and to those after it, and `repeated` is what those
     copies weigh.
@@ -63,7 +63,7 @@ class RoundReport:
     replies: list[Reply]
     down: dict[int, MessageSize] = field(default_factory=dict)
     caught_up: Counter[int] = field(default_factory=Counter)
-    updates_for: Counter[int] = field(default_factory=Counter)
+    updates_for: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     fresh: Counter[tuple[str, object, MessageSize]] = field(default_factory=Counter)
     fresh_for: dict[int, MessageSize] = field(default_factory=dict)
     listed: Sequence[int] | None = None

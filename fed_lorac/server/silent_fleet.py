@@ -97,7 +97,8 @@ class SilentFleet(FleetStrategy):
         heard = {k: notes.get(str(k), 0) if audience is None else audience.get(k) for k in cameras}
         missed = {camera: self._made - rounds for camera, rounds in heard.items()}
         self.report.caught_up.update(missed.values())
-        self.report.updates_for.update(missed)
+        for camera, updates in missed.items():
+            self.report.updates_for[camera].append(updates)
         if message_type == MessageType.EVALUATE and not self.report.skipped:
             for camera in (camera for camera, updates in missed.items() if updates == 1):
                 self.report.bring(camera, self.rules.link(camera), None, MessageSize())

@@ -68,7 +68,9 @@ class Multicast:
         """The same of full fine-tuning's messages."""
         if (update := self.update(camera, full.down.frame_bytes)) is None:
             return None
-        alone = full.told(self.report.updates_for[camera.id] - 1)
+        others = [*self.report.updates_for[camera.id]]
+        others.remove(1)  # which brought the round's update alone
+        alone = full.told_each(others)
         return crossed(self._links[camera.link], alone.frame_bytes, up=False) + update
 
     def together(self, alike: ToldAlike, n_bytes: int) -> list[Heard] | None:

@@ -57,7 +57,7 @@ class _Taken:
         went, came = crossed(over, sent.frame_bytes, up=True), _came(camera, fleet, report, multicast)
         full_up = crossed(over, full.up.frame_bytes if answered else 0, up=True)
         full_down = (multicast and multicast.full_down(camera, full)) or crossed(
-            over, full.told(report.updates_for[camera.id]).frame_bytes, up=False
+            over, full.told_each(report.updates_for[camera.id]).frame_bytes, up=False
         )
         return cls(
             went.bytes_on_air,

@@ -224,6 +224,10 @@ class FullMessages:
         sent = self.down.times(updates)
         return self.whole if sent.message_bytes > self.whole.message_bytes else sent
 
+    def told_each(self, updates: Iterable[int]) -> MessageSize:
+        """What a camera is sent that lacks so many of them at each of several messages."""
+        return sum(map(self.told, updates), MessageSize())
+
 
 @dataclass(frozen=True)
 class Told:

@@ -76,3 +76,13 @@ def test_a_round_that_nobody_can_be_reached_in_is_skipped(tmp_path: Path):
     found = rows(tmp_path / "rounds.jsonl")
     assert all(row["skipped"] and row["cameras_counted"] == 0 and row["downlink_message_bytes"] == 0 for row in found)
     assert all(row["accuracy"] is None for row in found)
+
+
+def test_full_fine_tuning_takes_the_bytes_and_joules_that_others_are_held_against(tmp_path: Path) -> None:
+    settings = {"adapter__method": "full", "strategy__name": "fedavg", "fleet__devices": "limited", "availability": 0.6}
+    run(tiny(run__rounds=6, **settings), tmp_path, Watch())
+    ledger = rows(tmp_path / "rounds.jsonl")
+    assert len({row["downlink_frame_bytes"] for row in ledger}) > 1  # some catch up, some of them twice in a round
+    for row in ledger:
+        assert row["downlink_frame_bytes"] == row["full_fp32_downlink_frame_bytes"]
+        assert row["energy_radio_j"] == pytest.approx(row["full_fp32_energy_radio_j"])
