@@ -203,9 +203,9 @@ class GlobalModels:
     def __init__(self, experiment: Experiment) -> None:
         self._experiment, self._latest = experiment, GlobalModel()
 
-    def restore(self, updates: Sequence[tuple[int, bytes]]) -> None:
-        """Go on from the model that these (round, frame) lead to."""
-        self._latest = fold_updates(self._experiment, GlobalModel(), updates)
+    def fold(self, updates: Iterable[tuple[int, bytes]]) -> None:
+        """Fold those of these, (round, frame), that no message has brought."""
+        self._latest = fold_updates(self._experiment, self._latest, updates)
 
     def after(self, messages: Sequence[Message]) -> GlobalModel:
         """The model of a camera that has folded all that is in `messages`."""

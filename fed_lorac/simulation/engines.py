@@ -82,7 +82,11 @@ class Fleet:
     def restore(self, states: Mapping[int, RecordDict], updates: Sequence[tuple[int, bytes]]) -> None:
         """Put states back, and fold the updates so far into the fleet's global model."""
         self.grid.restore(states)
-        self._global_models.restore(updates)
+        self._global_models.fold(updates)
+
+    def fold(self, updates: Sequence[tuple[int, bytes]]) -> None:
+        """Fold updates that no message may have brought: they were heard together."""
+        self._global_models.fold(updates)
 
     def listen(self, heard: Callable[[int], int]) -> None:
         """Cameras have folded all updates up to the round that `heard` says, whether they had a message or not."""

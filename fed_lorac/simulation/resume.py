@@ -30,6 +30,9 @@ class Memories(Protocol):
     def listen(self, heard: Callable[[int], int]) -> None:
         """Cameras have folded all updates up to the round that `heard` says, whether they had a message or not."""
 
+    def fold(self, updates: Sequence[tuple[int, bytes]]) -> None:
+        """Fold updates, (round, frame), that no message may have brought: they were heard together."""
+
     def states(self) -> Mapping[int, RecordDict]:
         """Each node's state, by node id."""
 

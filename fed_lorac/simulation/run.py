@@ -148,6 +148,8 @@ class _Run:
             timeout=run.round_timeout_s,
             watch=self._watch,
         )
+        if self._memories is not None and self._strategy.rules.audience is not None:  # whoever lost its message
+            self._memories.fold([(update.round, update.frame) for update in self._strategy.updates[-1:]])
         ledger, report = self._folder.ledger, self._strategy.report
         measured = self.progress.measured
         if measure:

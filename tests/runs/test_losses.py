@@ -209,6 +209,15 @@ def test_a_lossy_run_that_goes_on_ends_as_one_that_was_not_stopped(tmp_path: Pat
     assert (tmp_path / "adapter.safetensors").read_bytes() == (lossy / "adapter.safetensors").read_bytes()
 
 
+def test_where_all_who_have_a_message_lose_it_the_others_have_still_heard(tmp_path: Path) -> None:
+    together = {"fleet__deal": "overlapping", "evaluate_cameras": 1, "fleet__cameras": 20, "fleet__per_round": 1}
+    lossy = {"fleet__link": "nb-iot-nb1", "loss": 0.2, "attempts": 2, "quorum": 1}
+    run(tiny(**together, **lossy, run__rounds=20, run__seed=2, fleet__images=10), tmp_path, Watch())
+    ledger = rows(tmp_path / "rounds.jsonl")
+    assert sum(row["cameras_counted"] for row in ledger) > 5 and sum(row["updates_lost"] for row in ledger) > 5
+    assert {reason for row in ledger for reason in row["reasons"]} <= {LOST, NOT_ASKED}
+
+
 def test_who_loses_a_part_of_a_multicast_asks_again_and_can_lose_that_too() -> None:
     settings = {"fleet__nb-iot__downlink": "multicast", "fleet__cameras": 400, "fleet__deal": "overlapping"}
     fleet = build_experiment(tiny(**FLEET | LOSS | settings)).fleet
