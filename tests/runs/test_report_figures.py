@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import TINY
+from small_studies import FULL, NAMED
 
 import fed_lorac as fl
 from fed_lorac.errors import ConfigError, RunError
@@ -22,8 +22,7 @@ from fed_lorac.pages.reported import Arm, Reported, read_reported
 from fed_lorac.pages.words import bytes_said, power_said
 from fed_lorac.records.ledger import read_rows
 
-SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
-SETTINGS |= {"fleet.devices": "limited", "fleet.limited.dropout": 0.4, "fleet.schedule": "front"}
+SETTINGS = NAMED | {"fleet.devices": "limited", "fleet.limited.dropout": 0.4, "fleet.schedule": "front"}
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +106,6 @@ def test_what_cannot_be_drawn_says_why(found: Reported) -> None:
     assert isinstance(absent := FIGURES["tuning"](found), Absent) and "not tuned" in absent.why
 
 
-FULL = {"adapter.method": "full", "strategy.name": "fedavg"}
 TWO = {key: value for key, value in SETTINGS.items() if key.startswith(("data.", "model.", "run.", "local."))}
 TWO |= {"run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2, "fleet.images": 50}
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_study import APART, FULL, SETTINGS
+from small_studies import FULL, SETTINGS
+from test_study import APART
 
 import fed_lorac as fl
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import TINY
+from small_studies import NAMED
 
 import fed_lorac as fl
 from fed_lorac.pages.chart import Absent, Figure, Heat
@@ -18,8 +18,7 @@ from fed_lorac.pages.page import page
 from fed_lorac.pages.reported import Arm, Reported, read_reported
 from fed_lorac.pages.words import bytes_said
 
-SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
-SETTINGS |= {"fleet.cameras": 2, "fleet.per_round": 2, "fleet.images": 25, "fleet.schedule": "front"}
+SETTINGS = NAMED | {"fleet.cameras": 2, "fleet.per_round": 2, "fleet.images": 25, "fleet.schedule": "front"}
 STUDY: dict[str, Any] = {
     "seeds": [0, 1],
     "settings": SETTINGS,

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from scipy import stats
-from small_runs import ROOT, TINY, environment
+from small_runs import ROOT, environment
+from small_studies import FULL, SETTINGS, STUDY
 
 import fed_lorac as fl
 from fed_lorac.errors import ConfigError, RunError
@@ -27,15 +28,7 @@ from fed_lorac.studies.watch import StudyWatch
 from fed_lorac.studies.weighing import bytes_in_words
 
 do = running_room._do
-SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
-SETTINGS |= {"run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2}
-FULL = {"adapter.method": "full", "strategy.name": "fedavg"}
 APART = {"fleet.validation_share": 0.2}
-STUDY: dict[str, Any] = {
-    "seeds": [0, 1],
-    "settings": SETTINGS,
-    "arms": {"full": FULL, "lora-c": {"grid": {"adapter.rank": [1, 2]}}},
-}
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from safetensors.torch import save_file
-from small_runs import TINY, tiny
+from small_runs import tiny
+from small_studies import SETTINGS
 
 import fed_lorac as fl
 from fed_lorac.errors import ConfigError, RunError
@@ -21,8 +22,6 @@ from fed_lorac.studies.planned import Planned, seconds_to_come
 from fed_lorac.studies.progress import WorkPace
 from fed_lorac.studies.rows import Finding
 
-SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
-SETTINGS |= {"run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2}
 STUDY: dict[str, Any] = {
     "seeds": [0, 1],
     "settings": SETTINGS,

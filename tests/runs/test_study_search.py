@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from interrupted import check_equal
-from small_runs import TINY
+from small_studies import FULL, NAMED
 
 import fed_lorac as fl
 from fed_lorac.errors import ConfigError
@@ -17,9 +17,7 @@ from fed_lorac.studies.read import parse_study
 from fed_lorac.studies.search import HALVING, Range, Tuning
 from fed_lorac.studies.watch import StudyWatch
 
-SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
-SETTINGS |= {"fleet.cameras": 2, "fleet.per_round": 2}
-FULL = {"adapter.method": "full", "strategy.name": "fedavg"}
+SETTINGS = NAMED | {"fleet.cameras": 2, "fleet.per_round": 2}
 RATES = {"local.lr": {"low": 0.001, "high": 1.0, "log": True}}
 
 

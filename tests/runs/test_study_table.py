@@ -3,26 +3,16 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-from small_runs import TINY
+from small_studies import FULL, SETTINGS, STUDY
 
 import fed_lorac as fl
 from fed_lorac.errors import RunError
 from fed_lorac.reporting.cells import SOME_SEEDS
 from fed_lorac.studies.folder import StudyFolder
 from fed_lorac.studies.read import parse_study
-
-SETTINGS = {**{key: value for key, value in TINY.items() if key != "width"}, "model.resnet8.width": 4}
-SETTINGS |= {"run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2}
-FULL = {"adapter.method": "full", "strategy.name": "fedavg"}
-STUDY: dict[str, Any] = {
-    "seeds": [0, 1],
-    "settings": SETTINGS,
-    "arms": {"full": FULL, "lora-c": {"grid": {"adapter.rank": [1, 2]}}},
-}
 
 
 @pytest.fixture(scope="module")

@@ -223,9 +223,10 @@ class Objective(ABC):
         return found
 
     def _check_each(self, each: object, batch: Batch, of: str) -> None:
+        if isinstance(each, Tensor) and each.shape == (len(batch.cameras),):
+            return
         came = f"shape {tuple(each.shape)}" if isinstance(each, Tensor) else type(each).__name__
-        if came != f"shape {(len(batch.cameras),)}":
-            raise self._broken(f"{of} gives {came}, not ({len(batch.cameras)},), a loss a camera: use .mean(0)")
+        raise self._broken(f"{of} gives {came}, not ({len(batch.cameras)},), a loss a camera: use .mean(0)")
 
     def _broken(self, what: str) -> ConfigError:
         return OBJECTIVES.broken(f"{type(self).__module__}:{type(self).__qualname__}", what)
