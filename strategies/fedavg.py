@@ -29,6 +29,11 @@ class FedAvg(Strategy):
     aggregator: Aggregator = field(default_factory=Mean)
     server_optimizer: ServerOptimizer = field(default_factory=Sgd)
 
+    @property
+    def least_replies(self) -> int:
+        """The aggregator's."""
+        return self.aggregator.least_cameras
+
     def refuses(self, adapter: Adapter) -> str | None:
         """States that the delta is not linear in; and what acts on deltas where the states are none."""
         if not adapter.linear:

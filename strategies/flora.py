@@ -25,6 +25,11 @@ class Flora(Strategy):
     aggregator: Aggregator = field(default_factory=Mean)
     server_optimizer: ServerOptimizer = field(default_factory=Sgd)
 
+    @property
+    def least_replies(self) -> int:
+        """The aggregator's."""
+        return self.aggregator.least_cameras
+
     def refuses(self, adapter: Adapter) -> str | None:
         """What has no factors, or leaves none."""
         if not adapter.has_factors:

@@ -45,6 +45,11 @@ class MergedFedAvg(Strategy):
         super().__post_init__()
         check_svd_rank(self, self.downlink, self.svd_rank)
 
+    @property
+    def least_replies(self) -> int:
+        """The aggregator's."""
+        return self.aggregator.least_cameras
+
     def refuses(self, adapter: Adapter) -> str | None:
         """Full fine-tuning; and a stack of what leaves no factors."""
         elementwise = [part for part in (self.server_optimizer, self.aggregator) if part.elementwise]

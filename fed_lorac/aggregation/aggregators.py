@@ -142,9 +142,13 @@ class Aggregator(ABC):
         """Whether it acts on each entry of dense deltas, so that no factors are left."""
         return False
 
+    @property
+    def least_cameras(self) -> int:
+        """How many cameras' deltas it takes for it to do, and hold, what it promises."""
+        return 1
+
     def refuses_cameras(self, cameras: int) -> str | None:
-        """Why it does nothing, or promises nothing, for so many cameras a round: the law, what came, the remedy. None:
-        it does."""
+        """Why fewer than `least_cameras` are too few: the law, what came, the remedy. None: they are enough."""
         return None
 
     @abstractmethod
@@ -221,15 +225,21 @@ class TrimmedMean(Aggregator):
         0.1, "share of the cameras that is cut off at each end, for every entry", least=0, below=0.5
     )
 
+    @property
+    def least_cameras(self) -> int:
+        """As many as have one to cut off at each end; a share of 0 cuts none, and is the mean."""
+        if not self.trim_fraction:
+            return 1
+        return next(n for n in count(math.ceil(1 / self.trim_fraction)) if int(self.trim_fraction * n))
+
     def refuses_cameras(self, cameras: int) -> str | None:
         """A share that is less than one camera."""
-        if not self.trim_fraction or int(self.trim_fraction * cameras):
+        if cameras >= self.least_cameras:
             return None
-        least = next(n for n in count(math.ceil(1 / self.trim_fraction)) if int(self.trim_fraction * n))
         enough = math.ceil(100 / cameras) / 100
         return (
             "A trimmed mean cuts whole cameras off, rounded down, and cutting none it is the mean; came trim_fraction "
-            f"= {self.trim_fraction:g} of {cameras} cameras a round. Let {least} or more take part"
+            f"= {self.trim_fraction:g} of {cameras} cameras a round. Let {self.least_cameras} or more take part"
             + (f", set trim_fraction = {enough:g} or more" if enough < 0.5 else "")
             + ", or use the mean."
         )
@@ -249,14 +259,19 @@ class Krum(Aggregator):
     source = "Krum, arXiv 1703.02757"
     malicious: int = setting(1, "number of malicious cameras that krum assumes", least=0)
 
+    @property
+    def least_cameras(self) -> int:
+        """2f + 3: its proof needs 2f + 2 < n (Blanchard et al. 2017, proposition 4.2)."""
+        return 2 * self.malicious + 3
+
     def refuses_cameras(self, cameras: int) -> str | None:
-        """More malicious cameras than its proof allows: 2f + 2 < n (Blanchard et al. 2017, proposition 4.2)."""
-        if cameras >= 2 * self.malicious + 3:
+        """More malicious cameras than its proof allows."""
+        if cameras >= self.least_cameras:
             return None
         most = (cameras - 3) // 2
         return (
             "Krum withstands f malicious cameras among 2 f + 3 or more; came malicious = "
-            f"{self.malicious} of {cameras} cameras a round. Let {2 * self.malicious + 3} or more take part, "
+            f"{self.malicious} of {cameras} cameras a round. Let {self.least_cameras} or more take part, "
             + (f"set malicious = {most}{' or less' * (most > 0)}, " if most >= 0 else "")
             + "or use the median."
         )

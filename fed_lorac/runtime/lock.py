@@ -96,14 +96,12 @@ class FolderLock:
         self._beat.start()
 
     def check(self) -> None:
-        """Raise `RunError` where the folder is no longer this process's: it stood still, and another took it over."""
-        try:
-            handle = os.open(self._path, os.O_RDONLY)
-        except OSError:
-            now = None
-        else:
-            now = _owner(handle)
-            os.close(handle)
+        """Raise `RunError` where the folder is no longer this process's: it stood still, and another took it over.
+
+        Or where the file cannot be read, however often it is tried, for longer than another would wait to take over.
+        """
+        with writing(self.folder):
+            now = _named_in(self._path)
         if now is None or now.token != self.owner.token:
             raise RunError(
                 f"A run's folder has one owner; {self.folder} was taken from this process and is held by "
@@ -188,6 +186,24 @@ def _touched(path: Path) -> int:
         return os.fstat(handle).st_mtime_ns
     finally:
         os.close(handle)
+
+
+def _named_in(path: Path) -> Owner | None:
+    """Whom the file names; None where it is gone. What a network folder fails to say for a moment is asked again."""
+    deadline = time.monotonic() + _SILENCE_S
+    while True:
+        try:
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                return _owner(handle)
+            finally:
+                os.close(handle)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_BEAT_S / 8)
 
 
 def _owner(handle: int) -> Owner | None:

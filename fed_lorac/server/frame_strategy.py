@@ -79,6 +79,7 @@ class FrameStrategy(FleetStrategy):
     ) -> None:
         super().__init__(strategy.source, rules or FleetRules(), encode_global_model)
         self.strategy, self.spec, self.codec = strategy, spec, codec or DownlinkCodec()
+        self.quorum = max(self.quorum, strategy.least_replies)
         self.state = ServerState(spec, seed)
         if weather_of is not None:
             self.state = replace(self.state, weather_of=weather_of)

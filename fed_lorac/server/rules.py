@@ -16,7 +16,8 @@ class FleetRules:
     """Who takes part in a round, and what it needs.
 
     Args:
-        quorum: counted replies that a round needs, at least 1; with fewer it is skipped and nothing changes.
+        quorum: counted replies that a round needs, at least 1 and `Strategy.least_replies`; with fewer it is skipped
+            and nothing changes.
         roster: node id -> camera; None: the grid's nodes become cameras 0, 1, 2, ... as they register.
         draw: round -> the cameras to ask, in the order in which they are asked and summed; None: all of them.
         away: round -> the cameras that cannot be reached in it: they are told nothing and catch up later; None: none.

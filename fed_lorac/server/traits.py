@@ -56,6 +56,11 @@ class Traits(ABC):  # noqa: B024  (what is abstract is in those that extend it)
     def __post_init__(self) -> None:
         check_settings(self)
 
+    @property
+    def least_replies(self) -> int:
+        """How many counted replies its mean needs to mean anything: a round with fewer is skipped."""
+        return 1
+
     def adapted(self, adapter: Adapter) -> Adapter:
         """What cameras train in an adapter's stead: with its basis frozen, where that is drawn anew each round."""
         return (adapter.with_frozen_basis() or adapter) if self.rotates else adapter

@@ -29,6 +29,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fed_lorac.adapters.deltas import fold
+from fed_lorac.aggregation.aggregators import Aggregator, Krum, Median, TrimmedMean
 from fed_lorac.aggregation.delta_sum import DeltaSum, Sums
 from fed_lorac.errors import ConfigError, FactorError, FrameError, RunError
 from fed_lorac.grid.in_process import in_process
@@ -177,6 +178,14 @@ def test_below_the_quorum_a_round_is_skipped_and_the_state_untouched():
     assert tell(strategy, 2) == {0: [], 1: [], 2: ["update-000001"]}
     train(strategy, 3, {0: 4, 1: 5})
     assert not strategy.report.skipped and [update.round for update in strategy.updates] == [1, 3]
+
+
+@pytest.mark.parametrize(("how", "least"), [(Krum(malicious=1), 5), (TrimmedMean(0.2), 5), (Median(), 1)])
+def test_replies_that_are_too_few_for_the_aggregator_skip_the_round_whatever_the_quorum(how: Aggregator, least: int):
+    for replies in range(1, 7):
+        strategy = merged(6, quorum=1, downlink="dense", aggregator=how)
+        train(strategy, 1, {camera: camera for camera in range(replies)})
+        assert strategy.report.skipped == (replies < least) == (not strategy.updates)
 
 
 def test_an_update_that_its_dtype_cannot_hold_skips_the_round():

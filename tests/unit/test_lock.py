@@ -154,3 +154,26 @@ def test_a_note_that_was_never_finished_is_nobodys(tmp_path: Path, litter: bytes
     check_unlocked(tmp_path)
     with FolderLock(tmp_path) as mine:
         mine.check()
+
+
+def test_a_lock_that_cannot_be_read_for_a_moment_is_read_again(tmp_path: Path) -> None:
+    with FolderLock(folder := tmp_path / "run") as held:
+        path = folder / LOCK_FILE
+        path.rename(aside := folder / "aside")
+        path.symlink_to(path)  # a loop: to open it is an error, and not that nothing is there
+        mended = threading.Timer(0.3, aside.replace, (path,))
+        mended.start()
+        held.check()
+        mended.join()
+
+
+def test_a_lock_that_stays_unreadable_ends_its_owner_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_SILENCE_S", 0.1)
+    with FolderLock(folder := tmp_path / "run") as held:
+        path = folder / LOCK_FILE
+        path.rename(folder / "aside")
+        path.symlink_to(path)
+        with pytest.raises(RunError, match="Too many levels of symbolic links"):
+            held.check()
