@@ -1,6 +1,7 @@
 """The Ray cluster that cameras run on: one of this process's own, or one that is named. Knows Ray and resources; not
 apps or messages."""
 
+import math
 import os
 import socket
 import warnings
@@ -101,11 +102,14 @@ def _knock(address: str) -> None:
 
 
 def _share(run: RunConfig, of_others: bool) -> Share:
-    """CPUs by the config alone; a GPU where cameras train on one, shared by this process's own workers."""
+    """CPUs by the config alone; a GPU where cameras train on one, shared by this process's own workers.
+
+    A worker's part of a GPU is of a single one, so three workers on two GPUs take a half each, not two thirds.
+    """
     if resolved_device(run.device) == "cpu":
         return {"num_cpus": run.threads, "num_gpus": 0}
     own = run.workers if of_others else max(1, torch.cuda.device_count())
-    return {"num_cpus": run.threads, "num_gpus": min(1.0, own / run.workers)}
+    return {"num_cpus": run.threads, "num_gpus": 1 / math.ceil(run.workers / own)}
 
 
 def alive_nodes() -> list[dict[str, Any]]:
@@ -119,9 +123,11 @@ def room(share: Share) -> int:
 
 
 def _places(node: dict[str, float], share: Share) -> int:
-    """A hair is added, because a third of a GPU fits three times."""
-    places = [node.get(kind, 0) / share[key] for kind, key in (("CPU", "num_cpus"), ("GPU", "num_gpus")) if share[key]]
-    return int(min(places) + 1e-6)
+    """A hair is added, because a third of a GPU fits three times; what is left of one GPU adds to no other's."""
+    places = [node.get("CPU", 0) // share["num_cpus"]]
+    if share["num_gpus"]:
+        places.append(int(node.get("GPU", 0)) * int(1 / share["num_gpus"] + 1e-6))
+    return int(min(places))
 
 
 def _law(share: Share) -> str:
