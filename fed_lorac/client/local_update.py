@@ -101,7 +101,8 @@ def local_updates(
         observed = {} if guessed is None else observe(guessed, task.labels, truth)
         if observed.get(COLLAPSED):
             sent = states[camera].personal_frame if plan.sends and not plan.clustered else b""
-            bench.begin(model, {}, decode_personal(experiment, sent) if sent else {})
+            before_it = states[camera].statistics if plan.batch_norm.local else {}
+            bench.begin(model, before_it, decode_personal(experiment, sent) if sent else {})
         state = states[camera].with_statistics(statistics_of(model) if plan.batch_norm.local else {})
         trained = trained_state(experiment, experiment.adapters[place], model, was)
         if (adapter := experiment.adapters[place]).personal:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from fed_lorac.errors import ConfigError, one_line
 from fed_lorac.models.cifar_resnet import WIDTH as CIFAR_WIDTH
@@ -34,10 +35,17 @@ def build(name: str, *, num_classes: int = 10, generator: torch.Generator | None
             "CIFAR ResNet (resnet8 to resnet56) for another width, norm or shortcut."
         )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0 if generator is None else int(torch.randint(1 << 62, (1,), generator=generator)))
+        # Not torch.manual_seed, which would seed every GPU's generator too.
+        torch.default_generator.manual_seed(
+            0 if generator is None else int(torch.randint(1 << 62, (1,), generator=generator))
+        )
         network = MODELS.make(name, num_classes=num_classes, **settings)
     if not isinstance(network, nn.Module):
         raise MODELS.broken(name, f"it gives {type(network).__name__}")
+    if lazy := next((key for key, tensor in network.state_dict(keep_vars=True).items() if is_lazy(tensor)), ""):
+        raise MODELS.broken(
+            name, f"{lazy} has no size and no value before the first images; give its layer the size it takes"
+        )
     return network
 
 

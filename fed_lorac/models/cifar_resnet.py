@@ -15,9 +15,15 @@ from fed_lorac.errors import ConfigError
 
 __all__ = ["NORMS", "SHORTCUTS", "WIDTH", "CifarResNet", "resnet8", "resnet14", "resnet20", "resnet32", "resnet56"]
 
+
+def _groups(channels: int) -> int:
+    """Groups of group norm: one for every 16 channels."""
+    return max(1, channels // 16)
+
+
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
-    "group": lambda channels: nn.GroupNorm(max(1, channels // 16), channels),
+    "group": lambda channels: nn.GroupNorm(_groups(channels), channels),
 }
 SHORTCUTS = ("projection", "identity")
 WIDTH = 16
@@ -105,6 +111,12 @@ def _checked(depth: int, width: int, norm: str, shortcut: str) -> Callable[[int]
         raise ConfigError(
             f"A CIFAR ResNet has depth 6n + 2 (8, 14, 20, ...) and a width of at least 1; "
             f"got depth {depth}, width {width}. Choose another depth or width."
+        )
+    if norm == "group" and (odd := next((c for c in (width, 2 * width, 4 * width) if c % _groups(c)), 0)):
+        raise ConfigError(
+            f"Group norm divides a stage's channels into equal groups, one for every 16; {odd} channels, of width "
+            f"{width}, make no {_groups(odd)} equal groups. Set width to a multiple of 16, such as "
+            f'{16 * max(1, width // 16)}, or norm to "batch".'
         )
     if norm not in NORMS or shortcut not in SHORTCUTS:
         raise ConfigError(

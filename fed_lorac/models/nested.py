@@ -92,7 +92,8 @@ def _dicts(found: object, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ..
 
 def _places(keys: tuple[str, ...], tensors: Mapping[str, Tensor], names: Collection[str]) -> Iterator[_Place]:
     """The tensors as they are, and behind each prefix that makes one of `names` of theirs."""
-    marks = sorted(names)[:1]  # one of the network's names is enough to see the prefixes by
+    ordered = sorted(names)  # a few of the network's names are enough to see the prefixes by; a file may lack some
+    marks = {ordered[len(ordered) * part // 4] for part in range(4)} if ordered else set()
     prefixes = {key.removesuffix(mark) for mark in marks for key in tensors if key.endswith(f".{mark}")}
     for prefix in ("", *sorted(prefixes)):
         own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

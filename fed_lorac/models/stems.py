@@ -7,6 +7,8 @@ rule here says that of any network; of one that begins with 3x3 stride 1 already
 
 from torch import nn
 
+from fed_lorac.errors import ConfigError
+
 __all__ = ["STEMS", "cifar_stem", "first_convolution"]
 
 STEMS = ("cifar", "native")
@@ -29,6 +31,11 @@ def cifar_stem(model: nn.Module) -> None:
     conv = model.get_submodule(name)
     if not isinstance(conv, nn.Conv2d) or (conv.kernel_size, conv.stride) == ((3, 3), (1, 1)):
         return
+    if odd := [key for key, _ in conv.named_parameters(recurse=False) if key not in ("weight", "bias")]:
+        raise ConfigError(
+            f"A stem for small images takes the place of a plain convolution; {name}, a {type(conv).__name__}, has "
+            f'{", ".join(odd)} besides. Set model.stem = "native".'
+        )
     stem = nn.Conv2d(conv.in_channels, conv.out_channels, 3, 1, 1, bias=conv.bias is not None)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
     if stem.bias is not None:

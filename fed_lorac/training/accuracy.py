@@ -1,6 +1,7 @@
 """How good a model is on one camera's images. Knows models and images; not rounds, bytes or Flower."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -14,7 +15,15 @@ from fed_lorac.runtime.normalization import CIFAR10, Normalization
 from fed_lorac.runtime.precision import Precision
 from fed_lorac.training.batches import autocast, to_input
 
-__all__ = ["Statistics", "accuracy", "batch_norms", "has_batch_norm", "reestimate_statistics", "statistics_of"]
+__all__ = [
+    "Statistics",
+    "accuracy",
+    "batch_norms",
+    "has_batch_norm",
+    "modes_kept",
+    "reestimate_statistics",
+    "statistics_of",
+]
 
 Statistics = Mapping[str, Tensor]
 """A camera's own batch norm: running means and variances by name; empty: the base's."""
@@ -46,6 +55,17 @@ def statistics_of(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards each module is in the mode that it was in: a norm may be in eval mode in a network that trains."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 @torch.no_grad()
 def reestimate_statistics(
     model: nn.Module,
@@ -60,23 +80,22 @@ def reestimate_statistics(
     """
     if not has_batch_norm(model):
         return
-    was_training, momenta = model.training, {}
-    model.eval()  # dropout and its like: the network is met as it is used
-    for name, norm in batch_norms(model):
-        norm.train()
-        momenta[name] = norm.momentum
-        norm.reset_running_stats()  # type: ignore[operator]
-        norm.momentum = None  # type: ignore[assignment]  # None: cumulative mean
-    device = next(model.parameters()).device
+    device, momenta = next(model.parameters()).device, {name: norm.momentum for name, norm in batch_norms(model)}
     # Strided batches: of near equal size, so that images count alike, and of all classes where images come class by
     # class, or the spread between classes would be missing from every batch's variance.
     parts = max(1, -(-len(images) // _BATCH))
-    for batch in (images[part::parts] for part in range(parts)):
-        with autocast(precision, device):
-            model(to_input(batch, device, normalization))
-    for name, norm in batch_norms(model):
-        norm.momentum = momenta[name]
-    model.train(was_training)
+    with modes_kept(model), autocast(precision, device):
+        model.eval()  # dropout and its like: the network is met as it is used
+        try:
+            for _, norm in batch_norms(model):
+                norm.train()
+                norm.reset_running_stats()  # type: ignore[operator]
+                norm.momentum = None  # type: ignore[assignment]  # None: cumulative mean
+            for part in range(parts):
+                model(to_input(images[part::parts], device, normalization))
+        finally:
+            for name, norm in batch_norms(model):
+                norm.momentum = momenta[name]
 
 
 @torch.no_grad()
@@ -87,12 +106,12 @@ def accuracy(
     precision: Precision = "fp32",
     normalization: Normalization = CIFAR10,
 ) -> float:
-    """The share of `images` whose largest logit is the label's, 0 to 1, in eval mode; the mode is put back."""
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
+    """The share of `images` whose largest logit is the label's, 0 to 1, in eval mode; modes are put back."""
+    device = next(model.parameters()).device
     right, size = 0, len(images) if isinstance(model, AdaptsToBatch) else _SCORED  # which makes batches of its own
-    with fixed_norms_folded(model, model), autocast(precision, device):
-        for x, y in zip(images.split(size), labels.split(size), strict=True):
-            right += int((model(to_input(x, device, normalization)).argmax(1).cpu() == y).sum())
-    model.train(was_training)
+    with modes_kept(model):
+        model.eval()
+        with fixed_norms_folded(model, model), autocast(precision, device):
+            for x, y in zip(images.split(size), labels.split(size), strict=True):
+                right += int((model(to_input(x, device, normalization)).argmax(1).cpu() == y).sum())
     return right / len(labels)

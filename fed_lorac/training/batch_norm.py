@@ -6,6 +6,7 @@ shrunk to a single pixel; the network is looked at only where there is such a ba
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 
 from fed_lorac.errors import ConfigError
 from fed_lorac.fleet.fleet import Camera
-from fed_lorac.training.accuracy import batch_norms, has_batch_norm
+from fed_lorac.training.accuracy import batch_norms, has_batch_norm, modes_kept
 
 __all__ = ["check_cameras", "check_cloud", "check_used"]
 
+_MORE = "more fleet.images or fewer fleet.cameras"
 _LAW = "Batch norm takes its statistics from at least two values a channel"
 
 
@@ -48,22 +50,18 @@ def check_cameras(
         if (min(count, window) if window else count) == 1 and (layer := _lone(model, image_size)):
             raise ConfigError(
                 f"{_LAW}; camera {camera} takes them from one image ({_counted(count)}, batch_norm.local.window = "
-                f"{window}), {_seen(layer, image_size)}. Set {_larger(model, image_size)}, or "
-                + (
-                    "batch_norm.local.window = 2 or more."
-                    if count > 1
-                    else "more fleet.images, or fewer fleet.cameras."
-                )
+                f"{window}), {_seen(layer, image_size)}. Set "
+                + _any_of(*_larger(model, image_size), "batch_norm.local.window = 2 or more" if count > 1 else _MORE)
             )
         if trains and _smallest(count, batch_size, steps) == 1 and (layer := _lone(model, image_size)):
             counts = set(images.values())
             near = sorted(range(2, max(counts) + 1), key=lambda other: abs(other - batch_size))
             fit = next((b for b in near if all(_smallest(n, b, steps) != 1 for n in counts)), 0)
-            remedies = [f"local.batch_size = {fit}"] * bool(fit) + [_larger(model, image_size)]
+            remedies = [f"local.batch_size = {fit}"] * bool(fit) + _larger(model, image_size)
             remedies += ['batch_norm.local.training_statistics = "fixed"'] * local
             raise ConfigError(
                 f"{_LAW}; camera {camera} has a batch of one image ({_counted(count)}, local.batch_size = "
-                f"{batch_size}), {_seen(layer, image_size)}. Set {' or '.join(remedies)}."
+                f"{batch_size}), {_seen(layer, image_size)}. Set {_any_of(*(remedies or [_MORE]))}"
             )
 
 
@@ -87,7 +85,7 @@ def check_cloud(count: int, batch_size: int, side: int, model: nn.Module) -> Non
     if _smallest(count, batch_size, 0) == 1 and (layer := _lone(model, side)):
         raise ConfigError(
             f"{_LAW}; the cloud's last batch is one image ({_counted(count)}, {batch_size} a batch), "
-            f"{_seen(layer, side)}. Set {_larger(model, side)}, another data.cloud_share, or add an image."
+            f"{_seen(layer, side)}. Set {_any_of(*_larger(model, side), 'another data.cloud_share', 'one image more')}"
         )
 
 
@@ -107,11 +105,12 @@ def _lone(model: nn.Module, side: int) -> str:
             found.append(name)
 
     hooks = [norm.register_forward_pre_hook(partial(look, name)) for name, norm in batch_norms(model)]
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()(torch.zeros(2, 3, side, side, device=device))
-    model.train(was_training)
-    for hook in hooks:
-        hook.remove()
+    try:
+        with modes_kept(model):
+            model.eval()(torch.zeros(2, 3, side, side, device=next(model.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
     return found[0] if found else ""
 
 
@@ -119,8 +118,18 @@ def _seen(layer: str, side: int) -> str:
     return f"of which {layer} sees one value a channel at data.image_size = {side}"
 
 
-def _larger(model: nn.Module, side: int) -> str:
-    return f"data.image_size = {next(larger for larger in range(side + 8, 1033, 8) if not _lone(model, larger))}"
+def _larger(model: nn.Module, side: int) -> list[str]:
+    """The setting of a size that brings every batch norm more values, where one of two larger ones does: some networks
+    take no other size, and some norms see one value at any."""
+    for larger in (side + 8, 2 * side):
+        with suppress(Exception):  # whatever the network's own code raises
+            if not _lone(model, larger):
+                return [f"data.image_size = {larger}"]
+    return []
+
+
+def _any_of(*remedies: str) -> str:
+    return f"{' or '.join(remedies)}."
 
 
 def _counted(count: int) -> str:

@@ -16,7 +16,7 @@ from fed_lorac.adapters.plain import RATES_NOTE
 from fed_lorac.adapters.strided import strides_unfolded
 from fed_lorac.errors import DataError, RunError
 from fed_lorac.training.batches import Feed
-from fed_lorac.training.blocks import Alone, Stack, check_equal, still, why_apart
+from fed_lorac.training.blocks import Alone, Stack, check_equal, row_norms, still, why_apart
 from fed_lorac.training.objectives.guessed import GuessLog
 from fed_lorac.training.objectives.objective import Batch, Labels, Learners, Objective
 from fed_lorac.training.recipe import Outcome, Recipe, Task
@@ -153,7 +153,7 @@ class _Block:
             return
         for place, k in enumerate(self.live):
             if k in done:
-                self.side.leave(place, self.tasks[k].steps)
+                self.side.leave(place)
         stay = [place for place, k in enumerate(self.live) if k not in done]
         if stay:
             self.side.keep(stay)
@@ -289,8 +289,7 @@ class Sgd:
 
 def _clip(grads: list[Tensor], clip_norm: float) -> None:
     """Scale each row's gradient, all tensors taken together, down to `clip_norm` where its norm is larger."""
-    each = [torch.linalg.vector_norm(g, dim=tuple(range(1, g.ndim))) for g in grads]
-    factor = (clip_norm / (torch.linalg.vector_norm(torch.stack(each), dim=0) + 1e-6)).clamp(max=1.0)
+    factor = (clip_norm / (row_norms(grads) + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_(grads, [_rows(factor, g) for g in grads])
 
 

@@ -22,6 +22,7 @@ from fed_lorac.adapters.dataflow import calls_of
 from fed_lorac.adapters.plain import altered
 from fed_lorac.errors import FactorError
 from fed_lorac.training.blocks import draws
+from fed_lorac.training.blocks.families import form_of
 from fed_lorac.training.blocks.layers import Side, SideBatchNorm
 
 __all__ = ["Program", "Split", "split"]
@@ -102,8 +103,10 @@ def split(network: nn.Module, like: nn.Module) -> Split | str:
     for name, module in like.named_modules():
         if how := altered(module):
             return f"{name or 'the network'}, a {type(module).__name__}, {how}"
+    # A form side by side counts the cameras of each forward, which a trace into it would fix once and for all.
+    forms = {type(module) for module in network.modules() if form_of(module)}
     try:
-        calls = calls_of(network, (Side,))
+        calls = calls_of(network, (Side, *forms))
     except FactorError as error:
         return str(error)
     if [node.op for node in calls].count("placeholder") != 1:

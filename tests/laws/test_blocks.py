@@ -24,6 +24,8 @@ from fed_lorac.training.accuracy import batch_norms
 from fed_lorac.training.blocks import block_size, why_apart
 from fed_lorac.training.blocks.rule import shape_of_work
 from fed_lorac.training.loop import train
+from fed_lorac.training.objectives.mixed import Mixed
+from fed_lorac.training.objectives.pseudo_label import PseudoLabel
 from fed_lorac.training.recipe import Recipe, Task
 
 METHODS = {
@@ -328,3 +330,48 @@ def test_on_a_gpu_a_block_agrees_with_the_cpus(method: str) -> None:
     train([model.to("cuda") for model in on_gpu], tasks(RAGGED), recipe=RECIPE)
     apart(on_cpu, tasks(RAGGED), RECIPE)
     assert max(furthest(a.cpu(), b) for a, b in zip(on_gpu, on_cpu, strict=True)) < 1e-8
+
+
+# Networks of one's own
+
+
+class Scaled(nn.Module):
+    """x * gain, where the gain is one number: a parameter of no axes, as normaliser-free networks have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain
+
+
+def test_clipping_takes_a_parameter_of_one_number_into_the_norm() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), Scaled(), nn.Flatten(), nn.Linear(4, 3))
+    [task], before = tasks([(4, 1)]), copy.deepcopy(model.double())
+    train([model], [task], recipe=Recipe(lr=1.0, batch_size=4, clip_norm=1e-3, momentum=0.0, weight_decay=0.0))
+    moved = [p.detach() - was.detach() for p, was in zip(model.parameters(), before.parameters(), strict=True)]
+    assert moved[2].ndim == 0 and float(moved[2].abs())
+    assert torch.linalg.vector_norm(torch.cat([part.flatten() for part in moved])) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_layer_over_another_axis_than_features_is_told_to_train_alone() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        one = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Linear(8, 8), nn.Flatten(), nn.Linear(256, 3)).double()
+    work = [(4, 1), (4, 1)]
+    apart([copy.deepcopy(one) for _ in work], tasks(work), RECIPE)
+    with pytest.raises(RunError, match=r"features on the last axis, 2 x 8; came .* Set run\.block_size = 1"):
+        train([copy.deepcopy(one) for _ in work], tasks(work), recipe=RECIPE)
+
+
+def test_a_block_counts_the_batches_of_every_forward_pass() -> None:
+    """An objective that looks at two views of a batch moves the statistics twice a step."""
+    objective = Mixed(rest=PseudoLabel(threshold=0.1, decay=0.5))
+    together, alone = (networks("full", 3) for _ in range(2))
+    train(together, tasks(RAGGED[:3]), recipe=RECIPE, objective=objective)
+    apart(alone, tasks(RAGGED[:3]), RECIPE, objective=objective)
+    counts = [[int(norm.num_batches_tracked) for _, norm in batch_norms(model)] for model in (*together, *alone)]  # type: ignore[arg-type]
+    assert counts[:3] == counts[3:] and max(counts[0]) > RAGGED[0][1]

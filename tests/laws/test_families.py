@@ -1,6 +1,7 @@
 """Small networks of torchvision's families: adapted, trained side by side, folded and exported."""
 
 import copy
+from dataclasses import replace
 from itertools import product
 from typing import Any, cast
 
@@ -119,6 +120,23 @@ def test_dropout_and_its_like_stay_off_and_nothing_is_drawn_from_the_global_gene
         assert torch.equal(torch.random.get_rng_state(), state)
     assert furthest(*models) == 0.0
     assert [module.training for module in models[0].modules()] == modes
+
+
+@pytest.mark.parametrize("method", ["lora-c", "linear-probe"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_side_by_side_a_kept_prefix_is_each_cameras_own_though_steps_and_batches_differ(name: str, method: str) -> None:
+    """Few take part in a step, and fewer go on: what was noted of a whole block must not hold for a part of it."""
+    together, alone = (cameras(name, method, 3, fixed=True) for _ in range(2))
+    for model in (*together, *alone):
+        first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+        for own in first.parameters():
+            own.requires_grad_(False)
+    recipe = replace(RECIPE, augment="none")
+    losses = [one.mean_loss for one in train(together, tasks(STEPS), recipe=recipe)]
+    for place, (model, task) in enumerate(zip(alone, tasks(STEPS), strict=True)):
+        [found] = train([model], [task], recipe=replace(recipe, kept_bytes=0))
+        assert abs(found.mean_loss - losses[place]) < 1e-9
+    assert max(furthest(a, b) for a, b in zip(together, alone, strict=True)) < 1e-9
 
 
 @pytest.mark.parametrize("name", FAMILIES)

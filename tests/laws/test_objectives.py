@@ -395,6 +395,14 @@ def test_a_look_at_a_network_leaves_no_trace_in_its_statistics() -> None:
         assert any(not torch.equal(before[name], now) for name, now in side.network.state_dict().items())
 
 
+def test_nor_in_those_of_a_norm_of_each_image() -> None:
+    norm = nn.InstanceNorm2d(4, affine=True, track_running_stats=True)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).train()
+    learners, before = Learners(Alone(network), [stream(0, "a")]), copy.deepcopy(dict(norm.named_buffers()))
+    learners.teachers.predict(torch.randn(4, 3, 8, 8, generator=torch_stream(0, "x")), taught=False)
+    assert all(torch.equal(now, before[name]) for name, now in norm.named_buffers())
+
+
 @pytest.mark.parametrize(
     ("entropy", "share", "collapsed"),
     [

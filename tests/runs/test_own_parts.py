@@ -204,6 +204,11 @@ BROKEN: dict[str, tuple[str, str, str]] = {
         "def Mine(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes + 1))",
         r"give \(2, 11\), and \(2, 10\) are due",
     ),
+    "weights that the first images draw": (
+        "model.name",
+        "from torch import nn\ndef Mine(num_classes): return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))",
+        r"1\.weight has no size and no value before the first images",
+    ),
     "no images": ("data.name", "def Mine(root, image_size): return 3", r"data set of your own .* it gives int"),
     "images of another size": (
         "data.name",

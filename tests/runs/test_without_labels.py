@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fed_lorac.api.result import load_run
 from fed_lorac.client.agreement import frame_spec
-from fed_lorac.client.local_update import LocalUpdate, local_updates
+from fed_lorac.client.local_update import LocalUpdate, evaluate, local_updates
 from fed_lorac.client.state import ClientState, GlobalModel
 from fed_lorac.config import Config, load_config
 from fed_lorac.errors import ConfigError
@@ -28,6 +28,7 @@ from fed_lorac.reporting.compare import compare
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.seeds import torch_stream
 from fed_lorac.simulation.engines import run
+from fed_lorac.training.objectives.mixed import Mixed
 from fed_lorac.wire.frame import decode, encode
 from fed_lorac.wire.updates import personal_fingerprint
 
@@ -110,6 +111,24 @@ def test_a_camera_that_collapses_sends_a_fresh_adapter_and_says_so(tmp_path: Pat
     assert [row["collapsed"] for row in by_camera] == [row["status"] == "counted" for row in by_camera]
     [row] = rows(tmp_path / "run" / "rounds.jsonl")
     assert row["cameras_collapsed"] == 3 and row["accuracy"] == row["accuracy_zero_byte"]
+
+
+def test_a_camera_that_collapses_keeps_the_statistics_it_came_with() -> None:
+    """Its adapter alone goes back: the base's statistics would undo what each camera adapts without any training."""
+    collapses = {"local__objective": "entropy", "local__entropy__largest_class": 0.01}
+    experiment = build_experiment(tiny(**SHIPPED, **collapses))
+    _, came = evaluate(experiment, GlobalModel(), 0, 0, ClientState())
+    update = local_updates(experiment, GlobalModel(), 1, {0: came})[0]
+    assert update.observed["collapsed"] and came.statistics.keys() == update.state.statistics.keys()
+    for name, own in came.statistics.items():
+        assert torch.equal(update.state.statistics[name], own)
+        assert not torch.equal(own, experiment.base.tensors[name])
+
+
+def test_labels_alone_reset_no_camera() -> None:
+    """At weight 0 the other objective has no say: a camera that its labels have made sure goes on."""
+    sure, of_one = 1e-6, torch.tensor([1.0, 0.0, 0.0])
+    assert Mixed(weight=0.5).collapsed(sure, of_one) and not Mixed(weight=0.0).collapsed(sure, of_one)
 
 
 def test_a_camera_that_collapses_sends_the_factors_back_that_it_was_sent() -> None:

@@ -1,6 +1,7 @@
 """Laws of batches that leave batch norm one value a channel: refused at the start, where PyTorch would raise later."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import tiny
+from torch import nn
 
 from fed_lorac.config import Config
 from fed_lorac.errors import ConfigError
@@ -17,6 +19,7 @@ from fed_lorac.experiment.doctor import examine
 from fed_lorac.models import build
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
+from fed_lorac.training.accuracy import accuracy, batch_norms, reestimate_statistics
 from fed_lorac.training.batch_norm import _lone, _smallest, check_cloud
 from fed_lorac.training.batches import shuffled_batches
 
@@ -120,3 +123,43 @@ def test_a_bases_training_is_looked_at_too() -> None:
     check_cloud(129, 128, 16, model)
     with pytest.raises(ConfigError, match=r"the cloud's last batch is one image \(129 images, 128 a batch\)"):
         check_cloud(129, 128, 8, model)
+
+
+def of_one_size() -> nn.Module:
+    """A network whose classifier takes images of one size alone."""
+    features = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten())
+    return nn.Sequential(features, nn.Linear(256, 16), nn.BatchNorm1d(16), nn.Linear(16, 3))
+
+
+def pooled() -> nn.Module:
+    """A network with a norm that sees one value a channel at any size."""
+    features = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(features, nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize("network", [of_one_size, pooled])
+def test_where_no_larger_image_helps_none_is_proposed(network: Callable[[], nn.Module]) -> None:
+    with pytest.raises(ConfigError, match=r"Set another data\.cloud_share or one image more\.$"):
+        check_cloud(33, 32, 8, network())
+
+
+@pytest.mark.parametrize("look", ["scores", "statistics", "sizes"])
+def test_a_look_at_a_network_leaves_every_modules_mode(look: str) -> None:
+    network = of_one_size().train()
+    network[2].eval()
+    before = [module.training for module in network.modules()]
+    images = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
+    if look == "scores":
+        accuracy(network, images, torch.zeros(2, dtype=torch.int64))
+    elif look == "statistics":
+        reestimate_statistics(network, images)
+    else:
+        _lone(network, 8)
+    assert [module.training for module in network.modules()] == before
+
+
+def test_a_look_that_fails_leaves_the_network_as_it_was() -> None:
+    network = of_one_size().train()
+    with pytest.raises(RuntimeError):
+        reestimate_statistics(network, torch.zeros(2, 16, 16, 3, dtype=torch.uint8))
+    assert all(norm.momentum == 0.1 for _, norm in batch_norms(network)) and network[2].training

@@ -1,5 +1,6 @@
 """Networks and their weights: counts, shapes, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,23 @@ def test_weights_come_from_the_generator_alone() -> None:
 def test_a_network_that_does_not_exist_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="got"):
         build(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("width", [*range(1, 70), 100, 119])
+def test_a_width_has_equal_groups_or_is_refused_with_one_that_has(width: int) -> None:
+    try:
+        build("resnet8", width=width, norm="group")
+    except ConfigError as refused:
+        assert any(stage % max(1, stage // 16) for stage in (width, 2 * width, 4 * width))
+        [other] = re.findall(r"such as (\d+)", str(refused))
+        build("resnet8", width=int(other), norm="group")
+
+
+def test_a_stem_of_another_kind_than_a_plain_convolution_is_kept_or_refused() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(ConfigError, match=r'ScaledStdConv2dSame, has gain besides\. Set model\.stem = "native"'):
+        build("timm/dm_nfnet_f0", num_classes=3)
+    assert "stem.conv1.gain" in build("timm/dm_nfnet_f0", num_classes=3, stem="native").state_dict()
 
 
 def test_a_checkpoint_comes_back_from_safetensors_and_from_a_state_dict(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from fed_lorac.errors import DataError
 from fed_lorac.experiment.base_model import load_base_model
 from fed_lorac.experiment.build import open_data
 from fed_lorac.models import build
+from fed_lorac.models.fitting import classifier_tensors
 from fed_lorac.models.weights import Checkpoint, imagenet, load_into, read_checkpoint
 from fed_lorac.seeds import torch_stream
 from fed_lorac.training.accuracy import accuracy
@@ -132,6 +133,16 @@ def test_safetensors_behind_a_prefix_are_taken_too_with_their_metadata(tmp_path:
     found, notes = loaded(tmp_path / "m")
     assert equal(found, model) and notes == ("prefix 'module.' stripped",)
     assert read_checkpoint(tmp_path / "m").metadata == {"data": "digits"}
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v3_small", "squeezenet1_1"])
+def test_a_prefix_is_seen_though_the_file_has_no_classifier(name: str, tmp_path: Path) -> None:
+    model = build(name)
+    fresh = classifier_tensors(model)
+    state = {key: tensor for key, tensor in model.state_dict().items() if key not in fresh}
+    torch.save({f"module.{key}": tensor for key, tensor in state.items()}, tmp_path / "m")
+    found = read_checkpoint(tmp_path / "m", model.state_dict())
+    assert found.tensors.keys() == state.keys() and found.notes == ("prefix 'module.' stripped",)
 
 
 def test_counters_of_batches_are_optional_and_never_in_the_way(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from fed_lorac.adapters.branches import scaled
 from fed_lorac.adapters.fold_bn import affine_of
 from fed_lorac.adapters.own_forward import OwnForward
 from fed_lorac.adapters.strided import unstrided
+from fed_lorac.errors import RunError
 from fed_lorac.models.cifar_resnet import IdentityShortcut
 
 __all__ = ["Side", "SideBatchNorm", "SideConv2d", "SideLayerNorm", "effective_weight", "side_of"]
@@ -68,6 +69,16 @@ class Side(nn.Module):
         """Names of the tensors that it may lend."""
         return cast(tuple[str, ...], getattr(self.like[0], "branch_trained", ()))
 
+    def by_camera(self, x: Tensor, features: int) -> Tensor:
+        """(..., n*features) to (..., n, features); RunError where the last axis is another."""
+        if x.shape[-1] != self.count * features:
+            raise RunError(
+                f"Side by side, a {type(self.like[0]).__name__} is called with every camera's features on the last "
+                f"axis, {self.count} x {features}; came {tuple(x.shape)}. Set run.block_size = 1."
+            )
+        each: Tensor = x.unflatten(-1, (self.count, features))
+        return each
+
     def keep(self, cameras: Tensor) -> None:
         """Go on with these cameras only."""
         for tensor in (*self.parameters(recurse=False), *self.buffers(recurse=False)):
@@ -75,8 +86,8 @@ class Side(nn.Module):
         self.cameras = len(cameras)
 
     @torch.no_grad()
-    def write_back(self, place: int, layer: nn.Module, steps: int) -> None:
-        """Put what `steps` steps made of the camera at `place` into its own layer: its trained tensors."""
+    def write_back(self, place: int, layer: nn.Module) -> None:
+        """Put what training made of the camera at `place` into its own layer: its trained tensors."""
         for name, tensor in self.named_parameters(recurse=False):
             if tensor.requires_grad:
                 layer.get_parameter(name).copy_(tensor[place])
@@ -109,7 +120,7 @@ class SideLinear(Side):
             return flat.reshape(*x.shape[:-1], -1)
         own = self.own()
         weight = effective_weight(self.like[0], own)
-        y = torch.matmul(x.unflatten(1, (self.count, -1)).transpose(0, 1), weight.transpose(1, 2))
+        y = torch.matmul(self.by_camera(x, weight.shape[2]).transpose(0, 1), weight.transpose(1, 2))
         if "bias" in own:
             y = y + own["bias"][:, None]
         return y.transpose(0, 1).flatten(1)
@@ -128,8 +139,8 @@ class SideBatchNorm(Side):
         return affine_of(cast(nn.BatchNorm2d, self.like[0]), {k: t.flatten() for k, t in self.own().items()})
 
     def kept_buffers(self, layer: nn.Module) -> list[str]:
-        """The running statistics; the count of batches is each camera's own layer's."""
-        return [name for name in ("running_mean", "running_var") if getattr(layer, name) is not None]
+        """The running statistics, and of how many batches they are."""
+        return [name for name, _ in layer.named_buffers(recurse=False)]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n*C, ...) to the same shape."""
@@ -140,16 +151,16 @@ class SideBatchNorm(Side):
         if batch and self.part is not None and mean is not None and var is not None:
             for name, moved in (("running_mean", mean), ("running_var", var)):
                 self.get_buffer(name).index_copy_(0, self.part, moved.view(self.count, -1))
+        if self.training and "num_batches_tracked" in own:
+            tracked = self.get_buffer("num_batches_tracked")
+            tracked[slice(None) if self.part is None else self.part] += 1
         return y
 
-    def write_back(self, place: int, layer: nn.Module, steps: int) -> None:
+    def write_back(self, place: int, layer: nn.Module) -> None:
         """The trained tensors and, where batches moved them, the statistics and their count."""
-        super().write_back(place, layer, steps)
+        super().write_back(place, layer)
         for name, tensor in self.named_buffers(recurse=False) if self.training else ():
             layer.get_buffer(name).copy_(tensor[place])
-        count = layer.num_batches_tracked
-        if self.training and isinstance(count, Tensor):
-            count.add_(steps)
 
 
 class SideGroupNorm(Side):
@@ -167,7 +178,7 @@ class SideLayerNorm(Side):
     def forward(self, x: Tensor) -> Tensor:
         """(B, ..., n*C) to the same shape."""
         norm, own = cast(nn.LayerNorm, self.like[0]), self.own()
-        y = F.layer_norm(x.unflatten(-1, (self.count, -1)), norm.normalized_shape, eps=norm.eps)
+        y = F.layer_norm(self.by_camera(x, norm.normalized_shape[0]), norm.normalized_shape, eps=norm.eps)
         y = y * own["weight"] if "weight" in own else y
         return (y + own["bias"] if "bias" in own else y).flatten(-2)
 

@@ -23,7 +23,7 @@ from fed_lorac.training.blocks.adapting import side_by_side
 from fed_lorac.training.blocks.families import contains, form_of, passes, side_of
 from fed_lorac.training.blocks.layers import Side
 
-__all__ = ["Alone", "Stack", "check_equal", "draws", "still", "why_apart"]
+__all__ = ["Alone", "Stack", "check_equal", "draws", "row_norms", "still", "why_apart"]
 
 _CONTAINERS = (nn.Sequential, CifarResNet, Block)
 _ELEMENTWISE = (
@@ -98,6 +98,13 @@ def check_equal(models: Sequence[nn.Module]) -> None:
             )
 
 
+def row_norms(tensors: Sequence[Tensor]) -> Tensor:
+    """Each row's Euclidean norm, (N,), of tensors (N, ...) taken together."""
+    each = [torch.linalg.vector_norm(t, dim=tuple(range(1, t.ndim))) if t.ndim > 1 else t.abs() for t in tensors]
+    found: Tensor = torch.linalg.vector_norm(torch.stack(each), dim=0)
+    return found
+
+
 class Alone:
     """A block of one: the network itself, seen as the only row of a stack."""
 
@@ -136,7 +143,7 @@ class Alone:
     def keep(self, places: Sequence[int]) -> None:
         """Whoever is kept is the one."""
 
-    def leave(self, place: int, steps: int) -> None:
+    def leave(self, place: int) -> None:
         """It was trained in place."""
 
 
@@ -207,10 +214,10 @@ class Stack:
             side.keep(index)
         self._models = [self._models[place] for place in places]
 
-    def leave(self, place: int, steps: int) -> None:
-        """Write what `steps` steps made of the camera at `place` into its own network."""
+    def leave(self, place: int) -> None:
+        """Write what training made of the camera at `place` into its own network."""
         for name, side in self._sides.items():
-            side.write_back(place, self._models[place].get_submodule(name), steps)
+            side.write_back(place, self._models[place].get_submodule(name))
 
 
 _OWN = frozenset(vars(nn.Module()))

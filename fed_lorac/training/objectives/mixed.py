@@ -69,8 +69,8 @@ class Mixed(Objective):
         return self.rest.refuses(batch_size)
 
     def collapsed(self, entropy: float, shares: Float[Tensor, " classes"]) -> bool:
-        """As the other objective says."""
-        return self.rest.collapsed(entropy, shares)
+        """As the other objective says, where it has a say."""
+        return self.weight > 0 and self.rest.collapsed(entropy, shares)
 
 
 def _labelled(batch: Batch) -> Float[Tensor, " n"]:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
+from fed_lorac.training.blocks import row_norms
 from fed_lorac.training.blocks.layers import SideBatchNorm
 from fed_lorac.training.objectives.objective import Learners
 
@@ -51,8 +52,7 @@ class Teachers:
         found = torch.autograd.grad(loss, self._side.parameters, allow_unused=True)
         pairs = zip(self._side.parameters, found, strict=True)
         grads = self._side.rows([torch.zeros_like(p) if g is None else g for p, g in pairs])
-        each = torch.stack([torch.linalg.vector_norm(g, dim=tuple(range(1, g.ndim))) for g in grads])
-        size = radius / torch.linalg.vector_norm(each, dim=0).clamp_min(1e-12)
+        size = radius / row_norms(grads).clamp_min(1e-12)
         moved = [(w + g * size.view(-1, *[1] * (g.ndim - 1))).to(w) for w, g in zip(self._now(), grads, strict=True)]
         with _statistics_kept(self._side.network), self._holding(moved):
             yield
@@ -105,7 +105,7 @@ class Teachers:
 @contextmanager
 def _statistics_kept(network: nn.Module) -> Iterator[None]:
     """While open, batches are normalised as ever, and leave no trace in any running statistics."""
-    norms = [m for m in network.modules() if isinstance(m, _BatchNorm | SideBatchNorm) and m.training]
+    norms = [m for m in network.modules() if isinstance(m, _NormBase | SideBatchNorm) and m.training]
     kept = [(norm, name, own) for norm in norms for name in _STATISTICS if (own := norm._buffers.get(name)) is not None]
     for norm, name, own in kept:
         norm._buffers[name] = own.clone()  # not in place: a gradient that is still to come needs what it saw
