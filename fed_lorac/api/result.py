@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from fed_lorac.api.tables import table
 from fed_lorac.config import Config, load_config
 from fed_lorac.errors import RunError
-from fed_lorac.records.columns import Kind, columns_of
+from fed_lorac.records.columns import Kind
 from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE
-from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE
+from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE, columns_for
 from fed_lorac.records.summaries import NO_BATCH_NORM, Summary, has_batch_norm, read_summary
 from fed_lorac.runtime.files import home_expanded
 
@@ -54,7 +54,7 @@ class Run:
 
     @property
     def _columns(self) -> tuple[dict[str, Kind], dict[str, Kind]]:
-        return columns_of(guesses=self.config.local.guesses, chooses=self.config.adapter.chooses)
+        return columns_for(self.config)
 
     @cached_property
     def summary(self) -> Summary:

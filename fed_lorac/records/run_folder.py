@@ -14,6 +14,7 @@ from fed_lorac.config import Config, Sampled, load_config
 from fed_lorac.config.resumed import CONFIG_FILE
 from fed_lorac.errors import FedLoracError, RunError
 from fed_lorac.records.checkpoint import FOLDER, Checkpoint, Checkpoints, has_checkpoints
+from fed_lorac.records.columns import Kind, columns_of
 from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, Ledger, read_rows
 from fed_lorac.runtime.files import clear_litter, home_expanded, write_text, writing
 from fed_lorac.runtime.lock import FolderLock, check_unlocked
@@ -32,6 +33,7 @@ __all__ = [
     "RunFolder",
     "can_go_on",
     "check_new",
+    "columns_for",
     "folder_for",
 ]
 
@@ -74,14 +76,7 @@ class RunFolder:
                 if overwrite:
                     _remove_run(path)
                 _check_new(path, config)
-            ledger = Ledger(
-                path,
-                guesses=config.local.guesses,
-                chooses=config.adapter.chooses,
-                together=_hears_together(config),
-                multicasts=config.fleet.multicasts,
-                loses=config.fleet.loses,
-            )
+            ledger = Ledger(path, **_columns_by(config))
             folder = cls(path, ledger, Checkpoints(path), lock, resume)
             own = [ROUNDS_FILE, CAMERAS_FILE, *([] if (path / CONFIG_FILE).exists() else [CONFIG_FILE])]
             try:
@@ -130,6 +125,21 @@ class RunFolder:
         write_tensors(self.path / MODEL_FILE, model, metadata)
         write_tensors(self.path / CAMERA_TENSORS_FILE, cameras, metadata)
         write_text(self.path / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+
+
+def columns_for(config: Config) -> tuple[dict[str, Kind], dict[str, Kind]]:
+    """The columns of rounds and of cameras that a run of this config writes: for its readers, the writer's own."""
+    return columns_of(**_columns_by(config))
+
+
+def _columns_by(config: Config) -> dict[str, bool]:
+    return {
+        "guesses": config.local.guesses,
+        "chooses": config.adapter.chooses,
+        "together": _hears_together(config),
+        "multicasts": config.fleet.multicasts,
+        "loses": config.fleet.loses,
+    }
 
 
 def _hears_together(config: Config) -> bool:

@@ -83,6 +83,25 @@ def test_a_run_gives_its_tables_as_data_frames(done: fl.Run) -> None:
     assert isinstance(done.cameras.groupby("corruption")["train_loss"].mean(), pd.Series)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"fleet.link": "nb-iot-nb1", "fleet.nb-iot.loss": 0.2, "fleet.nb-iot.attempts": 2, "quorum": 0.1},
+        {"fleet.link": "nb-iot-nb1, lorawan-dr5", "fleet.nb-iot.downlink": "multicast"},
+        {"fleet.deal": "overlapping", "evaluate_cameras": 1},
+        {"local.objective": "entropy", "local.lr": 0.001},
+        {"adapter.layers": "auto", "adapter.budget_bytes": 4000},
+    ],
+    ids=["loses", "multicast", "together", "without labels", "chooses"],
+)
+def test_a_run_gives_every_column_that_its_files_have(settings: dict[str, object], tmp_path: Path) -> None:
+    run = fl.run(TINY | {"run.rounds": 1}, settings, out=tmp_path / "run", progress=False)
+    kept = rows(run.path / "rounds.jsonl")
+    assert list(kept[0]) == list(run.rounds.columns) and not run.rounds["seconds"].isna().any()
+    assert list(rows(run.path / "cameras.jsonl")[0]) == list(run.cameras.columns)
+    assert set(kept[0]) > set(ROUND_COLUMNS)  # each of these fleets has columns of its own
+
+
 def test_a_column_that_was_never_measured_is_of_numbers_too(tmp_path: Path) -> None:
     run = fl.run(TINY, {"strategy.name": "zero-byte", "run.rounds": 1}, out=tmp_path / "run", progress=False)
     assert run.cameras["train_loss"].dtype == np.float64 and run.cameras["train_loss"].isna().all()
