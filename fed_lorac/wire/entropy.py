@@ -30,7 +30,10 @@ def _by(strategy: int, payload: bytes) -> bytes:
 
 
 class Inflated:
-    """A deflated payload, read in pieces of a length that is known: a stranger's never takes more memory than that."""
+    """A deflated payload, read in pieces of a length that its reader says: a stranger's takes no more memory than that.
+
+    A thousand times its bytes may be asked for, so the length must follow from what the reader knows: its template.
+    """
 
     def __init__(self, data: memoryview) -> None:
         self._reader, self._left = zlib.decompressobj(_RAW), bytes(data)

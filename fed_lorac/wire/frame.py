@@ -163,8 +163,15 @@ class _Opened:
     payload_bytes: int  # as it travels
 
 
-def _open(frame: memoryview, templates: Iterable[Template]) -> _Opened:
+def _open(frame: memoryview, templates: Iterable[Template], base: str | None = None) -> _Opened:
+    """`base`: the only one whose frames are read on, before anything is inflated; None: any."""
     header = open_header(frame)
+    if base is not None and header.base != base_tag(base):
+        raise RefusedFrameError(
+            f"A frame must be for the base that its receiver holds, tag {base_tag(base).hex()} ({base[:64]!r}); "
+            f"this one is for tag {header.base.hex()}. Bring the sender up to date with the rounds it missed.",
+            "other base",
+        )
     dtype, body = by_code(header.code), frame[header.size : -CRC_BYTES]
     entries: Sequence[Entry] | None
     if header.template:
@@ -242,13 +249,7 @@ def decode(frame: bytes, *, base: str, templates: Iterable[Template] = ()) -> di
         FrameError: the bytes are not one intact, canonical, finite frame for this base, of one of these templates or
             with names of its own; a `RefusedFrameError` says why.
     """
-    opened = _open(memoryview(frame).cast("B"), templates)
-    if opened.header.base != base_tag(base):
-        raise RefusedFrameError(
-            f"A frame must be for the base that its receiver holds, tag {base_tag(base).hex()} ({base[:64]!r}); "
-            f"this one is for tag {opened.header.base.hex()}. Bring the sender up to date with the rounds it missed.",
-            "other base",
-        )
+    opened = _open(memoryview(frame).cast("B"), templates, base)
     if opened.slots is None:
         raise RefusedFrameError(
             "A frame without names must be of a template that its receiver knows; this one is of tag "

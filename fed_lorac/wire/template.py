@@ -10,8 +10,9 @@ A template lists tensors. Of each, a frame has a choice:
 The third is open to tensors with a view (rows, columns): so an update may be low-rank or dense, layer by layer, as the
 round demands. A frame spells the choices as runs, (how many in a row, choice); zeros at the end are left out, so a
 frame of exactly the template's tensors takes one byte for all of them. There is one spelling for a set of choices, and
-the reader refuses every other. Tensors with a view come first, those of one kernel beside one another, as they have one
-rank; then by UTF-8 bytes.
+the reader refuses every other. A pair holds at most `MOST_IN_PAIR` times the numbers of the tensor that it stands for:
+R is a stranger's word, and an entropy-coded payload of zeros takes next to no bytes. Tensors with a view come first,
+those of one kernel beside one another, as they have one rank; then by UTF-8 bytes.
 
 What is found for a template is kept: a run's frames differ in values, hardly ever in choices.
 """
@@ -24,9 +25,13 @@ from itertools import groupby
 
 from fed_lorac.wire.layout import Cursor, Entry, Shape, check_limits, malformed_table, pack_table, varint
 
-__all__ = ["Template", "choices_of", "entries_of", "template_of"]
+__all__ = ["MOST_IN_PAIR", "Template", "choices_of", "entries_of", "template_of"]
 
 _THERE, _ABSENT = 0, 1
+
+MOST_IN_PAIR = 8
+"""Twice the dense tensor is a pair of full rank, of a square view; a method's rank may be above that in a network's
+first layer. A larger pair goes with its names, where each number costs bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +80,15 @@ def _choice(left: dict[str, Shape], name: str, shape: Shape, view: Shape | None)
     if view is not None:
         (a, b), (rows, columns) = _pair(name), view
         rank = (left.get(a) or (0,))[0]
-        if rank and left.get(a) == (rank, columns) and left.get(b) == (rows, rank):
+        if rank and _is_open(rank, view) and left.get(a) == (rank, columns) and left.get(b) == (rows, rank):
             del left[a], left[b]
             return _ABSENT + rank
     return _ABSENT
+
+
+def _is_open(rank: int, view: Shape) -> bool:
+    rows, columns = view
+    return rank * (rows + columns) <= MOST_IN_PAIR * rows * columns
 
 
 def _pair(name: str) -> tuple[str, str]:
@@ -118,5 +128,10 @@ def _entries(choice: int, name: str, shape: Shape, view: Shape | None) -> list[E
         return [(name, shape)] if choice == _THERE else []
     if view is None:
         raise malformed_table(f"{name[:64]!r} comes as a factor pair, which it cannot")
+    if not _is_open(choice - _ABSENT, view):
+        raise malformed_table(
+            f"{name[:64]!r} comes as a factor pair of {choice - _ABSENT} components, more than {MOST_IN_PAIR} times "
+            "its own numbers"
+        )
     (a, b), (rows, columns) = _pair(name), view
     return [(a, (choice - _ABSENT, columns)), (b, (rows, choice - _ABSENT))]

@@ -1,6 +1,7 @@
 """Laws of templates: a frame whose tensors both ends know says no names, has the same values, and takes no damage."""
 
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -16,7 +17,7 @@ from fed_lorac.seeds import stream
 from fed_lorac.wire.codecs.codecs import CODECS
 from fed_lorac.wire.frame import decode, encode, inspect
 from fed_lorac.wire.layout import CRC_BYTES, SHORT_HEADER_BYTES
-from fed_lorac.wire.template import Template, choices_of, entries_of, template_of
+from fed_lorac.wire.template import MOST_IN_PAIR, Template, choices_of, entries_of, template_of
 
 MOST = 32
 """Bytes beside the payload."""
@@ -66,7 +67,9 @@ ranks = st.dictionaries(st.sampled_from(["a", "b", "layer1.conv", "layer2.conv",
 
 
 @given(shapes, ranks)
-def test_a_frame_may_hold_a_delta_of_any_rank_or_dense_or_none(sides: dict[str, int], ranks: dict[str, int]) -> None:
+def test_a_frame_may_hold_a_delta_of_any_sensible_rank_or_dense_or_none(
+    sides: dict[str, int], ranks: dict[str, int]
+) -> None:
     known = template_of(
         {f"{name}.weight": (side, 7) for name, side in sides.items()} | {"fc.bias": (3,)},
         {f"{name}.weight": (side, 7) for name, side in sides.items()},
@@ -79,7 +82,8 @@ def test_a_frame_may_hold_a_delta_of_any_rank_or_dense_or_none(sides: dict[str, 
         elif rank == 0:
             state[f"{name}.weight"] = torch.ones(side, 7)
     frame = short(state, template=known)
-    assert inspect(frame).version == 2
+    large = any(ranks.get(name, 0) * (side + 7) > MOST_IN_PAIR * side * 7 for name, side in sides.items())
+    assert inspect(frame).version == (1 if large else 2)  # what no template allows goes with its names
     assert same(decode(frame, base=BASE, templates=[known]), {name: state[name] for name in sorted(state)})
 
 
@@ -284,3 +288,41 @@ def test_a_forged_rank_is_refused_before_anything_is_held(values: np.ndarray) ->
     head = encode({}, dtype="topk", base=BASE, topk_share=0.001, templates=[known])[:SHORT_HEADER_BYTES]
     huge = b"\x01\x01\xff\xff\xff\xff\x7f"
     assert reason(sealed_short(head + huge + values.tobytes()), templates=[known]) == "malformed table"
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "int2", "topk"])
+def test_a_short_coded_frame_takes_no_more_memory_than_the_template_allows(dtype: str) -> None:
+    shape, least = (48, 48), 0.001
+    known = template_of({"c.weight": shape}, {"c.weight": shape})
+    largest = MOST_IN_PAIR * 48 * 48 // (48 + 48)
+
+    def frame(rank: int, base: str = BASE) -> bytes:
+        """As `encode` would write it for a reader with a larger layer, under this template's tag."""
+        state = {"c.A": torch.zeros(rank, 48), "c.B": torch.zeros(48, rank)}
+        wide = template_of({"c.weight": (48, 48, 99)}, {"c.weight": (48, 48)})
+        rng = stream(0, "frame")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("fed_lorac.wire.template.MOST_IN_PAIR", 1 << 20)
+            choices_of.cache_clear()
+            made = encode(state, dtype=dtype, base=base, rng=rng, topk_share=least, templates=[wide], entropy=True)
+        choices_of.cache_clear()
+        return sealed_short(made[:2] + known.tag + made[6:-4])
+
+    assert decode(frame(largest), base=BASE, templates=[known])["c.A"].shape == (largest, 48)
+    bomb = frame(20_000)
+    assert len(bomb) < 20_000
+    tracemalloc.start()
+    try:
+        assert reason(bomb, templates=[known]) == "malformed table"
+        assert reason(frame(largest, "other"), templates=[known]) == "other base"
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_frame_for_another_base_is_refused_before_it_is_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {"c": torch.zeros(1000)}
+    known = [template_for(state)]
+    frame = encode(state, dtype="fp32", base=BASE, templates=known, entropy=True)
+    monkeypatch.setattr("fed_lorac.wire.frame.Inflated", lambda data: pytest.fail("inflated"))
+    assert reason(frame, "5f1a:round 4", templates=known) == "other base"

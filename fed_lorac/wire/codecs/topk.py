@@ -28,7 +28,8 @@ __all__ = [
 ]
 
 LEAST_SHARE = 0.001
-"""So a frame's values take at most 250 times its bytes in memory, on a stranger's word."""
+"""So values take at most a thousand times the bytes of their payload in memory, on a stranger's word. Where that is
+entropy-coded, what a template allows is the bound (wire/template.py)."""
 
 SHARE_BYTES = 4
 _WHOLE = 1_000_000
