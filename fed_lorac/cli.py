@@ -22,7 +22,7 @@ from fed_lorac.commands.compare import compare
 from fed_lorac.commands.config import config
 from fed_lorac.commands.ending import Commands, ended
 from fed_lorac.commands.fleet import fleet
-from fed_lorac.commands.options import AsJson, Overrides, Overwrite, Source, err, out
+from fed_lorac.commands.options import AsJson, Overrides, Overwrite, Source, err, finite, out
 from fed_lorac.commands.plan import plan
 from fed_lorac.commands.report import report
 from fed_lorac.commands.run import run
@@ -155,8 +155,8 @@ def methods(
 def pretrain(
     config: Source = None,
     overrides: Overrides = None,
-    lr: Annotated[float, typer.Option(help="The highest learning rate.", min=0.0)] = 0.2,
-    weight_decay: Annotated[float, typer.Option(help="Weight decay, on matrices.", min=0.0)] = 5e-4,
+    lr: Annotated[float, typer.Option(help="The highest learning rate.", min=0.0, callback=finite)] = 0.2,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay, on matrices.", min=0.0, callback=finite)] = 5e-4,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the images.", min=1, show_default="model.pretrain.epochs, 70")
     ] = None,
@@ -167,6 +167,7 @@ def pretrain(
             help="Keep this share of the cloud's images out of training; report accuracy on it, not on test images.",
             min=0.0,
             max=0.99,
+            callback=finite,
         ),
     ] = 0.0,
     checkpoint: Annotated[Path, typer.Option("--out", help="Where to write the checkpoint.")] = Path(

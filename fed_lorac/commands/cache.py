@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fed_lorac.commands.options import finite
 from fed_lorac.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ def cache(
         bool, typer.Option("--clear", help="Remove the entries shown; with --verify, only the damaged ones.")
     ] = False,
     older_than: Annotated[
-        float, typer.Option(metavar="DAYS", help="Only entries that have not been used for this many days.", min=0)
+        float,
+        typer.Option(
+            metavar="DAYS", help="Only entries that have not been used for this many days.", min=0, callback=finite
+        ),
     ] = 0.0,
     yes: Annotated[bool, typer.Option("--yes", help="Clear without asking.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,

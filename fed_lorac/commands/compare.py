@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fed_lorac.commands.options import Format
+from fed_lorac.commands.options import Format, finite
 
 __all__ = ["compare"]
 
@@ -16,7 +16,11 @@ def compare(
     target: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Also show the bytes sent until this accuracy (0 to 1) was reached.", show_default="none"
+            min=0,
+            max=1,
+            help="Also show the bytes sent until this accuracy (0 to 1) was reached.",
+            show_default="none",
+            callback=finite,
         ),
     ] = None,
     format: Format = "markdown",

@@ -1,11 +1,20 @@
 """What several commands take, and where they speak. Knows typer and rich; not what any command does."""
 
+import math
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-__all__ = ["AsJson", "Format", "Overrides", "Overwrite", "Source", "err", "out"]
+__all__ = ["AsJson", "Format", "Overrides", "Overwrite", "Source", "err", "finite", "out"]
+
+
+def finite(value: float | None) -> float | None:
+    """The callback of every option that is a number: `nan` is within any bounds, for it is below none of them."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"a number here is finite; got {value}.")
+    return value
+
 
 out, err = Console(), Console(stderr=True)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fed_lorac.commands.options import AsJson, Overrides, Source, err, out
+from fed_lorac.commands.options import AsJson, Overrides, Source, err, finite, out
 
 __all__ = ["plan"]
 
@@ -19,8 +19,10 @@ def plan(
         int | None,
         typer.Option(min=1, help="Cameras, all of which take part in every update.", show_default="fleet.cameras"),
     ] = None,
-    updates_week: Annotated[float, typer.Option(help="Updates in a week.")] = 1.0,
-    price_per_mb: Annotated[float, typer.Option(min=0, help="The price of a million bytes on the air.")] = 0.0,
+    updates_week: Annotated[float, typer.Option(help="Updates in a week.", callback=finite)] = 1.0,
+    price_per_mb: Annotated[
+        float, typer.Option(min=0, help="The price of a million bytes on the air.", callback=finite)
+    ] = 0.0,
     method: Annotated[
         list[str] | None,
         typer.Option(help="An adapter, or own (the config's). May be repeated.", show_default="own and all"),

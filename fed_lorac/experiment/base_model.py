@@ -5,6 +5,7 @@ import copy
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +21,7 @@ from fed_lorac.config import Config, Pretrain
 from fed_lorac.data.datasets import Dataset
 from fed_lorac.data.progress import at
 from fed_lorac.data.store import cache_folder, note_use
-from fed_lorac.errors import DataError
+from fed_lorac.errors import ConfigError, DataError, RunError
 from fed_lorac.experiment.base_weights import Taken, fresh_normalization, recorded_resize, remedy, take
 from fed_lorac.models import build, check_outputs, described
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
@@ -176,9 +177,11 @@ def train_base(
     `run.device`.
 
     Raises:
+        ConfigError: a rate or a share is no finite number.
         RunError: `path` cannot be written, or has a file that is not to be overwritten, or there is no such device:
-            found before training.
+            found before training. Or training diverged: nothing is written then.
     """
+    _check_finite(lr=lr, weight_decay=weight_decay, held_out=held_out)
     if not len(data.cloud):
         raise DataError(f"A base is trained on the cloud's images; {data.name} keeps none for it. Set model.weights.")
     device = torch.device(resolved_device(config.run.device))
@@ -197,6 +200,7 @@ def train_base(
             held_out=held_out,
             on_step=on_step,
         )
+    _check_converged(start.model, lr)
     said = provenance(config, data, recipe, epochs) | {
         "continued_from": start.fingerprint if start.source != "none" else "",
         "held_out": f"{held_out:g}",
@@ -204,6 +208,21 @@ def train_base(
     }
     write_tensors(path, start.model.state_dict(), said)
     return said
+
+
+def _check_finite(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise ConfigError(f"A base is trained with finite numbers; {name} is {number}. Correct it.")
+
+
+def _check_converged(model: nn.Module, lr: float) -> None:
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise RunError(
+                f"A base has finite numbers only; training diverged at a learning rate of {lr:g}, and {name} holds NaN "
+                "or infinity. Nothing was written. Lower the rate: `fed-lorac pretrain --lr`."
+            )
 
 
 def provenance(config: Config, data: Dataset, recipe: Recipe, epochs: int) -> dict[str, str]:

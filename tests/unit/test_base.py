@@ -149,6 +149,18 @@ def test_a_share_that_holds_nothing_out_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_training_that_diverges_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"diverged at a learning rate of 1e\+30.*Lower"):
+        train_base(tiny(), open_data(tiny()), tmp_path / "a.safetensors", lr=1e30, epochs=1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("settings", [{"lr": float("nan")}, {"weight_decay": float("inf")}, {"held_out": float("nan")}])
+def test_a_base_is_trained_with_finite_numbers(settings: dict[str, float], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"finite numbers; {next(iter(settings))} is"):
+        train_base(tiny(), open_data(tiny()), tmp_path / "a.safetensors", **settings)
+
+
 def test_a_base_needs_images_of_the_cloud(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="keeps none"):
         train_base(tiny(), ten_images(0.0), tmp_path / "a.safetensors")

@@ -1,0 +1,32 @@
+"""Laws of a command line that is given what it cannot use: one message, the right exit code, nothing left behind."""
+
+import itertools
+from typing import Any
+
+import pytest
+import typer
+from command_line import called
+
+from fed_lorac import cli
+
+COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+NUMBERS = [
+    (name, parameter.opts[0])
+    for name, command in COMMANDS.items()
+    for parameter in command.params
+    if parameter.type.name.startswith("float")
+]
+
+
+def test_there_are_options_that_are_numbers() -> None:
+    assert {("pretrain", "--lr"), ("compare", "--target"), ("cache", "--older-than")} < set(NUMBERS)
+
+
+@pytest.mark.parametrize(("option", "value"), [*itertools.product(NUMBERS, ["nan", "inf"])], ids=str)
+def test_an_option_that_is_a_number_is_a_finite_one(
+    option: tuple[str, str], value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, word = option
+    needed = ["folder" for parameter in COMMANDS[name].params if parameter.required]
+    assert called(monkeypatch, name, *needed, word, value) == 2
+    assert f"Invalid value for '{word}'" in capsys.readouterr().err
