@@ -18,6 +18,7 @@ from fed_lorac.adapters.deltas import fold, join_deltas
 from fed_lorac.errors import DataError, FactorError
 from fed_lorac.export.facts import adapter_facts
 from fed_lorac.export.finished import Finished, own_change_of_camera, statistics_of_camera
+from fed_lorac.export.foreign import read_from
 from fed_lorac.models.fingerprints import fingerprint, named_tensors
 from fed_lorac.models.weights import Checkpoint, read_checkpoint
 from fed_lorac.registry import ADAPTERS
@@ -56,21 +57,26 @@ def load_adapter(model: nn.Module, path: str | PathLike[str]) -> Mapping[str, st
     said, own = checkpoint.metadata, fingerprint(named_tensors(model))
     if said.get("holds") != "adapter":
         raise DataError(f"An adapter is a file that `fed-lorac export --format adapter` wrote; {path} is not one.")
-    if said["base"] != own:
+    with read_from(path):
+        base, adapter = said["base"], _that_prepares(said)
+    if base != own:
         raise FactorError(
-            f"An adapter fits the base that it was trained on, {said['base']}; this network is {own}. "
+            f"An adapter fits the base that it was trained on, {base}; this network is {own}. "
             "Load that base's weights first, with nothing folded into them yet."
         )
-    _prepare(model, said)
+    if adapter is not None:
+        adapter.prepare(model)
     fold(model, checkpoint.tensors)
     return said
 
 
-def _prepare(model: nn.Module, said: Mapping[str, str]) -> None:
-    """As the run's network was, where its method is a built-in one: a file is not to say what is imported."""
-    if "settings" in said and said["method"] in ADAPTERS.names:
-        adapter: Adapter = ADAPTERS.make(said["method"], **json.loads(said["settings"]))
-        adapter.prepare(model)
+def _that_prepares(said: Mapping[str, str]) -> Adapter | None:
+    """What makes a network as the run's was, where its method is a built-in one: a file is not to say what is
+    imported."""
+    if "settings" not in said or said["method"] not in ADAPTERS.names:
+        return None
+    adapter: Adapter = ADAPTERS.make(said["method"], **json.loads(said["settings"]))
+    return adapter
 
 
 def _statistics(run: Finished, camera: int | None) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.errors import DataError
+from fed_lorac.export.foreign import read_from
 from fed_lorac.models import build, said_settings
 from fed_lorac.models.weights import load_into, read_checkpoint
 from fed_lorac.runtime.files import home_expanded
@@ -58,16 +59,36 @@ class Deployed(nn.Module):
         return logits
 
 
-def load_network(path: str | PathLike[str]) -> Deployed:
-    """The network out of an exported .safetensors file; DataError where the file is not one, or is damaged."""
+def load_network(path: str | PathLike[str], *, trust: bool = False) -> Deployed:
+    """The network out of an exported .safetensors file.
+
+    `trust`: whether the file may name the code that makes its network, "module:Name", which is imported and called.
+    Built-in networks, a library's and those of installed packages need no trust.
+
+    Raises:
+        DataError: the file is not one, or is damaged, or names code and is not trusted.
+    """
     path = home_expanded(Path(path))
     checkpoint = read_checkpoint(path)
     said = checkpoint.metadata
     if said.get("holds") != "network":
         raise DataError(f"A network is read from what `fed-lorac export --format safetensors` wrote; {path} is not.")
-    network = build(said["model"], num_classes=len(json.loads(said["classes"])), **said_settings(said))
-    # Files of before it was written down have CIFAR-10's, which was the only one.
-    normalization = Normalization.parse(said.get("normalization", "cifar10"))
-    deployed = Deployed.of(network, fold=said["batch_norm"].startswith(FOLDED), normalization=normalization)
+    with read_from(path):
+        if not trust:
+            _check_named(said["model"], path)
+        network = build(said["model"], num_classes=len(json.loads(said["classes"])), **said_settings(said))
+        # Files of before it was written down have CIFAR-10's, which was the only one.
+        normalization = Normalization.parse(said.get("normalization", "cifar10"))
+        deployed = Deployed.of(network, fold=said["batch_norm"].startswith(FOLDED), normalization=normalization)
     load_into(deployed.network, checkpoint, str(path))
     return deployed
+
+
+def _check_named(model: str, path: Path) -> None:
+    """A stranger's file is not to say what is imported: any function there is would do as "module:Name"."""
+    if ":" in model:
+        raise DataError(
+            f"A file does not decide what code is run; {path} is of the network {model!r}, which is imported and "
+            "called. If you know that code and who made the file, call load_network(path, trust=True); or register "
+            "the code in its package, as an entry point of the group fed_lorac.models."
+        )

@@ -80,7 +80,9 @@ def test_its_network_and_its_sizes_are_had_like_ours(
 ) -> None:
     file = tmp_path / "net.safetensors"
     assert called(monkeypatch, "export", str(done), "--format", "safetensors", "--out", str(file)) == 0
-    network = fl.load_network(file)
+    with pytest.raises(fl.DataError, match=rf"'{package}\.parts:net', which is imported.*trust=True"):
+        fl.load_network(file)  # a file does not say what is imported
+    network = fl.load_network(file, trust=True)
     assert network.network[0].out_channels == 6  # type: ignore[union-attr, index]
     assert fl.load_run(done).model(camera=1)(np.zeros((2, 16, 16, 3), np.uint8)).shape == (2, 3)
     parts = {flag: f"{package}.parts:{name}" for flag, name in (("model", "net"), ("method", "Gains"))}
