@@ -39,8 +39,8 @@ class FedAvg(Strategy):
         if not adapter.linear:
             return (
                 "FedAvg averages what cameras send, so the delta must be linear in it, or the mean state is not that "
-                f"of the mean delta; {type(adapter).__name__}'s is not. Use a linear adapter (FfaLoraC, "
-                "AdditiveDecomposition, FilterAtoms without m1), or merge the deltas (MergedFedAvg)."
+                f"of the mean delta; {type(adapter).__name__}'s is not. Use a linear adapter, such as ffa-lora-c "
+                "(FfaLoraC), lora-xs (LoraXs) or norm-affine (NormAffine), or merge the deltas: merged (MergedFedAvg)."
             )
         if adapter.state_is_delta or (isinstance(self.aggregator, Mean) and not self.server_optimizer.elementwise):
             return None

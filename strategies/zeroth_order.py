@@ -71,6 +71,6 @@ class ZerothOrder(RotatingBasis):
             return None
         return (
             "Cameras send how far they came along drawn directions, and the mean of that says the mean of their deltas "
-            f"where those are linear in what is trained; {type(inner).__name__}'s is not. Use a linear adapter "
-            "(NormAffine, LoraXs, VeraB, Subspace, FfaLoraC)."
+            f"where those are linear in what is trained; {type(inner).__name__}'s is not. Use a linear adapter, "
+            "such as norm-affine (NormAffine), lora-xs (LoraXs) or ffa-lora-c (FfaLoraC)."
         )

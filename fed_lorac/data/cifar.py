@@ -128,7 +128,7 @@ def _paths(version: Official, root: Path) -> list[Path]:
         if not path.is_file():
             raise DataError(
                 f"{version.name} must have all its files; {path} is missing. "
-                f"Unpack {version.archive} into {root}, or ask for download."
+                f"Unpack {version.archive} into {root}, or set data.{version.name}.download = true."
             )
     return paths
 

@@ -202,7 +202,7 @@ def cifar10(ask: Request) -> Dataset:
     if folder == ask.root and not (folder.is_dir() and has_splits(folder)):
         raise DataError(
             f"cifar10 must be in its root; {ask.root} has neither cifar-10-batches-py/ nor cifar10/, nor train/ and "
-            "test/. Ask for download, or set the root or FED_LORAC_DATA."
+            "test/. Set data.cifar10.download = true to fetch it, or data.root or FED_LORAC_DATA to where it is."
         )
     listing = list_images(folder)
     code = source_of("fed_lorac.data.cifar", "fed_lorac.data.image_folder", "fed_lorac.data.class_names")

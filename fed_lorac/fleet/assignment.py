@@ -223,6 +223,7 @@ def _take(pool: Indices, ask: _Ask, rng: np.random.Generator) -> Indices:
     if share < needed:
         remedies = [f"{ask.key} to {share} or less (0: all images)"] * (share > 0)
         remedies += [f"fleet.cameras to {len(pool) // needed} or fewer"] * (len(pool) >= needed)
+        remedies += ['fleet.deal to "overlapping" with fleet.images above 0'] * (len(pool) >= needed)
         raise ConfigError(
             f"Cameras share no image, each has at least one; got {ask.cameras} cameras with {ask.key} = {ask.images}. "
             f"That takes {ask.cameras * needed}, and the {ask.where} holds {len(pool)}. "

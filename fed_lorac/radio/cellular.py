@@ -1,6 +1,6 @@
 """Cellular links: NB-IoT, LTE-M, LTE category 1 and a good cell of 4G. Knows their numbers, each with its source.
 
-A number that no standard fixes, and nobody's measurement that we know, says "taken as" in its meaning.
+A number that no standard fixes, and nobody's measurement that we know, says "assumed" in its meaning.
 """
 
 from dataclasses import dataclass
@@ -45,10 +45,10 @@ class NbIot(CellularIot):
         69, "headers of each packet: IPv4 20, UDP 8, DTLS 1.2 with CCM-8 29 (RFC 6655), CoAP 12", least=0
     )
     ack_bytes: int = setting(67, "acknowledgement of each packet: the same, CoAP 10", least=0)
-    session_up_bytes: int = setting(100, "signalling up of a session, DTLS resumed (RFC 9146); taken as", least=0)
-    session_down_bytes: int = setting(100, "signalling down of a session; taken as", least=0)
+    session_up_bytes: int = setting(100, "signalling up of a session, DTLS resumed (RFC 9146); assumed", least=0)
+    session_down_bytes: int = setting(100, "signalling down of a session; assumed", least=0)
     session_s: float = setting(
-        1.0, "seconds to find the cell: MIB-NB comes every 0.64 s (TS 36.331); the rest taken as", least=0
+        1.0, "seconds to find the cell: MIB-NB comes every 0.64 s (TS 36.331); the rest assumed", least=0
     )
     tail_s: float = setting(20.0, "seconds until the network lets the radio go; 0 with release assistance", least=0)
 
@@ -66,10 +66,10 @@ class LteM(CellularIot):
         74, "headers of each packet: IPv4 20, TCP with timestamps 32, TLS 1.3 22 (RFC 8446)", least=0
     )
     ack_bytes: int = setting(26, "acknowledgement of each packet: 52 for every second one (RFC 5681)", least=0)
-    session_up_bytes: int = setting(600, "TCP's and TLS 1.3's handshake up, resumed; taken as", least=0)
-    session_down_bytes: int = setting(500, "TCP's and TLS 1.3's handshake down, resumed; taken as", least=0)
-    session_s: float = setting(0.3, "seconds to find the cell and connect; taken as", least=0)
-    tail_s: float = setting(10.0, "seconds until the network lets the radio go; taken as", least=0)
+    session_up_bytes: int = setting(600, "TCP's and TLS 1.3's handshake up, resumed; assumed", least=0)
+    session_down_bytes: int = setting(500, "TCP's and TLS 1.3's handshake down, resumed; assumed", least=0)
+    session_s: float = setting(0.3, "seconds to find the cell and connect; assumed", least=0)
+    tail_s: float = setting(10.0, "seconds until the network lets the radio go; assumed", least=0)
 
     table: ClassVar[str] = "lte-m"
 

@@ -54,7 +54,8 @@ def mean_of(values: Sequence[float], form: str, unit: str = "") -> Cell:
 
 
 SOME_SEEDS = (
-    '"(1 of 3)" after a gain: known for 1 of 3 seeds, as in the others full fine-tuning was not run or gained nothing.'
+    '"(k of n)" after a gain: it is known for k of the n seeds; in the others full fine-tuning was not run or gained '
+    "nothing."
 )
 """What a table says where a cell is of some of its seeds."""
 

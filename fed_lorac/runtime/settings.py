@@ -70,7 +70,9 @@ class Rule:
         """Numbers with commas between, each in range: text such as "1, 2.5", or the number where there is one alone."""
         found = [meant(self.kind, word) for word in items(text)]
         bad = [
-            word for word, number in zip(items(text), found, strict=True) if number is None or not self._fits(number)
+            word if number is None else number
+            for word, number in zip(items(text), found, strict=True)
+            if number is None or not self._fits(number)
         ]
         if bad or not found:
             raise ConfigError(

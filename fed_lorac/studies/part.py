@@ -31,7 +31,7 @@ class Part:
         for arm in self.arms:
             if arm not in names:
                 raise ConfigError(
-                    f"The arms of this study are {', '.join(names)}; got {arm!r}.{did_you_mean(arm, names)}"
+                    f"The arms of this study are {', '.join(map(repr, names))}; got {arm!r}.{did_you_mean(arm, names)}"
                 )
         for seed in self.seeds:
             if seed not in self.study.seeds:

@@ -231,7 +231,7 @@ def served(small: Official, tmp_path: Path) -> Iterator[Official]:
 
 def test_a_download_happens_only_when_asked_for_and_only_once(served: Official, tmp_path: Path) -> None:
     root = tmp_path / "elsewhere"
-    with pytest.raises(DataError, match="ask for download"):
+    with pytest.raises(DataError, match=r"set data\.cifar10\.download = true"):
         opened(served, root)
     data = opened(served, root, download=True)
     assert data.fingerprint == opened(served, tmp_path).fingerprint

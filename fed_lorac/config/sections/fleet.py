@@ -57,7 +57,7 @@ class LimitedDevices:
     speeds: float | str = setting(1.0, "training speeds, assigned to cameras round robin", above=0, listed=True)
     round_s: float = setting(0.0, "simulated seconds after which a reply is late; 0: never", least=0)
     compute_watt: float = setting(
-        3.0, "watts while it trains; taken as a Raspberry Pi Zero 2 W's at full load", least=0
+        3.0, "watts while it trains; by default a Raspberry Pi Zero 2 W's at full load", least=0
     )
     idle_watt: float = setting(0.0, "watts of the camera besides training and radio", least=0)
     battery_wh: float = setting(5.0, "watt hours in a full battery; 5: 3GPP TR 45.820, section 5.4", above=0)
