@@ -28,7 +28,7 @@ class Mixed(Objective):
     source = "FixMatch, arXiv 2001.07685, section 2.2"
     uses_labels = True
 
-    weight: float = setting(1.0, "weight of that; 0: cameras learn from labels alone", least=0)
+    weight: float = setting(1.0, "weight of the loss of local.unlabelled; 0: cameras learn from labels alone", least=0)
     labelled_share: float = setting(0.1, "share of labels that there are", above=0, most=1)
     whose: str = setting(
         "images",
