@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fed_lorac.wire.billing import read_frame
 from fed_lorac.wire.frame import decode
+from fed_lorac.wire.refusals import RefusedFrameError
 from fed_lorac.wire.template import Template
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
 PERSONAL_KEY = "own"  # the record with the part of the network that is not everyone's
 _PREFIX = "update-"
 _BASE_PREFIX = "base-"
+_MOST_DIGITS = 12
 
 
 def global_fingerprint(base: str, folded_round: int) -> str:
@@ -60,16 +62,27 @@ def whole_model_key(round: int) -> str:
 def read_whole_model(content: RecordDict) -> tuple[int, bytes] | None:
     """The whole model in a message as (round, frame), where there is one; FrameError where its envelope is off."""
     found = [key for key in content.array_records if key.startswith(_BASE_PREFIX)]
-    return (int(found[-1].removeprefix(_BASE_PREFIX)), read_frame(content.array_records[found[-1]])) if found else None
+    return (_round_in(found[-1], _BASE_PREFIX), read_frame(content.array_records[found[-1]])) if found else None
 
 
 def read_updates(content: RecordDict) -> list[tuple[int, bytes]]:
     """Every update in a message as (round, frame); FrameError where its envelope is off."""
     return [
-        (int(key.removeprefix(_PREFIX)), read_frame(record))
+        (_round_in(key, _PREFIX), read_frame(record))
         for key, record in content.array_records.items()
         if key.startswith(_PREFIX)
     ]
+
+
+def _round_in(key: str, prefix: str) -> int:
+    said = key.removeprefix(prefix)
+    if not (said.isascii() and said.isdigit() and len(said) <= _MOST_DIGITS):
+        raise RefusedFrameError(
+            f"A record with an update is named after its round, as {update_key(7)!r} is; got {key[:64]!r}. Was the "
+            "message made by another program?",
+            "malformed envelope",
+        )
+    return int(said)
 
 
 def unfolded(

@@ -1,6 +1,7 @@
 """Laws of int8, int4 and int2: unbiased, within one step, a grid for each rank component."""
 
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from fed_lorac.seeds import stream
 from fed_lorac.wire.codecs.quantize import pack_rounded, unpack_rounded
 from fed_lorac.wire.frame import component_axis, decode, payload_bytes
 from fed_lorac.wire.layout import Slot
+from fed_lorac.wire.refusals import RefusedFrameError
 
 BITS = pytest.mark.parametrize("dtype", ["int8", "int4"])
 TOP = {"int8": 255, "int4": 15, "int2": 3}
@@ -75,6 +77,18 @@ def test_a_product_of_two_rounded_factors_is_unbiased(dtype: str) -> None:
     products = np.stack([(p["c.B"].double() @ p["c.A"].double()).numpy() for p in pairs])
     off = products.mean(axis=0) - (B.double() @ A.double()).numpy()
     assert (np.abs(off) <= 6 * products.std(axis=0) / np.sqrt(count)).all()
+
+
+@BITS
+@pytest.mark.parametrize("bits", [0x7F81, 0xFFFF, 0x7F80], ids=hex)  # NaNs that signal and do not, and infinity
+def test_a_forged_grid_is_refused_without_a_warning(dtype: str, bits: int) -> None:
+    slot, width = Slot((2, 16), axis=0), TOP[dtype].bit_length()
+    for at in range(4):
+        grid = np.zeros(4, "<u2")
+        grid[at] = bits
+        with warnings.catch_warnings(), pytest.raises(RefusedFrameError, match="NaN or infinite"):
+            warnings.simplefilter("error")
+            unpack_rounded(memoryview(grid.tobytes() + bytes(32 * width // 8)), slot, width)
 
 
 @BITS

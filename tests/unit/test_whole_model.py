@@ -20,6 +20,7 @@ from fed_lorac.server.strategy import FrameSpec
 from fed_lorac.simulation.build_strategy import strategy_of
 from fed_lorac.wire.billing import FullMessages, MessageSize, frame_record
 from fed_lorac.wire.frame import encode
+from fed_lorac.wire.refusals import RefusedFrameError
 from fed_lorac.wire.updates import (
     global_fingerprint,
     read_updates,
@@ -131,3 +132,11 @@ def test_a_message_says_which_it_brings() -> None:
     content = RecordDict({whole_model_key(7): frame_record(b"whole"), "config": frame_record(b"")})
     assert read_whole_model(content) == (7, b"whole") and read_updates(content) == []
     assert read_whole_model(RecordDict({"update-000007": frame_record(b"one")})) is None
+
+
+@pytest.mark.parametrize("round", ["x", "", "-1", "1.5", "\u0661", "1_0", "9" * 5000], ids=lambda text: ascii(text[:5]))
+def test_a_record_that_names_no_round_is_a_malformed_envelope(round: str) -> None:
+    for prefix, read in (("update-", read_updates), ("base-", read_whole_model)):
+        with pytest.raises(RefusedFrameError, match="named after its round") as refused:
+            read(RecordDict({f"{prefix}{round}": frame_record(b"one")}))
+        assert refused.value.reason == "malformed envelope"

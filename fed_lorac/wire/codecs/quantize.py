@@ -66,7 +66,10 @@ def unpack_rounded(data: memoryview, slot: Slot, bits: int) -> Values:
     if slot.count == 0:
         return np.zeros(slot.shape, np.float32)
     split = _GRID_BYTES * slot.groups
-    zero, step = unpack_bf16(data[:split]).astype(np.float64).reshape(2, -1)
+    grid = unpack_bf16(data[:split])
+    if not np.isfinite(grid).all():  # before the cast, at which NumPy warns of a forged NaN
+        raise malformed("a zero point or a step is NaN or infinite")
+    zero, step = grid.astype(np.float64).reshape(2, -1)
     codes = _unpacked(data[split:], slot.count, bits).reshape(slot.groups, -1)
     _check_grid(zero, step, codes)
     with np.errstate(over="ignore"):  # a forged grid: the frame is refused as not finite
@@ -114,8 +117,6 @@ def _unpacked(data: memoryview, count: int, bits: int) -> Codes:
 
 
 def _check_grid(zero: npt.NDArray[np.float64], step: npt.NDArray[np.float64], codes: Codes) -> None:
-    if not (np.isfinite(zero).all() and np.isfinite(step).all()):
-        raise malformed("a zero point or a step is NaN or infinite")
     if np.signbit(step).any() or (np.signbit(zero) & (zero == 0)).any():
         raise malformed("a step is negative, or a zero point is -0")
     if codes[step == 0].any():
