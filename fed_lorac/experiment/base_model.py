@@ -200,7 +200,7 @@ def train_base(
             held_out=held_out,
             on_step=on_step,
         )
-    _check_converged(start.model, lr)
+        _check_converged(start.model, lr)
     said = provenance(config, data, recipe, epochs) | {
         "continued_from": start.fingerprint if start.source != "none" else "",
         "held_out": f"{held_out:g}",

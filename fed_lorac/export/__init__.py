@@ -15,9 +15,9 @@ from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.export.adapter import adapter_file, load_adapter
 from fed_lorac.export.deployed import Deployed, load_network
 from fed_lorac.export.facts import network_facts
-from fed_lorac.export.finished import Finished, finished_run, network_of
+from fed_lorac.export.finished import Finished, check_camera, finished_run, network_of
 from fed_lorac.export.formats import FORMATS, OPSET, OPSETS, needed
-from fed_lorac.records.run_folder import FILES
+from fed_lorac.records.run_folder import CONFIG_FILE, FILES
 from fed_lorac.runtime.files import home_expanded, reserved, write_bytes
 
 __all__ = ["KINDS", "Deployed", "Exported", "export_run", "load_adapter", "load_network"]
@@ -66,11 +66,11 @@ def export_run(
         needed(kind)
     run = finished_run(home_expanded(Path(folder)))
     _check_operations(run, kind)
+    check_camera(run, camera)
     path = _place(run, kind, suffix, camera, None if out is None else home_expanded(Path(out)))
     with reserved(path, 0, overwrite=overwrite or out is None):  # a bad place is found before the network is made
-        pass
-    data, facts = adapter_file(run, camera) if kind == "adapter" else _network_file(run, kind, camera, fold, opset)
-    write_bytes(path, data)
+        data, facts = adapter_file(run, camera) if kind == "adapter" else _network_file(run, kind, camera, fold, opset)
+        write_bytes(path, data)
     return Exported(path, len(data), facts)
 
 
@@ -108,6 +108,12 @@ def _place(run: Finished, kind: str, suffix: str, camera: int | None, out: Path 
     path = out or run.folder / f"exported-{stem}{suffix}"
     if path.suffix != suffix:
         raise ConfigError(f"A file of the format {kind} ends in {suffix}; out is {path}. Change its ending.")
-    if path.resolve() in {(run.folder / name).resolve() for name in FILES}:
-        raise ConfigError(f"An export leaves the run's own files alone; out is {path}. Choose another name.")
+    if _is_a_runs_own(path):
+        raise ConfigError(f"An export leaves a run's own files alone; out is {path}. Choose another name.")
     return path
+
+
+def _is_a_runs_own(path: Path) -> bool:
+    """Whether a file is one of those that a run, this one or another, has in its folder."""
+    real = path.resolve()
+    return real.name in FILES and (real.parent / CONFIG_FILE).is_file()

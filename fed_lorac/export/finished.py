@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE, TENSOR_FILES
 from fed_lorac.runtime.normalization import Normalization
 from fed_lorac.training.accuracy import has_batch_norm
 
-__all__ = ["Finished", "finished_run", "network_of", "own_change_of_camera", "statistics_of_camera"]
+__all__ = ["Finished", "check_camera", "finished_run", "network_of", "own_change_of_camera", "statistics_of_camera"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +80,9 @@ def statistics_of_camera(run: Finished, camera: int | None) -> Mapping[str, Tens
 
     ConfigError where the fleet has no such camera, RunError where it should have left statistics and did not.
     """
+    check_camera(run, camera)
     if camera is None:
         return {}
-    cameras = run.config.fleet.cameras
-    if not 0 <= camera < cameras:
-        raise ConfigError(f"This run's cameras are 0 to {cameras - 1}; got {camera}. Choose one of these.")
     prefix = f"camera-{camera}."
     own = {k.removeprefix(prefix): v for k, v in run.cameras.tensors.items() if k.startswith(prefix)}
     if not own and run.config.batch_norm.mode == "local" and _has_batch_norm(run):
@@ -92,6 +91,14 @@ def statistics_of_camera(run: Finished, camera: int | None) -> Mapping[str, Tens
             "(was it never reached?). Choose another camera, or give none for the base's."
         )
     return own
+
+
+def check_camera(run: Finished, camera: int | None) -> None:
+    """ConfigError where the fleet has no such camera: 1.0, True and "1" are names of none."""
+    cameras = run.config.fleet.cameras
+    whole = isinstance(camera, Integral) and not isinstance(camera, bool)
+    if camera is not None and not (whole and 0 <= camera < cameras):
+        raise ConfigError(f"This run's cameras are 0 to {cameras - 1}; got {camera!r}. Choose one of these.")
 
 
 def _has_batch_norm(run: Finished) -> bool:

@@ -9,7 +9,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fed_lorac.errors import RunError
@@ -79,7 +79,8 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
 
 @contextmanager
 def reserved(path: str | Path, size_bytes: int, *, overwrite: bool = False) -> Iterator[None]:
-    """Keep room for a file that long work will write to `path`, so that the work is not lost for a bad place.
+    """Keep room for a file that long work will write to `path`, so that the work is not lost for a bad place. Its
+    folder is made where there is none, and goes again where the work fails.
 
     Raises:
         RunError: the place cannot be written or has no room; or there is a file, and it is not to be overwritten.
@@ -87,15 +88,28 @@ def reserved(path: str | Path, size_bytes: int, *, overwrite: bool = False) -> I
     path = Path(path)
     if path.is_file() and not overwrite:
         raise RunError(f"An existing file is kept; {path} exists. Choose another name, or give --overwrite.")
-    with writing(path):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        held = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  (it has no name: no kill leaves it behind)
-    with held:
+    with _folder_of(path), ExitStack() as held:
         with writing(path):
-            os.posix_fallocate(held.fileno(), 0, max(1, size_bytes))
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            # It has no name: no kill leaves it behind.
+            room = held.enter_context(tempfile.TemporaryFile(dir=path.parent))
+            os.posix_fallocate(room.fileno(), 0, max(1, size_bytes))
         yield
+
+
+@contextmanager
+def _folder_of(path: Path) -> Iterator[None]:
+    with writing(path):
+        made = [folder for folder in path.absolute().parents if not folder.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # something is in it
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def clear_litter(folder: Path) -> None:

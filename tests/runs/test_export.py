@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fed_lorac.adapters.fold_bn import fold_batch_norm
 from fed_lorac.api.result import load_run
 from fed_lorac.config import CifarResNet, Config, load_config
-from fed_lorac.errors import DataError, FactorError
+from fed_lorac.errors import ConfigError, DataError, FactorError
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.export import export_run, load_adapter, load_network
 from fed_lorac.export.deployed import Deployed
@@ -366,7 +366,7 @@ def test_other_methods_and_shared_or_frozen_statistics_are_exported_too(tmp_path
         (["--format", "adapter", "--opset", "20"], 2, "Only ONNX has an opset"),
         (["--format", "tflite"], 2, "safetensors, onnx, torchscript, adapter"),
         (["--format", "onnx", "--out", "network.pt"], 2, "ends in .onnx"),
-        (["--format", "safetensors", "--out", "{run}/model.safetensors"], 2, "leaves the run's own files alone"),
+        (["--format", "safetensors", "--out", "{run}/model.safetensors"], 2, "leaves a run's own files alone"),
         (["--format", "adapter", "--out", "{run}/config.toml/a.safetensors"], 1, "a part of this one is a file"),
     ],
 )
@@ -382,6 +382,25 @@ def test_what_cannot_be_exported_is_said(
     assert called(monkeypatch, "export", str(batch), *asked) == code
     shown = capsys.readouterr().err
     assert said in shown and "Traceback" not in shown
+
+
+def test_an_export_leaves_another_runs_files_alone_too(batch: Path, tmp_path: Path) -> None:
+    for name in ("config.toml", "model.safetensors"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match="leaves a run's own files alone"):
+        export_run(batch, "safetensors", out=tmp_path / "model.safetensors", overwrite=True)
+    assert not (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "config.toml").unlink()  # in a folder of no run the name is anyone's
+    assert export_run(batch, "safetensors", out=tmp_path / "model.safetensors", overwrite=True).file_bytes
+
+
+def test_an_export_that_fails_leaves_nothing(batch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="cameras are 0 to 3"):
+        export_run(batch, "safetensors", out=tmp_path / "new" / "x.safetensors", camera=99)
+    monkeypatch.setattr("fed_lorac.export.network_of", None)
+    with pytest.raises(TypeError):
+        export_run(batch, "safetensors", out=tmp_path / "new" / "er" / "x.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_is_not_finished_is_not_exported(
