@@ -1,5 +1,6 @@
 """How a command ends, whatever ends it: last words and exit code. Knows typer and rich; not what commands do."""
 
+import errno
 import os
 import sys
 import traceback
@@ -15,6 +16,8 @@ from fed_lorac.errors import ConfigError, FedLoracError
 from fed_lorac.runtime.kind import outside_module
 
 __all__ = ["Commands", "ended"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class _Unheard(BaseException):
@@ -53,10 +56,14 @@ def ended(app: Callable[[], object], err: Console) -> None:
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
     except _Unheard as unheard:
         _leave(unheard.__cause__, err)
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            _leave(error, err)
+        _leave_unsaid(error, err)
     except Exception as error:
         _leave(error, err)
     finally:
-        _flush()
+        _flush(err)
 
 
 def _leave(error: BaseException | None, err: Console) -> NoReturn:
@@ -69,15 +76,30 @@ def _leave(error: BaseException | None, err: Console) -> NoReturn:
         err.print(mend if whose else report, markup=False, highlight=False)
         raise SystemExit(1)
     err.print("Interrupted.")
-    _flush()
+    _flush(err)
     # All of ours is written. Flower's pool may hold a thread that waits for a Ray that is gone, and Python would
     # wait for that thread for ever.
     os._exit(130)
 
 
-def _flush() -> None:
+def _flush(err: Console) -> None:
     """Write out what was said; where its reader has left (`| head`), say no more and leave quietly."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()
+    except OSError as error:
+        _leave_unsaid(error, err)
+
+
+def _leave_unsaid(error: OSError, err: Console) -> NoReturn:
+    """Where standard output takes no more: files that we write say themselves which they are."""
+    _say_no_more()
+    said = f"Output must be writable; standard output: {error.strerror}. Free some space, or send it elsewhere."
+    err.print("[bold red]RunError[/bold red]:", escape(said), highlight=False, soft_wrap=True)
+    raise SystemExit(1) from None
+
+
+def _say_no_more() -> None:
+    """Python would try to write what is left at its very end, and fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

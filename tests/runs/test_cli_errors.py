@@ -1,11 +1,15 @@
 """Laws of a command line that is given what it cannot use: one message, the right exit code, nothing left behind."""
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from command_line import called
+from small_runs import environment
 
 from fed_lorac import cli
 
@@ -30,3 +34,17 @@ def test_an_option_that_is_a_number_is_a_finite_one(
     needed = ["folder" for parameter in COMMANDS[name].params if parameter.required]
     assert called(monkeypatch, name, *needed, word, value) == 2
     assert f"Invalid value for '{word}'" in capsys.readouterr().err
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", [["--version"], ["config"]], ids=" ".join)
+def test_a_full_disk_behind_standard_output_is_one_line(words: list[str]) -> None:
+    command = [sys.executable, "-m", "fed_lorac", *words]
+    with FULL.open("w") as full:
+        ended = subprocess.run(command, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("RunError: Output must be writable; standard output: No space left on device.")
