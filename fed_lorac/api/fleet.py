@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fed_lorac.config import Config, Overrides, Source, load_config
-from fed_lorac.errors import RunError
-from fed_lorac.runtime.files import home_expanded, write_bytes
+from fed_lorac.errors import ConfigError
+from fed_lorac.runtime.files import home_expanded, reserved, write_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,19 +71,17 @@ class FleetView:
     def save_picture(
         self, path: str | PathLike[str], *, cameras: int = 24, images: int = 8, overwrite: bool = False
     ) -> Path:
-        """Write the contact sheet as a PNG file, with its description inside.
+        """Write the contact sheet as a PNG file, with its description inside; its folder is made where there is none.
 
         Raises:
-            RunError: the file is there already, or cannot be written.
+            ConfigError: the file does not end in .png.
+            RunError: it is there already, or cannot be written: found before anything is drawn.
         """
         file = home_expanded(Path(path))
         if file.suffix.lower() != ".png":
-            raise RunError(f"A contact sheet is written as .png; got {file}. Change its ending.")
-        if file.exists() and not overwrite:
-            raise RunError(
-                f"An existing file is not overwritten; {file} exists. Name another file, or ask to overwrite it."
-            )
-        return write_bytes(file, self._png(cameras, images))
+            raise ConfigError(f"A contact sheet is written as .png; got {file}. Change its ending.")
+        with reserved(file, 0, overwrite=overwrite):
+            return write_bytes(file, self._png(cameras, images))
 
     def table(self, cameras: int = 24) -> "Table":
         """The first cameras, for the terminal."""

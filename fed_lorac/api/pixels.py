@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from fed_lorac.errors import DataError
+from fed_lorac.errors import DataError, one_line
 from fed_lorac.export.deployed import Deployed
 from fed_lorac.runtime.normalization import Normalization
 
@@ -30,9 +30,9 @@ class PixelNetwork(nn.Module):
         """RGB images, a tensor or a NumPy array of uint8 (N, H, W, 3), to logits (N, classes), float32.
 
         Raises:
-            DataError: they are of another type or shape.
+            DataError: they are of another type or shape, or no array at all.
         """
-        pixels = torch.as_tensor(images)
+        pixels = _as_tensor(images)
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
             raise DataError(
                 f"Images are bytes of the shape (N, H, W, 3); got {pixels.dtype} {tuple(pixels.shape)}. Of floats from "
@@ -40,3 +40,16 @@ class PixelNetwork(nn.Module):
             )
         logits: Tensor = self.deployed(pixels.to(self.deployed.mean.device).permute(0, 3, 1, 2).float())
         return logits
+
+
+def _as_tensor(images: object) -> Tensor:
+    """A flipped array, or one with its channels turned round, has strides that no tensor has: it is copied."""
+    try:
+        return torch.as_tensor(
+            np.require(images, requirements=["C", "W"]) if isinstance(images, np.ndarray) else images
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"Images are an array of bytes of the shape (N, H, W, 3); got {type(images).__name__}, which makes no "
+            f"tensor: {one_line(error)}. Make it an array: np.stack([np.asarray(image) for image in images])."
+        ) from None

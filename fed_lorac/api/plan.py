@@ -1,6 +1,7 @@
 """`fl.plan`: what a fleet's updates would take on its links, without training. Knows configs and links."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from statistics import fmean
 
 from fed_lorac.config import AdapterConfig, LimitedDevices, Overrides, Source, load_config
@@ -19,8 +20,8 @@ def plan(
     cameras: int | None = None,
     updates_week: float = 1.0,
     price_per_mb: float = 0.0,
-    methods: Sequence[str] = (),
-    links: Sequence[str] = (),
+    methods: str | Sequence[str] = (),
+    links: str | Sequence[str] = (),
 ) -> Plan:
     """What an update takes of each method on each link: bytes, packets, air time, joules, battery life, cost.
 
@@ -36,9 +37,9 @@ def plan(
         cameras: how many there are, each in every update; None: `fleet.cameras`.
         updates_week: updates in a week, above 0.
         price_per_mb: what a million bytes on the air cost, in any currency.
-        methods: names of adapters, each with its defaults, and "own" for the config's; none: all of them, and full
-            fine-tuning in fp32.
-        links: names of links, or "all"; none: the config's.
+        methods: a name of an adapter or several, each with its defaults, and "own" for the config's; none: all of
+            them, and full fine-tuning in fp32.
+        links: a name of a link or several, and "all" for those that are built in; none: the config's.
 
     Raises:
         ConfigError: a setting is unknown or makes no sense.
@@ -46,10 +47,11 @@ def plan(
     """
     _check(cameras, updates_week, price_per_mb)
     config = load_config(source, overrides)
+    methods, links = ((names,) if isinstance(names, str) else tuple(names) for names in (methods, links))
     for name in methods:
         if name != "own":
             AdapterConfig().choose("method", name)  # a name that there is: whether it fits is said later
-    named = LINKS.names if tuple(links) == ("all",) else links
+    named = dict.fromkeys(own for name in links for own in (LINKS.names if name == "all" else (name,)))
     asked = config.fleet.choose("link", ", ".join(named)) if named else config.fleet
     # PyTorch and Flower take seconds
     from fed_lorac.experiment.build import build_experiment, forget_experiments  # noqa: PLC0415
@@ -57,13 +59,13 @@ def plan(
     from fed_lorac.reporting.summary import label  # noqa: PLC0415
     from fed_lorac.simulation.plan import configs_of, sizes_of  # noqa: PLC0415
 
-    found, left_out = configs_of(config, tuple(methods))
+    found, left_out = configs_of(config, methods)
     forget_experiments()
     experiment = build_experiment(config)
     sizes = list(sizes_of(experiment, found))
     limits = config.fleet.table(LimitedDevices)
     terms = Terms(
-        cameras=cameras or config.fleet.cameras,
+        cameras=config.fleet.cameras if cameras is None else int(cameras),
         updates_week=updates_week,
         price_per_mb=price_per_mb,
         battery=Battery(limits.battery_wh, limits.self_discharge, limits.solar_wh),
@@ -81,12 +83,14 @@ def plan(
 
 
 def _check(cameras: int | None, updates_week: float, price_per_mb: float) -> None:
+    whole = isinstance(cameras, Integral) and not isinstance(cameras, bool)
     if (
-        (cameras is not None and cameras < 1)
+        (cameras is not None and (not whole or cameras < 1))
         or not 0 < updates_week < float("inf")
         or not 0 <= price_per_mb < float("inf")
     ):
         raise ConfigError(
-            "A plan is for at least one camera, more than 0 updates a week, and a price of 0 or more; got "
-            f"{cameras} cameras, {updates_week} updates a week, {price_per_mb} for a million bytes. Correct them."
+            "A plan is for a whole number of cameras, at least one, more than 0 updates a week, and a price of 0 or "
+            f"more; got {cameras} cameras, {updates_week} updates a week, {price_per_mb} for a million bytes. Correct "
+            "them."
         )

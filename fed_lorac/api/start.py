@@ -13,6 +13,7 @@ from fed_lorac.errors import ConfigError, FedLoracError
 from fed_lorac.records.run_folder import can_go_on, check_new, folder_for
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.allocator import end_keeping
+from fed_lorac.runtime.files import home_expanded
 
 __all__ = ["Start", "prepare", "run"]
 
@@ -110,7 +111,7 @@ def prepare(
 
 
 def _path(place: Place | None) -> Path | None:
-    return None if place is None else Path(place)
+    return None if place is None else home_expanded(Path(place))
 
 
 def _name_of(source: Source) -> str:

@@ -19,6 +19,7 @@ from small_runs import TINY, environment, rows, tiny
 import fed_lorac as fl
 from fed_lorac import cli
 from fed_lorac.adapters.deltas import fold
+from fed_lorac.api.start import prepare
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.fleet.camera_data import camera_data
 from fed_lorac.records.columns import CAMERA_COLUMNS, ROUND_COLUMNS
@@ -134,6 +135,25 @@ def test_other_pixels_are_refused_with_a_remedy(done: fl.Run, images: torch.Tens
         done.model()(images)
 
 
+def test_pixels_may_be_any_array_of_bytes_and_what_is_none_is_said(done: fl.Run) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    for view in (images[:, :, ::-1], images[..., ::-1]):  # mirrored; channels as OpenCV has them
+        assert torch.equal(done.model()(view), done.model()(view.copy()))
+    images.flags.writeable = False
+    assert torch.equal(done.model()(images), done.model()(images.copy()))
+    for odd in (None, "image.png", [None], images.astype(str), images.astype(object)):
+        with pytest.raises(fl.DataError, match=r"\(N, H, W, 3\)"):
+            done.model()(odd)
+
+
+@pytest.mark.parametrize("camera", [1.0, True, "1", -1, 4])
+def test_what_is_no_camera_of_the_fleet_is_refused(done: fl.Run, camera: object) -> None:
+    for ask in (done.model, done.adapter):
+        with pytest.raises(fl.ConfigError, match=rf"cameras are 0 to 3; got {camera!r}"):
+            ask(camera)  # type: ignore[arg-type]
+    assert torch.equal(*(done.model(one).deployed.network.bn1.running_mean for one in (1, np.int64(1))))  # type: ignore
+
+
 def test_base_and_adapter_make_its_network(done: fl.Run) -> None:
     adapter, model = done.adapter(camera=2), build_experiment(done.config).base.model
     assert adapter.metadata["method"] == "lora-c"
@@ -185,6 +205,14 @@ def test_a_run_goes_on_in_its_folder_as_if_never_ended(done: fl.Run, tmp_path: P
         fl.run(resume=half.path, out=tmp_path / "other")
     with pytest.raises(fl.RunError, match=r"config\.toml"):
         fl.run(resume=tmp_path / "nothing")
+
+
+def test_a_folder_may_lie_in_the_home_folder(done: fl.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(done.path.parent))
+    with prepare(resume="~/run") as start:
+        assert start.folder == done.path and start.config == done.config
+    with prepare(done.config, out="~/other") as start:
+        assert start.folder == done.path.parent / "other"
 
 
 def test_a_run_makes_way_only_where_that_is_asked_for(tmp_path: Path) -> None:

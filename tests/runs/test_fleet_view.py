@@ -10,7 +10,7 @@ from PIL import Image
 from small_runs import tiny, words
 
 import fed_lorac as fl
-from fed_lorac.errors import RunError
+from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.fleet.fleet import Weather
 from fed_lorac.reporting.contact_sheet import alternative
@@ -83,8 +83,20 @@ def test_the_contact_sheet_shows_the_very_pixels_that_cameras_see(tmp_path: Path
     file = fl.show_fleet(still).save_picture(tmp_path / "fleet.png")
     with Image.open(file) as drawn:
         assert drawn.info["Description"].startswith("What 4 of 4 cameras see")
-    with pytest.raises(RunError, match="is not overwritten"):
+    with pytest.raises(RunError, match="An existing file is kept"):
         fl.show_fleet(still).save_picture(file)
+    assert fl.show_fleet(still).save_picture(tmp_path / "new" / "fleet.png", cameras=1, images=1).is_file()
+
+
+def test_where_a_picture_cannot_go_is_said_before_it_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = fl.show_fleet(tiny())
+    monkeypatch.setattr(type(view), "picture", lambda *asked: pytest.fail("drawn"))
+    with pytest.raises(ConfigError, match=r"written as \.png; got .*fleet\.jpg"):
+        view.save_picture(tmp_path / "new" / "fleet.jpg")
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="a part of this one is a file"):
+        view.save_picture(tmp_path / "file" / "fleet.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_the_command_shows_the_fleet_and_writes_its_picture(

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 from small_runs import ROOT, rows, tiny
@@ -17,6 +18,7 @@ from fed_lorac.radio.cellular import NB1
 from fed_lorac.radio.link import Link
 from fed_lorac.radio.lora import time_on_air_s
 from fed_lorac.radio.lorawan import DR0
+from fed_lorac.registry import LINKS
 from fed_lorac.reporting.plan import MethodSizes, Planned, Terms, planned
 from fed_lorac.reporting.plan_table import plan_tables
 from fed_lorac.reporting.watch import Watch
@@ -135,10 +137,25 @@ def test_all_methods_stand_on_all_links_and_what_does_not_fit_is_left_out_by_nam
     assert "…" not in console.export_text()
 
 
-@pytest.mark.parametrize("wrong", [{"updates_week": 0.0}, {"cameras": 0}, {"price_per_mb": math.inf}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"updates_week": 0.0}, {"cameras": 0}, {"cameras": 2.5}, {"cameras": True}, {"price_per_mb": math.inf}],
+    ids=str,
+)
 def test_a_plan_is_for_some_cameras_some_updates_and_a_price(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="A plan is for at least one camera"):
+    with pytest.raises(ConfigError, match="A plan is for a whole number of cameras, at least one"):
         fl.plan(tiny(), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("links", "are"),
+    [("wifi", ["wifi"]), (["all", "wifi"], [*LINKS.names]), (["wifi", "wifi", "lte-m"], ["wifi", "lte-m"])],
+    ids=str,
+)
+def test_a_link_is_named_alone_or_in_a_list_and_all_beside_others(links: str | list[str], are: list[str]) -> None:
+    found = fl.plan(tiny(), methods="own", links=links, cameras=np.int64(3))
+    assert [row.link for row in found.rows] == are and {row.method for row in found.rows} == {"own"}
+    assert found.terms.cameras == 3
 
 
 def test_the_pages_example_is_what_the_command_prints() -> None:
