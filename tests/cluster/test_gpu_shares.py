@@ -1,6 +1,7 @@
 """Laws of GPUs that workers share: Ray cuts one GPU into parts, and joins no parts of two."""
 
 import warnings
+from typing import Any
 
 import pytest
 import ray
@@ -53,7 +54,8 @@ def test_workers_that_do_not_divide_among_the_gpus_all_start():
             def gpus(self) -> int:
                 return len(ray.get_gpu_ids())
 
-        actors = [Worker.options(**share).remote() for _ in range(3)]
+        worker: Any = Worker
+        actors = [worker.options(**share).remote() for _ in range(3)]
         answers = [actor.gpus.remote() for actor in actors]
         done, waiting = ray.wait(answers, num_returns=3, timeout=60)
         assert len(done) == 3 and not waiting
