@@ -15,7 +15,7 @@ from fed_lorac.models import build
 from fed_lorac.registry import ADAPTERS, CODECS
 from fed_lorac.seeds import stream, torch_stream
 from fed_lorac.wire.billing import MessageSize, full_message, message_size, reply_records
-from fed_lorac.wire.frame import encode, payload_bytes
+from fed_lorac.wire.frame import by_name, encode, payload_bytes
 from fed_lorac.wire.template import template_of
 
 __all__ = ["PAPER_TABLE", "Sizes", "asked", "sizes"]
@@ -34,9 +34,20 @@ Question = tuple[str, str, int, str]
 
 
 def asked(model: str | None, method: str, ranks: Sequence[int] | None, rank_mode: str) -> dict[str, list[Question]]:
-    """The rows that are wanted, by network: where nothing is said, the paper's; a method without a rank has one."""
+    """The rows that are wanted, by network: where nothing is said, the paper's; a method without a rank has one.
+
+    ConfigError where a rank, or how it counts, is asked for of a method that has none.
+    """
+    known, named = ADAPTERS.rules(method), {"rank": ranks, "rank_mode": rank_mode != "auto" and rank_mode}
+    for setting, came in named.items():
+        if came and setting not in known:
+            told = ", ".join(map(str, came)) if setting == "rank" else came
+            raise ConfigError(
+                f"A method has the settings that it declares; {method} has no {setting}, which came as {told}. Leave "
+                f"out --{setting.replace('_', '-')}, or choose another method, such as lora-c."
+            )
     networks = dict.fromkeys(row[0] for row in PAPER_TABLE) if model is None else [model]
-    wanted = (ranks or [1, 4, 16])[: None if "rank" in ADAPTERS.rules(method) else 1]
+    wanted = (ranks or [1, 4, 16])[: None if "rank" in known else 1]
     rows = [(network, method, rank, rank_mode) for network in networks for rank in wanted]
     if model is None and ranks is None and (method, rank_mode) == ("lora-c", "auto"):
         rows = list(PAPER_TABLE)
@@ -84,20 +95,30 @@ def sizes(
 ) -> Sizes:
     """Attach `method` to `layers` of `model`, encode what a camera would send, and measure it; nothing is estimated.
 
-    A frame's size follows from shapes and settings, never from values, so the network's weights are not drawn.
+    A frame's size follows from shapes and settings, never from values, so the network's weights are not drawn. Under a
+    codec for probabilities a method trains no ends beside them, as in a run.
 
     Raises:
-        ConfigError: there is no such model, method, rank mode or codec, or no such rank; or the method has no `layers`.
+        ConfigError: there is no such model, method, rank mode or codec, or no such rank; or the method has no `layers`,
+            or sends what the codec is not for.
         FactorError: a pattern of `layers` names none.
     """
     CODECS.load(dtype)
+    codec = by_name(dtype)
     network = _without_weights(model, classes)
     mode = auto_rank_mode(network) if rank_mode == "auto" else rank_mode
     full, full_count = _full(model, classes, dtype), sum(p.numel() for p in network.parameters())
     known, given = ADAPTERS.rules(method), {"rank": rank, "alpha": 2.0 * rank, "rank_mode": mode, "layers": layers}
+    if codec.of_probabilities:
+        given |= {"train_first_conv": False, "train_classifier": False}
     if layers != ALL_LAYERS and "layers" not in known:
         raise ConfigError(f"Layers are chosen where a method has branches; {method} has none. Leave layers at all.")
     made: Adapter = ADAPTERS.make(method, **{key: value for key, value in given.items() if key in known})
+    if codec.of_probabilities and not made.of_probabilities:
+        raise ConfigError(
+            f"{dtype} is for states that are probabilities and nothing else, and no run sends others under it; "
+            f"{method} came. Use the method mask, or another codec."
+        )
     made.prepare(network)
     adapter = made.fit_to(network)
     adapter.attach(network, torch_stream(0, "sizes"))

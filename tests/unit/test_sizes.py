@@ -1,6 +1,7 @@
 """Laws of `fed-lorac sizes`: measured on shapes as on a network with weights, and readable on a narrow terminal."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -34,8 +35,13 @@ def shown(*words: str) -> str:
 @pytest.mark.parametrize("dtype", registry.CODECS.names)
 @pytest.mark.parametrize("method", ADAPTERS.names)
 def test_a_frame_is_as_large_without_weights_as_with_them(method: str, dtype: str) -> None:
+    if dtype == "bernoulli" and method != "mask":
+        with pytest.raises(ConfigError, match=rf"bernoulli is for states that are probabilities.*{method} came"):
+            sizes("resnet8", method, 2, "r*k", dtype=dtype)
+        return
     network = build("resnet8")
-    adapter = named_adapter(method=method, rank=2, alpha=4.0, rank_mode="r*k")
+    ends: dict[str, bool] = {} if dtype != "bernoulli" else {"train_first_conv": False, "train_classifier": False}
+    adapter = named_adapter(method=method, rank=2, alpha=4.0, rank_mode="r*k", **ends)
     adapter.prepare(network)
     adapter.attach(network, torch_stream(0, "sizes"))
     state = adapter.read(network)
@@ -91,6 +97,20 @@ def test_the_tables_of_all_networks_are_printed() -> None:
 def test_a_codec_that_does_not_exist_is_refused_before_anything_is_built() -> None:
     with pytest.raises(ConfigError, match="int3"):
         sizes("resnet8", dtype="int3")
+
+
+@pytest.mark.parametrize(
+    ("method", "ranks", "mode", "says"),
+    [
+        ("norm-affine", [7], "auto", "norm-affine has no rank, which came as 7. Leave out --rank,"),
+        ("norm-affine", None, "r", "norm-affine has no rank_mode, which came as r. Leave out --rank-mode,"),
+        ("lora-xs", [2], "r*k", "lora-xs has no rank_mode"),
+    ],
+)
+def test_what_a_method_has_no_use_for_is_refused(method: str, ranks: list[int] | None, mode: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        asked("resnet8", method, ranks, mode)
+    assert asked("resnet8", method, None, "auto")
 
 
 def test_json_has_all_rows_in_one_list(capsys: pytest.CaptureFixture[str]) -> None:
