@@ -246,7 +246,12 @@ def show_checkup(console: Console, found: "Checkup") -> None:
     for text in found.remarks:
         console.print(f"[yellow]note[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
     if not found.complaints:
-        console.print("All are fit to take part." if found.nodes else "This machine is fit.", highlight=False)
+        who = "All machines" if found.nodes else "This machine"
+        console.print(f"{who} can run this config.", highlight=False)
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 _ROWS: "dict[str, Callable[[Facts], str]]" = {
@@ -255,7 +260,7 @@ _ROWS: "dict[str, Callable[[Facts], str]]" = {
     "PyTorch": lambda f: f"{f.torch}, torchvision {f.torchvision}",
     "Flower, Ray": lambda f: f"{f.flwr}, {f.ray}",
     "CPU": lambda f: f"{f.cpus} x {f.cpu}" if f.cpu else "",
-    "trains on": lambda f: f"{f.device}, {f.precision}, {f.threads} threads a worker" if f.device else "",
+    "trains on": lambda f: f"{f.device}, {f.precision}, {_threads(f.threads)} per worker" if f.device else "",
     "free memory": lambda f: f"{f.free_memory_bytes / 2**30:.1f} GiB",
     "data": lambda f: f.data[:12],
     "base": lambda f: f.base[:12],

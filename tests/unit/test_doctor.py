@@ -12,6 +12,7 @@ import ray
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from small_runs import tiny
 
 from fed_lorac.config import RunConfig
@@ -19,7 +20,8 @@ from fed_lorac.errors import RunError
 from fed_lorac.experiment.build import build_experiment
 from fed_lorac.experiment.doctor import Facts, complaints, examine, examine_driver, remarks
 from fed_lorac.experiment.machine import WORKER_BYTES, check_workers, free_memory_bytes, usable_cpus
-from fed_lorac.grid.examination import checkup, examine_cluster
+from fed_lorac.grid.examination import Checkup, checkup, examine_cluster
+from fed_lorac.reporting.tables import show_checkup
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
@@ -171,3 +173,13 @@ def test_one_process_is_examined_alone(monkeypatch: pytest.MonkeyPatch):
     assert examine_cluster(tiny(run__workers=1)) == []
     found = checkup(tiny(run__workers=1))
     assert found.nodes == () and found.complaints == () and found.driver.node.endswith("(driver)")
+
+
+@pytest.mark.parametrize(("threads", "said"), [(1, "fp32, 1 thread per worker"), (3, "fp32, 3 threads per worker")])
+def test_the_doctor_says_in_words_what_a_machine_can_do(driver: Facts, threads: int, said: str):
+    console = Console(record=True, width=200)
+    one = replace(driver, threads=threads)
+    show_checkup(console, Checkup(one, (), (), ()))
+    show_checkup(console, Checkup(one, (one,), (), ()))
+    shown = console.export_text()
+    assert said in shown and "This machine can run this config." in shown and "All machines can run this" in shown

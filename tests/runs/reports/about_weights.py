@@ -265,7 +265,10 @@ CASES = [
         "weights: notes of them, from the doctor",
         run_of(saved(state), command="doctor"),
         0,
-        says=("note Base weights.pth: its normalization is not recorded: cifar10 assumed", "This machine is fit."),
+        says=(
+            "note Base weights.pth: its normalization is not recorded: cifar10 assumed",
+            "This machine can run this config.",
+        ),
     ),
     Case(
         "classes: 00 to 11 in the base, 0 to 11 in the folder",
