@@ -83,8 +83,9 @@ def show(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> Non
     """Print a finished run's tables again."""
     from fed_lorac.api.result import Run  # noqa: PLC0415
     from fed_lorac.reporting.tables import show_run  # noqa: PLC0415
+    from fed_lorac.runtime.files import home_expanded  # noqa: PLC0415
 
-    show_run(out, Run(folder).summary)
+    show_run(out, Run(home_expanded(folder)).summary)
 
 
 app.command()(compare)

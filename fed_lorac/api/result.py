@@ -12,7 +12,7 @@ from fed_lorac.config import Config, load_config
 from fed_lorac.errors import RunError
 from fed_lorac.records.columns import Kind
 from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE
-from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE, columns_for
+from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE, columns_for, no_run
 from fed_lorac.records.summaries import NO_BATCH_NORM, Summary, has_batch_norm, read_summary
 from fed_lorac.runtime.files import home_expanded
 
@@ -97,6 +97,8 @@ class Run:
 
     def _check_finished(self, what: str) -> None:
         if not self.finished:
+            if not _began(self.path):
+                raise no_run(self.path)
             raise RunError(
                 f"{what} needs a finished run; {self.path} has no {SUMMARY_FILE} yet. Wait for it, or go on: "
                 f"`fed-lorac run --resume {self.path}`, in Python fed_lorac.run(resume={str(self.path)!r})."
@@ -119,13 +121,13 @@ def load_run(path: str | PathLike[str]) -> Run:
         RunError: no run began there.
     """
     folder = home_expanded(Path(path)).absolute()
-    missing = [name for name in (CONFIG_FILE, ROUNDS_FILE) if not (folder / name).is_file()]
-    if missing:
-        raise RunError(
-            f"A run has a {missing[0]} in its folder; {folder} {'has none' if folder.is_dir() else 'is not there'}. "
-            "Give the folder that `fed-lorac run` names at its end, or that `run` was given as out."
-        )
+    if not _began(folder):
+        raise no_run(folder)
     return Run(folder)
+
+
+def _began(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in (CONFIG_FILE, ROUNDS_FILE))
 
 
 def _in_a_line(summary: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from fed_lorac.api.result import load_run
 from fed_lorac.errors import RunError
 from fed_lorac.pages.chart import Row
 from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, read_rows
+from fed_lorac.records.run_folder import meant
 from fed_lorac.records.summaries import Summary, free_accuracy, read_summary
 from fed_lorac.reporting.alike import ComparedRun, check_alike, rows_of
 from fed_lorac.runtime.files import home_expanded
@@ -198,8 +199,8 @@ def _check_run(folder: Path) -> None:
     if not (folder / ROUNDS_FILE).is_file():
         raise RunError(
             f"A report is about runs ({ROUNDS_FILE} in their folder) and studies ({RUNS_TABLE}.parquet); {folder} "
-            f"{'has neither' if folder.is_dir() else 'is not there'}. Give the folder that `fed-lorac run` or "
-            "`fed-lorac study` names at its end."
+            f"{'has neither' if folder.is_dir() else 'is not there'}.{meant(folder)} Give the folder that "
+            "`fed-lorac run` or `fed-lorac study` names at its end."
         )
 
 

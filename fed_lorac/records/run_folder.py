@@ -35,6 +35,8 @@ __all__ = [
     "check_new",
     "columns_for",
     "folder_for",
+    "meant",
+    "no_run",
 ]
 
 SUMMARY_FILE = "summary.json"
@@ -177,6 +179,20 @@ def _check_new(path: Path, config: Config) -> None:
             f"A run writes its config into its folder; {there} already exists and differs. Choose another "
             f"--out{', or give --overwrite' if _began_here(path) else ''}."
         )
+
+
+def meant(path: Path) -> str:
+    """Which folders were perhaps meant, as a sentence with a space before it: a folder of runs is none itself."""
+    return f" Did you mean one of {path}/*?" if any(path.glob(f"*/{CONFIG_FILE}")) else ""
+
+
+def no_run(path: Path) -> RunError:
+    """The error for a folder in which no run began."""
+    missing = next(name for name in (CONFIG_FILE, ROUNDS_FILE) if not (path / name).is_file())
+    return RunError(
+        f"A run has a {missing} in its folder; {path} {'has none' if path.is_dir() else 'is not there'}.{meant(path)} "
+        "Give the folder that `fed-lorac run` names at its end, or that `run` was given as out."
+    )
 
 
 def can_go_on(path: Path) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from fed_lorac.config.load import flatten
 from fed_lorac.errors import RunError
 from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, each_row, read_rows
-from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE
+from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE, meant
 
 __all__ = [
     "NO_BATCH_NORM",
@@ -47,15 +47,18 @@ def read_summary(folder: Path) -> dict[str, Any]:
         if "config" not in found:
             found["config"] = _config(folder)
     except (OSError, ValueError) as cause:
-        remedy = "Give the folder of a run's --out"
+        if not folder.is_dir():
+            raise RunError(f"A finished run has a folder; {folder} is not there. Check the path.") from None
+        remedy = meant(folder) or " Give the folder of a run's --out."
         if (folder / "runs").is_dir():
             being_tuned = (folder / "tuning.parquet").is_file() and not (folder / "study.parquet").is_file()
             remedy = (
-                "It holds a study whose tuning goes on: wait for its first run"
+                " It holds a study whose tuning goes on: wait for its first run."
                 if being_tuned
-                else f"It holds a study: give it alone, or its runs, {folder}/runs/*"
+                else f" It holds a study: give it alone, or its runs, {folder}/runs/*."
             )
-        raise RunError(f"A finished run has a summary.json; {folder}: {cause}. {remedy}.") from None
+        came = " has none" if isinstance(cause, FileNotFoundError) else f": {cause}"
+        raise RunError(f"A finished run has a {SUMMARY_FILE}; {folder}{came}.{remedy}") from None
     _check_rounds(folder, found)
     if "full_fp32_total_bytes" not in found:
         _add_fp32(found)

@@ -48,3 +48,25 @@ def test_a_full_disk_behind_standard_output_is_one_line(words: list[str]) -> Non
     assert ended.returncode == 1
     [line] = ended.stderr.splitlines()
     assert line.startswith("RunError: Output must be writable; standard output: No space left on device.")
+
+
+@pytest.mark.parametrize("name", ["show", "compare", "report"])
+def test_a_folder_that_is_not_there_is_said_to_be_not_there(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, name, str(tmp_path / "typo")) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'typo'} is not there." in said
+    assert "Errno" not in said and "--resume" not in said
+
+
+@pytest.mark.parametrize("name", ["show", "compare", "report"])
+def test_of_a_folder_of_runs_its_runs_are_offered(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "outs" / "a").mkdir(parents=True)
+    (tmp_path / "outs" / "a" / "config.toml").touch()
+    assert called(monkeypatch, name, str(tmp_path / "outs")) == 1
+    assert f"Did you mean one of {tmp_path / 'outs'}/*?" in capsys.readouterr().err
+    assert called(monkeypatch, name, str(tmp_path)) == 1
+    assert "Did you mean" not in capsys.readouterr().err

@@ -246,6 +246,9 @@ def test_what_is_no_run_or_not_done_is_said(done: fl.Run, tmp_path: Path) -> Non
         fl.load_run(tmp_path / "nothing")
     with pytest.raises(fl.RunError, match=r"config\.toml"):
         fl.load_run(tmp_path)
+    with pytest.raises(fl.RunError, match="is not there") as said:  # and no advice to go on with it
+        fl.Run(tmp_path / "nothing").summary  # noqa: B018
+    assert "resume" not in str(said.value)
     for name in ("config.toml", "rounds.jsonl", "cameras.jsonl"):
         (tmp_path / name).write_bytes((done.path / name).read_bytes())
     half = fl.load_run(tmp_path)
