@@ -91,7 +91,7 @@ def test_a_run_prints_its_table_and_json_and_can_be_shown_again(
         (["run", "-c", "adapter.rank=many"], 2, "adapter.rank"),
         (["run", "no_such_config"], 2, "quickstart"),
         (["run", "-c", "data.name=cifar10", "-c", "data.root=/nowhere"], 1, "/nowhere"),
-        (["show", "/nowhere"], 1, "summary.json"),
+        (["show", "/nowhere"], 1, "config.toml"),
         (["pretrain", "--out", "base.bin"], 2, ".safetensors"),
         (["sizes", "--model", "resnet9"], 2, "resnet8"),
         (["sizes", "--model", "resnet8", "--method", "lorac"], 2, "lora-c"),
