@@ -48,7 +48,7 @@ def resumed_config(folder: Path, source: Source = None, overrides: Overrides = (
         ConfigError: a key differs that decides what the run computes.
     """
     if not (folder / CONFIG_FILE).is_file():
-        raise RunError(f"A run to go on with has a config.toml in its folder; {folder} has none. Start it instead.")
+        raise RunError(f"No run to resume in {folder}: it has no {CONFIG_FILE}. Check the path, or leave out resume.")
     began = load_config(folder / CONFIG_FILE)
     asked = load_config(folder / CONFIG_FILE if source is None else source, overrides)
     check_unchanged(began.to_flat(), asked)

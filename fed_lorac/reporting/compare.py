@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
 
 from fed_lorac.errors import ConfigError
 from fed_lorac.records.summaries import NO_BATCH_NORM, downlinks, has_batch_norm, went_on
@@ -27,6 +26,7 @@ from fed_lorac.reporting.cells import (
 from fed_lorac.reporting.gain import gain_recovered, is_full, rank_of_full
 from fed_lorac.reporting.sheet import Sheet, check_format
 from fed_lorac.reporting.tested import CHANCE, DIFFERENCE, no_test, paired_cells, paired_notes
+from fed_lorac.runtime.files import home_expanded
 
 __all__ = ["compare", "compared", "comparison"]
 
@@ -50,7 +50,8 @@ def compare(
 
     Raises:
         RunError: a folder holds no finished run, or the runs do not compare.
-        ConfigError: there is no such format, `folders` is one folder and no list, or `against` is none of them.
+        ConfigError: there is no such format, or target; `folders` is one folder and no list, or `against` is none of
+            them.
     """
     check_format(format)
     if isinstance(folders, str | os.PathLike):
@@ -65,8 +66,10 @@ def compared(
     folders: Iterable[str | os.PathLike[str]], target: float | None, against: str | os.PathLike[str] | None
 ) -> Sheet:
     """The runs of these folders side by side; see `compare`."""
-    runs = [ComparedRun.read(Path(folder), target) for folder in folders]
-    return comparison(runs, None if against is None else str(Path(against)))
+    if target is not None and not 0 <= target <= 1:
+        raise ConfigError(f"An accuracy to reach is from 0 to 1; got target = {target}. Give 0.7 for 70 %.")
+    runs = [ComparedRun.read(home_expanded(os.fspath(folder)), target) for folder in folders]
+    return comparison(runs, None if against is None else str(home_expanded(os.fspath(against))))
 
 
 def comparison(runs: Sequence[ComparedRun], against: str | None = None) -> Sheet:

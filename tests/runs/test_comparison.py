@@ -1,5 +1,6 @@
 """Laws of comparing: what is one row, what it is called, what its numbers are means of and shares of."""
 
+import re
 import copy
 import json
 import shutil
@@ -369,3 +370,15 @@ def test_a_folder_without_a_run_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text("[]")
     with pytest.raises(RunError, match="no run's summary"):
         read_summary(tmp_path)
+
+
+@pytest.mark.parametrize("target", [float("nan"), -0.1, 70])
+def test_an_accuracy_to_reach_is_a_share(target: float) -> None:
+    with pytest.raises(ConfigError, match=r"from 0 to 1; got target = .* Give 0\.7 for 70 %"):
+        fl.compare(["runs/a"], target)
+
+
+def test_folders_in_the_home_folder_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(RunError, match=f"{re.escape(str(tmp_path / 'gone'))} is not there"):
+        fl.compare(["~/gone"])
