@@ -1,8 +1,8 @@
 """Laws of comparing: what is one row, what it is called, what its numbers are means of and shares of."""
 
-import re
 import copy
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
