@@ -1,7 +1,7 @@
 """A network that adapts to each batch that it is given, without labels, by one rate a tensor. Knows networks, batches
 and a cameras' axis, where several networks are one; not who learns the rates, or how.
 
-Each parameter tensor w, and each running mean and variance of a batch norm, has a pull h on a batch x:
+Each parameter tensor w, and each running mean and variance of a batch norm, has an adaptation direction h on a batch x:
 
     h = -d(mean entropy of the predictions on x)/dw,   h = (the batch's statistic) - (the network's own)
 
@@ -11,7 +11,7 @@ rho n^(-1/4) for a tensor of n numbers, so that a step of SGD moves alpha by its
 release does. Where all rates are zero it is the plain network.
 
 N networks side by side (`training.blocks`) are one whose tensors and rates have the cameras' axis in front. Entropies
-are then summed over cameras, so that one backward pass gives every camera's own pulls.
+are then summed over cameras, so that one backward pass gives every camera's own directions.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ RATES = "adaptation_rates"
 _STATISTICS = ("running_mean", "running_var")
 _MET = 500  # images that a network whose rates are all zero is called with at a time
 
-Pulls = dict[str, Tensor]
+Directions = dict[str, Tensor]
 """Tensor -> h, of its shape, without a gradient."""
 
 
@@ -68,8 +68,8 @@ class AdaptsToBatch(nn.Module):
     """Stands before a network's class, and adapts the network to the images that it is called with.
 
     More than `batch_images` of them are cut into batches of near equal size, in an order that their number alone
-    decides, as images may come class by class. `online`: in eval mode each batch is met with the mean pull of all so
-    far. While a batch norm learns from its input it is the plain network.
+    decides, as images may come class by class. `online`: in eval mode each batch is met with the mean direction of all
+    so far. While a batch norm learns from its input it is the plain network.
     """
 
     unadapted: ClassVar[type[nn.Module]]
@@ -109,21 +109,21 @@ class AdaptsToBatch(nn.Module):
             return torch.cat([self.called({}, part) for part in images.split(_MET)])
         parts = -(-len(images) // self.batch_images)
         if parts == 1:
-            return self._adapted_to(images, self.pulls(images))
+            return self._adapted_to(images, self.directions(images))
         order = torch.randperm(len(images), generator=torch_stream(0, "batches", len(images))).to(images.device)
         found = torch.cat(list(self._in_turn(images[part] for part in order.tensor_split(parts))))
         return found[order.argsort()]
 
     def _in_turn(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
-        mean: Pulls = {}
+        mean: Directions = {}
         for count, images in enumerate(batches, 1):
-            found = self.pulls(images)
+            found = self.directions(images)
             if self.online and not self.training:
                 mean = {name: mean[name].lerp(h, 1 / count) if name in mean else h for name, h in found.items()}
                 found = mean
             yield self._adapted_to(images, found)
 
-    def pulls(self, images: Float[Tensor, "b n*3 h w"]) -> Pulls:
+    def directions(self, images: Float[Tensor, "b n*3 h w"]) -> Directions:
         """h of each tensor that these images have one for, in the precision that it is kept in."""
         with ExitStack() as stack:
             for one in (torch.inference_mode(False), torch.enable_grad(), full_precision(images.device.type)):
@@ -142,11 +142,11 @@ class AdaptsToBatch(nn.Module):
         """h of a running statistic, from the batch's."""
         return batch - self.get_buffer(name)
 
-    def _adapted_to(self, images: Tensor, pulls: Pulls) -> Tensor:
+    def _adapted_to(self, images: Tensor, directions: Directions) -> Tensor:
         own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         moved = {name: own[name] for name in rated(self.one)}
         for (name, before), rho in zip(list(moved.items()), self.adaptation_rates.unbind(-1), strict=True):
-            if (h := pulls.get(name)) is not None:
+            if (h := directions.get(name)) is not None:
                 moved[name] = before + _step(rho, h)
         for name, norm in _norms(self.one):
             weight, bias, mean, variance = (f"{name}.{one}" for one in ("weight", "bias", *_STATISTICS))
@@ -188,7 +188,7 @@ class _Statistics:
     none of a single value a channel, which has no variance."""
 
     def __init__(self, network: AdaptsToBatch) -> None:
-        self.found, self._network, self._hooks = Pulls(), network, list[Any]()
+        self.found, self._network, self._hooks = Directions(), network, list[Any]()
 
     def __enter__(self) -> "_Statistics":
         names = [name for name, _ in _norms(self._network.one)]

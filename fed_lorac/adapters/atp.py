@@ -31,7 +31,7 @@ class Atp(DenseAdapter):
     adapts_to_batch = True
 
     batch_images: int = setting(20, "images that the network adapts to together, at most", least=1)
-    online: bool = setting(False, "measured on several batches, each is adapted to by the mean pull of all so far")
+    online: bool = setting(False, "measured on several batches, each is adapted to by the mean direction of all so far")
 
     def prepare(self, model: nn.Module) -> None:
         """Give it rates of zero; those that it has stay. FactorError for a network that is not plain, has something of

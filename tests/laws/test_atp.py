@@ -57,17 +57,17 @@ def batch(count: int, stream: int = 0) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def noted(model: AdaptsToBatch) -> Iterator[list[tuple[Tensor, dict[str, Tensor]]]]:
-    """While open, every batch that the network adapts to, and its pulls."""
+    """While open, every batch that the network adapts to, and its directions."""
     seen: list[tuple[Tensor, dict[str, Tensor]]] = []
-    pulls = model.pulls
+    directions = model.directions
 
     def note(part: Tensor) -> dict[str, Tensor]:
-        seen.append((part, pulls(part)))
+        seen.append((part, directions(part)))
         return seen[-1][1]
 
-    model.__dict__["pulls"] = note
+    model.__dict__["directions"] = note
     yield seen
-    del model.__dict__["pulls"]
+    del model.__dict__["directions"]
 
 
 def places(images: Tensor, part: Tensor) -> list[int]:
@@ -179,13 +179,13 @@ def test_many_images_are_adapted_to_in_batches_of_near_equal_size() -> None:
 
 
 def test_online_it_adapts_by_the_mean_pull_of_the_batches_so_far() -> None:
-    """By a second route: the last of two batches is met with the mean of their pulls."""
+    """By a second route: the last of two batches is met with the mean of their directions."""
     model, (images, _) = adapting(batch_images=20, online=True), batch(40)
     with noted(model) as seen, torch.no_grad():
         together = model(images)
     (_, first), (part, second) = seen
     mean = {name: (h + second[name]) / 2 for name, h in first.items()}
-    model.__dict__["pulls"] = lambda part: mean
+    model.__dict__["directions"] = lambda part: mean
     with torch.no_grad():
         last = model(part)
     torch.testing.assert_close(together[places(images, part)], last, rtol=1e-9, atol=1e-9)
@@ -263,12 +263,12 @@ def test_the_pulls_of_networks_side_by_side_are_each_networks_own() -> None:
         for _, norm in batch_norms(model):
             norm.get_buffer("running_mean").add_(0.1 * place)
     side, parts = Stack(models), list(images.split(4))
-    together = side.network.pulls(torch.cat(parts, 1))  # type: ignore[operator]
+    together = side.network.directions(torch.cat(parts, 1))  # type: ignore[operator]
     for place, (model, part) in enumerate(zip(models, parts, strict=True)):
-        for name, h in model.pulls(part).items():
+        for name, h in model.directions(part).items():
             torch.testing.assert_close(together[name][place], h, rtol=1e-9, atol=1e-12)
     side.part([0, 2])
-    two = side.network.pulls(torch.cat([parts[0], parts[2]], 1))  # type: ignore[operator]
+    two = side.network.directions(torch.cat([parts[0], parts[2]], 1))  # type: ignore[operator]
     for name, h in two.items():
         torch.testing.assert_close(h[[0, 2]], together[name][[0, 2]], rtol=1e-9, atol=1e-12)
         assert not h[1].any()

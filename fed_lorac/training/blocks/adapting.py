@@ -1,5 +1,5 @@
-"""N networks that adapt to each batch as one: every camera's own pulls, rates and moved tensors, in one pass. Knows
-networks, their tensors and a cameras' axis; not steps or data."""
+"""N networks that adapt to each batch as one: every camera's own directions, rates and moved tensors, in one pass.
+Knows networks, their tensors and a cameras' axis; not steps or data."""
 
 from collections.abc import Sequence
 from functools import cache

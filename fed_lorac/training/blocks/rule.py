@@ -44,9 +44,9 @@ def block_size(
 
     N = 16 gave 0.37 to 0.41 (bf16) and 0.43 to 0.54 (fp32) for the first row: no more than N = 8 within its scatter.
     LoRA-C's two rank modes and full fine-tuning share the rule: their ratios differ by no more than they scatter.
-    Networks that adapt to each batch (`atp`) find their pulls in fp32 whatever the precision, so the rule for them is
-    fp32's. In batches of 20, by CPU time (2026-11-27), resnet8 of width 4 takes 0.58, 0.47 and 0.42 at N = 2, 4 and 8
-    in fp32, and 0.59, 0.42 and 0.43 in bf16; resnet20, alone by the rule, 1.06 and 1.15 at N = 2 and 4 in fp32, and
+    Networks that adapt to each batch (`atp`) find their directions in fp32 whatever the precision, so the rule for them
+    is fp32's. In batches of 20, by CPU time (2026-11-27), resnet8 of width 4 takes 0.58, 0.47 and 0.42 at N = 2, 4 and
+    8 in fp32, and 0.59, 0.42 and 0.43 in bf16; resnet20, alone by the rule, 1.06 and 1.15 at N = 2 and 4 in fp32, and
     1.13 at 2 in bf16.
     Side by side means grouped convolutions over every camera's own weight. The other form, one base convolution over
     the joined batch and grouped branches, takes 2.8 times as long at 16 channels, 1.6 at 32, 1.1 to 1.3 at 64 and 128,
