@@ -163,7 +163,7 @@ def test_a_changed_config_is_refused_by_the_names_of_its_keys(tmp_path: Path):
 
 
 def test_a_folder_without_a_run_cannot_be_gone_on_with(tmp_path: Path):
-    with pytest.raises(RunError, match="none"):
+    with pytest.raises(RunError, match=r"No run to resume in .* it has no config\.toml"):
         resumed_config(tmp_path)
 
 

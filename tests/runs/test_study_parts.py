@@ -100,7 +100,7 @@ def test_tuning_goes_by_arm_whatever_the_seeds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "law"),
     [
-        ({"arms": ["ful"]}, "arms of this study are full, lora-c; got 'ful'. Did you mean 'full'"),
+        ({"arms": ["ful"]}, "arms of this study are 'full', 'lora-c'; got 'ful'. Did you mean 'full'"),
         ({"seeds": [2]}, "seeds of this study are 0, 1; got 2"),
     ],
 )
