@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from fed_lorac.config.resumed import WITHOUT_EFFECT
 from fed_lorac.config.sections.fleet import RADIOS
-from fed_lorac.errors import RunError
+from fed_lorac.errors import ConfigError, RunError
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.summaries import Summary, base_of, camera_accuracies, read_summary, weather_changes
 from fed_lorac.reporting.paired import Scores
@@ -38,7 +38,9 @@ class ComparedRun:
 
     @classmethod
     def read(cls, folder: Path, target: float | None = None) -> Self:
-        """The run in a folder; with `target`, what reaching that accuracy took it."""
+        """The run in a folder; with `target`, what reaching that accuracy took it: ConfigError unless it is 0 to 1."""
+        if target is not None and not 0 <= target <= 1:
+            raise ConfigError(f"An accuracy to reach is from 0 to 1; got target = {target}. Give 0.7 for 70 %.")
         took = None if target is None else reached(target, read_rows(folder / ROUNDS_FILE).rows)
         return cls(str(folder), read_summary(folder), took, camera_accuracies(folder))
 

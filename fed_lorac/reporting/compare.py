@@ -66,8 +66,6 @@ def compared(
     folders: Iterable[str | os.PathLike[str]], target: float | None, against: str | os.PathLike[str] | None
 ) -> Sheet:
     """The runs of these folders side by side; see `compare`."""
-    if target is not None and not 0 <= target <= 1:
-        raise ConfigError(f"An accuracy to reach is from 0 to 1; got target = {target}. Give 0.7 for 70 %.")
     runs = [ComparedRun.read(home_expanded(os.fspath(folder)), target) for folder in folders]
     return comparison(runs, None if against is None else str(home_expanded(os.fspath(against))))
 

@@ -136,11 +136,9 @@ class FolderLock:
 def check_unlocked(folder: Path) -> None:
     """Raise `RunError` where another process plainly holds the folder; a first look that waits for nothing."""
     try:
-        handle = os.open(folder / LOCK_FILE, os.O_RDONLY)
+        owner = _owner_at(folder / LOCK_FILE)
     except OSError:
         return
-    owner = _owner(handle)
-    os.close(handle)
     if owner is not None and owner.is_running_here:
         raise _taken(folder, owner)
 
@@ -193,17 +191,22 @@ def _named_in(path: Path) -> Owner | None:
     deadline = time.monotonic() + _SILENCE_S
     while True:
         try:
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                return _owner(handle)
-            finally:
-                os.close(handle)
+            return _owner_at(path)
         except FileNotFoundError:
             return None
         except OSError:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(_BEAT_S / 8)
+
+
+def _owner_at(path: Path) -> Owner | None:
+    """Whom the file at the path names; OSError where it cannot be read."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return _owner(handle)
+    finally:
+        os.close(handle)
 
 
 def _owner(handle: int) -> Owner | None:
