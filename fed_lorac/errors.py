@@ -9,6 +9,7 @@ __all__ = [
     "FedLoracError",
     "FrameError",
     "RunError",
+    "UnreadableError",
     "kind_of",
     "last_line",
     "one_line",
@@ -41,6 +42,10 @@ class FrameError(FedLoracError):
 
 class RunError(FedLoracError):
     """A simulation cannot start or go on."""
+
+
+class UnreadableError(RunError):
+    """A file that is there cannot be read, so what it holds is not known: not the same as that it holds nothing."""
 
 
 def kind_of(text: str | None) -> str:

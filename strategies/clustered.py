@@ -99,6 +99,8 @@ class ClusteredFedAvg(Strategy):
 
     def refuses_fleet(self, *, per_round: int, weather_walks: bool) -> str | None:
         """Weathers that are no cluster's own; and more clusters than a round has cameras."""
+        if not self.share:  # there are no clusters
+            return None
         if self.by == "weather" and weather_walks:
             return (
                 "Cameras are clustered by the weather that is assigned to them, and a walk takes each camera through "
@@ -183,12 +185,15 @@ class ClusteredFedAvg(Strategy):
         return PersonalPart(name, moved, lambda: compress(delta, server.spec, self.downlink, self.svd_rank))
 
     def withhold(self, before: ServerState, after: ServerState, part: PersonalPart) -> ServerState:
-        """A delta that cannot be sent, one beyond fp16, say, stays as it was."""
+        """A delta that cannot be sent, one beyond fp16, say, stays as it was; where a camera has joined its cluster in
+        this round, the cluster is sent it once more."""
         kind, key = _kind(part.name[1]), str(part.name[1])
         sums = {**after.sums, kind: before.sums.get(kind, {})}
         moved = dict(after.notes[_MOVED])
         if key in (then := before.notes.get(_MOVED, {})):
-            moved[key] = then[key]
+            joined = _found(after).keys() - _found(before).keys()
+            if all(_found(after)[camera] != part.name[1] for camera in joined):
+                moved[key] = then[key]
         else:
             del sums[kind], moved[key]
         return after.with_(sums, {_MOVED: moved})

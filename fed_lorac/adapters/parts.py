@@ -200,7 +200,7 @@ class Parts(Adapter):
                 if name in owners:
                     raise FactorError(
                         f"Parts train different tensors; {owners[name]} and {type(part).__name__} both train {name!r}. "
-                        "Leave one of them out, or give one other layers."
+                        "Leave one of them out, or build `Parts` with layers that do not overlap."
                     )
                 owners[name] = type(part).__name__
         mine = {name for k in self.personal for name in (*places[k], *parts[k].trained_beside(base))}

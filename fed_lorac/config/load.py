@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from fed_lorac.config.section import OPTIONS
-from fed_lorac.config.whole import SECTIONS, Config, rules
+from fed_lorac.config.whole import SECTIONS, Config, parsed_options, rules
 from fed_lorac.errors import ConfigError
-from fed_lorac.runtime.files import home_expanded
+from fed_lorac.runtime.files import home_expanded, read_bytes
 from fed_lorac.runtime.near import did_you_mean
 from fed_lorac.runtime.settings import Rule
 from fed_lorac.runtime.spelling import toml
@@ -78,7 +78,14 @@ def _asked(source: Source, overrides: Overrides) -> dict[str, object]:
         file: dict[str, object] = dict(source.to_flat())
     else:
         file = _named(source if isinstance(source, Mapping) else _read(_find(DEFAULT if source is None else source)))
-    return _overridden(file, overrides)
+    return _overridden(_spread(file), overrides)
+
+
+def _spread(flat: Mapping[str, object]) -> dict[str, object]:
+    """The same settings, the options of somebody else's parts each by its own key, where one text has all."""
+    texts = {key: flat[key] for name in SECTIONS if (key := f"{name}.{OPTIONS}") in flat}
+    apart = {f"{key}.{own}": its for key, text in texts.items() for own, its in parsed_options(key, text).items()}
+    return {key: value for key, value in flat.items() if key not in texts} | apart
 
 
 def _checked(flat: Mapping[str, object]) -> Config:
@@ -95,8 +102,18 @@ def _overridden(file: Mapping[str, object], overrides: Overrides) -> dict[str, o
         asked = {key: _parse_value(key, text, known.get(key)) for key, text in texts.items()}
     both = {**file, **asked}
     gone = _tables_in_force(file).keys() - _tables_in_force(both).keys()
-    gone |= _in_view(file) - _in_view(both)
+    gone |= (_in_view(file) - _in_view(both)) | _orphans(file, both)
     return {key: value for key, value in file.items() if not {key, _table_of(key)} & gone} | asked
+
+
+def _orphans(before: Mapping[str, object], after: Mapping[str, object]) -> set[str]:
+    """The keys of somebody else's parts that have no meaning any more: none of the parts that had them is chosen still,
+    though another may have a setting of that name."""
+    found = set()
+    for name, section in SECTIONS.items():
+        then, now = section.owners(_values(name, before)), section.owners(_values(name, after))
+        found |= {f"{name}.{OPTIONS}.{key}" for key, parts in then.items() if not parts & now.get(key, set())}
+    return found
 
 
 def _in_view(flat: Mapping[str, object]) -> set[str]:
@@ -222,7 +239,7 @@ def _read(path: Path) -> dict[str, object]:
 
 def _text(path: Path) -> str:
     """The file's text, without the mark that Windows' editors put before UTF-8."""
-    data = path.read_bytes()
+    data = read_bytes(path)
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
         raise ConfigError(f"A config must be UTF-8 text; {path} is UTF-16, or no text at all. Save it as UTF-8.")
     return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")

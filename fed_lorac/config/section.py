@@ -256,6 +256,16 @@ class Section:
         """The keys whose choice may be somebody else's part."""
         return {key: kind for key, kind in cls.choices.items() if kind.group}
 
+    @classmethod
+    def owners(cls, chosen: Chosen) -> dict[str, set[str]]:
+        """Each setting of the table of somebody else's parts -> the parts that have it, under these values."""
+        found: dict[str, set[str]] = {}
+        for key, kind in cls.own_parts().items():
+            for name in (name for name in cls._named(key, chosen) if kind.is_outside(name)):
+                for setting in cls.table_rules(key, name):
+                    found.setdefault(setting, set()).add(f"{key} {name}")
+        return found
+
     def outside(self) -> dict[str, str]:
         """Each package that a part of this section is from, where it is somebody else's -> which code that is."""
         return dict(

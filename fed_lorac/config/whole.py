@@ -26,7 +26,7 @@ from fed_lorac.runtime.near import nearest
 from fed_lorac.runtime.settings import Rule, Scalar
 from fed_lorac.runtime.spelling import came, toml
 
-__all__ = ["SECTIONS", "Config", "rules"]
+__all__ = ["SECTIONS", "Config", "parsed_options", "rules"]
 
 SECTIONS: dict[str, type[Section]] = {
     "run": RunConfig,
@@ -155,7 +155,7 @@ def _section(section: type[Section], flat: Mapping[str, object]) -> Section:
     for path, value in own.items():
         table, _, key = path.partition(".")
         if path == OPTIONS:
-            tables.setdefault(OPTIONS, {}).update(_parsed(f"{section.section}.{path}", value))
+            tables.setdefault(OPTIONS, {}).update(parsed_options(f"{section.section}.{path}", value))
         elif key:
             tables.setdefault(table, {})[key] = value
     in_force = section.tables_of(in_view)
@@ -175,7 +175,7 @@ def _at_rest(section: type[Section], table: str, values: Mapping[str, object]) -
     return all(key in rules and value == rules[key].default for key, value in values.items())
 
 
-def _parsed(key: str, value: object) -> dict[str, Any]:
+def parsed_options(key: str, value: object) -> dict[str, Any]:
     """The options of what is not built in, out of one text of inline TOML."""
     if not isinstance(value, str):
         raise ConfigError(

@@ -140,7 +140,8 @@ def _base_key(config: Config, data: Dataset) -> str:
     run, cloud = config.run, hashlib.sha256(data.cloud.tobytes()).hexdigest()
     recipe = _recipe(config, fresh_normalization(config))
     parts = (data.fingerprint, cloud, repr(config.model), run.seed, run.threads, resolved_device(run.device), recipe)
-    return "|".join(map(str, parts))
+    code = [f"{package} {its}" for package, its in config.model.outside().items()]
+    return "|".join(map(str, (*parts, *code)))
 
 
 def _recipe(

@@ -6,9 +6,11 @@ are done. No server, no sockets, no polling; every message is still a Flower Mes
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import count
+from operator import itemgetter
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
@@ -17,6 +19,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fed_lorac.client.request import ClientReply, ClientRequest
+from fed_lorac.errors import RunError
 from fed_lorac.grid.executor import Block, Executor
 from fed_lorac.runtime.flower_private import numbered
 
@@ -89,10 +92,14 @@ class FleetGrid(Grid):
 
         A block is handed out as there is room for it. A reply that is made after the timeout is lost, and its node
         keeps the state it had.
+
+        Raises:
+            RunError: a node is asked twice.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         asked = [numbered(message, f"message-{next(self._ids)}") for message in messages]
         known = [message for message in asked if message.metadata.dst_node_id in self.nodes]
+        _check_once(message.metadata.dst_node_id for message in known)
         for stray in (message for message in asked if message.metadata.dst_node_id not in self.nodes):
             yield Message(Error(ErrorCode.NODE_UNAVAILABLE, "no such node"), reply_to=stray)
         with closing(self._executor.run(self._blocks(known))) as done:
@@ -114,3 +121,13 @@ class FleetGrid(Grid):
     def _accept(self, reply: ClientReply) -> Message:
         self.states[reply.message.metadata.src_node_id] = reply.state
         return reply.message
+
+
+def _check_once(nodes: Iterable[int]) -> None:
+    """Pass messages to as many nodes: two to one node may be answered at once, each from the state before."""
+    node, times = max(Counter(nodes).items(), key=itemgetter(1), default=(0, 0))
+    if times > 1:
+        raise RunError(
+            f"A node answers one message at a time; {times} of these are for node {node}. Send the second once the "
+            "first is answered."
+        )

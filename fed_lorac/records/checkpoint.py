@@ -9,7 +9,6 @@ Nothing is deleted for being unreadable: disks and networks have bad moments.
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from fed_lorac.errors import RunError
-from fed_lorac.runtime.files import clear_litter, write_bytes, writing
+from fed_lorac.runtime.files import clear_litter, discard, read_bytes, write_bytes, writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,9 +32,6 @@ KEPT = 2
 
 ASIDE = ".unused"
 """What the name of a checkpoint ends in that a resumed run had to pass over."""
-
-_PAUSES_S = (0.1, 0.4, 1.0)
-"""A file that cannot be read is tried again after each of these: on a network a read may fail once."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class Checkpoints:
         data = tensor_bytes(checkpoint.tensors, {"checkpoint": said})
         write_bytes(self._folder / f"round-{checkpoint.round:06d}-{_digest(data)[:16]}.safetensors", data)
         for old in self._files()[KEPT:]:
-            old.unlink(missing_ok=True)
+            discard(old)
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that can be used; None where none was ever written.
@@ -101,13 +97,13 @@ class Checkpoints:
     def _read(self, path: Path) -> Checkpoint:
         from safetensors.torch import load  # noqa: PLC0415  (a first look at a folder needs no PyTorch)
 
-        data = _bytes_of(path)
+        data = read_bytes(path, due=True)
         _check(data, path.stem.rpartition("-")[2])
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         said = json.loads(header["__metadata__"]["checkpoint"])
         updates = {}
         for round, digest in said["updates"].items():
-            updates[int(round)] = _bytes_of(update := self._update(int(round)))
+            updates[int(round)] = read_bytes(update := self._update(int(round)), due=True)
             _check(updates[int(round)], digest, f"the update {update.name}")
         return Checkpoint(said["round"], said["facts"], load(data), updates)
 
@@ -130,15 +126,6 @@ def _digest(data: bytes) -> str:
 def _check(data: bytes, digest: str, what: str = "it") -> None:
     if not digest or not _digest(data).startswith(digest):
         raise ValueError(f"{what} is damaged, its bytes do not match their SHA-256")
-
-
-def _bytes_of(path: Path) -> bytes:
-    for pause_s in _PAUSES_S:
-        try:
-            return path.read_bytes()
-        except OSError:
-            time.sleep(pause_s)
-    return path.read_bytes()
 
 
 def _set_aside(reasons: Mapping[Path, str], instead: Path) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fed_lorac.errors import RunError
+from fed_lorac.errors import RunError, UnreadableError
 from fed_lorac.records.columns import Kind, columns_of
+from fed_lorac.runtime.files import read_bytes, writing
 
 __all__ = [
     "CAMERAS_FILE",
@@ -65,7 +66,7 @@ def read_rows(path: str | Path) -> Rows:
         RunError: the file is missing, or a line before the last is not a JSON object.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(Path(path))
     except OSError as cause:
         raise _unreadable(path, cause) from None
     *lines, torn = data.split(b"\n")
@@ -84,7 +85,8 @@ def each_row(path: str | Path) -> Iterator[Row]:
 
 
 def _unreadable(path: str | Path, cause: OSError) -> RunError:
-    return RunError(f"A ledger must be readable; {path}: {cause.strerror}. Is this a run's folder?")
+    kind = RunError if isinstance(cause, FileNotFoundError | NotADirectoryError) else UnreadableError
+    return kind(f"A ledger must be readable; {path}: {cause.strerror}. Is this a run's folder?")
 
 
 def _parse(path: str | Path, number: int, line: bytes) -> Row:
@@ -112,9 +114,13 @@ class _File:
         except OSError as cause:
             raise RunError(f"A ledger must be writable; {path}: {cause.strerror}. Choose another folder.") from None
 
+    def sync(self) -> None:
+        """Force all rows to the disk."""
+        with writing(self.path, "Then resume."):
+            os.fsync(self.file.fileno())
+
     def size(self) -> int:
-        """The bytes of all rows, forced to the disk."""
-        os.fsync(self.file.fileno())
+        """The bytes of all rows."""
         return self.file.seek(0, os.SEEK_END)
 
     def cut(self, size: int) -> None:
@@ -178,9 +184,15 @@ class Ledger:
         """Append one camera's round; RunError unless the columns are exactly those of `columns_of`."""
         self._cameras.append(columns)
 
-    def position(self) -> dict[str, int]:
-        """How far both files are written, in bytes, now on the disk: what `cut` goes back to."""
+    def ends(self) -> dict[str, int]:
+        """How far both files are written, in bytes: what `cut` goes back to."""
         return {"rounds": self._rounds.size(), "cameras": self._cameras.size()}
+
+    def position(self) -> dict[str, int]:
+        """As `ends`, once all rows are on the disk."""
+        self._rounds.sync()
+        self._cameras.sync()
+        return self.ends()
 
     def cut(self, position: Mapping[str, int]) -> None:
         """Take away every row after this position; RunError where rows before it are missing."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fed_lorac.config import Config, Sampled, load_config
 from fed_lorac.config.resumed import CONFIG_FILE
-from fed_lorac.errors import FedLoracError, RunError
+from fed_lorac.errors import FedLoracError, RunError, UnreadableError
 from fed_lorac.records.checkpoint import FOLDER, Checkpoint, Checkpoints, has_checkpoints
 from fed_lorac.records.columns import Kind, columns_of
 from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, Ledger, read_rows
-from fed_lorac.runtime.files import clear_litter, home_expanded, write_text, writing
+from fed_lorac.runtime.files import clear_litter, home_expanded, read_bytes, write_text, writing
 from fed_lorac.runtime.lock import FolderLock, check_unlocked
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ __all__ = [
     "folder_for",
     "meant",
     "no_run",
+    "summary_in",
 ]
 
 SUMMARY_FILE = "summary.json"
@@ -119,10 +120,13 @@ class RunFolder:
         cameras: "Mapping[str, Tensor]",
         metadata: Mapping[str, str],
     ) -> None:
-        """Write the results: tensors first, so that a summary never speaks of files that are not there."""
+        """Write the results: tensors first, and before them an earlier summary goes, so that a summary never speaks of
+        other files than those that are there."""
         from fed_lorac.runtime.tensor_files import write_tensors  # noqa: PLC0415  (a first look at a folder needs no PyTorch)
 
         self.lock.check()
+        with writing(self.path):
+            (self.path / SUMMARY_FILE).unlink(missing_ok=True)
         write_tensors(self.path / ADAPTER_FILE, adapter, metadata)
         write_tensors(self.path / MODEL_FILE, model, metadata)
         write_tensors(self.path / CAMERA_TENSORS_FILE, cameras, metadata)
@@ -196,20 +200,42 @@ def no_run(path: Path) -> RunError:
 
 
 def can_go_on(path: Path) -> bool:
-    """Whether `--resume` would find something to do here: a checkpoint, what is to come, and no other process."""
+    """Whether `--resume` would find something to do here: a checkpoint, what is to come, and no other process.
+
+    UnreadableError where a file is there that would say so and cannot be read.
+    """
     try:
         check_unlocked(path)
-        asked, rows = load_config(path / CONFIG_FILE).run.rounds, read_rows(path / ROUNDS_FILE).rows
-    except FedLoracError:
+        rows = read_rows(path / ROUNDS_FILE).rows
+        asked = load_config(path / CONFIG_FILE).run.rounds
+    except UnreadableError:
+        raise
+    except FedLoracError as error:
+        if isinstance(cause := error.__cause__, OSError) and not isinstance(cause, FileNotFoundError):
+            raise UnreadableError(str(error)) from cause
         return False
     lacks_results = not _has_results(path, len(rows)) and any(row["cameras_counted"] for row in rows)
     return (len(rows) < asked or lacks_results) and has_checkpoints(path)
 
 
+def summary_in(folder: Path) -> Any:
+    """What a folder's summary.json holds. OSError where there is none, ValueError where it is no JSON, UnreadableError
+    where it is there and cannot be read."""
+    try:
+        return json.loads(read_bytes(folder / SUMMARY_FILE))
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as cause:
+        raise UnreadableError(
+            f"A run's results must be readable; {folder / SUMMARY_FILE}: {cause.strerror}. If the disk or network only "
+            "failed for a moment, try again."
+        ) from cause
+
+
 def _has_results(path: Path, rounds: int) -> bool:
     """Whether the summary is of all these rounds: that of an earlier end stays until the run ends again."""
     try:
-        found = json.loads((path / SUMMARY_FILE).read_text(encoding="utf-8"))
+        found = summary_in(path)
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and found.get("rounds") == rounds and not found.get("interrupted")

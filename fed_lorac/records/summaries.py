@@ -4,7 +4,6 @@ Older summaries have no "config", which then stands in the folder's config.toml,
 the run's own codec alone. Where that is fp32 both ways they are those in fp32; else these are unknown, None.
 """
 
-import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from fed_lorac.config.load import flatten
 from fed_lorac.errors import RunError
 from fed_lorac.records.ledger import CAMERAS_FILE, ROUNDS_FILE, each_row, read_rows
-from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE, meant
+from fed_lorac.records.run_folder import CONFIG_FILE, SUMMARY_FILE, meant, summary_in
 
 __all__ = [
     "NO_BATCH_NORM",
@@ -38,10 +37,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """The summary of the run in a folder.
 
     Raises:
-        RunError: no finished run is there, its files cannot be read, or its ledger lacks rounds that the summary is of.
+        RunError: no finished run is there, its files cannot be read (an UnreadableError), or its ledger lacks rounds
+            that the summary is of.
     """
     try:
-        found = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+        found = summary_in(folder)
         if not isinstance(found, dict) or "total_bytes" not in found:
             raise ValueError("it is no run's summary")
         if "config" not in found:
@@ -66,11 +66,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return found
 
 
-def camera_accuracies(folder: Path) -> dict[int, float]:
-    """Camera -> its last measured accuracy, 0 to 1; empty where the run's version did not record them."""
+def camera_accuracies(folder: Path, rounds: int) -> dict[int, float]:
+    """Camera -> the accuracy that was measured last up to the round `rounds`, 0 to 1; empty where the run's version did
+    not record them. A run that goes on has rows of later rounds than its summary is of."""
     file = folder / CAMERAS_FILE
-    rows = each_row(file) if file.is_file() else []
-    return {row["camera"]: row["accuracy"] for row in rows if row.get("accuracy") is not None}
+    found = (row for row in (each_row(file) if file.is_file() else ()) if row["round"] <= rounds)
+    return {row["camera"]: row["accuracy"] for row in found if row.get("accuracy") is not None}
 
 
 def base_of(summary: Summary) -> str | None:

@@ -41,8 +41,9 @@ class ComparedRun:
         """The run in a folder; with `target`, what reaching that accuracy took it: ConfigError unless it is 0 to 1."""
         if target is not None and not 0 <= target <= 1:
             raise ConfigError(f"An accuracy to reach is from 0 to 1; got target = {target}. Give 0.7 for 70 %.")
-        took = None if target is None else reached(target, read_rows(folder / ROUNDS_FILE).rows)
-        return cls(str(folder), read_summary(folder), took, camera_accuracies(folder))
+        found = read_summary(folder)
+        took = None if target is None else reached(target, read_rows(folder / ROUNDS_FILE).rows[: found["rounds"]])
+        return cls(str(folder), found, took, camera_accuracies(folder, found["rounds"]))
 
     @property
     def seed(self) -> int:

@@ -5,9 +5,11 @@ new one, after Ctrl-C, SIGKILL or a power cut alike.
 """
 
 import errno
+import logging
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,7 +18,9 @@ from fed_lorac.errors import RunError
 
 __all__ = [
     "clear_litter",
+    "discard",
     "home_expanded",
+    "read_bytes",
     "reserved",
     "sync_folder",
     "write_bytes",
@@ -35,6 +39,10 @@ _REMEDIES = {
     errno.ENOTDIR: "Choose another path: a part of this one is a file.",
     errno.EISDIR: "Choose another name: a folder has this one.",
 }
+
+
+_PAUSES_S = (0.1, 0.4, 1.0)
+"""A file that cannot be read is tried again after each of these."""
 
 
 @contextmanager
@@ -115,7 +123,28 @@ def _folder_of(path: Path) -> Iterator[None]:
 def clear_litter(folder: Path) -> None:
     """Remove what a killed process left half-written beside the files of a folder."""
     for litter in folder.glob(".*.tmp"):
-        litter.unlink(missing_ok=True)
+        discard(litter)
+
+
+def discard(path: Path) -> None:
+    """Remove a file that nobody needs any more; one that cannot be removed stays, with a warning."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as cause:
+        logging.getLogger(__name__).warning("%s is not needed any more, and stays: %s.", path, cause.strerror)
+
+
+def read_bytes(path: Path, *, due: bool = False) -> bytes:
+    """A file's bytes. One that is there and cannot be read is tried again for a second and a half: on a network a read
+    may fail once; and one that is `due` may come late. OSError where it cannot be read even then."""
+    for pause_s in _PAUSES_S:
+        try:
+            return path.read_bytes()
+        except OSError as cause:
+            if isinstance(cause, FileNotFoundError | NotADirectoryError | IsADirectoryError) and not due:
+                raise
+            time.sleep(pause_s)
+    return path.read_bytes()
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -20,8 +20,9 @@ from fed_lorac.adapters.settled import NOTHING, Settled
 from fed_lorac.aggregation.delta_sum import Sums
 from fed_lorac.errors import RunError
 from fed_lorac.server.audience import Audience, Hearers, ToldAlike
+from fed_lorac.server.metrics import mean_metrics
 from fed_lorac.server.registration import Numbered, register_nodes
-from fed_lorac.server.replies import Reply, RoundReport, mean_metrics
+from fed_lorac.server.replies import Reply, RoundReport
 from fed_lorac.server.rules import FleetRules
 from fed_lorac.server.some_measured import SomeMeasured
 from fed_lorac.server.strategy import Notes
@@ -49,12 +50,11 @@ EncodeGlobalModel = Callable[[Sequence[Update]], bytes]
 
 @dataclass(frozen=True)
 class DownlinkMessage:
-    """A message's content, its size, how many updates it makes up for, be they in it or in a whole global model, and
-    the personal update in it."""
+    """A message's content, its size, how many updates it makes up for, and the personal update in it."""
 
     content: RecordDict
     size: MessageSize
-    updates: int
+    updates: int  # be they in it or in a whole global model
     personal: Update | None = None
 
 

@@ -20,7 +20,7 @@ from fed_lorac.aggregation.delta_sum import DeltaSum, State, Sums, relative_dist
 from fed_lorac.errors import ConfigError
 from fed_lorac.seeds import stream
 from fed_lorac.server.fleet_strategy import EncodeGlobalModel, FleetStrategy, Update
-from fed_lorac.server.own_strategy import check_update
+from fed_lorac.server.own_strategy import check_proposal
 from fed_lorac.server.replies import Reply, ReplyCollector, train_metrics
 from fed_lorac.server.rules import FleetRules
 from fed_lorac.server.strategy import (
@@ -207,10 +207,7 @@ class FrameStrategy(FleetStrategy):
     def _commit(self, server: ServerState, proposal: Proposal, base: str) -> Sums | None:
         """The update put out; what weights gain by it. None, and nothing changed, where it cannot be sent."""
         report, round = self.report, server.round
-        if self.strategy.update_kind == "delta":
-            changed, adapted = changed_names(proposal.update), changed_names(self.spec.deltas)
-            if changed != adapted:
-                check_update(self.strategy, changed, adapted)
+        check_proposal(self.strategy, proposal, changed_names(self.spec.deltas))
         try:
             frame = self._encode(proposal.update, base, round)
             # Cameras fold what the codec left of the update, so the server goes on from that too.

@@ -5,6 +5,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from textwrap import shorten
 from typing import TypeVar
 
 import torch
@@ -15,18 +16,22 @@ from torch import Tensor
 from fed_lorac.aggregation.delta_sum import State
 from fed_lorac.errors import last_line
 from fed_lorac.server.audience import ToldAlike
+from fed_lorac.server.metrics import weighted_mean
 from fed_lorac.wire.billing import MessageSize, message_bytes, read_frame, read_observed, without_observed
 from fed_lorac.wire.frame import decode, inspect
 from fed_lorac.wire.refusals import DROPPED_OUT, NOT_ASKED, RefusedFrameError
 from fed_lorac.wire.template import Template
 
-__all__ = ["Reply", "ReplyCollector", "RoundReport", "mean_metrics", "read_metrics", "train_metrics", "weighted_mean"]
+__all__ = ["Reply", "ReplyCollector", "RoundReport", "read_metrics", "train_metrics"]
 
 Record = TypeVar("Record", ArrayRecord, MetricRecord)
 
-_LARGEST = 2.0**100  # no weight changes by as much, and no mean of smaller changes overflows float32
+_LARGEST = 2.0**100  # no weight changes by as much
+_LARGEST_WEIGHED = 2.0**110  # nor times its examples, so that a mean of smaller changes does not overflow float32
+MOST_SAID = 500
+"""Characters of what a camera says of its failure."""
+
 _LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
-_NOT_MEASURED = ("num-examples", "folded-round")
 
 
 @dataclass(frozen=True)
@@ -193,12 +198,11 @@ def _read(
         size = replace(size, frame_bytes=len(frame))
         facts = inspect(frame, templates=templates)
         size = replace(size, payload_bytes=facts.payload_bytes)
-        metrics = _one(message.content, MetricRecord)
+        examples, loss = _numbers(_one(message.content, MetricRecord))
         if facts.shapes is not None:
             _check_shapes(facts.shapes, template)
         state = decode(frame, base=base, templates=templates)
-        _check_range(state)
-        examples, loss = _numbers(metrics)
+        _check_range(state, examples)
     except _RefusedError as refusal:
         return Reply(camera, reason=str(refusal), size=size), None
     except RefusedFrameError as error:
@@ -234,7 +238,7 @@ def _check_shapes(shapes: Mapping[str, Sequence[int]], template: Mapping[str, Se
             raise _RefusedError(f"wrong shape of {name}: {tuple(shapes[name])}, not {tuple(shape)}")
 
 
-def _check_range(state: Mapping[str, Tensor]) -> None:
+def _check_range(state: Mapping[str, Tensor], examples: int) -> None:
     """Pass changes that can be averaged: a layer's finite factors may still have a product that is not."""
     sizes: dict[str, float] = {}
     for key, part in state.items():
@@ -242,21 +246,16 @@ def _check_range(state: Mapping[str, Tensor]) -> None:
         size = sizes.get(layer, 1.0) * max(1.0, float(torch.linalg.vector_norm(part, dtype=torch.float64)))
         if size > _LARGEST:
             raise _RefusedError(f"the change of {layer or key} is beyond 2^100")
+        if size * examples > _LARGEST_WEIGHED:
+            raise _RefusedError(f"the change of {layer or key}, num-examples times, is beyond 2^110")
         sizes[layer] = size
 
 
 def _failure(error: Error) -> str:
     if error.code in _LOST:
         return DROPPED_OUT if error.reason == DROPPED_OUT else "no reply"
-    said = last_line(error.reason, "no reason given")[:200]
+    said = shorten(last_line(error.reason, "no reason given"), MOST_SAID, placeholder=" ...")
     return said if error.code == ErrorCode.CLIENT_APP_CRASHED else f"raised: {said}"
-
-
-def weighted_mean(pairs: Iterable[tuple[float, float]]) -> float:
-    """The mean of (value, weight), over the values that are finite; nan where there is none."""
-    rows = [(value, weight) for value, weight in pairs if math.isfinite(value) and weight > 0]
-    total = math.fsum(weight for _, weight in rows)
-    return math.fsum(value * weight for value, weight in rows) / total if rows else math.nan
 
 
 def read_metrics(replies: Iterable[Message], roster: Mapping[int, int]) -> dict[int, Reply]:
@@ -286,15 +285,3 @@ def train_metrics(counted: Sequence[Reply]) -> MetricRecord:
     if math.isfinite(loss):
         metrics["train-loss"] = loss
     return metrics
-
-
-def mean_metrics(contents: Iterable[RecordDict]) -> MetricRecord | None:
-    """Each number that cameras report, averaged by `num-examples` over those that report it; None where none does."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for metrics in (record for content in contents for record in content.metric_records.values()):
-        examples = metrics.get("num-examples")
-        for key, value in metrics.items():
-            if key not in _NOT_MEASURED and isinstance(value, int | float) and isinstance(examples, int | float):
-                found.setdefault(key, []).append((float(value), float(examples)))
-    means = {key: mean for key, pairs in sorted(found.items()) if math.isfinite(mean := weighted_mean(pairs))}
-    return MetricRecord(dict(means)) if means else None

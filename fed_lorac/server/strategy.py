@@ -23,7 +23,7 @@ from fed_lorac.models.fingerprints import fingerprint, named_tensors, shapes_of
 from fed_lorac.seeds import torch_stream
 from fed_lorac.server.traits import Traits
 from fed_lorac.wire.codecs.codecs import Codec
-from fed_lorac.wire.frame import TOPK_SHARE, by_name
+from fed_lorac.wire.frame import TOPK_SHARE, payload_bytes
 from fed_lorac.wire.template import Template, template_of
 
 __all__ = [
@@ -140,7 +140,7 @@ class DownlinkCodec:
     whether they are entropy-coded, where frames do not name their tensors.
 
     Raises:
-        FrameError: no such dtype.
+        FrameError: no such dtype, or a share that topk cannot send.
     """
 
     dtype: str | Codec = "fp32"
@@ -148,7 +148,7 @@ class DownlinkCodec:
     entropy: bool = False
 
     def __post_init__(self) -> None:
-        by_name(self.dtype)
+        payload_bytes({}, self.dtype, self.topk_share)
 
 
 def _no_weather(camera: int) -> int:

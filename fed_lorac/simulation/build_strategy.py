@@ -33,7 +33,14 @@ from fed_lorac.server.strategy import DownlinkCodec, FrameSpec, Shapes
 from fed_lorac.server.traits import SilentStrategy
 from fed_lorac.simulation.round import judge_by_clock
 from fed_lorac.training.accuracy import statistics_of
-from fed_lorac.wire.billing import FullMessages, MessageSize, Reference, full_message, reply_records
+from fed_lorac.wire.billing import (
+    FullMessages,
+    MessageSize,
+    Reference,
+    check_own_codec,
+    full_message,
+    reply_records,
+)
 from fed_lorac.wire.frame import encode, payload_bytes
 from fed_lorac.wire.template import template_of
 
@@ -163,6 +170,8 @@ _weighed: dict[Hashable, FullMessages] = {}
 
 def _weigh(tensors: Mapping[str, Tensor], examples: int, codec: CodecConfig) -> FullMessages:
     share = codec.table(Topk).share
+    for way in ("up", "down"):
+        check_own_codec(codec.build(way))
     up = full_message(tensors, codec.build("up"), reply_records(examples), reply=True, topk_share=share)
     # Put together as the strategy does it, so that the two arms differ in the frame alone.
     rng, known = stream(0, "weighed"), [template_of({name: tensor.shape for name, tensor in tensors.items()})]

@@ -69,9 +69,13 @@ class Fleet:
         except RunError:
             build_experiment(config)  # where the failure is this process's too, it comes out as itself
             raise
-        experiment = build_experiment(config)
-        self._global_models = GlobalModels(experiment)
-        size = block_size_of(experiment)
+        try:
+            experiment = build_experiment(config)
+            self._global_models = GlobalModels(experiment)
+            size = block_size_of(experiment)
+        except BaseException:  # Ctrl-C too
+            self.close()
+            raise
         self.grid = FleetGrid(self.executor, config.fleet.cameras, block_size=size, shared=self._global_models.after)
         self.roster = Numbered(FIRST_NODE, config.fleet.cameras, -FIRST_NODE)
 
@@ -127,5 +131,7 @@ def run(config: Config, out: Path, watch: Watch, *, resume: bool = False, overwr
         )
     check_machine(config)
     forget_experiments()
+    if overwrite:
+        build_experiment(config)  # a run that cannot begin takes no other's place
     with RunFolder.owned(out.absolute(), config, resume=resume, overwrite=overwrite) as folder:
         ENGINES[config.run.engine](config, folder, watch)

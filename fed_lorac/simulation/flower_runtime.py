@@ -8,7 +8,7 @@ would leave that thread waiting for replies that nobody makes; so the thread is 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from threading import Event
+from threading import Event, Lock
 
 from flwr.app import Context
 from flwr.clientapp.typing import Mod
@@ -62,11 +62,14 @@ class _ServerThread:
     def __init__(self, config: Config, folder: RunFolder, watch: Watch) -> None:
         self.app = ServerApp()
         self._error: BaseException | None = None
-        self._stop, self._begun, self._ended = Event(), Event(), Event()
+        self._stop, self._ended, self._lock, self._begun = Event(), Event(), Lock(), False
 
         @self.app.main()
         def main(grid: Grid, context: Context) -> None:
-            self._begun.set()
+            with self._lock:
+                if self._stop.is_set():  # nobody waits for it any more
+                    return
+                self._begun = True
             try:
                 run_rounds(LiveGrid(grid, self._stop), config, folder, watch)
             except BaseException as error:
@@ -77,8 +80,9 @@ class _ServerThread:
 
     def stop(self) -> None:
         """Let the rounds end, and wait until what they found is written."""
-        self._stop.set()
-        if self._begun.is_set():
+        with self._lock:
+            self._stop.set()
+        if self._begun:
             self._ended.wait()
 
     def check(self) -> None:

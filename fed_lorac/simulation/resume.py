@@ -1,6 +1,7 @@
 """What a checkpoint holds of nodes and sums, as tensors and back, and whether a run may go on. Knows Flower's records;
 not rounds, nor files."""
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -44,7 +45,7 @@ _NODE, _SUM = "node", "sum"  # the first word of a tensor's name in a checkpoint
 
 
 def packed_tensors(states: Mapping[int, RecordDict], sums: Mapping[str, Sums]) -> dict[str, Tensor]:
-    """Each node's state as bytes, "node <id>", and each part of the server's sums, "sum <kind> <tensor> <part>"."""
+    """Each node's state as bytes, "node <id>", and each part of the server's sums, "sum [kind, tensor, part]"."""
     tensors = {
         f"{_NODE} {node}": torch.frombuffer(bytearray(record_bytes(state)), dtype=torch.uint8)
         for node, state in states.items()
@@ -52,7 +53,7 @@ def packed_tensors(states: Mapping[int, RecordDict], sums: Mapping[str, Sums]) -
     }
     for kind, totals in sums.items():
         for name, total in totals.items():
-            tensors |= {f"{_SUM} {kind} {name} {part}": tensor for part, tensor in total.parts().items()}
+            tensors |= {f"{_SUM} {json.dumps([kind, name, k])}": tensor for k, tensor in total.parts().items()}
     return tensors
 
 
@@ -61,11 +62,12 @@ def unpacked_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[int, RecordDic
     states: dict[int, RecordDict] = {}
     parts: dict[tuple[str, str], dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        kind, *names = key.split(" ")
-        if kind == _NODE:
-            states[int(names[0])] = record_of(tensor.numpy().tobytes())
-        elif kind == _SUM:
-            parts.setdefault((names[0], names[1]), {})[names[2]] = tensor
+        first, _, rest = key.partition(" ")
+        if first == _NODE:
+            states[int(rest)] = record_of(tensor.numpy().tobytes())
+        elif first == _SUM:
+            kind, name, part = json.loads(rest) if rest.startswith("[") else rest.split(" ")  # as it was written once
+            parts.setdefault((kind, name), {})[part] = tensor
     sums: dict[str, Sums] = {}
     for (kind, name), found in parts.items():
         sums.setdefault(kind, {})[name] = DeltaSum.of_parts(found)

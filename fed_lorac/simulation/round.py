@@ -113,6 +113,13 @@ def check_anyone_trained(rows: Sequence[Row]) -> None:
         )
 
 
+def check_not_misset(row: Row) -> None:
+    """Raise `RunError` where every camera of a round failed by a setting, or by a part of one's own that breaks its
+    contract: the next round would go as this one."""
+    if not row["cameras_counted"] and row["reasons"] and all("ConfigError" in reason for reason in row["reasons"]):
+        check_anyone_trained([row])
+
+
 def _commonest(reasons: Mapping[str, int]) -> str:
     """The commonest kind of reason, by its first example, as a sentence; the first of its kind was logged in full."""
     kinds: Counter[str] = Counter()

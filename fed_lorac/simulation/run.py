@@ -38,6 +38,7 @@ from fed_lorac.simulation.rates import far_rate
 from fed_lorac.simulation.resume import HEARD, Memories, check_rounds, packed_tensors, unpacked_tensors
 from fed_lorac.simulation.round import (
     check_anyone_trained,
+    check_not_misset,
     measure_base,
     measured_base,
     roll_call,
@@ -51,14 +52,15 @@ __all__ = ["run_rounds"]
 
 @dataclass
 class _Progress:
-    """How far a run has come: what no update holds by then, its nodes' states, and what it last measured."""
+    """How far a run has come: its rows, what no update holds by then, its nodes' states, and what it last measured."""
 
     round: int = 0
+    rows: Mapping[str, int] = field(default_factory=lambda: {"rounds": 0, "cameras": 0})  # where they end
     not_in_updates: Sums = field(default_factory=dict)
     states: Mapping[int, RecordDict] = field(default_factory=dict)
     groups: Mapping[str, int] = field(default_factory=dict)
     settled: Settled = NOTHING
-    measured: dict[str, Measured] = field(
+    measured: Mapping[str, Measured] = field(
         default_factory=lambda: {arm: Measured() for arm in ("source", "zero_byte", "adapted")}
     )
 
@@ -131,7 +133,7 @@ class _Run:
         )
         if self._strategy.rules.audience is None:
             self._strategy.confirmed.update(dict.fromkeys(sorted(self._strategy.roster.values()), 0))  # measured or not
-        self.progress.measured |= {"source": source, "zero_byte": zero_byte}
+        self.progress.measured = {**self.progress.measured, "source": source, "zero_byte": zero_byte}
         self._save()
 
     def round(self) -> None:
@@ -139,19 +141,12 @@ class _Run:
         run, number = self._config.run, self.progress.round + 1
         last = number == run.rounds
         measure = last or number % run.evaluate_every == 0
-        found, seconds = run_round(
-            self._grid,
-            self._strategy,
-            number,
-            measure=measure,
-            last=last,
-            timeout=run.round_timeout_s,
-            watch=self._watch,
-        )
+        asked: dict[str, Any] = {"measure": measure, "last": last, "timeout": run.round_timeout_s, "watch": self._watch}
+        found, seconds = run_round(self._grid, self._strategy, number, **asked)
         if self._memories is not None and self._strategy.rules.audience is not None:  # whoever lost its message
             self._memories.fold([(update.round, update.frame) for update in self._strategy.updates[-1:]])
         ledger, report = self._folder.ledger, self._strategy.report
-        measured = self.progress.measured
+        measured = {**self.progress.measured}
         if measure:
             measured["adapted"] = found
         if measure and self._experiment.fleet.changing:
@@ -160,21 +155,27 @@ class _Run:
         base = {arm: measured[arm] for arm in ("source", "zero_byte") if measure}
         self._folder.lock.check()
         row = write_rows(ledger, report, self._experiment.fleet, self._full, found, seconds, clock=self._clock, **base)
-        self._mark_done(number)
+        if number == 1:
+            check_not_misset(row)
+        self._mark_done(number, measured)
         every = run.table(FleetEngine).checkpoint_every
         if last or (every and number % every == 0):
             self._save()
         self._watch.round(row, run.rounds)
         self._warn_once()
 
-    def _mark_done(self, round: int) -> None:
-        """Note that the round is done: results are as of this round, whatever an interrupted one after it changes."""
-        states = {} if self._memories is None else dict(self._memories.states())
-        not_in_updates = self._strategy.not_in_updates()
-        self.progress.round, self.progress.not_in_updates, self.progress.states = round, not_in_updates, states
-        cameras = () if self._strategy.rules.audience else sorted(self._strategy.roster.values())
-        groups = {str(k): group for k in cameras if (group := self._strategy.cluster_of(k)) is not None}
-        self.progress.groups, self.progress.settled = groups, self._strategy.settled
+    def _mark_done(self, round: int, measured: Mapping[str, Measured]) -> None:
+        """Note that the round is done, all at once: results are as of this round, whatever one after it changes that is
+        interrupted."""
+        strategy = self._strategy
+        if self._memories is None:  # as sent with the last evaluation
+            states = {node: strategy.evaluations.get(k, RecordDict()) for node, k in strategy.roster.items()}
+        else:
+            states = dict(self._memories.states())
+        cameras = () if strategy.rules.audience else sorted(strategy.roster.values())
+        groups = {str(k): group for k in cameras if (group := strategy.cluster_of(k)) is not None}
+        rows, kept = self._folder.ledger.ends(), strategy.not_in_updates()
+        self.progress = _Progress(round, rows, kept, states, groups, strategy.settled, measured)
 
     def _warn_once(self) -> None:
         """Warn, once there is an update, where it takes more bytes than another downlink would, where cameras cannot
@@ -194,6 +195,7 @@ class _Run:
     def finish(self, *, interrupted: bool) -> dict[str, Any]:
         """Write the results of the rounds that have rows; return the summary."""
         at("writing the results")
+        self._folder.ledger.cut(self.progress.rows)
         rows = read_rows(self._folder.path / ROUNDS_FILE).rows
         if not interrupted:
             check_anyone_trained(rows)
@@ -206,9 +208,8 @@ class _Run:
             found["rounds_asked_before"] = self._asked_before
         # An interrupted round may have made its update already, but has no row: it never was.
         updates = [update for update in self._strategy.updates if update.round <= found["rounds"]]
-        global_model = fold_updates(
-            self._experiment, GlobalModel(), [(update.round, update.frame) for update in updates]
-        )
+        frames = [(update.round, update.frame) for update in updates]
+        global_model = fold_updates(self._experiment, GlobalModel(), frames)
         self._folder.finish(
             found,
             adapter=adapter_state(self._settled, global_model, updates, self.progress.not_in_updates),
@@ -219,16 +220,14 @@ class _Run:
         return found
 
     def _of_cameras(self) -> dict[str, Tensor]:
-        """What is each camera's own, from memories or as sent with the last evaluation.
+        """What is each camera's own.
 
         `camera-<id>.<batch norm>.running_mean` and so on; and `own-<n>.<tensor>`, a delta of the model, which belongs
         to the cameras whose `own.camera-<id>` is n.
         """
         roster = self._strategy.roster
-        states = self.progress.states
-        if self._memories is None:
-            states = {node: self._strategy.evaluations.get(camera, RecordDict()) for node, camera in roster.items()}
-        cameras = {roster[node]: ClientState.read(state) for node, state in states.items() if node in roster}
+        states = self.progress.states.items()
+        cameras = {roster[node]: ClientState.read(state) for node, state in states if node in roster}
         found = {
             f"camera-{camera}.{name}": value
             for camera, state in cameras.items()
@@ -284,9 +283,10 @@ class _Run:
             )
         self._folder.ledger.cut(kept.facts["ledger"])
         self._clock.restore(**kept.facts.get("clock", {}))
-        for arm, measured in kept.facts["measured"].items():
-            by_camera = {kind: {int(camera): v for camera, v in values.items()} for kind, values in measured.items()}
-            self.progress.measured[arm] = Measured(**by_camera)
+        measured = {}
+        for arm, values in kept.facts["measured"].items():
+            by_camera = {kind: {int(camera): v for camera, v in its.items()} for kind, its in values.items()}
+            measured[arm] = Measured(**by_camera)
         updates = sorted(kept.updates.items())
         states, sums = unpacked_tensors(kept.tensors)
         if (audience := self._strategy.rules.audience) is not None:
@@ -295,4 +295,4 @@ class _Run:
         confirmed = {int(camera): round for camera, round in kept.facts["confirmed"].items()}
         notes = kept.facts["notes"]
         self._strategy.resume([Update(*update) for update in updates], confirmed, sums, notes)
-        self._mark_done(kept.round)
+        self._mark_done(kept.round, measured)

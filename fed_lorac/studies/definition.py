@@ -21,9 +21,11 @@ _NOT_IN_A_STUDY = {"run.seed": "seeds", "run.out": "--out"}
 
 
 def run_digest(config: Config) -> str:
-    """What a run is, as 12 hexadecimal digits: every setting that can change a result."""
+    """What a run is, as 12 hexadecimal digits: every setting that can change a result, and the code of parts that are
+    not built in."""
     settings = {k: v for k, v in config.to_flat().items() if not k.startswith(WITHOUT_EFFECT)}
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    told = json.dumps(settings | config.outside(), sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ STUDY/tuning.json                  what was tuned: values, runs, rounds, on whic
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from glob import escape
@@ -18,7 +18,7 @@ from io import BytesIO
 from pathlib import Path
 
 from fed_lorac.config import load_config
-from fed_lorac.errors import FedLoracError
+from fed_lorac.errors import FedLoracError, UnreadableError
 from fed_lorac.records.ledger import ROUNDS_FILE, read_rows
 from fed_lorac.records.run_folder import CONFIG_FILE, can_go_on
 from fed_lorac.records.summaries import read_summary
@@ -53,8 +53,20 @@ def _first_finished(folders: Iterable[Path]) -> Path | None:
     return next((folder for folder in there if len(there) > 1 and _is_finished(folder)), next(iter(there), None))
 
 
+@contextmanager
+def _passing_over_none() -> Iterator[None]:
+    """Go on where a run's file is not there or is none; not where it cannot be read, or a finished run would be made
+    anew."""
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except FedLoracError:
+        pass
+
+
 def _is_finished(folder: Path) -> bool:
-    with suppress(FedLoracError):
+    with _passing_over_none():
         return not read_summary(folder)["interrupted"]
     return False
 
@@ -76,10 +88,13 @@ class StudyFolder:
 
     def of(self, trial: Trial) -> Path:
         """The folder of a run: where one of its digest is, whatever it is called; else where one is whose config, read
-        today, is the run's (a setting that came since has its default there); else a new one's."""
+        today, is the run's (a setting that came since has its default there), unless it names parts that are not built
+        in, whose code may have been another; else a new one's."""
         runs = self.path / "runs"
         if there := run_folder(self.path, trial.digest):
             return there
+        if trial.config.outside():
+            return runs / trial.folder
         older = (file.parent for file in sorted(runs.glob(f"*-seed{trial.seed}-*/{CONFIG_FILE}")))
         same = (folder for folder in older if _read_today(folder / CONFIG_FILE) == trial.digest)
         return _first_finished(same) or runs / trial.folder
@@ -87,7 +102,7 @@ class StudyFolder:
     def finding(self, trial: Trial) -> Finding:
         """How far a run came."""
         folder = self.of(trial)
-        with suppress(FedLoracError):
+        with _passing_over_none():
             found = read_summary(folder)
             if not found["interrupted"]:
                 return Finding(trial, folder, "finished", seconds=found.get("seconds"))
@@ -98,7 +113,7 @@ class StudyFolder:
 
     def accuracy_after(self, trial: Trial, rounds: int) -> float | None:
         """What a run found in a round; None where it has not come so far, or failed."""
-        with suppress(FedLoracError):
+        with _passing_over_none():
             for row in read_rows(self.of(trial) / ROUNDS_FILE).rows:
                 if row["round"] == rounds and self.finding(trial).status != "failed":
                     return float(row["accuracy"]) if row["accuracy"] is not None else None
@@ -182,7 +197,7 @@ class StudyFolder:
         found = self.finding(trial)
         early = tuning.stages(trial.config.run.rounds)[:-1]
         if found.status == "waiting" and any(self.accuracy_after(trial, rounds) is not None for rounds in early):
-            with suppress(FedLoracError):
+            with _passing_over_none():
                 if read_summary(found.folder)["interrupted"]:
                     return replace(found, status="stopped")
         return found

@@ -53,7 +53,11 @@ def check_codec(codec: str | Codec, *, error: float = 1.0, topk_share: float = 0
             law(f"{name!r} must keep its shape", found[name].shape == tensor.shape, tuple(found[name].shape))
             law(f"{name!r} must be decoded finite", bool(found[name].isfinite().all()))
             off = distance(found[name], tensor)
-            law(f"{name!r} must come back within {error:g}", off <= error, f"{off:.3g} off")
+            law(
+                f"{name!r} must come back within a relative error of {error:g} (`error=`)",
+                off <= error,
+                f"{off:.3g} off",
+            )
             law("lossless says that every number comes back", not row.lossless or torch.equal(found[name], tensor))
         if not row.random and not row.lossless:
             again = framed(found)

@@ -29,10 +29,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, MetricRecord
 from numpy.lib import format as npy
 from torch import Tensor
 
+from fed_lorac.errors import FrameError, one_line
+from fed_lorac.registry import CODECS
 from fed_lorac.runtime.flower_private import fixed_message, proto_bytes
 from fed_lorac.seeds import stream
-from fed_lorac.wire.codecs.codecs import Codec
-from fed_lorac.wire.frame import TOPK_SHARE, encode, payload_bytes
+from fed_lorac.wire.codecs.codecs import OTHERS_FROM, Codec
+from fed_lorac.wire.frame import TOPK_SHARE, decode, encode, payload_bytes
 from fed_lorac.wire.refusals import RefusedFrameError
 from fed_lorac.wire.template import Template, template_of
 
@@ -185,6 +187,17 @@ def weighed_frame(
     zeros = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in like.items()}
     rng = stream(0, "weighed")
     return encode(zeros, dtype=dtype, base="", rng=rng, topk_share=topk_share, templates=templates)
+
+
+def check_own_codec(codec: Codec) -> None:
+    """Raise `ConfigError` where somebody else's codec does not bring zeros back: known before anything is trained."""
+    if codec.code < OTHERS_FROM:
+        return
+    zeros = {"weight": torch.zeros(3, 2), "bias": torch.zeros(3)}
+    try:
+        decode(weighed_frame(zeros, codec), base="")
+    except FrameError as error:
+        raise CODECS.broken(codec.name, one_line(error).rstrip(".")) from error
 
 
 def full_message(

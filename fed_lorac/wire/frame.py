@@ -15,6 +15,7 @@ codec does not round at random, `encode(decode(f)) == f`. The version moves no v
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -134,10 +135,12 @@ def encode(
 def _packed(codec: Codec, values: Values, slot: Slot, rng: Generator | None) -> bytes:
     """A tensor's bytes; of somebody else's codec, as many as it says, or no reader would find the next tensor."""
     packed = codec.pack(values, slot, rng)
-    if codec.code >= OTHERS_FROM and len(packed) != codec.size_bytes(slot):
+    if codec.code < OTHERS_FROM:
+        return packed
+    if not isinstance(size := codec.size_bytes(slot), Integral) or len(packed) != size:
         raise ConfigError(
             f"A codec packs a tensor into as many bytes as its size_bytes says; {codec.name} makes {len(packed)} of "
-            f"shape {slot.shape}, and says {codec.size_bytes(slot)}. Fix its size_bytes or its pack."
+            f"shape {slot.shape}, and says {size}. Fix its size_bytes or its pack."
         )
     return packed
 
@@ -237,6 +240,15 @@ def _unpack(name: str, slot: Slot, data: memoryview, dtype: Codec) -> Tensor:
     return torch.from_numpy(values)
 
 
+def _view(frame: bytes) -> memoryview:
+    try:
+        return memoryview(frame).cast("B")
+    except TypeError:
+        raise RefusedFrameError(
+            f"A frame is bytes; got {type(frame).__name__}. Give what `encode` returned.", "not a frame"
+        ) from None
+
+
 def decode(frame: bytes, *, base: str, templates: Iterable[Template] = ()) -> dict[str, Tensor]:
     """The state in a frame: float32 CPU tensors by name, sorted, each in memory of its own.
 
@@ -249,7 +261,7 @@ def decode(frame: bytes, *, base: str, templates: Iterable[Template] = ()) -> di
         FrameError: the bytes are not one intact, canonical, finite frame for this base, of one of these templates or
             with names of its own; a `RefusedFrameError` says why.
     """
-    opened = _open(memoryview(frame).cast("B"), templates, base)
+    opened = _open(_view(frame), templates, base)
     if opened.slots is None:
         raise RefusedFrameError(
             "A frame without names must be of a template that its receiver knows; this one is of tag "
@@ -267,7 +279,7 @@ def decode(frame: bytes, *, base: str, templates: Iterable[Template] = ()) -> di
 def inspect(frame: bytes, *, templates: Iterable[Template] = ()) -> FrameFacts:
     """What a frame says of itself, for any base and without its values; FrameError as for `decode`, but for a template
     that is not among these."""
-    opened = _open(memoryview(frame).cast("B"), templates)
+    opened = _open(_view(frame), templates)
     header, slots = opened.header, opened.slots
     return FrameFacts(
         header.version,

@@ -87,3 +87,20 @@ class LeavesOut(Doubles):
     def propose(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:
         mean = weighted_mean(deltas)
         return Proposal({name: total.dense() for name, total in list(mean.items())[1:]}, exact=mean)
+
+
+@dataclass(frozen=True)
+class SaysLess(FirstTwo):
+    """Says no exact mean."""
+
+    def propose(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:
+        return Proposal(super().propose(server, deltas).update, exact={})
+
+
+@dataclass(frozen=True)
+class KeepsTensors(FirstTwo):
+    """Keeps tensors where sums are kept."""
+
+    def propose(self, server: ServerState, deltas: Iterable[ClientDelta]) -> Proposal:
+        found = super().propose(server, deltas)
+        return Proposal(found.update, found.exact, sums={"momentum": found.update})  # type: ignore[dict-item]

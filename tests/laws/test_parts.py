@@ -193,7 +193,7 @@ def test_a_codec_that_breaks_a_law_is_refused_with_the_law() -> None:
     shrunk = replace(int8, name="shrunk", code=201, pack=lambda values, slot, rng: int8.pack(0.9 * values, slot, rng))
     with pytest.raises(AssertionError, match="shrunk: unbiased says"):
         check_codec(shrunk)
-    with pytest.raises(AssertionError, match=r"int4: .* must come back within 0.001"):
+    with pytest.raises(AssertionError, match=r"int4: .* must come back within a relative error of 0.001"):
         check_codec("int4", error=0.001)
 
 

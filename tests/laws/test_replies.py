@@ -12,7 +12,8 @@ from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDic
 from flwr.common.constant import ErrorCode
 
 from fed_lorac.aggregation.delta_sum import State
-from fed_lorac.server.replies import Reply, ReplyCollector, mean_metrics
+from fed_lorac.server.metrics import mean_metrics
+from fed_lorac.server.replies import Reply, ReplyCollector
 from fed_lorac.server.strategy import FrameSpec
 from fed_lorac.wire.billing import MessageSize, frame_record, message_bytes
 from fed_lorac.wire.frame import encode, inspect
@@ -213,3 +214,11 @@ def test_metrics_are_averaged_over_those_who_report_them():
     found = mean_metrics(RecordDict({"metrics": MetricRecord(row)}) for row in rows)
     assert found is not None and dict(found) == {"a": 1.75, "b": 5.0}
     assert mean_metrics([]) is None and mean_metrics([RecordDict()]) is None
+
+
+def test_a_number_of_examples_that_no_sum_can_carry_leaves_its_reply_out():
+    big = {name: tensor * 2.0**80 if name == "conv.B" else tensor for name, tensor in state(1).items()}
+    sent = encode(big, dtype="fp32", base=NOW)
+    many, few = (verdicts([reply(0, answer(sent, num_examples=count))], 1)[0] for count in (2**50, 2**4))
+    assert few.counted and not many.counted
+    assert many.reason == "the change of conv, num-examples times, is beyond 2^110"

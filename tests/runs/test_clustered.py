@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -510,3 +511,35 @@ def test_more_clusters_than_a_round_has_cameras_are_refused():
     assert tiny(**settings, clusters=2).strategy.settings("name")["clusters"] == 2
     with pytest.raises(ConfigError, match=r"clusters = 4, and a round draws 3 cameras.*fleet\.per_round = 3"):
         tiny(**settings, clusters=4)
+
+
+def test_a_camera_that_joins_a_cluster_whose_part_is_refused_is_sent_the_one_that_stays():
+    strategy = found(4, clusters=2, dtype="fp16", downlink="dense")
+
+    def sends(k: int, sign: int) -> dict[str, Tensor]:
+        return {name: 0 * tensor for name, tensor in state(k).items()} | {"fc.bias": sign * torch.full((5,), 4e4)}
+
+    def has_round(number: int, said: Mapping[int, dict[str, Tensor]]) -> None:
+        list(strategy.configure_train(number, ArrayRecord(), ConfigRecord(), GRID))
+        frames = {k: encode(one, dtype="fp32", base=now(strategy)) for k, one in said.items()}
+        strategy.aggregate_train(number, [reply(k, answer(frame)) for k, frame in frames.items()])
+
+    def now(strategy: FrameStrategy) -> str:
+        return global_fingerprint(BASE, strategy.updates[-1].round if strategy.updates else 0)
+
+    has_round(1, {0: sends(0, 1), 1: sends(1, -1)})
+    tell(strategy, 1)
+    has_round(2, {0: sends(0, 1), 1: sends(1, -1), 2: sends(2, 1)})  # twice 4e4 is beyond fp16
+    assert strategy.cluster_of(2) == strategy.cluster_of(0)
+    asked = {
+        strategy.roster[m.metadata.dst_node_id]: m
+        for m in strategy.configure_train(3, ArrayRecord(), ConfigRecord(), GRID)
+    }
+    assert PERSONAL_KEY in asked[2].content.array_records
+
+
+def test_without_a_share_there_are_no_clusters_to_refuse():
+    assert ClusteredFedAvg(share=0.0).refuses_fleet(per_round=3, weather_walks=True) is None
+    several = ClusteredFedAvg(share=0.0, by="similarity", clusters=4)
+    assert several.refuses_fleet(per_round=3, weather_walks=False) is None
+    assert replace(several, share=0.5).refuses_fleet(per_round=3, weather_walks=False) is not None

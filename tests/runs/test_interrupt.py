@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import environment, rows, words
+from interrupted import TENSORS, Ended, check_equal
+from small_runs import environment, rows, tiny, words
 
 from fed_lorac.config import load_config
+from fed_lorac.records.ledger import Ledger
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
@@ -81,3 +83,42 @@ def test_ctrl_c_leaves_the_finished_rounds(
     for name in ("adapter.safetensors", "model.safetensors"):
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
     assert rows(out / "rounds.jsonl", "seconds") == rows(whole / "rounds.jsonl", "seconds")
+
+
+@pytest.mark.parametrize("camera", [0, 2, None])
+def test_of_a_round_that_is_interrupted_while_it_is_written_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, camera: int | None
+) -> None:
+    """`camera`: after whose row it is; None: after the round's."""
+    config = tiny(run__rounds=3, local__lr=0.3, fleet__per_round=4)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "clean", Ended(1))
+    write = Ledger.round if camera is None else Ledger.camera
+
+    def cut(self: Ledger, **columns: object) -> object:
+        found = write(self, **columns)
+        if columns["round"] == 2 and columns.get("camera") == camera:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(Ledger, write.__name__, cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "cut", Watch())
+    monkeypatch.undo()
+    for name in TENSORS:
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "clean" / name).read_bytes()
+    for name in ("rounds.jsonl", "cameras.jsonl"):
+        assert rows(tmp_path / "cut" / name, "seconds") == rows(tmp_path / "clean" / name, "seconds")
+    a, b = (json.loads((tmp_path / one / "summary.json").read_text()) for one in ("cut", "clean"))
+    assert a | {"seconds": 0} == b | {"seconds": 0}
+    run(config, tmp_path / "cut", Watch(), resume=True)
+    run(config, tmp_path / "whole", Watch())
+    check_equal(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from fed_lorac.__main__ import main; main()"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")

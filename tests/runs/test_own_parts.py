@@ -11,12 +11,15 @@ import pytest
 from command_line import called
 from interrupted import Ended, check_equal
 from own_parts import PARTS, SOURCE, asked_beside, register, settings_of_parts, write_package
-from small_runs import ROOT, environment, rows
+from small_runs import ROOT, environment, rows, words
+from small_studies import SETTINGS
 
 import fed_lorac as fl
 from fed_lorac.config import Config, load_config
 from fed_lorac.data.corruptions import corrupt, corruption_fingerprint
-from fed_lorac.errors import ConfigError, FactorError, FrameError
+from fed_lorac.errors import ConfigError, FactorError, FrameError, RunError
+from fed_lorac.experiment import base_model
+from fed_lorac.experiment.build import build_experiment
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 from fed_lorac.wire.frame import by_name, decode, encode, inspect
@@ -317,3 +320,59 @@ def test_what_the_page_shows_runs(tmp_path: Path) -> None:
     options = {"adapter.options.strength": 0.3, "fleet.options.share": 0.02, "model.options.channels": 4}
     run(load_config(None, {**settings, **small, **options}), tmp_path / "run", Watch())
     assert [row["cameras_counted"] for row in rows(tmp_path / "run" / "rounds.jsonl")] == [3]
+
+
+def test_a_study_runs_again_what_ran_with_other_code_of_ones_own(tmp_path: Path) -> None:
+    body = (ROOT / "tests" / "helpers" / "faulty_strategies.py").read_text()
+    study = tmp_path / "s.toml"
+    study.write_text(
+        "seeds = [0]\n[settings]\n"
+        + "".join(f"{key} = {json.dumps(its)}\n" for key, its in SETTINGS.items())
+        + '[arms.mine]\nstrategy.name = "edited_part:FirstTwo"\n'
+    )
+    said, adapters = [], []
+    for code in (body, body.replace("total.dense()", "0.5 * total.dense()"), body):
+        (tmp_path / "edited_part.py").write_text(code)
+        done = subprocess.run(
+            [sys.executable, "-m", "fed_lorac", "study", str(study), "--out", "st"],
+            cwd=tmp_path,
+            env=environment(PYTHONPATH=f"{ROOT}:{tmp_path}"),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        said.append(re.search(r"\d+ of them finished before", done.stdout + done.stderr)[0])  # type: ignore[index]
+        adapters.append({path.read_bytes() for path in tmp_path.glob("st/runs/*/adapter.safetensors")})
+    assert said == ["0 of them finished before", "0 of them finished before", "1 of them finished before"]
+    assert [len(one) for one in adapters] == [1, 2, 2]
+
+
+def test_a_base_is_pretrained_anew_for_other_code_of_ones_own_network(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(None, settings_of_parts(package))
+    data = build_experiment(config).data
+    before = base_model._base_key(config, data)
+    monkeypatch.setattr("fed_lorac.runtime.kind.package_identity", lambda module: "other code")
+    assert base_model._base_key(config, data) != before
+
+
+def test_options_of_another_part_of_ones_own_go_with_it() -> None:
+    first = load_config(None, {"strategy.name": "optional_parts:Slow", "strategy.options.step": 0.25})
+    assert load_config(first, {"strategy.name": "optional_parts:Fast"}).to_flat()["strategy.options"] == "step = 2.0"
+    assert load_config(first, {"strategy.name": "optional_parts:Other"}).to_flat()["strategy.options"] == "other = 1.0"
+    assert load_config(first, {"run.rounds": 3}).to_flat()["strategy.options"] == "step = 0.25"
+
+
+def test_a_codec_that_does_not_bring_zeros_back_is_an_error_before_anything_is_trained(tmp_path: Path) -> None:
+    config = load_config(None, words(codec__up="optional_parts:codec"))
+    with pytest.raises(ConfigError, match=r"'torn' is not: .*cannot unpack 'bias': ZeroDivisionError"):
+        run(config, tmp_path / "run", Watch())
+    assert not (tmp_path / "run" / "rounds.jsonl").exists()
+
+
+def test_an_objective_that_breaks_its_contract_ends_the_run_in_its_first_round(tmp_path: Path) -> None:
+    config = load_config(None, words(run__rounds=4, local__objective="optional_parts:OneNumber"))
+    with pytest.raises(RunError, match=r"in 1 rounds none did.*\(3 of 3\): .*: use \.mean\(0\)\. Fix it: see docs"):
+        run(config, tmp_path / "run", Watch())
+    assert len(rows(tmp_path / "run" / "rounds.jsonl")) == 1

@@ -34,6 +34,8 @@ def test_a_strategy_may_say_its_source_in_its_docstring_and_leave_out_every_trai
         ("Returns", "in round 1 it fails with TypeError: propose gives NoneType in place of a Proposal"),
         ("Forgets", "its update lacks .*, which cameras train"),
         ("Adds", "its update has extra.weight, which no camera trains"),
+        ("SaysLess", "its exact mean lacks .*, which cameras train"),
+        ("KeepsTensors", "momentum of .* is a Tensor, not a DeltaSum"),
         ("Fails", "in round 1 it fails with ValueError: not today"),
     ],
 )

@@ -103,7 +103,7 @@ def test_the_wheel_names_its_licence_and_command(wheel: Path) -> None:
         about = {PurePosixPath(n).name: archive.read(n).decode() for n in archive.namelist() if ".dist-info/" in n}
     assert "License-Expression: Apache-2.0" in about["METADATA"]
     assert "Apache License" in about["LICENSE"]
-    assert "fed-lorac = fed_lorac.cli:main" in about["entry_points.txt"]
+    assert "fed-lorac = fed_lorac.__main__:main" in about["entry_points.txt"]
 
 
 def test_the_sdist_holds_the_tests_and_no_image_but_its_docs_figures(sdist: Path) -> None:

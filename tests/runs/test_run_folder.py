@@ -18,8 +18,10 @@ from reported import began, seen
 from small_runs import rows, tiny, words
 
 from fed_lorac.config import Config, resumed_config
-from fed_lorac.errors import ConfigError, RunError
+from fed_lorac.errors import ConfigError, DataError, RunError
 from fed_lorac.experiment import build
+from fed_lorac.records.summaries import camera_accuracies, read_summary
+from fed_lorac.reporting.alike import ComparedRun
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
@@ -231,3 +233,46 @@ def test_a_users_own_config_is_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="already exists and differs"):
         run(tiny(), tmp_path, Watch())
     assert (tmp_path / "config.toml").read_text() == "[run]\nrounds = 1\n"
+
+
+def test_a_run_that_cannot_begin_takes_no_others_place(tmp_path: Path):
+    out = tmp_path / "run"
+    run(tiny(run__rounds=1), out, Watch())
+    before = tree(out)
+    with pytest.raises(DataError):
+        run(tiny(model__weights=str(tmp_path / "nowhere.safetensors")), out, Watch(), overwrite=True)
+    assert tree(out) == before
+
+
+class Dies(Watch):
+    """Any fault but Ctrl-C, once a round's rows are written."""
+
+    def round(self, row: dict[str, object], of: int) -> None:
+        raise ZeroDivisionError
+
+
+def test_a_summary_is_compared_by_its_own_rounds_where_its_run_has_gone_on(tmp_path: Path):
+    config = tiny(run__rounds=1, local__schedule="constant", local__lr=0.3)
+    run(config, tmp_path / "a", Watch())
+    first = {row["camera"]: row["accuracy"] for row in rows(tmp_path / "a" / "cameras.jsonl")}
+    with pytest.raises(ZeroDivisionError):
+        run(tiny(run__rounds=3, local__schedule="constant", local__lr=0.3), tmp_path / "a", Dies(), resume=True)
+    assert len(rows(tmp_path / "a" / "rounds.jsonl")) == 2
+    compared = ComparedRun.read(tmp_path / "a", target=0.01)
+    assert compared.cameras == first != camera_accuracies(tmp_path / "a", 2)
+
+
+def test_no_summary_stands_beside_another_ends_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run(tiny(run__rounds=1, local__schedule="constant"), tmp_path / "a", Watch())
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fed_lorac.runtime.tensor_files.write_tensors", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(run__rounds=2, local__schedule="constant"), tmp_path / "a", Watch(), resume=True)
+    monkeypatch.undo()
+    with pytest.raises(RunError, match=r"A finished run has a summary\.json"):
+        read_summary(tmp_path / "a")
+    run(tiny(run__rounds=2, local__schedule="constant"), tmp_path / "a", Watch(), resume=True)
+    assert read_summary(tmp_path / "a")["rounds"] == 2

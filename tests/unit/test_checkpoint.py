@@ -9,8 +9,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fed_lorac.aggregation.delta_sum import DeltaSum
 from fed_lorac.errors import RunError
 from fed_lorac.records.checkpoint import ASIDE, Checkpoint, Checkpoints
+from fed_lorac.simulation.resume import packed_tensors, unpacked_tensors
 
 
 def at(round: int) -> Checkpoint:
@@ -128,3 +130,26 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path: Path):
     litter = tmp_path / "checkpoints" / ".round-000002-ab.safetensors.77-aa.tmp"
     litter.write_bytes(b"half")
     assert equal(newest(tmp_path), at(1)) and not litter.exists()
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_stays_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    unlink = Path.unlink
+
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        if self.name.startswith("round-000000"):
+            raise PermissionError(1, "Operation not permitted")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    written(tmp_path, 3)
+    assert equal(newest(tmp_path), at(3)) and len(files(tmp_path)) == 3
+    assert "is not needed any more, and stays: Operation not permitted." in caplog.text
+
+
+@given(kind=st.text(), name=st.text(), value=st.floats(-1, 1))
+def test_sums_of_any_name_come_back_from_a_checkpoint(kind: str, name: str, value: float):
+    total = DeltaSum((2, 3)).add_dense(torch.full((2, 3), value), 1.0)
+    states, sums = unpacked_tensors(packed_tensors({}, {kind: {name: total}}))
+    assert not states and torch.equal(sums[kind][name].dense64(), total.dense64())

@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from fed_lorac.client.request import ClientReply, ClientRequest
+from fed_lorac.errors import RunError
 from fed_lorac.grid.executor import Block
 from fed_lorac.grid.fleet_grid import FleetGrid
 from fed_lorac.grid.in_process import in_process
@@ -188,3 +189,10 @@ def test_what_nodes_remember_can_be_put_into_another_grid():
     list(first.send_and_receive(asked(first)))
     second.restore({node: record_of(record_bytes(state)) for node, state in first.states.items()})
     assert numbers(list(second.send_and_receive(asked(second)))) == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_two_messages_to_one_node_are_refused():
+    grid = in_process(counting, 2)
+    with pytest.raises(RunError, match="answers one message at a time; 2 of these are for node 1000"):
+        list(grid.send_and_receive([*asked(grid), asked(grid)[0]]))
+    assert not grid.states

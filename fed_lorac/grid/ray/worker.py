@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import RayError
 
 from fed_lorac.client.request import ClientReply, ClientRequest
 from fed_lorac.config import Config
+from fed_lorac.errors import one_line
 from fed_lorac.grid.executor import BlockApp, Failure, checked, raised
 from fed_lorac.runtime.allocator import give_back
 from fed_lorac.runtime.flower_private import task_identity
@@ -41,6 +43,10 @@ class Report:
 
     facts: "Facts | None"
     failure: Failure | None
+
+
+class _NotFetchedError(Exception):
+    """A worker has lost touch with the cluster's objects."""
 
 
 class Worker:
@@ -81,6 +87,8 @@ class Worker:
         try:
             assert self._app is not None
             return checked(self._app.answer(requests, self._shared_under(token, kept)), requests)
+        except _NotFetchedError as error:  # no camera's fault: another worker may reach what this one cannot
+            return Failure("died", str(error))
         except Exception as error:
             return raised(error)
 
@@ -90,7 +98,10 @@ class Worker:
         if self._shared[0] != token:
             self._shared = (0, None)  # let the old one go before the new one comes
             give_back()
-            self._shared = (token, ray.get(kept[0]) if kept else None)
+            try:
+                self._shared = (token, ray.get(kept[0]) if kept else None)
+            except RayError as error:
+                raise _NotFetchedError(f"what all cameras share did not reach it: {one_line(error)}") from error
         return self._shared[1]
 
 

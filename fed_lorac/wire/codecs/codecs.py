@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from fed_lorac import registry
 from fed_lorac.errors import ConfigError
@@ -186,7 +187,7 @@ def by_name(dtype: str | Codec) -> Codec:
         return CODECS[dtype]
     if isinstance(dtype, Codec):
         return dtype if CODECS.get(dtype.name) is dtype else _met(dtype)
-    if not registry.CODECS.is_outside(dtype):
+    if not isinstance(dtype, str) or not registry.CODECS.is_outside(dtype):
         raise RefusedFrameError(
             f"A frame's dtype must be one of {', '.join(CODECS)}; got {dtype!r}. Choose one of these, or name one of "
             'your own as "module:Name".',
@@ -233,10 +234,12 @@ def float32(name: str, tensor: Tensor) -> Values:
             "(a batch norm's num_batches_tracked, for one, stays with the camera) or convert it with .float().",
             "not encodable",
         )
-    if tensor.layout != torch.strided or tensor.is_meta:
+    nested, lazy = tensor.is_nested, is_lazy(tensor)
+    if tensor.layout != torch.strided or tensor.is_meta or nested or lazy:
+        what = "lazy, without values" if lazy else "nested" if nested else f"{tensor.layout} on {tensor.device}"
         raise RefusedFrameError(
-            f"A frame carries dense tensors that hold values; {name!r} is {tensor.layout} on {tensor.device}. "
-            "Call .to_dense(), or load the model's weights first.",
+            f"A frame carries dense tensors that hold values; {name!r} is {what}. "
+            "Call .to_dense(), or give the model its weights first.",
             "not encodable",
         )
     return np.ascontiguousarray(tensor.to(torch.float32).numpy(force=True))

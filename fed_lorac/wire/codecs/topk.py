@@ -9,6 +9,7 @@ left out, unless error feedback sends it later.
 """
 
 import struct
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
@@ -40,9 +41,9 @@ Places = npt.NDArray[np.intp]
 
 def pack_share(share: float) -> bytes:
     """What a frame says once; FrameError unless the share is within 0.001 and 1."""
-    if not LEAST_SHARE <= share <= 1:
+    if isinstance(share, bool) or not isinstance(share, Real) or not LEAST_SHARE <= share <= 1:
         raise RefusedFrameError(
-            f"Top-k sends a share of {LEAST_SHARE} to 1 of each tensor's values; got {share}. Choose one between.",
+            f"Top-k sends a share of {LEAST_SHARE} to 1 of each tensor's values; got {share!r}. Choose one between.",
             "not encodable",
         )
     return _SHARE.pack(round(share * _WHOLE))
