@@ -6,17 +6,20 @@ import signal
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
 from executor_apps import SEEN, Naughty, Threads, blocks, broken, request, said, sizes
 from flwr.app import MetricRecord, RecordDict
+from ray.exceptions import ObjectLostError
 from small_runs import ROOT, tiny
 
 from fed_lorac.errors import RunError
-from fed_lorac.grid.executor import Block, Executor, SerialExecutor
+from fed_lorac.grid.executor import Block, Executor, Failure, SerialExecutor
 from fed_lorac.grid.ray.executor import RayExecutor
+from fed_lorac.grid.ray.worker import Worker
 from fed_lorac.grid.ray.worker_slot import Doing, Timeouts
 from fed_lorac.runtime.flower_private import task_identity
 
@@ -211,3 +214,15 @@ def test_workers_that_never_come_up_are_given_up(a_ray: None, caplog: pytest.Log
     impatient = Timeouts(arrive_s=0.01, starts=2)
     with pytest.raises(RunError, match=r"none is left.*found no place within 0.02 s: .* of its 4 CPUs are free"):
         RayExecutor(tiny(run__workers=1), Threads, examined=False, timeouts=impatient)
+
+
+def test_a_worker_that_cannot_fetch_what_is_shared_has_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(_: object) -> None:
+        raise ObjectLostError("00" * 28, None, "")
+
+    monkeypatch.setattr(ray, "get", lost)
+    worker = Worker.__new__(Worker)  # its __init__ is for a process of its own
+    worker._app, worker._shared = Naughty(tmp_path), (0, None)
+    found = worker.work([], 1, ["a reference"])  # type: ignore[list-item]
+    assert isinstance(found, Failure) and found.kind == "died"
+    assert "what all cameras share did not reach it: ObjectLostError" in found.reason

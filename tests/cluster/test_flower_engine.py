@@ -23,6 +23,7 @@ from fed_lorac.grid.ray.cluster import joined
 from fed_lorac.records.ledger import Row
 from fed_lorac.reporting.watch import Watch
 from fed_lorac.runtime.flower_private import task_identity
+from fed_lorac.simulation import flower_runtime
 from fed_lorac.simulation.engines import Fleet, run
 
 ENGINES = ("fleet", "flower")
@@ -168,3 +169,16 @@ def test_a_camera_that_ends_its_turn_too_late_is_left_out_and_comes_back(tmp_pat
         {"other base": 1},
         {},
     ]
+
+
+def test_a_run_that_was_stopped_before_it_began_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(flower_runtime, "run_rounds", lambda *_: begun.append("rounds"))
+    for stopped in (True, False):
+        thread = flower_runtime._ServerThread(tiny(), None, Watch())  # type: ignore[arg-type]
+        if stopped:
+            thread.stop()
+        assert thread.app._main is not None
+        thread.app._main(None, None)  # type: ignore[arg-type]
+        thread.check()
+        assert begun == ([] if stopped else ["rounds"])

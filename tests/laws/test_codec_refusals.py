@@ -4,13 +4,15 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from frames import BASE, codecs, framed, reason, sealed, small_state, states, with_table
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from torch import Tensor
+from torch import Tensor, nn
 
 from fed_lorac.errors import FrameError
+from fed_lorac.server.strategy import DownlinkCodec
 from fed_lorac.wire.codecs.codecs import CODECS
 from fed_lorac.wire.frame import decode, encode, inspect
 from fed_lorac.wire.layout import HEADER_BYTES, MAX_NAME_BYTES, pack_table, read_table
@@ -169,3 +171,31 @@ def test_a_table_reads_back_to_its_last_byte(shapes: dict[str, tuple[int, ...]])
     entries = sorted(shapes.items(), key=lambda e: e[0].encode())
     packed = pack_table(entries)
     assert read_table(memoryview(packed + b"tail")) == (entries, len(packed))
+
+
+# What is no state, no share and no frame
+
+
+@pytest.mark.parametrize("share", ["0.1", None, True, 5.0, 0.0, float("nan")])
+def test_a_share_that_topk_cannot_send_is_refused(share: object) -> None:
+    for refused in (
+        lambda: encode(small_state(), dtype="topk", base=BASE, topk_share=share),  # type: ignore[arg-type]
+        lambda: DownlinkCodec("topk", share),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(FrameError, match=r"Top-k sends a share of 0\.001 to 1"):
+            refused()
+
+
+def test_tensors_without_plain_values_are_refused() -> None:
+    nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    for tensor, what in ((nested, "nested"), (nn.UninitializedParameter(), "lazy, without values")):
+        with pytest.raises(FrameError, match=f"dense tensors that hold values; 'a' is {what}"):
+            encode({"a": tensor}, dtype="fp32", base=BASE)
+
+
+def test_what_is_no_name_and_no_frame_is_refused() -> None:
+    with pytest.raises(FrameError, match=r"dtype must be one of .*got None"):
+        encode(small_state(), dtype=None, base=BASE)  # type: ignore[arg-type]
+    for read in (lambda frame: decode(frame, base=BASE), inspect):
+        with pytest.raises(FrameError, match="A frame is bytes; got str"):
+            read("abc")

@@ -15,6 +15,7 @@ from small_runs import environment, rows, tiny, words
 from fed_lorac.config import load_config
 from fed_lorac.records.ledger import Ledger
 from fed_lorac.reporting.watch import Watch
+from fed_lorac.simulation import engines
 from fed_lorac.simulation.engines import run
 
 PATIENCE_S = 300  # a loaded machine is slow to import PyTorch
@@ -122,3 +123,20 @@ def test_ctrl_c_while_the_command_line_is_imported_is_no_traceback(tmp_path: Pat
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
+def test_workers_are_let_go_where_ctrl_c_comes_while_they_are_hired(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+
+    class Hired:
+        def close(self) -> None:
+            closed.append(True)
+
+    def interrupted_there(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engines, "_hire", lambda *_: Hired())
+    monkeypatch.setattr(engines, "block_size_of", interrupted_there)
+    with pytest.raises(KeyboardInterrupt):
+        engines.Fleet(tiny())
+    assert closed == [True]

@@ -17,7 +17,7 @@ from small_runs import ROOT, environment
 from small_studies import FULL, SETTINGS, STUDY
 
 import fed_lorac as fl
-from fed_lorac.errors import ConfigError, RunError
+from fed_lorac.errors import ConfigError, RunError, UnreadableError
 from fed_lorac.reporting.gain import recovered_share
 from fed_lorac.studies import running as running_room
 from fed_lorac.studies.conduct import conduct
@@ -350,3 +350,28 @@ def test_runs_on_ray_processes_find_what_one_process_finds_and_a_dead_process_is
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"A study has study\.parquet"):
         fl.load_study(tmp_path)
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_finished_run_whose_files_cannot_be_read_is_not_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    study = {**STUDY, "seeds": [0], "arms": {"full": FULL}}
+    one = fl.study(study, tmp_path / "out", progress=False)
+    before, read, failed = marks(one), Path.read_bytes, 0
+
+    def refused(self: Path) -> bytes:
+        nonlocal failed
+        if self.name == "summary.json" and failed < times:
+            failed += 1
+            raise OSError(5, "Input/output error")
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    if times == 1:
+        again = fl.study(study, tmp_path / "out", progress=False)
+        assert list(again.runs["status"]) == ["finished"]
+    else:
+        with pytest.raises(UnreadableError, match=r"summary\.json: Input/output error\. If the disk"):
+            fl.study(study, tmp_path / "out", progress=False)
+    assert failed == min(times, 4) and marks(one) == before
