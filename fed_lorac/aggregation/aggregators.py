@@ -215,9 +215,6 @@ class Median(Aggregator):
         return _sums(names, aggregate_median(rows))
 
 
-_MOST_CAMERAS = 10**12  # more than any fleet has; beyond, floats do not count one by one
-
-
 @dataclass(frozen=True)
 class TrimmedMean(Aggregator):
     """Each entry's mean without the largest and the smallest (Yin et al. 2018, definition 2)."""
@@ -231,10 +228,8 @@ class TrimmedMean(Aggregator):
     @property
     def least_cameras(self) -> int:
         """As many as have one to cut off at each end; a share of 0 cuts none, and is the mean."""
-        if not self.trim_fraction:
-            return 1
-        if self.trim_fraction < 1 / _MOST_CAMERAS:
-            return _MOST_CAMERAS
+        if self.trim_fraction < 1e-12:
+            return 10**12 if self.trim_fraction else 1  # more than any fleet has; floats count no further one by one
         return next(n for n in count(math.ceil(1 / self.trim_fraction)) if int(self.trim_fraction * n))
 
     def refuses_cameras(self, cameras: int) -> str | None:

@@ -41,6 +41,7 @@ _REMEDIES = {
 }
 
 
+_LASTING = FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError  # no moment's failures
 _PAUSES_S = (0.1, 0.4, 1.0)
 """A file that cannot be read is tried again after each of these."""
 
@@ -141,7 +142,7 @@ def read_bytes(path: Path, *, due: bool = False) -> bytes:
         try:
             return path.read_bytes()
         except OSError as cause:
-            if isinstance(cause, FileNotFoundError | NotADirectoryError | IsADirectoryError) and not due:
+            if isinstance(cause, _LASTING) and not due:
                 raise
             time.sleep(pause_s)
     return path.read_bytes()

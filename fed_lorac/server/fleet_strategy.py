@@ -20,9 +20,8 @@ from fed_lorac.adapters.settled import NOTHING, Settled
 from fed_lorac.aggregation.delta_sum import Sums
 from fed_lorac.errors import RunError
 from fed_lorac.server.audience import Audience, Hearers, ToldAlike
-from fed_lorac.server.metrics import mean_metrics
 from fed_lorac.server.registration import Numbered, register_nodes
-from fed_lorac.server.replies import Reply, RoundReport
+from fed_lorac.server.replies import Reply, RoundReport, mean_metrics
 from fed_lorac.server.rules import FleetRules
 from fed_lorac.server.some_measured import SomeMeasured
 from fed_lorac.server.strategy import Notes

@@ -207,7 +207,11 @@ class FrameStrategy(FleetStrategy):
     def _commit(self, server: ServerState, proposal: Proposal, base: str) -> Sums | None:
         """The update put out; what weights gain by it. None, and nothing changed, where it cannot be sent."""
         report, round = self.report, server.round
-        check_proposal(self.strategy, proposal, changed_names(self.spec.deltas))
+        delta, adapted = self.strategy.update_kind == "delta", changed_names(self.spec.deltas)
+        fits = not delta or sorted(proposal.exact) == [*adapted] == [*changed_names(proposal.update)]
+        totals = (total for sums in (proposal.exact, *proposal.sums.values()) for total in sums.values())
+        if not fits or not all(isinstance(total, DeltaSum) for total in totals):
+            check_proposal(self.strategy, proposal, adapted)
         try:
             frame = self._encode(proposal.update, base, round)
             # Cameras fold what the codec left of the update, so the server goes on from that too.

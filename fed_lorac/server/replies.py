@@ -16,18 +16,19 @@ from torch import Tensor
 from fed_lorac.aggregation.delta_sum import State
 from fed_lorac.errors import last_line
 from fed_lorac.server.audience import ToldAlike
-from fed_lorac.server.metrics import weighted_mean
 from fed_lorac.wire.billing import MessageSize, message_bytes, read_frame, read_observed, without_observed
 from fed_lorac.wire.frame import decode, inspect
 from fed_lorac.wire.refusals import DROPPED_OUT, NOT_ASKED, RefusedFrameError
 from fed_lorac.wire.template import Template
 
-__all__ = ["Reply", "ReplyCollector", "RoundReport", "read_metrics", "train_metrics"]
+__all__ = ["Reply", "ReplyCollector", "RoundReport", "mean_metrics", "read_metrics", "train_metrics", "weighted_mean"]
 
 Record = TypeVar("Record", ArrayRecord, MetricRecord)
 
 _LARGEST = 2.0**100  # no weight changes by as much
 _LARGEST_WEIGHED = 2.0**110  # nor times its examples, so that a mean of smaller changes does not overflow float32
+_NOT_MEASURED = ("num-examples", "folded-round")
+
 MOST_SAID = 500
 """Characters of what a camera says of its failure."""
 
@@ -258,17 +259,15 @@ def _failure(error: Error) -> str:
     return said if error.code == ErrorCode.CLIENT_APP_CRASHED else f"raised: {said}"
 
 
-def read_metrics(replies: Iterable[Message], roster: Mapping[int, int]) -> dict[int, Reply]:
-    """Camera -> how its training went, from replies without a frame; each camera's first."""
-    found: dict[int, Reply] = {}
-    for message in replies:
-        camera = roster.get(message.metadata.src_node_id)
-        if camera is not None and camera not in found:
-            found[camera] = _read_metrics(message, camera)
-    return found
+def weighted_mean(pairs: Iterable[tuple[float, float]]) -> float:
+    """The mean of (value, weight), over the values that are finite; nan where there is none."""
+    rows = [(value, weight) for value, weight in pairs if math.isfinite(value) and weight > 0]
+    total = math.fsum(weight for _, weight in rows)
+    return math.fsum(value * weight for value, weight in rows) / total if rows else math.nan
 
 
-def _read_metrics(message: Message, camera: int) -> Reply:
+def read_metrics(message: Message, camera: int) -> Reply:
+    """How a camera's training went, from a reply without a frame."""
     if not message.has_content():
         return Reply(camera, reason=_failure(message.error))
     try:
@@ -285,3 +284,15 @@ def train_metrics(counted: Sequence[Reply]) -> MetricRecord:
     if math.isfinite(loss):
         metrics["train-loss"] = loss
     return metrics
+
+
+def mean_metrics(contents: Iterable[RecordDict]) -> MetricRecord | None:
+    """Each number that cameras report, averaged by `num-examples` over those that report it; None where none does."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for metrics in (record for content in contents for record in content.metric_records.values()):
+        examples = metrics.get("num-examples")
+        for key, value in metrics.items():
+            if key not in _NOT_MEASURED and isinstance(value, int | float) and isinstance(examples, int | float):
+                found.setdefault(key, []).append((float(value), float(examples)))
+    means = {key: mean for key, pairs in sorted(found.items()) if math.isfinite(mean := weighted_mean(pairs))}
+    return MetricRecord(dict(means)) if means else None

@@ -66,7 +66,7 @@ class SilentFleet(FleetStrategy):
         if not self.strategy.trains:
             self._end([replace(reply, counted=True, reason="") for reply in self.report.replies])
             return None, None
-        said, nothing = read_metrics(replies, self.roster), Reply(-1)
+        said, nothing = self._first_of_each(replies), Reply(-1)
         found = [replace(said.get(reply.camera, nothing), camera=reply.camera) for reply in self.report.replies]
         counted = self._end([self.rules.judge(reply, MessageSize()) for reply in found])
         return None, train_metrics(counted) if counted else None
@@ -123,3 +123,12 @@ class SilentFleet(FleetStrategy):
         if counted:
             self._notes[_ROUNDS] = {"made": self._made + 1}
         return counted
+
+    def _first_of_each(self, replies: Iterable[Message]) -> dict[int, Reply]:
+        """Camera -> how its training went, by its first reply."""
+        found: dict[int, Reply] = {}
+        for message in replies:
+            camera = self.roster.get(message.metadata.src_node_id)
+            if camera is not None and camera not in found:
+                found[camera] = read_metrics(message, camera)
+        return found

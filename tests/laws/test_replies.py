@@ -12,8 +12,7 @@ from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDic
 from flwr.common.constant import ErrorCode
 
 from fed_lorac.aggregation.delta_sum import State
-from fed_lorac.server.metrics import mean_metrics
-from fed_lorac.server.replies import Reply, ReplyCollector
+from fed_lorac.server.replies import Reply, ReplyCollector, mean_metrics
 from fed_lorac.server.strategy import FrameSpec
 from fed_lorac.wire.billing import MessageSize, frame_record, message_bytes
 from fed_lorac.wire.frame import encode, inspect
