@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -37,11 +39,22 @@ LONGEST_FIRST = ("cluster", "reports", "runs", "laws", "unit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests share what it makes, so they run in one process; those that start a Ray run one after another."""
-    for item in items:
-        folder, file = item.path.parent.name, str(item.path)
-        item.add_marker(pytest.mark.xdist_group("cluster" if folder == "cluster" else file))
+    """In the order of LONGEST_FIRST."""
     items.sort(key=lambda item: LONGEST_FIRST.index(item.path.parent.name))
+
+
+class OneRayAtATime(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """A file's tests share what it makes, so they run in one process; those that start a Ray run one after another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "cluster" if file.startswith("tests/cluster/") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneRayAtATime:
+    """Groups by mark (--dist loadgroup) are lost under pytest 9.2: pytest-xdist's issue 1386."""
+    return OneRayAtATime(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -10,15 +10,7 @@ TABLES = sorted(path.stem for path in Path(__file__).parent.glob("about_*.py"))
 CASES: dict[str, list[Case]] = {table: import_module(table).CASES for table in TABLES}
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        # Each table is a group of its own, for one of the two processes that a plain `pytest` starts.
-        pytest.param(case, id=case.kind, marks=pytest.mark.xdist_group(table))
-        for table, cases in CASES.items()
-        for case in cases
-    ],
-)
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.kind) for cases in CASES.values() for case in cases])
 def test_a_reported_input_is_right_or_refused_in_words(case: Case, tmp_path: Path) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
