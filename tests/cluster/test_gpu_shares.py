@@ -37,6 +37,7 @@ def test_places_are_counted_gpu_by_gpu(share: float, places: int):
         assert cluster._places({"CPU": 99}, {"num_cpus": 1, "num_gpus": share}) == 0
 
 
+@pytest.mark.slow
 def test_workers_that_do_not_divide_among_the_gpus_all_start():
     """Ray itself says so, with GPUs that it is told of."""
     share = share_of(3, 2)

@@ -14,6 +14,7 @@ from fed_lorac.reporting.watch import Watch
 from fed_lorac.simulation.engines import run
 
 
+@pytest.mark.slow
 def test_workers_on_ray_find_them_and_say_what_one_process_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

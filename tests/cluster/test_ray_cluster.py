@@ -44,6 +44,7 @@ def noting(folder: Path) -> Mod:
     return note
 
 
+@pytest.mark.slow
 def test_cameras_run_on_both_nodes_and_give_what_one_process_gives(two_nodes: Cluster, tmp_path: Path) -> None:
     notes, settings = tmp_path / "notes", {"fleet__cameras": CAMERAS, "fleet__per_round": CAMERAS}
     notes.mkdir()

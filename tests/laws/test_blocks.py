@@ -128,6 +128,7 @@ def test_in_float32_a_block_agrees_to_rounding(method: str) -> None:
     assert max(furthest(a, b) for a, b in zip(together, alone, strict=True)) < 2e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_block_twice_is_the_same_bit_for_bit(method: str) -> None:
     runs = [networks(method, 5, dtype=torch.float32) for _ in range(2)]
@@ -165,6 +166,7 @@ def test_a_camera_that_has_taken_its_steps_moves_no_more() -> None:
     assert [int(m.bn1.num_batches_tracked) for m in models] == [0, 3, 1]  # type: ignore[union-attr, arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fixed", "precision"), [(False, "fp32"), (True, "bf16")])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_camera_that_comes_to_nothing_takes_no_one_along(method: str, fixed: bool, precision: Any) -> None:
@@ -180,6 +182,7 @@ def test_a_camera_that_comes_to_nothing_takes_no_one_along(method: str, fixed: b
     assert all(bool(p.isnan().any()) for p in trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_under_bf16_a_block_repeats_bit_for_bit_and_agrees_to_its_rounding(method: str) -> None:
     recipe = replace(RECIPE, precision="bf16")

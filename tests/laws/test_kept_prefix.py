@@ -73,6 +73,7 @@ def identical(a: Sequence[dict[str, Tensor]], b: Sequence[dict[str, Tensor]]) ->
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapted", ADAPTED)
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -17,6 +17,7 @@ STRATEGIES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_bills_what_the_formulas_say_for_every_adapter(strategy: str) -> None:
     layers = layers_of(build("resnet8", width=4))

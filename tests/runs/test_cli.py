@@ -177,6 +177,7 @@ def test_each_way_to_end_a_command_has_its_message_and_exit_code(
     assert all(text in ended.stderr for text in says) and never not in ended.stderr, ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["methods"], pytest.param(["methods", "--json"], marks=pytest.mark.slow), ["--version"]], ids=" ".join
 )

@@ -396,6 +396,7 @@ def test_a_new_strategy_object_resumes_with_the_same_clusters_and_bytes(make: Ca
 LINEAR = {"adapter__method": "lora-xs", "adapter__rank": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("downlink", ["svd", "state"])
 @pytest.mark.parametrize("by", ["weather", "similarity"])
 def test_a_run_that_was_interrupted_goes_on_with_the_same_clusters(tmp_path: Path, by: str, downlink: str):

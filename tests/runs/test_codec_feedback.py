@@ -134,6 +134,7 @@ def test_a_camera_keeps_its_residual_until_it_has_a_new_one() -> None:
     assert list(kept.with_statistics({}).with_residual({}).write()) == ["memory"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [FULL, {"strategy__name": "factor-fedavg"}], ids=["full", "factors"])
 def test_feedback_survives_an_interruption_and_changes_what_is_learnt(tmp_path: Path, settings: dict[str, object]):
     from interrupted import Ended, check_equal

@@ -136,6 +136,7 @@ def metadata(path: Path) -> Mapping[str, str]:
         return dict(file.metadata())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is deprecated")
 @pytest.mark.parametrize(("kind", "camera"), [*((kind, 1) for kind in NETWORKS), ("safetensors", None)])
 def test_every_format_answers_as_the_merged_network_does(done: Path, kind: str, camera: int | None) -> None:

@@ -86,6 +86,7 @@ def test_ctrl_c_leaves_the_finished_rounds(
     assert rows(out / "rounds.jsonl", "seconds") == rows(whole / "rounds.jsonl", "seconds")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("camera", [0, 2, None])
 def test_of_a_round_that_is_interrupted_while_it_is_written_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, camera: int | None

@@ -50,6 +50,7 @@ LOSSES = MULTICAST | {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [{}, {"strategy__name": "local-only"}, {"strategy__name": "clustered"}, MULTICAST, LOSSES],

@@ -58,6 +58,7 @@ def test_a_run_counts_every_camera_under_an_aggregator(tmp_path: Path, name: str
     assert all(not row["skipped"] and row["cameras_counted"] == 4 for row in rows(tmp_path / "rounds.jsonl"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("server", "lr", "downlink"),
     [

@@ -42,6 +42,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_whole_run_is_behind_the_bases_own(kind: str, tmp_path: Path) -> None:
     """Scaling by two is exact, so two bases that differ in nothing else give the same run, to the last bit."""

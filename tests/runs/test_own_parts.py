@@ -99,6 +99,7 @@ def test_its_network_and_its_sizes_are_had_like_ours(
 CHANGED = SOURCE.replace("* severity", "* severity + 0.001")
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_code(tmp_path: Path) -> None:
     write_package(tmp_path, "edited_parts")
     script = "import sys; from fed_lorac.cli import main; sys.argv[1:] = sys.argv[1:]; main()"
@@ -322,6 +323,7 @@ def test_what_the_page_shows_runs(tmp_path: Path) -> None:
     assert [row["cameras_counted"] for row in rows(tmp_path / "run" / "rounds.jsonl")] == [3]
 
 
+@pytest.mark.slow
 def test_a_study_runs_again_what_ran_with_other_code_of_ones_own(tmp_path: Path) -> None:
     body = (ROOT / "tests" / "helpers" / "faulty_strategies.py").read_text()
     study = tmp_path / "s.toml"

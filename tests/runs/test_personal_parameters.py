@@ -78,6 +78,7 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
 # ---- The same wherever cameras live ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_flowers_client_app_leaves_the_same_bytes(run_of: Any, tmp_path: Path, way: str):
     """There each node remembers for itself, and says at the end what is its own."""
@@ -392,6 +393,7 @@ class Cut(Watch):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["train", "evaluate"])
 @pytest.mark.parametrize("way", WAYS)
 def test_an_interrupted_round_leaves_no_trace_in_the_results(run_of: Any, tmp_path: Path, way: str, phase: str):

@@ -128,6 +128,7 @@ def personal_delta(folder: Path, camera: int) -> dict[str, Tensor]:
     return weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ADAPTERS)
 def test_a_second_turn_begins_where_the_first_ended(run_of: Any, method: str):
     folder = run_of("local-only", ("adapter__method", method), *EVERYONE.items())

@@ -28,6 +28,7 @@ def results(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_models_are_the_same_bytes_whichever_way_cameras_catch_up(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -159,6 +159,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
     return config, folder
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_an_interruption_to_the_same_end(whole: tuple[Config, Path], tmp_path: Path) -> None:
     config, folder = whole
     with pytest.raises(KeyboardInterrupt):
