@@ -13,7 +13,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# A deadline would measure the machine. CI draws the same examples every time; at home each run draws new ones, and fewer.
+# A deadline would measure the machine. CI draws the same examples every time; at home each run draws fewer, new ones.
 settings.register_profile("home", deadline=None, max_examples=40)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "home")

@@ -120,6 +120,7 @@ def test_a_block_gives_each_camera_what_it_would_have_had_alone(
         assert a.mean_loss == pytest.approx(b.mean_loss, abs=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_in_float32_a_block_agrees_to_rounding(method: str) -> None:
     together, alone = (networks(method, 5, dtype=torch.float32) for _ in range(2))

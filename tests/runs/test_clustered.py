@@ -413,6 +413,7 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_clusters(tmp_path: Pat
     check_equal(tmp_path / "cut", tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["weather", "similarity"])
 @pytest.mark.parametrize("method", ["lora-xs", "filter-atoms", "norm-affine"])
 def test_mean_states_of_linear_adapters_say_the_clusters_deltas(tmp_path: Path, by: str, method: str):

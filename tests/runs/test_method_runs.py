@@ -64,10 +64,10 @@ def test_a_run_counts_every_camera_under_an_aggregator(tmp_path: Path, name: str
     [
         ("momentum", 1.0, "svd"),  # its moments are stacked factors, adam's are dense
         ("adam", 0.01, "dense"),
-        pytest.param("momentum", 1.0, "dense", marks=pytest.mark.slow),
-        pytest.param("adam", 0.01, "svd", marks=pytest.mark.slow),
-        pytest.param("yogi", 0.01, "dense", marks=pytest.mark.slow),
-        pytest.param("yogi", 0.01, "svd", marks=pytest.mark.slow),
+        ("momentum", 1.0, "dense"),
+        ("adam", 0.01, "svd"),
+        ("yogi", 0.01, "dense"),
+        ("yogi", 0.01, "svd"),
     ],
 )
 def test_a_run_under_an_optimizer_is_gone_on_with_byte_for_byte(

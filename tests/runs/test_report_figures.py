@@ -110,6 +110,7 @@ TWO = {key: value for key, value in SETTINGS.items() if key.startswith(("data.",
 TWO |= {"run.rounds": 1, "fleet.cameras": 2, "fleet.per_round": 2, "fleet.images": 50}
 
 
+@pytest.mark.slow
 def test_a_page_of_several_studies_has_each_arm_s_tuning_under_its_own_name(tmp_path: Path) -> None:
     tune = {"grid": {"local.lr": [0.01, 0.05]}, "settings": {"fleet.validation_share": 0.2}}
     study = {"settings": TWO, "arms": {"full": FULL}, "tune": tune}
